@@ -4,9 +4,9 @@ What a caller may do with that is the server's decision. Audit events go to the 
 """
 
 from micromegas_jupyter.access.api_keys import ApiKeyValidator
-from micromegas_jupyter.access.environment import validator_from_environment
-from micromegas_jupyter.access.multi import MultiValidator
-from micromegas_jupyter.access.oidc_validator import OidcValidator
+from micromegas_jupyter.access.config import validator_from_environment
+from micromegas_jupyter.access.oidc import OidcValidator
+from micromegas_jupyter.access.validator import MultiValidator
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.errors import Rejected, Unavailable
 

@@ -1,70 +1,130 @@
-"""Accepts the API keys that the server is configured with.
+"""API keys: the validator of configured keys, and the file that `micromegas keys` keeps them in."""
 
-Reading them from the environment is `settings`'s job, keeping them in a file `key_file`'s.
-"""
-
+import hashlib
 import logging
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from hmac import compare_digest
+from pathlib import Path
+from typing import TypeAlias
 
-from micromegas_jupyter.access.audit import record_event
-from micromegas_jupyter.access.credential import digest_name, plausible_digest, token_digest
-from micromegas_jupyter.access.daily_turns import DailyTurns
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Accepted, Claimed, Decision, Refused
-from micromegas_jupyter.access.key_facts import key_digest, key_state
-from micromegas_jupyter.access.rights import Rights
-from micromegas_jupyter.config.access import API_KEY_ISSUER, ApiKeySetting, LegacyApiKeys
+from filelock import FileLock, Timeout
+
+from micromegas_jupyter.access.audit import Claimed, record_event
+from micromegas_jupyter.access.rate_limit import TokenBuckets
+from micromegas_jupyter.access.roles import Roles
+from micromegas_jupyter.access.validator import (
+    Accepted,
+    BaseValidator,
+    Decision,
+    Refused,
+    digest_name,
+    token_digest,
+)
+from micromegas_jupyter.config.access import (
+    API_KEY_ISSUER,
+    ApiKeySetting,
+    LegacyApiKeys,
+    parse_api_keys,
+    render_api_keys,
+)
+from micromegas_jupyter.core import files as private_files
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Randomness
+from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 
+API_KEY_PREFIX = "mmk_"
+MAX_KEY_FILE_BYTES = 32 * 1024 * 1024
+LOCK_TIMEOUT_SECONDS = 20.0
 LEGACY_NOTICE = (
     "The server keeps your API key in an older form, which will be refused one day. "
     "Ask the server's administrator for a new key."
 )
 
 _SETTING = "MICROMEGAS_API_KEYS"
+_KEY_BYTES = 32
 _DIGEST_BYTES = 32
 # 128 bits are 22 characters of base64 or 32 of hexadecimal; anything below 16 characters cannot hold them.
 _MIN_KEY_CHARACTERS = 16
 _MAX_ROLE_WARNINGS = 100
+_ONE_DAY_SECONDS = 24 * 3600.0
+_MAX_WARNED_KEYS = 100_000
+
+_ID = re.compile(r"[0-9a-f]{8,64}")
+_LONGER_ID_DIGITS = 16
+_MAX_SHOWN_CHARACTERS = 60
 
 
+def key_digest(key: ApiKeySetting) -> bytes:
+    """Return the SHA-256 digest of the key, whichever way it is configured."""
+    if key.sha256 is not None:
+        return key.sha256
+    return token_digest("" if key.key is None else key.key.reveal())
+
+
+def key_id(key: ApiKeySetting) -> str:
+    """Return the key's short id, under which the server's log names it too."""
+    return digest_name(key_digest(key))
+
+
+def key_state(key: ApiKeySetting, *, now: datetime) -> str:
+    """Return `valid`, `revoked` or `expired`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and now >= key.expires_at else "valid"
+
+
+def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
+    """Return all keys of that name, or else the one with that id.
+
+    Raises:
+        UsageError: There is none, or the text could mean several things.
+    """
+    named = [key for key in keys if key.name == wanted]
+    digits = wanted.lower()
+    numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
+    if not named and not numbered:
+        # Somebody may have given the key itself, so it is not repeated.
+        raise UsageError("No key in the file has that name or id.", remedy="`micromegas keys list` shows them.")
+    others = [key for key in numbered if key not in named]
+    if (named and others) or len(others) > 1:
+        ids = ", ".join(key_digest(key).hex()[:_LONGER_ID_DIGITS] for key in (*named, *others))
+        raise UsageError(
+            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} could mean several keys: {ids}.", remedy="Give more digits of the id."
+        )
+    return named or numbered
+
+
+def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
+    """Return what lets each warning through once a day; kept over reloads, so that none of them repeats a warning."""
+    return TokenBuckets(per_second=1 / _ONE_DAY_SECONDS, burst=1, max_tracked=_MAX_WARNED_KEYS, clock=clock)
+
+
+@dataclass(slots=True, kw_only=True)
 class _KnownKey:
-    """One key: its digest, what its bearer gets, and what may stand against that.
+    """One key: what its bearer gets, and what may stand against that.
 
     Attributes:
-        is_free: Whether nothing has to be looked at before the bearer gets it.
-        refused: Set when the key is refused whatever the time.
-        expired: The refusal once `ends_at` is there.
+        digest: Its digest.
+        accepted: The decision while nothing stands against it.
+        refused: Set when the key is refused at any time.
         warns_at: When the next warning about its form is due, in monotonic seconds.
     """
 
-    __slots__ = ("accepted", "context", "digest", "ends_at", "expired", "is_free", "name", "refused", "warns_at")
-
-    def __init__(
-        self,
-        digest: bytes,
-        context: AuthContext,
-        *,
-        refused: Refused | None,
-        warns: bool,
-    ) -> None:
-        self.name = context.subject
-        self.digest = digest
-        self.context = context
-        self.accepted = Accepted(context=context)
-        self.refused = refused
-        self.ends_at = context.expires_at
-        self.expired = None if self.ends_at is None else _refusal("api_key_expired", self.name)
-        self.warns_at = 0.0 if warns else math.inf
-        self.is_free = refused is None and self.ends_at is None and not warns
+    digest: bytes = field(repr=False)
+    accepted: Accepted
+    refused: Refused | None
+    warns_at: float = math.inf
 
 
-class ApiKeyValidator(DecidingValidator):
+class ApiKeyValidator(BaseValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
     The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
@@ -74,7 +134,7 @@ class ApiKeyValidator(DecidingValidator):
     Args:
         keys: The keys; several may have one name.
         legacy: What becomes of keys that are configured as plain text.
-        rights: What the configured roles allow; None for everything.
+        roles: What the configured roles allow; None for everything.
         denied: Names whose keys are refused.
         clock: Tells the time.
         warnings: Remembers which keys were warned of; None for a memory of its own.
@@ -88,79 +148,77 @@ class ApiKeyValidator(DecidingValidator):
         keys: Iterable[ApiKeySetting],
         *,
         legacy: LegacyApiKeys = LegacyApiKeys.WARN,
-        rights: Rights | None = None,
+        roles: Roles | None = None,
         denied: AbstractSet[str] = frozenset(),
         clock: Clock = SYSTEM_CLOCK,
-        warnings: DailyTurns | None = None,
+        warnings: TokenBuckets[bytes] | None = None,
     ) -> None:
         self._clock = clock
-        self._warnings = DailyTurns(clock) if warnings is None else warnings
+        self._warnings = daily_warnings(clock) if warnings is None else warnings
         self._legacy = legacy
-        self._rights = Rights() if rights is None else rights
+        self._roles = Roles() if roles is None else roles
         self._denied = denied
         self._keys: dict[bytes, _KnownKey] = {}
         self._role_warnings = 0
         for setting in keys:
             self._add(setting)
 
-    def cached_context(self, token: str) -> AuthContext | None:
-        """Return the key's context; a look-up needs no I/O, so this knows every key."""
-        digest = plausible_digest(token)
-        return None if digest is None else self.cached_by_digest(digest)
-
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return what `cached_context` returns for the credential with this digest."""
-        known = self._keys.get(digest)
-        if known is None or not compare_digest(known.digest, digest):
-            return None
-        if known.is_free:
-            return known.context
-        return known.context if self._refusal_of(known) is None else None
+        """Return the context of the key with this digest; a look-up needs no I/O, so this knows every key."""
+        decision = self._find(digest)
+        return decision.context if isinstance(decision, Accepted) else None
 
     def decide(self, token: str) -> Decision:
         """Look the key up."""
-        digest = token_digest(token)
+        return self._find(token_digest(token)) or Refused(reason="unknown_api_key")
+
+    def _find(self, digest: bytes) -> Decision | None:
         known = self._keys.get(digest)
         if known is None or not compare_digest(known.digest, digest):
-            return Refused(reason="unknown_api_key")
-        return known.accepted if known.is_free else self._refusal_of(known) or known.accepted
-
-    def _refusal_of(self, known: _KnownKey) -> Refused | None:
+            return None
         if known.refused is not None:
             return known.refused
-        if known.ends_at is not None and self._clock.now() >= known.ends_at:
-            return known.expired
+        context = known.accepted.context
+        if context.expires_at is not None and self._clock.now() >= context.expires_at:
+            return _refusal("api_key_expired", context.subject)
         if known.warns_at is not math.inf and self._clock.monotonic() >= known.warns_at:
             self._warn(known)
-        return None
+        return known.accepted
 
     def _warn(self, known: _KnownKey) -> None:
-        is_due, known.warns_at = self._warnings.take(known.digest)
-        if is_due:
+        wait_seconds = self._warnings.take(known.digest)
+        known.warns_at = self._clock.monotonic() + (wait_seconds or _ONE_DAY_SECONDS)
+        if not wait_seconds:
             record_event(
                 logging.WARNING,
                 "An API key is kept as plain text; replace it with one that `micromegas keys create` makes.",
-                subject=known.name,
+                subject=known.accepted.context.subject,
                 credential=digest_name(known.digest),
             )
 
     def _add(self, setting: ApiKeySetting) -> None:
-        digest = _digest_of(setting)
+        text = None if setting.key is None else setting.key.reveal()
+        if (text is None) == (setting.sha256 is None) or text == "":
+            raise ConfigurationError(
+                f"The API key of {setting.name!r} is not exactly one of a key and the digest of one.", key=_SETTING
+            )
+        digest = key_digest(setting)
+        if len(digest) != _DIGEST_BYTES:
+            raise ConfigurationError(
+                f"The digest of {setting.name!r} does not have {_DIGEST_BYTES} bytes.", key=_SETTING
+            )
         known = self._keys.get(digest)
         if known is not None:
             raise ConfigurationError(
-                f"The API keys of {known.name!r} and {setting.name!r} are the same key.",
+                f"The API keys of {known.accepted.context.subject!r} and {setting.name!r} are the same key.",
                 key=_SETTING,
                 remedy="Give each entry its own key.",
             )
-        is_legacy = setting.key is not None
-        if setting.key is not None and len(setting.key.reveal()) < _MIN_KEY_CHARACTERS:
+        if text is not None and len(text) < _MIN_KEY_CHARACTERS:
             record_event(logging.WARNING, "An API key is short enough to be guessed.", subject=setting.name)
-        warns = is_legacy and self._legacy is LegacyApiKeys.WARN
-        roles = self._rights.all_roles(setting.roles)
-        table_access = self._rights.table_access(roles, is_admin=False)
-        refused = self._lasting_refusal(setting, has_roles=table_access is not None)
-        self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
+        warns = text is not None and self._legacy is LegacyApiKeys.WARN
+        roles = self._roles.all_roles(setting.roles)
+        table_access = self._roles.table_access(roles, is_admin=False)
         context = AuthContext(
             subject=setting.name,
             issuer=API_KEY_ISSUER,
@@ -172,25 +230,30 @@ class ApiKeyValidator(DecidingValidator):
             table_access=table_access,
             notice=LEGACY_NOTICE if warns else None,
         )
-        self._keys[digest] = _KnownKey(digest, context, refused=refused, warns=warns)
+        self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
+        self._keys[digest] = _KnownKey(
+            digest=digest,
+            accepted=Accepted(context=context),
+            refused=self._lasting_refusal(setting, has_roles=table_access is not None),
+            warns_at=0.0 if warns else math.inf,
+        )
 
-    def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Iterable[str]) -> None:
-        """Tell, once a day, of roles that are not configured; of a key that has ended nothing is said."""
+    def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Sequence[str]) -> None:
         if key_state(setting, now=self._clock.now()) != "valid":
             return
         for role in unknown:
             if self._role_warnings >= _MAX_ROLE_WARNINGS:
                 return
-            is_due, _ = self._warnings.take(digest + role.encode("utf-8", "surrogatepass"))
-            if is_due:
-                self._role_warnings += 1
-                record_event(
-                    logging.WARNING,
-                    "An API key names a role that is not configured; the role counts for nothing.",
-                    subject=setting.name,
-                    credential=digest_name(digest),
-                    role=role,
-                )
+            if self._warnings.take(digest + role.encode("utf-8", "surrogatepass")):
+                continue
+            self._role_warnings += 1
+            record_event(
+                logging.WARNING,
+                "An API key names a role that is not configured; the role counts for nothing.",
+                subject=setting.name,
+                credential=digest_name(digest),
+                role=role,
+            )
 
     def _lasting_refusal(self, setting: ApiKeySetting, *, has_roles: bool) -> Refused | None:
         if setting.revoked_at is not None:
@@ -208,13 +271,124 @@ def _refusal(reason: str, name: str) -> Refused:
     return Refused(reason=reason, claimed=Claimed(issuer=API_KEY_ISSUER, subject=name))
 
 
-def _digest_of(setting: ApiKeySetting) -> bytes:
-    text = None if setting.key is None else setting.key.reveal()
-    if (text is None) == (setting.sha256 is None) or text == "":
-        raise ConfigurationError(
-            f"The API key of {setting.name!r} is not exactly one of a key and the digest of one.", key=_SETTING
+Keys: TypeAlias = tuple[ApiKeySetting, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key that was just made: what its bearer gets, and what is stored of it."""
+
+    secret: Secret
+    setting: ApiKeySetting
+
+
+def make_api_key(  # noqa: PLR0913 - what a key may be limited to
+    name: str,
+    *,
+    randomness: Randomness,
+    now: datetime,
+    scopes: frozenset[str],
+    roles: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> NewApiKey:
+    """Draw a key of 256 bits; only its digest is in the setting."""
+    text = API_KEY_PREFIX + randomness.token_urlsafe(_KEY_BYTES)
+    setting = ApiKeySetting(
+        name=name,
+        sha256=hashlib.sha256(text.encode("ascii")).digest(),
+        scopes=scopes,
+        roles=tuple(dict.fromkeys(roles)),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    return NewApiKey(secret=Secret(text), setting=setting)
+
+
+class KeyFile:
+    """Keys in a file. Holds nothing open between calls; safe to use from several threads and processes.
+
+    A file that cannot be read in full is never written to. One that is there keeps its owner, group and mode, so
+    that the server's account can read it as before; a new one is open to its owner only.
+
+    Args:
+        path: The file; `~` is expanded. Beside it lies `<name>.lock`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow a link
+        self._lock_path = self._path.with_name(self._path.name + ".lock")
+
+    def load(self) -> Keys:
+        """Return the keys in the file.
+
+        Raises:
+            UsageError: There is no such file, or it cannot be used safely.
+            ConfigurationError: It does not hold a list of keys.
+        """
+        try:
+            content, _ = private_files.read_private_file(self._path, max_bytes=MAX_KEY_FILE_BYTES, closes=False)
+        except private_files.FileProblem as problem:
+            raise self._unusable(problem) from problem.__cause__
+        return _parse(content, self._path.name)
+
+    def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
+        """Replace the keys by what `changed` makes of them, with no other writer in between.
+
+        Args:
+            changed: Called with the keys that are there, while the lock is held.
+            creates: Whether a file that does not exist is made.
+
+        Raises:
+            UsageError: The file cannot be used safely, or, without `creates`, does not exist.
+            ConfigurationError: What it holds, or would hold, is not a list of keys; it is left as it is.
+            Unavailable: Another program holds the lock too long.
+        """
+        if not self._path.parent.is_dir():
+            raise UsageError(
+                f"The folder of the key file {self._path.name} does not exist.",
+                remedy="Make the folder, or correct --file.",
+            )
+        try:
+            private_files.check_replaceable(self._path)
+            private_files.check_replaceable(self._lock_path)
+            with self._locked():
+                private_files.remove_leftovers(self._path)
+                is_new = creates and private_files.mark_of(self._path) is None
+                text = render_api_keys(changed(() if is_new else self.load()))
+                _parse(text.encode(), self._path.name)  # what the server could not read is not written
+                private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
+        except private_files.FileProblem as problem:
+            raise self._unusable(problem) from problem.__cause__
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self._lock_path, timeout=LOCK_TIMEOUT_SECONDS, mode=private_files.PRIVATE_FILE_MODE)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Unavailable(f"Another program is using {self._path.name} and does not finish.") from None
+        except OSError as error:
+            raise UsageError(f"The lock file {self._lock_path.name} cannot be used.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _unusable(self, problem: private_files.FileProblem) -> UsageError:
+        if isinstance(problem, private_files.NoSuchFile):
+            return UsageError(
+                f"There is no key file {self._path.name}.",
+                remedy="Correct --file, or make the first key with `micromegas keys create NAME --file FILE`.",
+            )
+        return UsageError(
+            f"The key file {self._path.name} {problem.args[0]}.",
+            remedy="Name an ordinary file of your own; to change that of another account, run as that account.",
         )
-    digest = key_digest(setting)
-    if len(digest) != _DIGEST_BYTES:
-        raise ConfigurationError(f"The digest of {setting.name!r} does not have {_DIGEST_BYTES} bytes.", key=_SETTING)
-    return digest
+
+
+def _parse(content: bytes, name: str) -> Keys:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name} is not UTF-8 text.", key=name) from None
+    return parse_api_keys(text, name)

@@ -4,17 +4,14 @@ Where the numbers are read is the server's job. Counting on the path of every ca
 is atomic and costs next to nothing; everything else happens when somebody reads.
 """
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import count
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-_LOG = logging.getLogger("micromegas_jupyter.access")
 
 # Reason codes and issuers come from code and configuration; a validator from elsewhere may have other ideas.
 _MAX_LABEL_SETS = 256
@@ -53,7 +50,7 @@ class Tally:
 class AccessMetrics(Collector):
     """The numbers of one server's validators; safe to share between threads.
 
-    One lock guards the watched keys and the known labels. However many labels there are, memory stays bounded: what
+    One lock guards the known labels. However many labels there are, memory stays bounded: what
     comes after the first few hundred is counted as `other`.
 
     Attributes:
@@ -67,7 +64,7 @@ class AccessMetrics(Collector):
         self.cache_hits = Tally()
         self.cache_misses = Tally()
         self._lock = threading.Lock()
-        self._key_ages: dict[str, Callable[[], float | None]] = {}
+        self._key_ages: Mapping[str, Callable[[], float | None]] = {}
         self._counted_decisions: dict[tuple[str, str], Counter] = {}
         self._issuers: set[str] = set()
         self._reloads = {outcome: Tally() for outcome in _RELOAD_OUTCOMES}
@@ -130,15 +127,9 @@ class AccessMetrics(Collector):
         """Count one refused call: by `identity` or by `address`."""
         self._rate_limited.labels(by).inc()
 
-    def watch_keys(self, issuer: str, age_seconds: Callable[[], float | None]) -> None:
-        """Report the age of an issuer's keys from now on, instead of an earlier watch of that issuer."""
-        with self._lock:
-            self._key_ages[issuer] = age_seconds
-
-    def forget_keys(self, issuer: str) -> None:
-        """Stop to report the age of an issuer's keys."""
-        with self._lock:
-            self._key_ages.pop(issuer, None)
+    def watch_keys(self, ages_seconds: Mapping[str, Callable[[], float | None]]) -> None:
+        """Report the age of these issuers' keys from now on, and of no others."""
+        self._key_ages = ages_seconds
 
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers that are not counters of the registry's own."""
@@ -150,10 +141,8 @@ class AccessMetrics(Collector):
         ages = GaugeMetricFamily(
             "micromegas_access_key_set_age_seconds", "How old an issuer's keys are.", labels=["issuer"]
         )
-        with self._lock:
-            watched = dict(self._key_ages)
-        for issuer, age_seconds in watched.items():
-            age = _answer_of(age_seconds)
+        for issuer, age_seconds in self._key_ages.items():
+            age = age_seconds()
             if age is not None:
                 ages.add_metric([issuer], age)
         yield ages
@@ -187,11 +176,3 @@ class AccessMetrics(Collector):
             if not is_full:
                 self._counted_decisions[outcome, reason] = counter
             return counter
-
-
-def _answer_of(age_seconds: Callable[[], float | None]) -> float | None:
-    try:
-        return age_seconds()
-    except Exception as error:  # noqa: BLE001 - one number that cannot be had must not cost the others
-        _LOG.warning("The age of an issuer's keys cannot be read.", extra={"kind": type(error).__name__})
-        return None

@@ -1,14 +1,12 @@
-"""How often an identity may call, and how often an address may be refused: token buckets in bounded memory.
-
-What a bucket is asked for, and when, is the server's rule; the numbers are in the settings.
-"""
+"""How often an identity may call, and how often an address may be refused: token buckets in bounded memory."""
 
 import math
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import RateLimits
@@ -21,19 +19,19 @@ Key = TypeVar("Key", bound=Hashable)
 _IPV6_NETWORK_BYTES = 8
 # RFC 4291 section 2.5.5.2.
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
-# Of a credential that could not be checked, a quarter counts: whoever tries again in an outage is still answered, and
-# a flood of forged tokens that name a provider which does not answer comes to an end.
+# Of a credential that could not be checked, a quarter counts: whoever tries again in an outage still gets an answer,
+# and a flood of forged tokens that name a provider which does not answer comes to an end.
 _UNDECIDED_SHARE = 0.75
 
 
 class TokenBuckets(Generic[Key]):
     """One token bucket for each key; safe to share between threads.
 
-    Of a bucket only the moment is kept at which it will be full again, so a bucket that is full needs no memory. When
-    there are too many, the one that was used least recently is forgotten, which can only be in its user's favour.
+    A bucket is stored as the time at which it will be full again, so a full one needs no memory. When there are too
+    many, the least recently used one is forgotten, which can only be in its user's favor.
 
     Args:
-        per_second: Tokens that come back, lasting.
+        per_second: Tokens that come back per second.
         burst: Tokens of a full bucket.
         max_tracked: Buckets that are remembered.
         clock: Tells the time.
@@ -41,11 +39,10 @@ class TokenBuckets(Generic[Key]):
 
     def __init__(self, *, per_second: float, burst: int, max_tracked: int, clock: Clock) -> None:
         self._seconds_per_token = 1.0 / per_second
-        self._lead_seconds = (burst - 1) * self._seconds_per_token
-        self._max_tracked = max_tracked
+        self._burst_seconds = (burst - 1) * self._seconds_per_token
         self._monotonic = clock.monotonic
         self._lock = threading.Lock()
-        self._full_at: OrderedDict[Key, float] = OrderedDict()
+        self._full_at: LRUCache[Key, float] = LRUCache(max_tracked)
 
     def __len__(self) -> int:
         with self._lock:
@@ -55,18 +52,14 @@ class TokenBuckets(Generic[Key]):
         """Take a token and return 0, or return how many seconds it is until there is one."""
         now = self._monotonic()
         with self._lock:
-            full_at = self._full_at.pop(key, now)
-            wait_seconds = full_at - now - self._lead_seconds
+            full_at = max(now, self._full_at.get(key, now))
+            wait_seconds = full_at - now - self._burst_seconds
             if wait_seconds > 0:
-                self._full_at[key] = full_at
                 return wait_seconds
-            # Taking the key out and putting it back makes it the one that was used last.
-            self._full_at[key] = max(now, full_at) + self._seconds_per_token
-            if len(self._full_at) > self._max_tracked:
-                self._full_at.popitem(last=False)
+            self._full_at[key] = full_at + self._seconds_per_token
             return 0.0
 
-    def give_back(self, key: Key, *, share: float = 1.0) -> None:
+    def release(self, key: Key, *, share: float = 1.0) -> None:
         """Put back a token that was taken, or a share of it."""
         now = self._monotonic()
         with self._lock:
@@ -92,11 +85,10 @@ class CallLimits:
         self._metrics = metrics
         self._clock = clock
         self._read_limits = limits if callable(limits) else lambda: limits
-        self._limits = self._read_limits()
-        self._fill_buckets()
+        self._use(self._read_limits())
 
-    def _fill_buckets(self) -> None:
-        limits = self._limits
+    def _use(self, limits: RateLimits) -> None:
+        self._limits = limits
         self._calls: TokenBuckets[tuple[str, str]] = TokenBuckets(
             per_second=limits.calls_per_second,
             burst=limits.burst_calls,
@@ -112,10 +104,8 @@ class CallLimits:
 
     def _follow_changes(self) -> None:
         limits = self._read_limits()
-        if limits is not self._limits:
-            is_changed, self._limits = limits != self._limits, limits
-            if is_changed:
-                self._fill_buckets()
+        if limits is not self._limits and limits != self._limits:
+            self._use(limits)
 
     def count_call(self, issuer: str, subject: str) -> None:
         """Count a call of an identity.
@@ -131,7 +121,7 @@ class CallLimits:
     def count_refusal(self, client_address: str) -> None:
         """Count a credential from an address as refused, before it is looked at.
 
-        Counted in advance, for of many that arrive together none is refused yet.
+        Counted in advance, since of many that arrive together none is refused yet.
 
         Raises:
             ResourcesExhausted: Too many were refused, so this one is not to be looked at.
@@ -142,9 +132,9 @@ class CallLimits:
             raise self._too_often("Too many credentials from your address were refused.", wait_seconds, by="address")
 
     def forgive_refusal(self, client_address: str, *, is_accepted: bool = True) -> None:
-        """Take the count back: the credential was accepted; of one that was not decided, most of it."""
+        """Take the count back: the credential was accepted. If it was not decided, take most of it back."""
         share = 1.0 if is_accepted else _UNDECIDED_SHARE
-        self._refusals.give_back(_network_of(client_address), share=share)
+        self._refusals.release(_network_of(client_address), share=share)
 
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:

@@ -12,7 +12,8 @@ from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.client_authentication import ClientProof, PrivateKey
+from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.private_key import PrivateKey
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 

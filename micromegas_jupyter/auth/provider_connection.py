@@ -17,10 +17,9 @@ from micromegas_jupyter.core.secrets import Secret, secret_object
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.client_authentication import (
+from micromegas_jupyter.oidc.client_auth import (
     ClientAuthentication,
     ClientProof,
-    PrivateKey,
     build_client_authentication,
     choose_authentication_method,
 )
@@ -32,12 +31,16 @@ from micromegas_jupyter.oidc.device import (
     parse_device_answer,
     parse_device_token_error,
 )
-from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_metadata
+from micromegas_jupyter.oidc.discovery import (
+    ProviderMetadata,
+    build_metadata_url,
+    describe_provider_error,
+    parse_metadata,
+)
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
-from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.oidc.signature import UnknownKey
-from micromegas_jupyter.oidc.token import (
+from micromegas_jupyter.oidc.keys import KeySet, UnknownKey, parse_key_set
+from micromegas_jupyter.oidc.private_key import PrivateKey
+from micromegas_jupyter.oidc.tokens import (
     TokenSet,
     build_client_credentials_request,
     build_code_request,

@@ -15,8 +15,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, proc
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.decision import Decision
-    from micromegas_jupyter.access.key_file import KeyFile
+    from micromegas_jupyter.access.api_keys import KeyFile
+    from micromegas_jupyter.access.validator import Decision
 
 _KEY_FILE_VARIABLE: Final = "MICROMEGAS_API_KEY_FILE"
 _CONFIG_VARIABLE: Final = "MICROMEGAS_ACCESS_CONFIG"
@@ -57,7 +57,7 @@ def run_keys(arguments: argparse.Namespace) -> int:
     path = arguments.file or os.environ.get(_KEY_FILE_VARIABLE)
     if not path:
         raise UsageError("No key file is named.", remedy=f"Give --file FILE, or set {_KEY_FILE_VARIABLE}.")
-    from micromegas_jupyter.access.key_file import KeyFile
+    from micromegas_jupyter.access.api_keys import KeyFile
 
     actions = {"create": _create_key, "list": _list_keys, "revoke": _revoke_keys}
     actions[arguments.action](arguments, KeyFile(path))
@@ -65,8 +65,7 @@ def run_keys(arguments: argparse.Namespace) -> int:
 
 
 def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
-    from micromegas_jupyter.access.key_facts import key_id, key_state
-    from micromegas_jupyter.access.key_file import make_api_key
+    from micromegas_jupyter.access.api_keys import key_id, key_state, make_api_key
     from micromegas_jupyter.cli.serve_command import count_of
 
     now = SYSTEM_CLOCK.now()
@@ -106,7 +105,7 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
 
 
 def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
-    from micromegas_jupyter.access.key_facts import key_id, key_state
+    from micromegas_jupyter.access.api_keys import key_id, key_state
 
     now = SYSTEM_CLOCK.now()
     listed = [
@@ -139,7 +138,7 @@ def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
 
 
 def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
-    from micromegas_jupyter.access.key_facts import find_keys, key_id
+    from micromegas_jupyter.access.api_keys import find_keys, key_id
 
     now = SYSTEM_CLOCK.now().replace(microsecond=0)
     found: list[ApiKeySetting] = []
@@ -190,9 +189,8 @@ def run_access(arguments: argparse.Namespace) -> int:
     """Explain one token; the exit code is that of the outcome: 0 accepted, 3 refused, 4 not decided."""
     token = _read_token(arguments.file)
     from micromegas_jupyter.access import validator_from_environment
-    from micromegas_jupyter.access.deciding import decide_safely
-    from micromegas_jupyter.access.decision import Accepted, Undecided
-    from micromegas_jupyter.access.explanation import describe_outcome, explain_decision
+    from micromegas_jupyter.access.explain import describe_outcome, explain_decision
+    from micromegas_jupyter.access.validator import Accepted, Undecided, decide_safely
 
     given = {_CONFIG_VARIABLE: arguments.access_config, _KEY_FILE_VARIABLE: arguments.api_key_file}
     environ = process_variables({**os.environ, **{name: value for name, value in given.items() if value}})

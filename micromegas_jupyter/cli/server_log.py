@@ -76,7 +76,7 @@ def log_as_server(settings: "ServerSettings") -> None:
     # The root's default would hide what is logged at INFO. What libraries say below WARNING stays hidden.
     logging.getLogger(_PACKAGE).setLevel(min(level, logging.INFO))
     if settings.audit_log is not None:
-        from micromegas_jupyter.access.audit_file import AuditFileHandler
+        from micromegas_jupyter.access.audit import AuditFileHandler
 
         terminal.addFilter(lambda record: not _is_audit(record))
         logging.getLogger(_AUDIT).addHandler(AuditFileHandler(settings.audit_log.expanduser()))

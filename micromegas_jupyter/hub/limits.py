@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_text
+from micromegas_jupyter.access.audit import encode_line, presentable, utc_text
 from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -139,7 +139,7 @@ class CallerLimits:
     def _return_unknown(self, address: str, *, is_new: bool) -> None:
         if is_new:
             self._addresses.forgive_refusal(address)
-            self._all_unknown.give_back(_ALL)
+            self._all_unknown.release(_ALL)
 
     def _turn_away(self, address: str, wait_seconds: float) -> Refused:
         self._turned_away += 1

@@ -21,11 +21,11 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.hub.refresh import StoredBearer
 from micromegas_jupyter.hub.refusals import Refused, refuse
-from micromegas_jupyter.oidc.client_authentication import build_client_authentication, choose_authentication_method
-from micromegas_jupyter.oidc.token import build_token_error
-from micromegas_jupyter.oidc.token_exchange import (
+from micromegas_jupyter.oidc.client_auth import build_client_authentication, choose_authentication_method
+from micromegas_jupyter.oidc.tokens import (
     ACCESS_TOKEN_TYPE,
     ID_TOKEN_TYPE,
+    build_token_error,
     build_token_exchange_request,
     parse_token_exchange_answer,
 )

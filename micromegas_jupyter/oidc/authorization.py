@@ -1,7 +1,4 @@
-"""The authorization request that a browser is sent with, and the callback that it comes back with.
-
-Showing the one and receiving the other are left to the receivers.
-"""
+"""The authorization request that a browser is sent with, and the callback that it comes back with."""
 
 import hmac
 import re
@@ -13,9 +10,26 @@ from urllib.parse import parse_qsl
 from micromegas_jupyter.core.secrets import Secret, SecretObject
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
-from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
-from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.discovery import ProviderMetadata, describe_provider_error
+
+MAX_RESOURCE_CHARACTERS = 2048
+
+# An absolute URI without a fragment, loosely: RFC 8707 section 2. A URN is one, too.
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
+
+
+def resource_fields(resource: str | None) -> dict[str, str]:
+    """Return the parameters that ask for `resource`, none when it is None or empty.
+
+    Raises:
+        UsageError: It is not an absolute URI, or has a fragment.
+    """
+    if not resource:
+        return {}
+    if len(resource) > MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
+        raise UsageError("The resource is not an absolute URI without a fragment, as https://lake.example.com is.")
+    return {"resource": resource}
+
 
 RANDOM_BYTES = 32
 MAX_CODE_CHARACTERS = 4096

@@ -1,36 +1,19 @@
-"""The rules for a token's claims: who issued it, for whom, to which application, and when it is valid.
-
-Signatures are `signature`'s job, what kind of token it is `token_kind`'s; what the subject may do is the caller's.
-"""
+"""The rules for a token's claims; each `check_` function raises `TokenProblem` with the reason."""
 
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from micromegas_jupyter.config.access import ClaimValue
-from micromegas_jupyter.oidc.jws import TokenProblem
-from micromegas_jupyter.oidc.signature import DEFAULT_ALGORITHMS
-
-__all__ = [
-    "CLIENT_CLAIMS",
-    "DEFAULT_ALGORITHMS",
-    "TypedValues",
-    "check_audience",
-    "check_bearer_use",
-    "check_claims",
-    "check_client",
-    "check_no_audience",
-    "check_required_claims",
-    "check_times",
-    "expiry_of",
-    "read_subject",
-    "typed_values",
-]
+from micromegas_jupyter.config.access import ClaimValue, TokenKind
+from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 
 MAX_SUBJECT_CHARACTERS = 255
+MAX_GROUPS = 256
 # Where providers name the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
 CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
+# Where groups are unless somebody says otherwise; the third is Keycloak's, the last Cognito's.
+GROUP_CLAIM_PATHS = (("groups",), ("roles",), ("realm_access", "roles"), ("cognito:groups",))
 
 # Values of claims together with their types, because in Python `True == 1`.
 TypedValues: TypeAlias = AbstractSet[tuple[type, ClaimValue]]
@@ -38,8 +21,12 @@ TypedValues: TypeAlias = AbstractSet[tuple[type, ClaimValue]]
 # The times that a datetime can hold, as seconds since 1970: the year 1 to the end of the year 9999.
 _FIRST_SECOND = -62_135_596_800
 _END_OF_TIME = 253_402_300_800
-# `typ` claims of Keycloak and `token_use` claims of Cognito for tokens that are no bearer of calls.
+# `typ` claims of Keycloak and `token_use` claims of Cognito for tokens that do not bear calls.
 _OTHER_USES = frozenset({"refresh", "offline", "logout"})
+_ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+# `token_use` of Cognito and `typ` of Keycloak.
+_KINDS_BY_TOKEN_USE = {"access": TokenKind.ACCESS, "id": TokenKind.ID}
+_KINDS_BY_TYPE_CLAIM = {"bearer": TokenKind.ACCESS, "id": TokenKind.ID}
 _ABSENT = object()
 
 
@@ -53,11 +40,8 @@ def check_claims(
 ) -> None:
     """Check issuer, audience, subject and times.
 
-    Issuer and audience are compared as whole strings, with no normalisation.
+    Issuer and audience are compared as whole strings, with no normalization.
     Source: RFC 7519 section 4.1; RFC 8725 sections 3.8, 3.9; OpenID Connect Core 1.0 section 2.
-
-    Raises:
-        TokenProblem: A claim is missing, malformed, or not the expected one.
     """
     if claims.get("iss") != issuer:
         raise TokenProblem("issuer_mismatch")
@@ -67,11 +51,7 @@ def check_claims(
 
 
 def check_audience(claims: Mapping[str, object], audiences: AbstractSet[str]) -> None:
-    """Check that the token is for one of `audiences`.
-
-    Raises:
-        TokenProblem: It names no audience, something that is none, or others only.
-    """
+    """Check that the token is for one of `audiences`."""
     stated = claims.get("aud", _ABSENT)
     if isinstance(stated, str):
         if stated not in audiences:
@@ -89,9 +69,6 @@ def check_no_audience(claims: Mapping[str, object]) -> None:
     """Check that the token names no audience, for issuers whose access tokens have none.
 
     A token that names one is another kind of token, made for somebody else.
-
-    Raises:
-        TokenProblem: It names one.
     """
     if "aud" in claims:
         raise TokenProblem("audience_mismatch")
@@ -103,10 +80,7 @@ def check_times(
     """Check that the token is valid now.
 
     `exp` is required; `nbf` and `iat` count when present. The leeway is applied once to each time, in the token's
-    favour. Source: RFC 7519 sections 4.1.4 to 4.1.6.
-
-    Raises:
-        TokenProblem: A time is missing, malformed, over, or not yet there.
+    favor. Source: RFC 7519 sections 4.1.4 to 4.1.6.
     """
     if now_seconds >= _seconds(claims, "exp", "expiry") + leeway_seconds:
         raise TokenProblem("expired")
@@ -122,13 +96,11 @@ def check_bearer_use(claims: Mapping[str, object]) -> None:
 
     Refused are tokens bound to a key that the bearer would have to prove (`cnf`: RFC 7800), security events and
     logout tokens (`events`: RFC 8417), and refresh tokens in JWT form.
-
-    Raises:
-        TokenProblem: They are.
     """
     if "cnf" in claims:
         raise TokenProblem("sender_constrained")
-    if "events" in claims or _is_other_use(claims.get("typ")) or _is_other_use(claims.get("token_use")):
+    uses = (claims.get("typ"), claims.get("token_use"))
+    if "events" in claims or any(isinstance(use, str) and use.lower() in _OTHER_USES for use in uses):
         raise TokenProblem("not_a_bearer_token")
 
 
@@ -136,15 +108,13 @@ def check_required_claims(claims: Mapping[str, object], required: Iterable[tuple
     """Check that each claim has one of its values or, as a list, holds one.
 
     Value and JSON type must both be the same: `true` is not 1, and "1" is not 1.
-
-    Raises:
-        TokenProblem: A claim is missing or has another value.
     """
     for name, accepted in required:
         stated = claims.get(name, _ABSENT)
         if stated is _ABSENT:
             raise TokenProblem("required_claim_missing")
-        if not any(_is_one_of(value, accepted) for value in (stated if isinstance(stated, list) else (stated,))):
+        values = stated if isinstance(stated, list) else (stated,)
+        if not any(isinstance(value, str | int) and (type(value), value) in accepted for value in values):
             raise TokenProblem("required_claim_mismatch")
 
 
@@ -154,24 +124,72 @@ def typed_values(values: Iterable[ClaimValue]) -> TypedValues:
 
 
 def check_client(claims: Mapping[str, object], client_ids: AbstractSet[str]) -> None:
-    """Check that the token was made for one of these applications, whichever claims name it.
-
-    Raises:
-        TokenProblem: No claim names an application, or one of them names another.
-    """
+    """Check that the token was made for one of these applications, whichever claims name it."""
     stated = [claims[name] for name in CLIENT_CLAIMS if name in claims]
     if not stated or not all(isinstance(client, str) and client in client_ids for client in stated):
         raise TokenProblem("client_not_allowed")
 
 
-def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
-    """Return the claim that names the caller.
+def kind_of(parsed: ParsedToken) -> TokenKind | None:
+    """Return what the token is; None when it does not show.
 
-    Raises:
-        TokenProblem: It is missing, or is not a printable text of 1 to 255 characters.
+    No claim is common to all providers. The header's type counts first, then the claims that say it outright, then
+    those that only one kind has. Source: RFC 9068 section 2.1; OpenID Connect Core 1.0 sections 2 and 3.3.2.11.
     """
+    claims = parsed.claims
+    if _has_access_token_type(parsed.header):
+        return TokenKind.ACCESS
+    use, kind = claims.get("token_use"), claims.get("typ")
+    stated = _KINDS_BY_TOKEN_USE.get(use) if isinstance(use, str) else None
+    if stated is None and isinstance(kind, str):
+        stated = _KINDS_BY_TYPE_CLAIM.get(kind.lower())
+    if stated is not None:
+        return stated
+    if "at_hash" in claims or "c_hash" in claims:
+        return TokenKind.ID
+    if "scope" in claims or "scp" in claims:
+        return TokenKind.ACCESS
+    return TokenKind.ID if "nonce" in claims else None
+
+
+def check_kind(parsed: ParsedToken, wanted: TokenKind) -> None:
+    """Check that the token is not of the kind that is not wanted; one that does not show its kind passes."""
+    if wanted is TokenKind.EITHER:
+        return
+    kind = kind_of(parsed)
+    if kind is TokenKind.ID and wanted is TokenKind.ACCESS:
+        raise TokenProblem("id_token_as_access_token")
+    if kind is TokenKind.ACCESS and wanted is TokenKind.ID:
+        raise TokenProblem("access_token_as_id_token")
+
+
+def check_rfc9068(parsed: ParsedToken) -> None:
+    """Check what RFC 9068 asks of an access token beyond the claims that every token needs.
+
+    Source: RFC 9068 sections 2.1, 2.2 and 4.
+    """
+    if not _has_access_token_type(parsed.header):
+        raise TokenProblem("type_not_at_jwt")
+    _check_text(parsed.claims, "client_id", "client_id")
+    _check_text(parsed.claims, "jti", "token_id")
+
+
+def _check_text(claims: Mapping[str, object], name: str, reason: str) -> None:
+    value = claims.get(name, _ABSENT)
+    if not isinstance(value, str) or not value:
+        raise TokenProblem(f"{reason}_missing" if value is _ABSENT else f"{reason}_malformed")
+
+
+def _has_access_token_type(header: Mapping[str, object]) -> bool:
+    kind = header.get("typ")
+    return isinstance(kind, str) and kind.lower() in _ACCESS_TOKEN_TYPES
+
+
+def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
+    """Return the claim that names the caller: printable, not blank, of at most 255 characters."""
     subject = claims.get(name, _ABSENT)
-    if isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_CHARACTERS and subject.isprintable():
+    is_short = isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_CHARACTERS
+    if is_short and isinstance(subject, str) and subject.isprintable() and not subject.isspace():
         return subject
     raise TokenProblem("subject_missing" if subject is _ABSENT else "subject_malformed")
 
@@ -187,15 +205,27 @@ def expiry_of(claims: Mapping[str, object]) -> datetime:
 
 def _seconds(claims: Mapping[str, object], name: str, reason: str) -> float:
     value = claims.get(name, _ABSENT)
-    # Not isinstance: bool is a kind of int in Python, and `true` is no time.
+    # Not isinstance: bool is a kind of int in Python, and `true` is not a time.
     if (type(value) is int or type(value) is float) and _FIRST_SECOND <= value < _END_OF_TIME:
         return value
     raise TokenProblem(f"{reason}_missing" if value is _ABSENT else f"{reason}_malformed")
 
 
-def _is_other_use(use: object) -> bool:
-    return isinstance(use, str) and use.lower() in _OTHER_USES
+def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] = GROUP_CLAIM_PATHS) -> tuple[str, ...]:
+    """Return the names of groups and roles that the claims at `paths` list, each once and at most `MAX_GROUPS`.
 
-
-def _is_one_of(value: object, accepted: TypedValues) -> bool:
-    return isinstance(value, str | int) and (type(value), value) in accepted
+    Args:
+        claims: The token's claims.
+        paths: Where to look: a claim's name, then names of members inside it. What has another shape counts as none.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        listed = claims.get(path[0])
+        for name in path[1:]:
+            listed = listed.get(name) if isinstance(listed, dict) else None
+        if isinstance(listed, str):
+            listed = [listed]
+        if isinstance(listed, list) and all(isinstance(group, str) for group in listed):
+            found.update(dict.fromkeys(listed))
+    found.pop("", None)
+    return tuple(found)[:MAX_GROUPS]

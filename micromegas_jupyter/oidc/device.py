@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 from micromegas_jupyter.core.secrets import Secret, secret_object
 from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
-from micromegas_jupyter.oidc.authorization import complete_scope
-from micromegas_jupyter.oidc.resource import resource_fields
-from micromegas_jupyter.oidc.token import read_lifetime, read_token
+from micromegas_jupyter.oidc.authorization import complete_scope, resource_fields
+from micromegas_jupyter.oidc.tokens import read_lifetime, read_token
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_SECONDS = 5.0
@@ -144,14 +143,14 @@ def parse_device_token_error(body: object) -> DevicePending | LoginRefused | Log
 
 
 def _user_code(value: object) -> str:
-    cleaned = _without_controls(value).strip()
+    cleaned = _printable(value).strip()
     if not 0 < len(cleaned) <= MAX_USER_CODE_CHARACTERS:
         raise ProviderMisbehaved("The identity provider's device answer has no code that a person could type.")
     return cleaned
 
 
 def _shown_address(value: object, issuer: str) -> str:
-    address = _without_controls(value)
+    address = _printable(value)
     check_endpoint_url(address)
     if address.lower().startswith("http:") and not is_loopback_url(issuer):
         raise ProviderMisbehaved("The identity provider's device answer names an address that is not https.")
@@ -165,5 +164,5 @@ def _complete_address(value: object, issuer: str) -> str | None:
         return None
 
 
-def _without_controls(value: object) -> str:
+def _printable(value: object) -> str:
     return "".join(c for c in value if c.isprintable()) if isinstance(value, str) else ""

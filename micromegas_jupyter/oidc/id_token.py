@@ -1,7 +1,4 @@
-"""ID tokens: who signed in, believed only after every check of OpenID Connect.
-
-Signature and general claims are `signature`'s and `claims`'s; fetching keys is the caller's job.
-"""
+"""ID tokens: who signed in, believed only after every check of OpenID Connect."""
 
 import base64
 import hashlib
@@ -11,11 +8,9 @@ from datetime import UTC, datetime
 
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.claims import DEFAULT_ALGORITHMS, check_claims, expiry_of
-from micromegas_jupyter.oidc.groups import read_groups
+from micromegas_jupyter.oidc.claims import check_claims, expiry_of, read_groups
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.oidc.signature import UnknownKey, verify_signature
+from micromegas_jupyter.oidc.keys import DEFAULT_ALGORITHMS, KeySet, UnknownKey, verify_signature
 
 LEEWAY_SECONDS = 60.0
 CLOCK_REMEDY = "Check the clock of this machine."
@@ -97,10 +92,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
         verify_signature(parsed, keys, algorithms=algorithms)
         check_claims(parsed.claims, issuer=issuer, audiences=(client_id,), now=now, leeway_seconds=LEEWAY_SECONDS)
         claims = _read_claims(parsed)
-        _check_type(parsed)
-        _check_authorized_party(claims, client_id)
-        _check_access_token_hash(parsed, access_token)
-        _check_nonce(claims, nonce)
+        _check_sign_in(parsed, claims, client_id=client_id, access_token=access_token, nonce=nonce)
     except UnknownKey:
         raise
     except TokenProblem as problem:
@@ -119,9 +111,10 @@ def read_stored_id_token(token: Secret, *, issuer: str, client_id: str) -> IdTok
     try:
         parsed = parse_token(token.reveal())
         claims = _read_claims(parsed)
-        _check_owner(claims, issuer=issuer, client_id=client_id)
     except TokenProblem as problem:
         raise _misbehaved(problem) from None
+    if claims.issuer != issuer or client_id not in claims.audiences:
+        raise _misbehaved(TokenProblem("another_sign_in"))
     return claims
 
 
@@ -193,27 +186,19 @@ def _shown(claims: Mapping[str, object], name: str) -> str | None:
     return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 
 
-def _check_type(parsed: ParsedToken) -> None:
+def _check_sign_in(
+    parsed: ParsedToken, claims: IdTokenClaims, *, client_id: str, access_token: Secret | None, nonce: Secret | None
+) -> None:
     # An access token of RFC 9068 must not pass for an ID token: RFC 8725 section 3.11.
     if str(parsed.header.get("typ", "JWT")).lower() != "jwt":
         raise TokenProblem("not_an_id_token")
-
-
-def _check_nonce(claims: IdTokenClaims, nonce: Secret | None) -> None:
-    if nonce is not None and claims.nonce != nonce:
-        raise TokenProblem("nonce_mismatch")
-
-
-def _check_owner(claims: IdTokenClaims, *, issuer: str, client_id: str) -> None:
-    if claims.issuer != issuer or client_id not in claims.audiences:
-        raise TokenProblem("another_sign_in")
-
-
-def _check_authorized_party(claims: IdTokenClaims, client_id: str) -> None:
     if claims.authorized_party is None and len(claims.audiences) > 1:
         raise TokenProblem("authorized_party_missing")
     if claims.authorized_party not in {None, client_id}:
         raise TokenProblem("authorized_party_mismatch")
+    _check_access_token_hash(parsed, access_token)
+    if nonce is not None and claims.nonce != nonce:
+        raise TokenProblem("nonce_mismatch")
 
 
 def _check_access_token_hash(parsed: ParsedToken, access_token: Secret | None) -> None:

@@ -1,13 +1,14 @@
 """From the text of a signed token to its parts, refusing every form that has more than one reading.
 
-Nothing is believed yet: signatures are `signature`'s job and the meaning of claims is `claims`'s.
+Nothing is believed yet: `keys` checks signatures, `claims` what the token says.
 """
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
+
+import msgspec
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 
@@ -15,9 +16,9 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_KEY_ID_CHARACTERS = 1024
 
 _SEGMENTS = 3
-# All tokens of one key have the same header, so the last ones are kept; a longer header is read anew each time.
-_MAX_KEPT_HEADERS = 256
-_MAX_KEPT_HEADER_CHARACTERS = 1024
+# All tokens of one key have the same header, so the last ones are cached; a longer header is read anew each time.
+_MAX_CACHED_HEADERS = 256
+_MAX_CACHED_HEADER_CHARACTERS = 1024
 # From base64url to base64, and what only base64 has to a character that no reader accepts.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
 _ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -35,8 +36,7 @@ class TokenProblem(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedToken:
+class ParsedToken(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified.
 
     Attributes:
@@ -46,10 +46,13 @@ class ParsedToken:
         signature: The decoded signature.
     """
 
-    header: Mapping[str, object] = field(repr=False)
-    claims: Mapping[str, object] = field(repr=False)
-    signing_input: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    header: Mapping[str, object]
+    claims: Mapping[str, object]
+    signing_input: bytes
+    signature: bytes
+
+    def __repr__(self) -> str:
+        return "ParsedToken()"
 
     @property
     def algorithm(self) -> str:
@@ -73,37 +76,24 @@ def parse_token(token: str) -> ParsedToken:
         TokenProblem: It is too large, not ASCII, not three segments of canonical base64url, not UTF-8 JSON objects
             with unique names, or its header has a type, an extension or an `alg` that is not accepted.
     """
-    check_token_text(token)
-    segments = token.split(".")
-    if len(segments) != _SEGMENTS:
-        raise TokenProblem("not_three_segments")
-    header_text, claims_text, signature_text = segments
-    is_kept = len(header_text) <= _MAX_KEPT_HEADER_CHARACTERS
-    header = _kept_header(header_text) if is_kept else _read_header(header_text)
-    claims = _decode_object(claims_text, "claims_malformed")
-    signature = decode_base64url(signature_text)
-    if not signature:
-        raise TokenProblem("signature_missing")
-    return ParsedToken(
-        header=header,
-        claims=MappingProxyType(claims),
-        signing_input=f"{header_text}.{claims_text}".encode("ascii"),
-        signature=signature,
-    )
-
-
-def check_token_text(token: str) -> None:
-    """Check size and alphabet before anything is decoded.
-
-    Raises:
-        TokenProblem: Longer than `MAX_TOKEN_BYTES`, empty, or not ASCII.
-    """
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenProblem("token_too_large")
     if not token:
         raise TokenProblem("token_empty")
     if not token.isascii():
         raise TokenProblem("token_not_ascii")
+    segments = token.split(".")
+    if len(segments) != _SEGMENTS:
+        raise TokenProblem("not_three_segments")
+    header_text, claims_text, signature_text = segments
+    is_cached = len(header_text) <= _MAX_CACHED_HEADER_CHARACTERS
+    header = _cached_header(header_text) if is_cached else _read_header(header_text)
+    claims = _decode_object(claims_text, "claims_malformed")
+    signature = decode_base64url(signature_text)
+    if not signature:
+        raise TokenProblem("signature_missing")
+    signing_input = token[: -len(signature_text) - 1].encode("ascii")
+    return ParsedToken(header=header, claims=MappingProxyType(claims), signing_input=signing_input, signature=signature)
 
 
 def decode_base64url(segment: str) -> bytes:
@@ -129,24 +119,6 @@ def decode_base64url(segment: str) -> bytes:
 
 def _read_header(segment: str) -> Mapping[str, object]:
     header = _decode_object(segment, "header_malformed")
-    _check_header(header)
-    return MappingProxyType(header)
-
-
-_kept_header = lru_cache(maxsize=_MAX_KEPT_HEADERS)(_read_header)
-
-
-def _decode_object(segment: str, reason: str) -> dict[str, object]:
-    try:
-        value = decode_strict_json(decode_base64url(segment).decode("utf-8"))
-    except (UnicodeDecodeError, JsonError):
-        raise TokenProblem(reason) from None
-    if not isinstance(value, dict):
-        raise TokenProblem(reason)
-    return value
-
-
-def _check_header(header: Mapping[str, object]) -> None:
     if not isinstance(header.get("alg"), str):
         raise TokenProblem("algorithm_missing")
     # No extension is understood here, so any critical one is a refusal: RFC 7515 section 4.1.11, RFC 7797 section 7.
@@ -158,3 +130,17 @@ def _check_header(header: Mapping[str, object]) -> None:
     key_id = header.get("kid", "")
     if not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID_CHARACTERS:
         raise TokenProblem("key_id_malformed")
+    return MappingProxyType(header)  # shared by all tokens that have it
+
+
+_cached_header = lru_cache(maxsize=_MAX_CACHED_HEADERS)(_read_header)
+
+
+def _decode_object(segment: str, reason: str) -> dict[str, object]:
+    try:
+        value = decode_strict_json(decode_base64url(segment).decode("utf-8"))
+    except (UnicodeDecodeError, JsonError):
+        raise TokenProblem(reason) from None
+    if not isinstance(value, dict):
+        raise TokenProblem(reason)
+    return value

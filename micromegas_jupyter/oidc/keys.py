@@ -1,23 +1,23 @@
-"""A provider's published keys, imported one by one so that one bad key does not disable the others.
+"""A provider's published keys, imported one by one, and the check of a token's signature against them.
 
-Fetching the document and choosing a key for a token are left to others.
+One bad key does not disable the others.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.discovery import names_issuer
-from micromegas_jupyter.oidc.jws import decode_base64url
+from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, decode_base64url
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
-
-MAX_KEYS = 100
+MAX_KEYS = 1000
+MAX_KEYS_TRIED = 10
 
 _NUMBERS: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _CURVES: Mapping[str, frozenset[str]] = {
@@ -27,8 +27,8 @@ _CURVES: Mapping[str, frozenset[str]] = {
 _PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 # 8192 bits in base64url are 1366 characters; longer text is refused before it becomes a number.
 _MAX_NUMBER_CHARACTERS = 1366
-_MIN_RSA_BITS = 2048
-_MAX_RSA_BITS = 8192
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 8192
 _MIN_RSA_EXPONENT = 3
 _MAX_RSA_EXPONENT_BITS = 64
 _P25519 = 2**255 - 19
@@ -53,14 +53,14 @@ class VerificationKey:
     """One public key that may verify signatures.
 
     Attributes:
-        key: The imported key.
+        key: The public key, as `cryptography` has it.
         key_id: Its `kid`, when it has one.
         algorithm: The only algorithm that it is for, when its `alg` says so.
         key_type: `RSA`, `EC` or `OKP`.
         curve: The curve's name; None for RSA.
     """
 
-    key: PublicKey
+    key: Any
     key_id: str | None
     algorithm: str | None
     key_type: str
@@ -78,6 +78,17 @@ class KeySet:
 
     keys: tuple[VerificationKey, ...]
     ignored_count: int = 0
+    _by_id: dict[str | None, list[VerificationKey]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_id: dict[str | None, list[VerificationKey]] = defaultdict(list)
+        for key in self.keys:
+            by_id[key.key_id].append(key)
+        object.__setattr__(self, "_by_id", dict(by_id))
+
+    def candidates(self, key_id: str | None) -> Sequence[VerificationKey]:
+        """Return the keys of that name; all keys for a token that names none."""
+        return self.keys if key_id is None else self._by_id.get(key_id, ())
 
 
 def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | None = None) -> KeySet:
@@ -105,18 +116,23 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     usable: list[VerificationKey] = []
     for entry in listed[:MAX_KEYS]:
         try:
-            if issuer is not None:
-                _check_issuer(entry, issuer, tenant)
-            usable.append(_import_key(entry))
+            usable.append(_import_key(entry, issuer, tenant))
         except (JoseError, ValueError, TypeError, KeyError):
             continue
     return KeySet(keys=tuple(usable), ignored_count=len(listed) - len(usable))
 
 
-def _import_key(entry: object) -> VerificationKey:
+def _import_key(entry: object, issuer: str | None, tenant: str | None) -> VerificationKey:
     if not isinstance(entry, dict):
         raise _Unusable("not an object")
-    _check_purpose(entry)
+    # Microsoft: "Validate the issuer of the signing key".
+    if issuer is not None and not names_issuer(entry.get("issuer", issuer), issuer=issuer, tenant=tenant):
+        raise _Unusable("another issuer's key")
+    if not _PRIVATE_PARTS.isdisjoint(entry):
+        raise _Unusable("holds private or symmetric parts")
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise _Unusable("for another use")
     key_type = entry.get("kty")
     if not isinstance(key_type, str) or key_type not in _NUMBERS:
         raise _Unusable("unknown key type")
@@ -125,15 +141,14 @@ def _import_key(entry: object) -> VerificationKey:
         raise _Unusable("unknown curve")
     # Only the numbers go to the library: the other members are checked here, and one odd member that nobody needs
     # (a certificate's link, say) must not cost the key.
-    numbers = _numbers(entry, key_type)
+    numbers = {name: _number(entry, name) for name in _NUMBERS[key_type]}
     if key_type == "RSA":
         _check_rsa_strength(modulus=_integer(numbers["n"]), exponent=_integer(numbers["e"]))
     elif key_type == "OKP":
         _check_edwards_order(curve, decode_base64url(numbers["x"]))
-    key = _key_classes()[key_type].import_key({"kty": key_type, **numbers})
     algorithm = _text_or_none(entry, "alg")
     return VerificationKey(
-        key=key,
+        key=key_classes()[key_type].import_key({"kty": key_type, **numbers}).public_key,
         key_id=_text_or_none(entry, "kid"),
         algorithm=None if algorithm is None else _ALGORITHM_SLIPS.get(algorithm, algorithm),
         key_type=key_type,
@@ -141,30 +156,11 @@ def _import_key(entry: object) -> VerificationKey:
     )
 
 
-def _check_issuer(entry: object, issuer: str, tenant: str | None) -> None:
-    # Microsoft: "Validate the issuer of the signing key".
-    if isinstance(entry, dict) and not names_issuer(entry.get("issuer", issuer), issuer=issuer, tenant=tenant):
-        raise _Unusable("another issuer's key")
-
-
-def _check_purpose(entry: Mapping[str, object]) -> None:
-    if not _PRIVATE_PARTS.isdisjoint(entry):
-        raise _Unusable("holds private or symmetric parts")
-    if entry.get("use", "sig") != "sig":
-        raise _Unusable("for another use")
-    operations = entry.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations:
-        raise _Unusable("for another operation")
-
-
-def _numbers(entry: Mapping[str, object], key_type: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _NUMBERS[key_type]:
-        value = entry.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= _MAX_NUMBER_CHARACTERS:
-            raise _Unusable("a number is missing or too long")
-        found[name] = value
-    return found
+def _number(entry: Mapping[str, object], name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NUMBER_CHARACTERS:
+        raise _Unusable("a number is missing or too long")
+    return value
 
 
 def _text_or_none(entry: Mapping[str, object], name: str) -> str | None:
@@ -179,12 +175,20 @@ def _integer(text: str) -> int:
 
 
 def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
-    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS or modulus % 2 == 0:
+    if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS or modulus % 2 == 0:
         raise _Unusable("a modulus out of range")
     if exponent < _MIN_RSA_EXPONENT or exponent % 2 == 0 or exponent.bit_length() > _MAX_RSA_EXPONENT_BITS:
         raise _Unusable("an exponent out of range")
-    if _has_roca_fingerprint(modulus):
+    # Moduli that CVE-2017-15361 (ROCA) factors are powers of 65537 modulo every small prime; a random one is so with
+    # a chance below 2**-100.
+    if all(modulus % prime in powers for prime, powers in _roca_residues().items()):
         raise _Unusable("a modulus from a generator that is known to be broken")
+
+
+@cache
+def _roca_residues() -> dict[int, frozenset[int]]:
+    primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
+    return {prime: frozenset(pow(65537, exponent, prime) for exponent in range(prime)) for prime in primes}
 
 
 def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
@@ -196,22 +200,115 @@ def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
         raise _Unusable("a point of small order")
 
 
-def _has_roca_fingerprint(modulus: int) -> bool:
-    """Whether the modulus is of the form that CVE-2017-15361 (ROCA) factors.
-
-    Such moduli are powers of 65537 modulo every small prime; a random one is so with a chance below 2**-100.
-    """
-    return all(modulus % prime in powers for prime, powers in _roca_residues().items())
-
-
 @cache
-def _roca_residues() -> dict[int, frozenset[int]]:
-    primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
-    return {prime: frozenset(pow(65537, exponent, prime) for exponent in range(prime)) for prime in primes}
-
-
-@cache
-def _key_classes() -> Mapping[str, type[PublicKey]]:
+def key_classes() -> "Mapping[str, type[RSAKey | ECKey | OKPKey]]":
+    """Return the classes that read keys, by type."""
     from joserfc.jwk import ECKey, OKPKey, RSAKey  # slow to load, and not needed where no key is
 
     return {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
+class UnknownKey(TokenProblem):
+    """No key of the set can have made the signature; a newer set of the same provider might hold it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    key_type: str
+    curves: frozenset[str | None] = frozenset({None})
+    # By curve; a signature of any other length has a second encoding: RFC 7518 section 3.4, RFC 8032 section 5.1.
+    signature_bytes: Mapping[str | None, int]
+
+
+_RSA = _Rule(key_type="RSA", signature_bytes={})
+_RULES: Mapping[str, _Rule] = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), _RSA),
+    "ES256": _Rule(key_type="EC", curves=frozenset({"P-256"}), signature_bytes={"P-256": 64}),
+    "ES384": _Rule(key_type="EC", curves=frozenset({"P-384"}), signature_bytes={"P-384": 96}),
+    "ES512": _Rule(key_type="EC", curves=frozenset({"P-521"}), signature_bytes={"P-521": 132}),
+    "EdDSA": _Rule(
+        key_type="OKP", curves=frozenset({"Ed25519", "Ed448"}), signature_bytes={"Ed25519": 64, "Ed448": 114}
+    ),
+    "Ed25519": _Rule(key_type="OKP", curves=frozenset({"Ed25519"}), signature_bytes={"Ed25519": 64}),
+}
+DEFAULT_ALGORITHMS = frozenset(_RULES)
+
+
+def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
+    """Check that the token's algorithm is one that is accepted.
+
+    Source: RFC 8725 section 3.1. Symmetric algorithms and `none` are never accepted, whatever `algorithms` holds.
+
+    Raises:
+        TokenProblem: It is not.
+    """
+    algorithm = parsed.algorithm
+    if algorithm not in algorithms or algorithm not in _RULES:
+        raise TokenProblem("algorithm_not_allowed")
+
+
+def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset[str] = DEFAULT_ALGORITHMS) -> None:
+    """Check that a key of the set made the token's signature.
+
+    With a `kid` only keys of that name count; without one, at most `MAX_KEYS_TRIED` keys that fit are tried. A key
+    fits when its type, its curve and its own `alg` are those of the token's algorithm (RFC 8725 sections 3.1, 3.2).
+
+    Raises:
+        UnknownKey: No key has the token's `kid`, or the token has none and no key verifies it.
+        TokenProblem: The algorithm is not accepted, the named key does not fit it, or the signature is wrong.
+    """
+    check_algorithm(parsed, algorithms)
+    key_id, algorithm = parsed.key_id, parsed.algorithm
+    candidates = keys.candidates(key_id)
+    tried = 0
+    for key in candidates:
+        if _fits(key, algorithm) and tried < MAX_KEYS_TRIED:
+            tried += 1
+            if _verifies(parsed, key, algorithm):
+                return
+    if key_id is None or not candidates:
+        raise UnknownKey("unknown_key")
+    raise TokenProblem("signature_wrong" if tried else "key_does_not_fit")
+
+
+def _fits(key: VerificationKey, algorithm: str) -> bool:
+    rule = _RULES[algorithm]
+    return key.key_type == rule.key_type and key.curve in rule.curves and key.algorithm in {None, algorithm}
+
+
+def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool:
+    expected_bytes = _RULES[algorithm].signature_bytes.get(key.curve)
+    if expected_bytes is not None and len(parsed.signature) != expected_bytes:
+        return False
+    try:
+        _verifier(algorithm)(key.key, parsed.signature, parsed.signing_input)
+    except Exception:  # noqa: BLE001 - whatever the library makes of hostile bytes, the signature does not verify
+        return False
+    return True
+
+
+@cache
+def _verifier(algorithm: str) -> Callable[[Any, bytes, bytes], None]:
+    """Return what raises when a key did not make a signature; made once, since that costs as much as some checks.
+
+    Source: RFC 7518 sections 3.3 to 3.5; RFC 8037 section 3.1.
+    """
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    if algorithm.startswith("Ed"):
+        return lambda key, signature, data: key.verify(signature, data)
+    digest = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[algorithm[2:]]
+    if algorithm.startswith("ES"):
+        ecdsa = ec.ECDSA(digest)
+
+        def verify(key: Any, signature: bytes, data: bytes) -> None:
+            half = len(signature) // 2
+            r, s = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+            key.verify(encode_dss_signature(r, s), data, ecdsa)
+
+        return verify
+    pss = padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size)
+    scheme = padding.PKCS1v15() if algorithm.startswith("RS") else pss
+    return lambda key, signature, data: key.verify(signature, data, scheme, digest)

@@ -1,30 +1,33 @@
-"""An application's own private key: taking it up, and signing JWTs with it.
-
-What the key's text looks like is `key_text`'s, what the JWTs say is for their users to decide; reading the key's file
-safely is the caller's job.
-"""
-
-from __future__ import annotations
+"""An application's own private key: reading it, and signing JWTs with it."""
 
 import base64
+import enum
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.key_text import Key, KeyProblem, read_key_text
+from micromegas_jupyter.oidc.keys import MAX_RSA_BITS, MIN_RSA_BITS, key_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from joserfc.jwa import JWSAlgModel
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+Key: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 MAX_KEY_CHARACTERS = 64 * 1024
 MAX_KEY_ID_CHARACTERS = 1024
 
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("n", "e", "d", "p", "q", "dp", "dq", "qi"),
+    "EC": ("crv", "x", "y", "d"),
+    "OKP": ("crv", "x", "d"),
+}
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 # By key type and curve; the first is the usual one. RFC 7518 section 3.1, RFC 8037 section 3.1.
 _ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
@@ -35,8 +38,27 @@ _ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
     ("OKP", "Ed448"): ("EdDSA",),
 }
-_MIN_RSA_BITS = 2048
-_MAX_RSA_BITS = 8192
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_REMEDY = "Give a private key for signing: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519."
+
+
+class _Problem(enum.Enum):
+    """What is wrong with a key's text, as it follows the source's name, and what to do where it is not the usual."""
+
+    NOT_JSON = ("is not valid JSON", _REMEDY)
+    NO_JWK = ("holds no JSON Web Key", _REMEDY)
+    NO_KEY = ("holds neither a PEM key nor a JSON Web Key", _REMEDY)
+    OTHER_TYPE = ("holds a key of a type that cannot sign here", _REMEDY)
+    PUBLIC = ("holds a public key only", _REMEDY)
+    OTHER_USE = ("holds a key that is not for signing", _REMEDY)
+    OTHER_CURVE = ("holds a key on a curve that cannot sign here", _REMEDY)
+    ODD_NAME = ("holds a JSON Web Key whose kid or alg is not text", _REMEDY)
+    DAMAGED = ("holds a damaged key, or one of a type that cannot sign here", _REMEDY)
+    ENCRYPTED = ("holds an encrypted key", "Give the key without a passphrase, mode 0600.")
+    OTHER_CERTIFICATE = (
+        "holds a certificate that is not the key's, or a damaged one",
+        "Put the key's own certificate beside it in PEM form, or none.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +109,22 @@ def parse_private_key(
     """
     if len(text.reveal()) > MAX_KEY_CHARACTERS:
         raise _unusable(source_name, "is too long for a key")
-    read = read_key_text(text.reveal())
-    if isinstance(read, KeyProblem):
-        raise _unusable(source_name, read.what, remedy=read.remedy)
-    _check_strength(read.key, source_name)
-    chosen_id = key_id or read.key_id
+    # The functions that see the text raise nothing, so that no traceback has it among its variables.
+    found = _read_text(text.reveal().strip())
+    if isinstance(found, _Problem):
+        what, remedy = found.value
+        raise _unusable(source_name, what, remedy=remedy)
+    key = found.key
+    if key.key_type == "RSA" and not MIN_RSA_BITS <= key.raw_value.key_size <= MAX_RSA_BITS:  # type: ignore[union-attr]
+        raise _unusable(source_name, f"holds an RSA key that does not have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+    chosen_id = key_id or found.key_id
     if chosen_id is not None and not (len(chosen_id) <= MAX_KEY_ID_CHARACTERS and chosen_id.isprintable()):
         raise _unusable(source_name, "has a key id that is not a short line of text")
     return PrivateKey(
-        key=read.key,
-        algorithm=_choose_algorithm(read.key, algorithm or read.algorithm, source_name),
+        key=key,
+        algorithm=_choose_algorithm(key, algorithm or found.algorithm, source_name),
         key_id=chosen_id or None,
-        certificate_thumbprint=read.certificate_thumbprint,
+        certificate_thumbprint=found.certificate_thumbprint,
         audience=audience,
     )
 
@@ -120,18 +146,95 @@ def sign_jwt(key: PrivateKey, claims: Mapping[str, object]) -> Secret:
     return Secret((signing_input + b"." + _encode(signature)).decode("ascii"))
 
 
-def _check_strength(key: Key, source_name: str) -> None:
-    from joserfc.jwk import RSAKey
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeyText:
+    """What a key's text holds."""
 
-    if isinstance(key, RSAKey) and not _MIN_RSA_BITS <= key.raw_value.key_size <= _MAX_RSA_BITS:
-        raise _unusable(source_name, f"holds an RSA key that has not {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    key: Key = field(repr=False)
+    key_id: str | None = None
+    algorithm: str | None = None
+    certificate_thumbprint: str | None = None
+
+
+def _read_text(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for each problem
+    if text.startswith("{"):
+        return _read_jwk(text)
+    if "PRIVATE KEY-----" not in text:
+        return _Problem.PUBLIC if "-----BEGIN" in text else _Problem.NO_KEY
+    if "ENCRYPTED" in text:
+        return _Problem.ENCRYPTED
+    key = _import_pem(text)
+    if key is None:
+        return _Problem.DAMAGED
+    if _CERTIFICATE not in text:
+        return _KeyText(key=key)
+    thumbprint = _thumbprint(text, key)
+    if thumbprint is None:
+        return _Problem.OTHER_CERTIFICATE
+    return _KeyText(key=key, certificate_thumbprint=thumbprint)
+
+
+def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for each problem
+    try:
+        members = decode_strict_json(text)
+    except JsonError:
+        return _Problem.NOT_JSON
+    if not isinstance(members, dict) or "kty" not in members:
+        return _Problem.NO_JWK
+    key_type, operations = members["kty"], members.get("key_ops", ["sign"])
+    if not isinstance(key_type, str) or key_type not in _NUMBERS:
+        return _Problem.OTHER_TYPE
+    if "d" not in members:
+        return _Problem.PUBLIC
+    if members.get("use", "sig") != "sig" or not isinstance(operations, list) or "sign" not in operations:
+        return _Problem.OTHER_USE
+    if key_type != "RSA" and (key_type, members.get("crv")) not in list(_ALGORITHMS):
+        return _Problem.OTHER_CURVE
+    numbers = {name: members[name] for name in _NUMBERS[key_type] if name in members}
+    key_id, algorithm = members.get("kid"), members.get("alg")
+    if not isinstance(key_id, str | None) or not isinstance(algorithm, str | None):
+        return _Problem.ODD_NAME
+    try:
+        if not all(isinstance(number, str) for number in numbers.values()):
+            return _Problem.DAMAGED
+        key = key_classes()[key_type].import_key({"kty": key_type, **numbers})
+    except Exception:  # noqa: BLE001 - the libraries' errors differ by kind of damage
+        return _Problem.DAMAGED
+    return _KeyText(key=key, key_id=key_id, algorithm=algorithm)
+
+
+def _import_pem(text: str) -> "Key | None":
+    from joserfc.errors import JoseError
+
+    for key_class in key_classes().values():
+        try:
+            return key_class.import_key(text)
+        except JoseError:
+            continue  # a key of another type
+        except Exception:  # noqa: BLE001 - the libraries' errors differ by kind of damage
+            return None
+    return None
+
+
+def _thumbprint(text: str, key: Key) -> str | None:
+    """Return the thumbprint of the certificate that is the key's; None when there is none, or one cannot be read."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    try:
+        public_key = key.public_key
+        certificates = x509.load_pem_x509_certificates(text.encode("utf-8"))
+        own = next(found for found in certificates if found.public_key() == public_key)
+        return _encode(own.fingerprint(SHA256())).decode("ascii")
+    except Exception:  # noqa: BLE001 - the library's errors differ by kind of damage
+        return None
 
 
 def _choose_algorithm(key: Key, wanted: str | None, source_name: str) -> str:
     curve = None if key.key_type == "RSA" else str(key["crv"])
     fitting = _ALGORITHMS.get((key.key_type, curve))
     if fitting is None:
-        raise _unusable(source_name, "holds a key on a curve that cannot sign here")
+        raise _unusable(source_name, _Problem.OTHER_CURVE.value[0])
     if wanted is not None and wanted not in fitting:
         raise _unusable(
             source_name, "does not fit the signature algorithm that was chosen", remedy=f"Choose {', '.join(fitting)}."
@@ -143,16 +246,12 @@ def _encode(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def _unusable(source_name: str, what: str, *, remedy: str | None = None) -> ConfigurationError:
-    return ConfigurationError(
-        f"What {source_name} names {what}.",
-        key=source_name,
-        remedy=remedy or "Give a private key for signing: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519.",
-    )
+def _unusable(source_name: str, what: str, *, remedy: str = _REMEDY) -> ConfigurationError:
+    return ConfigurationError(f"What {source_name} names {what}.", key=source_name, remedy=remedy)
 
 
 @cache
-def _signers() -> Mapping[str, JWSAlgModel]:
+def _signers() -> "Mapping[str, JWSAlgModel]":
     from joserfc.jwa import JWS_ALGORITHMS
 
     return {model.name: model for model in JWS_ALGORITHMS if any(model.name in names for names in _ALGORITHMS.values())}

@@ -11,8 +11,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Final
 
-from micromegas_jupyter.access.audit_lines import encode_line, utc_text
-from micromegas_jupyter.access.credential import token_name
+from micromegas_jupyter.access.audit import encode_line, utc_text
+from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.protocols import (
     AuthContext,
     AuthType,

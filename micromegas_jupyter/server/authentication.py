@@ -16,16 +16,15 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
-from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
-from micromegas_jupyter.access.call_facts import CallFacts, checking_for
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Claimed, Refused, Undecided
-from micromegas_jupyter.access.key_waits import KeysOnTheWay, KeyWait, waiting_for_keys
+from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, CallFacts, Claimed, checking_for
+from micromegas_jupyter.access.config import ReloadingValidator
+from micromegas_jupyter.access.jwks import KeysPending
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.reloading import ReloadingValidator
+from micromegas_jupyter.access.validator import BaseValidator, Refused, Undecided, event_of
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import (
     AuthContext,
@@ -313,8 +312,8 @@ class Authenticator:
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
         self._check_count = 0
         self._key_waiters: Counter[Future[KeySet | None]] = Counter()
-        self._writes_events = isinstance(validator, DecidingValidator)
-        self.audit = validator.audit if isinstance(validator, DecidingValidator) else AccessAudit()
+        self._writes_events = isinstance(validator, BaseValidator)
+        self.audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
 
     async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
         """Return the caller of a call with these headers: exactly one `authorization`, of the `Bearer` scheme.
@@ -396,11 +395,11 @@ class Authenticator:
             async with asyncio.timeout(self._check_seconds):
                 for _ in range(_MAX_KEY_WAITS):
                     try:
-                        return await self._validate_in_thread(token, validator, call, KeyWait.OUTSIDE)
-                    except KeysOnTheWay as waiting:
-                        if not await self._wait_for_keys(waiting.fetch):
+                        return await self._validate_in_thread(token, validator, call)
+                    except KeysPending as keys:
+                        if not await self._wait_for_keys(keys.fetch):
                             break  # another try would only start the next fetch
-                return await self._validate_in_thread(token, validator, call, KeyWait.NOT_AT_ALL)
+                return await self._validate_in_thread(token, validator, call, is_last=True)
         except TimeoutError:
             raise self._undecided("The credential could not be checked in time.", "check_timed_out", call) from None
         except (Rejected, Unavailable) as error:
@@ -409,19 +408,20 @@ class Authenticator:
                     Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
                 )
                 with checking_for(call):
-                    self.audit.record_decision(finding, token)
+                    self.audit.record(event_of(finding, token))
             raise
 
     async def _validate_in_thread(
-        self, token: str, validator: TokenValidator, call: CallFacts, key_wait: KeyWait
+        self, token: str, validator: TokenValidator, call: CallFacts, *, is_last: bool = False
     ) -> AuthContext:
-        with checking_for(call), waiting_for_keys(key_wait):
+        check = partial(validator.validate_token, token)
+        if isinstance(validator, BaseValidator):
+            check = partial(validator.try_token, token, is_last=is_last)
+        with checking_for(call):
             run_in_context = copy_context().run
         self._check_count += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, run_in_context, validator.validate_token, token
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run_in_context, check)
         finally:
             self._check_count -= 1
 
@@ -460,7 +460,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
     """
     if validator is None:
         return None
-    metrics = validator.metrics if isinstance(validator, DecidingValidator) else None
+    metrics = validator.metrics if isinstance(validator, BaseValidator) else None
     if isinstance(validator, ReloadingValidator):
         return CallLimits(lambda: validator.settings.rate_limits, clock=clock, metrics=metrics)
     return CallLimits(rate_limits, clock=clock, metrics=metrics)

@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import (
     DeadlineExceeded,

@@ -8,9 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from micromegas_jupyter.access.audit import AccessAudit, AccessEvent
-from micromegas_jupyter.access.call_facts import checking_for
-from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, Claimed, checking_for
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import (
     ConfigurationError,

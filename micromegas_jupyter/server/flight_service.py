@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from micromegas_jupyter.access.audit import AccessEvent
-from micromegas_jupyter.access.call_facts import CallFacts
-from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.audit import AccessEvent, CallFacts, Claimed
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import (

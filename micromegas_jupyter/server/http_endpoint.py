@@ -25,9 +25,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
-from micromegas_jupyter.access.audit import AccessEvent
-from micromegas_jupyter.access.call_facts import CallFacts
-from micromegas_jupyter.access.decision import Claimed
+from micromegas_jupyter.access.audit import AccessEvent, CallFacts, Claimed
 from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock

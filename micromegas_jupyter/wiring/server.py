@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.access.configuration import Reading
+from micromegas_jupyter.access.config import read_access_settings
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
 from micromegas_jupyter.config.server import ServerSettings, is_loopback
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -47,7 +47,7 @@ from micromegas_jupyter.wiring.take_over import (
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from micromegas_jupyter.access.reloading import ReloadingValidator
+    from micromegas_jupyter.access.config import ReloadingValidator
 
 # These loggers record what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
@@ -423,7 +423,7 @@ def _check_unused_access(environ: Mapping[str, str]) -> None:
     """Log that a named access configuration is not used; one that could not be used is refused as elsewhere."""
     variables = ("ACCESS_CONFIG", "API_KEY_FILE", "API_KEYS", "OIDC_CONFIG", "ADMINS")
     named = [name for name in (f"MICROMEGAS_{variable}" for variable in variables) if environ.get(name)]
-    Reading(environ).whole().parse()
+    read_access_settings(environ)
     if named:
         _LOG.warning(
             "The access configuration is not used, because of --disable-auth.", extra={"settings": ", ".join(named)}

@@ -24,7 +24,7 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     UsageError,
 )
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring.credentials import client_proof
 from micromegas_jupyter.wiring.environment import provider_of, sign_in_configured
 from micromegas_jupyter.wiring.flow_memory import remembered_flow

@@ -30,6 +30,6 @@ def access_metrics() -> AccessMetrics:
     metrics.count_decision("refused", "expired", 0.001)
     metrics.count_key_fetch("https://id.example.com", succeeded=True)
     metrics.count_rate_limited("identity")
-    metrics.watch_keys("https://id.example.com", lambda: 1.0)
+    metrics.watch_keys({"https://id.example.com": lambda: 1.0})
     metrics.note_in_force(SYSTEM_CLOCK.now())
     return metrics

@@ -11,8 +11,8 @@ import shlex
 import pytest
 
 from micromegas_jupyter.access.audit import AccessAudit
-from micromegas_jupyter.access.decision import Refused
-from micromegas_jupyter.access.explanation import STEP_REASONS
+from micromegas_jupyter.access.explain import STEP_REASONS
+from micromegas_jupyter.access.validator import Refused, event_of
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import AccessSettings, IssuerSetting, OidcServerSettings, RateLimits
 from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
@@ -206,7 +206,7 @@ class TestMetrics:
 def test_every_field_of_an_audit_line_is_named(caplog):
     section = read_page("access.md").split("\n## Audit\n")[1].split("\n## ")[0]
     with caplog.at_level(logging.INFO, logger="micromegas_jupyter.audit.access"):
-        AccessAudit().record_decision(Refused(reason="expired"), "a.b.c")
+        AccessAudit().record(event_of(Refused(reason="expired"), "a.b.c"))
 
     fields = json.loads(caplog.records[0].getMessage())
 

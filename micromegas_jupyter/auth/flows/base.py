@@ -19,7 +19,7 @@ from micromegas_jupyter.oidc.authorization import (
     parse_callback,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.oidc.token import TokenSet, usable_token
+from micromegas_jupyter.oidc.tokens import TokenSet, usable_token
 
 HUB = "JupyterHub"
 MAX_URL_CHARACTERS = 2048

@@ -23,7 +23,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
 )
 from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims, read_stored_id_token
-from micromegas_jupyter.oidc.token import TokenSet, merge_refreshed
+from micromegas_jupyter.oidc.tokens import TokenSet, merge_refreshed
 
 # How soon to ask a provider again that refreshed without an ID token.
 MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)

@@ -27,7 +27,7 @@ from micromegas_jupyter.core.http import Platform, PlatformHttp, RawAnswer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.oidc.provider_text import describe_provider_error
+from micromegas_jupyter.oidc.discovery import describe_provider_error
 
 GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token

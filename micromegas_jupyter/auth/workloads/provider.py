@@ -8,9 +8,13 @@ from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenPro
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.oidc.assertions import build_client_assertion_request
-from micromegas_jupyter.oidc.token import TokenSet, parse_token_answer
-from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
+from micromegas_jupyter.oidc.tokens import (
+    TokenSet,
+    build_client_assertion_request,
+    build_token_exchange_request,
+    parse_token_answer,
+    parse_token_exchange_answer,
+)
 
 # Turns the platform's token into the bearer token.
 TokenExchange: TypeAlias = Callable[[Secret], ServiceToken]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from micromegas_jupyter.access.audit_lines import utc_text
+from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.telemetry import (
     MASK,
     LogRow,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Unavailable
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_sources import KeySources
+from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from tests.fakes.mint import ec_key
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from micromegas_jupyter.oidc.keys import KeySet
     from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
@@ -74,9 +74,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def sources(clock: FakeClock) -> Iterator[KeySources]:
+def caches(clock: FakeClock) -> Iterator[KeyCaches]:
     http = ProviderHttp()
-    made = KeySources(http=http, clock=clock)
+    made = KeyCaches(http=http, clock=clock)
     yield made
     made.close()
     http.close()
@@ -98,29 +98,35 @@ def setting_of(cluster: Cluster, **changes: str | None) -> IssuerSetting:
     return IssuerSetting(issuer=ISSUER, **members)  # type: ignore[arg-type]
 
 
-def test_keys_come_with_the_certificates_and_the_token(cluster: Cluster, sources: KeySources, token_file: Path) -> None:
-    source = sources.source_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+def keys_of(source: KeyCache) -> KeySet:
+    try:
+        return source.get()
+    except KeysPending as pending:
+        pending.fetch.result(60)
+        return source.get()
 
-    assert [key.key_id for key in source.current().keys] == ["ec"]
+
+def test_keys_come_with_the_certificates_and_the_token(cluster: Cluster, caches: KeyCaches, token_file: Path) -> None:
+    source = caches.cache_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+
+    assert [key.key_id for key in keys_of(source).keys] == ["ec"]
 
 
 def test_a_token_that_changes_is_followed(
-    cluster: Cluster, sources: KeySources, token_file: Path, clock: FakeClock
+    cluster: Cluster, caches: KeyCaches, token_file: Path, clock: FakeClock
 ) -> None:
-    source = sources.source_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
-    first = source.current()
+    source = caches.cache_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+    first = keys_of(source)
     cluster.token = "renewed"
     token_file.write_text("renewed")
     clock.advance(3600)
 
-    assert source.current() is not first
+    assert keys_of(source) is not first
 
 
 @pytest.mark.parametrize("missing", ["bearer_token_file", "ca_file"])
-def test_without_either_there_are_no_keys(
-    cluster: Cluster, sources: KeySources, token_file: Path, missing: str
-) -> None:
+def test_without_either_there_are_no_keys(cluster: Cluster, caches: KeyCaches, token_file: Path, missing: str) -> None:
     setting = setting_of(cluster, **{"bearer_token_file": str(token_file), missing: None})
 
     with pytest.raises(Unavailable):
-        sources.source_of(setting, KeyPolicy()).current()
+        keys_of(caches.cache_of(setting, KeyPolicy()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator
-from micromegas_jupyter.access.key_file import KeyFile
+from micromegas_jupyter.access.api_keys import KeyFile
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import Rejected, validator_from_environment
-from micromegas_jupyter.access.key_file import KeyFile, make_api_key
-from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS, ReloadingValidator
+from micromegas_jupyter.access.api_keys import KeyFile, make_api_key
+from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS, ReloadingValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key, mint
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micromegas_jupyter.access import TokenValidator
-    from micromegas_jupyter.access.key_file import NewApiKey
+    from micromegas_jupyter.access.api_keys import NewApiKey
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.access.key_file import NewApiKey, make_api_key
+from micromegas_jupyter.access.api_keys import NewApiKey, make_api_key
 from micromegas_jupyter.config.access import render_api_keys
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake import Lake

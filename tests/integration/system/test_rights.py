@@ -16,7 +16,7 @@ import pytest
 from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient, wiring
-from micromegas_jupyter.access.reloading import WATCH_INTERVAL_SECONDS
+from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson

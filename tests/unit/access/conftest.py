@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.access.key_policy import KeyPolicy
-from micromegas_jupyter.access.key_source import KeySource
+from micromegas_jupyter.access.jwks import KeyCache, KeyPolicy, KeysPending
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
 from tests.fakes.background import FakeBackground
 from tests.fakes.mint import AUDIENCE, ISSUER
 from tests.fakes.provider import FakeProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from micromegas_jupyter.oidc.keys import KeySet
     from tests.fakes.clock import FakeClock
 
 SETTINGS = OidcServerSettings(issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE, "second")),))
@@ -38,13 +40,35 @@ def background() -> FakeBackground:
     return FakeBackground()
 
 
+class WaitingKeys:
+    """A key cache whose fetches run on the test's thread: those that are waited for at once, others when it says so."""
+
+    def __init__(self, setting: IssuerSetting, background: FakeBackground, **parts: Any) -> None:
+        self.cache = KeyCache(setting, start=background.start, **parts)
+        self._background = background
+
+    def get(self) -> KeySet:
+        return self._wait_for(self.cache.get)
+
+    def get_newer(self, seen: KeySet) -> KeySet:
+        return self._wait_for(lambda: self.cache.get_newer(seen))
+
+    def _wait_for(self, ask: Callable[[], KeySet]) -> KeySet:
+        for _ in range(3):
+            try:
+                return ask()
+            except KeysPending as pending:
+                self._background.run()
+                pending.fetch.result(60)
+        return ask()
+
+
 @pytest.fixture
-def source(provider: FakeProvider, clock: FakeClock, background: FakeBackground) -> KeySource:
+def source(provider: FakeProvider, clock: FakeClock, background: FakeBackground) -> WaitingKeys:
     """That provider's keys."""
-    setting = IssuerSetting(issuer=ISSUER)
-    return KeySource(setting, http=provider, clock=clock, policy=KeyPolicy(), start_background=background.start)
+    return WaitingKeys(IssuerSetting(issuer=ISSUER), background, http=provider, clock=clock, policy=KeyPolicy())
 
 
-def key_names(source: KeySource) -> list[str | None]:
+def key_names(source: WaitingKeys) -> list[str | None]:
     """Return the names of the keys that a source gives now."""
-    return [key.key_id for key in source.current().keys]
+    return [key.key_id for key in source.get().keys]

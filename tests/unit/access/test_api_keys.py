@@ -9,10 +9,9 @@ from datetime import timedelta
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
-from micromegas_jupyter.access.api_keys import LEGACY_NOTICE
-from micromegas_jupyter.access.daily_turns import ONE_DAY_SECONDS, DailyTurns
-from micromegas_jupyter.access.decision import Claimed
-from micromegas_jupyter.access.rights import Rights
+from micromegas_jupyter.access.api_keys import LEGACY_NOTICE, daily_warnings
+from micromegas_jupyter.access.audit import Claimed
+from micromegas_jupyter.access.roles import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import (
     TableAccess,
@@ -21,6 +20,7 @@ from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 KEY = "mmk_8c1f0a6de2b94b7f"
+ONE_DAY_SECONDS = 24 * 3600
 DIGEST = hashlib.sha256(KEY.encode()).digest()
 PLAIN = ApiKeySetting(name="grafana", key=Secret(KEY))
 HASHED = ApiKeySetting(name="grafana", sha256=DIGEST)
@@ -194,9 +194,9 @@ class TestRights:
         assert validator.validate_token(KEY).scopes == {"ingest"}
 
     def test_roles_decide_what_the_bearer_may_read(self):
-        rights = Rights({"ops": RoleSetting(tables={"logs": "level <= 2"}), "all": RoleSetting()}, ["all"])
+        rights = Roles({"ops": RoleSetting(tables={"logs": "level <= 2"}), "all": RoleSetting()}, ["all"])
 
-        context = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops", "gone"))], rights=rights).validate_token(
+        context = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops", "gone"))], roles=rights).validate_token(
             KEY
         )
 
@@ -204,11 +204,11 @@ class TestRights:
         assert context.table_access == TableAccess(filters={"logs": ("level <= 2",)})
 
     def test_a_role_that_is_not_configured_counts_for_nothing_and_is_told_once_a_day(self, caplog, clock):
-        rights, turns = Rights({"ops": RoleSetting(tables={"logs": None})}), DailyTurns(clock)
+        rights, warnings = Roles({"ops": RoleSetting(tables={"logs": None})}), daily_warnings(clock)
         setting = dataclasses.replace(HASHED, roles=("typo",))
 
         for _ in range(3):
-            validator = ApiKeyValidator([setting], rights=rights, clock=clock, warnings=turns)
+            validator = ApiKeyValidator([setting], roles=rights, clock=clock, warnings=warnings)
 
         assert validator.validate_token(KEY).table_access == TableAccess(filters={})
         (event,) = [vars(record) for record in caplog.records]
@@ -218,14 +218,14 @@ class TestRights:
     def test_of_the_roles_of_a_key_that_has_ended_nothing_is_said(self, caplog, clock, ended):
         setting = dataclasses.replace(HASHED, roles=("typo",), **{ended: clock.now()})
 
-        ApiKeyValidator([setting], rights=Rights({}), clock=clock)
+        ApiKeyValidator([setting], roles=Roles({}), clock=clock)
 
         assert caplog.records == []
 
     def test_many_keys_with_a_wrong_role_do_not_flood_the_log(self, caplog):
         keys = [ApiKeySetting(name=f"k{n}", sha256=n.to_bytes(32), roles=("typo",)) for n in range(1, 300)]
 
-        ApiKeyValidator(keys, rights=Rights({}))
+        ApiKeyValidator(keys, roles=Roles({}))
 
         assert len(caplog.records) == 100
 
@@ -235,7 +235,7 @@ class TestRights:
         assert reason_of(validator) == "api_key_roles_not_configured"
 
     def test_where_there_are_roles_a_key_without_one_reads_nothing(self):
-        access = ApiKeyValidator([HASHED], rights=Rights({"ops": RoleSetting()})).validate_token(KEY).table_access
+        access = ApiKeyValidator([HASHED], roles=Roles({"ops": RoleSetting()})).validate_token(KEY).table_access
 
         assert access == TableAccess(filters={})
 
@@ -283,10 +283,10 @@ class TestLegacyKeys:
         assert warnings_of(caplog) == ["grafana", "other", "grafana"]
 
     def test_a_successor_that_shares_the_memory_does_not_warn_again(self, caplog, clock):
-        turns = DailyTurns(clock)
+        warnings = daily_warnings(clock)
 
         for _ in range(3):
-            ApiKeyValidator([PLAIN], clock=clock, warnings=turns).cached_context(KEY)
+            ApiKeyValidator([PLAIN], clock=clock, warnings=warnings).cached_context(KEY)
 
         assert warnings_of(caplog) == ["grafana"]
 

@@ -9,8 +9,14 @@ import logging
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, Rejected, Unavailable
-from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, record_event
-from micromegas_jupyter.access.call_facts import CallFacts, checking_for
+from micromegas_jupyter.access.audit import (
+    AUDIT_LOGGER,
+    AccessAudit,
+    AccessEvent,
+    CallFacts,
+    checking_for,
+    record_event,
+)
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.telemetry import is_secret_property, redact_secrets

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access.audit_file import AuditFileHandler
+from micromegas_jupyter.access.audit import AuditFileHandler
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ DEADLINE_SECONDS = 60.0
 WRITER = """
 import logging, sys
 from pathlib import Path
-from micromegas_jupyter.access.audit_file import AuditFileHandler
+from micromegas_jupyter.access.audit import AuditFileHandler
 handler = AuditFileHandler(Path(sys.argv[1]))
 for number in range(500):
     handler.emit(logging.makeLogRecord({"msg": '{"writer":"%s","number":%d}', "args": (sys.argv[2], number)}))
@@ -37,7 +37,7 @@ handler.close()
 FULL_DISK = """
 import logging, resource, sys, threading
 from pathlib import Path
-from micromegas_jupyter.access.audit_file import AuditFileHandler
+from micromegas_jupyter.access.audit import AuditFileHandler
 told = threading.Event()
 class Teller(logging.StreamHandler):
     def emit(self, record):

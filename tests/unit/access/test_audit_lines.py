@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.access.audit_lines import encode_line, presentable, utc_text
+from micromegas_jupyter.access.audit import encode_line, presentable, utc_text
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ from datetime import timedelta
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator
-from micromegas_jupyter.access.deciding import decide_safely
-from micromegas_jupyter.access.decision import Refused
-from micromegas_jupyter.access.explanation import STEP_REASONS, describe_outcome, explain_decision
+from micromegas_jupyter.access.explain import STEP_REASONS, describe_outcome, explain_decision
+from micromegas_jupyter.access.validator import Refused, decide_safely
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
 from tests.fakes.mint import ISSUER, NOW, forge, mint

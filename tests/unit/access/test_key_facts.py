@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.access.key_facts import find_keys, key_digest, key_id, key_state
+from micromegas_jupyter.access.api_keys import find_keys, key_digest, key_id, key_state
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from micromegas_jupyter.access import key_file
-from micromegas_jupyter.access.key_file import KeyFile, NewApiKey, make_api_key
+from micromegas_jupyter.access import api_keys as key_file
+from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, make_api_key
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
@@ -176,7 +176,7 @@ def test_a_file_of_another_user_is_not_used(path: Path, monkeypatch: pytest.Monk
 
 
 def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_file, "LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
         add(path)

@@ -70,7 +70,7 @@ def test_a_token_can_be_given_back(clock):
     buckets = _buckets(clock, burst=1)
     buckets.take("a")
 
-    buckets.give_back("a")
+    buckets.release("a")
 
     assert [buckets.take("a"), buckets.take("a")] == [0, 0.5]
 
@@ -79,7 +79,7 @@ def test_giving_back_never_makes_more_than_a_full_bucket(clock):
     buckets = _buckets(clock, burst=2)
 
     for _ in range(5):
-        buckets.give_back("a")
+        buckets.release("a")
 
     assert [buckets.take("a") for _ in range(3)] == [0, 0, 0.5]
 
@@ -88,7 +88,7 @@ def test_a_full_bucket_needs_no_memory(clock):
     buckets = _buckets(clock)
     buckets.take("a")
 
-    buckets.give_back("a")
+    buckets.release("a")
 
     assert len(buckets) == 0
 

@@ -13,8 +13,8 @@ from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.tokens.background import BackgroundRenewal
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
 from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

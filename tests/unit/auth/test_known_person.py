@@ -11,7 +11,7 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.id_token import IdTokenClaims
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import mint_raw
 
 ISSUER = "https://id.example.com"

@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
 
 if TYPE_CHECKING:
     from pathlib import Path

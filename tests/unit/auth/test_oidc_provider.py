@@ -18,7 +18,7 @@ from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenSto
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import DatedCalls

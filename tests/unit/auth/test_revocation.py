@@ -7,7 +7,7 @@ import pytest
 from micromegas_jupyter.auth.logout import REVOCATION_SECONDS, Revocation, RevocationCalls
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
 if TYPE_CHECKING:

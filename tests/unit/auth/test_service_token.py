@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.manager import Freshness
+from micromegas_jupyter.auth.tokens.refresh import Freshness
 from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
     ServiceTokenCache,

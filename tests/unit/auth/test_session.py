@@ -11,7 +11,7 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint
 from tests.fakes.stored_sign_in import FixedRandomness
 

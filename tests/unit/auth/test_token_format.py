@@ -18,7 +18,7 @@ from micromegas_jupyter.auth.tokens.format import (
 )
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.token import TokenSet
+from micromegas_jupyter.oidc.tokens import TokenSet
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator
-from micromegas_jupyter.access.key_file import KeyFile
+from micromegas_jupyter.access.api_keys import KeyFile
 from micromegas_jupyter.cli.access_commands import add_keys_arguments, parse_expiry, run_keys
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 

@@ -7,15 +7,14 @@ from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.assertions import (
+from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
+from micromegas_jupyter.oidc.tokens import (
     build_assertion,
     build_client_assertion_request,
     build_jwt_bearer_request,
 )
-from micromegas_jupyter.oidc.jws import parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
-from micromegas_jupyter.oidc.signature import verify_signature
 from tests.fakes.mint import NOW, NOW_SECONDS, SigningKey, ec_key, ed25519_key, rsa_key
 
 CLAIMS = {"iss": "svc", "aud": "https://id.example.com/token"}

@@ -4,9 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.oidc import signature
 from micromegas_jupyter.oidc.claims import (
-    DEFAULT_ALGORITHMS,
     check_bearer_use,
     check_claims,
     check_client,
@@ -236,7 +234,3 @@ def test_the_subject_can_stand_in_another_claim():
 
 def test_the_expiry_is_an_aware_time():
     assert expiry_of({"exp": NOW_SECONDS}) == datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-
-def test_the_default_algorithms_are_those_of_the_signature_module():
-    assert DEFAULT_ALGORITHMS is signature.DEFAULT_ALGORITHMS

@@ -5,18 +5,16 @@ from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_authentication import (
+from micromegas_jupyter.oidc.client_auth import (
     ClientAuthentication,
     ClientAuthenticationMethod,
     ClientProof,
-    PrivateKey,
     build_client_authentication,
     choose_authentication_method,
-    parse_private_key,
 )
 from micromegas_jupyter.oidc.jws import ParsedToken, parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.oidc.signature import verify_signature
+from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 from tests.fakes.mint import NOW, NOW_SECONDS, ec_key
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.oidc.groups import MAX_GROUPS, read_groups
+from micromegas_jupyter.oidc.claims import MAX_GROUPS, read_groups
 
 
 @pytest.mark.parametrize(

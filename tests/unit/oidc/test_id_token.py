@@ -13,8 +13,7 @@ from micromegas_jupyter.oidc.id_token import (
     read_stored_id_token,
     verify_id_token,
 )
-from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.oidc.signature import UnknownKey
+from micromegas_jupyter.oidc.keys import UnknownKey, parse_key_set
 from tests.fakes.mint import (
     AUDIENCE,
     ISSUER,

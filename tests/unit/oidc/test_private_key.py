@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import ssl
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set
+from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key, sign_jwt
-from micromegas_jupyter.oidc.signature import verify_signature
 from tests.fakes.mint import NOW, SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
 from tests.fakes.tracebacks import traceback_with_variables
 
@@ -296,3 +298,31 @@ def test_a_private_key_is_neither_shown_nor_pickled() -> None:
     assert str(json.loads(jwk_of(ec_key()))["d"]) not in repr(key)
     with pytest.raises(TypeError):
         pickle.dumps(key)
+
+
+PEM = pem_of(ec_key().private)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "neither a PEM key nor a JSON Web Key"),
+        ("{", "not valid JSON"),
+        ('{"keys": []}', "no JSON Web Key"),
+        ('{"kty": "oct"}', "a type that cannot sign"),
+        ('{"kty": "EC", "crv": "P-256", "x": "a", "y": "b"}', "a public key only"),
+        ('{"kty": "EC", "d": "a", "use": "enc"}', "not for signing"),
+        ('{"kty": "EC", "d": "a", "crv": ["P-256"]}', "a curve that cannot sign"),
+        ('{"kty": "EC", "d": "a", "crv": "P-256"}', "a damaged key"),
+        (PEM.replace("PRIVATE", "ENCRYPTED PRIVATE"), "an encrypted key"),
+        (PEM[:60], "a damaged key"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said(text: str, what: str) -> None:
+    assert what in refusal_of(text).what
+
+
+@given(position=st.integers(0, len(PEM) - 1), character=st.characters(codec="utf-8"))
+def test_no_damage_to_a_key_raises_anything_else(position: int, character: str) -> None:
+    with suppress(ConfigurationError):
+        parse(PEM[:position] + character + PEM[position + 1 :])

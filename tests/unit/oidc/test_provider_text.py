@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.oidc.provider_text import clean_provider_text, describe_provider_error
+from micromegas_jupyter.oidc.discovery import clean_provider_text, describe_provider_error
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, decode_base64url, parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set
-from micromegas_jupyter.oidc.signature import verify_signature
+from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
 from tests.fakes.mint import encode
 
 WYCHEPROOF = Path(__file__).parents[4] / "shared" / "data" / "wycheproof"
@@ -94,7 +93,7 @@ def _parse_any_payload(jws: str | dict[str, Any]) -> ParsedToken:
     header, payload, signature = text.split(".") if text.count(".") == 2 else ("", "", "")
     decode_base64url(payload)
     parsed = parse_token(f"{header}.e30.{signature}")
-    return dataclasses.replace(parsed, signing_input=f"{header}.{payload}".encode())
+    return msgspec.structs.replace(parsed, signing_input=f"{header}.{payload}".encode())
 
 
 def _is_expected_to_verify(test: dict[str, Any], key: dict[str, Any]) -> bool:

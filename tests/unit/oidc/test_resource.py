@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.resource import resource_fields
+from micromegas_jupyter.oidc.authorization import resource_fields
 
 
 @pytest.mark.parametrize(

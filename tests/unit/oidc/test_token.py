@@ -7,7 +7,7 @@ import pytest
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.token import (
+from micromegas_jupyter.oidc.tokens import (
     TokenSet,
     build_client_credentials_request,
     build_code_request,

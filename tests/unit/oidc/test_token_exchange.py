@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, UsageError
-from micromegas_jupyter.oidc.token_exchange import build_token_exchange_request, parse_token_exchange_answer
+from micromegas_jupyter.oidc.tokens import build_token_exchange_request, parse_token_exchange_answer
 from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 

@@ -3,8 +3,8 @@
 import pytest
 
 from micromegas_jupyter.config.access import TokenKind
+from micromegas_jupyter.oidc.claims import check_kind, check_rfc9068, kind_of
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
-from micromegas_jupyter.oidc.token_kind import check_kind, check_rfc9068, kind_of
 
 ACCESS_HEADER = {"alg": "RS256", "typ": "at+jwt"}
 

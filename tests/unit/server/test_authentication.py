@@ -10,12 +10,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from micromegas_jupyter.access.call_facts import CallFacts, current_call
-from micromegas_jupyter.access.deciding import DecidingValidator
-from micromegas_jupyter.access.decision import Accepted, Decision, Refused, Undecided
-from micromegas_jupyter.access.multi import MultiValidator
-from micromegas_jupyter.access.oidc_validator import OidcValidator
+from micromegas_jupyter.access.audit import CallFacts, current_call
+from micromegas_jupyter.access.oidc import OidcValidator
 from micromegas_jupyter.access.rate_limit import CallLimits
+from micromegas_jupyter.access.validator import (
+    Accepted,
+    BaseValidator,
+    Decision,
+    MultiValidator,
+    Refused,
+    Undecided,
+)
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
 from micromegas_jupyter.core.protocols import (
     AuthContext,
@@ -37,7 +42,7 @@ OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
 
 
-class Deciding(DecidingValidator):
+class Deciding(BaseValidator):
     """A validator that writes its own events; `calls` are the facts that it saw."""
 
     def __init__(self) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.access.audit import AccessAudit
-from micromegas_jupyter.access.call_facts import CallFacts
+from micromegas_jupyter.access.audit import AccessAudit, CallFacts
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,

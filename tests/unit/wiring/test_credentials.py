@@ -19,7 +19,7 @@ from micromegas_jupyter.config.client import (
 )
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring import client_proof, service_provider
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint

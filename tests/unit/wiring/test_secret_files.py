@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from micromegas_jupyter.core.files import find_exposure
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.credentials import find_exposure, read_secret_file, read_secret_line
+from micromegas_jupyter.wiring.credentials import read_secret_file, read_secret_line
 
 ME = 1000
 ROOT = 0

@@ -1,0 +1,670 @@
+"""The access configuration: read from the environment and two files, checked, and read again when a file changes.
+
+The configuration file and the key file each keep their last good version: of a change that cannot be used as a whole,
+each file is used by itself where that is possible.
+"""
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
+from micromegas_jupyter.access.audit import record_event
+from micromegas_jupyter.access.jwks import (
+    MAX_KEY_SET_BYTES,
+    MAX_TOKEN_FILE_BYTES,
+    KeyCaches,
+    find_permission_problem,
+    mark_behind_links,
+)
+from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.access.oidc import OidcValidator, key_policy
+from micromegas_jupyter.access.roles import Roles
+from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator
+from micromegas_jupyter.config.access import (
+    API_KEY_ISSUER,
+    AccessSettings,
+    IssuerSetting,
+    LegacyApiKeys,
+    parse_api_keys,
+)
+from micromegas_jupyter.config.access_config import (
+    access_files,
+    parse_access_settings,
+    read_denied,
+    read_listed_keys,
+)
+from micromegas_jupyter.core.files import FileMark, FileProblem, NoSuchFile, read_shared_file
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
+from micromegas_jupyter.oidc.keys import parse_key_set
+
+MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
+WATCH_INTERVAL_SECONDS = 1.0
+RELOAD_TIMEOUT_SECONDS = 20.0
+
+_CONFIG_FILE = "MICROMEGAS_ACCESS_CONFIG"
+_KEY_FILE = "MICROMEGAS_API_KEY_FILE"
+_REMEDY = "Correct the file or the setting that names it."
+_RETRY_REMEDY = "The server reads the file again when it changes; you do not have to restart it."
+# Two changes within one tick of a file system's clock leave the same mark, so young marks are not relied on.
+_YOUNG_MARK = timedelta(seconds=2)
+# How often a version that cannot be used is tried again although its files have not changed.
+_RETRY_SECONDS = 5.0
+_STOP_SECONDS = 10.0
+_MAX_WARNINGS = 100
+_PROVIDER_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ConfigFile:
+    """One file as one look finds it: its text, or what is wrong with it."""
+
+    path: Path
+    setting: str
+    mark: FileMark | None
+    text: str | None = field(default=None, repr=False)
+    status: os.stat_result | None = None
+    problem: ConfigurationError | None = None
+
+    def require(self) -> str:
+        if self.problem is not None:
+            raise self.problem
+        return self.text or ""
+
+    def warn(self) -> None:
+        """Log when others may change the file, or read keys in plain text in it."""
+        if self.status is None or self.text is None:
+            return
+        _warn_of_group(self.status, self.setting)
+        if self.status.st_mode & stat.S_IROTH and self._holds_plain_keys(self.text):
+            record_event(
+                logging.WARNING,
+                "API keys in plain text are in a file that every user of this machine can read.",
+                setting=self.setting,
+            )
+
+    def _holds_plain_keys(self, text: str) -> bool:
+        try:
+            keys = read_listed_keys(text) if self.setting == _CONFIG_FILE else parse_api_keys(text, self.setting)
+        except ConfigurationError:
+            return False
+        return any(key.key is not None for key in keys)
+
+
+def _read_file(path: Path, setting: str, max_bytes: int) -> _ConfigFile:
+    mark = mark_behind_links(path)  # before reading, so that no later change is overlooked
+    try:
+        content, status = read_shared_file(path, max_bytes=max_bytes)
+        _check_permissions(status, setting)
+        return _ConfigFile(path=path, setting=setting, mark=mark, text=content.decode("utf-8"), status=status)
+    except FileProblem as error:
+        problem = ConfigurationError(f"The file that {setting} names {error.args[0]}.", key=setting, remedy=_REMEDY)
+    except UnicodeDecodeError:
+        problem = ConfigurationError(f"The file that {setting} names is not UTF-8 text.", key=setting, remedy=_REMEDY)
+    except ConfigurationError as error:
+        problem = error
+    return _ConfigFile(path=path, setting=setting, mark=mark, problem=problem)
+
+
+def _check_permissions(status: os.stat_result, setting: str, *, any_owner: bool = False) -> None:
+    problem = find_permission_problem(status, any_owner=any_owner)
+    if problem is not None:
+        raise ConfigurationError(
+            f"The file that {setting} names {problem}.",
+            key=setting,
+            remedy="Let it belong to the account that the server runs as, or to root, and take the write permission "
+            "from others: chmod o-w.",
+        )
+
+
+def _warn_of_group(status: os.stat_result, setting: str) -> None:
+    if status.st_mode & stat.S_IWGRP:
+        record_event(
+            logging.WARNING, "A file of the access configuration can be changed by its group.", setting=setting
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What the two files say: the configuration file's text, the key file that it names, and that file's text."""
+
+    config: str | None = field(repr=False)
+    key_path: Path | None
+    keys: str | None = field(repr=False)
+
+
+class _Reading:
+    """The files as one look finds them, each read once, so that all that is made of them agrees.
+
+    Links are followed, because mounted configuration is often linked.
+
+    Args:
+        environ: The variables.
+        last: The version in force; the key file that it names is read too.
+
+    Raises:
+        ConfigurationError: A variable that names a file is malformed.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
+        self._environ = environ
+        self.files: dict[Path, _ConfigFile] = {}
+        named = access_files(environ).config_file
+        self.config = None if named is None else self._read(_path(named), _CONFIG_FILE, MAX_CONFIG_FILE_BYTES)
+        for config_text in (None if self.config is None else self.config.text, None if last is None else last.config):
+            with suppress(ConfigurationError):
+                self._key_file(config_text)
+
+    def newest(self) -> _Texts:
+        """Return what the files say now.
+
+        Raises:
+            ConfigurationError: A file is missing or cannot be used, or the configuration file is malformed.
+        """
+        return self._with_config(None if self.config is None else self.config.require())
+
+    def candidates(self, last: _Texts) -> Iterator[Callable[[], _Texts]]:
+        """Yield ways to texts that may be usable: the newest, then with one file as in `last`, then `last`."""
+        yield self.newest
+        yield lambda: self._with_config(last.config)
+        yield lambda: self._with_keys(last)
+        yield lambda: last
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """Return what was found; the same contents and the same problems are equal."""
+        return tuple((file.path, file.text, str(file.problem)) for file in self.files.values())
+
+    def _with_config(self, config_text: str | None) -> _Texts:
+        file = self._key_file(config_text)
+        return _Texts(config_text, None, None) if file is None else _Texts(config_text, file.path, file.require())
+
+    def _with_keys(self, last: _Texts) -> _Texts:
+        config_text = None if self.config is None else self.config.require()
+        # Keys of one file are never taken for those of another.
+        return replace(last, config=config_text) if self._key_path(config_text) == last.key_path else last
+
+    def _key_file(self, config_text: str | None) -> _ConfigFile | None:
+        path = self._key_path(config_text)
+        setting = _KEY_FILE if self._environ.get(_KEY_FILE) else f"{_CONFIG_FILE}.api_key_file"
+        return None if path is None else self._read(path, setting, MAX_KEY_FILE_BYTES)
+
+    def _key_path(self, config_text: str | None) -> Path | None:
+        named = access_files(self._environ, config_text=config_text).key_file
+        return None if named is None else _path(named)
+
+    def _read(self, path: Path, setting: str, max_bytes: int) -> _ConfigFile:
+        if path not in self.files:
+            self.files[path] = _read_file(path, setting, max_bytes)
+        return self.files[path]
+
+
+def _path(written: str) -> Path:
+    return Path(os.path.abspath(Path(written).expanduser()))  # noqa: PTH100 - resolve() would pin what a link points to
+
+
+def read_access_settings(environ: Mapping[str, str]) -> AccessSettings:
+    """Read the settings that the environment and the files that it names hold now.
+
+    Raises:
+        ConfigurationError: A variable or a file is malformed or missing.
+    """
+    return _parse(environ, _Reading(environ).newest())
+
+
+def _parse(environ: Mapping[str, str], texts: _Texts) -> AccessSettings:
+    return parse_access_settings(environ, config_text=texts.config, key_file_text=texts.keys)
+
+
+def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
+    """Check that key files and certificates are there and can be trusted, and that key files hold keys.
+
+    A file with a token may come later and belong to anybody, as mounted secrets do; nobody else may change it.
+
+    Raises:
+        ConfigurationError: One is not so; the error names the setting, not the file.
+    """
+    for issuer, member, path in _issuer_files(issuers):
+        setting, is_token = f"{issuer.place}.{member}", member == "bearer_token_file"
+        try:
+            content, status = read_shared_file(Path(path), max_bytes=max(MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES))
+        except NoSuchFile as error:
+            if is_token:
+                continue
+            problem = str(error.args[0])
+        except FileProblem as error:
+            problem = str(error.args[0])
+        else:
+            _check_permissions(status, setting, any_owner=is_token)
+            if member != "jwks_file":
+                continue
+            try:
+                parse_key_set(decode_strict_json(content.decode("utf-8")), issuer=issuer.issuer, tenant=issuer.tenant)
+                continue
+            except (UnicodeDecodeError, JsonError):
+                problem = "is not valid JSON"
+            except ProviderMisbehaved:
+                problem = "is not a key set (RFC 7517)"
+        raise ConfigurationError(f"The file that {setting} names {problem}.", key=setting, remedy=_REMEDY)
+
+
+def _issuer_files(issuers: Iterable[IssuerSetting]) -> Iterator[tuple[IssuerSetting, str, str]]:
+    """Yield the files that issuers' settings name; one that many tenants share only once, but for keys."""
+    seen: set[tuple[str, str]] = set()
+    for issuer in issuers:
+        for member in ("jwks_file", "ca_file", "bearer_token_file"):
+            path: str | None = getattr(issuer, member)
+            if path is not None and (member == "jwks_file" or (member, path) not in seen):
+                seen.add((member, path))
+                yield issuer, member, path
+
+
+def split_denied(entries: Iterable[str], *, issuers: Iterable[IssuerSetting]) -> frozenset[tuple[str, str]]:
+    """Return each entry `issuer|subject` as a pair; API keys have the issuer `api_key`.
+
+    An issuer's own name may hold a bar and a subject often does, so that the one that fits in full decides. An entry
+    that fits no issuer, which the settings refuse, denies nobody.
+    """
+    names = sorted({API_KEY_ISSUER, *(setting.issuer for setting in issuers)}, key=len, reverse=True)
+    pairs = set()
+    for entry in entries:
+        issuer = next((name for name in names if entry.startswith(f"{name}|")), None)
+        if issuer is not None:
+            pairs.add((issuer, entry.removeprefix(f"{issuer}|")))
+    return frozenset(pairs)
+
+
+class ReloadingValidator(BaseValidator):
+    """Validates as its settings say, and reads them again when a file that they come from changes.
+
+    Calls take no lock: a reload builds a new validator beside the one in use and then swaps it in, so remembered
+    decisions are gone at once and calls that are being checked end on the old one. One lock keeps reloads apart;
+    nobody waits for it without a limit.
+
+    Of a version that cannot be used as a whole, each file by itself is used where that is possible, and whoever it
+    denies is refused in any case. It is tried again when a file changes, and every few seconds.
+
+    Attributes:
+        metrics: What is counted, over all reloads.
+        settings: The settings in force.
+
+    Args:
+        environ: The variables; read once.
+        legacy_api_keys: What becomes of plain-text keys, whatever the settings say.
+        check: Looks at settings before they come into force; may refuse them with a `ConfigurationError`.
+        clock: Tells the time.
+        watch_interval_seconds: How often the files are looked at.
+
+    Raises:
+        ConfigurationError: The settings cannot be used, or nothing would ever be accepted.
+    """
+
+    metrics: AccessMetrics
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        legacy_api_keys: LegacyApiKeys | None = None,
+        check: Callable[[AccessSettings], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        watch_interval_seconds: float = WATCH_INTERVAL_SECONDS,
+    ) -> None:
+        self._environ = dict(environ)
+        self._legacy_api_keys = legacy_api_keys
+        self._check = check
+        self._clock = clock
+        reading = _Reading(self._environ)
+        self._texts = reading.newest()
+        self.metrics = AccessMetrics()
+        self._warnings = daily_warnings(clock)
+        self._http = ProviderHttp(timeout_seconds=_PROVIDER_TIMEOUT_SECONDS, max_bytes=MAX_KEY_SET_BYTES)
+        self._caches = KeyCaches(http=self._http, clock=clock, metrics=self.metrics)
+        try:
+            self.settings = self._settings_of(self._texts)
+            self._check_settings(self.settings)
+            self._current = self._build(self.settings)
+        except BaseException:
+            self._close_shared()
+            raise
+        self._lock = threading.Lock()
+        self._files, self._fingerprint = reading.files, reading.fingerprint()
+        self._is_whole, self._retry_at = True, 0.0
+        self._logged_problem: object = None
+        self._denied_besides: tuple[str, ...] = ()
+        self._note_in_force()
+        self._warn(reading)
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(
+            target=self._run_watch, args=(watch_interval_seconds,), name="micromegas-access", daemon=True
+        )
+        if self._files:
+            self._watch.start()
+
+    def cached_context(self, token: str) -> AuthContext | None:
+        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        return self._current.cached_context(token)
+
+    def decide(self, token: str) -> Decision:
+        """Ask the validator that is in force now."""
+        return self._current.decide(token)
+
+    def reload(self) -> None:
+        """Read everything again, changed or not, and forget all decisions.
+
+        Raises:
+            ConfigurationError: The new version cannot be used as a whole; the log says what is in force.
+            Unavailable: It could not be looked at now, or another reload does not finish.
+        """
+        with self._exclusively():
+            error = self._read_again(is_requested=True)
+        if error is None:
+            return
+        if isinstance(error, MicromegasError):
+            raise error
+        raise Unavailable("The access configuration could not be read again now.") from error
+
+    def clear_caches(self) -> None:
+        """Forget all decisions; the settings in force stay.
+
+        Raises:
+            Unavailable: A reload does not finish.
+        """
+        with self._exclusively():
+            self._current = self._build(self.settings)
+
+    def look_for_changes(self) -> None:
+        """Reload when a file has changed since it was read, or when it is time to try a bad version again."""
+        if not self._lock.acquire(blocking=False):
+            return  # a reload is under way, and the next look comes soon
+        try:
+            if self._have_files_changed() or (not self._is_whole and self._clock.monotonic() >= self._retry_at):
+                self._read_again(is_requested=False)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Stop watching, and release keys and connections; safe to call twice, and from the watch itself."""
+        self._stopping.set()
+        if self._watch.is_alive() and self._watch is not threading.current_thread():
+            self._watch.join(_STOP_SECONDS)
+        self._current.close()
+        self._close_shared()
+
+    def _close_shared(self) -> None:
+        self._caches.close()
+        self._http.close()
+
+    def _run_watch(self, interval_seconds: float) -> None:
+        logged: str | None = None
+        while not self._stopping.wait(interval_seconds):
+            try:
+                self.look_for_changes()
+                logged = None
+            except Exception as error:  # noqa: BLE001 - a defect in one round must not end the rounds
+                kind = type(error).__name__
+                if kind != logged:
+                    record_event(logging.ERROR, "Looking for changes failed.", kind=kind)
+                logged = kind
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
+            raise Unavailable("Another reload of the access configuration does not finish.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _have_files_changed(self) -> bool:
+        oldest_young_ns = (self._clock.now() - _YOUNG_MARK).timestamp() * 1e9
+        marks = [file.mark for file in self._files.values()]
+        is_young = any(mark is not None and mark.changed_ns > oldest_young_ns for mark in marks)
+        return is_young or marks != [mark_behind_links(path) for path in self._files]
+
+    def _read_again(self, *, is_requested: bool) -> Exception | None:
+        """Use what the files say now, and return what keeps it from being used as a whole; with the lock held."""
+        reading = _Reading(self._environ, last=self._texts)
+        found, self._files = reading.fingerprint(), reading.files
+        if self._is_whole and found == self._fingerprint and not is_requested:
+            return None
+        self._fingerprint = found
+        denied = self._denials_besides(reading)
+        before = self._texts
+        problem: Exception | None = None
+        for candidate in reading.candidates(self._texts):
+            try:
+                texts = candidate()
+                settings = self._settings_of(texts)
+                if texts.config != self._texts.config or (is_requested and problem is None):
+                    self._check_settings(settings)
+                if problem is not None:
+                    settings = replace(settings, denied=tuple(dict.fromkeys((*settings.denied, *denied))))
+                validator = self._build(settings)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rest of what is new may be usable
+                problem = problem or error
+            else:
+                is_new = texts != self._texts or settings != self.settings
+                self._use(texts, settings, validator, reading, problem, is_new=is_new, is_requested=is_requested)
+                break
+        self._caches.retain(self._issuers, self._policy)
+        self._is_whole, self._retry_at = problem is None, self._clock.monotonic() + _RETRY_SECONDS
+        self._denied_besides = denied if problem else ()
+        if problem is not None:
+            self._log_problem(problem, reading, is_part=self._texts != before, is_requested=is_requested)
+        return problem
+
+    def _use(  # noqa: PLR0913 - what a version consists of
+        self,
+        texts: _Texts,
+        settings: AccessSettings,
+        validator: MultiValidator,
+        reading: _Reading,
+        problem: Exception | None,
+        *,
+        is_new: bool,
+        is_requested: bool,
+    ) -> None:
+        if not (is_new or is_requested or (problem is None and not self._is_whole)):
+            return
+        before, self.settings = self.settings, settings
+        self._texts, self._current = texts, validator
+        self._note_in_force()
+        if problem is None:
+            self._logged_problem = None
+            self.metrics.count_reload("in_force")
+            self._log_in_force(before)
+            self._warn(reading)
+
+    def _denials_besides(self, reading: _Reading) -> tuple[str, ...]:
+        """Return whom the newest configuration file denies, whether or not the rest of it can be used."""
+        if reading.config is None or reading.config.text is None:
+            return self._denied_besides
+        try:
+            return read_denied(reading.config.text)
+        except ConfigurationError:
+            return self._denied_besides
+
+    def _settings_of(self, texts: _Texts) -> AccessSettings:
+        """Return the settings that the texts mean.
+
+        Raises:
+            ConfigurationError: They are malformed, or nobody could sign in.
+        """
+        settings = _parse(self._environ, texts)
+        if self._legacy_api_keys is not None:
+            settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
+        if not settings.api_keys and settings.oidc is None:
+            raise ConfigurationError(
+                "Neither API keys nor an OpenID provider are configured, so nobody could sign in.",
+                key="MICROMEGAS_OIDC_CONFIG",
+                remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or name a file that has issuers or keys, "
+                "or start the server with --disable-auth.",
+            )
+        return settings
+
+    def _check_settings(self, settings: AccessSettings) -> None:
+        """Check what else a new configuration file depends on; one in force is not checked again for new keys."""
+        if self._check is not None:
+            self._check(settings)
+        check_issuer_files(() if settings.oidc is None else settings.oidc.issuers)
+
+    def _build(self, settings: AccessSettings) -> MultiValidator:
+        """Return a validator of the keys and tokens that `settings` accepts; asks API keys first, calls nobody yet."""
+        issuers = () if settings.oidc is None else settings.oidc.issuers
+        roles = Roles(settings.roles, settings.default_roles)
+        denied = split_denied(settings.denied, issuers=issuers)
+        validators: list[BaseValidator] = []
+        if settings.api_keys:
+            validators.append(
+                ApiKeyValidator(
+                    settings.api_keys,
+                    legacy=settings.legacy_api_keys,
+                    roles=roles,
+                    denied={name for issuer, name in denied if issuer == API_KEY_ISSUER},
+                    clock=self._clock,
+                    warnings=self._warnings,
+                )
+            )
+        if settings.oidc is not None:
+            validators.append(
+                OidcValidator(
+                    settings.oidc,
+                    settings.admins,
+                    http=self._http,
+                    clock=self._clock,
+                    roles=roles,
+                    denied=denied,
+                    metrics=self.metrics,
+                    caches=self._caches,
+                    admins_key=settings.admins_place,
+                )
+            )
+        return MultiValidator(validators)
+
+    def _note_in_force(self) -> None:
+        oidc = self.settings.oidc
+        self._issuers = () if oidc is None else oidc.issuers
+        self._policy = None if oidc is None else key_policy(oidc)
+        self._caches.retain(self._issuers, self._policy)
+        for issuer in self._issuers:
+            self.metrics.expect_key_fetches(issuer.issuer)
+        self.metrics.note_in_force(self._clock.now())
+
+    def _warn(self, reading: _Reading) -> None:
+        """Log what is allowed and seldom meant: files that others may change, names that match nobody."""
+        for file in reading.files.values():
+            file.warn()
+        for issuer, member, path in _issuer_files(self._issuers):
+            with suppress(OSError, ValueError):
+                _warn_of_group(Path(path).stat(), f"{issuer.place}.{member}")
+        settings = self.settings
+        if settings.admins and settings.oidc is None:
+            record_event(
+                logging.WARNING,
+                "Administrators are named, but no issuer whose tokens could be theirs; API keys administer nothing.",
+                setting=settings.admins_place,
+            )
+        names = {key.name for key in settings.api_keys}
+        denied = sorted(name for issuer, name in split_denied(settings.denied, issuers=()) if issuer == API_KEY_ISSUER)
+        for name in [name for name in denied if name not in names][:_MAX_WARNINGS]:
+            record_event(logging.WARNING, "An entry of denied names no API key that there is.", subject=name)
+
+    def _log_in_force(self, before: AccessSettings) -> None:
+        """Log the settings in force; a warning where they let in nobody, or roles are not there any more."""
+        counts = count_settings(self.settings, now=self._clock.now())
+        is_odd = before.roles is not None and self.settings.roles is None
+        is_odd = is_odd or not (counts["issuers"] or counts["api_keys"])
+        record_event(
+            logging.WARNING if is_odd else logging.INFO,
+            "The access configuration was read again and is in force.",
+            had_roles=before.roles is not None,
+            **counts,
+        )
+
+    def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
+        """Log why a version is not in force as a whole; once for the same texts and problem, however often tried."""
+        told = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
+        if told == self._logged_problem and not is_requested:
+            return
+        self._logged_problem = told
+        is_refused = isinstance(error, ConfigurationError)
+        self.metrics.count_reload("refused" if is_refused else "failed")
+        is_config_newest = reading.config is not None and reading.config.text == self._texts.config
+        key_file = None if self._texts.key_path is None else reading.files.get(self._texts.key_path)
+        is_key_file_newest = key_file is not None and key_file.text == self._texts.keys
+        sentence = "A new version of the access configuration cannot be used; the old one stays in force."
+        if not is_refused:
+            sentence = "A new version of the access configuration could not be looked at; it is tried again."
+        elif is_part:
+            sentence = "A part of a new version of the access configuration cannot be used; the rest is in force."
+        record_event(
+            logging.ERROR,
+            sentence,
+            kind=type(error).__name__,
+            setting=error.key if isinstance(error, ConfigurationError) else None,
+            # Texts of other libraries may hold anything.
+            problem=error.what if isinstance(error, MicromegasError) else None,
+            remedy=_remedy_of(error),
+            configuration_file=None if self._texts.config is None else _version_name(is_newest=is_config_newest),
+            key_file=None if self._texts.keys is None else _version_name(is_newest=is_key_file_newest),
+            **count_settings(self.settings, now=self._clock.now()),
+        )
+
+
+def _version_name(*, is_newest: bool) -> str:
+    return "newest version" if is_newest else "last good version"
+
+
+def _remedy_of(error: Exception) -> str | None:
+    """Return what to do while the server goes on: its usual remedy, at the start, is a restart."""
+    if not isinstance(error, ConfigurationError):
+        return error.remedy if isinstance(error, MicromegasError) else None
+    own = "Correct what it says." if error.remedy == ConfigurationError.default_remedy else error.remedy
+    return f"{own} {_RETRY_REMEDY}"
+
+
+def count_settings(settings: AccessSettings, *, now: datetime) -> dict[str, float]:
+    """Return how many of each there are; of keys, those that still let somebody in."""
+    issuers = () if settings.oidc is None else settings.oidc.issuers
+    return {
+        "issuers": len(issuers),
+        "api_keys": sum(key_state(key, now=now) == "valid" for key in settings.api_keys),
+        "denied": len(settings.denied),
+        "roles": len(settings.roles or ()),
+        "admins": len(settings.admins),
+        "admin_groups": sum(len(issuer.admin_groups) for issuer in issuers),
+    }
+
+
+def validator_from_environment(
+    environ: Mapping[str, str],
+    *,
+    legacy_api_keys: LegacyApiKeys | None = None,
+    check: Callable[[AccessSettings], None] | None = None,
+) -> ReloadingValidator:
+    """Build a validator of the API keys and OpenID tokens that `environ` accepts; asks API keys first.
+
+    Reads the variables `MICROMEGAS_OIDC_CONFIG`, `MICROMEGAS_API_KEYS`, `MICROMEGAS_ADMINS` and
+    `MICROMEGAS_LEGACY_API_KEYS`, and the files that `MICROMEGAS_ACCESS_CONFIG` and `MICROMEGAS_API_KEY_FILE` name;
+    a change of these files takes effect by itself. No provider is called yet, so this works while one is down.
+
+    Args:
+        environ: The variables; a copy is kept.
+        legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
+        check: Looks at settings before they come into force, now and after each change; may refuse them with a
+            `ConfigurationError`.
+
+    Raises:
+        ConfigurationError: A variable or a file is malformed or missing, or nothing would ever be accepted.
+    """
+    return ReloadingValidator(environ, legacy_api_keys=legacy_api_keys, check=check)

@@ -1,0 +1,526 @@
+"""An issuer's public keys: fetched once for all who wait, and kept for a bounded time while its provider is down.
+
+A fetch runs on a thread of its own. `KeyCache` never waits for it: whoever needs the keys gets `KeysPending` with a
+future, waits in the way that suits, and asks again.
+"""
+
+import enum
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+from micromegas_jupyter.access.audit import record_event
+from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of, read_shared_file
+from micromegas_jupyter.core.http import FormFields, ProviderHttp
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
+from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
+from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
+
+MAX_KEY_SET_BYTES = 1_000_000
+MAX_TOKEN_FILE_BYTES = 16 * 1024
+
+_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+# From this part of the refresh interval on, keys are fetched while the ones at hand are still good.
+_REFRESH_AHEAD_FRACTION = 0.8
+# By the number of failures in a row: how long to leave a provider alone that never gave keys; then the cool-down.
+_FIRST_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0)
+_FILE_CHECK_SECONDS = 1.0
+_LONG_AGO = float("-inf")
+
+
+def find_permission_problem(status: os.stat_result, *, any_owner: bool = False) -> str | None:
+    """Return why a file of the configuration cannot be trusted, as it follows the file's name; None when it can."""
+    if status.st_mode & stat.S_IWOTH:
+        return "can be changed by every user of this machine"
+    if not any_owner and status.st_uid not in {0, os.geteuid()}:
+        return "belongs to another user"
+    return None
+
+
+def mark_behind_links(path: str | Path) -> FileMark | None:
+    """Return the present mark of the file, behind links too; None when it is missing or cannot be looked at."""
+    try:
+        return mark_of(Path(path), follows_links=True)
+    except (FileProblem, ValueError):
+        return None
+
+
+class ProviderAnswer(Protocol):
+    """A provider's answer."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status: 2xx, or 4xx with an error in JSON."""
+        ...
+
+    @property
+    def body(self) -> object:
+        """The decoded JSON document."""
+        ...
+
+    @property
+    def reached_private(self) -> bool:
+        """Whether it came from an address inside a network."""
+        ...
+
+
+class ProviderDocuments(Protocol):
+    """Fetches a provider's documents."""
+
+    def fetch_json(
+        self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False
+    ) -> ProviderAnswer:
+        """Fetch one document within a total deadline and a size cap, following no redirect.
+
+        Raises:
+            Unavailable: No proper answer in time, or a private address that is refused.
+            ProviderMisbehaved: The answer breaks the protocol.
+        """
+        ...
+
+
+class CloseableDocuments(ProviderDocuments, Protocol):
+    """The same, with connections to close."""
+
+    def close(self) -> None:
+        """Cut running calls; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeyLocation:
+    """Where keys are; an address that a provider named may be private only if the provider is at one itself."""
+
+    url: str
+    refuses_private: bool = False
+
+
+class KeyFetcher:
+    """Fetches one issuer's keys from where its setting says. Used by one thread at a time, but for `has_file_changed`.
+
+    Args:
+        setting: Says where the keys are: in a file, at an address, or where the discovery document says.
+        http: Fetches documents; the caller closes it.
+    """
+
+    def __init__(self, setting: IssuerSetting, *, http: ProviderDocuments) -> None:
+        self._setting = setting
+        self._http = http
+        self._known_location: _KeyLocation | None = None
+        self._mark: FileMark | None = None
+
+    def has_file_changed(self) -> bool:
+        """Whether the key file has changed since it was read; never for keys that a provider publishes."""
+        path = self._setting.jwks_file
+        return path is not None and mark_behind_links(path) != self._mark
+
+    def fetch(self, *, rediscover: bool) -> KeySet:
+        """Return the issuer's keys.
+
+        Args:
+            rediscover: Whether to ask again where they are. After a failure that is done in any case.
+
+        Raises:
+            Unavailable: The provider or the file gives no answer.
+            ProviderMisbehaved: What it gives is not acceptable.
+        """
+        setting = self._setting
+        if setting.jwks_file is not None:
+            # The mark comes first: a change while reading is then seen as one.
+            self._mark = mark_behind_links(setting.jwks_file)
+            try:
+                document = decode_strict_json(self._read(setting.jwks_file, MAX_KEY_SET_BYTES).decode("utf-8"))
+            except (UnicodeDecodeError, JsonError):
+                raise ProviderMisbehaved(f"The file with the keys of {setting.issuer} is not valid JSON.") from None
+            return parse_key_set(document, issuer=setting.issuer, tenant=setting.tenant)
+        location, self._known_location = self._known_location, None
+        if location is None or rediscover:
+            location = self._find_location()
+        keys = parse_key_set(self._fetch_document(location).body, issuer=setting.issuer, tenant=setting.tenant)
+        self._known_location = location
+        return keys
+
+    def _find_location(self) -> _KeyLocation:
+        setting = self._setting
+        if setting.jwks_url is not None:
+            return _KeyLocation(url=setting.jwks_url)
+        url = setting.discovery_url or build_metadata_url(setting.issuer)
+        answer = self._fetch_document(_KeyLocation(url=url))
+        named = parse_jwks_uri(answer.body, issuer=setting.issuer, tenant=setting.tenant, read_from=url)
+        return _KeyLocation(url=named, refuses_private=not answer.reached_private)
+
+    def _fetch_document(self, location: _KeyLocation) -> ProviderAnswer:
+        headers = self._headers_for(location.url)
+        answer = self._http.fetch_json(location.url, headers=headers, refuses_private=location.refuses_private)
+        if answer.status != HTTPStatus.OK:
+            raise ProviderUnavailable(f"{self._setting.issuer} answered with status {answer.status}.")
+        return answer
+
+    def _headers_for(self, url: str) -> FormFields | None:
+        setting = self._setting
+        configured = setting.jwks_url or setting.discovery_url or setting.issuer
+        # With certificates of its own, every host of this issuer is one that the administrator vouches for. Without,
+        # a document could send the token anywhere.
+        is_trusted = setting.ca_file is not None or _origin(url) == _origin(configured)
+        if setting.bearer_token_file is None or not is_trusted:
+            return None
+        text = self._read(setting.bearer_token_file, MAX_TOKEN_FILE_BYTES, any_owner=True).strip()
+        if not _VISIBLE_ASCII.fullmatch(text):
+            raise ProviderUnavailable(
+                f"The file with the token for fetching the keys of {setting.issuer} holds no token."
+            )
+        return {"Authorization": Secret(f"Bearer {text.decode('ascii')}")}
+
+    def _read(self, path: str, max_bytes: int, *, any_owner: bool = False) -> bytes:
+        try:
+            content, status = read_shared_file(Path(path), max_bytes=max_bytes)
+            problem = find_permission_problem(status, any_owner=any_owner)
+        except FileProblem as error:
+            problem = str(error.args[0])
+        if problem is not None:
+            raise ProviderUnavailable(f"A file that {self._setting.issuer} needs {problem}.")
+        return content
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPolicy:
+    """How long an issuer's keys are believed, and how often its provider is asked.
+
+    Attributes:
+        refresh_interval_seconds: A set younger than this is used without waiting for a newer one.
+        stale_limit_seconds: An older set is used up to this age, but only while the provider does not answer.
+        cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed; after a
+            failed fetch the provider is left alone for as long.
+    """
+
+    refresh_interval_seconds: float = 3600.0
+    stale_limit_seconds: float = 24 * 3600.0
+    cool_down_seconds: float = 30.0
+
+    def pause_seconds(self, *, failures: int, has_keys: bool) -> float:
+        """Return how long to leave a provider alone after so many failures in a row."""
+        if has_keys or failures > len(_FIRST_PAUSES_SECONDS):
+            return self.cool_down_seconds
+        return _FIRST_PAUSES_SECONDS[failures - 1]
+
+
+Fetch: TypeAlias = Future[KeySet | None]
+
+
+class KeysPending(Exception):
+    """Nothing can be said before a fetch has ended.
+
+    Attributes:
+        fetch: The fetch, with the keys or None as its result; shared by all who wait, so it must not be cancelled.
+    """
+
+    def __init__(self, fetch: Fetch) -> None:
+        super().__init__("the keys are being fetched")
+        self.fetch = fetch
+
+
+class _Freshness(enum.IntEnum):
+    FRESH = 0
+    STALE = 1
+    EXPIRED = 2
+
+
+def start_thread(work: Callable[[], None]) -> None:
+    """Run `work` on a thread that does not keep the process alive."""
+    threading.Thread(target=work, name="micromegas-key-fetch", daemon=True).start()
+
+
+class KeyCache:
+    """One issuer's keys for any number of threads: one fetch at a time, shared by all who wait for it.
+
+    One lock guards the state and is free during I/O. Nothing is fetched before the first call.
+
+    Args:
+        setting: Says where the keys are.
+        http: Fetches documents; the caller closes it.
+        clock: Tells the time.
+        policy: How long keys are believed.
+        metrics: Counts fetches.
+        start: Starts a fetch.
+    """
+
+    def __init__(  # noqa: PLR0913 - the outside world of one cache
+        self,
+        setting: IssuerSetting,
+        *,
+        http: ProviderDocuments,
+        clock: Clock,
+        policy: KeyPolicy,
+        metrics: AccessMetrics | None = None,
+        start: Callable[[Callable[[], None]], None] = start_thread,
+    ) -> None:
+        self._issuer = setting.issuer
+        self._is_file = setting.jwks_file is not None
+        self._fetcher = KeyFetcher(setting, http=http)
+        self._clock = clock
+        self._policy = policy
+        self._metrics = metrics
+        self._start_work = start
+        self._lock = threading.Lock()
+        self._fetch: Fetch | None = None
+        self._keys: KeySet | None = None
+        self._fetched_at = 0.0
+        self._discovered_at = _LONG_AGO
+        self._failures = 0
+        # Until then no unknown key id causes a fetch; after a failure, nothing does.
+        self._retry_at = _LONG_AGO
+        self._file_checked_at = _LONG_AGO
+        self._reported = _Freshness.FRESH
+
+    def age_seconds(self) -> float | None:
+        """Return how old the keys are; None when there are none."""
+        with self._lock:
+            return None if self._keys is None else self._clock.monotonic() - self._fetched_at
+
+    def get(self) -> KeySet:
+        """Return fresh keys, or the last good ones while the provider does not answer.
+
+        Raises:
+            Unavailable: There are none, and none can be had now.
+            KeysPending: They are being fetched.
+        """
+        is_outdated = self._is_file and self._has_file_changed()
+        with self._lock:
+            now = self._clock.monotonic()
+            age = now - self._fetched_at
+            usable = self._keys if age < self._policy.stale_limit_seconds else None
+            is_old = age >= self._policy.refresh_interval_seconds * _REFRESH_AHEAD_FRACTION
+            if usable is not None and not is_old and not is_outdated:
+                return usable
+            is_late = self._keys is not None and age >= self._policy.refresh_interval_seconds
+            # What was learned two cool-downs ago says little about now; then somebody waits to see.
+            is_known_down = self._failures > 0 and now < self._retry_at + self._policy.cool_down_seconds
+            may_wait = usable is None or is_outdated or (is_late and not is_known_down)
+            may_fetch = not self._failures or now >= self._retry_at or is_outdated
+            new_fetch = self._board() if self._fetch is None and may_fetch else None
+            pending = self._fetch
+        if new_fetch is not None:
+            self._start(new_fetch, rediscover=True)
+        if may_wait and pending is not None:
+            raise KeysPending(pending)
+        if is_late:
+            self._report_age(age)
+        if usable is None:
+            raise self._unavailable()
+        return usable
+
+    def get_newer(self, seen: KeySet) -> KeySet:
+        """Return a set fetched after `seen`, or `seen` itself when it is too early to ask again.
+
+        Raises:
+            Unavailable: The provider does not answer, so whether it has newer keys is not known.
+            KeysPending: It is being asked.
+        """
+        new_fetch = None
+        with self._lock:
+            if self._keys is not None and self._keys is not seen:
+                return self._keys
+            now = self._clock.monotonic()
+            is_too_early = self._fetch is None and now < self._retry_at
+            # While the provider is known not to answer, nobody waits for the one who tries again.
+            if self._failures and (is_too_early or self._fetch is not None):
+                raise self._unavailable()
+            if is_too_early:
+                return seen
+            if self._fetch is None:
+                new_fetch = self._board()
+                self._retry_at = now + self._policy.cool_down_seconds
+            pending = self._fetch or Fetch()
+            rediscover = now >= self._discovered_at + self._policy.refresh_interval_seconds
+        if new_fetch is not None:
+            self._start(new_fetch, rediscover=rediscover)
+        raise KeysPending(pending)
+
+    def _board(self) -> Fetch:
+        self._fetch = Fetch()
+        return self._fetch
+
+    def _has_file_changed(self) -> bool:
+        with self._lock:
+            now = self._clock.monotonic()
+            if now < self._file_checked_at + _FILE_CHECK_SECONDS:
+                return False
+            self._file_checked_at = now
+        return self._fetcher.has_file_changed()
+
+    def _start(self, fetch: Fetch, *, rediscover: bool) -> None:
+        try:
+            self._start_work(lambda: self._run(fetch, rediscover=rediscover))
+        except RuntimeError as error:
+            # No thread is left. Without an end, the fetch would be waited for again and again.
+            self._fail(error)
+            fetch.set_result(None)
+
+    def _run(self, fetch: Fetch, *, rediscover: bool) -> None:
+        started_at = self._clock.monotonic()
+        keys: KeySet | None = None
+        try:
+            keys = self._fetcher.fetch(rediscover=rediscover)
+            self._store(keys, started_at, rediscover=rediscover)
+        except BaseException as error:  # noqa: BLE001 - whatever fails on the way, there are no keys
+            self._fail(error)
+        finally:
+            fetch.set_result(keys)
+
+    def _store(self, keys: KeySet, started_at: float, *, rediscover: bool) -> None:
+        with self._lock:
+            previous, previous_age = self._keys, self._clock.monotonic() - self._fetched_at
+            self._keys, self._fetched_at, self._failures, self._fetch = keys, started_at, 0, None
+            if rediscover:
+                self._discovered_at = started_at
+            reported, self._reported = self._reported, _Freshness.FRESH
+        if self._metrics is not None:
+            self._metrics.count_key_fetch(self._issuer, succeeded=True)
+        if reported is not _Freshness.FRESH:
+            record_event(
+                logging.INFO,
+                "An issuer answers again; its keys are fresh.",
+                issuer=self._issuer,
+                age_seconds=round(previous_age),
+            )
+        if previous is None or [key.key_id for key in previous.keys] != [key.key_id for key in keys.keys]:
+            record_event(
+                logging.INFO if keys.keys else logging.WARNING,
+                "An issuer's keys changed.",
+                issuer=self._issuer,
+                usable=len(keys.keys),
+                ignored=keys.ignored_count,
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            has_keys = self._keys is not None and now - self._fetched_at < self._policy.stale_limit_seconds
+            self._failures += 1
+            self._retry_at = now + self._policy.pause_seconds(failures=self._failures, has_keys=has_keys)
+            self._fetch = None
+        if self._metrics is not None:
+            self._metrics.count_key_fetch(self._issuer, succeeded=False)
+        # Texts of other libraries may hold anything, so only the kind of their errors is logged.
+        reason, detail = type(error).__name__, None
+        if isinstance(error, MicromegasError):
+            reason, detail = error.code, error.what
+        record_event(
+            logging.WARNING,
+            "An issuer's keys could not be fetched.",
+            issuer=self._issuer,
+            reason=reason,
+            detail=detail,
+        )
+
+    def _report_age(self, age_seconds: float) -> None:
+        """Log once that no newer keys could be had than those of this age."""
+        found = _Freshness.EXPIRED if age_seconds >= self._policy.stale_limit_seconds else _Freshness.STALE
+        with self._lock:
+            if found <= self._reported:
+                return
+            self._reported = found
+        record_event(
+            logging.WARNING,
+            "An issuer does not answer, and its last keys are too old to be used."
+            if found is _Freshness.EXPIRED
+            else "An issuer does not answer; its last keys are used beyond their refresh interval.",
+            issuer=self._issuer,
+            age_seconds=round(age_seconds),
+        )
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(f"The keys of {self._issuer} cannot be fetched at the moment.")
+
+
+_CacheName: TypeAlias = tuple[tuple[str | None, ...], KeyPolicy]
+
+
+class KeyCaches:
+    """One key cache for each setting and policy, so that a reloaded configuration keeps its keys; thread-safe.
+
+    Args:
+        http: Fetches documents of providers whose setting names no `ca_file`; the caller closes it.
+        clock: Tells the time.
+        metrics: Counts fetches, and reports the keys' age.
+        http_for_ca: Makes what fetches from providers that only the certificates in a file vouch for; closed here.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: ProviderDocuments,
+        clock: Clock,
+        metrics: AccessMetrics | None = None,
+        http_for_ca: Callable[[str], CloseableDocuments] | None = None,
+    ) -> None:
+        self._http = http
+        self._clock = clock
+        self._metrics = metrics
+        self._http_for_ca = http_for_ca or (lambda ca_file: ProviderHttp(ca_bundle=ca_file))
+        self._lock = threading.Lock()
+        self._caches: dict[_CacheName, tuple[KeyCache, CloseableDocuments | None]] = {}
+
+    def cache_of(self, setting: IssuerSetting, policy: KeyPolicy) -> KeyCache:
+        """Return the cache of this issuer's keys, the same one as long as nothing about them has changed.
+
+        Raises:
+            ConfigurationError: The setting's `ca_file` does not exist.
+        """
+        name = (_key_source(setting), policy)
+        with self._lock:
+            if name not in self._caches:
+                own_http = None if setting.ca_file is None else self._http_for_ca(setting.ca_file)
+                http = own_http or self._http
+                cache = KeyCache(setting, http=http, clock=self._clock, policy=policy, metrics=self._metrics)
+                self._caches[name] = cache, own_http
+            return self._caches[name][0]
+
+    def retain(self, settings: Iterable[IssuerSetting], policy: KeyPolicy | None) -> None:
+        """Forget all caches but those of these settings, and report the age of their keys."""
+        wanted = {(_key_source(setting), policy): setting.issuer for setting in settings}
+        with self._lock:
+            dropped = [self._caches.pop(name)[1] for name in self._caches.keys() - wanted.keys()]
+            ages = {wanted[name]: cache.age_seconds for name, (cache, _http) in self._caches.items()}
+        if self._metrics is not None:
+            self._metrics.watch_keys(ages)
+        for http in dropped:
+            if http is not None:
+                http.close()
+
+    def close(self) -> None:
+        """Close what was made here and forget all keys; safe to call twice."""
+        self.retain((), None)
+
+
+def _key_source(setting: IssuerSetting) -> tuple[str | None, ...]:
+    """Return what of an issuer's setting decides which keys it has."""
+    return (
+        setting.issuer,
+        setting.tenant,
+        setting.discovery_url,
+        setting.jwks_url,
+        setting.jwks_file,
+        setting.ca_file,
+        setting.bearer_token_file,
+    )
