@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterable
 
 from micromegas_jupyter.cli.query_command import add_row_arguments, print_answer
-from micromegas_jupyter.client.parameters import quote_literal
 from micromegas_jupyter.config.time_expressions import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
@@ -62,6 +61,8 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_process_log(arguments: argparse.Namespace) -> int:
     """Print the entries in the order of their time."""
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
     _check_count(arguments.first, "--first")
     _check_count(arguments.last, "--last")
     if arguments.maxlevel not in _LEVELS:
@@ -90,6 +91,8 @@ def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_process_metrics(arguments: argparse.Namespace) -> int:
     """Print the values in the order of their time, or statistics of each metric."""
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
     _check_count(arguments.limit, "--limit")
     chosen = (
         f"SELECT * FROM measures WHERE process_id = {quote_literal(arguments.process_id)}"  # noqa: S608 - quoted
@@ -116,10 +119,14 @@ def _check_count(value: int | None, option: str) -> None:
 
 def _contains(column: str, text: str | None) -> str:
     """Return the condition that a column contains `text`, whatever its case; empty without a text."""
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
     return "" if text is None else f" AND {column} ILIKE {quote_literal(f'%{text}%')}"
 
 
 def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
     """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
     wanted = [f"regexp_like({column}, {quote_literal(text)}, 'i')" for column, text in columns if text is not None]
     return " AND ".join(wanted) or "true"

@@ -262,7 +262,7 @@ def test_a_device_code_ends_by_this_machine_s_clock(
     connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
 ) -> None:
     idp.device.lifetime_seconds = 90
-    connection.assume_clock_offset(300)
+    connection._provider_clock._measured = 300.0
 
     assert (start_device(connection).expires_at - clock.now()).total_seconds() == 90
 
@@ -375,6 +375,13 @@ CLIENT_SECRET = "p w+d/%:s3same"
 # base64 of "notebook:p+w%2Bd%2F%25%3As3same"
 BASIC_CREDENTIALS = "bm90ZWJvb2s6cCt3JTJCZCUyRiUyNSUzQXMzc2FtZQ=="
 
+DEVICE_ANSWER = {
+    "device_code": "d",
+    "user_code": "WDJB-MJHT",
+    "verification_uri": "http://127.0.0.1:1/activate",
+    "expires_in": 600,
+}
+
 
 @pytest.fixture
 def key() -> PrivateKey:
@@ -399,9 +406,9 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint_at_each_endp
     clock: FakeClock,
 ) -> None:
     connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
-    connection.assume_clock_offset(300)
+    connection._provider_clock._measured = 300.0
     for _ in range(2):
-        idp.reply_once(path, Reply(body={**idp.device.start(base=idp.base, scope="openid"), **idp.issue()}))
+        idp.reply_once(path, Reply(body={**DEVICE_ANSWER, **idp.issue()}))
 
     call(connection)
     call(connection)

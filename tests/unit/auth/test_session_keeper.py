@@ -263,7 +263,7 @@ def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(
     idp.handle = closing  # type: ignore[method-assign]
 
     assert provider.get_token() == sign_in.token()["id_token"]
-    assert sign_in.token()["refresh_token"] in idp._live_refresh_tokens
+    assert sign_in.token()["refresh_token"] in idp.state.refresh_tokens
     assert len(idp.refreshes()) == 1
 
 

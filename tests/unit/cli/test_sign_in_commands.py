@@ -214,8 +214,8 @@ def test_a_sign_in_ends_here_and_one_line_says_that_the_provider_was_out_of_reac
 
     out = capsys.readouterr().out
     assert re.match(
-        r"Signed out of 127\.0\.0\.1:\d+: 1 file removed\. 127\.0\.0\.1:\d+ could not be asked to revoke everything "
-        r"\(the connection was refused\): you are signed out here, but the refresh token lives on there\.",
+        r"Signed out of 127\.0\.0\.1:\d+: 1 file removed\. 127\.0\.0\.1:\d+ could not be reached to revoke everything "
+        r"\(the connection was refused\): you are signed out here, but the refresh token is still valid there\.",
         out,
     )
     assert out.count("\n") == 1

@@ -88,7 +88,7 @@ def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -
         ("grpc://", "not a Flight SQL URI"),
         ("ftp://lake.example.com:1", "not a Flight SQL URI"),
         ("lake.example.com:50051", "not a Flight SQL URI"),
-        ("grpc+tls://me:secret@lake.example.com", "holds a user name"),
+        ("grpc+tls://me:secret@lake.example.com", "contains a user name"),
         (
             "grpc://lake.example.com:50051",
             "is not encrypted: anybody on the network could read the token. Use grpc.tls://",

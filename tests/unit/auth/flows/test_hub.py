@@ -310,22 +310,6 @@ def test_another_token_is_asked_for_in_the_last_quarter_of_its_life(hub):
     assert len(hub.calls) == 2
 
 
-def test_a_clock_that_is_set_changes_nothing_about_the_tokens_life(hub):
-    hub.lifetime_seconds = 400
-    clock = FakeClock()
-    provider = provider_of(hub, clock)
-    first = provider.get_token()
-    due_at = provider.renewal_due_at()
-
-    clock.sleep_through(-86_400)
-
-    assert provider.get_token() == first
-    assert provider.renewal_due_at() == due_at - timedelta(days=1)
-    assert provider.identity().expires_at == clock.now() + timedelta(seconds=400)
-    clock.advance(401)
-    assert provider.get_token() != first
-
-
 def test_a_hundred_threads_cost_one_request(hub):
     provider = provider_of(hub)
     together, tokens = threading.Barrier(100), []
