@@ -200,10 +200,12 @@ class StartHandler(RelayHandler):
             return
         reply = await self.kernels.request(kernel_id, StartRequest(name=name, redirect_uri=callback_address(base)))
         match reply:
-            case Started(authorization_url=url, state_digest=state_digest) if is_web_address(url):
+            case Started(authorization_url=url, state_digest=state_digest) if is_web_address(url.reveal()):
                 self.bind_browser(user.username, state_digest)
                 base_url = self.cookie_scope().base_url
-                self.send_redirect(302, address_for_browsers(url, paths=self.relay.provider_paths, base_url=base_url))
+                self.send_redirect(
+                    302, address_for_browsers(url.reveal(), paths=self.relay.provider_paths, base_url=base_url)
+                )
             case NoReply():
                 self.send_no_reply(reply)
             case Ended(outcome=outcome) if not outcome.is_signed_in:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows import select
 from micromegas_jupyter.auth.flows.environment import Facts, gather_facts, is_below_hub
-from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, StoredSignIn, find_hub
+from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS
 from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, TABLE, FlowChoice, RuntimeEnvironment
@@ -290,7 +290,7 @@ def hub_provider(
     settings: ClientSettings,
     environ: Mapping[str, str] | None = None,
     *,
-    stored: Callable[[], StoredSignIn | None] = lambda: None,
+    stored: Callable[[], OidcAuthProvider | None] = lambda: None,
 ) -> HubTokenProvider:
     """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
     return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
@@ -432,33 +432,16 @@ class HubRedirectFlow(LoginFlow):
         self._service.close()
 
 
-class HubTokens(Protocol):
-    """What `HubTokenProvider` needs of `HubService`."""
-
-    def token(self) -> HubToken:
-        """Fetch a bearer token."""
-        ...
-
-
-@runtime_checkable
 class StoredSignIn(AuthProvider, Protocol):
-    """What `HubTokenProvider` needs of a sign-in that the person made here."""
+    """What `HubTokenProvider` needs of a sign-in that the person made here (`OidcAuthProvider`)."""
 
-    def identity(self) -> Identity:
-        """Return who is signed in."""
-        ...
+    def identity(self) -> Identity: ...  # noqa: D102
 
-    def renew(self) -> None:
-        """Renew the token now."""
-        ...
+    def renew(self) -> None: ...  # noqa: D102
 
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` renews."""
-        ...
+    def renewal_due_at(self) -> datetime | None: ...  # noqa: D102
 
-    def invalidate(self, token: str) -> None:
-        """Forget a token that the server refused."""
-        ...
+    def invalidate(self, token: str) -> None: ...  # noqa: D102
 
 
 class HubTokenProvider:
@@ -477,7 +460,7 @@ class HubTokenProvider:
 
     def __init__(
         self,
-        service: HubTokens,
+        service: HubService,
         *,
         issuer: str | None = None,
         stored: Callable[[], StoredSignIn | None] = lambda: None,

@@ -23,8 +23,8 @@ from micromegas_jupyter.auth.flows.messages import (
     StartRequest,
     StillWorking,
     Unknown,
+    build_message,
     build_name,
-    build_reply,
     callback_address,
     digest_of,
     is_callback_address,
@@ -91,7 +91,7 @@ class RedirectFlow(LoginFlow):
                 return None
             if self._grant is None or self._grant.request.redirect_uri != redirect_uri:
                 self._grant = self._build_grant(redirect_uri)
-            started = Started(authorization_url=self._grant.request.url, state_digest=_digest_of(self._grant))
+            started = Started(authorization_url=Secret(self._grant.request.url), state_digest=_digest_of(self._grant))
             notify = self._notify_started
         notify(redirect_uri)
         return started
@@ -181,7 +181,7 @@ class RedirectLogins:
 
     def reply_to(self, content: object) -> dict[str, object]:
         """Return the reply to a request; what is unknown, replayed, expired or malformed gets the same one."""
-        return build_reply(self._reply(content))
+        return build_message(self._reply(content))
 
     def _reply(self, content: object) -> Reply:
         match parse_request(content):
@@ -202,12 +202,12 @@ class RedirectLogins:
         try:
             return login.start(redirect_uri) or Unknown()
         except MicromegasError as error:
-            return Ended(outcome=LoginOutcome(is_signed_in=False, what=error.what, remedy=error.remedy))
+            return Ended.of(LoginOutcome(is_signed_in=False, what=error.what, remedy=error.remedy))
 
     def _outcome(self, state_digest: str) -> Reply:
         for login in self._all():
             if hmac.compare_digest(login.state_digest or "", state_digest):
-                return StillWorking() if login.outcome is None else Ended(outcome=login.outcome)
+                return StillWorking() if login.outcome is None else Ended.of(login.outcome)
         return Unknown()
 
     def _all(self) -> list[RedirectFlow]:

@@ -11,7 +11,7 @@ from traitlets import TraitError
 from traitlets.config import Config
 
 import micromegas_jupyter
-from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_reply
+from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import _load_jupyter_server_extension, kernel_client, load, settings
 from micromegas_jupyter.server_extension.handlers import CallbackHandler, DoneHandler, StartHandler
 from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
@@ -229,7 +229,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awai
 
 def test_a_reply_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_manager: object, _content: object) -> dict[str, object]:
-        return build_reply(Unknown())
+        return build_message(Unknown())
 
     assert ask(monkeypatch, answer) == Unknown()
 
@@ -273,7 +273,7 @@ def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch)
 
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         await release.wait()
-        return build_reply(Unknown())
+        return build_message(Unknown())
 
     monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
 

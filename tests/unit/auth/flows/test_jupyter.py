@@ -22,7 +22,7 @@ from micromegas_jupyter.auth.flows.messages import (
     StartRequest,
     StillWorking,
     Unknown,
-    build_request,
+    build_message,
     digest_of,
     parse_reply,
 )
@@ -64,7 +64,7 @@ class Notebook:
         return login
 
     def ask(self, request: Request) -> Reply | None:
-        return parse_reply(self.redirects.reply_to(build_request(request)))
+        return parse_reply(self.redirects.reply_to(build_message(request)))
 
     def start(self, login: RedirectFlow, redirect_uri: str = CALLBACK) -> Started:
         reply = self.ask(StartRequest(name=name_of(login), redirect_uri=redirect_uri))
@@ -80,14 +80,14 @@ def name_of(login: RedirectFlow) -> str:
 
 
 def state_of(started: Started) -> str:
-    return parse_qs(urlsplit(started.authorization_url).query)["state"][0]
+    return parse_qs(urlsplit(started.authorization_url.reveal()).query)["state"][0]
 
 
 def sign_in(started: Started) -> str:
     """Return the query that the provider sends the browser back with."""
     with requests.Session() as browser:
         browser.trust_env = False
-        answer = browser.get(started.authorization_url, allow_redirects=False, timeout=DEADLINE_SECONDS)
+        answer = browser.get(started.authorization_url.reveal(), allow_redirects=False, timeout=DEADLINE_SECONDS)
     assert answer.headers["Location"].startswith(CALLBACK)
     return urlsplit(answer.headers["Location"]).query
 
@@ -112,7 +112,7 @@ def test_the_start_address_names_the_kernel_and_nothing_of_the_request(notebook:
     assert state_of(started).startswith(f"{KERNEL_ID}.")
     assert state_of(started) not in (login.prompt.start_url or "")
     assert started.state_digest == digest_of(state_of(started))
-    assert parse_qs(urlsplit(started.authorization_url).query)["redirect_uri"] == [CALLBACK]
+    assert parse_qs(urlsplit(started.authorization_url.reveal()).query)["redirect_uri"] == [CALLBACK]
 
 
 def test_an_answer_brings_tokens(notebook: Notebook) -> None:
@@ -245,7 +245,7 @@ def test_how_it_ended_is_told_to_who_knows_the_state(notebook: Notebook) -> None
     login.show(LoginOutcome(is_signed_in=True, who="Alice"))
     after = notebook.ask(OutcomeRequest(state_digest=started.state_digest))
 
-    assert (before, after) == (StillWorking(), Ended(outcome=LoginOutcome(is_signed_in=True, who="Alice")))
+    assert (before, after) == (StillWorking(), Ended(is_signed_in=True, who="Alice"))
     assert notebook.ask(OutcomeRequest(state_digest="0" * 64)) == Unknown()
 
 
