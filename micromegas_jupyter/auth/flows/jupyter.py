@@ -47,12 +47,8 @@ class RedirectFlow(LoginFlow):
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches
     it; a start from another address begins anew, with a state of its own.
 
-    Its lock covers the grant, its answer, the outcome, and the callback for a start.
-
-    Args:
-        prompt: What the person is shown.
-        build_grant: Makes an authorization request for a redirect URI; touches no network.
-        fetch_keys: Fetches the keys that the ID token is checked with, and keeps them.
+    `build_grant` makes an authorization request for a redirect URI without the network; `fetch_keys` fetches and keeps
+    the provider's keys. The lock covers the grant, its answer, the outcome, and the callback for a start.
     """
 
     def __init__(
@@ -139,11 +135,8 @@ class RedirectFlow(LoginFlow):
 class RedirectLogins:
     """The sign-ins of one kernel, for its Jupyter server. Safe to use from several threads; nothing here waits.
 
-    Its lock covers which sign-ins there are.
-
-    Args:
-        kernel_id: As the Jupyter server knows this kernel.
-        base_address: Below which the server's pages lie, as a path or as an address; ends with a slash.
+    Its lock covers which sign-ins there are. `kernel_id` is the server's name for this kernel; the server's pages lie
+    below `base_address`, a path or an address that ends with a slash.
     """
 
     def __init__(self, *, kernel_id: str, base_address: str) -> None:
