@@ -12,15 +12,17 @@ from traitlets.config import Config
 
 import micromegas_jupyter
 from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_message
-from micromegas_jupyter.server_extension import _load_jupyter_server_extension, kernel_client, load, settings
-from micromegas_jupyter.server_extension.handlers import CallbackHandler, DoneHandler, StartHandler
-from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
-from micromegas_jupyter.server_extension.settings import (
+from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, kernel_client, load
+from micromegas_jupyter.server_extension.handlers import (
+    CallbackHandler,
+    DoneHandler,
     MicromegasRelay,
+    StartHandler,
     address_for_browsers,
     base_of_request,
     configured_base,
 )
+from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +47,7 @@ class App(SimpleNamespace):
 
 @pytest.fixture(autouse=True)
 def _config_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
+    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
 
 
 def test_jupyter_finds_the_extension_by_the_packages_name() -> None:
