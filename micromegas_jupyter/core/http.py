@@ -23,7 +23,7 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.secrets import SecretObject, secret_object
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url, split_plain_url
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:
@@ -499,16 +499,10 @@ def check_platform_url(url: str, platform: Platform) -> bool:
     Plain http is for loopback, link-local addresses and known metadata services. The address is never shown: it may
     hold a secret.
     """
-    is_readable = (
-        len(url) <= MAX_PLATFORM_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
-    )
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
+    parts = split_plain_url(url, max_characters=MAX_PLATFORM_URL_CHARACTERS)
     problem = "cannot be used"
-    if host and is_readable and "@" not in parts.netloc and not parts.fragment:
+    if parts is not None and "@" not in parts.netloc and not parts.fragment:
+        host = parts.hostname or ""
         if parts.scheme == "https":
             return False
         if parts.scheme == "http" and (host in _PLAIN_HTTP_NAMES or _is_inside_machine(host)):

@@ -283,7 +283,7 @@ _FAILURES: tuple[tuple[type[Exception], str, str, str], ...] = (
         "the proxy's TLS certificate could not be verified",
         "proxy",
     ),
-    (requests.exceptions.ProxyError, " 407 ", "the proxy wants another user name and password", "proxy"),
+    (requests.exceptions.ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),
     (requests.exceptions.ProxyError, "", "the proxy refused or did not answer", "proxy"),
     (requests.exceptions.SSLError, "CERTIFICATE_VERIFY", "its TLS certificate could not be verified", "tls"),
     (requests.exceptions.SSLError, "", "TLS failed", "tls"),

@@ -212,7 +212,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
         finally:
             pending.cancel()
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
-    raise UsageError("Nobody is here who could paste an address.", remedy="Choose another way to sign in.")
+    raise UsageError("There is nobody here to paste an address.", remedy="Choose another way to sign in.")
 
 
 def sentence_of(pending: PendingLogin) -> str:

@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.core.urls import split_plain_url
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"
@@ -37,7 +38,6 @@ _KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
 # RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
-_BASE_URL = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 _Address = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_CHARACTERS)]
@@ -186,13 +186,10 @@ def public_base(url: str) -> str | None:
 
     It is `http` or `https`, names a host, and has no user, query or fragment.
     """
-    if len(url) > MAX_ADDRESS_CHARACTERS or _BASE_URL.fullmatch(url) is None or set(url) & set("\\?#"):
+    parts = split_plain_url(url, max_characters=MAX_ADDRESS_CHARACTERS)
+    if parts is None or parts.scheme not in {"http", "https"} or set(url) & set("?#"):
         return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    if parts.scheme not in {"http", "https"} or _AUTHORITY.fullmatch(parts.netloc) is None:
+    if _AUTHORITY.fullmatch(parts.netloc) is None:
         return None
     return url if url.endswith("/") else f"{url}/"
 

@@ -211,7 +211,7 @@ class PendingSignIn(Generic[P]):
         with self._lock:
             outcome = self._outcome
         if outcome is None:
-            raise LoginTimedOut("The sign-in has not come to an end yet.", remedy="Finish it, or start another one.")
+            raise LoginTimedOut("The sign-in has not finished yet.", remedy="Finish it, or start another one.")
         if isinstance(outcome, MicromegasError):
             raise outcome
         return outcome
