@@ -167,24 +167,28 @@ class HttpClient:
     covers the running exchanges.
 
     Args:
-        max_running: How many requests may run at once.
-        max_bytes: How many bytes of a body are accepted.
         timeout_seconds: The total deadline of a call that names none.
+        max_bytes: How many bytes of a body are accepted.
         ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
         extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
+        proxy: The proxy for other machines, instead of the environment's, where the callee is reached through one.
 
     Raises:
         ConfigurationError: A file of certificates does not exist or cannot be used.
     """
 
+    MAX_RUNNING = MAX_RUNNING_CALLS
+    MAX_BYTES = MAX_PROVIDER_BYTES
+    TIMEOUT_SECONDS = PROVIDER_TIMEOUT_SECONDS
+
     def __init__(
         self,
         *,
-        max_running: int,
-        max_bytes: int,
-        timeout_seconds: float,
+        timeout_seconds: float | None = None,
+        max_bytes: int | None = None,
         ca_bundle: str | Path | None = None,
         extra_ca_bundle: Path | None = None,
+        proxy: Secret | None = None,
     ) -> None:
         if ca_bundle is not None and not Path(ca_bundle).exists():
             raise ConfigurationError(
@@ -192,11 +196,12 @@ class HttpClient:
                 key="ca_bundle",
                 remedy="Correct the path (ca_file, where an issuer's setting names it).",
             )
-        self._max_bytes = max_bytes
-        self._timeout_seconds = timeout_seconds
+        self._max_bytes = self.MAX_BYTES if max_bytes is None else max_bytes
+        self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        self._proxy = proxy
         self._ca_bundle = None if ca_bundle is None else str(ca_bundle)
         self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
-        self._free_slots = threading.BoundedSemaphore(max_running)
+        self._free_slots = threading.BoundedSemaphore(self.MAX_RUNNING)
         self._lock = threading.Lock()
         self._running: set[Exchange] = set()
         self._is_closed = False
@@ -309,27 +314,11 @@ class ProviderCalls(Protocol):
 class ProviderHttp(HttpClient):
     """Calls identity providers.
 
-    By default proxies and the CA bundle come from the environment as `requests` reads it; `proxy` is used instead of
-    the environment's. `NO_PROXY` always counts, and loopback is never reached through a proxy.
+    By default proxies and the CA bundle come from the environment as `requests` reads it. `NO_PROXY` always counts, and
+    loopback is never reached through a proxy.
     """
 
-    def __init__(
-        self,
-        *,
-        timeout_seconds: float = PROVIDER_TIMEOUT_SECONDS,
-        max_bytes: int = MAX_PROVIDER_BYTES,
-        ca_bundle: str | Path | None = None,
-        extra_ca_bundle: Path | None = None,
-        proxy: Secret | None = None,
-    ) -> None:
-        super().__init__(
-            max_running=MAX_RUNNING_PROVIDER_CALLS,
-            max_bytes=max_bytes,
-            timeout_seconds=timeout_seconds,
-            ca_bundle=ca_bundle,
-            extra_ca_bundle=extra_ca_bundle,
-        )
-        self._proxy = proxy
+    MAX_RUNNING = MAX_RUNNING_PROVIDER_CALLS
 
     def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
         """Fetch the JSON document at `url`.
@@ -395,15 +384,8 @@ class PlatformHttp(HttpClient):
     Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
     """
 
-    def __init__(
-        self, *, timeout_seconds: float = PLATFORM_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
-    ) -> None:
-        super().__init__(
-            max_running=MAX_RUNNING_CALLS,
-            max_bytes=MAX_PLATFORM_BYTES,
-            timeout_seconds=timeout_seconds,
-            extra_ca_bundle=extra_ca_bundle,
-        )
+    MAX_BYTES = MAX_PLATFORM_BYTES
+    TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
     def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
         """Fetch `url`, which is https, or http to this machine and its metadata services."""
@@ -424,15 +406,7 @@ class HubHttp(HttpClient):
     Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
     """
 
-    def __init__(
-        self, *, timeout_seconds: float = PROVIDER_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
-    ) -> None:
-        super().__init__(
-            max_running=MAX_RUNNING_CALLS,
-            max_bytes=MAX_HUB_BYTES,
-            timeout_seconds=timeout_seconds,
-            extra_ca_bundle=extra_ca_bundle,
-        )
+    MAX_BYTES = MAX_HUB_BYTES
 
     def call(
         self,

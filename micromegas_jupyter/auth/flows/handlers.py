@@ -192,6 +192,3 @@ class LoginPageHandler(RequestHandler):
 
     def compute_etag(self) -> None:
         """Return none: these pages are never cached."""
-
-    def check_xsrf_cookie(self) -> None:
-        """Check nothing: no method that changes anything is answered."""

@@ -18,7 +18,6 @@ from micromegas_jupyter.auth.flows.messages import is_callback_address, is_web_a
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.auth.known_person import bearer_identity
 from micromegas_jupyter.auth.service_token import KeptServiceToken, ServiceToken
-from micromegas_jupyter.auth.steady_clock import SteadyClock
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import HUB_SERVICE, HUB_UNAVAILABLE_REMEDY, HubHttp
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
@@ -442,7 +441,7 @@ class HubTokenProvider:
     """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
 
     A token is fetched when there is none, and again in the last quarter of its life; while the service does not
-    answer, one that is still valid stays in use. Its end follows from its remaining life and the monotonic clock.
+    answer, one that is still valid stays in use. Its end follows from its remaining life.
 
     Args:
         service: Gives the tokens.
@@ -463,7 +462,7 @@ class HubTokenProvider:
         self._service = service
         self._issuer = issuer
         self._stored = stored
-        self._clock = SteadyClock(clock)
+        self._clock = clock
         self._kept = KeptServiceToken(self._fetch, clock=self._clock)
         self._newest: HubToken | None = None
         self._ends_at = self._clock.now()
@@ -512,8 +511,7 @@ class HubTokenProvider:
             if stored is not None:
                 return stored.identity()  # it is used as soon as the Hub refuses
             raise LoginRequired("Nobody has been signed in through JupyterHub here yet.")
-        ends_at = self._clock.on_the_machine(self._ends_at)
-        return bearer_identity(newest.text, user=newest.user, issuer=newest.issuer, ends_at=ends_at)
+        return bearer_identity(newest.text, user=newest.user, issuer=newest.issuer, ends_at=self._ends_at)
 
     def renew(self) -> None:
         """Fetch another token; the Hub gives the same one again while enough of its life is left."""
@@ -528,8 +526,7 @@ class HubTokenProvider:
         substitute = self._substitute
         if substitute is not None:
             return substitute.renewal_due_at()
-        due_at = self._kept.renewal_due_at()
-        return None if due_at is None else self._clock.on_the_machine(due_at)
+        return self._kept.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
         began_at = self._clock.now()  # the remaining life began to run out before the answer came

@@ -67,14 +67,6 @@ def test_a_server_gets_the_addresses_and_its_kernels_are_told() -> None:
     assert environ == {VARIABLE: "/x/"}
 
 
-def test_kernels_are_told_the_address_where_it_is_known() -> None:
-    environ: dict[str, str] = {}
-
-    load(App({"public_url": "https://lab.example.com/x"}), environ)  # type: ignore[arg-type]
-
-    assert environ == {VARIABLE: "https://lab.example.com/x/"}
-
-
 def test_a_server_of_a_hub_offers_nothing() -> None:
     app, environ = App(), {"JUPYTERHUB_API_TOKEN": "t", VARIABLE: "/inherited/"}
 
@@ -93,23 +85,6 @@ def test_a_server_of_a_hub_whose_administrator_said_so_does() -> None:
 
     assert len(app.rules) == 4
     assert environ[VARIABLE] == "https://hub.example.com/user/alice/"
-
-
-def test_an_address_that_is_none_is_refused_when_the_server_starts() -> None:
-    with pytest.raises(TraitError):
-        load(App({"public_url": "lab.example.com"}), {})  # type: ignore[arg-type]
-
-
-def test_the_address_of_the_server_gets_its_slash() -> None:
-    config = Config({"MicromegasRelay": {"public_url": "https://lab.example.com/x"}})
-
-    assert MicromegasRelay(config=config).public_url == "https://lab.example.com/x/"
-
-
-def test_nothing_is_set_by_itself() -> None:
-    relay = MicromegasRelay()
-
-    assert (relay.public_url, relay.per_user_redirect, relay.provider_paths) == ("", False, {})
 
 
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])

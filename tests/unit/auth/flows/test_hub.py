@@ -291,22 +291,6 @@ def test_another_token_is_asked_for_in_the_last_quarter_of_its_life(hub):
     assert len(hub.calls) == 2
 
 
-def test_a_clock_that_is_set_changes_nothing_about_the_tokens_life(hub):
-    hub.lifetime_seconds = 400
-    clock = FakeClock()
-    provider = provider_of(hub, clock)
-    first = provider.get_token()
-    due_at = provider.renewal_due_at()
-
-    clock.sleep_through(-86_400)
-
-    assert provider.get_token() == first
-    assert provider.renewal_due_at() == due_at - timedelta(days=1)
-    assert provider.identity().expires_at == clock.now() + timedelta(seconds=400)
-    clock.advance(401)
-    assert provider.get_token() != first
-
-
 def test_a_hundred_threads_cost_one_request(hub):
     provider = provider_of(hub)
     together, tokens = threading.Barrier(100), []
@@ -338,15 +322,6 @@ def test_a_token_that_is_still_valid_serves_on_until_its_end(hub, status, code):
 
     with pytest.raises(REFUSALS[code].error_class):
         provider.get_token()
-
-
-def test_a_token_that_the_server_refused_is_asked_for_anew(hub):
-    provider = provider_of(hub)
-    first = provider.get_token()
-
-    provider.invalidate(first)
-
-    assert provider.get_token() != first
 
 
 def test_a_token_of_another_provider_than_the_settings_name_is_not_used(hub):
@@ -507,14 +482,6 @@ def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(  # noqa: P
     assert caught.value.giver == "JupyterHub"
 
 
-def test_an_answer_of_another_sign_in_is_refused(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    redirecting.answer_to_redirect = "code=stolen&state=another"
-
-    with pytest.raises(ProviderMisbehaved, match="do not fit"):
-        pending.result(DEADLINE_SECONDS)
-
-
 def test_a_service_that_is_restarted_meanwhile_is_asked_again(redirecting, settings, environ):
     replies = [HubReply(status=503, body="<p>down</p>"), HubReply(status=204)]
 
@@ -537,14 +504,3 @@ def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, settings, en
 
     with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
         pending.result(DEADLINE_SECONDS)
-
-
-def test_cancelling_ends_the_wait_at_once(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    assert redirecting.asked_for_answer.wait(DEADLINE_SECONDS)
-
-    pending.cancel()
-
-    with pytest.raises(LoginFailed, match="cancelled"):
-        pending.result(DEADLINE_SECONDS)
-    assert pending.wait_closed(DEADLINE_SECONDS)
