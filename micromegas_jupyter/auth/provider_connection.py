@@ -128,16 +128,9 @@ class ProviderDocuments:
 class ProviderConnection:
     """Calls one provider as one application; safe to use from several threads.
 
-    Args:
-        issuer: The provider.
-        client_id: The application.
-        proof: Its secret or private key; None for a public client.
-        http: Makes the calls; an own `ProviderHttp` when None.
-        clock: Tells this machine's time.
-        randomness: Draws the ids of the assertions that a private key signs.
-
-    Raises:
-        ConfigurationError: The issuer is not an https URL, or http on loopback.
+    `proof` is the application's secret or private key, None for a public client. Calls raise `ProviderUnavailable` when
+    the provider does not answer, `ProviderMisbehaved` when its answer breaks the protocol or an ID token is missing or
+    not acceptable, and `LoginFailed` when it refuses; what else they raise is said at each.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -197,23 +190,12 @@ class ProviderConnection:
         """Exchange a code for tokens, whose ID token was checked.
 
         An ID token is always checked; one that is missing is an error where `needs_id_token` says so.
-
-        Raises:
-            LoginFailed: The provider refuses the code.
-            ProviderMisbehaved: The answer breaks the protocol, or its ID token is missing or not acceptable.
-            ProviderUnavailable: The provider does not answer.
         """
         tokens = self._redeem(build_code_request(request, code), asked_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
     def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
-        """Start a sign-in in which the person types a short code on any device.
-
-        Raises:
-            LoginFailed: The provider refuses to start it.
-            ProviderMisbehaved: The provider has no such sign-in, or its answer breaks the protocol.
-            ProviderUnavailable: The provider does not answer.
-        """
+        """Start a sign-in in which the person types a short code on any device."""
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
@@ -234,8 +216,6 @@ class ProviderConnection:
         Raises:
             LoginRefused: The person or the provider said no.
             LoginTimedOut: The code has expired.
-            LoginFailed: The provider refuses for another reason.
-            ProviderMisbehaved: The answer breaks the protocol, or its ID token is missing or not acceptable.
             ProviderUnavailable: The provider does not answer; polling again later, at longer intervals, may help.
         """
         fields = build_device_token_request(authorization)
@@ -255,8 +235,6 @@ class ProviderConnection:
         Raises:
             LoginRequired: The provider says that the sign-in has ended.
             LoginFailed: It does not accept the application; the refresh token is as good as before.
-            ProviderMisbehaved: The answer breaks the protocol.
-            ProviderUnavailable: The provider does not answer.
         """
         fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
         return self._redeem(fields, asked_scope=granted_scope, is_refresh=True)
@@ -280,15 +258,7 @@ class ProviderConnection:
         return body
 
     def verify(self, tokens: TokenSet, *, nonce: Secret | None) -> IdTokenClaims | None:
-        """Check the set's ID token, fetching keys again once when its key is not known.
-
-        Returns:
-            Its claims; None when the set has no ID token.
-
-        Raises:
-            ProviderMisbehaved: The ID token is not acceptable.
-            ProviderUnavailable: Keys are needed and the provider does not answer.
-        """
+        """Check the set's ID token and return its claims, None when it has none; keys are fetched again once."""
         if tokens.id_token is None:
             return None
         try:
@@ -301,15 +271,7 @@ class ProviderConnection:
             raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.") from None
 
     def revoke(self, token: Secret, *, kind: str) -> str | None:
-        """Ask the provider to end a token.
-
-        Returns:
-            None when it did, else its error code (`unsupported_token_type` among them).
-
-        Raises:
-            ProviderUnavailable: The provider does not answer.
-            ProviderMisbehaved: It cannot revoke, or answers with something else.
-        """
+        """Revoke a token; None when the provider did, else its error code (`unsupported_token_type` among them)."""
         endpoint = self.metadata().revocation_endpoint
         if endpoint is None:
             raise ProviderMisbehaved("The identity provider has no way to revoke tokens.", remedy="")

@@ -22,7 +22,7 @@ from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url, split_plain_url
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 MAX_BUNDLE_BYTES = 4 * 2**20
 MAX_RUNNING_PROVIDER_CALLS = 16
 MAX_RUNNING_CALLS = 4
+MAX_PROVIDER_BYTES = 1_000_000
 MAX_PLATFORM_BYTES = 128 * 1024
 MAX_HUB_BYTES = 256 * 1024
 MAX_PLATFORM_URL_CHARACTERS = 8192
+PROVIDER_TIMEOUT_SECONDS = 10.0
 PLATFORM_TIMEOUT_SECONDS = 5.0
 HUB_SERVICE = "The sign-in service of JupyterHub"
 HUB_UNAVAILABLE_REMEDY = (
@@ -53,14 +55,14 @@ _CLIENT_ERRORS = range(400, 500)
 _SERVER_ERRORS = range(500, 600)
 _TOO_MANY_REQUESTS = 429
 _USUAL_PORTS = {"https": 443, "http": 80}
+_JSON = "application/json"
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
 # Names that mean this machine, or the metadata service at Google, which is at a link-local address.
 _PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
 _CERTIFICATE = re.compile(
     r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]{1,65536}-----END (?:TRUSTED )?CERTIFICATE-----"
 )
-
-
+# By `ExchangeFailed.kind`.
 _PROVIDER_REMEDIES = {
     "name": "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network.",
     "refused": "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs.",
@@ -68,7 +70,7 @@ _PROVIDER_REMEDIES = {
         "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
         "set MICROMEGAS_CA_BUNDLE."
     ),
-    "proxy": ("Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none."),
+    "proxy": "Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none.",
 }
 
 
@@ -146,13 +148,9 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """How errors speak of the one who is called.
+    """How errors speak of the one who is called: by name at the beginning of a sentence, and as one of a group.
 
-    Attributes:
-        name: Begins a sentence.
-        group: Follows "too many calls to".
-        remedy: What to do when no response comes; None leaves that to the error's class.
-        remedies: What to do instead, by the kind of network failure (`ExchangeFailed.kind`).
+    `remedy` is for calls without a response; `remedies` go before it for some kinds of network failure.
     """
 
     name: str
@@ -168,38 +166,65 @@ class HttpClient:
     covers the running exchanges.
 
     Args:
-        max_running: How many requests may run at once.
-        max_bytes: How many bytes of a body are read.
+        timeout_seconds: The total deadline of a call that names none.
+        max_bytes: How many bytes of a body are accepted.
         ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
         extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
+        proxy: The proxy for other machines, instead of the environment's, where the callee is reached through one.
 
     Raises:
-        ConfigurationError: `extra_ca_bundle` cannot be used.
+        ConfigurationError: A file of certificates does not exist or cannot be used.
     """
 
+    MAX_RUNNING = MAX_RUNNING_CALLS
+    MAX_BYTES = MAX_PROVIDER_BYTES
+    TIMEOUT_SECONDS = PROVIDER_TIMEOUT_SECONDS
+
     def __init__(
-        self, *, max_running: int, max_bytes: int, ca_bundle: str | None = None, extra_ca_bundle: Path | None = None
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        max_bytes: int | None = None,
+        ca_bundle: str | Path | None = None,
+        extra_ca_bundle: Path | None = None,
+        proxy: Secret | None = None,
     ) -> None:
-        self._max_bytes = max_bytes
-        self._ca_bundle = ca_bundle
+        if ca_bundle is not None and not Path(ca_bundle).exists():
+            raise ConfigurationError(
+                "The file of certificates to trust does not exist.",
+                key="ca_bundle",
+                remedy="Correct the path (ca_file, where an issuer's setting names it).",
+            )
+        self._max_bytes = self.MAX_BYTES if max_bytes is None else max_bytes
+        self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        self._proxy = proxy
+        self._ca_bundle = None if ca_bundle is None else str(ca_bundle)
         self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
-        self._free_slots = threading.BoundedSemaphore(max_running)
+        self._free_slots = threading.BoundedSemaphore(self.MAX_RUNNING)
         self._lock = threading.Lock()
         self._running: set[Exchange] = set()
         self._is_closed = False
 
-    def send(  # noqa: PLR0913 - one request
+    def close(self) -> None:
+        """Cut running calls and refuse new ones; safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            running = list(self._running)
+        for exchange in running:
+            exchange.abort()
+
+    def _send(  # noqa: PLR0913 - one request
         self,
         prepare: Callable[[], requests.PreparedRequest],
-        *,
         callee: Callee,
-        timeout_seconds: float,
+        *,
+        timeout_seconds: float | None = None,
         proxy: Secret | None = None,
         refuse_private: bool = False,
         accept_server_errors: bool = False,
         needs_body: bool = True,
     ) -> RawAnswer:
-        """Send one request and return its response, which is neither a redirect, oversized nor compressed.
+        """Send one request and return its response, which `check_answer` has checked.
 
         Args:
             prepare: Builds the request; runs on the thread that sends it, so that secrets are revealed only there.
@@ -214,6 +239,7 @@ class HttpClient:
 
         from micromegas_jupyter.core.http_exchange import Exchange, ExchangeFailed
 
+        timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
         # Named even where it is the default: some versions of `requests` share one context of that with everybody,
         # which the extra certificates must not reach.
@@ -261,14 +287,6 @@ class HttpClient:
         )
         return raw
 
-    def close(self) -> None:
-        """Cut running requests and refuse new ones; safe to call twice."""
-        with self._lock:
-            self._is_closed = True
-            running = list(self._running)
-        for exchange in running:
-            exchange.abort()
-
     def _register(self, exchange: Exchange, callee: Callee) -> None:
         with self._lock:
             if not self._is_closed:
@@ -292,46 +310,14 @@ class ProviderCalls(Protocol):
         ...
 
 
-class ProviderHttp:
-    """Calls identity providers; safe to use from several threads.
+class ProviderHttp(HttpClient):
+    """Calls identity providers.
 
-    By default proxies and the CA bundle come from the environment as `requests` reads it. `NO_PROXY` always counts,
-    and loopback is never reached through a proxy.
-
-    Args:
-        timeout_seconds: The total deadline of each call.
-        max_bytes: The most that a body may hold.
-        ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
-        extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
-        proxy: The proxy for other machines, instead of the environment's.
-
-    Raises:
-        ConfigurationError: There is no such CA bundle, or it holds no certificate.
+    By default proxies and the CA bundle come from the environment as `requests` reads it. `NO_PROXY` always counts, and
+    loopback is never reached through a proxy.
     """
 
-    def __init__(
-        self,
-        *,
-        timeout_seconds: float = 10.0,
-        max_bytes: int = 1_000_000,
-        ca_bundle: str | Path | None = None,
-        extra_ca_bundle: Path | None = None,
-        proxy: Secret | None = None,
-    ) -> None:
-        if ca_bundle is not None and not Path(ca_bundle).exists():
-            raise ConfigurationError(
-                "The file of certificates to trust does not exist.",
-                key="ca_bundle",
-                remedy="Correct the path (ca_file, where an issuer's setting names it).",
-            )
-        self._timeout_seconds = timeout_seconds
-        self._proxy = proxy
-        self._client = HttpClient(
-            max_running=MAX_RUNNING_PROVIDER_CALLS,
-            max_bytes=max_bytes,
-            ca_bundle=None if ca_bundle is None else str(ca_bundle),
-            extra_ca_bundle=extra_ca_bundle,
-        )
+    MAX_RUNNING = MAX_RUNNING_PROVIDER_CALLS
 
     def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
         """Fetch the JSON document at `url`.
@@ -348,49 +334,102 @@ class ProviderHttp:
                 oversized or encoded.
             ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
         """
-        return self._send("GET", url, headers=headers, refuse_private=refuses_private)
+        return self._call("GET", url, headers, refuse_private=refuses_private)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
         """Post `fields` as a form to `url`; raises as `fetch_json`.
 
-        Args:
-            url: Where to.
-            fields: The form.
-            headers: Further headers, for example `Authorization`.
-            needs_body: False where a successful response's body means nothing (RFC 7009 section 2.2).
+        `needs_body` is False where a successful response's body means nothing (RFC 7009 section 2.2).
         """
-        return self._send("POST", url, headers=headers, fields=fields, needs_body=needs_body)
+        return self._call("POST", url, headers, fields, needs_body=needs_body)
 
-    def close(self) -> None:
-        """Cut running calls and refuse new ones; safe to call twice."""
-        self._client.close()
-
-    def _send(  # noqa: PLR0913 - one request
+    def _call(  # noqa: PLR0913 - one request
         self,
         method: str,
         url: str,
-        *,
         headers: FormFields | None,
         fields: FormFields | None = None,
+        *,
         refuse_private: bool = False,
         needs_body: bool = True,
     ) -> HttpAnswer:
-        host = _host_and_port(url, host=check_endpoint_url(url))
-        callee = Callee(name=f"The identity provider {host}", group="identity providers", remedies=_PROVIDER_REMEDIES)
-        from micromegas_jupyter.core.http_exchange import proxy_for
-
-        raw = self._client.send(
-            lambda: _prepare(method, url, {"Accept": "application/json", **(headers or {})}, fields),
-            callee=callee,
-            timeout_seconds=self._timeout_seconds,
+        name = f"The identity provider {_host_and_port(url, host=check_endpoint_url(url))}"
+        callee = Callee(name=name, group="identity providers", remedies=_PROVIDER_REMEDIES)
+        raw = self._send(
+            lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),
+            callee,
             # A proxy would carry plain http for loopback off this machine.
-            proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
+            proxy=None if is_loopback_url(url) else _proxy_for(url, self._proxy),
             refuse_private=refuse_private,
             needs_body=needs_body,
         )
         return read_answer(raw, callee, needs_body=needs_body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """How errors speak of a cloud platform: its name, the setting that names its address, and what to do."""
+
+    name: str
+    setting: str
+    remedy: str
+
+
+class PlatformHttp(HttpClient):
+    """Asks a platform who this program is.
+
+    Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
+    """
+
+    MAX_BYTES = MAX_PLATFORM_BYTES
+    TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
+
+    def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
+        """Fetch `url`, which is https, or http to this machine and its metadata services."""
+        is_plain = check_platform_url(url, platform)
+        callee = Callee(name=platform.name, group=platform.name, remedy=platform.remedy)
+        raw = self._send(lambda: _prepare("GET", url, headers), callee)
+        if is_plain and not raw.reached_private:
+            # The name led out of this network: whoever answers there is no metadata service.
+            raise ProviderMisbehaved(
+                f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
+            )
+        return raw
+
+
+class HubHttp(HttpClient):
+    """Calls the sign-in service of a JupyterHub with this server's token.
+
+    Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
+    """
+
+    MAX_BYTES = MAX_HUB_BYTES
+
+    def call(
+        self,
+        url: str,
+        *,
+        token: Secret,
+        body: Mapping[str, object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> tuple[int, SecretObject | None]:
+        """Post `body` as JSON, or GET without one; the caller has checked that the token may go to `url`.
+
+        Returns:
+            The status, and the JSON object of the response; None when it is empty or anything else.
+        """
+        method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
+        headers = {"Accept": _JSON, "Content-Type": _JSON}
+        raw = self._send(
+            lambda: _prepare(method, url, {**headers, "Authorization": f"Bearer {token.reveal()}"}, data),
+            Callee(name=HUB_SERVICE, group="the sign-in service of JupyterHub", remedy=HUB_UNAVAILABLE_REMEDY),
+            timeout_seconds=timeout_seconds,
+            proxy=_proxy_for(url) if urlsplit(url).scheme == "https" else None,
+            accept_server_errors=True,
+        )
+        return raw.status, (raw.json_object() or None) if raw.media_type == _JSON else None
 
 
 def check_answer(
@@ -416,62 +455,15 @@ def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> H
     """Decode a provider's response; raises `ProviderMisbehaved` when it is not JSON."""
     if not raw.is_success and raw.status not in _CLIENT_ERRORS:
         raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status}, not with a document.")
-    body = _decode_json(raw, callee) if raw.body and (needs_body or not raw.is_success) else None
+    body = None
+    if raw.body and (needs_body or not raw.is_success):
+        if raw.media_type != _JSON and not re.fullmatch(r"application/.*\+json", raw.media_type):
+            raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status} and no JSON.")
+        try:
+            body = decode_strict_json(raw.body.decode("utf-8"))
+        except (UnicodeDecodeError, JsonError):
+            raise ProviderMisbehaved(f"{callee.name} sent a document that is not valid JSON.") from None
     return HttpAnswer(status=raw.status, body=body, date=raw.date, reached_private=raw.reached_private)
-
-
-def _decode_json(raw: RawAnswer, callee: Callee) -> object:
-    is_json = raw.media_type.startswith("application/") and raw.media_type.endswith("+json")
-    if not is_json and raw.media_type != "application/json":
-        raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status} and no JSON.")
-    try:
-        return decode_strict_json(raw.body.decode("utf-8"))
-    except (UnicodeDecodeError, JsonError):
-        raise ProviderMisbehaved(f"{callee.name} sent a document that is not valid JSON.") from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """How errors speak of a cloud platform.
-
-    Attributes:
-        name: Begins a sentence.
-        setting: The setting or variable that names its address.
-        remedy: What to do when it does not answer, or not like this platform.
-    """
-
-    name: str
-    setting: str
-    remedy: str
-
-
-class PlatformHttp:
-    """Asks a platform who this program is; safe to use from several threads.
-
-    Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
-    """
-
-    def __init__(
-        self, *, timeout_seconds: float = PLATFORM_TIMEOUT_SECONDS, extra_ca_bundle: Path | None = None
-    ) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._client = HttpClient(
-            max_running=MAX_RUNNING_CALLS, max_bytes=MAX_PLATFORM_BYTES, extra_ca_bundle=extra_ca_bundle
-        )
-
-    def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
-        """Fetch `url`, which is https, or http to this machine and its metadata services."""
-        is_plain = check_platform_url(url, platform)
-        callee = Callee(name=platform.name, group=platform.name, remedy=platform.remedy)
-        raw = self._client.send(
-            lambda: _prepare("GET", url, headers), callee=callee, timeout_seconds=self._timeout_seconds
-        )
-        if is_plain and not raw.reached_private:
-            # The name led out of this network: whoever answers there is no metadata service.
-            raise ProviderMisbehaved(
-                f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
-            )
-        return raw
 
 
 def check_platform_url(url: str, platform: Platform) -> bool:
@@ -480,16 +472,10 @@ def check_platform_url(url: str, platform: Platform) -> bool:
     Plain http is for loopback, link-local addresses and known metadata services. The address is never shown: it may
     hold a secret.
     """
-    is_readable = (
-        len(url) <= MAX_PLATFORM_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
-    )
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
+    parts = split_plain_url(url, max_characters=MAX_PLATFORM_URL_CHARACTERS)
     problem = "cannot be used"
-    if host and is_readable and "@" not in parts.netloc and not parts.fragment:
+    if parts is not None and "@" not in parts.netloc and not parts.fragment:
+        host = parts.hostname or ""
         if parts.scheme == "https":
             return False
         if parts.scheme == "http" and (host in _PLAIN_HTTP_NAMES or _is_inside_machine(host)):
@@ -506,57 +492,6 @@ def _is_inside_machine(host: str) -> bool:
     return address.is_loopback or address.is_link_local
 
 
-class HubHttp:
-    """Calls the sign-in service of a JupyterHub with this server's token; safe to use from several threads.
-
-    Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
-    """
-
-    def __init__(self, *, timeout_seconds: float = 10.0, extra_ca_bundle: Path | None = None) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._client = HttpClient(
-            max_running=MAX_RUNNING_CALLS, max_bytes=MAX_HUB_BYTES, extra_ca_bundle=extra_ca_bundle
-        )
-
-    def call(
-        self,
-        url: str,
-        *,
-        token: Secret,
-        body: Mapping[str, object] | None = None,
-        timeout_seconds: float | None = None,
-    ) -> tuple[int, SecretObject | None]:
-        """Post `body` as JSON, or GET without one; the caller has checked that the token may go to `url`.
-
-        Returns:
-            The status, and the JSON object of the response; None when it is empty or anything else.
-        """
-        from micromegas_jupyter.core.http_exchange import proxy_for
-
-        callee = Callee(name=HUB_SERVICE, group="the sign-in service of JupyterHub", remedy=HUB_UNAVAILABLE_REMEDY)
-        raw = self._client.send(
-            lambda: _prepare(
-                "GET" if body is None else "POST",
-                url,
-                {
-                    "Accept": "application/json",
-                    "Authorization": f"Bearer {token.reveal()}",
-                    "Content-Type": "application/json",
-                },
-                None if body is None else json.dumps(body),
-            ),
-            callee=callee,
-            timeout_seconds=timeout_seconds or self._timeout_seconds,
-            proxy=proxy_for(url) if urlsplit(url).scheme == "https" else None,
-            accept_server_errors=True,
-        )
-        return raw.status, (raw.json_object() or None) if raw.media_type == "application/json" else None
-
-    def close(self) -> None:
-        """Cut running calls and refuse new ones; safe to call twice."""
-        self._client.close()
-
-
 def environment_ca_bundle() -> str | None:
     """Return the file or folder of certificates that the environment names, as `requests` finds it."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -571,29 +506,32 @@ def environment_ca_bundle() -> str | None:
 
 def read_certificates(path: Path) -> str:
     """Return the certificates of a PEM file and nothing else in it."""
-
-    def refusal(what: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"The file of certificates to trust {what}.",
-            key="ca_bundle",
-            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle; it names a file of certificates in PEM form.",
-        )
-
-    try:
-        content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
-    except FileProblem as problem:
-        raise refusal(problem.args[0]) from None
-    # Bundles have comments in any encoding.
-    certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
-    if not certificates:
-        raise refusal("holds no certificate in PEM form")
     import ssl
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
+        content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
+        # Bundles have comments in any encoding.
+        certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
+        problem = None if certificates else "holds no certificate in PEM form"
+        if certificates:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
+    except FileProblem as error:
+        problem = str(error.args[0])
     except (ssl.SSLError, ValueError, TypeError):  # TypeError: it is not ASCII
-        raise refusal("holds a damaged certificate") from None
+        problem = "holds a damaged certificate"
+    if problem is not None:
+        raise ConfigurationError(
+            f"The file of certificates to trust {problem}.",
+            key="ca_bundle",
+            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle; it names a file of certificates in PEM form.",
+        )
     return certificates
+
+
+def _proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
+    from micromegas_jupyter.core.http_exchange import proxy_for
+
+    return proxy_for(url, configured)
 
 
 def _prepare(

@@ -59,17 +59,12 @@ class _PrivateAddress(Exception):
 class Exchange:
     """Runs one request on a daemon thread; `abort` cuts its connections at any point.
 
-    Its lock covers the list of connections and whether they were cut; no I/O happens under it.
+    `prepare` builds the request on that thread and `proxy` is revealed there, so that no secret is in a frame of the
+    caller. `settings` go to `requests`, and `on_end` is called when the thread ends, late or not. With
+    `refuse_private` it hangs up, before anything is sent, when the host turns out to be at an address inside a network;
+    a proxy looks up the host itself, so nothing is known about it then.
 
-    Args:
-        prepare: Builds the request; called on the thread, so that secrets are revealed in no frame of the caller.
-        settings: How `requests` sends it.
-        max_bytes: How many bytes of the body are read.
-        on_end: Called when the thread ends, late or not.
-        refuse_private: Whether to hang up, before anything is sent, when the host turns out to be at an address
-            inside a network. A proxy looks up the host itself, so nothing is known about it then.
-        proxy: The proxy to use; it may hold a password, so it is revealed only on the thread.
-        extra_certificates: Authorities to trust besides those that `settings` names, in PEM form.
+    Its lock covers the list of connections and whether they were cut; no I/O happens under it.
     """
 
     def __init__(  # noqa: PLR0913 - one request's circumstances
@@ -288,7 +283,7 @@ _FAILURES: tuple[tuple[type[Exception], str, str, str], ...] = (
         "the proxy's TLS certificate could not be verified",
         "proxy",
     ),
-    (requests.exceptions.ProxyError, " 407 ", "the proxy wants another user name and password", "proxy"),
+    (requests.exceptions.ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),
     (requests.exceptions.ProxyError, "", "the proxy refused or did not answer", "proxy"),
     (requests.exceptions.SSLError, "CERTIFICATE_VERIFY", "its TLS certificate could not be verified", "tls"),
     (requests.exceptions.SSLError, "", "TLS failed", "tls"),

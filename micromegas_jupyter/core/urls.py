@@ -1,6 +1,6 @@
 """Rules for URLs: which host they name, and where secrets may be sent."""
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from micromegas_jupyter.errors import ProviderMisbehaved
 
@@ -28,17 +28,24 @@ def host_text(url: str) -> str:
     return network_location.rpartition("@")[2] or url
 
 
-def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
+    """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
+    if max_characters is not None and len(url) > max_characters:
+        return None
+    if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
+        return None
     try:
         parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
+        has_host = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        return "", None
-    is_plain = url.isascii() and url.isprintable() and not set(url) & _AMBIGUOUS_CHARACTERS
-    if not host or not is_plain or parts.scheme not in {"https", "http"}:
-        return "", None
-    return parts.scheme, host
+        return None
+    return parts if has_host else None
+
+
+def scheme_and_host(url: str) -> tuple[str, str | None]:
+    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+    parts = split_plain_url(url)
+    return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
 
 
 def check_endpoint_url(url: str) -> str:
@@ -50,14 +57,10 @@ def check_endpoint_url(url: str) -> str:
         ProviderMisbehaved: It is not https (or http on loopback), has a user or a fragment, is longer than
             `MAX_URL_CHARACTERS`, or holds characters that two URL parsers could read differently.
     """
-    is_plain = len(url) <= MAX_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host or not is_plain:
+    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
+    if parts is None or parts.hostname is None:
         raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
+    host = parts.hostname
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
         raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
     if "@" in parts.netloc or parts.fragment:

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Reply, Request, build_request, parse_reply
+from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Reply, Request, build_message, parse_reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,7 @@ class KernelClient:
         self._running += 1
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-                content = await self._send(kernel_id, build_request(request))
+                content = await self._send(kernel_id, build_message(request))
         except TimeoutError:
             return NoReply.TIMEOUT
         except Exception as error:  # noqa: BLE001 - a kernel manager of any make may be in use

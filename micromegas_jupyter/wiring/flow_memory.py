@@ -1,36 +1,21 @@
 """Remembers, for each profile, the flow that a person chose last."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.config.client_config import is_profile_name
-from micromegas_jupyter.core.files import (
-    PRIVATE_FILE_MODE,
-    FileProblem,
-    check_replaceable,
-    ensure_private_folder,
-    read_private_file,
-    remove_leftovers,
-    write_private_file,
-)
+from micromegas_jupyter.core.files import FileProblem, ensure_private_folder, read_private_file, write_private_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring.environment import config_folder
 
 FILE_NAME = "choices.json"
 MAX_PROFILES = 256
-LOCK_WAIT_SECONDS = 5.0
 
 _MAX_BYTES = 64 * 1024
-_LOCK_SUFFIX = ".lock"
-
 # The key of the flat configuration, which no profile can have.
 _FLAT = ""
 
@@ -48,20 +33,28 @@ def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None 
 def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[str, str] | None = None) -> None:
     """Keep the flow for the settings' profile; None forgets it.
 
+    Of two programs that write at the same moment, one choice is kept.
+
     Raises:
         ConfigurationError: The file cannot be written safely.
-        Unavailable: Another program holds its lock.
     """
     path = config_folder(environ) / FILE_NAME
     profile = settings.profile or _FLAT
-    if _read(path).get(profile) is flow:
+    choices = _read(path)
+    if choices.get(profile) is flow:
         return
-    with _reporting(path), _locked(path):
-        choices = _read(path)
-        choices.pop(profile, None)
-        if flow is not None:
-            choices[profile] = flow  # the newest stands last
+    choices.pop(profile, None)
+    if flow is not None:
+        choices[profile] = flow  # the newest stands last
+    try:
+        ensure_private_folder(path.parent)
         write_private_file(path, _render(choices))
+    except FileProblem as problem:
+        raise ConfigurationError(
+            f"{path.name} {problem.args[0]}, so the choice is not remembered.",
+            key=path.name,
+            remedy=f"Look at {path.name} in the configuration folder and remove it.",
+        ) from problem.__cause__
 
 
 def _read(path: Path) -> dict[str, Flow]:
@@ -90,34 +83,3 @@ def _render(choices: Mapping[str, Flow]) -> bytes:
     if _FLAT in choices:
         document["flow"] = choices[_FLAT]
     return json.dumps(document, indent=2).encode()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    ensure_private_folder(path.parent)
-    lock_path = path.with_name(f"{path.name}{_LOCK_SUFFIX}")
-    check_replaceable(lock_path)
-    lock = FileLock(lock_path, timeout=LOCK_WAIT_SECONDS, mode=PRIVATE_FILE_MODE)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Unavailable(f"Another program holds the lock of {path.name}.") from None
-    except OSError as error:
-        raise FileProblem(f"cannot be locked ({os.strerror(error.errno or 0)})") from error
-    try:
-        remove_leftovers(path)
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileProblem as problem:
-        raise ConfigurationError(
-            f"{path.name} {problem.args[0]}, so the choice is not remembered.",
-            key=path.name,
-            remedy=f"Look at {path.name} in the configuration folder and remove it.",
-        ) from problem.__cause__

@@ -6,7 +6,7 @@ from dataclasses import replace
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows import select
 from micromegas_jupyter.auth.flows.environment import Facts, gather_facts, is_below_hub
-from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, StoredSignIn, find_hub
+from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS
 from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, TABLE, FlowChoice, RuntimeEnvironment
@@ -53,18 +53,9 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
 ) -> FlowChoice:
     """Choose how a person signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
 
-    Args:
-        settings: Variable and profile are taken from here.
-        facts: Where the program runs; found out when None.
-        wanted: What an argument named.
-        is_automatic: Whether an argument asked to leave it to the runtime environment.
-        can_device: Whether the provider has a device endpoint; the provider is asked when None and it matters.
-        available: The flows that can be carried out here; found out when None.
-        environ: Stands in for the process environment.
-
-    Raises:
-        ProviderUnavailable: The provider was asked and does not answer.
-        ProviderMisbehaved: The provider's description is not acceptable.
+    `wanted` is what an argument named, and `is_automatic` says that it asked to leave it to the environment. What is
+    None is found out: where the program runs (`facts`), which flows are `available`, and, by asking the provider where
+    it matters, whether it has a device endpoint (`can_device`).
     """
     environ = process_variables(environ)
     facts = gather_facts(environ=environ) if facts is None else facts
@@ -119,12 +110,8 @@ def begin_login(
 ) -> PendingLogin | CompletedLogin[HubTokenProvider]:
     """Start a sign-in that continues by itself; returns at once with what the person needs.
 
-    Args:
-        settings: Which provider, and as which application.
-        flow: The flow.
-        environ: Stands in for the process environment.
-        store: Whether the sign-in is kept for other programs of this person.
-        redirects: Where a Jupyter server's requests come in, for the redirect flow.
+    `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
+    where a Jupyter server's requests come in, unless this is a Hub.
 
     Raises:
         ConfigurationError: No provider is configured.
@@ -176,7 +163,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
     environ: Mapping[str, str] | None = None,
     ask: Callable[[str], str] | None = None,
 ) -> OidcAuthProvider | HubTokenProvider:
-    """Sign a person in and wait for it.
+    """Sign a person in and wait for it; raises as `begin_login` and `PendingLogin.result`.
 
     Args:
         settings: Which provider, and as which application.
@@ -188,12 +175,6 @@ def login(  # noqa: PLR0913 - what varies is passed in
         store: Whether the sign-in is kept for other programs of this person.
         environ: Stands in for the process environment.
         ask: Asks the person for the pasted address; without it nobody can paste.
-
-    Raises:
-        ConfigurationError: No provider is configured.
-        LoginFailed: The sign-in ended without a token.
-        ProviderUnavailable: The provider does not answer.
-        ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
     """
     left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or ask is not None]
     while left:
@@ -221,7 +202,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
         finally:
             pending.cancel()
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
-    raise UsageError("Nobody is here who could paste an address.", remedy="Choose another way to sign in.")
+    raise UsageError("There is nobody here to paste an address.", remedy="Choose another way to sign in.")
 
 
 def sentence_of(pending: PendingLogin) -> str:
@@ -280,7 +261,7 @@ def hub_provider(
     settings: ClientSettings,
     environ: Mapping[str, str] | None = None,
     *,
-    stored: Callable[[], StoredSignIn | None] = lambda: None,
+    stored: Callable[[], OidcAuthProvider | None] = lambda: None,
 ) -> HubTokenProvider:
     """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
     return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FakePause:
-    """Implements `auth.device_login.StopSignal`.
+    """Implements what the device flow uses of a `threading.Event`.
 
     Attributes:
         waited: How long each wait was.

@@ -17,11 +17,11 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.errors import LoginFailed, ProviderUnavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
 from tests.fakes.raw_server import RawServer, hang
-from tests.fakes.scripted_provider import Reply, ScriptedProvider
+from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,16 +55,6 @@ def test_a_device_sign_in_goes_on_by_itself(idp: ScriptedProvider, tmp_path: Pat
     stored = OidcAuthProvider.from_file(tmp_path / "t.json")
     assert (stored.get_token(), stored.audience, stored.scope) == (pending.result(0).get_token(), "api", "openid lake")
     assert pending.wait_closed(DEADLINE_SECONDS)
-
-
-def test_a_refused_device_keeps_nothing(idp: ScriptedProvider, tmp_path: Path) -> None:
-    pending = begin(idp, token_file=tmp_path / "t.json")
-
-    idp.device.decide(pending.user_code, allow=False)
-
-    with pytest.raises(LoginRefused):
-        pending.result(DEADLINE_SECONDS)
-    assert not (tmp_path / "t.json").exists()
 
 
 def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
@@ -104,21 +94,6 @@ def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
     assert [round(seconds) for seconds in pause.waited] == [5, 10, 20, 25]
 
 
-def test_a_provider_that_answers_with_something_else_ends_the_sign_in(idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", Reply(body=["no", "tokens"]))
-
-    with pytest.raises(ProviderMisbehaved):
-        begin(idp).result(DEADLINE_SECONDS)
-
-
-def test_a_provider_that_refuses_to_start_is_known_before_anybody_is_asked(idp: ScriptedProvider) -> None:
-    idp.reply_once("/device_authorization", Reply(status=400, body={"error": "unauthorized_client"}))
-
-    with pytest.raises(LoginFailed):
-        begin(idp)
-    assert idp.seen("/token") == []
-
-
 def test_no_secret_of_a_device_sign_in_is_shown_or_logged_at_any_level(
     idp: ScriptedProvider, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,10 +109,3 @@ def test_no_secret_of_a_device_sign_in_is_shown_or_logged_at_any_level(
     said = f"{printed.out} {printed.err} {records} {pending!r} {vars(pending)!r} {provider!r} {vars(provider)!r}"
     secrets = [device_code, provider.get_token(bearer="id_token"), provider.get_token(bearer="access_token")]
     assert not [secret for secret in secrets if secret in said]
-
-
-@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
-def test_a_flow_that_needs_a_server_cannot_be_begun_here(flow: Flow, idp: ScriptedProvider) -> None:
-    with pytest.raises(UsageError):
-        begin(idp, flow=flow)
-    assert idp.requests == []

@@ -55,11 +55,7 @@ class LoginFlow(ABC):
     def tokens(self) -> TokenSet | None:
         """Wait for the person and return the provider's tokens, with the ID token checked.
 
-        Returns:
-            None when nobody came in time or `stop` ended the wait.
-
-        Raises:
-            MicromegasError: The sign-in ended without tokens.
+        None means that nobody came in time or `stop` ended the wait.
         """
 
     @abstractmethod
@@ -84,14 +80,7 @@ class LoginFlow(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeGrant:
-    """An authorization code grant with PKCE that has been requested.
-
-    Attributes:
-        request: The request, with state, nonce and verifier.
-        metadata: The provider's description when the request was made.
-        connection: Calls the provider.
-        needs_id_token: Whether tokens without an ID token are an error.
-    """
+    """An authorization code grant with PKCE: the request, and the provider's description when it was made."""
 
     request: AuthorizationRequest
     metadata: ProviderMetadata

@@ -1,7 +1,6 @@
 """The device flow: the person types a short code on any device while this program polls the provider (RFC 8628)."""
 
 import threading
-from typing import Protocol
 
 from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginPrompt
 from micromegas_jupyter.config.client import Flow
@@ -14,23 +13,7 @@ MAX_PAUSE_SECONDS = 60.0
 MAX_DEVICE_SECONDS = 1800.0
 
 
-class StopSignal(Protocol):
-    """What is needed of a `threading.Event`."""
-
-    def set(self) -> None:
-        """Set the flag and end every wait."""
-        ...
-
-    def is_set(self) -> bool:
-        """Whether it was set."""
-        ...
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it is set, for `timeout` seconds at most; whether it is."""
-        ...
-
-
-def start_device(context: LoginContext, *, stopped: StopSignal | None = None) -> "DeviceFlow":
+def start_device(context: LoginContext, *, stopped: threading.Event | None = None) -> "DeviceFlow":
     """Ask the provider for a code; `stopped` stands in for the pauses between two polls."""
     request = context.request
     authorization = context.connection.start_device(
@@ -56,12 +39,12 @@ class DeviceFlow(LoginFlow):
         authorization: DeviceAuthorization,
         context: LoginContext,
         *,
-        stopped: StopSignal | None = None,
+        stopped: threading.Event | None = None,
     ) -> None:
         super().__init__(prompt)
         self._authorization = authorization
         self._context = context
-        self._stopped: StopSignal = threading.Event() if stopped is None else stopped
+        self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
         """Poll at the provider's pace until the person has answered.

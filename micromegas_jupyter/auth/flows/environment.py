@@ -29,21 +29,13 @@ _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the choice of a flow depends on besides environment variables.
+    """What the choice of a flow depends on besides environment variables."""
 
-    Attributes:
-        has_kernel: Whether a Jupyter kernel runs this program.
-        allows_input: Whether the kernel's front end lets a person answer; None when it has not said.
-        has_terminal: Whether standard input or standard error is a terminal.
-        is_colab: Whether `google.colab` can be imported.
-        has_browser: Whether a browser with a window can be opened from here.
-    """
-
-    has_kernel: bool = False
-    allows_input: bool | None = None
-    has_terminal: bool = False
-    is_colab: bool = False
-    has_browser: bool = False
+    has_kernel: bool = False  # a Jupyter kernel runs this program
+    allows_input: bool | None = None  # the kernel's front end lets a person answer; None when it has not said
+    has_terminal: bool = False  # standard input or standard error is a terminal
+    is_colab: bool = False  # `google.colab` can be imported
+    has_browser: bool = False  # a browser with a window can be opened from here
 
 
 def gather_facts(*, environ: Mapping[str, str] | None = None, shell: object = None) -> Facts:

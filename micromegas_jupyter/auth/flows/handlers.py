@@ -38,10 +38,7 @@ _TOO_LONG: Final = notice_page(status=414, what="The address is too long to be t
 class CookieScope:
     """Where the cookies of one server are sent, and their names.
 
-    Attributes:
-        is_secure: Whether browsers reach the server over TLS.
-        base_url: The server's base URL, or the path that browsers know for it.
-        folder: What the addresses of a sign-in begin with below it.
+    `base_url` is the path that browsers know for the server, and `folder` what its sign-in addresses begin with.
     """
 
     is_secure: bool
@@ -195,6 +192,3 @@ class LoginPageHandler(RequestHandler):
 
     def compute_etag(self) -> None:
         """Return none: these pages are never cached."""
-
-    def check_xsrf_cookie(self) -> None:
-        """Check nothing: no method that changes anything is answered."""

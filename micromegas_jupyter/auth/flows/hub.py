@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar, runtime_checkable
-from urllib.parse import urlsplit
+from typing import Protocol, TypeVar
 
 from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
 from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
@@ -25,7 +24,13 @@ from micromegas_jupyter.core.protocols import (
 )
 from micromegas_jupyter.core.secrets import Secret, SecretObject
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.core.urls import host_text, is_loopback_url
+from micromegas_jupyter.core.urls import (
+    MAX_URL_CHARACTERS,
+    host_text,
+    is_loopback_url,
+    scheme_and_host,
+    split_plain_url,
+)
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
@@ -37,7 +42,6 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.oidc.tokens import TokenSet, usable_token
 
 HUB = "JupyterHub"
-MAX_URL_CHARACTERS = 2048
 MAX_TOKEN_CHARACTERS = 4096
 MAX_TEXT_CHARACTERS = 2048
 MAX_LIFE_SECONDS = 7 * 24 * 3600
@@ -212,28 +216,18 @@ def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
 
 def check_hub_url(url: str, *, hub_api_url: str) -> None:
     """Check that this server's token may be sent there: over https, or http to this machine or the Hub's own host."""
-    is_plain = len(url) <= MAX_URL_CHARACTERS and url.isascii() and url.isprintable() and not set(url) & set(' \\"<>')
-    host = _host(url)
-    if not is_plain or not host or not url.endswith("/") or set(url) & set("@?#"):
+    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
+    if parts is None or not url.endswith("/") or set(url) & set("@?#"):
         raise ConfigurationError(f"{HUB_VARIABLE} is not the address of a service.", key=HUB_VARIABLE, remedy=_ADMIN)
-    scheme = urlsplit(url).scheme
-    if scheme == "https" or (scheme == "http" and (is_loopback_url(url) or host == _host(hub_api_url))):
+    is_own_host = parts.hostname == scheme_and_host(hub_api_url)[1]
+    if parts.scheme == "https" or (parts.scheme == "http" and (is_loopback_url(url) or is_own_host)):
         return
     raise ConfigurationError(
-        f"{HUB_VARIABLE} leads over plain http to {host}, which is not the Hub's own host: this server's token is not "
-        "sent there.",
+        f"{HUB_VARIABLE} leads over plain http to {parts.hostname}, which is not the Hub's own host: this server's "
+        "token is not sent there.",
         key=HUB_VARIABLE,
         remedy=_ADMIN,
     )
-
-
-def _host(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        has_port_zero = parts.port == 0
-    except ValueError:
-        return None
-    return None if has_port_zero else parts.hostname
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,33 +426,16 @@ class HubRedirectFlow(LoginFlow):
         self._service.close()
 
 
-class HubTokens(Protocol):
-    """What `HubTokenProvider` needs of `HubService`."""
-
-    def token(self) -> HubToken:
-        """Fetch a bearer token."""
-        ...
-
-
-@runtime_checkable
 class StoredSignIn(AuthProvider, Protocol):
-    """What `HubTokenProvider` needs of a sign-in that the person made here."""
+    """What `HubTokenProvider` needs of a sign-in that the person made here (`OidcAuthProvider`)."""
 
-    def identity(self) -> Identity:
-        """Return who is signed in."""
-        ...
+    def identity(self) -> Identity: ...  # noqa: D102
 
-    def renew(self) -> None:
-        """Renew the token now."""
-        ...
+    def renew(self) -> None: ...  # noqa: D102
 
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` renews."""
-        ...
+    def renewal_due_at(self) -> datetime | None: ...  # noqa: D102
 
-    def invalidate(self, token: str) -> None:
-        """Forget a token that the server refused."""
-        ...
+    def invalidate(self, token: str) -> None: ...  # noqa: D102
 
 
 class HubTokenProvider:
@@ -477,7 +454,7 @@ class HubTokenProvider:
 
     def __init__(
         self,
-        service: HubTokens,
+        service: HubService,
         *,
         issuer: str | None = None,
         stored: Callable[[], StoredSignIn | None] = lambda: None,

@@ -23,8 +23,8 @@ from micromegas_jupyter.auth.flows.messages import (
     StartRequest,
     StillWorking,
     Unknown,
+    build_message,
     build_name,
-    build_reply,
     callback_address,
     digest_of,
     is_callback_address,
@@ -47,12 +47,8 @@ class RedirectFlow(LoginFlow):
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches
     it; a start from another address begins anew, with a state of its own.
 
-    Its lock covers the grant, its answer, the outcome, and the callback for a start.
-
-    Args:
-        prompt: What the person is shown.
-        build_grant: Makes an authorization request for a redirect URI; touches no network.
-        fetch_keys: Fetches the keys that the ID token is checked with, and keeps them.
+    `build_grant` makes an authorization request for a redirect URI without the network; `fetch_keys` fetches and keeps
+    the provider's keys. The lock covers the grant, its answer, the outcome, and the callback for a start.
     """
 
     def __init__(
@@ -91,7 +87,7 @@ class RedirectFlow(LoginFlow):
                 return None
             if self._grant is None or self._grant.request.redirect_uri != redirect_uri:
                 self._grant = self._build_grant(redirect_uri)
-            started = Started(authorization_url=self._grant.request.url, state_digest=_digest_of(self._grant))
+            started = Started(authorization_url=Secret(self._grant.request.url), state_digest=_digest_of(self._grant))
             notify = self._notify_started
         notify(redirect_uri)
         return started
@@ -139,11 +135,8 @@ class RedirectFlow(LoginFlow):
 class RedirectLogins:
     """The sign-ins of one kernel, for its Jupyter server. Safe to use from several threads; nothing here waits.
 
-    Its lock covers which sign-ins there are.
-
-    Args:
-        kernel_id: As the Jupyter server knows this kernel.
-        base_address: Below which the server's pages lie, as a path or as an address; ends with a slash.
+    Its lock covers which sign-ins there are. `kernel_id` is the server's name for this kernel; the server's pages lie
+    below `base_address`, a path or an address that ends with a slash.
     """
 
     def __init__(self, *, kernel_id: str, base_address: str) -> None:
@@ -181,7 +174,7 @@ class RedirectLogins:
 
     def reply_to(self, content: object) -> dict[str, object]:
         """Return the reply to a request; what is unknown, replayed, expired or malformed gets the same one."""
-        return build_reply(self._reply(content))
+        return build_message(self._reply(content))
 
     def _reply(self, content: object) -> Reply:
         match parse_request(content):
@@ -202,12 +195,12 @@ class RedirectLogins:
         try:
             return login.start(redirect_uri) or Unknown()
         except MicromegasError as error:
-            return Ended(outcome=LoginOutcome(is_signed_in=False, what=error.what, remedy=error.remedy))
+            return Ended.of(LoginOutcome(is_signed_in=False, what=error.what, remedy=error.remedy))
 
     def _outcome(self, state_digest: str) -> Reply:
         for login in self._all():
             if hmac.compare_digest(login.state_digest or "", state_digest):
-                return StillWorking() if login.outcome is None else Ended(outcome=login.outcome)
+                return StillWorking() if login.outcome is None else Ended.of(login.outcome)
         return Unknown()
 
     def _all(self) -> list[RedirectFlow]:

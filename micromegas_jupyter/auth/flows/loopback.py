@@ -49,13 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopbackAddress:
-    """Where the browser comes back to.
-
-    Attributes:
-        host: As the provider knows it: `127.0.0.1`, `::1` or `localhost`.
-        port: A fixed port; 0 for any free one.
-        path: The callback's path.
-    """
+    """Where the browser comes back to, as the provider knows it; port 0 stands for any free one."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -72,13 +66,7 @@ class LoopbackAddress:
 
 
 def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
-    """Read a redirect URI; None means any free port on 127.0.0.1.
-
-    Source: RFC 8252 sections 7.3 and 8.3.
-
-    Raises:
-        UsageError: It is not http on loopback, has a query, a fragment or a user, or a path of the listener's own.
-    """
+    """Read a redirect URI; None means any free port on 127.0.0.1. Source: RFC 8252 sections 7.3 and 8.3."""
     if redirect_uri is None:
         return LoopbackAddress()
     try:
@@ -147,13 +135,6 @@ class LoopbackReceiver:
     """Receives one callback. Bound when made, serving from `serve` on, closed by `close`.
 
     Its lock covers what was received; handlers run on threads of their own.
-
-    Args:
-        address: Where to listen.
-        randomness: Makes the start page's address unguessable.
-
-    Raises:
-        LoginFailed: The fixed port is taken.
     """
 
     def __init__(self, address: LoopbackAddress, *, randomness: Randomness) -> None:

@@ -8,19 +8,22 @@ different versions of this package: what cannot be read as a message is None.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
 
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.urls import split_plain_url
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"
-VERSION = 1
+VERSION: Literal[1] = 1
 
 MAX_QUERY_CHARACTERS = 16 * 1024
 MAX_ADDRESS_CHARACTERS = 2048
-MAX_AUTHORIZATION_CHARACTERS = 16 * 1024
+MAX_AUTHORIZATION_CHARACTERS = MAX_QUERY_CHARACTERS
 MAX_SENTENCE_CHARACTERS = 2000
 RANDOM_BYTES = 32
 """How many random bytes make a name unguessable (RFC 9700 section 4.7 asks for enough of them in a state)."""
@@ -33,134 +36,115 @@ _MAX_PARAMETERS = 50
 # A kernel id is a UUID nearly everywhere; what provisioners and gateways make of it stays within this.
 _KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
-_BASE_URL = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest:
+_Address = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_CHARACTERS)]
+_Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_Sentence = Annotated[str, msgspec.Meta(max_length=MAX_SENTENCE_CHARACTERS)]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
+    version: Literal[1] = VERSION
+
+
+class StartRequest(_Message, frozen=True, tag="start"):
     """Where should the browser go that opened the start address `name`? The provider returns it to `redirect_uri`."""
 
-    name: str = field(repr=False)
-    redirect_uri: str
+    name: _Name
+    redirect_uri: _Address
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackRequest:
+class CallbackRequest(_Message, frozen=True, tag="answer"):
     """A browser came back with this query."""
 
     query: Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeRequest:
+class OutcomeRequest(_Message, frozen=True, tag="ending"):
     """How did the sign-in end whose state has this digest?"""
 
-    state_digest: str
+    state_digest: _Digest
 
 
 Request = StartRequest | CallbackRequest | OutcomeRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(_Message, frozen=True, tag="started"):
     """The sign-in is waiting; the browser goes to `authorization_url`, whose state has the digest."""
 
-    authorization_url: str = field(repr=False)
-    state_digest: str
+    authorization_url: Secret
+    state_digest: _Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(_Message, frozen=True, tag="accepted"):
     """The callback belongs to a sign-in that was waiting for it; its outcome follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(_Message, frozen=True, tag="unknown"):
     """There is no such sign-in, or not any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class StillWorking:
+class StillWorking(_Message, frozen=True, tag="working"):
     """The sign-in has its callback and has not ended yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The sign-in has ended."""
+class Ended(_Message, frozen=True, tag="ended"):
+    """The sign-in has ended; the fields are those of `LoginOutcome`."""
 
-    outcome: LoginOutcome
+    is_signed_in: bool = False
+    who: _Sentence = ""
+    what: _Sentence = ""
+    remedy: _Sentence = ""
+
+    @classmethod
+    def of(cls, outcome: LoginOutcome) -> "Ended":
+        """Return the message about an outcome, whose sentences are cut."""
+        texts = {name: getattr(outcome, name)[:MAX_SENTENCE_CHARACTERS] for name in ("who", "what", "remedy")}
+        return cls(is_signed_in=outcome.is_signed_in, **texts)
+
+    @property
+    def outcome(self) -> LoginOutcome:
+        """The outcome that the message is about."""
+        return LoginOutcome(is_signed_in=self.is_signed_in, who=self.who, what=self.what, remedy=self.remedy)
 
 
 Reply = Started | Accepted | Unknown | StillWorking | Ended
 
 
-def build_request(request: Request) -> dict[str, object]:
-    """Return a request as it is sent."""
-    match request:
-        case StartRequest():
-            return _message("start", name=request.name, redirect_uri=request.redirect_uri)
-        case CallbackRequest():
-            return _message("answer", query=request.query.reveal())
-        case OutcomeRequest():
-            return _message("ending", state_digest=request.state_digest)
+def build_message(message: Request | Reply) -> dict[str, object]:
+    """Return a message as it is sent."""
+    content: dict[str, object] = msgspec.to_builtins(message, enc_hook=lambda secret: secret.reveal())
+    return content
 
 
 def parse_request(content: object) -> Request | None:
     """Return the request that was sent; None when it is not one of this version."""
-    fields = _fields(content)
-    match fields.get("action"):
-        case "start":
-            name = _text(fields, "name", MAX_ADDRESS_CHARACTERS)
-            redirect_uri = _text(fields, "redirect_uri", MAX_ADDRESS_CHARACTERS)
-            if kernel_id_in(name) is not None and redirect_uri:
-                return StartRequest(name=name, redirect_uri=redirect_uri)
-        case "answer":
-            query = _text(fields, "query", MAX_QUERY_CHARACTERS)
-            return CallbackRequest(query=Secret(query)) if query else None
-        case "ending":
-            digest = _digest(fields)
-            return OutcomeRequest(state_digest=digest) if digest else None
-    return None
-
-
-def build_reply(reply: Reply) -> dict[str, object]:
-    """Return a reply as it is sent."""
-    match reply:
-        case Started():
-            return _message("started", authorization_url=reply.authorization_url, state_digest=reply.state_digest)
-        case Accepted():
-            return _message("accepted")
-        case Unknown():
-            return _message("unknown")
-        case StillWorking():
-            return _message("working")
-        case Ended(outcome=found):
-            return _message(
-                "ended", is_signed_in=found.is_signed_in, who=found.who, what=found.what, remedy=found.remedy
-            )
+    request: Request | None = _parse(content, Request)
+    return request
 
 
 def parse_reply(content: object) -> Reply | None:
     """Return the reply that was sent; None when it is not one of this version."""
-    fields = _fields(content)
-    match fields.get("action"):
-        case "started":
-            url, digest = _text(fields, "authorization_url", MAX_AUTHORIZATION_CHARACTERS), _digest(fields)
-            return Started(authorization_url=url, state_digest=digest) if url and digest else None
-        case "accepted":
-            return Accepted()
-        case "unknown":
-            return Unknown()
-        case "working":
-            return StillWorking()
-        case "ended":
-            texts = {name: fields.get(name) for name in ("who", "what", "remedy")}
-            shown = {name: text[:MAX_SENTENCE_CHARACTERS] for name, text in texts.items() if isinstance(text, str)}
-            return Ended(outcome=LoginOutcome(is_signed_in=fields.get("is_signed_in") is True, **shown))
-    return None
+    reply: Reply | None = _parse(content, Reply)
+    return reply
+
+
+def _parse(content: object, kind: Any) -> Any:
+    if not isinstance(content, Mapping) or "version" not in content:
+        return None
+    try:
+        return msgspec.convert(content, kind, dec_hook=_secret)
+    except msgspec.ValidationError:
+        return None
+
+
+def _secret(_type: type, value: object) -> Secret:
+    if isinstance(value, str) and 0 < len(value) <= MAX_QUERY_CHARACTERS:
+        return Secret(value)
+    raise ValueError("not a text, or too long")
 
 
 def is_kernel_id(text: str) -> bool:
@@ -202,13 +186,10 @@ def public_base(url: str) -> str | None:
 
     It is `http` or `https`, names a host, and has no user, query or fragment.
     """
-    if len(url) > MAX_ADDRESS_CHARACTERS or _BASE_URL.fullmatch(url) is None or set(url) & set("\\?#"):
+    parts = split_plain_url(url, max_characters=MAX_ADDRESS_CHARACTERS)
+    if parts is None or parts.scheme not in {"http", "https"} or set(url) & set("?#"):
         return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    if parts.scheme not in {"http", "https"} or _AUTHORITY.fullmatch(parts.netloc) is None:
+    if _AUTHORITY.fullmatch(parts.netloc) is None:
         return None
     return url if url.endswith("/") else f"{url}/"
 
@@ -226,24 +207,3 @@ def is_callback_address(url: str) -> bool:
 def is_web_address(url: str) -> bool:
     """Whether a browser may be sent there at all: `http` or `https`, in printable ASCII."""
     return re.fullmatch(r"https?://[\x21-\x7e]+", url) is not None and "\\" not in url
-
-
-def _message(action: str, **fields: object) -> dict[str, object]:
-    return {"version": VERSION, "action": action, **fields}
-
-
-def _fields(content: object) -> Mapping[str, object]:
-    if not isinstance(content, Mapping) or content.get("version") is True or content.get("version") != VERSION:
-        return {}
-    return content
-
-
-def _text(fields: Mapping[str, object], name: str, max_characters: int) -> str:
-    """Return a member that is a text and not too long; empty otherwise."""
-    value = fields.get(name)
-    return value if isinstance(value, str) and len(value) <= max_characters else ""
-
-
-def _digest(fields: Mapping[str, object]) -> str:
-    text = _text(fields, "state_digest", MAX_ADDRESS_CHARACTERS)
-    return text if _DIGEST.fullmatch(text) else ""

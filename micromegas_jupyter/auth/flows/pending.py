@@ -45,16 +45,8 @@ def start_flow(
 ) -> LoginFlow:
     """Start a flow; returns as soon as there is something to show to the person.
 
-    Args:
-        flow: Browser, device, paste, or redirect where there is a Hub or a Jupyter server.
-        context: The request, the provider, and the outside world.
-        redirects: Where a Jupyter server's requests come in, in a kernel that has one.
-        hub: The service of a Hub that has one redirect for all; goes before a Jupyter server.
-
-    Raises:
-        UsageError: The redirect URI is not on loopback, scope or parameters are malformed, or the flow cannot be
-            started here.
-        MicromegasError: The provider or the Hub does not answer, refuses, or has no such flow; or a port is taken.
+    A redirect needs `redirects`, where a Jupyter server's requests come in, or `hub`, the service of a Hub that has one
+    redirect for all; the Hub goes first.
     """
     match flow:
         case Flow.DEVICE:
@@ -79,14 +71,7 @@ def start_flow(
 
 
 class StoreWatch:
-    """Remembers whether a sign-in was stored when another one was started.
-
-    Args:
-        store: Where sign-ins are kept; None for one in memory.
-
-    Raises:
-        TokenStoreError: The store cannot be read.
-    """
+    """Remembers whether a sign-in was stored when another one was started; `store` is None for one in memory."""
 
     def __init__(self, store: TokenStore | None) -> None:
         self._store = store
@@ -226,7 +211,7 @@ class PendingSignIn(Generic[P]):
         with self._lock:
             outcome = self._outcome
         if outcome is None:
-            raise LoginTimedOut("The sign-in has not come to an end yet.", remedy="Finish it, or start another one.")
+            raise LoginTimedOut("The sign-in has not finished yet.", remedy="Finish it, or start another one.")
         if isinstance(outcome, MicromegasError):
             raise outcome
         return outcome

@@ -3,7 +3,7 @@
 import enum
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from micromegas_jupyter.auth.flows.environment import (
@@ -27,7 +27,6 @@ UNATTENDED_REMEDY = (
     "MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login` on this machine "
     "beforehand."
 )
-_HUB_REASON = "JupyterHub already knows who is signed in."
 _NOT_SET = frozenset({"", "0", "false"})
 
 
@@ -60,15 +59,10 @@ class RuntimeEnvironment(enum.StrEnum):
         return self.is_unattended or self in {RuntimeEnvironment.HUB_WITH_SERVICE, RuntimeEnvironment.HUB_TERMINAL}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRow:
-    """One row of the table.
+class FlowRow(NamedTuple):
+    """One row of the table: where it applies, which flows (best first, empty where nobody can sign in), and why.
 
-    Attributes:
-        environment: Where it applies.
-        matches: Whether a program with these variables and facts runs there; the first row that matches counts.
-        flows: The flows, best first; empty where nobody can sign in.
-        reason: Why this order.
+    `matches` takes the environment variables and the facts; the first row that matches counts.
     """
 
     environment: RuntimeEnvironment
@@ -81,105 +75,94 @@ def _has_prefix(environ: Mapping[str, str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in environ)
 
 
+def _is_remote_vscode(environ: Mapping[str, str], facts: Facts) -> bool:
+    is_remote = is_remote_session(environ) or environ.get("CODESPACES") or environ.get("REMOTE_CONTAINERS")
+    return facts.has_kernel and _has_prefix(environ, "VSCODE_") and bool(is_remote)
+
+
 _LOOPBACK_FIRST = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE)
 _DEVICE_FIRST = (Flow.DEVICE, Flow.PASTE)
 _HUB_FIRST = (Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE)
+_HUB_REASON = "JupyterHub already knows who is signed in."
 _OTHER_MACHINE = "The kernel runs on another machine than your browser."
 
 FLOW_TABLE: tuple[FlowRow, ...] = (
     FlowRow(
-        environment=RuntimeEnvironment.UNATTENDED,
+        RuntimeEnvironment.UNATTENDED,
         # nbclient, nbconvert and papermill say that nobody can answer (Jupyter messaging, `execute_request`).
-        matches=lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
-        flows=(),
-        reason="The notebook runs by itself: nobody is here to sign in.",
+        lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
+        (),
+        "The notebook runs by itself: nobody is here to sign in.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.HUB_WITH_SERVICE,
-        matches=lambda environ, facts: facts.has_kernel and bool(environ.get(HUB_VARIABLE)),
-        flows=_HUB_FIRST,
-        reason=_HUB_REASON,
+        RuntimeEnvironment.HUB_WITH_SERVICE,
+        lambda environ, facts: facts.has_kernel and bool(environ.get(HUB_VARIABLE)),
+        _HUB_FIRST,
+        _HUB_REASON,
     ),
     FlowRow(
-        environment=RuntimeEnvironment.JUPYTER_WITH_REDIRECT,
+        RuntimeEnvironment.JUPYTER_WITH_REDIRECT,
         # On a Hub the server extension sets the variable only where an administrator opted in, and removes an
         # inherited one otherwise.
-        matches=lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
-        flows=(Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
-        reason="The Jupyter server receives the identity provider's answer and passes it to the kernel.",
+        lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
+        (Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
+        "The Jupyter server receives the identity provider's answer and passes it to the kernel.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.HUB,
-        matches=lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
-        flows=_DEVICE_FIRST,
-        reason="This Hub has no sign-in service. Its administrator can add one that needs no click "
-        "(docs/jupyterhub.md).",
+        RuntimeEnvironment.HUB,
+        lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
+        _DEVICE_FIRST,
+        "This Hub has no sign-in service. Its administrator can add one that needs no click (docs/jupyterhub.md).",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.COLAB,
-        matches=lambda _environ, facts: facts.has_kernel and facts.is_colab,
-        flows=_DEVICE_FIRST,
-        reason="The kernel runs at Google, where your browser cannot reach it.",
+        RuntimeEnvironment.COLAB,
+        lambda _environ, facts: facts.has_kernel and facts.is_colab,
+        _DEVICE_FIRST,
+        "The kernel runs at Google, where your browser cannot reach it.",
+    ),
+    FlowRow(RuntimeEnvironment.VSCODE_REMOTE, _is_remote_vscode, _DEVICE_FIRST, _OTHER_MACHINE),
+    FlowRow(
+        RuntimeEnvironment.REMOTE_JUPYTER,
+        lambda environ, facts: facts.has_kernel and is_remote_session(environ),
+        _DEVICE_FIRST,
+        _OTHER_MACHINE,
     ),
     FlowRow(
-        environment=RuntimeEnvironment.VSCODE_REMOTE,
-        matches=lambda environ, facts: (
-            facts.has_kernel
-            and _has_prefix(environ, "VSCODE_")
-            and (
-                is_remote_session(environ) or bool(environ.get("CODESPACES")) or bool(environ.get("REMOTE_CONTAINERS"))
-            )
-        ),
-        flows=_DEVICE_FIRST,
-        reason=_OTHER_MACHINE,
+        RuntimeEnvironment.VSCODE,
+        lambda environ, facts: facts.has_kernel and _has_prefix(environ, "VSCODE_"),
+        _LOOPBACK_FIRST,
+        "Kernel and browser run on this machine.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.REMOTE_JUPYTER,
-        matches=lambda environ, facts: facts.has_kernel and is_remote_session(environ),
-        flows=_DEVICE_FIRST,
-        reason=_OTHER_MACHINE,
+        RuntimeEnvironment.JUPYTER,
+        lambda _environ, facts: facts.has_kernel,
+        _LOOPBACK_FIRST,
+        "Kernel and browser appear to run on this machine.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.VSCODE,
-        matches=lambda environ, facts: facts.has_kernel and _has_prefix(environ, "VSCODE_"),
-        flows=_LOOPBACK_FIRST,
-        reason="Kernel and browser run on this machine.",
+        RuntimeEnvironment.NO_TERMINAL,
+        lambda environ, facts: environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal,
+        (),
+        "There is no terminal, or CI is set: nobody is here to sign in.",
+    ),
+    FlowRow(RuntimeEnvironment.HUB_TERMINAL, lambda environ, _facts: is_below_hub(environ), _HUB_FIRST, _HUB_REASON),
+    FlowRow(
+        RuntimeEnvironment.REMOTE_TERMINAL,
+        lambda environ, _facts: is_remote_session(environ),
+        _DEVICE_FIRST,
+        "Your browser runs on another machine than this terminal.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.JUPYTER,
-        matches=lambda _environ, facts: facts.has_kernel,
-        flows=_LOOPBACK_FIRST,
-        reason="Kernel and browser appear to run on this machine.",
+        RuntimeEnvironment.TERMINAL,
+        lambda _environ, facts: facts.has_browser,
+        _LOOPBACK_FIRST,
+        "A browser opens on this machine and reports back to this program.",
     ),
     FlowRow(
-        environment=RuntimeEnvironment.NO_TERMINAL,
-        matches=lambda environ, facts: environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal,
-        flows=(),
-        reason="There is no terminal, or CI is set: nobody is here to sign in.",
-    ),
-    FlowRow(
-        environment=RuntimeEnvironment.HUB_TERMINAL,
-        matches=lambda environ, _facts: is_below_hub(environ),
-        flows=_HUB_FIRST,
-        reason=_HUB_REASON,
-    ),
-    FlowRow(
-        environment=RuntimeEnvironment.REMOTE_TERMINAL,
-        matches=lambda environ, _facts: is_remote_session(environ),
-        flows=_DEVICE_FIRST,
-        reason="Your browser runs on another machine than this terminal.",
-    ),
-    FlowRow(
-        environment=RuntimeEnvironment.TERMINAL,
-        matches=lambda _environ, facts: facts.has_browser,
-        flows=_LOOPBACK_FIRST,
-        reason="A browser opens on this machine and reports back to this program.",
-    ),
-    FlowRow(
-        environment=RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER,
-        matches=lambda _environ, _facts: True,
-        flows=_DEVICE_FIRST,
-        reason="No browser with a window can be opened from here.",
+        RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER,
+        lambda _environ, _facts: True,
+        _DEVICE_FIRST,
+        "No browser with a window can be opened from here.",
     ),
 )
 _ROWS = {row.environment: row for row in FLOW_TABLE}
@@ -247,49 +230,33 @@ def choose_flow(
     """
     row = _ROWS[environment]
     origin = TABLE if wanted is None else origin or ARGUMENT
+    choice = FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason)
     # A flow that somebody has just named for a program without a terminal is what they want.
     if environment.is_unattended and not (environment is RuntimeEnvironment.NO_TERMINAL and origin == ARGUMENT):
         if Flow.HUB in available and wanted in {None, Flow.HUB}:  # which needs nobody
-            return FlowChoice(flow=Flow.HUB, environment=environment, origin=origin, reason=_HUB_REASON)
-        return FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason, remedy=UNATTENDED_REMEDY)
+            return replace(choice, flow=Flow.HUB, origin=origin, reason=_HUB_REASON)
+        return replace(choice, remedy=UNATTENDED_REMEDY)
     candidates = row.flows if wanted is None else (wanted, *(flow for flow in row.flows if flow is not wanted))
     obstacles = {flow: _obstacle(flow, available, can_device) for flow in candidates}
     possible = tuple(flow for flow in row.flows if obstacles[flow] is None)
-    if wanted is not None and (obstacles[wanted] is None or origin != REMEMBERED):
-        return _chosen_by_person(environment, wanted, origin, obstacles[wanted], possible)
-    skipped = itertools.takewhile(lambda flow: obstacles[flow] is not None, candidates)
-    return FlowChoice(
-        flow=possible[0] if possible else None,
-        fallbacks=possible[1:],
-        environment=environment,
-        origin=TABLE,
-        reason=row.reason,
-        skipped=tuple(SkippedFlow(flow, obstacles[flow] or "") for flow in skipped),
-        remedy="" if possible else "Sign in where a browser can be used: run `micromegas login` there.",
+    skipped = tuple(
+        SkippedFlow(flow, obstacles[flow] or "")
+        for flow in itertools.takewhile(lambda flow: obstacles[flow] is not None, candidates)
     )
-
-
-def _chosen_by_person(
-    environment: RuntimeEnvironment, wanted: Flow, origin: str, obstacle: str | None, possible: tuple[Flow, ...]
-) -> FlowChoice:
-    chooser = "an earlier sign-in of this profile" if origin == REMEMBERED else origin
-    if obstacle is None:
-        return FlowChoice(
-            flow=wanted,
-            # A flow that was named just now is not replaced by another.
-            fallbacks=() if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted),
-            environment=environment,
-            origin=origin,
-            reason=f"It was chosen by {chooser}.",
-        )
-    return FlowChoice(
-        flow=None,
-        environment=environment,
-        origin=origin,
-        reason=f"{wanted.value} was chosen by {chooser}, but {obstacle}.",
-        skipped=(SkippedFlow(wanted, obstacle),),
-        remedy="Choose another way to sign in, or auto.",
-    )
+    if wanted is not None and (not skipped or origin != REMEMBERED):
+        choice = replace(choice, origin=origin)
+        chooser = "an earlier sign-in of this profile" if origin == REMEMBERED else origin
+        if skipped:
+            reason = f"{wanted.value} was chosen by {chooser}, but {skipped[0].reason}."
+            remedy = "Choose another way to sign in, or auto."
+            return replace(choice, reason=reason, skipped=skipped[:1], remedy=remedy)
+        # A flow that was named just now is not replaced by another.
+        fallbacks = () if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted)
+        return replace(choice, flow=wanted, fallbacks=fallbacks, reason=f"It was chosen by {chooser}.")
+    if not possible:
+        remedy = "Sign in where a browser can be used: run `micromegas login` there."
+        return replace(choice, skipped=skipped, remedy=remedy)
+    return replace(choice, flow=possible[0], fallbacks=possible[1:], skipped=skipped)
 
 
 def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) -> str | None:  # noqa: FBT001 - private

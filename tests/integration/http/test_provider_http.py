@@ -95,14 +95,6 @@ def test_a_form_is_posted_with_its_secrets_revealed_to_the_provider_only(provide
     assert seen.headers["accept-encoding"] == "identity"
 
 
-def test_a_document_is_fetched_with_further_headers(provider: ScriptedProvider) -> None:
-    provider.reply_once("/document", Reply(body={}))
-
-    ProviderHttp().fetch_json(f"{provider.base}/document", headers={"Authorization": Secret("Bearer sesame")})
-
-    assert provider.seen("/document")[0].headers["authorization"] == "Bearer sesame"
-
-
 def test_a_call_for_which_no_thread_is_left_gives_its_place_back(
     provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,14 +128,6 @@ def test_a_certificate_is_trusted_through_the_ca_bundle_even_when_the_environmen
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
 
     assert ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url).body == {"tls": True}
-
-
-def test_a_certificate_is_trusted_through_the_environment(
-    tls_provider: TlsProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls_provider.ca_file))
-
-    assert ProviderHttp().fetch_json(tls_provider.url).body == {"tls": True}
 
 
 def test_with_a_ca_bundle_no_other_certificate_is_trusted_whatever_the_environment_says(

@@ -182,14 +182,6 @@ def test_a_provider_without_tls_is_not_asked_to_be_tried_again() -> None:
     assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy
 
 
-def test_an_answer_that_is_not_http_is_unavailable() -> None:
-    def babble(connection: socket.socket, server: RawServer) -> None:
-        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-    with RawServer(babble) as server, pytest.raises(ProviderUnavailable):
-        ProviderHttp().fetch_json(server.url)
-
-
 def test_the_deadline_holds_during_the_tls_handshake() -> None:
     with RawServer(hang) as server:
         started = time.monotonic()

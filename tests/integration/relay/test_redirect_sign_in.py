@@ -95,14 +95,6 @@ def test_a_second_sign_in_takes_the_place_of_the_first(kernel: ServerKernel, sig
     assert second.still_works()
 
 
-def test_the_link_can_be_opened_twice_and_the_first_tab_still_counts(sign_in: SignIn) -> None:
-    callback = sign_in.answer()
-    again = sign_in.start()
-
-    assert again.status_code == 302
-    assert "Signed in as Alice Martin." in sign_in.come_back(callback)
-
-
 def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
     page = sign_in.come_back(sign_in.answer(allow=False))
     kernel.wait_until_saved("The sign-in was refused (access_denied")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_reply
+from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_message
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.notebook.login.control_channel import (
@@ -60,7 +60,7 @@ def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
 
     kernel.control_handlers[REQUEST_TYPE]("stream", b"ident", request)
 
-    assert kernel.session.sent == [("stream", REPLY_TYPE, build_reply(Unknown()), request, b"ident")]
+    assert kernel.session.sent == [("stream", REPLY_TYPE, build_message(Unknown()), request, b"ident")]
 
 
 def test_what_the_kernel_keeps_of_a_request_holds_no_code() -> None:

@@ -11,16 +11,18 @@ from traitlets import TraitError
 from traitlets.config import Config
 
 import micromegas_jupyter
-from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_reply
-from micromegas_jupyter.server_extension import _load_jupyter_server_extension, kernel_client, load, settings
-from micromegas_jupyter.server_extension.handlers import CallbackHandler, DoneHandler, StartHandler
-from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
-from micromegas_jupyter.server_extension.settings import (
+from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_message
+from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, kernel_client, load
+from micromegas_jupyter.server_extension.handlers import (
+    CallbackHandler,
+    DoneHandler,
     MicromegasRelay,
+    StartHandler,
     address_for_browsers,
     base_of_request,
     configured_base,
 )
+from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +47,7 @@ class App(SimpleNamespace):
 
 @pytest.fixture(autouse=True)
 def _config_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
+    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
 
 
 def test_jupyter_finds_the_extension_by_the_packages_name() -> None:
@@ -63,14 +65,6 @@ def test_a_server_gets_the_addresses_and_its_kernels_are_told() -> None:
     assert [rule[1] for rule in app.rules[:3]] == [StartHandler, CallbackHandler, DoneHandler]
     assert all(rule[0].startswith("/x/micromegas") for rule in app.rules)
     assert environ == {VARIABLE: "/x/"}
-
-
-def test_kernels_are_told_the_address_where_it_is_known() -> None:
-    environ: dict[str, str] = {}
-
-    load(App({"public_url": "https://lab.example.com/x"}), environ)  # type: ignore[arg-type]
-
-    assert environ == {VARIABLE: "https://lab.example.com/x/"}
 
 
 def test_a_server_of_a_hub_offers_nothing() -> None:
@@ -91,23 +85,6 @@ def test_a_server_of_a_hub_whose_administrator_said_so_does() -> None:
 
     assert len(app.rules) == 4
     assert environ[VARIABLE] == "https://hub.example.com/user/alice/"
-
-
-def test_an_address_that_is_none_is_refused_when_the_server_starts() -> None:
-    with pytest.raises(TraitError):
-        load(App({"public_url": "lab.example.com"}), {})  # type: ignore[arg-type]
-
-
-def test_the_address_of_the_server_gets_its_slash() -> None:
-    config = Config({"MicromegasRelay": {"public_url": "https://lab.example.com/x"}})
-
-    assert MicromegasRelay(config=config).public_url == "https://lab.example.com/x/"
-
-
-def test_nothing_is_set_by_itself() -> None:
-    relay = MicromegasRelay()
-
-    assert (relay.public_url, relay.per_user_redirect, relay.provider_paths) == ("", False, {})
 
 
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])
@@ -229,7 +206,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awai
 
 def test_a_reply_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_manager: object, _content: object) -> dict[str, object]:
-        return build_reply(Unknown())
+        return build_message(Unknown())
 
     assert ask(monkeypatch, answer) == Unknown()
 
@@ -273,7 +250,7 @@ def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch)
 
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         await release.wait()
-        return build_reply(Unknown())
+        return build_message(Unknown())
 
     monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
@@ -46,16 +46,6 @@ def _with(settings, **changes):
     import dataclasses
 
     return dataclasses.replace(settings, **changes)
-
-
-def test_no_provider_means_no_sign_in(environ):
-    assert stored_provider(ClientSettings(), environ) is None
-
-
-def test_a_service_account_that_was_asked_for_wins_over_a_stored_sign_in(signed_in, environ):
-    settings = _with(signed_in, client_secret=Secret("s"), as_service_account=True)
-
-    assert isinstance(stored_provider(settings, environ), OidcClientCredentialsProvider)
 
 
 def test_a_service_account_that_was_asked_for_and_is_not_configured_is_no_person(signed_in, environ):
@@ -111,26 +101,11 @@ def test_what_names_a_program_wins_over_a_persons_sign_in(signed_in, environ, se
         stored_provider(_with(signed_in, **settings), environ)
 
 
-def test_an_api_key_file_is_used(tmp_path, environ):
-    (tmp_path / "key").write_text("the-key\n")
-
-    provider = stored_provider(ClientSettings(api_key_file=PurePath(tmp_path / "key")), environ)
-
-    assert isinstance(provider, StaticTokenAuthProvider)
-    assert provider.get_token() == "the-key"
-
-
 def test_the_secret_of_an_application_for_people_makes_none(environ):
     settings = _with(CONFIGURED, client_secret=Secret("s"), secret_is_native=True)
 
     with pytest.raises(LoginRequired):
         stored_provider(settings, environ)
-
-
-def test_a_secret_that_is_given_as_a_service_accounts_is_one_in_any_case(environ):
-    settings = _with(CONFIGURED, client_secret=Secret("s"), secret_is_native=True)
-
-    assert isinstance(service_account_provider(settings, environ), OidcClientCredentialsProvider)
 
 
 @pytest.mark.parametrize("settings", [ClientSettings(), CONFIGURED, ClientSettings(client_secret=Secret("s"))])

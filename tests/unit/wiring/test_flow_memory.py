@@ -9,11 +9,10 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.wiring import flow_memory, remember_flow, remembered_flow
+from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.wiring import remember_flow, remembered_flow
 from micromegas_jupyter.wiring.flow_memory import MAX_PROFILES
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def test_file_and_folder_are_open_to_their_owner_only(environ, tmp_path):
 
     folder = tmp_path / "config"
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
-    assert modes == {"config": 0o700, "choices.json": 0o600, "choices.json.lock": 0o600}
+    assert modes == {"config": 0o700, "choices.json": 0o600}
 
 
 @pytest.mark.parametrize(
@@ -106,33 +105,6 @@ def test_a_link_is_neither_read_nor_written_through(environ, file, tmp_path):
     assert "paste" in target.read_text()
 
 
-def test_no_choice_of_writers_at_the_same_time_is_lost(environ, monkeypatch):
-    monkeypatch.setattr(flow_memory, "LOCK_WAIT_SECONDS", 60.0)  # who waits longest may do so for long
-    profiles = [ClientSettings(profile=f"p{number}") for number in range(16)]
-    start = threading.Barrier(len(profiles))
-
-    def choose(settings: ClientSettings) -> None:
-        start.wait(60)
-        remember_flow(settings, Flow.PASTE, environ)
-
-    threads = [threading.Thread(target=choose, args=(settings,)) for settings in profiles]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert all(remembered_flow(settings, environ) is Flow.PASTE for settings in profiles)
-
-
-def test_a_lock_that_another_program_keeps_ends_the_wait(environ, file, monkeypatch):
-    monkeypatch.setattr(flow_memory, "LOCK_WAIT_SECONDS", 0.05)
-
-    with FileLock(file.with_name("choices.json.lock")), pytest.raises(Unavailable):
-        remember_flow(WORK, Flow.PASTE, environ)
-
-    assert remembered_flow(WORK, environ) is None
-
-
 def test_of_very_many_profiles_the_oldest_are_forgotten(environ, file):
     listed = {f"p{number}": {"flow": "paste"} for number in range(MAX_PROFILES)}
     file.write_text(json.dumps({"profiles": listed, "flow": "device"}))
@@ -143,3 +115,16 @@ def test_of_very_many_profiles_the_oldest_are_forgotten(environ, file):
     assert remembered_flow(ClientSettings(profile="p1"), environ) is Flow.PASTE
     assert remembered_flow(WORK, environ) is Flow.BROWSER
     assert remembered_flow(FLAT, environ) is Flow.DEVICE
+
+
+def test_a_file_is_whole_whoever_writes_at_the_same_time(environ, file):
+    profiles = [ClientSettings(profile=f"p{number}") for number in range(8)]
+    threads = [threading.Thread(target=remember_flow, args=(each, Flow.PASTE, environ)) for each in profiles]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert json.loads(file.read_bytes())["profiles"]
+    assert [path.name for path in file.parent.iterdir()] == ["choices.json"]

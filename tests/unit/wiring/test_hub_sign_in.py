@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
@@ -80,25 +79,11 @@ def test_without_the_service_or_this_servers_token_nothing_changes(environ, miss
         provider_of(environ)
 
 
-def test_an_api_key_wins(environ, tmp_path):
-    file = tmp_path / "key"
-    file.write_text("the-key")
-    file.chmod(0o600)
-
-    assert isinstance(provider_of(environ, api_key_file=PurePath(file)), StaticTokenAuthProvider)
-
-
 @pytest.mark.parametrize("asked_for", [True, False])
 def test_a_service_account_wins(environ, asked_for):
     provider = provider_of(environ, client_secret=Secret("s"), as_service_account=asked_for)
 
     assert isinstance(provider, OidcClientCredentialsProvider)
-
-
-def test_a_secret_that_people_sign_in_with_makes_no_service_account(environ):
-    provider = provider_of(environ, client_secret=Secret("s"), secret_is_native=True)
-
-    assert isinstance(provider, HubTokenProvider)
 
 
 @pytest.mark.parametrize("how", ["variable", "profile", "remembered"])
@@ -112,17 +97,6 @@ def test_another_way_that_a_person_chose_wins(environ, tmp_path, how):
 
     with pytest.raises(LoginRequired, match="You are not signed in"):
         provider_of(environ)
-
-
-def test_a_stored_sign_in_stands_in_when_the_hub_refuses(environ, hub):
-    settings = wiring.load_client_settings(environ=environ)
-    login(settings, browser=ScriptedBrowser(), environ=environ)
-    hub.refuse(409, "no_auth_state")
-    provider = provider_of(environ)
-
-    assert provider.identity().email == "alice@example.com"
-    assert provider.get_token()
-    assert provider.through == ""
 
 
 def test_outside_a_hub_it_cannot_be_chosen(environ):

@@ -17,7 +17,6 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
-    LoginTimedOut,
     ProviderUnavailable,
 )
 from tests.fakes.pause import FakePause
@@ -70,27 +69,6 @@ def test_the_person_is_shown_where_to_type_what(started: Started, idp: ScriptedP
     assert (prompt.expires_at - clock.now()).total_seconds() == 600
 
 
-def test_a_person_who_types_the_code_is_signed_in(started: Started) -> None:
-    started.meanwhile[3] = started.decide
-
-    tokens = started.login.tokens()
-
-    assert tokens is not None
-    assert tokens.id_token is not None
-    assert started.questions() == 3
-    assert started.pause.waited == [5, 5, 5]
-
-
-def test_the_provider_is_not_asked_before_the_first_pause(started: Started) -> None:
-    asked_after_pause: list[int] = []
-    started.meanwhile[1] = lambda: asked_after_pause.append(started.questions())
-    started.meanwhile[2] = started.decide
-
-    started.login.tokens()
-
-    assert asked_after_pause == [0]
-
-
 def test_slow_down_adds_five_seconds_for_good(started: Started, idp: ScriptedProvider) -> None:
     for error in ("slow_down", "authorization_pending", "slow_down", "authorization_pending"):
         idp.reply_once("/token", pending_reply(error))
@@ -131,14 +109,6 @@ def test_a_caller_may_wait_for_a_shorter_time_than_the_code_lives(idp: ScriptedP
     assert started.login.tokens() is None
     assert started.pause.waited == [5, 5, 2]
     assert started.login.prompt.timeout_seconds == 12
-
-
-def test_a_code_that_the_provider_lets_end_early_has_timed_out(started: Started, idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", pending_reply("expired_token"))
-
-    with pytest.raises(LoginTimedOut):
-        started.login.tokens()
-    assert started.questions() == 1
 
 
 def test_a_person_who_says_no_ends_it(started: Started) -> None:

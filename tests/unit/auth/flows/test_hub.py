@@ -16,7 +16,6 @@ from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
-    LoginRefused,
     LoginRequired,
     MicromegasError,
     ProviderMisbehaved,
@@ -207,16 +206,6 @@ def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
         service_of(hub).token()
 
 
-def test_a_service_that_is_not_there_is_unavailable(hub):
-    gone = service_of(hub)
-    hub.__exit__()
-
-    with pytest.raises(ProviderUnavailable, match="could not be reached: the connection was refused") as caught:
-        gone.token()
-
-    assert "administrator" in caught.value.remedy
-
-
 def test_a_token_that_has_just_ended_is_the_providers_absence(hub):
     hub.lifetime_seconds = 0
 
@@ -288,14 +277,6 @@ def test_who_is_signed_in_is_known_from_the_token(hub):
     )
 
 
-def test_a_token_that_nobody_can_read_is_the_hubs_users(hub):
-    hub.token = lambda: "opaque"
-    provider = provider_of(hub)
-    provider.get_token()
-
-    assert (provider.identity().subject, provider.identity().name) == ("alice", "alice")
-
-
 def test_another_token_is_asked_for_in_the_last_quarter_of_its_life(hub):
     hub.lifetime_seconds = 400
     clock = FakeClock()
@@ -341,15 +322,6 @@ def test_a_token_that_is_still_valid_serves_on_until_its_end(hub, status, code):
 
     with pytest.raises(REFUSALS[code].error_class):
         provider.get_token()
-
-
-def test_a_token_that_the_server_refused_is_asked_for_anew(hub):
-    provider = provider_of(hub)
-    first = provider.get_token()
-
-    provider.invalidate(first)
-
-    assert provider.get_token() != first
 
 
 def test_a_token_of_another_provider_than_the_settings_name_is_not_used(hub):
@@ -510,23 +482,6 @@ def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(  # noqa: P
     assert caught.value.giver == "JupyterHub"
 
 
-def test_an_answer_of_another_sign_in_is_refused(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    redirecting.answer_to_redirect = "code=stolen&state=another"
-
-    with pytest.raises(ProviderMisbehaved, match="do not fit"):
-        pending.result(DEADLINE_SECONDS)
-
-
-def test_a_person_who_says_no_ends_it(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    state = parse_qs(urlsplit(redirecting.authorization_urls[0]).query)["state"][0]
-    redirecting.answer_to_redirect = f"error=access_denied&state={state}&iss={settings.issuer}"
-
-    with pytest.raises(LoginRefused, match="access_denied"):
-        pending.result(DEADLINE_SECONDS)
-
-
 def test_a_service_that_is_restarted_meanwhile_is_asked_again(redirecting, settings, environ):
     replies = [HubReply(status=503, body="<p>down</p>"), HubReply(status=204)]
 
@@ -549,14 +504,3 @@ def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, settings, en
 
     with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
         pending.result(DEADLINE_SECONDS)
-
-
-def test_cancelling_ends_the_wait_at_once(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    assert redirecting.asked_for_answer.wait(DEADLINE_SECONDS)
-
-    pending.cancel()
-
-    with pytest.raises(LoginFailed, match="cancelled"):
-        pending.result(DEADLINE_SECONDS)
-    assert pending.wait_closed(DEADLINE_SECONDS)

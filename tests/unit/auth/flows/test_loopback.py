@@ -6,21 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, LoopbackFlow, parse_loopback_address
-from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.auth.flows.paste import PasteFlow
 from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.login_request import LoginRequest
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
+from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
 from tests.fakes.ports import free_port
-from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ class Starter:
 
     def __init__(self, idp: ScriptedProvider, clock: FakeClock) -> None:
         self.connection = ProviderConnection(idp.issuer, "notebook", None, http=DirectCalls(idp), clock=clock)
-        self.clock = clock
+        self.clock, self.idp = clock, idp
         self.started: list[LoginFlow] = []
 
     def start(self, flow: Flow, **options: object) -> LoginFlow:
@@ -71,17 +68,9 @@ def test_each_flow_waits_as_long_as_is_usual_for_it(
     assert running.prompt.flow is flow
     assert running.prompt.timeout_seconds == usual_seconds
     assert (running.prompt.expires_at - clock.now()).total_seconds() == usual_seconds
-
-
-@pytest.mark.parametrize("flow", THREE_FLOWS)
-def test_a_caller_may_wait_for_less(flow: Flow, starter: Starter) -> None:
+    starter.idp.device.lifetime_seconds = 86_400
     assert starter.start(flow, timeout_seconds=42.0).prompt.timeout_seconds == 42
-
-
-def test_a_code_that_lives_for_hours_is_not_waited_for_as_long(starter: Starter, idp: ScriptedProvider) -> None:
-    idp.device.lifetime_seconds = 86_400
-
-    assert starter.start(Flow.DEVICE).prompt.timeout_seconds == 1800
+    assert starter.start(flow).prompt.timeout_seconds == (1800 if flow is Flow.DEVICE else usual_seconds)
 
 
 @pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
@@ -203,98 +192,3 @@ def test_a_fixed_uri_on_loopback_is_taken_as_registered(
 def test_every_other_redirect_uri_is_a_usage_error(uri: str) -> None:
     with pytest.raises(UsageError):
         parse_loopback_address(uri)
-
-
-# The browser
-
-
-@pytest.fixture
-def served_idp() -> Iterator[ScriptedProvider]:
-    """A provider on a socket: a browser has to reach it."""
-    with ScriptedProvider() as running:
-        yield running
-
-
-class Browsing:
-    """Starts sign-ins, and the browsers that come back to them."""
-
-    def __init__(self, served_idp: ScriptedProvider) -> None:
-        self._idp = served_idp
-        self._logins: list[LoopbackFlow] = []
-        self._browsers: list[ScriptedBrowser] = []
-
-    def start(self, **options: object) -> LoopbackFlow:
-        connection = ProviderConnection(self._idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
-        request = LoginRequest(**{"timeout_seconds": 10.0, **options})  # type: ignore[arg-type]
-        login = start_flow(
-            Flow.BROWSER,
-            LoginContext(request=request, connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS),
-        )
-        assert isinstance(login, LoopbackFlow)
-        self._logins.append(login)
-        return login
-
-    def come_back(self, login: LoopbackFlow) -> ScriptedBrowser:
-        browser = ScriptedBrowser()
-        browser.open(login.prompt.start_url or "")
-        self._browsers.append(browser)
-        return browser
-
-    def close(self) -> None:
-        for login in self._logins:
-            login.show(LoginOutcome(is_signed_in=True))
-        for browser in self._browsers:
-            browser.wait()
-        for login in self._logins:
-            login.close()
-
-
-@pytest.fixture
-def browsing(served_idp: ScriptedProvider) -> Iterator[Browsing]:
-    browsing = Browsing(served_idp)
-    yield browsing
-    browsing.close()
-
-
-def test_a_browser_that_comes_back_brings_tokens_and_sees_the_last_page(browsing: Browsing) -> None:
-    login = browsing.start()
-    browser = browsing.come_back(login)
-
-    tokens = login.tokens()
-    login.show(LoginOutcome(is_signed_in=True, who="Alice Example"))
-
-    assert tokens is not None
-    assert tokens.id_token is not None
-    assert "Signed in as Alice Example." in browser.wait().last_page
-
-
-def test_nobody_coming_back_is_no_token(browsing: Browsing, served_idp: ScriptedProvider) -> None:
-    assert browsing.start(timeout_seconds=0.05).tokens() is None
-    assert served_idp.seen("/token") == []
-
-
-def test_a_wait_that_was_stopped_is_no_token(browsing: Browsing, served_idp: ScriptedProvider) -> None:
-    login = browsing.start()
-    login.stop()
-
-    assert login.tokens() is None
-    assert served_idp.seen("/token") == []
-
-
-def test_a_refusal_ends_it(browsing: Browsing, served_idp: ScriptedProvider) -> None:
-    served_idp.callback_changes.update(code=None, error="access_denied")
-    login = browsing.start()
-    browsing.come_back(login)
-
-    with pytest.raises(LoginRefused):
-        login.tokens()
-
-
-def test_closing_ends_the_listener_and_may_be_done_twice(browsing: Browsing) -> None:
-    login = browsing.start()
-
-    login.close(linger_seconds=60)  # nobody came, so there is nobody to linger for
-    login.close()
-
-    with pytest.raises(requests.ConnectionError):
-        requests.get(login.prompt.start_url or "", timeout=30)

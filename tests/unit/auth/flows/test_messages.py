@@ -22,9 +22,8 @@ from micromegas_jupyter.auth.flows.messages import (
     StartRequest,
     StillWorking,
     Unknown,
+    build_message,
     build_name,
-    build_reply,
-    build_request,
     callback_address,
     digest_of,
     is_callback_address,
@@ -57,22 +56,22 @@ SECURE = CookieScope(is_secure=True, base_url="/")
     ],
 )
 def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
-    assert parse_request(json.loads(json.dumps(build_request(request_)))) == request_
+    assert parse_request(json.loads(json.dumps(build_message(request_)))) == request_
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        Started(authorization_url="https://id.example.com/authorize?state=s", state_digest=DIGEST),
+        Started(authorization_url=Secret("https://id.example.com/authorize?state=s"), state_digest=DIGEST),
         Accepted(),
         Unknown(),
         StillWorking(),
-        Ended(outcome=LoginOutcome(is_signed_in=True, who="Alice")),
-        Ended(outcome=LoginOutcome(is_signed_in=False, what="No.", remedy="Again.")),
+        Ended.of(LoginOutcome(is_signed_in=True, who="Alice")),
+        Ended(what="No.", remedy="Again."),
     ],
 )
 def test_a_reply_arrives_as_it_was_sent(reply: Reply) -> None:
-    assert parse_reply(json.loads(json.dumps(build_reply(reply)))) == reply
+    assert parse_reply(json.loads(json.dumps(build_message(reply)))) == reply
 
 
 @pytest.mark.parametrize(
@@ -116,15 +115,21 @@ def test_anything_else_is_not_a_reply(content: object) -> None:
     assert parse_reply(content) is None
 
 
-def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut() -> None:
-    reply = parse_reply({"version": 1, "action": "ended", "is_signed_in": "yes", "who": 7, "what": "x" * 9000})
+def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent() -> None:
+    ended = {"version": 1, "action": "ended", "is_signed_in": False}
 
-    assert reply == Ended(outcome=LoginOutcome(is_signed_in=False, what="x" * 2000))
+    assert Ended.of(LoginOutcome(is_signed_in=False, what="x" * 9000)) == Ended(what="x" * 2000)
+    assert parse_reply(ended) == Ended()
+    for change in ({"is_signed_in": "yes"}, {"who": 7}, {"what": "x" * 9000}):
+        assert parse_reply({**ended, **change}) is None
 
 
 def test_no_code_and_no_state_is_in_a_representation() -> None:
     shown = repr(
-        [CallbackRequest(query=Secret("code=c")), Started(authorization_url="https://x?state=s", state_digest="d")]
+        [
+            CallbackRequest(query=Secret("code=c")),
+            Started(authorization_url=Secret("https://x?state=s"), state_digest="d"),
+        ]
     )
 
     assert "code=c" not in shown

@@ -1,0 +1,202 @@
+"""Who is called how: platforms without proxies, the Hub's service with this server's token, hosts inside a network."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.core import http_exchange
+from micromegas_jupyter.core.http import HubHttp, Platform, PlatformHttp, ProviderHttp
+from micromegas_jupyter.core.http_exchange import proxy_for
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
+from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
+from tests.fakes.platform_stand_ins import AzureMachine
+from tests.fakes.raw_server import RawServer
+from tests.fakes.scripted_provider import Reply, ScriptedProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from micromegas_jupyter.core.secrets import SecretObject
+    from tests.fakes.tls_provider import TlsProvider
+
+pytestmark = pytest.mark.integration
+
+PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+TOKEN = Secret(HUB_TOKEN)
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHubService]:
+    with FakeHubService() as service:
+        yield service
+
+
+def ask(url: str, *, timeout_seconds: float = 30) -> tuple[int, SecretObject | None]:
+    return HubHttp(timeout_seconds=timeout_seconds).call(f"{url}token", token=TOKEN, body={})
+
+
+def test_over_plain_http_no_proxy_sees_the_token(hub: FakeHubService, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(connection: socket.socket, _server: RawServer) -> None:
+        connection.close()
+
+    with RawServer(listen) as proxy:
+        for name in PROXY_VARIABLES:
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+
+        answer = ask(hub.url)
+
+        assert proxy.connection_count == 0
+    assert answer[0] == 200
+    assert hub.calls[0].authorization == f"Bearer {HUB_TOKEN}"
+
+
+def test_over_tls_the_environments_proxy_is_used_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "inside.example")
+
+    assert proxy_for("https://hub.example/services/micromegas/token") == Secret("http://proxy.example:3128")
+    assert proxy_for("https://hub.inside.example/services/micromegas/token") is None
+
+
+def test_closing_cuts_a_call_that_waits_and_refuses_the_next(hub: FakeHubService) -> None:
+    over, reached = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        over.wait(60)
+
+    hub.before_answer = wait
+    http = HubHttp(timeout_seconds=60)
+    failures: list[ProviderUnavailable] = []
+
+    def call() -> None:
+        with pytest.raises(ProviderUnavailable) as caught:
+            http.call(f"{hub.url}token", token=TOKEN, body={})
+        failures.append(caught.value)
+
+    waiting = threading.Thread(target=call)
+    waiting.start()
+    assert reached.wait(60)
+    http.close()
+    waiting.join(60)
+    over.set()
+
+    assert len(failures) == 1
+    with pytest.raises(ProviderUnavailable, match="the connection is closed"):
+        http.call(f"{hub.url}token", token=TOKEN, body={})
+
+
+def test_no_log_holds_a_token_at_any_level(hub: FakeHubService, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        _, body = ask(hub.url)
+
+    assert body is not None
+    assert HUB_TOKEN not in caplog.text
+    assert str(body["access_token"]) not in caplog.text
+    assert "***" in repr(body)
+
+
+PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+def get(server: RawServer, *, timeout_seconds: float = 60) -> bytes:
+    http = PlatformHttp(timeout_seconds=timeout_seconds)
+    return http.get(server.url, headers={"Metadata": Secret("s3same")}, platform=PLATFORM).body
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "304 Not Modified"])
+def test_a_redirect_is_not_followed(status: str) -> None:
+    def redirect(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(f"HTTP/1.1 {status}\r\nLocation: {server.url}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with RawServer(redirect) as server, pytest.raises(ProviderMisbehaved, match="redirect"):
+        get(server)
+
+    assert server.connection_count == 1
+
+
+def test_no_proxy_and_no_netrc_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login alice password s3same\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+
+    with AzureMachine() as machine:
+        PlatformHttp().get(f"{machine.base}/x", headers={"Metadata": Secret("true")}, platform=PLATFORM)
+
+        sent = machine.calls[0].headers
+    assert sent["metadata"] == "true"
+    assert "authorization" not in sent
+
+
+def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
+
+    # Tests reach this machine only, so it plays a host of the internet.
+    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: False)
+
+    with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="address of the internet"):
+        get(server)
+
+
+def test_a_private_address_that_is_refused_sees_no_byte() -> None:
+    received: list[bytes] = []
+    ended = threading.Event()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                received.append(connection.recv(1))
+            ended.set()
+
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/document"
+        with pytest.raises(ProviderUnavailable, match="its address is a private one, which this call does not accept"):
+            ProviderHttp().fetch_json(url, refuses_private=True)
+
+        assert ended.wait(30)
+    assert received == [b""]
+
+
+def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider: TlsProvider) -> None:
+    with pytest.raises(ProviderUnavailable, match="private"):
+        ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url, refuses_private=True)
+
+
+def test_an_address_of_the_internet_is_not_refused(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests reach this machine only, so it plays a host of the internet.
+    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: address != "127.0.0.1")
+    provider.reply_once("/document", Reply(body={}))
+
+    answer = ProviderHttp().fetch_json(f"{provider.base}/document", refuses_private=True)
+
+    assert answer.reached_private is False
+
+
+def test_a_proxy_may_be_at_a_private_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+
+    def refuse(connection: socket.socket, server: RawServer) -> None:
+        asked.set()
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with RawServer(refuse) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(ProviderUnavailable, match="proxy"):
+            ProviderHttp(timeout_seconds=60).fetch_json("https://id.example.com/", refuses_private=True)
+
+    assert asked.is_set()
