@@ -1,3 +1,5 @@
+"""A token that is renewed in the background, and the thread that does it."""
+
 from __future__ import annotations
 
 import gc
@@ -94,16 +96,6 @@ def test_a_token_is_renewed_when_it_is_due_and_not_before(clock: FakeClock) -> N
     assert [asked_at - began for asked_at in provider.asked_at] == [150]
 
 
-def test_a_machine_that_slept_is_noticed_within_a_minute(clock: FakeClock) -> None:
-    provider = Renewable(clock, due_in_seconds=3300)
-    waiting = Waiting(clock, count=2, also_asleep_seconds=8 * 3600)
-
-    run(provider, waiting)
-
-    assert waiting.seconds[0] == 60
-    assert len(provider.asked_at) == 1
-
-
 def test_failures_are_followed_by_longer_and_longer_pauses(clock: FakeClock) -> None:
     provider = Renewable(clock, due_in_seconds=0)
     provider.failures = [ProviderUnavailable("down")] * 6
@@ -112,16 +104,6 @@ def test_failures_are_followed_by_longer_and_longer_pauses(clock: FakeClock) -> 
     run(provider, waiting)
 
     assert waiting.seconds == [5, 10, 20, 40, 60, 60, 60]
-
-
-def test_a_success_makes_the_pauses_short_again(clock: FakeClock) -> None:
-    provider = Renewable(clock, due_in_seconds=0)
-    provider.failures = [ProviderUnavailable("down"), ProviderUnavailable("down"), None, ProviderUnavailable("down")]
-    waiting = Waiting(clock, count=59)
-
-    run(provider, waiting)
-
-    assert [seconds for seconds in waiting.seconds if seconds != 60] == [5, 10, 5]
 
 
 def test_a_token_that_is_still_due_afterwards_counts_as_not_renewed(clock: FakeClock) -> None:
@@ -169,18 +151,6 @@ def test_a_defect_of_the_provider_does_not_end_the_thread(clock: FakeClock, capl
     assert "could not be renewed in the background" in caplog.text
 
 
-def test_a_listener_that_fails_does_not_end_the_thread(clock: FakeClock) -> None:
-    provider = Renewable(clock, due_in_seconds=0)
-    provider.failures = [ProviderUnavailable("down")]
-
-    def fail(_change: MicromegasError | None) -> None:
-        raise ZeroDivisionError
-
-    run(provider, Waiting(clock, count=3), fail)
-
-    assert len(provider.asked_at) == 2
-
-
 def test_stopping_ends_a_waiting_thread_at_once(clock: FakeClock) -> None:
     renewal = BackgroundRenewal(Renewable(clock), clock=clock)
     renewal.start()
@@ -204,15 +174,6 @@ def test_stopping_waits_for_a_renewal_that_is_on_its_way(clock: FakeClock) -> No
     renewal.stop()
 
     assert provider.gate.is_set()
-    assert not renewal._thread.is_alive()
-
-
-def test_stopping_twice_or_before_the_start_is_harmless(clock: FakeClock) -> None:
-    renewal = BackgroundRenewal(Renewable(clock), clock=clock)
-
-    renewal.stop()
-    renewal.stop()
-
     assert not renewal._thread.is_alive()
 
 
@@ -253,20 +214,6 @@ def test_the_thread_ends_when_the_renewal_is_forgotten(clock: FakeClock) -> None
     thread.join(DEADLINE_SECONDS)
 
     assert not thread.is_alive()
-
-
-def test_a_whole_sign_in_is_renewed_in_the_background(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> None:
-    sign_in = StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
-    provider = sign_in.opened()
-    before = provider.get_token()
-    waiting = Waiting(clock, count=57)
-
-    with BackgroundRenewal(provider, clock=clock, wait=waiting):
-        assert waiting.done.wait(DEADLINE_SECONDS)
-
-    assert len(idp.refreshes()) == 1
-    assert provider.get_token() == sign_in.token()["id_token"] != before
-    assert len(idp.refreshes()) == 1
 
 
 def test_the_end_of_a_sign_in_is_reported_when_its_token_ends(

@@ -1,3 +1,5 @@
+"""`OidcAuthProvider` as Python code uses it, and who it says is signed in."""
+
 from __future__ import annotations
 
 import copy
@@ -6,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,12 +16,17 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
+from micromegas_jupyter.auth.identity import Identity, identity_of_session
+from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
 from micromegas_jupyter.oidc.client_authentication import PrivateKey
+from micromegas_jupyter.oidc.id_token import IdTokenClaims
+from micromegas_jupyter.oidc.token import TokenSet
 from tests.fakes.clock import FakeClock
+from tests.fakes.mint import mint_raw
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import DatedCalls
 
@@ -62,18 +69,6 @@ def test_audience_and_scope_survive_a_restart(
     again = OidcAuthProvider.from_file(tmp_path / "t.json", http=calls, clock=clock)
 
     assert (again.audience, again.scope) == ("api", "openid api")
-
-
-def test_a_provider_with_a_file_and_no_token_takes_what_the_file_holds(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
-    provider = OidcAuthProvider(idp.issuer, "notebook", token_file=tmp_path / "t.json", http=calls, clock=clock)
-    with pytest.raises(LoginRequired):
-        provider.get_token()
-
-    write_file(tmp_path / "t.json", idp)
-
-    assert provider.get_token() == json.loads((tmp_path / "t.json").read_text())["token"]["id_token"]
 
 
 def test_no_secret_is_shown_pickled_or_stored(
@@ -329,3 +324,152 @@ def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
     assert pending.wait_closed(30)
     assert path.read_text() == before
     assert idp.seen("/revoke") == []
+
+
+def test_a_provider_in_memory_renews_in_memory(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, home: Path
+) -> None:
+    token = idp.stored_token(ends_in_seconds=-1)
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
+
+    first = provider.get_token()
+    clock.advance(3600)
+    second = provider.get_token()
+
+    assert len({token["id_token"], first, second}) == 3
+    assert list(home.iterdir()) == []
+
+
+def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(
+    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
+) -> None:
+    token = idp.stored_token(ends_in_seconds=-1)
+    provider = OidcAuthProvider(
+        idp.issuer, "notebook", token_file=tmp_path / "t.json", token=token, http=calls, clock=clock
+    )
+
+    renewed = provider.get_token()
+
+    assert json.loads((tmp_path / "t.json").read_text())["token"]["id_token"] == renewed
+
+
+def test_saving_without_a_file_uses_upstreams_default(idp: ScriptedProvider, clock: FakeClock, home: Path) -> None:
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+
+    provider.save()
+
+    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert provider.token_file == home / ".micromegas" / "tokens.json"
+
+
+def test_an_unknown_bearer_is_an_error_of_the_caller(idp: ScriptedProvider, clock: FakeClock) -> None:
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+
+    with pytest.raises(ValueError, match="refresh_token"):
+        provider.get_token(bearer="refresh_token")  # type: ignore[arg-type]
+
+
+def without_id_token(idp: ScriptedProvider, access_token: str = "opaque") -> dict[str, object]:
+    token = idp.stored_token(ends_in_seconds=3600)
+    del token["id_token"]
+    return {**token, "access_token": access_token}
+
+
+def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp: ScriptedProvider, clock: FakeClock) -> None:
+    token = idp.stored_token(ends_in_seconds=3600)
+
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+
+    assert provider.get_token() == token["access_token"]
+    assert provider.get_token(bearer="id_token") == token["id_token"]
+
+
+def test_without_an_id_token_the_access_token_is_still_given(idp: ScriptedProvider, clock: FakeClock) -> None:
+    token = without_id_token(idp)
+
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+
+    assert provider.get_token() == "opaque"
+    with pytest.raises(LoginRequired, match="does not say who"):
+        provider.identity()
+
+
+ISSUER = "https://id.example.com"
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+ONE = datetime(2026, 11, 24, 13, tzinfo=UTC)
+
+CLAIMS = IdTokenClaims(
+    issuer=ISSUER,
+    subject="alice-1",
+    audiences=frozenset({"notebook"}),
+    issued_at=NOON,
+    expires_at=NOON,
+    name="Alice Example",
+    email="alice@example.com",
+    groups=("analysts",),
+)
+
+
+def session_of(
+    claims: IdTokenClaims | None, *, access_token: str = "opaque", ends_at: datetime | None = ONE
+) -> Session:
+    tokens = TokenSet(access_token=Secret(access_token), refresh_token=Secret("r"), expires_at=ends_at)
+    return Session(tokens=tokens, claims=claims)
+
+
+def access_token(**changes: object) -> str:
+    claims = {
+        "sub": "alice-1",
+        "name": "Alice Example",
+        "email": "alice@example.com",
+        "exp": NOON.timestamp(),
+        **changes,
+    }
+    return mint_raw(json.dumps({name: value for name, value in claims.items() if value is not None}).encode())
+
+
+def test_the_id_token_says_who_it_is() -> None:
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ID_TOKEN)
+
+    assert identity == Identity(
+        subject="alice-1",
+        name="Alice Example",
+        email="alice@example.com",
+        issuer=ISSUER,
+        expires_at=NOON,
+        renews=True,
+        groups=("analysts",),
+    )
+
+
+def test_where_the_access_token_is_the_bearer_its_end_counts() -> None:
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert identity.expires_at == ONE
+
+
+def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is() -> None:
+    session = session_of(None, access_token=access_token())
+
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
+    assert (identity.issuer, identity.expires_at, identity.renews) == (ISSUER, ONE, True)
+
+
+def test_what_cannot_be_shown_is_left_out() -> None:
+    session = session_of(None, access_token=access_token(name="\x1b[2J", email=7, preferred_username="alice"))
+
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert (identity.name, identity.email) == ("alice", None)
+
+
+@pytest.mark.parametrize("token", ["opaque", access_token(sub=None), access_token(sub=7), access_token(sub="\x00")])
+def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token: str) -> None:
+    with pytest.raises(LoginRequired) as caught:
+        identity_of_session(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert "openid" in caught.value.remedy

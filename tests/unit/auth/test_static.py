@@ -1,3 +1,5 @@
+"""API keys and other tokens that somebody else looks after."""
+
 from __future__ import annotations
 
 import pickle
@@ -6,11 +8,43 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import AuthProvider, StaticTokenAuthProvider
-from micromegas_jupyter.core.protocols import Secret
+from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def write_key(path: Path, *, mode: int = 0o600) -> Path:
+    path.write_text("sesame\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "is_readable"), [(0o600, False), (0o400, False), (0o644, True), (0o604, True)])
+def test_the_key_comes_with_whether_others_can_read_it(tmp_path: Path, mode: int, is_readable: bool) -> None:
+    file = read_api_key_file(write_key(tmp_path / "key", mode=mode))
+
+    assert (file.name, file.text.reveal(), file.is_readable_by_others) == ("key", "sesame\n", is_readable)
+
+
+def test_reading_changes_no_mode(tmp_path: Path) -> None:
+    path = write_key(tmp_path / "key", mode=0o644)
+
+    read_api_key_file(path)
+
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_is_followed_and_what_it_leads_to_is_what_counts(tmp_path: Path) -> None:
+    target = write_key(tmp_path / "target")
+    link = tmp_path / "key"
+    link.symlink_to(target)
+
+    assert read_api_key_file(link).text.reveal() == "sesame\n"
+    target.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="can be changed"):
+        read_api_key_file(link)
 
 
 def test_a_token_is_given_without_the_white_space_around_it() -> None:
@@ -18,10 +52,6 @@ def test_a_token_is_given_without_the_white_space_around_it() -> None:
 
     assert provider.get_token() == "sesame"
     assert isinstance(provider, AuthProvider)
-
-
-def test_a_secret_is_taken_as_it_is() -> None:
-    assert StaticTokenAuthProvider(Secret("sesame")).get_token() == "sesame"
 
 
 @pytest.mark.parametrize("token", ["", "  ", "two words", "new\nline", "é", "\x00"])
@@ -57,16 +87,6 @@ def test_a_file_that_others_can_read_is_taken_with_one_warning(
     assert len(caplog.records) == 1
     assert "chmod 600" in caplog.text
     assert "sesame" not in caplog.text
-
-
-def test_a_file_that_is_closed_to_others_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "key"
-    path.write_text("sesame")
-    path.chmod(0o600)
-
-    StaticTokenAuthProvider.from_file(path)
-
-    assert caplog.records == []
 
 
 def test_a_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
