@@ -167,17 +167,12 @@ def _renew(scene: Scene) -> str:
 
 STEPS = {
     "login_discovery": Step(path=DISCOVERY, act=Scene.sign_in, again=_renew),
-    "login_keys": Step(path=KEYS, act=Scene.sign_in, again=_renew),
     "login_token": Step(path=TOKEN, act=Scene.sign_in, again=_renew),
     "login_callback": Step(path=AUTHORIZE, act=Scene.sign_in, again=_renew),
-    "refresh_discovery": Step(path=DISCOVERY, act=_renew, again=_renew, ends_in_seconds=ENDED),
     "refresh_keys": Step(path=KEYS, act=_renew, again=_renew, ends_in_seconds=ENDED),
     "refresh_token": Step(path=TOKEN, act=_renew, again=_renew, ends_in_seconds=ENDED),
-    "device_discovery": Step(path=DISCOVERY, act=Scene.sign_in_by_code, again=_renew),
     "device_start": Step(path=DEVICE, act=Scene.sign_in_by_code, again=_renew),
-    "device_keys": Step(path=KEYS, act=Scene.sign_in_by_code, again=_renew),
     "device_poll": Step(path=TOKEN, act=Scene.sign_in_by_code, again=_renew),
-    "service_discovery": Step(path=DISCOVERY, act=Scene.serve, again=Scene.serve),
     "service_token": Step(path=TOKEN, act=Scene.serve, again=Scene.serve),
 }
 

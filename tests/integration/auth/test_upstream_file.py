@@ -16,7 +16,6 @@ from micromegas.auth import OidcAuthProvider as UpstreamProvider
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.wiring import logout, token_store
 from tests.fakes.scripted_browser import ScriptedBrowser
@@ -106,29 +105,6 @@ def test_a_profiles_sign_in_is_the_one_that_upstream_uses(
     assert id_token is not None
     assert upstream.get_token() == id_token.reveal()
     assert upstream.audience == "lake"
-
-
-def test_scope_resource_and_clock_offset_outlive_a_renewal_by_upstream(
-    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
-) -> None:
-    settings = ClientSettings(
-        issuer=idp.issuer, client_id="notebook", scope="openid lake", resource="https://lake.example"
-    )
-    store = token_store(settings, environ)
-    OidcAuthProvider.login(
-        idp.issuer,
-        "notebook",
-        store=store,
-        scope="openid lake",
-        resource="https://lake.example",
-        browser=ScriptedBrowser(),
-    )
-
-    renewed = upstream_renews(idp, tmp_path / "tokens.json")
-
-    login, _ = token_store(settings, environ).load()
-    assert login.tokens.id_token == Secret(renewed)
-    assert (login.key.scope, login.key.resource) == ("openid lake", "https://lake.example")
 
 
 def test_upstreams_sign_in_is_not_touched_by_one_that_differs(

@@ -1,24 +1,21 @@
 """Weak points that were verified in another client of this kind; here each is shown not to exist.
 
-The numbers are those of the list that they come from. These concern tokens that are kept and renewed; those of signing
-in and making calls are in `test_upstream_client_weaknesses`.
+The numbers are those of the list that they come from. These concern tokens that are stored and refreshed; those of
+signing in and making calls are in `test_upstream_client_weaknesses`. What other tests show is not repeated.
 """
 
 from __future__ import annotations
 
 import json
 import stat
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, TokenStoreError
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from tests.fakes.flight_server import FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
@@ -26,12 +23,12 @@ from tests.fakes.stored_sign_in import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
 
-HERE = Path(__file__).parent
 LIFETIME_SECONDS = 3600
 
 
@@ -110,23 +107,6 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(
         clock.advance(LIFETIME_SECONDS)
     assert [seen.form["refresh_token"] for seen in idp.refreshes()] == [refresh_token] * 2
     assert kept.token["refresh_token"] == refresh_token
-
-
-@pytest.mark.parametrize("asked", ["another issuer", "another client", "another audience"])
-def test_c08_a_kept_sign_in_never_answers_for_another(asked: str, kept: Kept, idp: ScriptedProvider) -> None:
-    """Whatever the file held was taken, although another provider or application had been asked for."""
-    kept.write(ends_in_seconds=3600)
-    with ScriptedProvider() as other:
-        provider = {
-            "another issuer": lambda: kept.open(other.issuer),
-            "another client": lambda: kept.open(client_id="other"),
-            "another audience": lambda: kept.open(audience="other"),
-        }[asked]()
-
-        with pytest.raises(LoginRequired):
-            provider.get_token()
-
-        assert other.requests == idp.requests == []
 
 
 def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept: Kept, default_file: Path) -> None:
@@ -212,58 +192,6 @@ def test_c11_a_folder_that_was_there_keeps_its_mode(kept: Kept, tmp_path: Path) 
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_c11_the_current_folder_keeps_its_mode(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file name without a folder had the current folder closed to others."""
-    tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-
-    kept.sign_in(token_file="relative.json")
-
-    assert (tmp_path / "relative.json").exists()
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
-
-
-def test_c12_a_second_object_takes_over_what_the_first_one_renewed(
-    kept: Kept, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    """Objects did not know of each other: the second one sent a refresh token that was spent, and all had ended."""
-    kept.write(ends_in_seconds=LIFETIME_SECONDS)
-    first, second = kept.open(), kept.open()
-    assert first.get_token() == second.get_token()
-    clock.advance(LIFETIME_SECONDS)
-
-    renewed = [first.get_token(), second.get_token(), first.get_token()]
-
-    assert renewed == [kept.token["id_token"]] * 3
-    assert len(idp.refreshes()) == 1
-
-
-def test_c12_a_second_process_takes_over_what_the_first_one_renewed(tmp_path: Path) -> None:
-    """Processes did not know of each other: the second one sent a refresh token that was spent, and all had ended."""
-    path = tmp_path / "t.json"
-    with ScriptedProvider() as idp:
-        token = idp.stored_token(ends_in_seconds=-10)
-        path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
-        second = subprocess.Popen(
-            [sys.executable, str(HERE / "refreshing_process.py"), str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert second.stdout is not None
-            assert second.stdout.readline() == "ready\n"
-            renewed = OidcAuthProvider.from_file(path).get_token()
-
-            printed, _ = second.communicate("\n", timeout=60)
-        finally:
-            second.kill()
-            second.communicate(timeout=60)
-
-        assert printed == f"{renewed}\n"
-        assert len(idp.refreshes()) == 1
-
-
 def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept: Kept, idp: ScriptedProvider, clock: FakeClock) -> None:
     """The scope was not kept, so a program that was started later asked for another one and lost the API's."""
     kept.sign_in(scope="openid offline_access api://lake/.default")
@@ -274,17 +202,6 @@ def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept: Kept, idp: Script
 
     assert [seen.form["scope"] for seen in idp.refreshes()] == ["openid offline_access api://lake/.default"]
     assert later.scope == "openid offline_access api://lake/.default"
-
-
-def test_c13_a_grant_of_the_apis_own_scope_is_refreshed_without_asking_for_another(
-    kept: Kept, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    """The default scope was asked for at each refresh, which providers refuse that had granted an API's own."""
-    kept.write(ends_in_seconds=-10, scope="api://lake/access")
-
-    kept.open().get_token()
-
-    assert "scope" not in idp.refreshes()[0].form
 
 
 def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(
@@ -302,36 +219,3 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(
     assert len(idp.refreshes()) == 1
     assert kept.path.read_text() == before
     assert [entry.name for entry in kept.path.parent.iterdir()] == ["tokens.json"]
-
-
-def test_c15_a_refresh_without_an_id_token_keeps_the_new_refresh_token(
-    kept: Kept, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    """A refresh that brought no ID token failed, and the new refresh token was lost with it."""
-    kept.write(ends_in_seconds=60)
-    before = kept.token
-    idp.refresh_changes["id_token"] = None
-
-    assert kept.open().get_token() == before["id_token"]
-
-    rotated = kept.token["refresh_token"]
-    assert rotated != before["refresh_token"]
-    idp.refresh_changes.clear()
-    clock.advance(LIFETIME_SECONDS)
-    assert kept.open().get_token() == kept.token["id_token"] != before["id_token"]
-    assert [seen.form["refresh_token"] for seen in idp.refreshes()] == [before["refresh_token"], rotated]
-
-
-def test_c15_a_refresh_with_an_id_token_that_is_refused_keeps_the_new_refresh_token(
-    kept: Kept, idp: ScriptedProvider
-) -> None:
-    """A refresh that failed after the provider's answer had come lost the new refresh token."""
-    kept.write(ends_in_seconds=-10)
-    idp.unsigned = True
-    with pytest.raises(ProviderMisbehaved):
-        kept.open().get_token()
-
-    idp.unsigned = False
-
-    assert kept.open().get_token() == kept.token["id_token"]
-    assert len(idp.refreshes()) == 2

@@ -50,29 +50,6 @@ def test_an_id_token_for_the_audience_is_the_bearer_and_is_kept(google: GoogleTo
     assert len(google.calls) == 1
 
 
-def test_an_id_token_is_renewed_five_minutes_before_it_ends(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
-    account = provider(google, clock)
-    first = account.get_token()
-    due_at = account.renewal_due_at()
-
-    clock.advance(3299)
-    still = account.get_token()
-    clock.advance(1)
-    second = account.get_token()
-
-    assert first == still != second
-    assert due_at == clock.now()
-
-
-def test_a_token_that_a_server_refused_is_fetched_anew(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
-    account = provider(google, clock)
-    first = account.get_token()
-
-    account.invalidate(first)
-
-    assert account.get_token() != first
-
-
 def test_a_scope_gets_an_access_token(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
     account = provider(google, clock, audience=None, scope="https://www.googleapis.com/auth/cloud-platform")
 
@@ -107,15 +84,6 @@ def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google: GoogleToke
     assert "Keys" in caught.value.remedy
 
 
-def test_a_token_that_is_still_valid_serves_while_google_is_down(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
-    account = provider(google, clock)
-    first = account.get_token()
-    clock.advance(3400)
-    google.reply_once(Reply(status=503))
-
-    assert account.get_token() == first
-
-
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
@@ -141,11 +109,3 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(
 
     assert type(caught.value) is expected
     assert caught.value.remedy  # type: ignore[attr-defined]
-
-
-def test_a_token_for_somebody_else_is_refused(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
-    other = google.mint(issuer="https://accounts.google.com", subject="1", audience="another")
-    google.reply_once(Reply(body={"id_token": other}))
-
-    with pytest.raises(ProviderMisbehaved, match="a different audience"):
-        provider(google, clock).get_token()

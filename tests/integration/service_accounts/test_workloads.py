@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.wiring import service_provider
 from tests.fakes.exchange_stand_ins import ExchangingProvider
@@ -30,6 +28,8 @@ from tests.fakes.stand_in import PLATFORM_KEY, StandIn, verified_claims
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micromegas_jupyter.core.protocols import AuthProvider
+
 pytestmark = pytest.mark.integration
 
 PLATFORMS = {
@@ -38,6 +38,7 @@ PLATFORMS = {
     AzureMachine: WorkloadPlatform.AZURE,
     AzureApp: WorkloadPlatform.AZURE,
 }
+
 EVERY_PLATFORM = pytest.mark.parametrize("kind", list(PLATFORMS))
 
 
@@ -116,19 +117,6 @@ def test_the_token_of_the_platform_proves_the_application(kind: type[StandIn]) -
         assert (claims["iss"], claims["sub"]) == (idp.issuer, idp.client_id)
 
 
-def test_a_confidential_application_proves_itself_in_the_exchange() -> None:
-    with GithubRunner() as platform, ExchangingProvider(client_secret="s3same") as idp:
-        settings = replace(
-            settings_for(GithubRunner, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            client_secret=Secret("s3same"),
-            audience="lake",
-        )
-
-        assert claims_of(provider_of(settings, platform).get_token())["iss"] == idp.issuer
-
-
 def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login() -> None:
     with GithubRunner() as platform, ExchangingProvider() as idp:
         settings = replace(
@@ -149,26 +137,6 @@ def test_one_of_several_managed_identities_is_asked_for() -> None:
         provider_of(settings, platform).get_token()
 
         assert platform.calls[0].query["client_id"] == IDENTITY_CLIENT_ID
-
-
-def test_an_identity_that_does_not_exist_is_a_failed_login() -> None:
-    with AzureMachine() as platform:
-        settings = settings_for(AzureMachine, managed_identity_client_id="another")
-
-        with pytest.raises(LoginFailed, match="Identity not found") as caught:
-            provider_of(settings, platform).get_token()
-
-        assert "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID" in caught.value.remedy
-
-
-def test_a_machine_without_a_service_account_is_a_failed_login() -> None:
-    with GoogleMetadataServer() as platform:
-        platform.has_service_account = False
-
-        with pytest.raises(LoginFailed, match="status 404") as caught:
-            provider_of(settings_for(GoogleMetadataServer), platform).get_token()
-
-        assert "service account is attached" in caught.value.remedy
 
 
 @EVERY_PLATFORM
@@ -198,22 +166,6 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(
         assert caught.value.remedy  # type: ignore[attr-defined]
 
 
-def test_a_metadata_service_that_is_being_updated_is_unavailable() -> None:
-    with AzureMachine() as platform:
-        platform.reply_once(Reply(status=410, text=""))
-
-        with pytest.raises(ProviderUnavailable, match="410"):
-            provider_of(settings_for(AzureMachine), platform).get_token()
-
-
-def test_something_else_at_the_address_of_the_metadata_server_is_not_believed() -> None:
-    with GoogleMetadataServer() as platform:
-        platform.reply_once(Reply(text=platform.mint(issuer="x", subject="y", audience="lake")))
-
-        with pytest.raises(ProviderMisbehaved, match="not from Google's metadata server"):
-            provider_of(settings_for(GoogleMetadataServer), platform).get_token()
-
-
 @pytest.mark.slow
 def test_a_platform_that_says_nothing_is_given_up_after_five_seconds() -> None:
     def ask(kind: type[StandIn], variable: str, address: str) -> None:
@@ -234,27 +186,6 @@ def test_a_platform_that_says_nothing_is_given_up_after_five_seconds() -> None:
         azure = threads.submit(ask, AzureMachine, "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:{port}")
     google.result()
     azure.result()
-
-
-def test_a_machine_where_nothing_listens_is_told_at_once() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        environ = {"GCE_METADATA_HOST": f"127.0.0.1:{unused.getsockname()[1]}"}
-        provider = service_provider(settings_for(GoogleMetadataServer), environ)
-        assert provider is not None
-
-        with pytest.raises(ProviderUnavailable, match="refused") as caught:
-            provider.get_token()
-
-    assert "Google Cloud only" in caught.value.remedy
-
-
-def test_a_machine_outside_github_is_told_before_any_call() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        service_provider(settings_for(GithubRunner), {})
-
-    assert caught.value.key == "ACTIONS_ID_TOKEN_REQUEST_URL"
-    assert "id-token: write" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
