@@ -12,12 +12,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     GoogleServiceAccountProvider,
     parse_service_account_key,
 )
-from micromegas_jupyter.auth.workloads.provider import (
-    TokenExchange,
-    WorkloadProvider,
-    client_assertion_exchange,
-    token_exchange,
-)
+from micromegas_jupyter.auth.workloads.provider import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
     DEFAULT_SCOPE,
     Bearer,
@@ -303,5 +298,10 @@ def _workload_exchange(
     is_assertion = workload.exchange is WorkloadExchange.CLIENT_ASSERTION
     proof = None if is_assertion else client_proof(settings)  # an assertion is the proof itself
     connection = ProviderConnection(settings.issuer, client_id, proof, http=provider_http(settings), clock=SYSTEM_CLOCK)
-    exchange = client_assertion_exchange if is_assertion else token_exchange
-    return exchange(connection, scope=service_scope(settings), audience=settings.audience, resource=settings.resource)
+    return token_exchange(
+        connection,
+        is_assertion=is_assertion,
+        scope=service_scope(settings),
+        audience=settings.audience,
+        resource=settings.resource,
+    )

@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.files import FileMark
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
@@ -46,12 +46,12 @@ class Session:
     tokens: TokenSet
     claims: IdTokenClaims | None
 
-    def freshness(self, bearer: Bearer, now: datetime, *, delay_share: float = 0.0) -> Freshness:
+    def freshness(self, bearer: Bearer, now: datetime) -> Freshness:
         """Return how much life is left in the token that `bearer` names; a missing one has ended."""
         if bearer is Bearer.ID_TOKEN and self.claims is None:
             return Freshness.ENDED
         begins_at, ends_at = self._life(bearer)
-        return freshness_of(begins_at, ends_at, now, delay_share=delay_share)
+        return freshness_of(begins_at, ends_at, now)
 
     @property
     def id_token_was_kept(self) -> bool:
@@ -74,10 +74,10 @@ class Session:
             return None
         return obtained_at + max(MIN_ID_TOKEN_PAUSE, obtained_at - self.claims.expires_at)
 
-    def due_at(self, bearer: Bearer, *, delay_share: float = 0.0) -> datetime | None:
+    def due_at(self, bearer: Bearer) -> datetime | None:
         """Return from when on the token should be refreshed; None when that is not known."""
         begins_at, ends_at = self._life(bearer)
-        return None if ends_at is None else refresh.due_at(begins_at, ends_at, delay_share=delay_share)
+        return None if ends_at is None else refresh.due_at(begins_at, ends_at)
 
     def token(self, bearer: Bearer) -> Secret:
         """Return the token that `bearer` names.
@@ -131,10 +131,9 @@ class TokenManager:
         session: The sign-in to begin with, which counts until it is saved; None takes the stored one.
         key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
         clock: Tells the time.
-        randomness: Draws by how much this program refreshes later than others, so that not all do it at once.
     """
 
-    def __init__(  # noqa: PLR0913 - its dependencies
+    def __init__(
         self,
         connection: ProviderConnection,
         store: TokenStore | None,
@@ -142,13 +141,11 @@ class TokenManager:
         session: Session | None,
         key: LoginKey,
         clock: Clock,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         self.connection = connection
         self._key = key
         self._clock = clock
         self._refresh_lock: RefreshLock[Session] = RefreshLock(clock)
-        self._delay_share = refresh.draw_delay_share(randomness)
         self._state = _State(session=session)
         self._follows_store = store is not None and session is None
         self._refused: Secret | None = None
@@ -234,7 +231,7 @@ class TokenManager:
             session = self.current()
         except MicromegasError:
             return None
-        due_at = session.due_at(bearer, delay_share=self._delay_share)
+        due_at = session.due_at(bearer)
         if session.tokens.refresh_token is None or due_at is None:
             return None
         renewable_from = session.renewable_from(bearer)
@@ -297,7 +294,7 @@ class TokenManager:
         return session, mark
 
     def _freshness(self, session: Session, bearer: Bearer) -> Freshness:
-        return session.freshness(bearer, self.connection.now(), delay_share=self._delay_share)
+        return session.freshness(bearer, self.connection.now())
 
     def _is_refused(self, session: Session, bearer: Bearer) -> bool:
         held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
@@ -321,7 +318,6 @@ class TokenManager:
             refreshed = self._refresh_lock.run(
                 lambda: self._refresh_alone(bearer, is_optional=is_optional),
                 is_optional=is_optional,
-                subject=session.tokens.refresh_token,
             )
         except MicromegasError as error:
             # A valid token serves on, unless the sign-in itself was found to be gone.

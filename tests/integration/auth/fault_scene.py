@@ -20,7 +20,6 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from tests.fakes.faulty_replies import hang, trickle
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_browser import ScriptedBrowser
-from tests.fakes.stored_sign_in import LATE
 
 if TYPE_CHECKING:
     import logging
@@ -90,9 +89,7 @@ class Scene:
         token = idp.stored_token(ends_in_seconds=ends_in_seconds)
         self.stored_token = str(token["id_token"])
         path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
-        self.person = OidcAuthProvider(
-            idp.issuer, "notebook", token_file=path, http=self._calls, clock=clock, randomness=LATE
-        )
+        self.person = OidcAuthProvider(idp.issuer, "notebook", token_file=path, http=self._calls, clock=clock)
         self.service = OidcClientCredentialsProvider(
             idp.issuer, "notebook", CLIENT_SECRET, http=self._calls, clock=clock
         )

@@ -19,7 +19,6 @@ from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from tests.fakes.flight_server import FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
-from tests.fakes.stored_sign_in import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +56,6 @@ class Kept:
             client_id,
             token_file=self.path,
             clock=self._clock,
-            randomness=LATE,
             **options,  # type: ignore[arg-type]
         )
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.tokens.manager import Session, session_of
-from micromegas_jupyter.auth.tokens.refresh import Freshness, RefreshLock, draw_delay_share, freshness_of
+from micromegas_jupyter.auth.tokens.refresh import Freshness, RefreshLock, freshness_of
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.protocols import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.oidc.token import TokenSet
 from tests.fakes.clock import FakeClock
@@ -50,22 +49,6 @@ def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(
     end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
 
     assert freshness_of(BEGIN, end, now) is expected
-
-
-@pytest.mark.parametrize(
-    ("age_seconds", "expected"), [(3359, Freshness.FRESH), (3360, Freshness.ENDING), (3600, Freshness.ENDED)]
-)
-def test_a_program_may_let_a_part_of_the_last_minutes_pass(age_seconds: int, expected: Freshness) -> None:
-    end, now = BEGIN + timedelta(hours=1), BEGIN + timedelta(seconds=age_seconds)
-
-    assert freshness_of(BEGIN, end, now, delay_share=0.2) is expected
-
-
-def test_the_part_that_passes_is_drawn_and_at_most_a_fifth() -> None:
-    drawn = {draw_delay_share(SYSTEM_RANDOMNESS) for _ in range(50)}
-
-    assert len(drawn) == 50
-    assert 0 <= min(drawn) < max(drawn) < 0.2
 
 
 def test_each_bearer_has_its_own_token_and_end() -> None:
@@ -215,17 +198,6 @@ def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
 
     assert len(failures) == 8
     assert len(attempts) == 1
-
-
-def test_the_failure_of_an_earlier_sign_in_leaves_no_renewal_of_a_new_one_out(clock: FakeClock) -> None:
-    lock = RefreshLock[int](clock)
-    with pytest.raises(ProviderUnavailable):
-        lock.run(fail, is_optional=False, subject="first")
-
-    same = lock.run(lambda: 7, is_optional=True, subject="first")
-    new = lock.run(lambda: 8, is_optional=True, subject="second")
-
-    assert (same, new) == (None, 8)
 
 
 BEARERS = ["id_token", "access_token"]

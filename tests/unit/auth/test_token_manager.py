@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import rsa_key
 from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
-from tests.fakes.stored_sign_in import FixedRandomness, StoredSignIn
+from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,19 +125,6 @@ def test_a_token_in_its_last_minutes_serves_while_another_process_renews(
     assert token == sign_in.token()["id_token"]
     assert idp.requests == []
     assert provider.get_token() != token
-
-
-def test_programs_renew_at_different_moments_of_the_last_five_minutes(sign_in: StoredSignIn) -> None:
-    sign_in.write()
-    end = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
-
-    due = [sign_in.open(randomness=FixedRandomness(text)).renewal_due_at() for text in ("late", "a", "early")]
-
-    assert [(end - moment).total_seconds() for moment in due if moment is not None] == [
-        pytest.approx(297.99, abs=0.01),
-        pytest.approx(252.52, abs=0.01),
-        pytest.approx(242.80, abs=0.01),
-    ]
 
 
 def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(

@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.workloads.platforms import (
     GoogleMetadataSource,
     TokenFileSource,
 )
-from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, client_assertion_exchange, token_exchange
+from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.protocols import AuthProvider, Secret
 from micromegas_jupyter.errors import (
@@ -269,7 +269,7 @@ class Source:
 
 
 class Requests:
-    """Implements `TokenRequests`."""
+    """A provider that gives the same answer each time."""
 
     def __init__(self, **changes: object) -> None:
         self.answer: dict[str, object] = {
@@ -315,16 +315,18 @@ class TestProvider:
     def test_an_assertion_authenticates_the_client(self, clock):
         requests = Requests()
 
-        token = client_assertion_exchange(requests, scope="api/.default", clock=clock)(Secret("platform"))
+        token = token_exchange(requests, is_assertion=True, scope="api/.default", clock=clock)(Secret("platform"))
 
         assert token.text == Secret("exchanged")
         assert requests.asked[0]["grant_type"] == "client_credentials"
         assert requests.asked[0]["client_assertion"] == "platform"
 
-    @pytest.mark.parametrize("make", [token_exchange, client_assertion_exchange])
-    def test_an_answer_without_a_bearer_token_is_refused(self, clock, make):
+    @pytest.mark.parametrize("is_assertion", [True, False])
+    def test_an_answer_without_a_bearer_token_is_refused(self, clock, is_assertion):
+        exchange = token_exchange(Requests(token_type="DPoP"), is_assertion=is_assertion, clock=clock)
+
         with pytest.raises(ProviderMisbehaved):
-            make(Requests(token_type="DPoP"), clock=clock)(Secret("platform"))
+            exchange(Secret("platform"))
 
     def test_it_cannot_be_pickled_and_shows_its_platform_only(self, clock):
         provider = WorkloadProvider(Source(clock), clock=clock)
