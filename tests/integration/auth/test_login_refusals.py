@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import requests
 
@@ -15,11 +13,8 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
 )
 from tests.fakes.scripted_browser import ScriptedBrowser
-from tests.fakes.scripted_provider import Reply, ScriptedProvider
+from tests.fakes.scripted_provider import Reply
 from tests.integration.auth.signing_in import sign_in
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -39,9 +34,7 @@ ID_TOKEN_DEFECTS = {
 
 
 @pytest.mark.parametrize("change", ID_TOKEN_DEFECTS.values(), ids=ID_TOKEN_DEFECTS.keys())
-def test_an_id_token_that_does_not_fit_ends_the_sign_in(
-    change: dict[str, object], idp: ScriptedProvider, tmp_path: Path
-) -> None:
+def test_an_id_token_that_does_not_fit_ends_the_sign_in(change, idp, tmp_path):
     idp.id_token_changes.update(change)
     browser = ScriptedBrowser()
 
@@ -64,9 +57,7 @@ def test_an_id_token_that_does_not_fit_ends_the_sign_in(
         ({"code": "forged"}, LoginFailed),
     ],
 )
-def test_a_callback_that_does_not_fit_ends_the_sign_in(
-    change: dict[str, str | None], expected: type[Exception], idp: ScriptedProvider
-) -> None:
+def test_a_callback_that_does_not_fit_ends_the_sign_in(change, expected, idp):
     idp.callback_changes.update(change)
     browser = ScriptedBrowser()
 
@@ -78,7 +69,7 @@ def test_a_callback_that_does_not_fit_ends_the_sign_in(
     assert len(idp.seen("/token")) == (1 if change.get("code") else 0)
 
 
-def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp: ScriptedProvider) -> None:
+def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp):
     def attack_first(url: str) -> str:
         if "/callback?" in url:
             forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=30)
@@ -89,7 +80,7 @@ def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp: ScriptedPro
     assert len(idp.seen("/token")) == 1
 
 
-def test_a_refused_code_shows_neither_code_nor_verifier(idp: ScriptedProvider) -> None:
+def test_a_refused_code_shows_neither_code_nor_verifier(idp):
     idp.callback_changes["code"] = "f0rged-code"
     idp.reply_once("/token", Reply(status=400, body={"error": "invalid_grant", "error_description": "f0rged-code"}))
 
@@ -110,9 +101,7 @@ def test_a_refused_code_shows_neither_code_nor_verifier(idp: ScriptedProvider) -
         {"code_challenge_methods_supported": ["plain"]},
     ],
 )
-def test_a_description_that_is_not_acceptable_stops_before_the_browser_opens(
-    change: dict[str, object], idp: ScriptedProvider
-) -> None:
+def test_a_description_that_is_not_acceptable_stops_before_the_browser_opens(change, idp):
     idp.metadata_changes.update(change)
     browser = ScriptedBrowser()
 
@@ -123,9 +112,7 @@ def test_a_description_that_is_not_acceptable_stops_before_the_browser_opens(
     assert len(idp.requests) == 1
 
 
-def test_a_token_file_that_cannot_be_written_is_known_before_the_browser_opens(
-    idp: ScriptedProvider, tmp_path: Path
-) -> None:
+def test_a_token_file_that_cannot_be_written_is_known_before_the_browser_opens(idp, tmp_path):
     (tmp_path / "t.json").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(TokenStoreError):

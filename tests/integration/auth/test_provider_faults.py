@@ -187,12 +187,12 @@ def meet(scene: Scene, fault: str, step: str, log: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.parametrize(("fault", "step", "expected"), [cell for cell in FAILING if cell != ENDS_SIGN_IN])
 def test_a_fault_ends_in_time_in_its_own_class_and_costs_no_token(
-    fault: str,
-    step: str,
-    expected: type[MicromegasError],
-    build: Callable[[float], Scene],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    fault,
+    step,
+    expected,
+    build,
+    caplog,
+):
     place = STEPS[step]
     scene = build(place.ends_in_seconds)
 
@@ -205,9 +205,7 @@ def test_a_fault_ends_in_time_in_its_own_class_and_costs_no_token(
     assert place.again(scene) != scene.stored_token
 
 
-def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(
-    build: Callable[[float], Scene], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(build, caplog):
     fault, step, expected = ENDS_SIGN_IN
     scene = build(STEPS[step].ends_in_seconds)
 
@@ -223,9 +221,7 @@ def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(
 
 
 @pytest.mark.parametrize(("fault", "step"), RENEWALS)
-def test_a_token_that_is_still_valid_serves_during_a_fault(
-    fault: str, step: str, build: Callable[[float], Scene]
-) -> None:
+def test_a_token_that_is_still_valid_serves_during_a_fault(fault, step, build):
     scene = build(ENDING)
     scene.strike(FAULTS[fault], STEPS[step].path)
     watch = Stopwatch()
@@ -239,9 +235,7 @@ def test_a_token_that_is_still_valid_serves_during_a_fault(
 
 
 @pytest.mark.parametrize(("fault", "step"), SERVICES)
-def test_a_service_token_that_is_still_valid_serves_during_a_fault(
-    fault: str, step: str, build: Callable[[float], Scene]
-) -> None:
+def test_a_service_token_that_is_still_valid_serves_during_a_fault(fault, step, build):
     scene = build(FRESH)
     first = scene.serve()
     scene.mend(after_seconds=FRESH - ENDING)
@@ -257,7 +251,7 @@ def test_a_service_token_that_is_still_valid_serves_during_a_fault(
 
 
 @pytest.mark.parametrize("fault", PASSING_IN_POLLS)
-def test_a_device_sign_in_goes_on_after_a_fault_that_passes(fault: str, build: Callable[[float], Scene]) -> None:
+def test_a_device_sign_in_goes_on_after_a_fault_that_passes(fault, build):
     scene = build(FRESH)
     scene.strike(FAULTS[fault], STEPS["device_poll"].path)
 
@@ -268,7 +262,7 @@ def test_a_device_sign_in_goes_on_after_a_fault_that_passes(fault: str, build: C
 
 
 @pytest.mark.parametrize(("fault", "step"), PERMITTED)
-def test_what_an_answer_may_leave_out_is_not_missed(fault: str, step: str, build: Callable[[float], Scene]) -> None:
+def test_what_an_answer_may_leave_out_is_not_missed(fault, step, build):
     scene = build(STEPS[step].ends_in_seconds)
     scene.strike(FAULTS[fault], STEPS[step].path)
 
@@ -276,9 +270,7 @@ def test_what_an_answer_may_leave_out_is_not_missed(fault: str, step: str, build
 
 
 @pytest.mark.parametrize(("fault", "path", "letter"), LOGOUTS)
-def test_a_logout_ends_in_time_and_ends_the_sign_in_here(
-    fault: str, path: str, letter: str, build: Callable[[float], Scene], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_logout_ends_in_time_and_ends_the_sign_in_here(fault, path, letter, build, caplog):
     caplog.set_level("DEBUG", logger="micromegas_jupyter")
     scene = build(FRESH)
     scene.strike(FAULTS[fault], path)

@@ -26,10 +26,8 @@ from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from tests.fakes.faulty_replies import Fault
 
 pytestmark = pytest.mark.integration
 
@@ -68,9 +66,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_c01_a_token_that_cannot_be_had_stops_the_call(
-    call: Callable[[FlightSQLClient], object], idp: FaultyProvider, server: FakeFlightServer
-) -> None:
+def test_c01_a_token_that_cannot_be_had_stops_the_call(call, idp, server):
     """A provider that failed was passed over in silence, and the call went out without any authorization."""
     token = {**idp.stored_token(ends_in_seconds=-10), "refresh_token": "dead"}
     provider = OidcAuthProvider(idp.issuer, "notebook", token=token)
@@ -81,7 +77,7 @@ def test_c01_a_token_that_cannot_be_had_stops_the_call(
     assert server.calls == []
 
 
-def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp: FaultyProvider) -> None:
+def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp):
     """The port was the same for everybody, so whoever came first on a machine kept all others from signing in."""
     first, second = begin(idp), begin(idp)
 
@@ -104,7 +100,7 @@ ID_TOKENS = {
 
 
 @pytest.mark.parametrize("fault", ID_TOKENS.values(), ids=ID_TOKENS)
-def test_c06_an_id_token_that_does_not_fit_is_refused(fault: Fault, idp: FaultyProvider, tmp_path: Path) -> None:
+def test_c06_an_id_token_that_does_not_fit_is_refused(fault, idp, tmp_path):
     """No nonce was sent, and of the ID token nothing was checked: not the signature, nor for whom it was."""
     idp.faults["/token"] = fault
 
@@ -115,7 +111,7 @@ def test_c06_an_id_token_that_does_not_fit_is_refused(fault: Fault, idp: FaultyP
     assert len(idp.seen("/authorize")[0].query["nonce"]) >= 43
 
 
-def test_c07_an_issuer_with_a_slash_at_its_end_is_asked_at_the_right_place() -> None:
+def test_c07_an_issuer_with_a_slash_at_its_end_is_asked_at_the_right_place():
     """A slash at the issuer's end gave an address with two of them, where some providers have nothing."""
     with ScriptedProvider(issuer_path="/tenant/") as idp:
         provider = sign_in(idp)
@@ -125,8 +121,8 @@ def test_c07_an_issuer_with_a_slash_at_its_end_is_asked_at_the_right_place() -> 
 
 
 def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
     with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
         idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
@@ -143,7 +139,7 @@ def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wan
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpc+tcp", "http"])
-def test_c18_a_token_never_goes_to_another_machine_in_plain_text(scheme: str, idp: FaultyProvider) -> None:
+def test_c18_a_token_never_goes_to_another_machine_in_plain_text(scheme, idp):
     """Tokens went in plain text to any host, without a word."""
     provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600))
 

@@ -43,16 +43,14 @@ def path(idp: ScriptedProvider, tmp_path: Path) -> Path:
     return place
 
 
-def test_upstream_reads_what_this_package_wrote(idp: ScriptedProvider, path: Path) -> None:
+def test_upstream_reads_what_this_package_wrote(idp, path):
     upstream = UpstreamProvider.from_file(str(path))
 
     assert upstream.get_token() == OidcAuthProvider.from_file(path).get_token()
     assert idp.refreshes() == []
 
 
-def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
-    idp: ScriptedProvider, path: Path
-) -> None:
+def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(idp, path):
     ours = OidcAuthProvider.from_file(path)
     before = ours.get_token()
     document = json.loads(path.read_text())
@@ -93,9 +91,7 @@ def upstream_renews(idp: ScriptedProvider, path: Path) -> str:
     return UpstreamProvider.from_file(str(path)).get_token()
 
 
-def test_a_profiles_sign_in_is_the_one_that_upstream_uses(
-    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_profiles_sign_in_is_the_one_that_upstream_uses(idp, environ, tmp_path):
     settings = ClientSettings(issuer=idp.issuer, client_id="notebook", audience="lake", profile="work")
     store = keep_in_profile(idp, environ, settings)
 
@@ -107,9 +103,7 @@ def test_a_profiles_sign_in_is_the_one_that_upstream_uses(
     assert upstream.audience == "lake"
 
 
-def test_upstreams_sign_in_is_not_touched_by_one_that_differs(
-    idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_upstreams_sign_in_is_not_touched_by_one_that_differs(idp, environ, tmp_path):
     own = ClientSettings(issuer=idp.issuer, client_id="notebook")
     keep_in_profile(idp, environ, own)
     upstream_renews(idp, tmp_path / "tokens.json")
@@ -121,7 +115,7 @@ def test_upstreams_sign_in_is_not_touched_by_one_that_differs(
     assert UpstreamProvider.from_file(str(tmp_path / "tokens.json")).get_token()
 
 
-def test_a_logout_here_is_a_logout_for_upstream(idp: ScriptedProvider, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_logout_here_is_a_logout_for_upstream(idp, environ, tmp_path):
     settings = ClientSettings(issuer=idp.issuer, client_id="notebook")
     keep_in_profile(idp, environ, settings)
     keep_in_profile(idp, environ, replace(settings, scope="openid lake"))
@@ -134,7 +128,7 @@ def test_a_logout_here_is_a_logout_for_upstream(idp: ScriptedProvider, environ: 
         UpstreamProvider.from_file(str(tmp_path / "tokens.json"))
 
 
-def test_a_logout_by_upstream_is_a_logout_here(idp: ScriptedProvider) -> None:
+def test_a_logout_by_upstream_is_a_logout_here(idp):
     home = Path.home()
     settings = ClientSettings(issuer=idp.issuer, client_id="notebook")
     environ = {"MICROMEGAS_CONFIG_DIR": str(home / ".micromegas")}

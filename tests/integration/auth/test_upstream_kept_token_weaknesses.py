@@ -89,9 +89,7 @@ def kept(idp: ScriptedProvider, tmp_path: Path, clock: FakeClock) -> Kept:
     return Kept(idp, tmp_path / "t.json", clock)
 
 
-def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(
-    kept: Kept, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, idp, clock):
     """Where a provider does not rotate, the first refresh threw the refresh token away and the second one failed."""
     kept.write(ends_in_seconds=-10)
     refresh_token = kept.token["refresh_token"]
@@ -107,7 +105,7 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(
     assert kept.token["refresh_token"] == refresh_token
 
 
-def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept: Kept, default_file: Path) -> None:
+def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file):
     """Whatever the default file held was sent to the configured server, although another provider was configured."""
     kept.path = default_file
     kept.write(ends_in_seconds=3600)
@@ -126,9 +124,7 @@ def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(ke
     assert kept.path.read_text() == before
 
 
-def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(
-    kept: Kept, idp: ScriptedProvider
-) -> None:
+def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(kept, idp):
     """A sign-in whose refresh token was dead passed for a good one, so that no new sign-in ever followed."""
     kept.write(ends_in_seconds=-10, refresh_token="dead")
     provider = kept.open()
@@ -143,7 +139,7 @@ def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(
     assert provider.get_token() == kept.token["id_token"]
 
 
-def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept: Kept) -> None:
+def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
     """The file was emptied and written in place, so a crash or a reader in between met half a file."""
     kept.write(ends_in_seconds=-10)
     with kept.path.open("rb", buffering=0) as reader:
@@ -156,7 +152,7 @@ def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept: Kept) -> No
     assert sorted(entry.name for entry in kept.path.parent.iterdir()) == ["t.json", "t.json.lock"]
 
 
-def test_c10_a_token_file_that_others_could_read_is_closed(kept: Kept) -> None:
+def test_c10_a_token_file_that_others_could_read_is_closed(kept):
     """A file that others could read already stayed so when tokens were written to it."""
     kept.write(ends_in_seconds=-10)
     kept.path.chmod(0o644)
@@ -167,7 +163,7 @@ def test_c10_a_token_file_that_others_could_read_is_closed(kept: Kept) -> None:
     assert kept.mode == 0o600
 
 
-def test_c10_a_symbolic_link_is_not_followed(kept: Kept, tmp_path: Path, idp: ScriptedProvider) -> None:
+def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):
     """A link in the file's place was followed, so tokens went to wherever it led."""
     target = tmp_path / "elsewhere"
     target.write_text("precious")
@@ -181,7 +177,7 @@ def test_c10_a_symbolic_link_is_not_followed(kept: Kept, tmp_path: Path, idp: Sc
     assert idp.seen("/authorize") == []
 
 
-def test_c11_a_folder_that_was_there_keeps_its_mode(kept: Kept, tmp_path: Path) -> None:
+def test_c11_a_folder_that_was_there_keeps_its_mode(kept, tmp_path):
     """The folder of the file was closed to others, whatever else was in it."""
     tmp_path.chmod(0o755)
 
@@ -190,7 +186,7 @@ def test_c11_a_folder_that_was_there_keeps_its_mode(kept: Kept, tmp_path: Path) 
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept: Kept, idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, idp, clock):
     """The scope was not kept, so a program that was started later asked for another one and lost the API's."""
     kept.sign_in(scope="openid offline_access api://lake/.default")
     clock.advance(LIFETIME_SECONDS)
@@ -202,9 +198,7 @@ def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept: Kept, idp: Script
     assert later.scope == "openid offline_access api://lake/.default"
 
 
-def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(
-    kept: Kept, idp: ScriptedProvider, clock: FakeClock, default_file: Path
-) -> None:
+def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock, default_file):
     """A sign-in without a file was not kept at first, but its first refresh was, over the person's own sign-in."""
     kept.path = default_file
     kept.write(ends_in_seconds=3600)

@@ -37,7 +37,7 @@ def provider(
     return GoogleServiceAccountProvider(key, audience=audience, scope=scope, http=ProviderHttp(), clock=clock)
 
 
-def test_an_id_token_for_the_audience_is_the_bearer_and_is_kept(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+def test_an_id_token_for_the_audience_is_the_bearer_and_is_kept(google, clock):
     account = provider(google, clock)
 
     token = account.get_token()
@@ -50,13 +50,13 @@ def test_an_id_token_for_the_audience_is_the_bearer_and_is_kept(google: GoogleTo
     assert len(google.calls) == 1
 
 
-def test_a_scope_gets_an_access_token(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+def test_a_scope_gets_an_access_token(google, clock):
     account = provider(google, clock, audience=None, scope="https://www.googleapis.com/auth/cloud-platform")
 
     assert account.get_token().startswith("ya29.")
 
 
-def test_a_wrong_clock_is_allowed_for(google: GoogleTokenEndpoint) -> None:
+def test_a_wrong_clock_is_allowed_for(google):
     slow = FakeClock(google.clock.now())
     slow.advance(-1800)
     account = provider(google, slow)
@@ -70,7 +70,7 @@ def test_a_wrong_clock_is_allowed_for(google: GoogleTokenEndpoint) -> None:
     assert len(google.calls) == 3, "one refusal to learn the difference, then one call for each token"
 
 
-def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google: GoogleTokenEndpoint, clock: FakeClock) -> None:
+def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google, clock):
     key = parse_service_account_key(
         Secret(google.key_file(private_key_id="removed")), source_name="service_account_file"
     )
@@ -99,9 +99,7 @@ def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google: GoogleToke
         (Reply(status=400, body={}), ProviderMisbehaved),
     ],
 )
-def test_each_fault_ends_in_its_own_class_with_a_remedy(
-    google: GoogleTokenEndpoint, clock: FakeClock, reply: Reply, expected: type[Exception]
-) -> None:
+def test_each_fault_ends_in_its_own_class_with_a_remedy(google, clock, reply, expected):
     google.reply_once(reply)
 
     with pytest.raises(expected) as caught:

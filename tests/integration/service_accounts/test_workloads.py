@@ -26,8 +26,6 @@ from tests.fakes.silent_server import SilentServer
 from tests.fakes.stand_in import PLATFORM_KEY, StandIn, verified_claims
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from micromegas_jupyter.core.protocols import AuthProvider
 
 pytestmark = pytest.mark.integration
@@ -60,7 +58,7 @@ def claims_of(token: str) -> dict[str, object]:
 
 
 @EVERY_PLATFORM
-def test_the_token_of_the_platform_is_the_bearer_and_is_kept(kind: type[StandIn]) -> None:
+def test_the_token_of_the_platform_is_the_bearer_and_is_kept(kind):
     with kind() as platform:
         provider = provider_of(settings_for(kind), platform)
 
@@ -73,7 +71,7 @@ def test_the_token_of_the_platform_is_the_bearer_and_is_kept(kind: type[StandIn]
 
 
 @EVERY_PLATFORM
-def test_a_token_that_a_server_refused_is_fetched_anew(kind: type[StandIn]) -> None:
+def test_a_token_that_a_server_refused_is_fetched_anew(kind):
     with kind() as platform:
         provider = provider_of(settings_for(kind), platform)
         first = provider.get_token()
@@ -84,7 +82,7 @@ def test_a_token_that_a_server_refused_is_fetched_anew(kind: type[StandIn]) -> N
 
 
 @EVERY_PLATFORM
-def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind: type[StandIn]) -> None:
+def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind):
     with kind() as platform, ExchangingProvider() as idp:
         settings = replace(
             settings_for(kind, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
@@ -102,7 +100,7 @@ def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind: type[Stand
 
 
 @EVERY_PLATFORM
-def test_the_token_of_the_platform_proves_the_application(kind: type[StandIn]) -> None:
+def test_the_token_of_the_platform_proves_the_application(kind):
     with kind() as platform, ExchangingProvider(trusted_audience="api://AzureADTokenExchange") as idp:
         settings = replace(
             settings_for(kind, audience=None, exchange=WorkloadExchange.CLIENT_ASSERTION),
@@ -117,7 +115,7 @@ def test_the_token_of_the_platform_proves_the_application(kind: type[StandIn]) -
         assert (claims["iss"], claims["sub"]) == (idp.issuer, idp.client_id)
 
 
-def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login() -> None:
+def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login():
     with GithubRunner() as platform, ExchangingProvider() as idp:
         settings = replace(
             settings_for(GithubRunner, audience="elsewhere", exchange=WorkloadExchange.TOKEN_EXCHANGE),
@@ -130,7 +128,7 @@ def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login() -> None
             provider_of(settings, platform).get_token()
 
 
-def test_one_of_several_managed_identities_is_asked_for() -> None:
+def test_one_of_several_managed_identities_is_asked_for():
     with AzureMachine() as platform:
         settings = settings_for(AzureMachine, managed_identity_client_id=IDENTITY_CLIENT_ID)
 
@@ -153,9 +151,7 @@ def test_one_of_several_managed_identities_is_asked_for() -> None:
         (Reply(text="", headers={"Content-Encoding": "gzip"}), ProviderMisbehaved),
     ],
 )
-def test_each_fault_ends_in_its_own_class_with_a_remedy(
-    kind: type[StandIn], reply: Reply, expected: type[Exception]
-) -> None:
+def test_each_fault_ends_in_its_own_class_with_a_remedy(kind, reply, expected):
     with kind() as platform:
         platform.reply_once(replace(reply, headers={"Metadata-Flavor": "Google", **reply.headers}))
 
@@ -167,7 +163,7 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(
 
 
 @pytest.mark.slow
-def test_a_platform_that_says_nothing_is_given_up_after_five_seconds() -> None:
+def test_a_platform_that_says_nothing_is_given_up_after_five_seconds():
     def ask(kind: type[StandIn], variable: str, address: str) -> None:
         with SilentServer() as server:
             provider = service_provider(settings_for(kind), {variable: address.format(port=server.port)})
@@ -196,7 +192,7 @@ def test_a_platform_that_says_nothing_is_given_up_after_five_seconds() -> None:
         (AzureMachine, "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://192.168.0.1"),
     ],
 )
-def test_plain_http_never_leaves_the_machine(kind: type[StandIn], variable: str, address: str) -> None:
+def test_plain_http_never_leaves_the_machine(kind, variable, address):
     provider = service_provider(settings_for(kind), {variable: address})
     assert provider is not None
 
@@ -204,7 +200,7 @@ def test_plain_http_never_leaves_the_machine(kind: type[StandIn], variable: str,
         provider.get_token()
 
 
-def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path: Path) -> None:
+def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path):
     with ExchangingProvider() as idp:
         token_file = tmp_path / "token"
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-1", audience=idp.issuer))
@@ -229,7 +225,7 @@ def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path: 
         assert [claims_of(token)["sub"] for token in (first, second)] == ["pod-1", "pod-2"]
 
 
-def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path: Path) -> None:
+def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path):
     audience = "api://AzureADTokenExchange"
     with ExchangingProvider(trusted_audience=audience) as idp:
         token_file = tmp_path / "azure-identity-token"
@@ -248,7 +244,7 @@ def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path
 
 
 @EVERY_PLATFORM
-def test_no_secret_shows_in_a_provider_or_in_what_it_raises(kind: type[StandIn]) -> None:
+def test_no_secret_shows_in_a_provider_or_in_what_it_raises(kind):
     with kind() as platform:
         provider = provider_of(settings_for(kind), platform)
         token = provider.get_token()

@@ -331,7 +331,7 @@ def test_no_call_is_made_when_the_time_is_over(applications, idp, clock):
     assert idp.requests == []
 
 
-def test_the_address_keeps_the_parameters_of_the_provider_and_has_no_token() -> None:
+def test_the_address_keeps_the_parameters_of_the_provider_and_has_no_token():
     url = build_end_session_url("https://id.example.com/end?tenant=1", client_id="a b&c")
 
     assert url == "https://id.example.com/end?tenant=1&client_id=a+b%26c"
@@ -370,14 +370,14 @@ BOTH = {"left_valid": ("ID token", "access token"), "valid_until": LATER, "ended
         ({"others": (replace(REPORT, issuer="https://b.example"),)}, "Signed out of b.example: refresh token revoked,"),
     ],
 )
-def test_a_report_says_in_one_line_what_was_done(changes: dict[str, Any], text: str) -> None:
+def test_a_report_says_in_one_line_what_was_done(changes, text):
     line = str(replace(REPORT, **changes))
 
     assert text in line
     assert "\n" not in line
 
 
-def test_only_what_both_sign_ins_of_a_provider_had_revoked_counts_as_revoked() -> None:
+def test_only_what_both_sign_ins_of_a_provider_had_revoked_counts_as_revoked():
     first = replace(REPORT, valid_until=NOON, left_valid=("ID token",))
     second = replace(REPORT, refresh_token_revoked=False, problem="no", valid_until=LATER, left_valid=("access token",))
     nobody = LogoutReport(issuer=REPORT.issuer, was_signed_in=False, files_removed=1)

@@ -31,7 +31,7 @@ from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import DatedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -44,7 +44,7 @@ def write_file(path: Path, idp: ScriptedProvider, *, ends_in_seconds: float = 36
     path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token, **changes}))
 
 
-def test_upstreams_arguments_stand_in_upstreams_order(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> None:
+def test_upstreams_arguments_stand_in_upstreams_order(idp, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
 
     provider = OidcAuthProvider(
@@ -58,9 +58,7 @@ def test_upstreams_arguments_stand_in_upstreams_order(idp: ScriptedProvider, clo
     assert not (tmp_path / "t.json").exists()
 
 
-def test_audience_and_scope_survive_a_restart(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_audience_and_scope_survive_a_restart(idp, calls, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
     OidcAuthProvider(
         idp.issuer, "notebook", None, tmp_path / "t.json", token, "api", "openid api", http=calls, clock=clock
@@ -71,9 +69,7 @@ def test_audience_and_scope_survive_a_restart(
     assert (again.audience, again.scope) == ("api", "openid api")
 
 
-def test_no_secret_is_shown_pickled_or_stored(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_no_secret_is_shown_pickled_or_stored(idp, calls, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
     provider = OidcAuthProvider(
         idp.issuer, "notebook", Secret("s3same"), tmp_path / "t.json", token, http=calls, clock=clock
@@ -110,7 +106,7 @@ def make_huge(path: Path) -> None:
     ],
     ids=["missing", "damaged", "binary", "huge", "pipe", "folder", "link"],
 )
-def test_a_file_that_holds_no_sign_in_is_known_at_once(make: object, expected: type[Exception], tmp_path: Path) -> None:
+def test_a_file_that_holds_no_sign_in_is_known_at_once(make, expected, tmp_path):
     make(tmp_path / "t.json")  # type: ignore[operator]
 
     started = time.monotonic()
@@ -121,7 +117,7 @@ def test_a_file_that_holds_no_sign_in_is_known_at_once(make: object, expected: t
     assert time.monotonic() - started < 9
 
 
-def test_a_stored_issuer_over_plain_http_is_refused(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_a_stored_issuer_over_plain_http_is_refused(idp, tmp_path):
     write_file(tmp_path / "t.json", idp, issuer="http://id.example.com")
 
     with pytest.raises(ConfigurationError):
@@ -129,14 +125,12 @@ def test_a_stored_issuer_over_plain_http_is_refused(idp: ScriptedProvider, tmp_p
 
 
 @pytest.mark.parametrize("token", [{}, {"access_token": 1}, {"access_token": "a", "id_token": "opaque"}])
-def test_tokens_that_cannot_be_read_mean_login(token: dict[str, object], idp: ScriptedProvider) -> None:
+def test_tokens_that_cannot_be_read_mean_login(token, idp):
     with pytest.raises(LoginRequired):
         OidcAuthProvider(idp.issuer, "notebook", token=token)
 
 
-def test_a_sign_in_is_taken_up_from_a_store(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_is_taken_up_from_a_store(idp, calls, clock, tmp_path):
     write_file(tmp_path / "t.json", idp, audience="api")
     store = FileTokenStore(tmp_path / "t.json")
 
@@ -147,18 +141,14 @@ def test_a_sign_in_is_taken_up_from_a_store(
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_store_and_a_token_file_exclude_each_other(
-    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls, tmp_path: Path
-) -> None:
+def test_a_store_and_a_token_file_exclude_each_other(make, idp, calls, tmp_path):
     with pytest.raises(UsageError, match="one place"):
         make(idp.issuer, "notebook", token_file=tmp_path / "a", store=FileTokenStore(tmp_path / "b"), http=calls)
     assert idp.requests == []
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_secret_and_a_private_key_exclude_each_other(
-    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls
-) -> None:
+def test_a_secret_and_a_private_key_exclude_each_other(make, idp, calls):
     key = PrivateKey(key=RSAKey.generate_key(2048), algorithm="RS256")
 
     with pytest.raises(UsageError, match="private key"):
@@ -166,7 +156,7 @@ def test_a_secret_and_a_private_key_exclude_each_other(
     assert idp.requests == []
 
 
-def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(clock: FakeClock, tmp_path: Path) -> None:
+def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(clock, tmp_path):
     idp_clock = FakeClock(clock.now() + timedelta(minutes=10))
     idp = ScriptedProvider(clock=idp_clock)
     pending = OidcAuthProvider.begin_login(
@@ -227,9 +217,7 @@ def begin_paste(idp: ScriptedProvider, http: DirectCalls, clock: FakeClock, path
     )
 
 
-def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(
-    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(idp, clock, tmp_path):
     calls = HeldCalls(idp)
     pending = begin_paste(idp, calls, clock, tmp_path / "t.json")
     pasted(idp, pending)
@@ -257,9 +245,7 @@ class WatchedStore(FileTokenStore):
         return super().locked(wait_seconds=wait_seconds)
 
 
-def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(idp, calls, clock, tmp_path):
     store = WatchedStore(tmp_path / "t.json")
     pending = OidcAuthProvider.begin_login(
         idp.issuer, "notebook", store=store, flow=Flow.PASTE, http=calls, clock=clock
@@ -276,9 +262,7 @@ def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
     assert store.mark() is None
 
 
-def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(idp, calls, clock, tmp_path):
     path = tmp_path / "t.json"
     write_file(path, idp)
     pending = begin_paste(idp, calls, clock, path)
@@ -293,9 +277,7 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
     assert idp.seen("/revoke")
 
 
-def test_of_two_sign_ins_at_once_the_last_one_is_kept(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_of_two_sign_ins_at_once_the_last_one_is_kept(idp, calls, clock, tmp_path):
     path = tmp_path / "t.json"
     first, second = (begin_paste(idp, calls, clock, path) for _ in range(2))
 
@@ -307,9 +289,7 @@ def test_of_two_sign_ins_at_once_the_last_one_is_kept(
     assert all(pending.wait_closed(30) for pending in (first, second))
 
 
-def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
-    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(idp, clock, tmp_path):
     path = tmp_path / "t.json"
     write_file(path, idp)
     before = path.read_text()
@@ -326,9 +306,7 @@ def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
     assert idp.seen("/revoke") == []
 
 
-def test_a_provider_in_memory_renews_in_memory(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, home: Path
-) -> None:
+def test_a_provider_in_memory_renews_in_memory(idp, calls, clock, home):
     token = idp.stored_token(ends_in_seconds=-1)
     provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
 
@@ -340,9 +318,7 @@ def test_a_provider_in_memory_renews_in_memory(
     assert list(home.iterdir()) == []
 
 
-def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(idp, calls, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=-1)
     provider = OidcAuthProvider(
         idp.issuer, "notebook", token_file=tmp_path / "t.json", token=token, http=calls, clock=clock
@@ -353,7 +329,7 @@ def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(
     assert json.loads((tmp_path / "t.json").read_text())["token"]["id_token"] == renewed
 
 
-def test_saving_without_a_file_uses_upstreams_default(idp: ScriptedProvider, clock: FakeClock, home: Path) -> None:
+def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
     provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
 
     provider.save()
@@ -362,7 +338,7 @@ def test_saving_without_a_file_uses_upstreams_default(idp: ScriptedProvider, clo
     assert provider.token_file == home / ".micromegas" / "tokens.json"
 
 
-def test_an_unknown_bearer_is_an_error_of_the_caller(idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_an_unknown_bearer_is_an_error_of_the_caller(idp, clock):
     provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
 
     with pytest.raises(ValueError, match="refresh_token"):
@@ -375,7 +351,7 @@ def without_id_token(idp: ScriptedProvider, access_token: str = "opaque") -> dic
     return {**token, "access_token": access_token}
 
 
-def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
     token = idp.stored_token(ends_in_seconds=3600)
 
     provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
@@ -384,7 +360,7 @@ def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp: ScriptedProvi
     assert provider.get_token(bearer="id_token") == token["id_token"]
 
 
-def test_without_an_id_token_the_access_token_is_still_given(idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_without_an_id_token_the_access_token_is_still_given(idp, clock):
     token = without_id_token(idp)
 
     provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
@@ -430,7 +406,7 @@ def access_token(**changes: object) -> str:
     return mint_raw(json.dumps({name: value for name, value in claims.items() if value is not None}).encode())
 
 
-def test_the_id_token_says_who_it_is() -> None:
+def test_the_id_token_says_who_it_is():
     identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ID_TOKEN)
 
     assert identity == Identity(
@@ -444,13 +420,13 @@ def test_the_id_token_says_who_it_is() -> None:
     )
 
 
-def test_where_the_access_token_is_the_bearer_its_end_counts() -> None:
+def test_where_the_access_token_is_the_bearer_its_end_counts():
     identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert identity.expires_at == ONE
 
 
-def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is() -> None:
+def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is():
     session = session_of(None, access_token=access_token())
 
     identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
@@ -459,7 +435,7 @@ def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is() -
     assert (identity.issuer, identity.expires_at, identity.renews) == (ISSUER, ONE, True)
 
 
-def test_what_cannot_be_shown_is_left_out() -> None:
+def test_what_cannot_be_shown_is_left_out():
     session = session_of(None, access_token=access_token(name="\x1b[2J", email=7, preferred_username="alice"))
 
     identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
@@ -468,7 +444,7 @@ def test_what_cannot_be_shown_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("token", ["opaque", access_token(sub=None), access_token(sub=7), access_token(sub="\x00")])
-def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token: str) -> None:
+def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token):
     with pytest.raises(LoginRequired) as caught:
         identity_of_session(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 

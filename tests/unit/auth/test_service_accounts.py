@@ -59,9 +59,7 @@ def provider(service_idp: ScriptedProvider, clock: FakeClock) -> OidcClientCrede
     )
 
 
-def test_a_token_is_asked_for_with_audience_and_scope_and_kept_until_it_ends_soon(
-    provider: OidcClientCredentialsProvider, service_idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_token_is_asked_for_with_audience_and_scope_and_kept_until_it_ends_soon(provider, service_idp, clock):
     first = provider.get_token()
     clock.advance(3299)
     still = provider.get_token()
@@ -77,9 +75,7 @@ def test_a_token_is_asked_for_with_audience_and_scope_and_kept_until_it_ends_soo
     assert isinstance(provider, AuthProvider)
 
 
-def test_a_token_that_is_still_valid_serves_while_the_provider_is_down(
-    provider: OidcClientCredentialsProvider, service_idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_token_that_is_still_valid_serves_while_the_provider_is_down(provider, service_idp, clock):
     first = provider.get_token()
     service_idp.is_down = True
     clock.advance(3400)
@@ -92,7 +88,7 @@ def test_a_token_that_is_still_valid_serves_while_the_provider_is_down(
     assert provider.get_token() != first
 
 
-def test_a_wrong_secret_is_a_failed_login_that_shows_no_secret(service_idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_a_wrong_secret_is_a_failed_login_that_shows_no_secret(service_idp, clock):
     provider = OidcClientCredentialsProvider(
         service_idp.issuer, "svc", "wr0ng", http=DirectCalls(service_idp), clock=clock
     )
@@ -111,7 +107,7 @@ VARIABLES = {
 }
 
 
-def test_settings_come_from_the_environment() -> None:
+def test_settings_come_from_the_environment():
     environ = {
         **VARIABLES,
         "MICROMEGAS_OIDC_AUDIENCE": "api",
@@ -128,7 +124,7 @@ def test_settings_come_from_the_environment() -> None:
 
 @pytest.mark.parametrize("name", VARIABLES)
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_variable_is_named(name: str, value: str | None) -> None:
+def test_a_missing_variable_is_named(name, value):
     environ = {key: text for key, text in {**VARIABLES, name: value}.items() if text is not None}
 
     with pytest.raises(ConfigurationError, match=name) as caught:
@@ -138,7 +134,7 @@ def test_a_missing_variable_is_named(name: str, value: str | None) -> None:
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_secret_is_neither_shown_nor_pickled() -> None:
+def test_the_secret_is_neither_shown_nor_pickled():
     provider = OidcClientCredentialsProvider("https://id.example.com", "svc", Secret("s3same"))
 
     assert "s3same" not in repr(provider)
@@ -151,9 +147,7 @@ def key() -> PrivateKey:
     return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
 
 
-def test_a_service_account_signs_in_with_a_private_key(
-    key: PrivateKey, service_idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_service_account_signs_in_with_a_private_key(key, service_idp, clock):
     service_idp.reply_once("/token", Reply(body={"access_token": "a", "token_type": "bearer", "expires_in": 60}))
     provider = OidcClientCredentialsProvider(
         service_idp.issuer, "svc", private_key=key, http=DirectCalls(service_idp), clock=clock
@@ -166,7 +160,7 @@ def test_a_service_account_signs_in_with_a_private_key(
 
 
 @pytest.mark.parametrize("has_both", [True, False])
-def test_a_service_account_has_exactly_one_of_secret_and_key(has_both: bool, key: PrivateKey) -> None:
+def test_a_service_account_has_exactly_one_of_secret_and_key(has_both, key):
     with pytest.raises(ConfigurationError):
         OidcClientCredentialsProvider(
             "https://id.example.com",
@@ -176,7 +170,7 @@ def test_a_service_account_has_exactly_one_of_secret_and_key(has_both: bool, key
         )
 
 
-def test_the_resource_is_asked_for(service_idp: ScriptedProvider, clock: FakeClock) -> None:
+def test_the_resource_is_asked_for(service_idp, clock):
     provider = OidcClientCredentialsProvider(
         service_idp.issuer,
         "svc",
@@ -192,9 +186,7 @@ def test_the_resource_is_asked_for(service_idp: ScriptedProvider, clock: FakeClo
 
 
 @pytest.mark.parametrize("offset", [timedelta(hours=5), timedelta(hours=-5)])
-def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(
-    offset: timedelta, provider: OidcClientCredentialsProvider, service_idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset, provider, service_idp, clock):
     body: dict[str, object] = {"access_token": "first", "token_type": "bearer", "expires_in": 3600}
     date = format_datetime(clock.now() + offset, usegmt=True)
     service_idp.reply_once("/token", Reply(body=body, headers={"Date": date}))
@@ -242,9 +234,7 @@ def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenCache:
 @pytest.mark.parametrize(
     "failure", [ProviderUnavailable("down"), ProviderMisbehaved("odd"), LoginFailed("no"), MicromegasError("else")]
 )
-def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(
-    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock, failure: Exception
-) -> None:
+def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(kept, fetches, clock, failure):
     kept.get_token()
     fetches.failure = failure
     clock.advance(3400)
@@ -254,9 +244,7 @@ def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(
 
 
 @pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
-def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(
-    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock, lifetime_seconds: float | None, due_seconds: float
-) -> None:
+def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(kept, fetches, clock, lifetime_seconds, due_seconds):
     fetches.lifetime_seconds = lifetime_seconds
 
     kept.get_token()
@@ -264,7 +252,7 @@ def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(
     assert kept.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
 
 
-def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept: ServiceTokenCache, fetches: Fetches) -> None:
+def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept, fetches):
     first = kept.get_token()
     kept.invalidate(first)
     second = kept.get_token()
@@ -275,9 +263,7 @@ def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept: ServiceToke
     assert fetches.count == 2
 
 
-def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(
-    kept: ServiceTokenCache, fetches: Fetches, clock: FakeClock
-) -> None:
+def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(kept, fetches, clock):
     for _ in range(20):
         kept.invalidate(kept.get_token())
         clock.advance(0.1)
@@ -289,7 +275,7 @@ def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most
     assert kept.get_token() == "token-3"
 
 
-def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept: ServiceTokenCache, fetches: Fetches) -> None:
+def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept, fetches):
     fetches.lifetime_seconds = -1
 
     with pytest.raises(LoginFailed) as caught:
@@ -298,7 +284,7 @@ def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept: ServiceTo
     assert "clock" in caught.value.remedy
 
 
-def test_threads_that_need_a_token_at_once_fetch_one(kept: ServiceTokenCache, fetches: Fetches) -> None:
+def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
     fetches.everyone_calls = threading.Barrier(16)
     found: list[str] = []
 
@@ -319,7 +305,7 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept: ServiceTokenCache, fe
     assert fetches.count == 1
 
 
-def test_no_token_can_be_pickled_or_seen(kept: ServiceTokenCache) -> None:
+def test_no_token_can_be_pickled_or_seen(kept):
     kept.get_token()
 
     with pytest.raises(TypeError):
@@ -328,27 +314,27 @@ def test_no_token_can_be_pickled_or_seen(kept: ServiceTokenCache) -> None:
 
 
 @pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
-def test_a_jwt_for_another_audience_is_refused(audience: object) -> None:
+def test_a_jwt_for_another_audience_is_refused(audience):
     with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for a different audience"):
         jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", mint(without=["exp"]), mint(exp="soon")])
-def test_a_token_that_is_no_jwt_or_never_ends_is_refused_without_showing_it(token: str) -> None:
+def test_a_token_that_is_no_jwt_or_never_ends_is_refused_without_showing_it(token):
     with pytest.raises(ProviderMisbehaved) as caught:
         jwt_service_token(Secret(token), audience=None, now=NOW, source="Somebody")
 
     assert token not in str(caught.value)
 
 
-def test_the_life_of_an_opaque_token_is_what_its_giver_says() -> None:
+def test_the_life_of_an_opaque_token_is_what_its_giver_says():
     ends = NOW + timedelta(seconds=60)
 
     assert opaque_service_token(Secret(mint(expires_in=900)), now=NOW, expires_at=ends).expires_at == ends
 
 
 @pytest.mark.parametrize("value", ["s3same token", "s3same\n", ["s3same"]])
-def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value: object) -> None:
+def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value):
     with pytest.raises(ProviderMisbehaved) as caught:
         checked_token(value, source="Somebody")
 
@@ -358,13 +344,13 @@ def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value:
 
 
 @pytest.mark.parametrize("value", [None, "", 7, "a b", "a\nb", "tökén", "x" * 70_000, ["a"]])
-def test_a_value_that_is_no_token_is_refused(value: object) -> None:
+def test_a_value_that_is_no_token_is_refused(value):
     with pytest.raises(ProviderMisbehaved, match="Somebody gave no usable token"):
         checked_token(value, source="Somebody")
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (-2, 0), (3, 3), (-600, -600), (90_000, 0)])
-def test_a_difference_of_clocks_counts_within_reason(seconds: int, expected: int) -> None:
+def test_a_difference_of_clocks_counts_within_reason(seconds, expected):
     assert clock_offset(NOW + timedelta(seconds=seconds), NOW) == timedelta(seconds=expected)
 
 
@@ -374,7 +360,7 @@ def google() -> Iterator[GoogleTokenEndpoint]:
         yield endpoint
 
 
-def test_a_key_file_of_the_console_is_read(google: GoogleTokenEndpoint) -> None:
+def test_a_key_file_of_the_console_is_read(google):
     key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
 
     assert (key.email, key.token_uri) == (EMAIL, google.token_uri)
@@ -398,9 +384,7 @@ def test_a_key_file_of_the_console_is_read(google: GoogleTokenEndpoint) -> None:
         ({"token_uri": "oauth2.example.com"}, "https"),
     ],
 )
-def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(
-    google: GoogleTokenEndpoint, changes: dict[str, object], expected: str
-) -> None:
+def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(google, changes, expected):
     with pytest.raises(ConfigurationError, match=expected) as caught:
         parse_service_account_key(Secret(google.key_file(**changes)), source_name="service_account_file")
 
@@ -409,15 +393,13 @@ def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"type": "service_account", "type": "service_account"}'])
-def test_text_that_is_no_object_is_refused(text: str) -> None:
+def test_text_that_is_no_object_is_refused(text):
     with pytest.raises(ConfigurationError, match="is not a JSON object"):
         parse_service_account_key(Secret(text), source_name="service_account_file")
 
 
 @pytest.mark.parametrize(("audience", "scope"), [(None, None), ("", ""), ("lake", "read")])
-def test_there_is_either_an_audience_or_a_scope(
-    google: GoogleTokenEndpoint, audience: str | None, scope: str | None
-) -> None:
+def test_there_is_either_an_audience_or_a_scope(google, audience, scope):
     key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
 
     with pytest.raises(ConfigurationError) as caught:
@@ -426,7 +408,7 @@ def test_there_is_either_an_audience_or_a_scope(
     assert "MICROMEGAS_OIDC_AUDIENCE" in caught.value.remedy
 
 
-def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google: GoogleTokenEndpoint) -> None:
+def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google):
     key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
     provider = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp())
 
@@ -439,7 +421,7 @@ def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google: GoogleT
     assert isinstance(provider, AuthProvider)
 
 
-def test_a_member_that_is_refused_is_not_shown_even_with_all_variables(google: GoogleTokenEndpoint) -> None:
+def test_a_member_that_is_refused_is_not_shown_even_with_all_variables(google):
     text = google.key_file(private_key=["-----BEGIN PRIVATE KEY-----", "s3same"])
 
     with pytest.raises(ConfigurationError) as caught:

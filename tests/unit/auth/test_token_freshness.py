@@ -43,15 +43,13 @@ BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
         (8, 6, Freshness.ENDING),
     ],
 )
-def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(
-    lifetime_seconds: int, age_seconds: int, expected: Freshness
-) -> None:
+def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(lifetime_seconds, age_seconds, expected):
     end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
 
     assert freshness_of(BEGIN, end, now) is expected
 
 
-def test_each_bearer_has_its_own_token_and_end() -> None:
+def test_each_bearer_has_its_own_token_and_end():
     tokens = TokenSet(
         access_token=Secret("acc"),
         id_token=Secret(mint(expires_in=300)),
@@ -77,9 +75,7 @@ def signed_in(*, lifetime_seconds: int = 3600) -> Session:
 
 
 @pytest.mark.parametrize(("renewed_after_seconds", "pause_seconds"), [(3300, 30), (3600, 30), (3660, 60), (7200, 3600)])
-def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(
-    renewed_after_seconds: int, pause_seconds: int
-) -> None:
+def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(renewed_after_seconds, pause_seconds):
     renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
     tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
     session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
@@ -89,14 +85,14 @@ def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(
 
 
 @pytest.mark.parametrize("lifetime_seconds", [2, 4, 300, 3600])
-def test_an_id_token_that_came_with_the_access_token_may_be_renewed_at_any_time(lifetime_seconds: int) -> None:
+def test_an_id_token_that_came_with_the_access_token_may_be_renewed_at_any_time(lifetime_seconds):
     session = signed_in(lifetime_seconds=lifetime_seconds)
 
     assert session.renewable_from(Bearer.ID_TOKEN) is None
 
 
 @pytest.mark.parametrize("token", ["opaque", mint(issuer="https://evil.example"), mint(audience="other")])
-def test_a_stored_id_token_of_another_sign_in_is_refused(token: str) -> None:
+def test_a_stored_id_token_of_another_sign_in_is_refused(token):
     with pytest.raises(LoginRequired):
         session_of(TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE)
 
@@ -105,7 +101,7 @@ def fail() -> int:
     raise ProviderUnavailable("down")
 
 
-def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock: FakeClock) -> None:
+def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock):
     lock = RefreshLock[int](clock)
     with pytest.raises(ProviderUnavailable):
         lock.run(fail, is_optional=False)
@@ -117,7 +113,7 @@ def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock: FakeClock
     assert 0.4 < time.monotonic() - started < 30
 
 
-def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock: FakeClock) -> None:
+def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock):
     lock = RefreshLock[int](clock)
     with pytest.raises(ProviderUnavailable):
         lock.run(fail, is_optional=True)
@@ -129,7 +125,7 @@ def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock
     assert (at_once, later) == (None, 7)
 
 
-def test_an_optional_renewal_does_not_wait_for_another(clock: FakeClock) -> None:
+def test_an_optional_renewal_does_not_wait_for_another(clock):
     lock = RefreshLock[int](clock)
     began, go_on = threading.Event(), threading.Event()
 
@@ -167,7 +163,7 @@ class CountedLock:
         return all(self._asked.acquire(timeout=30) for _ in range(self._expected))
 
 
-def test_those_who_waited_share_one_failure(clock: FakeClock) -> None:
+def test_those_who_waited_share_one_failure(clock):
     lock = RefreshLock[int](clock)
     lock._lock = line = CountedLock(8)  # type: ignore[assignment]
     began, go_on = threading.Event(), threading.Event()
@@ -242,9 +238,7 @@ def programs(sign_in: StoredSignIn, idp: ScriptedProvider) -> list[OidcAuthProvi
 
 
 @pytest.mark.parametrize("bearer", BEARERS)
-def test_a_fresh_token_is_not_refreshed_in_a_loop(
-    bearer: str, programs: list[OidcAuthProvider], idp: ScriptedProvider
-) -> None:
+def test_a_fresh_token_is_not_refreshed_in_a_loop(bearer, programs, idp):
     found = {program.get_token(bearer=bearer) for program in programs for _ in range(10)}  # type: ignore[arg-type]
 
     assert len(found) == 1
@@ -252,9 +246,7 @@ def test_a_fresh_token_is_not_refreshed_in_a_loop(
 
 
 @pytest.mark.parametrize("bearer", BEARERS)
-def test_each_expiry_costs_one_refresh_over_all_programs(
-    bearer: str, programs: list[OidcAuthProvider], idp: ScriptedProvider, clocks: TwoClocks
-) -> None:
+def test_each_expiry_costs_one_refresh_over_all_programs(bearer, programs, idp, clocks):
     for _ in range(5):
         clocks.advance(3310)
         for program in programs:
@@ -263,16 +255,14 @@ def test_each_expiry_costs_one_refresh_over_all_programs(
     assert len(idp.refreshes()) == 5
 
 
-def test_a_refresh_is_due_by_the_clock_of_the_machine(programs: list[OidcAuthProvider], clocks: TwoClocks) -> None:
+def test_a_refresh_is_due_by_the_clock_of_the_machine(programs, clocks):
     due = programs[0].renewal_due_at()
 
     assert due is not None
     assert (due - clocks.machine.now()).total_seconds() == pytest.approx(3302, abs=3)
 
 
-def test_an_unknown_difference_is_found_out_by_one_refresh_at_most(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_an_unknown_difference_is_found_out_by_one_refresh_at_most(sign_in, idp):
     provider = sign_in.opened()
 
     for _ in range(20):
@@ -281,9 +271,7 @@ def test_an_unknown_difference_is_found_out_by_one_refresh_at_most(
     assert len(idp.refreshes()) <= 1
 
 
-def test_a_server_that_refuses_an_ended_token_leads_to_a_valid_one(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clocks: TwoClocks
-) -> None:
+def test_a_server_that_refuses_an_ended_token_leads_to_a_valid_one(sign_in, idp, clocks):
     provider = sign_in.opened(ends_in_seconds=-10)
     provider.invalidate(str(sign_in.token()["id_token"]))
 

@@ -28,7 +28,7 @@ def sign_in(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> StoredSi
     return StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
 
 
-def test_a_fresh_token_is_given_without_any_request(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_fresh_token_is_given_without_any_request(sign_in, idp):
     provider = sign_in.opened()
 
     assert provider.get_token() == sign_in.token()["id_token"]
@@ -36,9 +36,7 @@ def test_a_fresh_token_is_given_without_any_request(sign_in: StoredSignIn, idp: 
     assert idp.requests == []
 
 
-def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
 
@@ -52,7 +50,7 @@ def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(
     assert len(idp.refreshes()) == 1
 
 
-def test_threads_that_need_a_token_at_once_renew_once(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_threads_that_need_a_token_at_once_renew_once(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     barrier = threading.Barrier(16)
     found: list[str] = []
@@ -72,7 +70,7 @@ def test_threads_that_need_a_token_at_once_renew_once(sign_in: StoredSignIn, idp
     assert len(idp.refreshes()) == 1
 
 
-def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(sign_in, idp):
     idp.refresh_changes["refresh_token"] = None
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()["refresh_token"]
@@ -82,9 +80,7 @@ def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(sign_in: Stored
     assert sign_in.token()["refresh_token"] == before
 
 
-def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(sign_in, idp):
     idp.refresh_changes["id_token"] = None
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()["id_token"]
@@ -98,15 +94,13 @@ def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(
     assert len(idp.refreshes()) == 1
 
 
-def test_the_scope_that_was_granted_is_asked_for_again(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_the_scope_that_was_granted_is_asked_for_again(sign_in, idp):
     sign_in.opened(ends_in_seconds=-10, scope="openid email").get_token()
 
     assert idp.refreshes()[0].form["scope"] == "openid email"
 
 
-def test_a_token_in_its_last_minutes_serves_while_another_process_renews(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=60)
     held, done = threading.Event(), threading.Event()
 
@@ -127,9 +121,7 @@ def test_a_token_in_its_last_minutes_serves_while_another_process_renews(
     assert provider.get_token() != token
 
 
-def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(sign_in, idp, clock):
     idp.refresh_changes["id_token"] = None
     sign_in.write(ends_in_seconds=-1)
     asked_after: list[int] = []
@@ -146,9 +138,7 @@ def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_
     assert asked_after == [0, 30, 61, 123, 247, 495]
 
 
-def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=60)
     present = sign_in.token()["id_token"]
     began, go_on = threading.Event(), threading.Event()
@@ -173,9 +163,7 @@ def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(
     assert provider.get_token() == sign_in.token()["id_token"] != present
 
 
-def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     handle = idp.handle
 
@@ -190,9 +178,7 @@ def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(
     assert len(idp.refreshes()) == 1
 
 
-def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     handle = idp.handle
 
@@ -210,9 +196,7 @@ def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refre
     assert sign_in.token()["refresh_token"] != idp.refreshes()[0].form["refresh_token"]
 
 
-def test_a_refused_refresh_means_login_and_the_dead_token_is_never_sent_again(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_refused_refresh_means_login_and_the_dead_token_is_never_sent_again(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10, refresh_token="dead")
 
     for _ in range(3):
@@ -224,9 +208,7 @@ def test_a_refused_refresh_means_login_and_the_dead_token_is_never_sent_again(
     assert len(idp.refreshes()) == 1
 
 
-def test_a_valid_token_serves_while_the_provider_is_down(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_valid_token_serves_while_the_provider_is_down(sign_in, idp, clock):
     provider = sign_in.opened(ends_in_seconds=120)
     idp.is_down = True
 
@@ -241,9 +223,7 @@ def test_a_valid_token_serves_while_the_provider_is_down(
     assert provider.get_token() not in found
 
 
-def test_a_login_page_of_the_network_in_place_of_the_provider_costs_nothing(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_login_page_of_the_network_in_place_of_the_provider_costs_nothing(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     idp.reply_once("/token", Reply(text="<html>Hotel WiFi</html>", headers={"Content-Type": "text/html"}))
 
@@ -254,9 +234,7 @@ def test_a_login_page_of_the_network_in_place_of_the_provider_costs_nothing(
     assert provider.get_token() == sign_in.token()["id_token"]
 
 
-def test_a_renewal_for_another_person_is_not_used_and_not_repeated(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
     idp.id_token_changes["sub"] = "mallory"
@@ -275,9 +253,7 @@ def test_a_renewal_for_another_person_is_not_used_and_not_repeated(
     "change",
     [{"iss": "https://evil.example"}, {"aud": "other"}, {"azp": "other"}, {"exp": 1}, {"iat": 1_700_000_000}],
 )
-def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(
-    change: dict[str, object], sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(change, sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
     idp.id_token_changes.update(change)
@@ -291,9 +267,7 @@ def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(
     assert provider.get_token() == sign_in.token()["id_token"] != before["id_token"]
 
 
-def test_an_unsigned_id_token_takes_nothing_from_a_token_that_still_serves(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_an_unsigned_id_token_takes_nothing_from_a_token_that_still_serves(sign_in, idp, clock):
     provider = sign_in.opened(ends_in_seconds=60)
     before = sign_in.token()["id_token"]
     idp.unsigned = True
@@ -305,9 +279,7 @@ def test_an_unsigned_id_token_takes_nothing_from_a_token_that_still_serves(
     assert provider.get_token() == sign_in.token()["id_token"] != before
 
 
-def test_a_new_refresh_token_survives_when_the_id_token_cannot_be_checked(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_new_refresh_token_survives_when_the_id_token_cannot_be_checked(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     provider.identity()
     provider._connection.keys()
@@ -324,9 +296,7 @@ def test_a_new_refresh_token_survives_when_the_id_token_cannot_be_checked(
     assert after["id_token"] == before["id_token"]
 
 
-def test_a_refused_refresh_leaves_a_token_that_is_still_valid_in_use(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_refused_refresh_leaves_a_token_that_is_still_valid_in_use(sign_in, idp, clock):
     provider = sign_in.opened(ends_in_seconds=60, refresh_token="dead")
 
     first = provider.get_token()
@@ -339,7 +309,7 @@ def test_a_refused_refresh_leaves_a_token_that_is_still_valid_in_use(
     assert len(idp.refreshes()) == 1
 
 
-def test_a_program_that_takes_no_lock_may_have_been_faster(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_program_that_takes_no_lock_may_have_been_faster(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10, refresh_token="spent")
     handle = idp.handle
 
@@ -354,7 +324,7 @@ def test_a_program_that_takes_no_lock_may_have_been_faster(sign_in: StoredSignIn
     assert "refresh_token" in sign_in.token()
 
 
-def test_a_refused_token_is_renewed_although_it_looks_fresh(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_refused_token_is_renewed_although_it_looks_fresh(sign_in, idp):
     provider = sign_in.opened()
     refused = provider.get_token()
 
@@ -366,9 +336,7 @@ def test_a_refused_token_is_renewed_although_it_looks_fresh(sign_in: StoredSignI
     assert len(idp.refreshes()) == 1
 
 
-def test_a_token_that_is_not_in_use_any_more_changes_nothing(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_token_that_is_not_in_use_any_more_changes_nothing(sign_in, idp, clock):
     provider = sign_in.opened()
     old = provider.get_token()
     clock.advance(3400)
@@ -381,9 +349,7 @@ def test_a_token_that_is_not_in_use_any_more_changes_nothing(
     assert len(idp.refreshes()) == 1
 
 
-def test_a_server_that_refuses_everything_causes_one_renewal_in_ten_seconds(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_server_that_refuses_everything_causes_one_renewal_in_ten_seconds(sign_in, idp, clock):
     provider = sign_in.opened()
 
     for _ in range(60):
@@ -394,9 +360,7 @@ def test_a_server_that_refuses_everything_causes_one_renewal_in_ten_seconds(
     assert len(idp.refreshes()) == 6
 
 
-def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(sign_in, idp, clock):
     provider = sign_in.opened()
     present = provider.get_token()
     idp.is_down = True
@@ -411,7 +375,7 @@ def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(
     assert provider.get_token() != present
 
 
-def test_a_refusal_after_a_logout_is_not_an_error(sign_in: StoredSignIn) -> None:
+def test_a_refusal_after_a_logout_is_not_an_error(sign_in):
     provider = sign_in.opened()
     present = provider.get_token()
     sign_in.path.unlink()
@@ -421,9 +385,7 @@ def test_a_refusal_after_a_logout_is_not_an_error(sign_in: StoredSignIn) -> None
     assert provider.renewal_due_at() is None
 
 
-def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun(
-    sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun(sign_in, idp):
     provider = sign_in.opened()
     refused = provider.get_token()
     began, go_on = threading.Event(), threading.Event()
@@ -450,9 +412,7 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
     assert len(idp.refreshes()) == 1
 
 
-def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(
-    sign_in: StoredSignIn, idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(sign_in, idp, monkeypatch):
     provider = sign_in.opened()
     refused = provider.get_token()
     provider.invalidate(refused)
@@ -473,9 +433,7 @@ def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_
     assert len(idp.refreshes()) == 1
 
 
-def test_nothing_of_a_refused_token_is_logged_or_shown(
-    sign_in: StoredSignIn, idp: ScriptedProvider, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_of_a_refused_token_is_logged_or_shown(sign_in, idp, caplog):
     provider = sign_in.opened()
     refused = provider.get_token()
     idp.is_down = True
@@ -488,7 +446,7 @@ def test_nothing_of_a_refused_token_is_logged_or_shown(
     assert refused not in repr(vars(provider._manager))
 
 
-def test_a_fresh_token_is_renewed_when_that_is_asked_for(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_fresh_token_is_renewed_when_that_is_asked_for(sign_in, idp):
     provider = sign_in.opened()
     before = provider.get_token()
 
@@ -498,9 +456,7 @@ def test_a_fresh_token_is_renewed_when_that_is_asked_for(sign_in: StoredSignIn, 
     assert len(idp.refreshes()) == 1
 
 
-def test_asking_again_and_again_renews_once_in_ten_seconds(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
     provider = sign_in.opened()
 
     for _ in range(20):
@@ -510,9 +466,7 @@ def test_asking_again_and_again_renews_once_in_ten_seconds(
     assert len(idp.refreshes()) == 2
 
 
-def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(sign_in, idp, clock):
     provider = sign_in.opened()
     present = provider.get_token()
     idp.is_down = True
@@ -526,7 +480,7 @@ def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(
     assert len(idp.requests) == asked
 
 
-def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in: StoredSignIn) -> None:
+def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in):
     provider = sign_in.opened(refresh_token="dead")
     present = provider.get_token()
 
@@ -537,9 +491,7 @@ def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(s
     assert not provider.identity().renews
 
 
-def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(
-    sign_in: StoredSignIn, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(sign_in, idp, clock):
     provider = sign_in.opened()
     provider.get_token()
     sign_in.path.unlink()
@@ -552,7 +504,7 @@ def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(
     assert idp.requests == []
 
 
-def test_a_logout_during_a_renewal_wins(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_logout_during_a_renewal_wins(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     answer = idp.issue
 
@@ -568,7 +520,7 @@ def test_a_logout_during_a_renewal_wins(sign_in: StoredSignIn, idp: ScriptedProv
     assert not sign_in.path.exists()
 
 
-def test_a_newer_login_elsewhere_is_used_here(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_newer_login_elsewhere_is_used_here(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     idp.id_token_changes["sub"] = "bob-2"
     sign_in.opened()
@@ -579,9 +531,7 @@ def test_a_newer_login_elsewhere_is_used_here(sign_in: StoredSignIn, idp: Script
 
 
 @pytest.mark.parametrize("change", [{"issuer": "https://evil.example"}, {"client_id": "other"}])
-def test_a_login_of_another_provider_or_application_is_not_used(
-    change: dict[str, str], sign_in: StoredSignIn, idp: ScriptedProvider
-) -> None:
+def test_a_login_of_another_provider_or_application_is_not_used(change, sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     document = {**json.loads(sign_in.path.read_text()), **change}
     sign_in.path.write_text(json.dumps(document))
@@ -593,9 +543,7 @@ def test_a_login_of_another_provider_or_application_is_not_used(
     assert json.loads(sign_in.path.read_text()) == document
 
 
-def test_tokens_that_cannot_be_stored_serve_from_memory(
-    sign_in: StoredSignIn, idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_that_cannot_be_stored_serve_from_memory(sign_in, idp, monkeypatch):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.path.read_text()
 
@@ -611,7 +559,7 @@ def test_tokens_that_cannot_be_stored_serve_from_memory(
     assert len(idp.refreshes()) == 1
 
 
-def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in: StoredSignIn, idp: ScriptedProvider) -> None:
+def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
     with sign_in.store().locked():
         sign_in.store().save(sign_in.login(audience="lake", scope="openid lake"))
 
@@ -622,7 +570,7 @@ def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in: StoredSign
     assert idp.requests == []
 
 
-def test_what_was_asked_for_is_stored_with_each_renewal(sign_in: StoredSignIn) -> None:
+def test_what_was_asked_for_is_stored_with_each_renewal(sign_in):
     sign_in.write(ends_in_seconds=-10)
 
     sign_in.open(scope="openid lake", resource="https://api.example").get_token()

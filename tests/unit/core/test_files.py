@@ -49,14 +49,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_file_as_large_as_the_limit_is_read_and_one_byte_more_is_not(path: Path, read: object) -> None:
+def test_a_file_as_large_as_the_limit_is_read_and_one_byte_more_is_not(path, read):
     assert read(path, max_bytes=7)[0] == b"content"  # type: ignore[operator]
     with pytest.raises(FileTooLarge):
         read(path, max_bytes=6)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_missing_file_is_told_from_one_that_cannot_be_used(path: Path, read: object) -> None:
+def test_a_missing_file_is_told_from_one_that_cannot_be_used(path, read):
     with pytest.raises(NoSuchFile):
         read(path.with_name("missing"))  # type: ignore[operator]
     with pytest.raises(FileProblem) as caught:
@@ -65,14 +65,14 @@ def test_a_missing_file_is_told_from_one_that_cannot_be_used(path: Path, read: o
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path, read: object) -> None:
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(FileProblem, match="regular"):
         read(tmp_path / "pipe")  # type: ignore[operator]
 
 
-def test_a_shared_file_may_be_a_link_and_stays_as_open_as_it_is(path: Path) -> None:
+def test_a_shared_file_may_be_a_link_and_stays_as_open_as_it_is(path):
     path.chmod(0o644)
     link = path.with_name("link")
     link.symlink_to(path)
@@ -83,7 +83,7 @@ def test_a_shared_file_may_be_a_link_and_stays_as_open_as_it_is(path: Path) -> N
     assert stat.S_IMODE(found.st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_a_mark_is_that_of_the_link_or_of_what_it_points_to(path: Path) -> None:
+def test_a_mark_is_that_of_the_link_or_of_what_it_points_to(path):
     link = path.with_name("link")
     link.symlink_to(path)
 
@@ -92,7 +92,7 @@ def test_a_mark_is_that_of_the_link_or_of_what_it_points_to(path: Path) -> None:
     assert mark_of(path.with_name("missing"), follows_links=True) is None
 
 
-def test_a_private_file_is_closed_to_others_unless_the_reader_leaves_it(path: Path) -> None:
+def test_a_private_file_is_closed_to_others_unless_the_reader_leaves_it(path):
     path.chmod(0o640)
 
     read_private_file(path, closes=False)
@@ -103,9 +103,7 @@ def test_a_private_file_is_closed_to_others_unless_the_reader_leaves_it(path: Pa
 
 
 @pytest.mark.parametrize(("keeps_rights", "expected"), [(True, 0o640), (False, 0o600)])
-def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(
-    path: Path, keeps_rights: bool, expected: int
-) -> None:
+def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(path, keeps_rights, expected):
     path.chmod(0o640)
 
     write_private_file(path, b"new", keeps_rights=keeps_rights)
@@ -113,14 +111,14 @@ def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", expected)
 
 
-def test_a_new_file_is_private_also_when_rights_are_kept(tmp_path: Path) -> None:
+def test_a_new_file_is_private_also_when_rights_are_kept(tmp_path):
     write_private_file(tmp_path / "new", b"new", keeps_rights=True)
 
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another group")
-def test_a_file_that_is_replaced_keeps_its_group(path: Path) -> None:
+def test_a_file_that_is_replaced_keeps_its_group(path):
     os.chown(path, -1, 12345)
 
     write_private_file(path, b"new", keeps_rights=True)
@@ -129,7 +127,7 @@ def test_a_file_that_is_replaced_keeps_its_group(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another group")
-def test_where_a_group_cannot_be_kept_nothing_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_group_cannot_be_kept_nothing_is_written(path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -154,7 +152,7 @@ def mode_of(path: Path) -> int:
 
 
 @pytest.mark.usefixtures("umask")
-def test_files_and_folders_are_private_under_every_umask(tmp_path: Path) -> None:
+def test_files_and_folders_are_private_under_every_umask(tmp_path):
     path = tmp_path / "a" / "b" / "file"
 
     ensure_private_folder(path.parent)
@@ -163,7 +161,7 @@ def test_files_and_folders_are_private_under_every_umask(tmp_path: Path) -> None
     assert (mode_of(path), mode_of(path.parent), mode_of(tmp_path / "a")) == (0o600, 0o700, 0o700)
 
 
-def test_a_file_that_was_open_to_others_is_closed_by_writing_and_by_reading(tmp_path: Path) -> None:
+def test_a_file_that_was_open_to_others_is_closed_by_writing_and_by_reading(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(0o644)
@@ -175,7 +173,7 @@ def test_a_file_that_was_open_to_others_is_closed_by_writing_and_by_reading(tmp_
     assert mode_of(path) == 0o600
 
 
-def test_each_change_gives_another_mark(tmp_path: Path) -> None:
+def test_each_change_gives_another_mark(tmp_path):
     path = tmp_path / "file"
     marks = [write_private_file(path, b"same") for _ in range(3)]
 
@@ -183,7 +181,7 @@ def test_each_change_gives_another_mark(tmp_path: Path) -> None:
     assert mark_of(tmp_path / "missing") is None
 
 
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_read(tmp_path):
     path = tmp_path / "file"
     with path.open("wb") as file:
         file.truncate(10_000_000_000)
@@ -206,7 +204,7 @@ ODD_PLACES = [make_link, make_dangling_link, os.mkfifo, os.mkdir]
 
 
 @pytest.mark.parametrize("make", ODD_PLACES, ids=["link", "dangling link", "pipe", "folder"])
-def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(make: object, tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(make, tmp_path):
     path = tmp_path / "file"
     make(path)  # type: ignore[operator]
 
@@ -219,7 +217,7 @@ def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(make: object, t
         assert (tmp_path / "target").read_bytes() == b"precious"
 
 
-def test_a_file_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_not_used(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"content")
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
@@ -232,9 +230,7 @@ def test_a_file_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("step", ["write", "fsync"])
-def test_a_write_that_fails_leaves_the_old_file_whole(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file_whole(step, tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_private_file(path, b"old")
 
@@ -249,7 +245,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     for name in ("file", ".file.0123.tmp", ".other.0123.tmp", "file.lock"):
         (tmp_path / name).write_bytes(b"")
 
@@ -258,7 +254,7 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.0123.tmp", "file", "file.lock"]
 
 
-def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+def test_removing_a_link_leaves_what_it_points_to(tmp_path):
     make_link(tmp_path / "file")
 
     remove_file(tmp_path / "file")
@@ -266,7 +262,7 @@ def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(FileProblem):
@@ -275,7 +271,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         ensure_private_folder(tmp_path / "file")
 
 
-def test_a_file_is_closed_to_others_without_being_read_or_replaced(tmp_path: Path) -> None:
+def test_a_file_is_closed_to_others_without_being_read_or_replaced(tmp_path):
     path = tmp_path / "t.lock"
     path.write_text("x")
     path.chmod(0o666)
@@ -289,7 +285,7 @@ def test_a_file_is_closed_to_others_without_being_read_or_replaced(tmp_path: Pat
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_link_is_not_followed_to_be_closed_to_others(tmp_path: Path) -> None:
+def test_a_link_is_not_followed_to_be_closed_to_others(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("x")
     victim.chmod(0o644)
@@ -316,34 +312,34 @@ def found(mode: int, *, kind: int = FILE, user: int = 1000, group: int = 1000) -
 
 @pytest.mark.parametrize("kind", [FILE, FOLDER])
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755, 0o777 & ~0o022])
-def test_what_only_its_owner_can_change_is_believed(kind: int, mode: int) -> None:
+def test_what_only_its_owner_can_change_is_believed(kind, mode):
     assert find_foreign_writer(found(mode, kind=kind), reader=ALICE) is None
     assert find_foreign_writer(found(mode, kind=kind, user=0, group=0), reader=ALICE) is None
 
 
 @pytest.mark.parametrize("reader", [ALICE, ROOT])
-def test_what_belongs_to_somebody_else_is_not_believed_even_by_root(reader: Reader) -> None:
+def test_what_belongs_to_somebody_else_is_not_believed_even_by_root(reader):
     assert find_foreign_writer(found(0o600, user=1001), reader=reader) == "belongs to another user"
 
 
 @pytest.mark.parametrize("user", [0, 1000])
 @pytest.mark.parametrize("kind", [FILE, FOLDER])
-def test_what_everybody_can_change_is_not_believed(kind: int, user: int) -> None:
+def test_what_everybody_can_change_is_not_believed(kind, user):
     writer = find_foreign_writer(found(0o666, kind=kind, user=user), reader=ALICE)
 
     assert writer == "can be changed by everybody on this machine"
 
 
-def test_a_group_that_is_the_readers_alone_may_write() -> None:
+def test_a_group_that_is_the_readers_alone_may_write():
     assert find_foreign_writer(found(0o664), reader=ALICE) is None
 
 
 @pytest.mark.parametrize(("reader", "group"), [(ALICE, 100), (ALICE_AMONG_USERS, 100), (ALICE_AMONG_USERS, 1000)])
-def test_any_other_group_may_not(reader: Reader, group: int) -> None:
+def test_any_other_group_may_not(reader, group):
     assert find_foreign_writer(found(0o664, group=group), reader=reader) == "can be changed by its group"
 
 
-def test_nobody_replaces_what_another_has_put_into_a_sticky_folder() -> None:
+def test_nobody_replaces_what_another_has_put_into_a_sticky_folder():
     assert find_foreign_writer(found(0o1777, kind=FOLDER, user=0, group=0), reader=ALICE) is None
     assert find_foreign_writer(found(0o1666), reader=ALICE) is not None
     assert find_foreign_writer(found(0o1777, kind=FOLDER, user=1001), reader=ALICE) == "belongs to another user"
@@ -362,29 +358,29 @@ def test_nobody_replaces_what_another_has_put_into_a_sticky_folder() -> None:
         (0o604, 1000, 1000, True),
     ],
 )
-def test_others_read_what_its_mode_lets_them(mode: int, user: int, group: int, is_readable: bool) -> None:
+def test_others_read_what_its_mode_lets_them(mode, user, group, is_readable):
     file = found(mode, user=user, group=group)
 
     assert is_readable_by_others(file, reader=ALICE, is_mounted_read_only=False) is is_readable
 
 
-def test_a_group_that_reads_what_is_roots_reads_along_with_root() -> None:
+def test_a_group_that_reads_what_is_roots_reads_along_with_root():
     assert is_readable_by_others(found(0o640, user=0, group=100), reader=ROOT, is_mounted_read_only=False)
 
 
-def test_who_reads_what_an_orchestrator_mounts_is_the_orchestrators_choice() -> None:
+def test_who_reads_what_an_orchestrator_mounts_is_the_orchestrators_choice():
     assert not is_readable_by_others(found(0o444, user=0, group=0), reader=ALICE, is_mounted_read_only=True)
     assert is_readable_by_others(found(0o444), reader=ALICE, is_mounted_read_only=True)
 
 
-def test_without_owners_and_modes_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_owners_and_modes_nothing_is_found(monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.core.files.current_reader", lambda: None)
 
     assert find_foreign_writer(found(0o666, user=1001)) is None
     assert not is_readable_by_others(found(0o666), is_mounted_read_only=False)
 
 
-def test_a_mount_that_cannot_be_looked_at_counts_as_writable(tmp_path: object) -> None:
+def test_a_mount_that_cannot_be_looked_at_counts_as_writable(tmp_path):
     assert not is_mounted_read_only(tmp_path / "missing")  # type: ignore[operator]
 
 
@@ -418,7 +414,7 @@ def child(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         process.communicate()
 
 
-def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path):
     with child(tmp_path) as (killed, left), child(tmp_path) as (_, kept), TemporaryClosed(tmp_path) as own:
         killed.kill()
         killed.wait()
@@ -444,7 +440,7 @@ class TemporaryClosed:
         self._folder.close()
 
 
-def test_a_folder_is_its_users_alone_and_goes_when_it_is_closed(tmp_path: Path) -> None:
+def test_a_folder_is_its_users_alone_and_goes_when_it_is_closed(tmp_path):
     folder = TemporaryFolder(PREFIX, parent=str(tmp_path))
     (folder.path / "rows").write_bytes(b"of somebody")
     mode = folder.path.stat().st_mode & 0o777
@@ -456,7 +452,7 @@ def test_a_folder_is_its_users_alone_and_goes_when_it_is_closed(tmp_path: Path) 
     assert not folder.path.exists()
 
 
-def test_what_only_looks_like_a_folder_of_the_dead_stays(tmp_path: Path) -> None:
+def test_what_only_looks_like_a_folder_of_the_dead_stays(tmp_path):
     place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / "kept").touch()
@@ -474,7 +470,7 @@ def test_what_only_looks_like_a_folder_of_the_dead_stays(tmp_path: Path) -> None
     assert (elsewhere / "kept").exists()
 
 
-def test_another_users_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_folder_stays(tmp_path, monkeypatch):
     (tmp_path / NAME).mkdir(mode=0o700)
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
@@ -486,7 +482,7 @@ def test_another_users_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert remove_abandoned(PREFIX, parent=str(tmp_path)) == 1
 
 
-def test_a_link_inside_a_folder_of_the_dead_leads_nowhere(tmp_path: Path) -> None:
+def test_a_link_inside_a_folder_of_the_dead_leads_nowhere(tmp_path):
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").touch()
@@ -501,7 +497,7 @@ def test_a_link_inside_a_folder_of_the_dead_leads_nowhere(tmp_path: Path) -> Non
     assert (kept / "file").exists()
 
 
-def test_whoever_looks_while_folders_are_made_takes_none(tmp_path: Path) -> None:
+def test_whoever_looks_while_folders_are_made_takes_none(tmp_path):
     is_over = threading.Event()
 
     def look() -> None:
