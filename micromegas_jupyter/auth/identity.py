@@ -48,9 +48,6 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
         session: The sign-in.
         issuer: The provider.
         bearer: The token whose end counts.
-
-    Raises:
-        LoginRequired: The tokens say nothing about their person.
     """
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:

@@ -109,9 +109,6 @@ def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: fl
 
     A keyring that was chosen for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is
     used unless it stores secrets badly.
-
-    Raises:
-        TokenStoreError: There is none that can be used.
     """
     environ = process_variables(environ)
     try:

@@ -80,11 +80,7 @@ class Session:
         return None if ends_at is None else refresh.due_at(begins_at, ends_at)
 
     def token(self, bearer: Bearer) -> Secret:
-        """Return the token that `bearer` names.
-
-        Raises:
-            LoginRequired: The sign-in has no such token.
-        """
+        """Return the token that `bearer` names."""
         token = self.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else self.tokens.id_token
         if token is None:
             raise LoginRequired("The sign-in has no ID token.")
@@ -97,11 +93,7 @@ class Session:
 
 
 def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
-    """Make a session of tokens that were verified when they came.
-
-    Raises:
-        LoginRequired: The ID token is damaged, or another provider's or application's.
-    """
+    """Make a session of tokens that were verified when they came."""
     if tokens.id_token is None:
         return Session(tokens=tokens, claims=None)
     try:
@@ -121,6 +113,10 @@ class _State:
 
 class TokenManager:
     """Holds the session of one provider object in step with its store; safe to use from several threads.
+
+    Methods raise `LoginRequired` when nobody is signed in, or the sign-in has ended; `TokenStoreError` when the store
+    cannot be used safely; `Unavailable` when a refresh is needed and not possible now; `LoginFailed` when the provider
+    does not accept the application; `ProviderMisbehaved` when its answer breaks the protocol or is for somebody else.
 
     The state is one value that is replaced as a whole. A thread that puts an older one back is corrected at the next
     use, because its mark no longer equals the store's.
@@ -158,10 +154,6 @@ class TokenManager:
 
         Args:
             reads_store: Whether to read the store even if it looks unchanged.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the store now holds another sign-in.
-            TokenStoreError: The store cannot be used safely.
         """
         state = self._state
         if self.store is None or not self._follows_store:
@@ -174,15 +166,7 @@ class TokenManager:
         return self._load(self.store)[0]
 
     def token(self, bearer: Bearer) -> Secret:
-        """Return a token that is valid now, refreshing the session when it ends soon.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the sign-in has ended.
-            TokenStoreError: The store cannot be used safely.
-            LoginFailed: The provider does not accept the application.
-            Unavailable: A refresh is needed and not possible now.
-            ProviderMisbehaved: The provider's answer breaks the protocol or is for somebody else.
-        """
+        """Return a token that is valid now, refreshing the session when it ends soon."""
         may_force = self._may_force()  # before reading the session, or the one before a refresh could pass for good
         session = self.current()
         freshness = self._freshness(session, bearer)
@@ -190,18 +174,13 @@ class TokenManager:
         if freshness is Freshness.FRESH and not is_refused:
             return session.token(bearer)
         is_valid = freshness is not Freshness.ENDED
-        return self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused).token(
-            bearer
-        )
+        session = self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused)
+        return session.token(bearer)
 
     def renew(self, bearer: Bearer) -> Secret:
         """Refresh the session now, however fresh it is, and return its token; as `token` where nothing can refresh it.
 
         Forced refreshes are ten seconds apart; a call in between refreshes nothing.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the provider has ended the sign-in; the token may still be valid.
-            MicromegasError: As `token`, and also while the token is still valid.
         """
         session = self.current()
         if not self._can_refresh(session, bearer):
@@ -243,11 +222,6 @@ class TokenManager:
 
         Args:
             check: Called under the store's lock before anything is written; what it raises ends this.
-
-        Raises:
-            LoginRequired: There is no session.
-            TokenStoreError: It cannot be written.
-            Unavailable: Another program holds the store's lock.
         """
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
@@ -262,10 +236,6 @@ class TokenManager:
         """Forget the session here and in the store; returns what it was and how many files or entries were removed.
 
         A sign-in of another provider, application or request is left alone; a damaged one is removed.
-
-        Raises:
-            TokenStoreError: The store cannot be used safely, or the sign-in cannot be removed from it.
-            Unavailable: Another program holds the store's lock.
         """
         session = self._state.session
         removed_count = 0
@@ -394,9 +364,6 @@ class TokenManager:
 
         Upstream's programs take no lock. So the store is read once more, and its tokens are compared with what was
         refreshed: its mark would also change when somebody changes the file's mode.
-
-        Raises:
-            LoginRequired: Somebody signed out meanwhile.
         """
         if self.store is None:
             self._state = _State(session=successor)

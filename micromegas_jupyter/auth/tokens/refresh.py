@@ -67,10 +67,6 @@ class RefreshLock(Generic[T]):
             renew: Renews, or finds that another thread has; raises a `MicromegasError` when it cannot.
             is_optional: Whether the caller has a valid token: it then neither waits for another thread nor tries
                 again soon after a failure.
-
-        Raises:
-            Unavailable: Another thread renews and does not finish.
-            MicromegasError: What `renew` raised, here or in the thread that was waited for.
         """
         failures_seen = self._failure_count
         if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:

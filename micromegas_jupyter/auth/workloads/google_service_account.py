@@ -62,9 +62,6 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
     Args:
         text: The file's content.
         source_name: The setting that names the file, for errors.
-
-    Raises:
-        ConfigurationError: It is not such a file, its key cannot be used, or its token address is not https.
     """
     members = _decoded(text)
     if not members:
@@ -94,9 +91,6 @@ class GoogleServiceAccountProvider(ServiceTokenProvider):
         scope: The scope of an access token, in place of an ID token.
         http: Makes the calls.
         clock: Tells the time.
-
-    Raises:
-        ConfigurationError: Neither audience nor scope is given, or both are.
     """
 
     def __init__(

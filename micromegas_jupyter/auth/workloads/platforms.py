@@ -80,14 +80,7 @@ class WorkloadSource(Protocol):
     is_read_each_time: bool
 
     def fetch(self) -> ServiceToken:
-        """Return the platform's token.
-
-        Raises:
-            LoginFailed: The platform gives this program no token.
-            ProviderUnavailable: The platform does not answer.
-            ProviderMisbehaved: The answer holds no token, or one for another audience.
-            ConfigurationError: The program does not run on this platform, or not as it was set up.
-        """
+        """Return the platform's token."""
         ...
 
 
@@ -99,9 +92,6 @@ class GithubActionsSource:
         audience: What the token is for.
         http: Makes the call.
         clock: Tells the time.
-
-    Raises:
-        ConfigurationError: The variables are not there.
     """
 
     name = "github-actions"
