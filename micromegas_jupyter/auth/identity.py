@@ -15,7 +15,7 @@ from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 _MAX_SHOWN_CHARACTERS = 256
 _UNKNOWN = "The sign-in does not say who you are: the identity provider gave no ID token."
-_UNKNOWN_REMEDY = "Ask whoever runs the identity provider to allow the scope openid for this application."
+_UNKNOWN_REMEDY = "Ask the identity provider's administrator to allow the scope openid for this application."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _problem("cannot be looked at", error) from error
+        raise _problem("cannot be accessed", error) from error
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
@@ -408,7 +408,7 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
 
 def _replaceable(path: Path) -> os.stat_result | None:
     """Return the status of the file that may be replaced, None when there is none."""
-    with _translated("cannot be looked at"):
+    with _translated("cannot be accessed"):
         try:
             found = path.lstat()
         except FileNotFoundError:

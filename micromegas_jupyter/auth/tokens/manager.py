@@ -293,7 +293,9 @@ class TokenManager:
             # A valid token serves on, unless the sign-in itself was found to be gone.
             if not is_valid or self._state.session is None:
                 raise
-            _log.warning("A token could not be refreshed in time; the old one serves on.", extra={"code": error.code})
+            _log.warning(
+                "A token could not be refreshed; the old one stays in use.", extra={"code": error.code}
+            )
             return session
         return session if refreshed is None else refreshed
 
@@ -398,8 +400,8 @@ def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Sessi
 def _ended(session: Session) -> LoginRequired:
     if session.id_token_was_kept:
         return LoginRequired(
-            "The ID token has ended, and the identity provider refreshes access tokens only.",
+            "The ID token has expired, and the identity provider refreshes access tokens only.",
             remedy=f"{LoginRequired.default_remedy} If the server takes access tokens, "
             "set MICROMEGAS_OIDC_BEARER=access_token.",
         )
-    return LoginRequired("The sign-in has ended and cannot be refreshed.")
+    return LoginRequired("The sign-in has expired and cannot be refreshed.")

@@ -114,7 +114,7 @@ class ServiceTokenCache:
         fetched = self._fetch()
         if self._freshness(fetched) is Freshness.ENDED:
             raise LoginFailed(
-                "The token that was just fetched has ended.",
+                "The token that was just fetched has already expired.",
                 remedy="Check the clock of this machine, and how long the provider lets such tokens live.",
             )
         self._cached = fetched
@@ -166,7 +166,7 @@ def checked_token(value: object, *, source: str) -> Secret:
     token = usable_token(value) if value else None
     del value  # a verbose traceback shows variables
     if token is None or " " in token.reveal():
-        raise ProviderMisbehaved(f"{source} gave no usable token.", remedy="Tell whoever runs the platform.")
+        raise ProviderMisbehaved(f"{source} gave no usable token.", remedy="Tell the platform's administrator.")
     return token
 
 

@@ -269,7 +269,7 @@ def _ensure_own_folder(folder: Path) -> None:
     try:
         writer = find_foreign_writer(folder.stat())
     except OSError as error:
-        raise TokenStoreError(f"The folder {folder.name} cannot be looked at.") from error
+        raise TokenStoreError(f"The folder {folder.name} cannot be accessed.") from error
     if writer is not None:
         raise TokenStoreError(
             f"The folder {folder.name} {writer}, so no sign-in is stored in it.", remedy=_FOLDER_REMEDY

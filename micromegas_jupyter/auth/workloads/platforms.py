@@ -192,7 +192,7 @@ class TokenFileSource:
             raise LoginFailed(problem.what, remedy=_FILE_REMEDY) from None
         if token.expires_at is not None and token.expires_at <= now:
             raise LoginFailed(
-                f"{source} holds a token that has ended.",
+                f"{source} holds a token that has expired.",
                 remedy="Check that the platform renews the file, and the clock of this machine.",
             )
         return token

@@ -66,7 +66,7 @@ def test_a_variable_that_is_not_set_is_refused_with_what_to_look_at():
     with pytest.raises(ConfigurationError, match="NoneType, not a string") as caught:
         StaticTokenAuthProvider(None)  # type: ignore[arg-type]
 
-    assert "is the variable" in str(caught.value.remedy)
+    assert "check that the variable" in str(caught.value.remedy)
 
 
 def test_a_token_comes_from_a_file(tmp_path):
