@@ -293,9 +293,7 @@ class TokenManager:
             # A valid token serves on, unless the sign-in itself was found to be gone.
             if not is_valid or self._state.session is None:
                 raise
-            _log.warning(
-                "A token could not be refreshed; the old one stays in use.", extra={"code": error.code}
-            )
+            _log.warning("A token could not be refreshed; the old one stays in use.", extra={"code": error.code})
             return session
         return session if refreshed is None else refreshed
 
