@@ -85,14 +85,7 @@ class WorkloadSource(Protocol):
 
 
 class GithubActionsSource:
-    """Gets an OpenID Connect token of the job from GitHub's runner.
-
-    Args:
-        environ: Holds the variables of the runner.
-        audience: What the token is for.
-        http: Makes the call.
-        clock: Tells the time.
-    """
+    """Gets an OpenID Connect token of the job for `audience` from GitHub's runner, whose variables `environ` holds."""
 
     name = "github-actions"
     is_read_each_time = False
@@ -125,14 +118,7 @@ class GithubActionsSource:
 
 
 class GoogleMetadataSource:
-    """Gets an ID token of the attached service account from Google's metadata server.
-
-    Args:
-        environ: May name another address of the metadata server.
-        audience: What the token is for.
-        http: Makes the call.
-        clock: Tells the time.
-    """
+    """Gets an ID token of the attached service account for `audience` from Google's metadata server."""
 
     name = "google"
     is_read_each_time = False
@@ -170,7 +156,6 @@ class TokenFileSource:
         audience: What the token has to be for; None leaves that to its receiver.
         setting: Names the file in errors.
         name: The platform's name.
-        clock: Tells the time.
     """
 
     is_read_each_time = True
@@ -214,8 +199,6 @@ class AzureManagedIdentitySource:
         environ: Says whether this is an app, and where it asks.
         resource: What the token is for: the application id (URI) of the API.
         client_id: Which of several identities.
-        http: Makes the call.
-        clock: Tells the time.
     """
 
     name = "azure"
