@@ -15,7 +15,7 @@ from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 _MAX_SHOWN_CHARACTERS = 256
 _UNKNOWN = "The sign-in does not say who you are: the identity provider gave no ID token."
-_UNKNOWN_REMEDY = "Ask whoever runs the identity provider to allow the scope openid for this application."
+_UNKNOWN_REMEDY = "Ask the identity provider's administrator to allow the scope openid for this application."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,6 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
         session: The sign-in.
         issuer: The provider.
         bearer: The token whose end counts.
-
-    Raises:
-        LoginRequired: The tokens say nothing about their person.
     """
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:

@@ -138,10 +138,6 @@ def end_login(
         connection: Calls its provider.
         clock: Tells the time.
         browser: Shows the provider's page that ends the person's session there; None leaves that session alone.
-
-    Raises:
-        TokenStoreError: The stored sign-in cannot be removed.
-        Unavailable: Another program holds its lock.
     """
     session, files_removed = manager.end()
     calls = RevocationCalls(clock)
@@ -174,9 +170,6 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
         client_id: The application there.
         clock: Tells the time.
         browser: Shows the pages that end the person's sessions at the providers; None leaves those alone.
-
-    Raises:
-        TokenStoreError: A sign-in could not be removed; all others have ended.
     """
     waits_until = clock.monotonic() + LOCK_WAIT_SECONDS
     removals = [_remove(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]

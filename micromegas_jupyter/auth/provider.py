@@ -40,17 +40,22 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 
 
-class LoginOptions(TypedDict, total=False):
+class StoredOptions(TypedDict, total=False):
+    """What `from_file` and `from_store` pass on to the constructor, which describes it."""
+
+    private_key: PrivateKey | None
+    bearer: Bearer
+    http: ProviderCalls | None
+    clock: Clock
+
+
+class LoginOptions(StoredOptions, total=False):
     """What `login` passes on to `begin_login`, which describes it."""
 
     timeout_seconds: float | None
     authorize_params: Mapping[str, str]
-    private_key: PrivateKey | None
     store: TokenStore | None
-    bearer: Bearer
     resource: str | None
-    http: ProviderCalls | None
-    clock: Clock
     randomness: Randomness
 
 
@@ -119,7 +124,6 @@ class OidcAuthProvider:
             session=session,
             key=key,
             clock=clock,
-            randomness=randomness,
         )
 
     @classmethod
@@ -278,34 +282,21 @@ class OidcAuthProvider:
         return PendingLogin(running, keep, discard=lambda tokens: store_watch.discard(tokens, connection, clock=clock))
 
     @classmethod
-    def from_file(  # noqa: PLR0913 - the dependencies
+    def from_file(
         cls,
         path: str | os.PathLike[str],
         client_secret: str | Secret | None = None,
-        *,
-        private_key: PrivateKey | None = None,
-        bearer: Bearer = Bearer.ID_TOKEN,
-        http: ProviderCalls | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[StoredOptions],
     ) -> "OidcAuthProvider":
-        """Load a sign-in from a file; raises as `from_store` does."""
+        """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        return cls.from_store(
-            FileTokenStore(path), client_secret, private_key=private_key, bearer=bearer, http=http, clock=clock
-        )
+        return cls.from_store(FileTokenStore(path), client_secret, **options)
 
     @classmethod
-    def from_store(  # noqa: PLR0913 - the dependencies
-        cls,
-        store: TokenStore,
-        client_secret: str | Secret | None = None,
-        *,
-        private_key: PrivateKey | None = None,
-        bearer: Bearer = Bearer.ID_TOKEN,
-        http: ProviderCalls | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+    def from_store(
+        cls, store: TokenStore, client_secret: str | Secret | None = None, **options: Unpack[StoredOptions]
     ) -> "OidcAuthProvider":
-        """Load a stored sign-in, without calling the provider.
+        """Load a stored sign-in, without calling the provider; takes the options of the constructor.
 
         Raises:
             LoginRequired: Nothing is stored, or what is there is damaged.
@@ -320,12 +311,9 @@ class OidcAuthProvider:
             client_secret,
             audience=key.audience,
             scope=key.scope,
-            private_key=private_key,
             store=store,
-            bearer=bearer,
             resource=key.resource,
-            http=http,
-            clock=clock,
+            **options,
         )
         provider._manager.current()
         return provider

@@ -52,11 +52,11 @@ class ProviderClock:
         if measured is None:
             return CLOCK_REMEDY
         if not measured:
-            return "The clocks of this machine and of the identity provider agree: tell whoever runs the provider."
+            return "The clocks of this machine and of the identity provider agree: tell the provider's administrator."
         side = "behind" if measured > 0 else "ahead of"
         difference = f"The clock of this machine is {_duration_text(measured)} {side} the identity provider's"
         if abs(measured) <= MAX_OFFSET_SECONDS:
-            return f"{difference}, which was allowed for. Set the clock; if that does not help, tell the provider."
+            return f"{difference}, which was allowed for. Set the clock; if that does not help, ask the provider."
         return f"{difference}. Set the clock and sign in again."
 
     def now(self) -> datetime:

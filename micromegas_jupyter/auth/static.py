@@ -81,7 +81,7 @@ class StaticTokenAuthProvider:
             raise ConfigurationError(
                 f"The token is {type(token).__name__}, not a string.",
                 key="token",
-                remedy="Give the token as a string; is the variable that it comes from set?",
+                remedy="Pass the token as a string; check that the variable it comes from is set.",
             )
         token = token if isinstance(token, Secret) else Secret(token)  # or a traceback would show it
         self._token = _checked(token, key="token")

@@ -1,6 +1,7 @@
 """Files that other users must not read or change: private files, who may write one, temporary folders.
 
-What a file holds, who may change it when, and the sentence that a person reads are up to the callers.
+What a file holds, who may change it when, and the sentence that a person reads are up to the callers: functions raise
+`FileProblem`, `NoSuchFile` or `FileTooLarge`.
 """
 
 import errno
@@ -51,18 +52,14 @@ class FileMark:
 
 
 def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
-    """Return the file's present mark, None when there is no such file.
-
-    Raises:
-        FileProblem: It cannot be looked at.
-    """
+    """Return the file's present mark, None when there is no such file."""
     # Not `_translated`: this runs each time a token is used, and a context manager is slow.
     try:
         return _mark(path.stat() if follows_links else path.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _problem("cannot be looked at", error) from error
+        raise _problem("cannot be accessed", error) from error
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
@@ -72,11 +69,6 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
         path: The file.
         max_bytes: How large it may be.
         closes: Whether to take away the permissions of other users.
-
-    Raises:
-        NoSuchFile: There is no such file.
-        FileTooLarge: It is larger than `max_bytes`.
-        FileProblem: It is a link, a folder, a pipe or another user's, or cannot be read.
     """
     with _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
@@ -88,13 +80,7 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
 
 
 def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
-    """Read a regular file, also through a symbolic link; the caller judges owner and mode by the result of `fstat`.
-
-    Raises:
-        NoSuchFile: There is no such file.
-        FileTooLarge: It is larger than `max_bytes`.
-        FileProblem: It is a folder or a pipe, or cannot be read.
-    """
+    """Read a regular file, also through a symbolic link; the caller judges its status."""
     with _opened(path, follows_links=True) as (descriptor, found):
         return _read_all(descriptor, max_bytes), found
 
@@ -107,10 +93,6 @@ def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False
         content: What it is to hold.
         keeps_rights: Whether to keep owner, group and mode of the file that is replaced. Otherwise, and for a new
             file, the mode is 0600.
-
-    Raises:
-        FileProblem: Something other than a regular file is at `path`, or it cannot be written, or its owner and group
-            cannot be kept.
     """
     replaced = _replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
@@ -138,20 +120,12 @@ def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that `path` is a regular file of the current user or does not exist.
-
-    Raises:
-        FileProblem: Something else is there.
-    """
+    """Check that `path` is a regular file of the current user or does not exist."""
     _replaceable(path)
 
 
 def close_to_others(path: Path) -> None:
-    """Take the permissions of other users from a file; does nothing when there is no file.
-
-    Raises:
-        FileProblem: It is a link, a folder, a pipe or another user's, or cannot be opened.
-    """
+    """Take the permissions of other users from a file; does nothing when there is no file."""
     with suppress(NoSuchFile), _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_mode & _OTHERS:
@@ -159,11 +133,7 @@ def close_to_others(path: Path) -> None:
 
 
 def ensure_private_folder(folder: Path) -> None:
-    """Make the folder and its missing parents with mode 0700; an existing folder keeps its mode.
-
-    Raises:
-        FileProblem: It cannot be made.
-    """
+    """Make the folder and its missing parents with mode 0700; an existing folder keeps its mode."""
     missing = []
     current = folder
     with _translated("is in a folder that cannot be made"):
@@ -181,11 +151,7 @@ def ensure_private_folder(folder: Path) -> None:
 
 
 def remove_file(path: Path) -> bool:
-    """Remove the file, or a symbolic link itself; True when there was one.
-
-    Raises:
-        FileProblem: It cannot be removed.
-    """
+    """Remove the file, or a symbolic link itself; True when there was one."""
     with _translated("cannot be removed"):
         try:
             path.unlink()
@@ -299,9 +265,6 @@ class TemporaryFolder:
     Args:
         prefix: What its name begins with.
         parent: An existing folder; the system's for temporary files when left out.
-
-    Raises:
-        OSError: It cannot be made.
     """
 
     def __init__(self, prefix: str, *, parent: str | None = None) -> None:
@@ -363,12 +326,7 @@ else:
     import fcntl
 
     def _lock_folder(path: Path) -> int | None:
-        """Return the open folder, locked; None when it cannot be locked at all.
-
-        Raises:
-            FileNotFoundError: It is gone.
-            BlockingIOError: Another process has locked it.
-        """
+        """Return the open folder, locked; None when it cannot be locked at all."""
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         is_held = False
         try:
@@ -450,7 +408,7 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
 
 def _replaceable(path: Path) -> os.stat_result | None:
     """Return the status of the file that may be replaced, None when there is none."""
-    with _translated("cannot be looked at"):
+    with _translated("cannot be accessed"):
         try:
             found = path.lstat()
         except FileNotFoundError:

@@ -12,12 +12,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     GoogleServiceAccountProvider,
     parse_service_account_key,
 )
-from micromegas_jupyter.auth.workloads.provider import (
-    TokenExchange,
-    WorkloadProvider,
-    client_assertion_exchange,
-    token_exchange,
-)
+from micromegas_jupyter.auth.workloads.provider import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
     Bearer,
     ClientSettings,
@@ -53,11 +48,7 @@ ENTRA_ASSERTION_AUDIENCE = "api://AzureADTokenExchange"
 
 
 def client_proof(settings: ClientSettings) -> ClientProof:
-    """Return what the application authenticates with; None for a public client.
-
-    Raises:
-        ConfigurationError: The file that is named cannot be used, or others can read it.
-    """
+    """Return what the application authenticates with; None for a public client."""
     if settings.client_secret is not None:
         return settings.client_secret
     if settings.client_secret_file is not None:
@@ -87,9 +78,6 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
 
     Returns:
         None when a person has to sign in, or nobody.
-
-    Raises:
-        ConfigurationError: A file cannot be used, a setting is missing, or the program does not run on its platform.
     """
     if settings.service_account_file is not None:
         return _google_service_account(settings, settings.service_account_file)
@@ -123,9 +111,6 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
     Args:
         path: The file; `~` stands for the home folder.
         setting: The setting that names it, for errors.
-
-    Raises:
-        ConfigurationError: It is missing, a folder or a pipe, too large or not UTF-8, or others can read or change it.
     """
     path = Path(path).expanduser()
     try:
@@ -150,11 +135,7 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
 
 
 def read_secret_line(path: PurePath, *, setting: str) -> Secret:
-    """Return the one line that the file holds, without white space around it; raises as `read_secret_file` does.
-
-    Raises:
-        ConfigurationError: It holds nothing or several lines.
-    """
+    """Return the one line that the file holds, without white space around it; raises as `read_secret_file` does."""
     line = Secret(read_secret_file(path, setting=setting).reveal().strip())
     if not line.reveal() or not line.reveal().isprintable():
         raise ConfigurationError(
@@ -194,11 +175,7 @@ def workload_provider(
     *,
     http: PlatformHttp | None = None,
 ) -> WorkloadProvider:
-    """Return the provider of a program that its platform vouches for.
-
-    Raises:
-        ConfigurationError: The program does not run on that platform, or a setting that is needed is missing.
-    """
+    """Return the provider of a program that its platform vouches for."""
     http = http or PlatformHttp(extra_ca_bundle=ca_bundle_file(settings))
     source = _workload_source(settings, workload, environ, http)
     return WorkloadProvider(source, exchange=_workload_exchange(settings, workload, environ))
@@ -297,5 +274,10 @@ def _workload_exchange(
     is_assertion = workload.exchange is WorkloadExchange.CLIENT_ASSERTION
     proof = None if is_assertion else client_proof(settings)  # an assertion is the proof itself
     connection = ProviderConnection(settings.issuer, client_id, proof, http=provider_http(settings), clock=SYSTEM_CLOCK)
-    exchange = client_assertion_exchange if is_assertion else token_exchange
-    return exchange(connection, scope=service_scope(settings), audience=settings.audience, resource=settings.resource)
+    return token_exchange(
+        connection,
+        is_assertion=is_assertion,
+        scope=service_scope(settings),
+        audience=settings.audience,
+        resource=settings.resource,
+    )

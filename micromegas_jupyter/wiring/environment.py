@@ -41,10 +41,6 @@ def load_client_settings(
         profile: A profile of `config.json`; wins over `MICROMEGAS_PROFILE` and `default_profile`.
         environ: Stands in for the process environment.
         options: Variables that a command's options stand in for; see `parse_client_settings`.
-
-    Raises:
-        ConfigurationError: A variable or the file is malformed, somebody else could have written the file, or the
-            profile does not exist.
     """
     environ = process_variables(environ)
     config_text = _read_config(config_folder(environ) / CONFIG_FILE)
@@ -52,11 +48,7 @@ def load_client_settings(
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:
-    """Whether the settings name a provider to sign in at.
-
-    Raises:
-        ConfigurationError: Only one of issuer and client id is set.
-    """
+    """Whether the settings name a provider to sign in at."""
     if (settings.issuer is None) != (settings.client_id is None):
         names = ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
         missing, present = names if settings.issuer is None else names[::-1]
@@ -69,11 +61,7 @@ def sign_in_configured(settings: ClientSettings) -> bool:
 
 
 def provider_of(settings: ClientSettings) -> tuple[str, str]:
-    """Return the issuer and the client id that the settings name.
-
-    Raises:
-        ConfigurationError: They do not name both.
-    """
+    """Return the issuer and the client id that the settings name."""
     if not sign_in_configured(settings) or settings.issuer is None or settings.client_id is None:
         raise ConfigurationError(
             "No identity provider is configured.",

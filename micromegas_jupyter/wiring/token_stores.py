@@ -101,9 +101,6 @@ def logout(  # noqa: PLR0913 - its dependencies
         browser: Shows the page that ends it.
         http: Calls the providers; by default as the settings say.
         clock: Tells the time.
-
-    Raises:
-        TokenStoreError: A sign-in could not be removed; all others have ended.
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection

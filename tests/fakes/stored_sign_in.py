@@ -17,23 +17,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.http import HttpAnswer
     from micromegas_jupyter.core.secrets import Secret
-    from micromegas_jupyter.core.system import Randomness
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider
-
-
-class FixedRandomness:
-    """Implements `seams.Randomness`: draws the same text each time."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def token_urlsafe(self, nbytes: int) -> str:
-        return self._text
-
-
-# With this draw a token of an hour is renewed 297.99 seconds before its end.
-LATE = FixedRandomness("late")
 
 
 class DatedCalls(DirectCalls):
@@ -88,7 +73,6 @@ class StoredSignIn:
         audience: str | None = None,
         scope: str | None = None,
         resource: str | None = None,
-        randomness: Randomness = LATE,
     ) -> OidcAuthProvider:
         """Take the file up as a program of its own does."""
         return OidcAuthProvider(
@@ -100,7 +84,6 @@ class StoredSignIn:
             resource=resource,
             http=self._calls,
             clock=self._clock,
-            randomness=randomness,
         )
 
     def opened(self, *, ends_in_seconds: float = 3600, **changes: object) -> OidcAuthProvider:

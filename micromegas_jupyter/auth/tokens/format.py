@@ -100,11 +100,7 @@ def build_token(tokens: TokenSet) -> dict[str, object]:
 
 
 def parse_token_file(text: str) -> StoredLogin:
-    """Read a token file; unknown members are ignored.
-
-    Raises:
-        LoginRequired: It is not a token file.
-    """
+    """Read a token file; unknown members are ignored."""
     document = _object(text)
     key, token = _key(document), secret_object(document.get("token"))
     if token is None:
@@ -113,11 +109,7 @@ def parse_token_file(text: str) -> StoredLogin:
 
 
 def parse_token(token: Mapping[str, object]) -> TokenSet:
-    """Read upstream's dictionary of tokens.
-
-    Raises:
-        LoginRequired: It holds no access token, or a token that is not text.
-    """
+    """Read upstream's dictionary of tokens."""
     access_token = _secret(token, "access_token")
     if access_token is None:
         raise LoginRequired("The stored sign-in holds no token.")
@@ -151,11 +143,7 @@ def build_key(key: LoginKey) -> dict[str, object]:
 
 
 def parse_key(text: str) -> LoginKey:
-    """Read the key in a token file (whatever its tokens are worth) or in a document of `build_key`.
-
-    Raises:
-        LoginRequired: There is none.
-    """
+    """Read the key in a token file (whatever its tokens are worth) or in a document of `build_key`."""
     return _key(_object(text))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from micromegas_jupyter.auth.tokens.format import (
     LoginKey,
@@ -35,6 +35,9 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.secrets import HiddenText, Secret
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
 
 SERVICE = "micromegas_jupyter"
 MARKER_SUFFIX = ".keyring.json"
@@ -70,22 +73,6 @@ _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
 
 
-class KeyringBackend(Protocol):
-    """What the library's backends offer."""
-
-    def get_password(self, service: str, username: str) -> str | None:
-        """Return a stored text, None when there is none."""
-        ...
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        """Store a text."""
-        ...
-
-    def delete_password(self, service: str, username: str) -> None:
-        """Delete a text."""
-        ...
-
-
 class SystemKeyring:
     """Stores named texts in a keyring; every call has a deadline. Safe to use from several threads.
 
@@ -96,7 +83,7 @@ class SystemKeyring:
         call_seconds: How long one call may take.
     """
 
-    def __init__(self, backend: KeyringBackend, *, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, backend: "KeyringBackend", *, call_seconds: float = CALL_SECONDS) -> None:
         self._backend = backend
         self._call_seconds = call_seconds
 
@@ -122,9 +109,6 @@ def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: fl
 
     A keyring that was chosen for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is
     used unless it stores secrets badly.
-
-    Raises:
-        TokenStoreError: There is none that can be used.
     """
     environ = process_variables(environ)
     try:
@@ -350,7 +334,7 @@ def _chosen_name(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def _load_backend(name: str) -> KeyringBackend:
+def _load_backend(name: str) -> "KeyringBackend":
     module, _, kind = name.rpartition(".")
     found = getattr(import_module(module), kind)
     if found.priority <= 0:  # asking for it is how the library finds out whether a backend works here

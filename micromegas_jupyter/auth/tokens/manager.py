@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.files import FileMark
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
@@ -46,12 +46,12 @@ class Session:
     tokens: TokenSet
     claims: IdTokenClaims | None
 
-    def freshness(self, bearer: Bearer, now: datetime, *, delay_share: float = 0.0) -> Freshness:
+    def freshness(self, bearer: Bearer, now: datetime) -> Freshness:
         """Return how much life is left in the token that `bearer` names; a missing one has ended."""
         if bearer is Bearer.ID_TOKEN and self.claims is None:
             return Freshness.ENDED
         begins_at, ends_at = self._life(bearer)
-        return freshness_of(begins_at, ends_at, now, delay_share=delay_share)
+        return freshness_of(begins_at, ends_at, now)
 
     @property
     def id_token_was_kept(self) -> bool:
@@ -74,17 +74,13 @@ class Session:
             return None
         return obtained_at + max(MIN_ID_TOKEN_PAUSE, obtained_at - self.claims.expires_at)
 
-    def due_at(self, bearer: Bearer, *, delay_share: float = 0.0) -> datetime | None:
+    def due_at(self, bearer: Bearer) -> datetime | None:
         """Return from when on the token should be refreshed; None when that is not known."""
         begins_at, ends_at = self._life(bearer)
-        return None if ends_at is None else refresh.due_at(begins_at, ends_at, delay_share=delay_share)
+        return None if ends_at is None else refresh.due_at(begins_at, ends_at)
 
     def token(self, bearer: Bearer) -> Secret:
-        """Return the token that `bearer` names.
-
-        Raises:
-            LoginRequired: The sign-in has no such token.
-        """
+        """Return the token that `bearer` names."""
         token = self.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else self.tokens.id_token
         if token is None:
             raise LoginRequired("The sign-in has no ID token.")
@@ -97,11 +93,7 @@ class Session:
 
 
 def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
-    """Make a session of tokens that were verified when they came.
-
-    Raises:
-        LoginRequired: The ID token is damaged, or another provider's or application's.
-    """
+    """Make a session of tokens that were verified when they came."""
     if tokens.id_token is None:
         return Session(tokens=tokens, claims=None)
     try:
@@ -122,6 +114,10 @@ class _State:
 class TokenManager:
     """Holds the session of one provider object in step with its store; safe to use from several threads.
 
+    Methods raise `LoginRequired` when nobody is signed in, or the sign-in has ended; `TokenStoreError` when the store
+    cannot be used safely; `Unavailable` when a refresh is needed and not possible now; `LoginFailed` when the provider
+    does not accept the application; `ProviderMisbehaved` when its answer breaks the protocol or is for somebody else.
+
     The state is one value that is replaced as a whole. A thread that puts an older one back is corrected at the next
     use, because its mark no longer equals the store's.
 
@@ -131,10 +127,9 @@ class TokenManager:
         session: The sign-in to begin with, which counts until it is saved; None takes the stored one.
         key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
         clock: Tells the time.
-        randomness: Draws by how much this program refreshes later than others, so that not all do it at once.
     """
 
-    def __init__(  # noqa: PLR0913 - its dependencies
+    def __init__(
         self,
         connection: ProviderConnection,
         store: TokenStore | None,
@@ -142,13 +137,11 @@ class TokenManager:
         session: Session | None,
         key: LoginKey,
         clock: Clock,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         self.connection = connection
         self._key = key
         self._clock = clock
         self._refresh_lock: RefreshLock[Session] = RefreshLock(clock)
-        self._delay_share = refresh.draw_delay_share(randomness)
         self._state = _State(session=session)
         self._follows_store = store is not None and session is None
         self._refused: Secret | None = None
@@ -161,10 +154,6 @@ class TokenManager:
 
         Args:
             reads_store: Whether to read the store even if it looks unchanged.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the store now holds another sign-in.
-            TokenStoreError: The store cannot be used safely.
         """
         state = self._state
         if self.store is None or not self._follows_store:
@@ -177,15 +166,7 @@ class TokenManager:
         return self._load(self.store)[0]
 
     def token(self, bearer: Bearer) -> Secret:
-        """Return a token that is valid now, refreshing the session when it ends soon.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the sign-in has ended.
-            TokenStoreError: The store cannot be used safely.
-            LoginFailed: The provider does not accept the application.
-            Unavailable: A refresh is needed and not possible now.
-            ProviderMisbehaved: The provider's answer breaks the protocol or is for somebody else.
-        """
+        """Return a token that is valid now, refreshing the session when it ends soon."""
         may_force = self._may_force()  # before reading the session, or the one before a refresh could pass for good
         session = self.current()
         freshness = self._freshness(session, bearer)
@@ -193,18 +174,13 @@ class TokenManager:
         if freshness is Freshness.FRESH and not is_refused:
             return session.token(bearer)
         is_valid = freshness is not Freshness.ENDED
-        return self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused).token(
-            bearer
-        )
+        session = self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused)
+        return session.token(bearer)
 
     def renew(self, bearer: Bearer) -> Secret:
         """Refresh the session now, however fresh it is, and return its token; as `token` where nothing can refresh it.
 
         Forced refreshes are ten seconds apart; a call in between refreshes nothing.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the provider has ended the sign-in; the token may still be valid.
-            MicromegasError: As `token`, and also while the token is still valid.
         """
         session = self.current()
         if not self._can_refresh(session, bearer):
@@ -234,7 +210,7 @@ class TokenManager:
             session = self.current()
         except MicromegasError:
             return None
-        due_at = session.due_at(bearer, delay_share=self._delay_share)
+        due_at = session.due_at(bearer)
         if session.tokens.refresh_token is None or due_at is None:
             return None
         renewable_from = session.renewable_from(bearer)
@@ -246,11 +222,6 @@ class TokenManager:
 
         Args:
             check: Called under the store's lock before anything is written; what it raises ends this.
-
-        Raises:
-            LoginRequired: There is no session.
-            TokenStoreError: It cannot be written.
-            Unavailable: Another program holds the store's lock.
         """
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
@@ -265,10 +236,6 @@ class TokenManager:
         """Forget the session here and in the store; returns what it was and how many files or entries were removed.
 
         A sign-in of another provider, application or request is left alone; a damaged one is removed.
-
-        Raises:
-            TokenStoreError: The store cannot be used safely, or the sign-in cannot be removed from it.
-            Unavailable: Another program holds the store's lock.
         """
         session = self._state.session
         removed_count = 0
@@ -297,7 +264,7 @@ class TokenManager:
         return session, mark
 
     def _freshness(self, session: Session, bearer: Bearer) -> Freshness:
-        return session.freshness(bearer, self.connection.now(), delay_share=self._delay_share)
+        return session.freshness(bearer, self.connection.now())
 
     def _is_refused(self, session: Session, bearer: Bearer) -> bool:
         held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
@@ -321,13 +288,12 @@ class TokenManager:
             refreshed = self._refresh_lock.run(
                 lambda: self._refresh_alone(bearer, is_optional=is_optional),
                 is_optional=is_optional,
-                subject=session.tokens.refresh_token,
             )
         except MicromegasError as error:
             # A valid token serves on, unless the sign-in itself was found to be gone.
             if not is_valid or self._state.session is None:
                 raise
-            _log.warning("A token could not be refreshed in time; the old one serves on.", extra={"code": error.code})
+            _log.warning("A token could not be refreshed; the old one stays in use.", extra={"code": error.code})
             return session
         return session if refreshed is None else refreshed
 
@@ -398,9 +364,6 @@ class TokenManager:
 
         Upstream's programs take no lock. So the store is read once more, and its tokens are compared with what was
         refreshed: its mark would also change when somebody changes the file's mode.
-
-        Raises:
-            LoginRequired: Somebody signed out meanwhile.
         """
         if self.store is None:
             self._state = _State(session=successor)
@@ -435,8 +398,8 @@ def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Sessi
 def _ended(session: Session) -> LoginRequired:
     if session.id_token_was_kept:
         return LoginRequired(
-            "The ID token has ended, and the identity provider refreshes access tokens only.",
+            "The ID token has expired, and the identity provider refreshes access tokens only.",
             remedy=f"{LoginRequired.default_remedy} If the server takes access tokens, "
             "set MICROMEGAS_OIDC_BEARER=access_token.",
         )
-    return LoginRequired("The sign-in has ended and cannot be refreshed.")
+    return LoginRequired("The sign-in has expired and cannot be refreshed.")

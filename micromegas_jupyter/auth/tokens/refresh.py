@@ -1,20 +1,18 @@
 """When a token is due for renewal, and the lock that lets one thread at a time renew it."""
 
 import enum
-import hashlib
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from micromegas_jupyter.core.system import Clock, Randomness
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 
 # Tokens are renewed within the last five minutes or the last quarter of their life, whichever is shorter, so that
 # those that live for a few minutes only are usable, too.
 MAX_MARGIN = timedelta(minutes=5)
 MARGIN_SHARE = 4
-MAX_DELAY_SHARE = 0.2
 # A server that refuses every token must not make a program renew again and again.
 FORCED_PAUSE_SECONDS = 10.0
 LOCK_WAIT_SECONDS = 60.0
@@ -33,27 +31,19 @@ class Freshness(enum.Enum):
     ENDED = enum.auto()
 
 
-def freshness_of(
-    begins_at: datetime | None, ends_at: datetime | None, now: datetime, *, delay_share: float = 0.0
-) -> Freshness:
-    """Judge a token's life; one without a known end is fresh. `delay_share` as in `due_at`."""
+def freshness_of(begins_at: datetime | None, ends_at: datetime | None, now: datetime) -> Freshness:
+    """Judge a token's life; one without a known end is fresh."""
     if ends_at is None:
         return Freshness.FRESH
     if now >= ends_at:
         return Freshness.ENDED
-    return Freshness.ENDING if now >= due_at(begins_at, ends_at, delay_share=delay_share) else Freshness.FRESH
+    return Freshness.ENDING if now >= due_at(begins_at, ends_at) else Freshness.FRESH
 
 
-def due_at(begins_at: datetime | None, ends_at: datetime, *, delay_share: float = 0.0) -> datetime:
-    """Return when a token should be renewed; `delay_share` is how much of the time for renewal passes first."""
+def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
+    """Return when a token should be renewed."""
     margin = MAX_MARGIN if begins_at is None else min(MAX_MARGIN, (ends_at - begins_at) / MARGIN_SHARE)
-    return ends_at - margin * (1 - delay_share)
-
-
-def draw_delay_share(randomness: Randomness) -> float:
-    """Draw how much of the time for renewal a program lets pass, so that many programs do not renew at once."""
-    drawn = hashlib.sha256(randomness.token_urlsafe(8).encode()).digest()
-    return MAX_DELAY_SHARE * int.from_bytes(drawn[:4]) / 2**32
+    return ends_at - margin
 
 
 class RefreshLock(Generic[T]):
@@ -67,26 +57,19 @@ class RefreshLock(Generic[T]):
         self._clock = clock
         self._lock = threading.Lock()
         self._failure: MicromegasError | None = None
-        self._failed_subject: object = None
         self._failed_at = 0.0
         self._failure_count = 0
 
-    def run(self, renew: Callable[[], T], *, is_optional: bool, subject: object = None) -> T | None:
+    def run(self, renew: Callable[[], T], *, is_optional: bool) -> T | None:
         """Return the result of `renew`; None only for an optional call that was left out.
 
         Args:
             renew: Renews, or finds that another thread has; raises a `MicromegasError` when it cannot.
             is_optional: Whether the caller has a valid token: it then neither waits for another thread nor tries
                 again soon after a failure.
-            subject: What is renewed; an optional call is not left out for the failure of another subject, such as the
-                sign-in before this one.
-
-        Raises:
-            Unavailable: Another thread renews and does not finish.
-            MicromegasError: What `renew` raised, here or in the thread that was waited for.
         """
         failures_seen = self._failure_count
-        if is_optional and self._failed_subject == subject and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
+        if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
             return None
         if not self._lock.acquire(timeout=0 if is_optional else LOCK_WAIT_SECONDS):
             if is_optional:
@@ -99,7 +82,7 @@ class RefreshLock(Generic[T]):
             result = renew()
         except MicromegasError as error:
             if error is not self._failure:
-                self._failure, self._failed_subject, self._failed_at = error, subject, self._clock.monotonic()
+                self._failure, self._failed_at = error, self._clock.monotonic()
                 self._failure_count += 1
             raise
         else:

@@ -66,11 +66,7 @@ class ServiceTokenCache:
         self._invalidated_at: float | None = None
 
     def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            MicromegasError: A token is needed and cannot be fetched.
-        """
+        """Return a token that is valid now."""
         cached = self._cached
         freshness = self._freshness(cached)
         if cached is not None and freshness is Freshness.FRESH:
@@ -100,11 +96,7 @@ class ServiceTokenCache:
             self._cached = None
 
     def renew(self) -> None:
-        """Fetch the next token now, however fresh the cached one is, which stays in use when that fails.
-
-        Raises:
-            MicromegasError: It cannot be fetched.
-        """
+        """Fetch the next token now, however fresh the cached one is, which stays in use when that fails."""
         self._refresh_lock.run(self._fetch_and_cache, is_optional=False)
 
     def renewal_due_at(self) -> datetime | None:
@@ -122,7 +114,7 @@ class ServiceTokenCache:
         fetched = self._fetch()
         if self._freshness(fetched) is Freshness.ENDED:
             raise LoginFailed(
-                "The token that was just fetched has ended.",
+                "The token that was just fetched has already expired.",
                 remedy="Check the clock of this machine, and how long the provider lets such tokens live.",
             )
         self._cached = fetched
@@ -143,11 +135,7 @@ class ServiceTokenProvider:
         self._cache = ServiceTokenCache(self._fetch, clock=clock)
 
     def _fetch(self) -> ServiceToken:
-        """Get the next token.
-
-        Raises:
-            MicromegasError: It cannot be had.
-        """
+        """Get the next token."""
         raise NotImplementedError
 
     def get_token(self) -> str:
@@ -174,15 +162,11 @@ class ServiceTokenProvider:
 
 
 def checked_token(value: object, *, source: str) -> Secret:
-    """Return a token from `source` as a secret.
-
-    Raises:
-        ProviderMisbehaved: It is missing, too large, or holds anything but printable ASCII without spaces.
-    """
+    """Return a token from `source` as a secret."""
     token = usable_token(value) if value else None
     del value  # a verbose traceback shows variables
     if token is None or " " in token.reveal():
-        raise ProviderMisbehaved(f"{source} gave no usable token.", remedy="Tell whoever runs the platform.")
+        raise ProviderMisbehaved(f"{source} gave no usable token.", remedy="Tell the platform's administrator.")
     return token
 
 
@@ -203,9 +187,6 @@ def jwt_service_token(
         now: When it came.
         source: Where it came from, for the error.
         date: The source's own clock at that moment.
-
-    Raises:
-        ProviderMisbehaved: It is not a JWT, never ends, or is for somebody else.
     """
     try:
         claims = parse_token(token.reveal()).claims

@@ -55,7 +55,12 @@ _Read = TypeVar("_Read")
 
 
 class TokenStore(Protocol):
-    """Stores one sign-in for all programs of a person; safe to use from several threads and processes."""
+    """Stores one sign-in for all programs of a person; safe to use from several threads and processes.
+
+    Methods raise `LoginRequired` when nothing is stored, or what is there is damaged or has another key;
+    `TokenStoreError` when the store cannot be used safely, and then what was stored still is; and `Unavailable` when
+    another program holds the lock for too long.
+    """
 
     @property
     def label(self) -> str:
@@ -67,45 +72,23 @@ class TokenStore(Protocol):
         ...
 
     def load(self) -> tuple[StoredLogin, FileMark]:
-        """Return what is stored, with the mark that belongs to it.
-
-        Raises:
-            LoginRequired: Nothing is stored, or what is there is damaged or has another key.
-            TokenStoreError: The store cannot be used safely.
-        """
+        """Return what is stored, with the mark that belongs to it."""
         ...
 
     def check_usable(self) -> None:
-        """Check, before a person signs in, that the result can be stored.
-
-        Raises:
-            TokenStoreError: It cannot.
-        """
+        """Check, before a person signs in, that the result can be stored."""
         ...
 
     def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
-        """Hold the lock that all writers share; the operating system releases it when the process ends.
-
-        Raises:
-            Unavailable: Another program holds it for longer than `wait_seconds`.
-            TokenStoreError: The lock cannot be used safely.
-        """
+        """Hold the lock that all writers share; the operating system releases it when the process ends."""
         ...
 
     def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in in place of any other with the same key; only for the holder of the lock.
-
-        Raises:
-            TokenStoreError: It cannot be stored, or a sign-in with another key is there; what was stored still is.
-        """
+        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
         ...
 
     def remove(self) -> int:
-        """Remove what is stored, unless it has another key; returns how many files or entries there were.
-
-        Raises:
-            TokenStoreError: It cannot be removed.
-        """
+        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
         ...
 
 
@@ -130,11 +113,7 @@ class LockedFile:
             raise _store_error(self.path, problem) from problem.__cause__
 
     def stored_key(self) -> LoginKey | None:
-        """Return the key of the stored sign-in, None when nothing readable is there.
-
-        Raises:
-            TokenStoreError: The file cannot be used safely.
-        """
+        """Return the key of the stored sign-in, None when nothing readable is there."""
         raise NotImplementedError
 
     @contextmanager
@@ -250,12 +229,7 @@ class FileTokenStore(LockedFile):
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Translate what `core.files` finds wrong with a file of a store.
-
-    Raises:
-        LoginRequired: There is no such file, or it is too large.
-        TokenStoreError: It cannot be used safely.
-    """
+    """Raise `LoginRequired` for a file that is missing or too large, and `TokenStoreError` for any other problem."""
     try:
         yield
     except NoSuchFile:
@@ -295,7 +269,7 @@ def _ensure_own_folder(folder: Path) -> None:
     try:
         writer = find_foreign_writer(folder.stat())
     except OSError as error:
-        raise TokenStoreError(f"The folder {folder.name} cannot be looked at.") from error
+        raise TokenStoreError(f"The folder {folder.name} cannot be accessed.") from error
     if writer is not None:
         raise TokenStoreError(
             f"The folder {folder.name} {writer}, so no sign-in is stored in it.", remedy=_FOLDER_REMEDY

@@ -4,7 +4,6 @@ Google has no client credentials grant: the program signs an assertion with its 
 for one audience, or for an access token, which only Google's own APIs can read.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,7 +18,7 @@ from micromegas_jupyter.auth.tokens.service import (
 from micromegas_jupyter.config.decoding import check_fetch_url
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
@@ -60,43 +59,30 @@ class ServiceAccountKey:
         raise TypeError("a private key cannot be pickled")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeyFile:
-    """The members of a key file; hidden, since a verbose traceback shows variables."""
-
-    members: Mapping[str, object] = field(repr=False)
-    source_name: str
-
-    def text(self, name: str) -> str:
-        """Return a member that has to be text."""
-        value = self.members.get(name)
-        if isinstance(value, str) and value:
-            return value
-        del value  # a verbose traceback shows variables
-        raise _unusable(self.source_name, f"has no {name}")
-
-
 def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccountKey:
     """Read a key file as Google's console makes it.
 
     Args:
         text: The file's content.
         source_name: The setting that names the file, for errors.
-
-    Raises:
-        ConfigurationError: It is not such a file, its key cannot be used, or its token address is not https.
     """
-    file = _KeyFile(members=_decoded(text) or {}, source_name=source_name)
-    if not file.members:
+    members = _decoded(text)
+    if not members:
         raise _unusable(source_name, "is not a JSON object")
-    if file.members.get("type") != "service_account":
+    if members.get("type") != "service_account":
         raise _unusable(source_name, 'is not a service account\'s key ("type": "service_account")')
-    email, token_uri, key_id = file.text("client_email"), file.text("token_uri"), file.text("private_key_id")
+    for name in ("client_email", "token_uri", "private_key_id", "private_key"):
+        if not isinstance(members.get(name), str) or not members[name]:
+            raise _unusable(source_name, f"has no {name}")
+    token_uri = str(members["token_uri"])
     check_fetch_url(token_uri, key=source_name)
     private_key = parse_private_key(
-        Secret(file.text("private_key")), key_id=key_id, algorithm="RS256", source_name=source_name
+        Secret(str(members["private_key"])),
+        key_id=str(members["private_key_id"]),
+        algorithm="RS256",
+        source_name=source_name,
     )
-    return ServiceAccountKey(email=email, private_key=private_key, token_uri=token_uri)
+    return ServiceAccountKey(email=str(members["client_email"]), private_key=private_key, token_uri=token_uri)
 
 
 class GoogleServiceAccountProvider(ServiceTokenProvider):
@@ -108,9 +94,6 @@ class GoogleServiceAccountProvider(ServiceTokenProvider):
         scope: The scope of an access token, in place of an ID token.
         http: Makes the calls.
         clock: Tells the time.
-
-    Raises:
-        ConfigurationError: Neither audience nor scope is given, or both are.
     """
 
     def __init__(
@@ -172,12 +155,11 @@ class GoogleServiceAccountProvider(ServiceTokenProvider):
         return f"GoogleServiceAccountProvider(email={self._key.email!r}, private_key=***)"
 
 
-def _decoded(text: Secret) -> dict[str, object] | None:
+def _decoded(text: Secret) -> SecretObject | None:
     try:
-        members = decode_strict_json(text.reveal())
+        return secret_object(decode_strict_json(text.reveal()))
     except JsonError:
         return None
-    return members if isinstance(members, dict) else None
 
 
 def _unusable(source_name: str, what: str) -> ConfigurationError:

@@ -80,29 +80,12 @@ class WorkloadSource(Protocol):
     is_read_each_time: bool
 
     def fetch(self) -> ServiceToken:
-        """Return the platform's token.
-
-        Raises:
-            LoginFailed: The platform gives this program no token.
-            ProviderUnavailable: The platform does not answer.
-            ProviderMisbehaved: The answer holds no token, or one for another audience.
-            ConfigurationError: The program does not run on this platform, or not as it was set up.
-        """
+        """Return the platform's token."""
         ...
 
 
 class GithubActionsSource:
-    """Gets an OpenID Connect token of the job from GitHub's runner.
-
-    Args:
-        environ: Holds the variables of the runner.
-        audience: What the token is for.
-        http: Makes the call.
-        clock: Tells the time.
-
-    Raises:
-        ConfigurationError: The variables are not there.
-    """
+    """Gets an OpenID Connect token of the job for `audience` from GitHub's runner, whose variables `environ` holds."""
 
     name = "github-actions"
     is_read_each_time = False
@@ -135,14 +118,7 @@ class GithubActionsSource:
 
 
 class GoogleMetadataSource:
-    """Gets an ID token of the attached service account from Google's metadata server.
-
-    Args:
-        environ: May name another address of the metadata server.
-        audience: What the token is for.
-        http: Makes the call.
-        clock: Tells the time.
-    """
+    """Gets an ID token of the attached service account for `audience` from Google's metadata server."""
 
     name = "google"
     is_read_each_time = False
@@ -180,7 +156,6 @@ class TokenFileSource:
         audience: What the token has to be for; None leaves that to its receiver.
         setting: Names the file in errors.
         name: The platform's name.
-        clock: Tells the time.
     """
 
     is_read_each_time = True
@@ -202,7 +177,7 @@ class TokenFileSource:
             raise LoginFailed(problem.what, remedy=_FILE_REMEDY) from None
         if token.expires_at is not None and token.expires_at <= now:
             raise LoginFailed(
-                f"{source} holds a token that has ended.",
+                f"{source} holds a token that has expired.",
                 remedy="Check that the platform renews the file, and the clock of this machine.",
             )
         return token
@@ -224,8 +199,6 @@ class AzureManagedIdentitySource:
         environ: Says whether this is an app, and where it asks.
         resource: What the token is for: the application id (URI) of the API.
         client_id: Which of several identities.
-        http: Makes the call.
-        clock: Tells the time.
     """
 
     name = "azure"

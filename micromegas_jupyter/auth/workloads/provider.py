@@ -1,15 +1,14 @@
 """`WorkloadProvider`: a program that signs in as what its platform says it is."""
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.oidc.tokens import (
-    TokenSet,
     build_client_assertion_request,
     build_token_exchange_request,
     parse_token_answer,
@@ -20,64 +19,31 @@ from micromegas_jupyter.oidc.tokens import (
 TokenExchange: TypeAlias = Callable[[Secret], ServiceToken]
 
 
-class TokenRequests(Protocol):
-    """What an exchange needs of `ProviderConnection`."""
-
-    def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
-        """Ask the token endpoint and return its successful answer."""
-        ...
-
-
-class AnswerParser(Protocol):
-    """Reads a token answer of one grant."""
-
-    def __call__(self, body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
-        """Return the tokens."""
-        ...
-
-
-def token_exchange(
-    connection: TokenRequests,
+def token_exchange(  # noqa: PLR0913 - what the provider is asked
+    connection: ProviderConnection,
     *,
+    is_assertion: bool = False,
     scope: str | None = None,
     audience: str | None = None,
     resource: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TokenExchange:
-    """Exchange the platform's token at the provider (RFC 8693)."""
+    """Return the exchange of the platform's token at the provider (RFC 8693).
 
-    def build(platform_token: Secret) -> Mapping[str, str | Secret]:
-        return build_token_exchange_request(platform_token, audience=audience, resource=resource, scope=scope)
+    Args:
+        connection: Calls the provider.
+        is_assertion: Whether the platform's token authenticates the client for client credentials instead (RFC 7523).
+        scope: What the new token may do.
+        audience: What the new token is for.
+        resource: What the new token is for, at providers that follow RFC 8707.
+        clock: Tells the time.
+    """
+    build = build_client_assertion_request if is_assertion else build_token_exchange_request
+    parse = parse_token_answer if is_assertion else parse_token_exchange_answer
 
-    return _exchange(connection, build, parse_token_exchange_answer, scope=scope, clock=clock)
-
-
-def client_assertion_exchange(
-    connection: TokenRequests,
-    *,
-    scope: str | None = None,
-    audience: str | None = None,
-    resource: str | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> TokenExchange:
-    """Use the platform's token to authenticate the client for client credentials (RFC 7523)."""
-
-    def build(platform_token: Secret) -> Mapping[str, str | Secret]:
-        return build_client_assertion_request(platform_token, scope=scope, audience=audience, resource=resource)
-
-    return _exchange(connection, build, parse_token_answer, scope=scope, clock=clock)
-
-
-def _exchange(
-    connection: TokenRequests,
-    build: Callable[[Secret], Mapping[str, str | Secret]],
-    parse: AnswerParser,
-    *,
-    scope: str | None,
-    clock: Clock,
-) -> TokenExchange:
     def exchange(platform_token: Secret) -> ServiceToken:
-        answer = connection.request_token_answer(build(platform_token), asked_scope=scope)
+        fields = build(platform_token, scope=scope, audience=audience, resource=resource)
+        answer = connection.request_token_answer(fields, asked_scope=scope)
         now = clock.now()
         tokens = parse(answer, now=now, asked_scope=scope)
         return opaque_service_token(tokens.access_token, now=now, expires_at=tokens.expires_at)

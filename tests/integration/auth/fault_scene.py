@@ -20,7 +20,6 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from tests.fakes.faulty_replies import hang, trickle
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_browser import ScriptedBrowser
-from tests.fakes.stored_sign_in import LATE
 
 if TYPE_CHECKING:
     import logging
@@ -90,9 +89,7 @@ class Scene:
         token = idp.stored_token(ends_in_seconds=ends_in_seconds)
         self.stored_token = str(token["id_token"])
         path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
-        self.person = OidcAuthProvider(
-            idp.issuer, "notebook", token_file=path, http=self._calls, clock=clock, randomness=LATE
-        )
+        self.person = OidcAuthProvider(idp.issuer, "notebook", token_file=path, http=self._calls, clock=clock)
         self.service = OidcClientCredentialsProvider(
             idp.issuer, "notebook", CLIENT_SECRET, http=self._calls, clock=clock
         )
@@ -168,17 +165,12 @@ def _renew(scene: Scene) -> str:
 
 STEPS = {
     "login_discovery": Step(path=DISCOVERY, act=Scene.sign_in, again=_renew),
-    "login_keys": Step(path=KEYS, act=Scene.sign_in, again=_renew),
     "login_token": Step(path=TOKEN, act=Scene.sign_in, again=_renew),
     "login_callback": Step(path=AUTHORIZE, act=Scene.sign_in, again=_renew),
-    "refresh_discovery": Step(path=DISCOVERY, act=_renew, again=_renew, ends_in_seconds=ENDED),
     "refresh_keys": Step(path=KEYS, act=_renew, again=_renew, ends_in_seconds=ENDED),
     "refresh_token": Step(path=TOKEN, act=_renew, again=_renew, ends_in_seconds=ENDED),
-    "device_discovery": Step(path=DISCOVERY, act=Scene.sign_in_by_code, again=_renew),
     "device_start": Step(path=DEVICE, act=Scene.sign_in_by_code, again=_renew),
-    "device_keys": Step(path=KEYS, act=Scene.sign_in_by_code, again=_renew),
     "device_poll": Step(path=TOKEN, act=Scene.sign_in_by_code, again=_renew),
-    "service_discovery": Step(path=DISCOVERY, act=Scene.serve, again=Scene.serve),
     "service_token": Step(path=TOKEN, act=Scene.serve, again=Scene.serve),
 }
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
-from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
+from micromegas_jupyter.errors import LoginFailed
 from tests.fakes.scripted_browser import ScriptedBrowser
 
 if TYPE_CHECKING:
@@ -21,19 +21,6 @@ pytestmark = pytest.mark.integration
 
 def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
     return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
-
-
-def test_a_begun_login_returns_at_once_and_goes_on_by_itself(idp: ScriptedProvider) -> None:
-    pending = begin(idp)
-    before = pending.done
-    with pytest.raises(LoginTimedOut):
-        pending.result(timeout_seconds=0)
-
-    ScriptedBrowser().open(pending.start_url)
-
-    assert pending.result(30).identity().subject == "alice-1"
-    assert (before, pending.done) == (False, True)
-    assert pending.wait_closed(30)
 
 
 def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp: ScriptedProvider) -> None:
@@ -72,31 +59,6 @@ def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp: ScriptedPro
     assert pending.wait_closed(30)
     with pytest.raises(requests.ConnectionError):
         requests.get(pending.start_url, timeout=30)
-
-
-def test_two_sign_ins_at_once_do_not_mix(idp: ScriptedProvider) -> None:
-    first, second = begin(idp), begin(idp)
-    states = {}
-
-    def swap(url: str) -> str:
-        # The callback of the second sign-in is carried to the listener of the first.
-        if "/callback?" in url and "swapped" not in states:
-            states["swapped"] = True
-            target = first.start_url.partition("/start/")[0]
-            return f"{target}/callback?{url.partition('?')[2]}"
-        return url
-
-    attacker = ScriptedBrowser(swap)
-    attacker.open(second.start_url)
-    attacker.wait()
-    ScriptedBrowser().open(first.start_url)
-
-    assert attacker.statuses[-1] == 400
-    assert first.result(30).identity().subject == "alice-1"
-    assert not second.done
-    second.cancel()
-    for pending in (first, second):
-        assert pending.wait_closed(30)
 
 
 def test_a_login_that_is_waited_for_shows_nothing_secret_in_its_repr(idp: ScriptedProvider) -> None:

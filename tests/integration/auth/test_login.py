@@ -10,11 +10,9 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.errors import LoginTimedOut, ProviderUnavailable
+from micromegas_jupyter.errors import LoginTimedOut
 from tests.fakes.mint import rsa_key
 from tests.fakes.ports import free_port
-from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.auth.signing_in import sign_in
@@ -45,7 +43,7 @@ class AbsentBrowser:
         return True
 
 
-def test_a_person_signs_in_and_the_sign_in_is_kept(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_a_person_signs_in_and_the_sign_in_is_kept(idp, tmp_path):
     browser = ScriptedBrowser()
 
     provider = sign_in(idp, browser, token_file=tmp_path / "folder" / "t.json", audience="api", scope="openid lake")
@@ -58,7 +56,7 @@ def test_a_person_signs_in_and_the_sign_in_is_kept(idp: ScriptedProvider, tmp_pa
     assert OidcAuthProvider.from_file(tmp_path / "folder" / "t.json").scope == "openid lake"
 
 
-def test_the_code_leaves_the_address_bar(idp: ScriptedProvider) -> None:
+def test_the_code_leaves_the_address_bar(idp):
     browser = ScriptedBrowser()
 
     sign_in(idp, browser)
@@ -68,20 +66,7 @@ def test_the_code_leaves_the_address_bar(idp: ScriptedProvider) -> None:
     assert browser.visited[-1].endswith("/done")
 
 
-def test_the_browser_is_given_an_address_without_state_or_challenge(idp: ScriptedProvider) -> None:
-    browser = ScriptedBrowser()
-    announced: list[str] = []
-
-    sign_in(idp, browser, announce=announced.append)
-
-    assert announced == [browser.visited[0]]
-    assert browser.visited[0].startswith("http://127.0.0.1:")
-    state = idp.seen("/authorize")[0].query["state"]
-    assert state not in announced[0]
-    assert "?" not in announced[0]
-
-
-def test_state_nonce_and_verifier_are_new_each_time(idp: ScriptedProvider) -> None:
+def test_state_nonce_and_verifier_are_new_each_time(idp):
     for _ in range(2):
         sign_in(idp)
 
@@ -93,13 +78,7 @@ def test_state_nonce_and_verifier_are_new_each_time(idp: ScriptedProvider) -> No
     assert not [verifier for verifier in verifiers if verifier in (first["code_challenge"], second["code_challenge"])]
 
 
-def test_without_a_token_file_nothing_is_stored(idp: ScriptedProvider, home: Path) -> None:
-    sign_in(idp).get_token()
-
-    assert list(home.iterdir()) == []
-
-
-def test_a_fixed_redirect_uri_is_used_as_registered(idp: ScriptedProvider) -> None:
+def test_a_fixed_redirect_uri_is_used_as_registered(idp):
     port = free_port()
 
     sign_in(idp, redirect_uri=f"http://localhost:{port}/oauth/callback")
@@ -107,21 +86,13 @@ def test_a_fixed_redirect_uri_is_used_as_registered(idp: ScriptedProvider) -> No
     assert idp.seen("/authorize")[0].query["redirect_uri"] == f"http://localhost:{port}/oauth/callback"
 
 
-def test_a_client_with_a_secret_uses_pkce_as_well() -> None:
-    with ScriptedProvider(client_secret="s 3same") as idp:
-        provider = sign_in(idp, client_secret="s 3same")
-
-        assert provider.get_token()
-        assert "code_verifier" in idp.seen("/token")[0].form
-
-
 @pytest.mark.parametrize("path", ["/", "/tenant", "/tenant/"])
-def test_an_issuer_is_compared_byte_for_byte_and_its_slash_kept(path: str) -> None:
+def test_an_issuer_is_compared_byte_for_byte_and_its_slash_kept(path):
     with ScriptedProvider(issuer_path=path) as idp:
         assert sign_in(idp).identity().issuer == idp.issuer
 
 
-def test_keys_that_were_rotated_just_before_signing_are_found(idp: ScriptedProvider) -> None:
+def test_keys_that_were_rotated_just_before_signing_are_found(idp):
     def rotate(url: str) -> str:
         if "/callback" in url:
             idp.signing_key = rsa_key("rotated")
@@ -131,9 +102,7 @@ def test_keys_that_were_rotated_just_before_signing_are_found(idp: ScriptedProvi
     assert sign_in(idp, ScriptedBrowser(rotate)).identity().subject == "alice-1"
 
 
-def test_no_secret_of_a_sign_in_is_logged_at_any_level(
-    idp: ScriptedProvider, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_secret_of_a_sign_in_is_logged_at_any_level(idp, caplog, capfd):
     caplog.set_level(logging.DEBUG, logger="micromegas_jupyter")
 
     provider = sign_in(idp)
@@ -147,7 +116,7 @@ def test_no_secret_of_a_sign_in_is_logged_at_any_level(
     assert not [secret for secret in secrets if secret in said]
 
 
-def test_a_login_replaces_the_sign_in_of_another_application(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_a_login_replaces_the_sign_in_of_another_application(idp, tmp_path):
     (tmp_path / "t.json").write_text('{"issuer": "https://other.example", "client_id": "x", "token": {}}')
 
     provider = sign_in(idp, token_file=tmp_path / "t.json")
@@ -155,18 +124,7 @@ def test_a_login_replaces_the_sign_in_of_another_application(idp: ScriptedProvid
     assert OidcAuthProvider.from_file(tmp_path / "t.json").get_token() == provider.get_token()
 
 
-def test_a_provider_that_hangs_in_the_middle_is_unavailable_within_the_deadline(idp: ScriptedProvider) -> None:
-    with RawServer(hang) as server:
-        idp.metadata_changes["token_endpoint"] = server.url
-        started = time.monotonic()
-
-        with pytest.raises(ProviderUnavailable):
-            sign_in(idp, http=ProviderHttp(timeout_seconds=0.5))
-
-        assert time.monotonic() - started < 9
-
-
-def test_nobody_coming_back_times_out_and_closes_the_listener(idp: ScriptedProvider) -> None:
+def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
     started = time.monotonic()
     announced: list[str] = []
 
@@ -178,9 +136,7 @@ def test_nobody_coming_back_times_out_and_closes_the_listener(idp: ScriptedProvi
         requests.get(announced[0], timeout=30)
 
 
-def test_without_a_browser_the_address_goes_to_standard_error(
-    idp: ScriptedProvider, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_browser_the_address_goes_to_standard_error(idp, capsys):
     with pytest.raises(LoginTimedOut):
         sign_in(idp, browser=BlindBrowser(), timeout_seconds=0.2)  # type: ignore[arg-type]
 

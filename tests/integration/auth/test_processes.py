@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=60)
 
 
-def test_processes_that_need_a_token_at_once_renew_it_once(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
     path = tmp_path / "t.json"
     token = idp.stored_token(ends_in_seconds=-10)
     path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
@@ -65,7 +65,7 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp: ScriptedProvider
     assert len(idp.refreshes()) == 1
 
 
-def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path: Path) -> None:
+def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
     path = tmp_path / "t.json"
     store = FileTokenStore(path)
 
@@ -85,7 +85,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path: P
         assert names == ["t.json", "t.json.lock"]
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "t.json"
     store = FileTokenStore(path)
     process = start("writing_process.py", path)

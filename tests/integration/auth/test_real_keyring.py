@@ -48,9 +48,7 @@ def environ(bus: SessionBus, tmp_path: Path) -> dict[str, str]:
     return {**bus.environ, "MICROMEGAS_CONFIG_DIR": str(tmp_path)}
 
 
-def test_a_sign_in_is_kept_in_the_keyring_and_found_by_the_next_program(
-    bus: SessionBus, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_sign_in_is_kept_in_the_keyring_and_found_by_the_next_program(bus, environ, tmp_path):
     bus.start_keyring(password=b"pw")
     store = token_store(SETTINGS, environ)
     assert isinstance(store, KeyringTokenStore)
@@ -62,7 +60,7 @@ def test_a_sign_in_is_kept_in_the_keyring_and_found_by_the_next_program(
     assert not any("very-secret" in path.read_text() for path in tmp_path.iterdir())
 
 
-def test_a_logout_leaves_nothing_in_the_keyring(bus: SessionBus, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_logout_leaves_nothing_in_the_keyring(bus, environ, tmp_path):
     bus.start_keyring(password=b"pw")
     store = token_store(SETTINGS, environ)
     with store.locked():
@@ -75,9 +73,7 @@ def test_a_logout_leaves_nothing_in_the_keyring(bus: SessionBus, environ: dict[s
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.keyring.json.lock"]
 
 
-def test_a_locked_keyring_that_nobody_unlocks_is_an_error_after_a_bounded_wait(
-    bus: SessionBus, environ: dict[str, str]
-) -> None:
+def test_a_locked_keyring_that_nobody_unlocks_is_an_error_after_a_bounded_wait(bus, environ):
     bus.start_keyring(password=b"pw")
     open_keyring(environ)
     bus.stop_keyring()
@@ -90,9 +86,7 @@ def test_a_locked_keyring_that_nobody_unlocks_is_an_error_after_a_bounded_wait(
     assert time.monotonic() - started < 45
 
 
-def test_a_session_bus_without_a_keyring_is_an_error_that_names_the_file_storage(
-    bus: SessionBus, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_session_bus_without_a_keyring_is_an_error_that_names_the_file_storage(bus, environ, tmp_path):
     with pytest.raises(TokenStoreError) as caught:
         token_store(SETTINGS, environ).check_usable()
 

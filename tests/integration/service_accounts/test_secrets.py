@@ -29,7 +29,6 @@ from tests.fakes.platform_stand_ins import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +48,7 @@ def workload(platform: WorkloadPlatform, **members: object) -> ClientSettings:
     return ClientSettings(audience="lake", workload=WorkloadSetting(platform=platform, **members))  # type: ignore[arg-type]
 
 
-def test_a_google_token_for_somebody_else_is_not_shown(clock: FakeClock) -> None:
+def test_a_google_token_for_somebody_else_is_not_shown(clock):
     with GoogleTokenEndpoint(clock=clock) as google:
         token = google.mint(issuer="x", subject="y", audience="another")
         google.reply_once(Reply(body={"id_token": token}))
@@ -62,7 +61,7 @@ def test_a_google_token_for_somebody_else_is_not_shown(clock: FakeClock) -> None
         assert token.partition(".")[2] not in shown
 
 
-def test_a_refused_assertion_is_not_shown(clock: FakeClock) -> None:
+def test_a_refused_assertion_is_not_shown(clock):
     with GoogleTokenEndpoint(clock=clock) as google:
         key = parse_service_account_key(
             Secret(google.key_file(private_key_id="gone")), source_name="service_account_file"
@@ -75,7 +74,7 @@ def test_a_refused_assertion_is_not_shown(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 403])
-def test_neither_the_runners_secret_nor_a_token_is_shown(status: int) -> None:
+def test_neither_the_runners_secret_nor_a_token_is_shown(status):
     with GithubRunner() as runner:
         token = runner.mint(issuer="x", subject="y", audience="another")
         runner.reply_once(Reply(status=status, body={"value": token}))
@@ -88,7 +87,7 @@ def test_neither_the_runners_secret_nor_a_token_is_shown(status: int) -> None:
         assert REQUEST_TOKEN not in shown
 
 
-def test_a_token_of_the_metadata_server_for_somebody_else_is_not_shown() -> None:
+def test_a_token_of_the_metadata_server_for_somebody_else_is_not_shown():
     with GoogleMetadataServer() as server:
         token = server.mint(issuer="x", subject="y", audience="another")
         server.reply_once(Reply(text=token, headers={"Metadata-Flavor": "Google"}))
@@ -98,7 +97,7 @@ def test_a_token_of_the_metadata_server_for_somebody_else_is_not_shown() -> None
         assert token not in full_traceback(provider.get_token)
 
 
-def test_the_header_of_an_app_is_not_shown() -> None:
+def test_the_header_of_an_app_is_not_shown():
     with AzureApp() as app:
         app.reply_once(Reply(status=503))
         provider = service_provider(workload(WorkloadPlatform.AZURE), app.environ())
@@ -107,7 +106,7 @@ def test_the_header_of_an_app_is_not_shown() -> None:
         assert APP_HEADER not in full_traceback(provider.get_token)
 
 
-def test_a_token_in_a_file_that_has_ended_is_not_shown(tmp_path: Path) -> None:
+def test_a_token_in_a_file_that_has_ended_is_not_shown(tmp_path):
     with GoogleMetadataServer(clock=FakeClock()) as mint:
         mint.lifetime_seconds = -1_000_000_000
         token = mint.mint(issuer="x", subject="y", audience="lake")
@@ -123,7 +122,7 @@ def test_a_token_in_a_file_that_has_ended_is_not_shown(tmp_path: Path) -> None:
     ("changes", "mode"),
     [({}, 0o644), ({"token_uri": None}, 0o600), ({"type": "other"}, 0o600), ({"token_uri": "http://x.example"}, 0o600)],
 )
-def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, changes: dict[str, object], mode: int) -> None:
+def test_a_key_that_cannot_be_used_is_not_shown(tmp_path, changes, mode):
     with GoogleTokenEndpoint() as google:
         file = tmp_path / "google.json"
         file.write_text(google.key_file(**changes))
@@ -134,7 +133,7 @@ def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, changes: dict[st
 
 
 @pytest.mark.parametrize(("content", "mode"), [("s3same", 0o644), ("s3same\ntwo", 0o600)])
-def test_a_secret_that_cannot_be_used_is_not_shown(tmp_path: Path, content: str, mode: int) -> None:
+def test_a_secret_that_cannot_be_used_is_not_shown(tmp_path, content, mode):
     file = tmp_path / "secret"
     file.write_text(content)
     file.chmod(mode)
@@ -143,7 +142,7 @@ def test_a_secret_that_cannot_be_used_is_not_shown(tmp_path: Path, content: str,
     assert "s3same" not in full_traceback(lambda: service_provider(settings, {}))
 
 
-def test_a_secret_in_undecodable_bytes_is_not_shown(tmp_path: Path) -> None:
+def test_a_secret_in_undecodable_bytes_is_not_shown(tmp_path):
     file = tmp_path / "secret"
     file.write_bytes(b"s3same\xff")
     file.chmod(0o600)

@@ -82,9 +82,7 @@ def save(store: KeyringTokenStore, login: StoredLogin = LOGIN) -> None:
         store.save(login)
 
 
-def test_a_saved_sign_in_is_one_entry_and_no_token_is_in_any_file(
-    store: KeyringTokenStore, backend: MemoryKeyring
-) -> None:
+def test_a_saved_sign_in_is_one_entry_and_no_token_is_in_any_file(store, backend):
     save(store)
     save(store)
 
@@ -96,7 +94,7 @@ def test_a_saved_sign_in_is_one_entry_and_no_token_is_in_any_file(
     assert {oct(path.stat().st_mode & 0o777) for path in store.path.parent.iterdir()} == {"0o600"}
 
 
-def test_another_program_notices_a_renewal_by_the_mark(store: KeyringTokenStore, backend: MemoryKeyring) -> None:
+def test_another_program_notices_a_renewal_by_the_mark(store, backend):
     other = open_store(store.path, backend)
     save(store)
     before = other.mark()
@@ -107,9 +105,7 @@ def test_another_program_notices_a_renewal_by_the_mark(store: KeyringTokenStore,
     assert other.load()[0] == NEWER
 
 
-def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(
-    store_of_parts: KeyringTokenStore, backend: MemoryKeyring
-) -> None:
+def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(store_of_parts, backend):
     save(store_of_parts, LONG)
     long_count = len(backend.kept)
     assert store_of_parts.load()[0] == LONG
@@ -121,11 +117,11 @@ def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(
     assert store_of_parts.load()[0] == LOGIN
 
 
-def test_a_part_fits_into_the_2560_bytes_that_windows_takes() -> None:
+def test_a_part_fits_into_the_2560_bytes_that_windows_takes():
     assert part_characters("win32") * 2 <= 2560
 
 
-def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend: MemoryKeyring, tmp_path: Path) -> None:
+def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend, tmp_path):
     store = open_store(tmp_path / "t.keyring.json", backend, max_part_characters=20)
     save(store)
 
@@ -135,7 +131,7 @@ def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend: MemoryKeyring, 
     assert store.load()[0] == LOGIN
 
 
-def test_a_failed_write_leaves_the_old_sign_in(store: KeyringTokenStore, backend: MemoryKeyring) -> None:
+def test_a_failed_write_leaves_the_old_sign_in(store, backend):
     save(store)
     backend.writes_left = 0
 
@@ -146,9 +142,7 @@ def test_a_failed_write_leaves_the_old_sign_in(store: KeyringTokenStore, backend
 
 
 @pytest.mark.parametrize("writes", [1, 2, 5])
-def test_a_writer_that_stops_between_parts_leaves_no_mixture(
-    store_of_parts: KeyringTokenStore, backend: MemoryKeyring, writes: int
-) -> None:
+def test_a_writer_that_stops_between_parts_leaves_no_mixture(store_of_parts, backend, writes):
     save(store_of_parts, LONG)
     backend.writes_left = writes
 
@@ -159,7 +153,7 @@ def test_a_writer_that_stops_between_parts_leaves_no_mixture(
         store_of_parts.load()
 
 
-def test_removing_takes_file_and_entries(store_of_parts: KeyringTokenStore, backend: MemoryKeyring) -> None:
+def test_removing_takes_file_and_entries(store_of_parts, backend):
     save(store_of_parts, LONG)
 
     assert store_of_parts.remove() == 2
@@ -170,9 +164,7 @@ def test_removing_takes_file_and_entries(store_of_parts: KeyringTokenStore, back
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "99" + "0" * 16])
-def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(
-    store: KeyringTokenStore, backend: MemoryKeyring, text: str | None
-) -> None:
+def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(store, backend, text):
     save(store)
     [(name, _)] = backend.kept.items()
     backend.kept = {} if text is None else {name: text}
@@ -184,9 +176,7 @@ def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"{}", b"[]", b'{"issuer": "i"}', b'{"issuer": "i", "client_id": "c"}']
 )
-def test_a_damaged_file_means_that_nobody_is_signed_in_and_a_new_sign_in_mends_it(
-    store: KeyringTokenStore, content: bytes
-) -> None:
+def test_a_damaged_file_means_that_nobody_is_signed_in_and_a_new_sign_in_mends_it(store, content):
     save(store)
     store.path.write_bytes(content)
 
@@ -197,9 +187,7 @@ def test_a_damaged_file_means_that_nobody_is_signed_in_and_a_new_sign_in_mends_i
 
 
 @pytest.mark.parametrize("other", OTHER_KEYS, ids=["issuer", "application", "audience", "scope", "resource"])
-def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(
-    store: KeyringTokenStore, backend: MemoryKeyring, other: LoginKey
-) -> None:
+def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(store, backend, other):
     elsewhere = MemoryKeyring()
     save(open_store(store.path, elsewhere), replace(LOGIN, key=other))
     save(store)
@@ -209,7 +197,7 @@ def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(
         store.load()
 
 
-def test_a_file_that_was_changed_sends_no_tokens_elsewhere(store: KeyringTokenStore) -> None:
+def test_a_file_that_was_changed_sends_no_tokens_elsewhere(store):
     save(store)
     text = store.path.read_text()
     store.path.write_text(text.replace("https://id.example.com", "https://evil.example.com"))
@@ -218,7 +206,7 @@ def test_a_file_that_was_changed_sends_no_tokens_elsewhere(store: KeyringTokenSt
         store.load()
 
 
-def test_a_link_in_place_of_the_file_is_refused(store: KeyringTokenStore, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_file_is_refused(store, tmp_path):
     store.path.parent.mkdir()
     store.path.symlink_to(tmp_path / "elsewhere")
 
@@ -227,9 +215,7 @@ def test_a_link_in_place_of_the_file_is_refused(store: KeyringTokenStore, tmp_pa
             call()
 
 
-def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(
-    store: KeyringTokenStore, backend: MemoryKeyring
-) -> None:
+def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(store, backend):
     save(store)
     bound = open_store(store.path, backend, key=OTHER_KEYS[0])
 
@@ -241,9 +227,7 @@ def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(
     assert store.load()[0] == LOGIN
 
 
-def test_a_keyring_that_fails_is_an_error_without_what_was_to_be_stored(
-    store: KeyringTokenStore, backend: MemoryKeyring
-) -> None:
+def test_a_keyring_that_fails_is_an_error_without_what_was_to_be_stored(store, backend):
     backend.failure = ValueError("cannot keep the-refresh-token")
 
     with pytest.raises(TokenStoreError) as caught:
@@ -253,7 +237,7 @@ def test_a_keyring_that_fails_is_an_error_without_what_was_to_be_stored(
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_without_a_usable_keyring_the_key_is_known_and_nothing_else(store: KeyringTokenStore) -> None:
+def test_without_a_usable_keyring_the_key_is_known_and_nothing_else(store):
     save(store)
     elsewhere = KeyringTokenStore(store.path, no_keyring)
 
@@ -263,9 +247,7 @@ def test_without_a_usable_keyring_the_key_is_known_and_nothing_else(store: Keyri
     assert elsewhere.stored_key() == KEY
 
 
-def test_without_a_usable_keyring_the_sign_in_ends_and_the_error_says_what_is_left(
-    store: KeyringTokenStore, backend: MemoryKeyring
-) -> None:
+def test_without_a_usable_keyring_the_sign_in_ends_and_the_error_says_what_is_left(store, backend):
     save(store)
     elsewhere = KeyringTokenStore(store.path, no_keyring)
 
@@ -306,7 +288,7 @@ class TestOpening:
             else:
                 return
 
-    def test_a_text_is_stored_read_and_deleted(self) -> None:
+    def test_a_text_is_stored_read_and_deleted(self):
         kept = open_keyring(MEMORY)
         kept.write("name", Secret("text"))
 
@@ -314,7 +296,7 @@ class TestOpening:
         assert (kept.delete("name"), kept.delete("name"), kept.read("name")) == (True, False, None)
 
     @pytest.mark.usefixtures("locked")
-    def test_a_locked_keyring_is_given_up_in_time_and_not_asked_again_meanwhile(self) -> None:
+    def test_a_locked_keyring_is_given_up_in_time_and_not_asked_again_meanwhile(self):
         started = time.monotonic()
 
         with pytest.raises(TokenStoreError, match="perhaps it waits to be unlocked"):
@@ -324,14 +306,12 @@ class TestOpening:
 
         assert time.monotonic() - started < 9
 
-    def test_a_keyring_that_the_program_set_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_keyring_that_the_program_set_is_used(self, monkeypatch):
         monkeypatch.setattr(keyring.core, "_keyring_backend", MemoryKeyring())
 
         open_keyring({})
 
-    def test_a_keyring_that_the_persons_configuration_names_is_used(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_a_keyring_that_the_persons_configuration_names_is_used(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
         (tmp_path / "python_keyring").mkdir()
         config = tmp_path / "python_keyring" / "keyringrc.cfg"
@@ -352,13 +332,13 @@ class TestOpening:
             "keyring.backends.SecretService.NoSuch",
         ],
     )
-    def test_a_keyring_that_is_missing_or_stores_badly_or_starts_a_bus_is_refused(self, name: str) -> None:
+    def test_a_keyring_that_is_missing_or_stores_badly_or_starts_a_bus_is_refused(self, name):
         with pytest.raises(TokenStoreError) as caught:
             open_keyring({"PYTHON_KEYRING_BACKEND": name, "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"})
 
         assert "MICROMEGAS_TOKEN_STORAGE=file" in caught.value.remedy
 
-    def test_a_bus_that_accepts_and_never_answers_is_given_up_in_time(self, tmp_path: Path) -> None:
+    def test_a_bus_that_accepts_and_never_answers_is_given_up_in_time(self, tmp_path):
         started = time.monotonic()
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(f"{tmp_path}/bus")
@@ -377,21 +357,21 @@ class TestOpening:
                 continue
 
     @pytest.mark.parametrize("address", ["autolaunch:", "unix:path=/nowhere;autolaunch:", "tcp:host=localhost,port=1"])
-    def test_an_address_that_may_start_a_bus_is_not_used(self, address: str) -> None:
+    def test_an_address_that_may_start_a_bus_is_not_used(self, address):
         assert session_bus_address({"DBUS_SESSION_BUS_ADDRESS": address}) is None
 
-    def test_the_bus_that_systemd_runs_for_the_person_is_known(self, run_folder: Path) -> None:
+    def test_the_bus_that_systemd_runs_for_the_person_is_known(self, run_folder):
         with socket.socket(socket.AF_UNIX) as bus:
             bus.bind(str(run_folder / "bus"))
 
             assert session_bus_address({}) == f"unix:path={run_folder / 'bus'}"
 
-    def test_a_file_in_place_of_the_bus_is_not_used(self, run_folder: Path) -> None:
+    def test_a_file_in_place_of_the_bus_is_not_used(self, run_folder):
         (run_folder / "bus").write_text("")
 
         assert session_bus_address({}) is None
 
-    def test_a_bus_of_another_person_is_not_used(self, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bus_of_another_person_is_not_used(self, run_folder, monkeypatch):
         person = os.getuid() + 1
         path = run_folder.with_name(str(person)) / "bus"
         path.parent.mkdir()
@@ -401,13 +381,13 @@ class TestOpening:
 
             assert session_bus_address({}) is None
 
-    def test_without_the_library_there_is_no_keyring(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_the_library_there_is_no_keyring(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "keyring", None)
 
         with pytest.raises(TokenStoreError, match="the Python package keyring is not installed"):
             open_keyring(MEMORY)
 
-    def test_no_program_is_started_and_no_library_loaded_that_would(self) -> None:
+    def test_no_program_is_started_and_no_library_loaded_that_would(self):
         code = (
             "import sys, psutil\n"
             "from pathlib import Path\n"

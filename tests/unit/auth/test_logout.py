@@ -1,156 +1,389 @@
-"""Tests of `auth.logout`: the end of one session."""
+"""The end of one sign-in, of all of a profile, and of sessions at providers; what the report says of it."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from micromegas_jupyter.auth import LogoutReport, OidcAuthProvider
-from micromegas_jupyter.auth.logout import end_login
-from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.auth.logout import (
+    REVOCATION_SECONDS,
+    Revocation,
+    RevocationCalls,
+    _joined,
+    build_end_session_url,
+    end_stored_logins,
+)
+from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError
+from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.wiring import logout
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.unit.auth.applications import Applications, Browser
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.fakes.clock import FakeClock
 
 
-@pytest.fixture
-def path(idp: ScriptedProvider, tmp_path: Path) -> Path:
-    place = tmp_path / "t.json"
+def write_tokens(
+    idp: ScriptedProvider, path: Path, *, issuer: str | None = None, client_id: str = "notebook"
+) -> dict[str, Any]:
+    idp.client_id = client_id
     token = idp.stored_token(ends_in_seconds=3600)
-    place.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
-    return place
+    path.write_text(json.dumps({"issuer": issuer or idp.issuer, "client_id": client_id, "token": token}))
+    return token
 
 
-@pytest.fixture
-def provider(path: Path, calls: DirectCalls, clock: FakeClock) -> OidcAuthProvider:
-    return OidcAuthProvider.from_file(path, http=calls, clock=clock)
+def revoked_refresh_tokens(idp: ScriptedProvider) -> list[str]:
+    return [seen.form["token"] for seen in idp.seen("/revoke") if seen.form["token_type_hint"] == "refresh_token"]
 
 
-def test_a_logout_revokes_the_refresh_token_and_says_what_stays_valid(
-    provider: OidcAuthProvider, idp: ScriptedProvider, clock: FakeClock, path: Path
-) -> None:
-    token = json.loads(path.read_text())["token"]
+class TestOneSignIn:
+    """`OidcAuthProvider.logout`."""
 
-    report = provider.logout()
+    @pytest.fixture
+    def path(self, idp: ScriptedProvider, tmp_path: Path) -> Path:
+        write_tokens(idp, tmp_path / "t.json")
+        return tmp_path / "t.json"
 
-    assert report == LogoutReport(
-        issuer=idp.issuer,
-        was_signed_in=True,
-        files_removed=1,
-        refresh_token_revoked=True,
-        access_token_revoked=False,
-        valid_until=clock.now().replace(hour=13),
-        left_valid=("ID token", "access token"),
-        ended_at=clock.now(),
-    )
-    sent = [(request.form["token_type_hint"], request.form["token"]) for request in idp.seen("/revoke")]
-    assert sent == [("refresh_token", token["refresh_token"]), ("access_token", token["access_token"])]
-    assert not path.exists()
-    with pytest.raises(LoginRequired):
+    @pytest.fixture
+    def provider(self, path: Path, calls: DirectCalls, clock: FakeClock) -> OidcAuthProvider:
+        return OidcAuthProvider.from_file(path, http=calls, clock=clock)
+
+    def test_revokes_both_tokens_and_says_what_stays_valid(self, provider, idp, clock, path):
+        token = json.loads(path.read_text())["token"]
+
+        report = provider.logout()
+
+        assert report == LogoutReport(
+            issuer=idp.issuer,
+            was_signed_in=True,
+            files_removed=1,
+            refresh_token_revoked=True,
+            access_token_revoked=False,
+            valid_until=clock.now().replace(hour=13),
+            left_valid=("ID token", "access token"),
+            ended_at=clock.now(),
+        )
+        sent = [(request.form["token_type_hint"], request.form["token"]) for request in idp.seen("/revoke")]
+        assert sent == [("refresh_token", token["refresh_token"]), ("access_token", token["access_token"])]
+        assert not path.exists()
+        with pytest.raises(LoginRequired):
+            provider.get_token()
+        assert provider.logout() == LogoutReport(issuer=idp.issuer, was_signed_in=False)
+
+    def test_elsewhere_is_a_logout_here(self, provider, path, calls, clock):
         provider.get_token()
 
+        OidcAuthProvider.from_file(path, http=calls, clock=clock).logout()
 
-def test_a_logout_elsewhere_is_a_logout_here(
-    provider: OidcAuthProvider, path: Path, calls: DirectCalls, clock: FakeClock
-) -> None:
-    provider.get_token()
+        with pytest.raises(LoginRequired):
+            provider.get_token()
 
-    OidcAuthProvider.from_file(path, http=calls, clock=clock).logout()
+    def test_revokes_the_newest_tokens_of_the_file(self, provider, idp, path):
+        newest = write_tokens(idp, path)
 
-    with pytest.raises(LoginRequired):
-        provider.get_token()
+        provider.logout()
 
+        assert revoked_refresh_tokens(idp) == [newest["refresh_token"]]
 
-def test_the_newest_tokens_of_the_file_are_revoked(
-    provider: OidcAuthProvider, idp: ScriptedProvider, path: Path
-) -> None:
-    document = json.loads(path.read_text())
-    document["token"]["refresh_token"] = "newest"
-    path.write_text(json.dumps(document))
+    def test_ends_the_local_sign_in_even_when_the_provider_is_down(self, provider, idp, path):
+        idp.is_down = True
 
-    provider.logout()
+        report = provider.logout()
 
-    assert idp.seen("/revoke")[0].form["token"] == "newest"
+        assert (report.files_removed, report.refresh_token_revoked, report.provider_answered) == (1, False, False)
+        assert report.problem == "The identity provider 127.0.0.1 answered with status 503."
+        assert not path.exists()
 
+    def test_reports_a_refused_revocation(self, provider, idp):
+        idp.reply_once("/revoke", Reply(status=400, body={"error": "invalid_client"}))
 
-def test_the_local_sign_in_ends_even_when_the_provider_is_down(
-    provider: OidcAuthProvider, idp: ScriptedProvider, path: Path
-) -> None:
-    idp.is_down = True
+        report = provider.logout()
 
-    report = provider.logout()
+        assert (report.refresh_token_revoked, report.problem) == (False, "invalid_client")
+        assert len(idp.seen("/revoke")) == 1
 
-    assert (report.files_removed, report.refresh_token_revoked, report.provider_answered) == (1, False, False)
-    assert report.problem == "The identity provider 127.0.0.1 answered with status 503."
-    assert not path.exists()
+    def test_leaves_tokens_that_have_ended_valid_for_nobody(self, provider, clock):
+        clock.advance(7200)
 
+        assert provider.logout().valid_until is None
 
-def test_a_refused_revocation_is_reported(provider: OidcAuthProvider, idp: ScriptedProvider) -> None:
-    idp.reply_once("/revoke", Reply(status=400, body={"error": "invalid_client"}))
+    def test_leaves_the_sign_in_of_another_application_alone(self, provider, path, idp):
+        write_tokens(idp, path, client_id="other")
+        before = path.read_text()
 
-    report = provider.logout()
+        provider.logout()
 
-    assert (report.refresh_token_revoked, report.problem) == (False, "invalid_client")
-    assert len(idp.seen("/revoke")) == 1
+        assert path.read_text() == before
 
+    def test_removes_a_damaged_file(self, provider, path):
+        path.write_text("{")
 
-def test_tokens_that_have_ended_stay_valid_for_nobody(provider: OidcAuthProvider, clock: FakeClock) -> None:
-    clock.advance(7200)
+        assert provider.logout().files_removed == 1
+        assert not path.exists()
 
-    assert provider.logout().valid_until is None
+    @pytest.mark.parametrize("end_session", [True, False])
+    def test_ends_the_session_at_the_provider_only_when_asked(self, end_session, idp, calls, clock):
+        idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
+        browser = Browser()
+        token = idp.stored_token(ends_in_seconds=3600)
+        provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
 
+        report = provider.logout(end_session=end_session, browser=browser)
 
-def test_a_second_logout_finds_nobody(provider: OidcAuthProvider, idp: ScriptedProvider) -> None:
-    provider.logout()
-
-    assert provider.logout() == LogoutReport(issuer=idp.issuer, was_signed_in=False)
-
-
-def test_a_logout_leaves_the_sign_in_of_another_application_alone(
-    provider: OidcAuthProvider, path: Path, idp: ScriptedProvider
-) -> None:
-    document = {**json.loads(path.read_text()), "client_id": "other"}
-    path.write_text(json.dumps(document))
-
-    provider.logout()
-
-    assert json.loads(path.read_text()) == document
-    assert "newest" not in [request.form["token"] for request in idp.seen("/revoke")]
+        assert (report.files_removed, report.refresh_token_revoked) == (0, True)
+        assert browser.opened == ([f"{idp.base}/end?client_id=notebook"] if end_session else [])
+        with pytest.raises(LoginRequired):
+            provider.get_token()
 
 
-def test_a_damaged_file_is_removed(provider: OidcAuthProvider, path: Path) -> None:
-    path.write_text("{")
+class TestStoredSignIns:
+    """`end_stored_logins`."""
 
-    report = provider.logout()
+    @pytest.fixture
+    def end(self, idp: ScriptedProvider, applications: Applications, clock: FakeClock) -> Any:
+        def end(paths: Iterable[Path], **options: Any) -> LogoutReport:
+            options = {"issuer": idp.issuer, "client_id": "notebook", **options}
+            return end_stored_logins(map(FileTokenStore, paths), applications.connect, clock=clock, **options)
 
-    assert report.files_removed == 1
-    assert not path.exists()
+        return end
+
+    def test_are_removed_and_revoked(self, idp, end, tmp_path):
+        paths = [tmp_path / "a.json", tmp_path / "b.json"]
+        tokens = [write_tokens(idp, paths[0]), write_tokens(idp, paths[1], client_id="other")]
+        left_at_first_call: list[Path] = []
+        handle = idp.handle
+        idp.handle = lambda seen: (left_at_first_call.extend(tmp_path.glob("*.json")), handle(seen))[1]
+
+        report = end(paths)
+
+        assert (report.was_signed_in, report.files_removed, report.refresh_token_revoked) == (True, 2, True)
+        assert revoked_refresh_tokens(idp) == [token["refresh_token"] for token in tokens]
+        assert left_at_first_call == [], "a provider was called before all sign-ins had ended here"
+
+    def test_cost_a_provider_that_is_down_one_call(self, idp, end, tmp_path):
+        paths = [tmp_path / f"{name}.json" for name in "abc"]
+        for path in paths:
+            write_tokens(idp, path)
+        idp.is_down = True
+
+        report = end(paths)
+
+        assert (report.files_removed, report.provider_answered) == (3, False)
+        assert len(idp.requests) == 1
+
+    def test_at_another_provider_are_reported_beside(self, idp, end, tmp_path):
+        paths = [tmp_path / "a.json", tmp_path / "b.json"]
+        write_tokens(idp, paths[0])
+        write_tokens(idp, paths[1], issuer="https://other.example.com")
+
+        report = end(paths)
+
+        assert (report.issuer, report.files_removed, report.problem) == (idp.issuer, 1, None)
+        [other] = report.others
+        assert (other.issuer, other.files_removed, other.provider_answered) == ("https://other.example.com", 1, False)
+
+    def test_of_an_issuer_that_no_token_may_be_sent_to_cause_no_call(self, idp, end, tmp_path):
+        write_tokens(idp, tmp_path / "a.json", issuer="http://id.example.com")
+
+        report = end([tmp_path / "a.json"])
+
+        assert report.others[0].problem is not None
+        assert idp.requests == []
+        assert not (tmp_path / "a.json").exists()
+
+    def test_behind_a_link_are_left_alone_and_the_link_is_removed(self, idp, end, tmp_path):
+        write_tokens(idp, tmp_path / "elsewhere")
+        (tmp_path / "a.json").symlink_to(tmp_path / "elsewhere")
+
+        report = end([tmp_path / "a.json"])
+
+        assert (report.files_removed, idp.requests) == (1, [])
+        assert "symbolic link" in (report.problem or "")
+        assert (tmp_path / "elsewhere").exists()
+
+    def test_that_cannot_be_removed_are_an_error_after_all_others_have_ended(self, idp, end, tmp_path):
+        (tmp_path / "a.json").mkdir()
+        write_tokens(idp, tmp_path / "b.json")
+
+        with pytest.raises(TokenStoreError, match=r"a\.json"):
+            end([tmp_path / "a.json", tmp_path / "b.json"])
+
+        assert not (tmp_path / "b.json").exists()
+        assert len(idp.seen("/revoke")) == 2
+
+    def test_end_in_a_folder_that_others_can_change_and_under_a_foreign_lock(self, idp, end, tmp_path, monkeypatch):
+        monkeypatch.setattr("micromegas_jupyter.auth.logout.LOCK_WAIT_SECONDS", 0.1)
+        write_tokens(idp, tmp_path / "a.json")
+        with FileTokenStore(tmp_path / "a.json").locked():
+            locked = end([tmp_path / "a.json"])
+        write_tokens(idp, tmp_path / "a.json")
+        tmp_path.chmod(0o777)
+
+        opened = end([tmp_path / "a.json"])
+
+        assert (locked.files_removed, locked.refresh_token_revoked) == (1, True)
+        assert "Another program" in (locked.problem or "")
+        assert (opened.files_removed, opened.refresh_token_revoked, opened.problem) == (1, True, None)
+
+    def test_of_nobody_are_no_failure(self, end, applications):
+        assert str(end([], issuer=None, client_id=None)) == "Nobody was signed in."
+        assert applications.connected == []
 
 
-def test_a_sign_in_in_memory_is_ended_in_memory(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> None:
-    token = idp.stored_token(ends_in_seconds=3600)
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
+class TestProfile:
+    """`wiring.logout`."""
 
-    report = provider.logout()
+    @pytest.fixture
+    def settings(self, idp: ScriptedProvider) -> ClientSettings:
+        return ClientSettings(issuer=idp.issuer, client_id="notebook", profile="work")
 
-    assert (report.was_signed_in, report.files_removed, report.refresh_token_revoked) == (True, 0, True)
-    with pytest.raises(LoginRequired):
-        provider.get_token()
+    @pytest.fixture
+    def end(self, calls: DirectCalls, clock: FakeClock, tmp_path: Path) -> Any:
+        environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
+        return lambda settings, **options: logout(settings, environ=environ, http=calls, clock=clock, **options)
+
+    def test_all_its_files_are_removed_and_none_of_another(self, idp, settings, end, tmp_path):
+        write_tokens(idp, tmp_path / "tokens-work.json")
+        write_tokens(idp, tmp_path / "tokens-work.0123456789ab.json", client_id="other")
+        (tmp_path / "tokens-work.json.extras.json").write_text("{}")
+        write_tokens(idp, tmp_path / "tokens.json")
+
+        report = end(settings)
+
+        assert (report.files_removed, report.refresh_token_revoked) == (3, True)
+        assert [path.name for path in tmp_path.glob("*.json")] == ["tokens.json"]
+
+    def test_only_the_configured_application_authenticates(self, idp, settings, end, tmp_path):
+        write_tokens(idp, tmp_path / "tokens-work.json")
+        write_tokens(idp, tmp_path / "tokens-work.0123456789ab.json", client_id="other")
+
+        end(replace(settings, client_secret=Secret("s3cret")))
+
+        sent = {("authorization" in seen.headers, seen.form.get("client_id")) for seen in idp.seen("/revoke")}
+        assert sent == {(True, None), (False, "other")}
+
+    def test_a_secret_that_cannot_be_read_keeps_nobody_signed_in(self, idp, settings, end, tmp_path):
+        write_tokens(idp, tmp_path / "tokens-work.json")
+
+        report = end(replace(settings, client_secret_file=tmp_path / "missing"))
+
+        assert report.problem is not None
+        assert not (tmp_path / "tokens-work.json").exists()
+
+    def test_without_a_configured_provider_its_sign_in_ends_too(self, idp, end, tmp_path):
+        write_tokens(idp, tmp_path / "tokens.json")
+
+        report = end(ClientSettings())
+
+        assert (report.issuer, report.refresh_token_revoked) == (idp.issuer, True)
+
+    def test_a_session_ends_although_nobody_is_signed_in_here(self, idp, settings, end):
+        idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
+        browser = Browser()
+
+        report = end(settings, browser=browser, end_session=True)
+
+        assert (report.was_signed_in, report.end_session_opened) == (False, True)
+        assert browser.opened == [f"{idp.base}/end?client_id=notebook"]
 
 
-def test_a_session_in_memory_can_end_the_session_at_the_provider(
-    provider: OidcAuthProvider, idp: ScriptedProvider, applications: Applications, clock: FakeClock
-) -> None:
-    idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
-    browser = Browser()
-    connection = applications.connect(idp.issuer, "notebook")
+TOKENS = TokenSet(access_token=Secret("acc"), refresh_token=Secret("ref"))
 
-    report = end_login(provider._manager, connection, clock=clock, browser=browser)
 
-    assert report.end_session_url == f"{idp.base}/end?client_id=notebook"
+def test_an_access_token_is_revoked_where_the_provider_does(applications, idp, clock):
+    idp.reply_once("/revoke", Reply(text=""))
+    idp.reply_once("/revoke", Reply(text=""))
+
+    found = RevocationCalls(clock).revoke(TOKENS, applications.connect(idp.issuer, "notebook"))
+
+    assert found == Revocation(revoked=frozenset({"refresh_token", "access_token"}))
+
+
+def test_a_provider_without_revocation_or_end_of_session_is_said_so(applications, idp, clock):
+    idp.metadata_changes["revocation_endpoint"] = None
+    connection, calls, browser = applications.connect(idp.issuer, "notebook"), RevocationCalls(clock), Browser()
+
+    report = calls.end_session(REPORT, connection, browser)
+
+    assert calls.revoke(TOKENS, connection).problem == "The identity provider has no way to revoke tokens."
+    assert report.end_session_problem == "The identity provider has no page that ends a session."
+    assert browser.opened == []
+
+
+def test_no_call_is_made_when_the_time_is_over(applications, idp, clock):
+    calls = RevocationCalls(clock)
+    clock.advance(REVOCATION_SECONDS)
+
+    found = calls.revoke(TOKENS, applications.connect(idp.issuer, "notebook"))
+
+    assert found == Revocation(problem="There was no time left to ask.", provider_answered=False)
+    assert idp.requests == []
+
+
+def test_the_address_keeps_the_parameters_of_the_provider_and_has_no_token():
+    url = build_end_session_url("https://id.example.com/end?tenant=1", client_id="a b&c")
+
+    assert url == "https://id.example.com/end?tenant=1&client_id=a+b%26c"
+
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LATER = datetime(2026, 11, 24, 12, 58, tzinfo=UTC)
+REPORT = LogoutReport(
+    issuer="https://id.example.com/tenant", was_signed_in=True, files_removed=2, refresh_token_revoked=True
+)
+BOTH = {"left_valid": ("ID token", "access token"), "valid_until": LATER, "ended_at": NOON}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"was_signed_in": False, "files_removed": 1}, "Nobody was signed in to id.example.com. 1 file removed."),
+        ({}, "Signed out of id.example.com: refresh token revoked, 2 files removed."),
+        ({**BOTH, "left_valid": ("access token",)}, " The access token stays valid until 12:58 UTC (in 58 min): the"),
+        ({**BOTH, "valid_until": NOON.replace(day=25)}, "stay valid until 2026-11-25 12:00 UTC (in 24 h): the"),
+        (
+            BOTH,
+            "ID token and access token stay valid until 12:58 UTC (in 58 min): the provider cannot revoke them.",
+        ),
+        ({"problem": "invalid_client"}, "id.example.com did not revoke everything (invalid_client)."),
+        (
+            {"problem": "Down.", "provider_answered": False},
+            "everything (Down): you are signed out here. End the",
+        ),
+        (
+            {"end_session_url": "https://id/end", "end_session_opened": True},
+            "Your browser shows the page of id.exam",
+        ),
+        ({"end_session_url": "https://id/end"}, "To end your session at id.example.com too, open https://id/end in"),
+        ({"end_session_problem": "No page."}, "Your session at id.example.com continues (No page)."),
+        ({"others": (replace(REPORT, issuer="https://b.example"),)}, "Signed out of b.example: refresh token revoked,"),
+    ],
+)
+def test_a_report_says_in_one_line_what_was_done(changes, text):
+    line = str(replace(REPORT, **changes))
+
+    assert text in line
+    assert "\n" not in line
+
+
+def test_only_what_both_sign_ins_of_a_provider_had_revoked_counts_as_revoked():
+    first = replace(REPORT, valid_until=NOON, left_valid=("ID token",))
+    second = replace(REPORT, refresh_token_revoked=False, problem="no", valid_until=LATER, left_valid=("access token",))
+    nobody = LogoutReport(issuer=REPORT.issuer, was_signed_in=False, files_removed=1)
+
+    joined = _joined(first, second)
+
+    assert (joined.refresh_token_revoked, joined.files_removed, joined.problem) == (False, 4, "no")
+    assert (joined.valid_until, joined.left_valid) == (LATER, ("ID token", "access token"))
+    assert _joined(first, nobody) == _joined(nobody, first) == replace(first, files_removed=3)

@@ -1,3 +1,5 @@
+"""The token file and what lies beside it: its text, its key, its lock, and who may read it."""
+
 from __future__ import annotations
 
 import json
@@ -5,11 +7,21 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
+from micromegas_jupyter.auth.tokens.format import (
+    LoginKey,
+    StoredLogin,
+    add_extras,
+    build_key,
+    build_token_file,
+    parse_key,
+    parse_token,
+    parse_token_file,
+)
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.files import FileMark, read_private_file
 from micromegas_jupyter.core.secrets import Secret
@@ -17,8 +29,166 @@ from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailabl
 from micromegas_jupyter.oidc.tokens import TokenSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
+
+FORMATTED = StoredLogin(
+    key=LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api"),
+    tokens=TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret("idt"),
+        refresh_token=Secret("ref"),
+        obtained_at=NOON,
+        expires_at=ONE,
+        scope="openid",
+    ),
+)
+
+
+def test_the_file_has_upstreams_names_and_whole_seconds():
+    text = build_token_file(FORMATTED)
+
+    assert json.loads(text) == {
+        "issuer": "https://id.example.com",
+        "client_id": "notebook",
+        "token": {
+            "access_token": "acc",
+            "token_type": "Bearer",
+            "id_token": "idt",
+            "refresh_token": "ref",
+            "scope": "openid",
+            "expires_at": 1795525200,
+            "expires_in": 3600,
+        },
+        "audience": "api",
+    }
+    assert text.startswith('{\n  "issuer"')
+
+
+def test_what_was_written_is_read_back():
+    assert parse_token_file(build_token_file(FORMATTED)) == FORMATTED
+
+
+def test_a_file_that_upstream_wrote_is_read():
+    text = json.dumps(
+        {
+            "issuer": "https://id.example.com",
+            "client_id": "notebook",
+            "token": {
+                "access_token": "acc",
+                "expires_in": 3600,
+                "refresh_expires_in": 1800,
+                "refresh_token": "ref",
+                "token_type": "Bearer",
+                "id_token": "idt",
+                "not-before-policy": 0,
+                "session_state": "x",
+                "expires_at": 1795525200,
+            },
+        },
+        indent=2,
+    )
+
+    found = parse_token_file(text)
+
+    assert (found.tokens.expires_at, found.tokens.obtained_at, found.key.audience) == (ONE, NOON, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"issuer": "a", "client_id": "b"}',
+        '{"issuer": "a", "client_id": "b", "token": []}',
+        '{"issuer": "a", "client_id": "b", "token": {}}',
+        '{"issuer": 1, "client_id": "b", "token": {"access_token": "x"}}',
+        '{"issuer": "a", "client_id": "b", "token": {"access_token": 1}}',
+        '{"issuer": "a", "client_id": "b", "token": {"access_token": "x", "refresh_token": "a\\nb"}}',
+        '{"issuer": "a", "issuer": "c", "client_id": "b", "token": {"access_token": "x"}}',
+        "[" * 100_000,
+    ],
+)
+def test_damaged_text_means_that_nobody_is_signed_in(text):
+    with pytest.raises(LoginRequired):
+        parse_token_file(text)
+
+
+@pytest.mark.parametrize("value", ["soon", True, -1, 1e30, None, [], "NaN"])
+def test_a_time_that_cannot_be_read_is_unknown(value):
+    assert parse_token({"access_token": "acc", "expires_at": value, "expires_in": 5}).expires_at is None
+
+
+def test_whose_sign_in_it_is_can_be_read_without_usable_tokens():
+    text = '{"issuer": "https://id.example.com", "client_id": "notebook", "token": {}, "audience": "api"}'
+
+    assert parse_key(text) == LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api")
+
+
+WITH_EXTRAS = replace(FORMATTED.key, scope="openid api", resource="https://lake.example.com")
+
+
+def test_scope_and_resource_come_from_the_file_beside_the_token_file():
+    assert add_extras(FORMATTED.key, json.dumps(build_key(WITH_EXTRAS))) == WITH_EXTRAS
+
+
+@pytest.mark.parametrize(
+    "change", [{"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": None}]
+)
+def test_a_file_beside_that_is_about_another_sign_in_does_not_count(change):
+    other = replace(FORMATTED.key, **change)
+
+    assert add_extras(other, json.dumps(build_key(WITH_EXTRAS))) == other
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "[" * 100_000])
+def test_a_file_beside_that_is_missing_or_damaged_does_not_count(text):
+    assert add_extras(FORMATTED.key, text) == FORMATTED.key
+
+
+KEY = LoginKey(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
+
+DIFFERENT = [
+    replace(KEY, issuer="https://id.example.com/"),
+    replace(KEY, client_id="other"),
+    replace(KEY, audience="pond"),
+    replace(KEY, audience=None),
+    replace(KEY, scope="openid"),
+    replace(KEY, scope="openid api more"),
+    replace(KEY, resource="https://lake.example.com"),
+]
+
+
+@pytest.mark.parametrize("other", DIFFERENT)
+def test_a_sign_in_never_answers_for_one_that_differs_in_anything(other):
+    assert not KEY.satisfies(other)
+    assert not other.satisfies(KEY)
+    assert other.digest != KEY.digest
+
+
+def test_a_digest_never_changes():
+    assert KEY.digest == "f350cd45a98a"
+
+
+def test_the_order_of_a_scope_says_nothing():
+    reordered = replace(KEY, scope="api openid")
+
+    assert KEY.satisfies(reordered)
+    assert reordered.digest == KEY.digest
+
+
+def test_a_stored_sign_in_of_which_only_the_resource_is_known_answers_for_that_resource_only():
+    stored = replace(KEY, scope=None, resource="https://lake.example.com")
+
+    assert stored.satisfies(replace(KEY, resource="https://lake.example.com"))
+    assert not stored.satisfies(KEY)
+
 
 LOGIN = StoredLogin(
     key=LoginKey(
@@ -38,7 +208,7 @@ def save(store: FileTokenStore, login: StoredLogin = LOGIN) -> None:
         store.save(login)
 
 
-def test_a_saved_sign_in_is_loaded_with_scope_and_resource(store: FileTokenStore) -> None:
+def test_a_saved_sign_in_is_loaded_with_scope_and_resource(store):
     save(store)
 
     assert store.load() == (LOGIN, store.mark())
@@ -47,7 +217,7 @@ def test_a_saved_sign_in_is_loaded_with_scope_and_resource(store: FileTokenStore
     assert {oct(entry.stat().st_mode & 0o777) for entry in store.path.parent.iterdir()} == {"0o600"}
 
 
-def test_a_scope_of_another_sign_in_is_not_taken(store: FileTokenStore) -> None:
+def test_a_scope_of_another_sign_in_is_not_taken(store):
     save(store)
     other = StoredLogin(key=LoginKey(issuer=LOGIN.key.issuer, client_id="other"), tokens=LOGIN.tokens)
     save(store, other)
@@ -55,18 +225,7 @@ def test_a_scope_of_another_sign_in_is_not_taken(store: FileTokenStore) -> None:
     assert store.load()[0] == other
 
 
-def test_a_home_folder_is_expanded_and_a_relative_path_is_fixed(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    relative = FileTokenStore("tokens.json")
-    monkeypatch.chdir("/")
-
-    assert FileTokenStore("~/tokens.json").path == home / "tokens.json"
-    assert relative.path == tmp_path / "tokens.json"
-
-
-def test_removing_takes_the_file_beside_it_along(store: FileTokenStore) -> None:
+def test_removing_takes_the_file_beside_it_along(store):
     save(store)
 
     assert store.remove() == 2
@@ -76,7 +235,7 @@ def test_removing_takes_the_file_beside_it_along(store: FileTokenStore) -> None:
         store.load()
 
 
-def test_the_lock_is_waited_for_a_bounded_time(store: FileTokenStore) -> None:
+def test_the_lock_is_waited_for_a_bounded_time(store):
     other = FileTokenStore(store.path)
     held, done = threading.Event(), threading.Event()
 
@@ -100,7 +259,7 @@ def test_the_lock_is_waited_for_a_bounded_time(store: FileTokenStore) -> None:
         pass
 
 
-def test_a_lock_that_is_a_link_or_a_folder_is_refused(store: FileTokenStore, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_or_a_folder_is_refused(store, tmp_path):
     store.path.parent.mkdir()
     lock = store.path.with_name("tokens.json.lock")
     victim = tmp_path / "victim"
@@ -118,7 +277,7 @@ def test_a_lock_that_is_a_link_or_a_folder_is_refused(store: FileTokenStore, tmp
 
 
 @pytest.mark.parametrize("name", ["tokens.json", "tokens.json.lock", "tokens.json.extras.json"])
-def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store: FileTokenStore, name: str) -> None:
+def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store, name):
     store.check_usable()
     os.mkfifo(store.path.with_name(name))
 
@@ -127,7 +286,7 @@ def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b'{"issuer": '])
-def test_damaged_content_means_that_nobody_is_signed_in(store: FileTokenStore, content: bytes) -> None:
+def test_damaged_content_means_that_nobody_is_signed_in(store, content):
     save(store)
     store.path.write_bytes(content)
 
@@ -135,7 +294,7 @@ def test_damaged_content_means_that_nobody_is_signed_in(store: FileTokenStore, c
         store.load()
 
 
-def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: FileTokenStore) -> None:
+def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store):
     save(store)
     leftover = store.path.with_name(".tokens.json.0123456789abcdef.tmp")
     leftover.write_text("half")
@@ -148,7 +307,7 @@ def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store: File
         assert not leftover_of_extras.exists()
 
 
-def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_without_it(store: FileTokenStore) -> None:
+def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_without_it(store):
     save(store)
     rewritten = {"issuer": LOGIN.key.issuer, "client_id": LOGIN.key.client_id, "token": {"access_token": "renewed"}}
     store.path.write_text(json.dumps(rewritten, indent=2))
@@ -156,13 +315,7 @@ def test_what_is_beside_the_file_still_counts_when_the_file_was_rewritten_withou
     assert store.load()[0] == replace(LOGIN, tokens=TokenSet(access_token=Secret("renewed")))
 
 
-def test_without_anything_to_keep_beside_the_file_there_is_no_other_file(store: FileTokenStore) -> None:
-    save(store, StoredLogin(key=LoginKey(issuer=LOGIN.key.issuer, client_id=LOGIN.key.client_id), tokens=LOGIN.tokens))
-
-    assert sorted(entry.name for entry in store.path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]
-
-
-def test_wide_modes_are_repaired(store: FileTokenStore) -> None:
+def test_wide_modes_are_repaired(store):
     save(store)
     names = ["tokens.json", "tokens.json.extras.json", "tokens.json.lock"]
     for name in names:
@@ -174,7 +327,7 @@ def test_wide_modes_are_repaired(store: FileTokenStore) -> None:
     assert {oct(store.path.with_name(name).stat().st_mode & 0o777) for name in names} == {"0o600"}
 
 
-def test_files_of_another_person_are_refused(store: FileTokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_another_person_are_refused(store, monkeypatch):
     save(store)
     owner = store.path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -187,7 +340,7 @@ def test_files_of_another_person_are_refused(store: FileTokenStore, monkeypatch:
         store.save(LOGIN)
 
 
-def test_a_link_in_place_of_any_file_is_refused(store: FileTokenStore, tmp_path: Path) -> None:
+def test_a_link_in_place_of_any_file_is_refused(store, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     store.path.parent.mkdir()
@@ -201,31 +354,7 @@ def test_a_link_in_place_of_any_file_is_refused(store: FileTokenStore, tmp_path:
     assert victim.read_text() == "precious"
 
 
-def test_a_lock_file_that_a_dead_process_left_stops_nobody(store: FileTokenStore) -> None:
-    store.path.parent.mkdir()
-    store.path.with_name("tokens.json.lock").write_text("4194304\nanother-host\n")
-
-    with store.locked(wait_seconds=0):
-        store.save(LOGIN)
-
-    assert store.load()[0] == LOGIN
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b" " * 300_000)])
-def test_what_is_no_token_file_is_refused_at_once(store: FileTokenStore, make: Callable[[Path], object]) -> None:
-    store.path.parent.mkdir()
-    make(store.path)
-    started = time.monotonic()
-
-    with pytest.raises((LoginRequired, TokenStoreError)):
-        store.load()
-
-    assert time.monotonic() - started < 9
-
-
-def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(
-    store: FileTokenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(store, monkeypatch):
     save(store)
     whole = store.path.read_bytes()
     store.path.write_bytes(whole[:20])
@@ -247,7 +376,7 @@ def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(
 OTHER_KEY = replace(LOGIN.key, audience="other")
 
 
-def test_a_store_of_one_key_does_not_read_anothers_sign_in(store: FileTokenStore) -> None:
+def test_a_store_of_one_key_does_not_read_anothers_sign_in(store):
     save(store)
 
     with pytest.raises(LoginRequired, match="another identity provider"):
@@ -255,37 +384,17 @@ def test_a_store_of_one_key_does_not_read_anothers_sign_in(store: FileTokenStore
     assert FileTokenStore(store.path, key=LOGIN.key).load()[0] == LOGIN
 
 
-def test_a_store_of_one_key_does_not_overwrite_anothers_sign_in(store: FileTokenStore) -> None:
+def test_a_store_of_one_key_does_not_overwrite_anothers_sign_in(store):
     save(store)
 
     with pytest.raises(TokenStoreError, match="a different sign-in"):
         save(FileTokenStore(store.path, key=OTHER_KEY), replace(LOGIN, key=OTHER_KEY))
 
-    assert store.load()[0] == LOGIN
-
-
-def test_a_store_of_one_key_does_not_remove_anothers_sign_in(store: FileTokenStore) -> None:
-    save(store)
-
     assert FileTokenStore(store.path, key=OTHER_KEY).remove() == 0
     assert store.load()[0] == LOGIN
 
 
-def test_a_store_of_one_key_takes_the_place_of_what_is_damaged(store: FileTokenStore) -> None:
-    save(store)
-    store.path.write_text("{")
-
-    save(FileTokenStore(store.path, key=LOGIN.key))
-
-    assert store.load()[0] == LOGIN
-
-
-def test_a_place_is_named_for_people(store: FileTokenStore, home: Path) -> None:
-    assert FileTokenStore("~/tokens.json").label == "the file ~/tokens.json"
-    assert store.label == f"the file {store.path}"
-
-
-def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_path):
     tmp_path.chmod(0o777)
 
     with pytest.raises(TokenStoreError, match="can be changed by everybody") as caught:
@@ -299,14 +408,14 @@ def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
-def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path):
     os.chown(tmp_path, 12345, -1)
 
     with pytest.raises(TokenStoreError, match="belongs to another user"), FileTokenStore(tmp_path / "t.json").locked():
         pytest.fail("it was locked")
 
 
-def test_an_error_names_the_file_without_its_folder(store: FileTokenStore, tmp_path: Path) -> None:
+def test_an_error_names_the_file_without_its_folder(store, tmp_path):
     store.path.parent.mkdir()
     store.path.symlink_to(tmp_path / "elsewhere")
 

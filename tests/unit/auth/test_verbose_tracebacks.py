@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,10 +21,6 @@ from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.verbose_traceback import verbose_traceback
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 HIDDEN = "hidden-text-0123456789"
 DEAD = "http://127.0.0.1:1"
@@ -48,7 +43,7 @@ LOGIN = StoredLogin(
         lambda: StaticTokenAuthProvider(f"{HIDDEN} in two words"),
     ],
 )
-def test_a_secret_that_was_given_as_plain_text_is_not_shown(call: Callable[[], object]) -> None:
+def test_a_secret_that_was_given_as_plain_text_is_not_shown(call):
     assert HIDDEN not in verbose_traceback(call)
 
 
@@ -64,7 +59,7 @@ def test_a_secret_that_was_given_as_plain_text_is_not_shown(call: Callable[[], o
         f'{{"token": "{HIDDEN}\udcff"}}',
     ],
 )
-def test_a_damaged_token_file_is_not_shown(content: str, tmp_path: Path) -> None:
+def test_a_damaged_token_file_is_not_shown(content, tmp_path):
     file = tmp_path / "tokens.json"
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     file.chmod(0o600)
@@ -72,7 +67,7 @@ def test_a_damaged_token_file_is_not_shown(content: str, tmp_path: Path) -> None
     assert HIDDEN not in verbose_traceback(lambda: OidcAuthProvider.from_file(file))
 
 
-def test_tokens_that_could_not_be_written_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_that_could_not_be_written_are_not_shown(tmp_path, monkeypatch):
     def refuse(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -87,7 +82,7 @@ def test_tokens_that_could_not_be_written_are_not_shown(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("writes_left", [0, 1])
-def test_tokens_that_the_keyring_did_not_take_are_not_shown(writes_left: int, tmp_path: Path) -> None:
+def test_tokens_that_the_keyring_did_not_take_are_not_shown(writes_left, tmp_path):
     backend = MemoryKeyring()
     backend.writes_left = writes_left
     store = KeyringTokenStore(tmp_path / "tokens.keyring.json", lambda: SystemKeyring(backend), max_part_characters=100)
@@ -106,7 +101,7 @@ def online_idp() -> ScriptedProvider:
 
 
 @pytest.mark.parametrize("text", [f"http://127.0.0.1:48080/callback?code={HIDDEN}&state=another", HIDDEN * 2000])
-def test_a_pasted_text_that_does_not_fit_is_not_shown(text: str, online_idp: ScriptedProvider) -> None:
+def test_a_pasted_text_that_does_not_fit_is_not_shown(text, online_idp):
     with online_idp as idp:
         pending = OidcAuthProvider.begin_login(idp.issuer, idp.client_id, flow=Flow.PASTE)
 
@@ -125,9 +120,7 @@ def test_a_pasted_text_that_does_not_fit_is_not_shown(text: str, online_idp: Scr
         ({"code": f"{HIDDEN}\x07"}, None),
     ],
 )
-def test_a_code_that_came_back_in_vain_is_not_shown(
-    changes: dict[str, str | None], reply: Reply | None, online_idp: ScriptedProvider
-) -> None:
+def test_a_code_that_came_back_in_vain_is_not_shown(changes, reply, online_idp):
     online_idp.callback_changes = {"code": HIDDEN, **changes}
     if reply is not None:
         online_idp.reply_once("/token", reply)
@@ -143,7 +136,7 @@ def test_a_code_that_came_back_in_vain_is_not_shown(
     assert HIDDEN not in shown
 
 
-def test_what_a_person_is_shown_is_in_no_representation() -> None:
+def test_what_a_person_is_shown_is_in_no_representation():
     now = SYSTEM_CLOCK.now()
     codes = {"user_code": HIDDEN, "verification_uri_complete": f"https://id.example/device?user_code={HIDDEN}"}
     prompt = LoginPrompt(flow=Flow.DEVICE, timeout_seconds=1, expires_at=now, start_url=HIDDEN, **codes)

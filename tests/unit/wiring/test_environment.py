@@ -1,27 +1,18 @@
-"""Reading the configuration folder."""
+"""Reading the configuration folder, and whether the settings name a provider."""
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.environment import config_folder, load_client_settings
+from micromegas_jupyter.wiring.environment import load_client_settings, provider_of, sign_in_configured
 
 
 @pytest.fixture
 def environ(tmp_path):
     return {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
-
-
-def test_the_configuration_folder_is_in_the_home_folder():
-    assert config_folder({}) == Path.home() / ".micromegas"
-
-
-def test_the_configuration_folder_can_be_named(environ, tmp_path):
-    assert config_folder(environ) == tmp_path
 
 
 def test_without_a_file_the_environment_decides(environ):
@@ -107,3 +98,24 @@ def test_a_home_that_is_no_folder_has_no_file(tmp_path):
     settings = load_client_settings(environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path / "null" / ".micromegas")})
 
     assert settings == ClientSettings()
+
+
+def test_both_names_make_a_provider():
+    settings = ClientSettings(issuer="https://id.example", client_id="app")
+
+    assert sign_in_configured(settings)
+    assert provider_of(settings) == ("https://id.example", "app")
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        (ClientSettings(issuer="https://id.example"), "MICROMEGAS_OIDC_CLIENT_ID"),
+        (ClientSettings(client_id="app"), "MICROMEGAS_OIDC_ISSUER"),
+    ],
+)
+def test_half_a_configuration_is_refused_by_name(settings, missing):
+    with pytest.raises(ConfigurationError) as caught:
+        sign_in_configured(settings)
+
+    assert caught.value.key == missing

@@ -1,3 +1,5 @@
+"""API keys and other tokens that somebody else looks after."""
+
 from __future__ import annotations
 
 import pickle
@@ -6,49 +8,75 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import AuthProvider, StaticTokenAuthProvider
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_token_is_given_without_the_white_space_around_it() -> None:
+def write_key(path: Path, *, mode: int = 0o600) -> Path:
+    path.write_text("sesame\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "is_readable"), [(0o600, False), (0o400, False), (0o644, True), (0o604, True)])
+def test_the_key_comes_with_whether_others_can_read_it(tmp_path, mode, is_readable):
+    file = read_api_key_file(write_key(tmp_path / "key", mode=mode))
+
+    assert (file.name, file.text.reveal(), file.is_readable_by_others) == ("key", "sesame\n", is_readable)
+
+
+def test_reading_changes_no_mode(tmp_path):
+    path = write_key(tmp_path / "key", mode=0o644)
+
+    read_api_key_file(path)
+
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_is_followed_and_what_it_leads_to_is_what_counts(tmp_path):
+    target = write_key(tmp_path / "target")
+    link = tmp_path / "key"
+    link.symlink_to(target)
+
+    assert read_api_key_file(link).text.reveal() == "sesame\n"
+    target.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="can be changed"):
+        read_api_key_file(link)
+
+
+def test_a_token_is_given_without_the_white_space_around_it():
     provider = StaticTokenAuthProvider("  sesame\n")
 
     assert provider.get_token() == "sesame"
     assert isinstance(provider, AuthProvider)
 
 
-def test_a_secret_is_taken_as_it_is() -> None:
-    assert StaticTokenAuthProvider(Secret("sesame")).get_token() == "sesame"
-
-
 @pytest.mark.parametrize("token", ["", "  ", "two words", "new\nline", "é", "\x00"])
-def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token: str) -> None:
+def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token):
     with pytest.raises(ConfigurationError) as caught:
         StaticTokenAuthProvider(token)
 
     assert str(caught.value).startswith("The token is not one word")
 
 
-def test_a_variable_that_is_not_set_is_refused_with_what_to_look_at() -> None:
+def test_a_variable_that_is_not_set_is_refused_with_what_to_look_at():
     with pytest.raises(ConfigurationError, match="NoneType, not a string") as caught:
         StaticTokenAuthProvider(None)  # type: ignore[arg-type]
 
-    assert "is the variable" in str(caught.value.remedy)
+    assert "check that the variable" in str(caught.value.remedy)
 
 
-def test_a_token_comes_from_a_file(tmp_path: Path) -> None:
+def test_a_token_comes_from_a_file(tmp_path):
     path = tmp_path / "key"
     path.write_text("sesame\n")
 
     assert StaticTokenAuthProvider.from_file(path).get_token() == "sesame"
 
 
-def test_a_file_that_others_can_read_is_taken_with_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_that_others_can_read_is_taken_with_one_warning(tmp_path, caplog):
     path = tmp_path / "key"
     path.write_text("sesame")
     path.chmod(0o644)
@@ -59,17 +87,7 @@ def test_a_file_that_others_can_read_is_taken_with_one_warning(
     assert "sesame" not in caplog.text
 
 
-def test_a_file_that_is_closed_to_others_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "key"
-    path.write_text("sesame")
-    path.chmod(0o600)
-
-    StaticTokenAuthProvider.from_file(path)
-
-    assert caplog.records == []
-
-
-def test_a_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_others_can_change_is_refused(tmp_path):
     path = tmp_path / "key"
     path.write_text("sesame")
     path.chmod(0o666)
@@ -78,13 +96,13 @@ def test_a_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
         StaticTokenAuthProvider.from_file(path)
 
 
-def test_a_file_under_home_is_found(home: Path) -> None:
+def test_a_file_under_home_is_found(home):
     (home / "key").write_text("sesame")
 
     assert StaticTokenAuthProvider.from_file("~/key").get_token() == "sesame"
 
 
-def test_a_file_that_is_missing_a_folder_huge_or_binary_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_a_folder_huge_or_binary_is_refused(tmp_path):
     (tmp_path / "huge").write_bytes(b"a" * 300_000)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
 
@@ -93,7 +111,7 @@ def test_a_file_that_is_missing_a_folder_huge_or_binary_is_refused(tmp_path: Pat
             StaticTokenAuthProvider.from_file(tmp_path / name)
 
 
-def test_the_token_is_neither_shown_nor_pickled() -> None:
+def test_the_token_is_neither_shown_nor_pickled():
     provider = StaticTokenAuthProvider("sesame")
 
     assert repr(provider) == "StaticTokenAuthProvider(***)"

@@ -1,3 +1,5 @@
+"""`OidcAuthProvider` as Python code uses it, and who it says is signed in."""
+
 from __future__ import annotations
 
 import copy
@@ -6,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,17 +16,22 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
+from micromegas_jupyter.auth.identity import Identity, identity_of_session
+from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
+from micromegas_jupyter.oidc.id_token import IdTokenClaims
 from micromegas_jupyter.oidc.private_key import PrivateKey
+from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.clock import FakeClock
+from tests.fakes.mint import mint_raw
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import DatedCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -37,7 +44,7 @@ def write_file(path: Path, idp: ScriptedProvider, *, ends_in_seconds: float = 36
     path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token, **changes}))
 
 
-def test_upstreams_arguments_stand_in_upstreams_order(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> None:
+def test_upstreams_arguments_stand_in_upstreams_order(idp, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
 
     provider = OidcAuthProvider(
@@ -51,9 +58,7 @@ def test_upstreams_arguments_stand_in_upstreams_order(idp: ScriptedProvider, clo
     assert not (tmp_path / "t.json").exists()
 
 
-def test_audience_and_scope_survive_a_restart(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_audience_and_scope_survive_a_restart(idp, calls, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
     OidcAuthProvider(
         idp.issuer, "notebook", None, tmp_path / "t.json", token, "api", "openid api", http=calls, clock=clock
@@ -64,21 +69,7 @@ def test_audience_and_scope_survive_a_restart(
     assert (again.audience, again.scope) == ("api", "openid api")
 
 
-def test_a_provider_with_a_file_and_no_token_takes_what_the_file_holds(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
-    provider = OidcAuthProvider(idp.issuer, "notebook", token_file=tmp_path / "t.json", http=calls, clock=clock)
-    with pytest.raises(LoginRequired):
-        provider.get_token()
-
-    write_file(tmp_path / "t.json", idp)
-
-    assert provider.get_token() == json.loads((tmp_path / "t.json").read_text())["token"]["id_token"]
-
-
-def test_no_secret_is_shown_pickled_or_stored(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_no_secret_is_shown_pickled_or_stored(idp, calls, clock, tmp_path):
     token = idp.stored_token(ends_in_seconds=3600)
     provider = OidcAuthProvider(
         idp.issuer, "notebook", Secret("s3same"), tmp_path / "t.json", token, http=calls, clock=clock
@@ -115,7 +106,7 @@ def make_huge(path: Path) -> None:
     ],
     ids=["missing", "damaged", "binary", "huge", "pipe", "folder", "link"],
 )
-def test_a_file_that_holds_no_sign_in_is_known_at_once(make: object, expected: type[Exception], tmp_path: Path) -> None:
+def test_a_file_that_holds_no_sign_in_is_known_at_once(make, expected, tmp_path):
     make(tmp_path / "t.json")  # type: ignore[operator]
 
     started = time.monotonic()
@@ -126,7 +117,7 @@ def test_a_file_that_holds_no_sign_in_is_known_at_once(make: object, expected: t
     assert time.monotonic() - started < 9
 
 
-def test_a_stored_issuer_over_plain_http_is_refused(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_a_stored_issuer_over_plain_http_is_refused(idp, tmp_path):
     write_file(tmp_path / "t.json", idp, issuer="http://id.example.com")
 
     with pytest.raises(ConfigurationError):
@@ -134,14 +125,12 @@ def test_a_stored_issuer_over_plain_http_is_refused(idp: ScriptedProvider, tmp_p
 
 
 @pytest.mark.parametrize("token", [{}, {"access_token": 1}, {"access_token": "a", "id_token": "opaque"}])
-def test_tokens_that_cannot_be_read_mean_login(token: dict[str, object], idp: ScriptedProvider) -> None:
+def test_tokens_that_cannot_be_read_mean_login(token, idp):
     with pytest.raises(LoginRequired):
         OidcAuthProvider(idp.issuer, "notebook", token=token)
 
 
-def test_a_sign_in_is_taken_up_from_a_store(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_is_taken_up_from_a_store(idp, calls, clock, tmp_path):
     write_file(tmp_path / "t.json", idp, audience="api")
     store = FileTokenStore(tmp_path / "t.json")
 
@@ -152,18 +141,14 @@ def test_a_sign_in_is_taken_up_from_a_store(
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_store_and_a_token_file_exclude_each_other(
-    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls, tmp_path: Path
-) -> None:
+def test_a_store_and_a_token_file_exclude_each_other(make, idp, calls, tmp_path):
     with pytest.raises(UsageError, match="one place"):
         make(idp.issuer, "notebook", token_file=tmp_path / "a", store=FileTokenStore(tmp_path / "b"), http=calls)
     assert idp.requests == []
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_secret_and_a_private_key_exclude_each_other(
-    make: Callable[..., object], idp: ScriptedProvider, calls: DirectCalls
-) -> None:
+def test_a_secret_and_a_private_key_exclude_each_other(make, idp, calls):
     key = PrivateKey(key=RSAKey.generate_key(2048), algorithm="RS256")
 
     with pytest.raises(UsageError, match="private key"):
@@ -171,7 +156,7 @@ def test_a_secret_and_a_private_key_exclude_each_other(
     assert idp.requests == []
 
 
-def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(clock: FakeClock, tmp_path: Path) -> None:
+def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(clock, tmp_path):
     idp_clock = FakeClock(clock.now() + timedelta(minutes=10))
     idp = ScriptedProvider(clock=idp_clock)
     pending = OidcAuthProvider.begin_login(
@@ -192,7 +177,7 @@ def test_how_far_the_provider_s_clock_is_ahead_is_known_from_the_sign_in_on(cloc
     assert provider.clock_offset_seconds == pytest.approx(600, abs=60)
     due_at = provider.renewal_due_at()
     assert due_at is not None
-    assert 3300 <= (due_at - clock.now()).total_seconds() < 3600
+    assert (due_at - clock.now()).total_seconds() == pytest.approx(3300, abs=1)
     assert pending.wait_closed(30)
 
 
@@ -232,9 +217,7 @@ def begin_paste(idp: ScriptedProvider, http: DirectCalls, clock: FakeClock, path
     )
 
 
-def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(
-    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(idp, clock, tmp_path):
     calls = HeldCalls(idp)
     pending = begin_paste(idp, calls, clock, tmp_path / "t.json")
     pasted(idp, pending)
@@ -262,9 +245,7 @@ class WatchedStore(FileTokenStore):
         return super().locked(wait_seconds=wait_seconds)
 
 
-def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(idp, calls, clock, tmp_path):
     store = WatchedStore(tmp_path / "t.json")
     pending = OidcAuthProvider.begin_login(
         idp.issuer, "notebook", store=store, flow=Flow.PASTE, http=calls, clock=clock
@@ -281,9 +262,7 @@ def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(
     assert store.mark() is None
 
 
-def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(idp, calls, clock, tmp_path):
     path = tmp_path / "t.json"
     write_file(path, idp)
     pending = begin_paste(idp, calls, clock, path)
@@ -298,9 +277,7 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
     assert idp.seen("/revoke")
 
 
-def test_of_two_sign_ins_at_once_the_last_one_is_kept(
-    idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_of_two_sign_ins_at_once_the_last_one_is_kept(idp, calls, clock, tmp_path):
     path = tmp_path / "t.json"
     first, second = (begin_paste(idp, calls, clock, path) for _ in range(2))
 
@@ -312,9 +289,7 @@ def test_of_two_sign_ins_at_once_the_last_one_is_kept(
     assert all(pending.wait_closed(30) for pending in (first, second))
 
 
-def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
-    idp: ScriptedProvider, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(idp, clock, tmp_path):
     path = tmp_path / "t.json"
     write_file(path, idp)
     before = path.read_text()
@@ -329,3 +304,148 @@ def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(
     assert pending.wait_closed(30)
     assert path.read_text() == before
     assert idp.seen("/revoke") == []
+
+
+def test_a_provider_in_memory_renews_in_memory(idp, calls, clock, home):
+    token = idp.stored_token(ends_in_seconds=-1)
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
+
+    first = provider.get_token()
+    clock.advance(3600)
+    second = provider.get_token()
+
+    assert len({token["id_token"], first, second}) == 3
+    assert list(home.iterdir()) == []
+
+
+def test_tokens_that_were_handed_in_are_stored_when_they_are_renewed(idp, calls, clock, tmp_path):
+    token = idp.stored_token(ends_in_seconds=-1)
+    provider = OidcAuthProvider(
+        idp.issuer, "notebook", token_file=tmp_path / "t.json", token=token, http=calls, clock=clock
+    )
+
+    renewed = provider.get_token()
+
+    assert json.loads((tmp_path / "t.json").read_text())["token"]["id_token"] == renewed
+
+
+def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+
+    provider.save()
+
+    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert provider.token_file == home / ".micromegas" / "tokens.json"
+
+
+def test_an_unknown_bearer_is_an_error_of_the_caller(idp, clock):
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+
+    with pytest.raises(ValueError, match="refresh_token"):
+        provider.get_token(bearer="refresh_token")  # type: ignore[arg-type]
+
+
+def without_id_token(idp: ScriptedProvider, access_token: str = "opaque") -> dict[str, object]:
+    token = idp.stored_token(ends_in_seconds=3600)
+    del token["id_token"]
+    return {**token, "access_token": access_token}
+
+
+def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
+    token = idp.stored_token(ends_in_seconds=3600)
+
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+
+    assert provider.get_token() == token["access_token"]
+    assert provider.get_token(bearer="id_token") == token["id_token"]
+
+
+def test_without_an_id_token_the_access_token_is_still_given(idp, clock):
+    token = without_id_token(idp)
+
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+
+    assert provider.get_token() == "opaque"
+    with pytest.raises(LoginRequired, match="does not say who"):
+        provider.identity()
+
+
+ISSUER = "https://id.example.com"
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+ONE = datetime(2026, 11, 24, 13, tzinfo=UTC)
+
+CLAIMS = IdTokenClaims(
+    issuer=ISSUER,
+    subject="alice-1",
+    audiences=frozenset({"notebook"}),
+    issued_at=NOON,
+    expires_at=NOON,
+    name="Alice Example",
+    email="alice@example.com",
+    groups=("analysts",),
+)
+
+
+def session_of(
+    claims: IdTokenClaims | None, *, access_token: str = "opaque", ends_at: datetime | None = ONE
+) -> Session:
+    tokens = TokenSet(access_token=Secret(access_token), refresh_token=Secret("r"), expires_at=ends_at)
+    return Session(tokens=tokens, claims=claims)
+
+
+def access_token(**changes: object) -> str:
+    claims = {
+        "sub": "alice-1",
+        "name": "Alice Example",
+        "email": "alice@example.com",
+        "exp": NOON.timestamp(),
+        **changes,
+    }
+    return mint_raw(json.dumps({name: value for name, value in claims.items() if value is not None}).encode())
+
+
+def test_the_id_token_says_who_it_is():
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ID_TOKEN)
+
+    assert identity == Identity(
+        subject="alice-1",
+        name="Alice Example",
+        email="alice@example.com",
+        issuer=ISSUER,
+        expires_at=NOON,
+        renews=True,
+        groups=("analysts",),
+    )
+
+
+def test_where_the_access_token_is_the_bearer_its_end_counts():
+    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert identity.expires_at == ONE
+
+
+def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is():
+    session = session_of(None, access_token=access_token())
+
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
+    assert (identity.issuer, identity.expires_at, identity.renews) == (ISSUER, ONE, True)
+
+
+def test_what_cannot_be_shown_is_left_out():
+    session = session_of(None, access_token=access_token(name="\x1b[2J", email=7, preferred_username="alice"))
+
+    identity = identity_of_session(session, issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert (identity.name, identity.email) == ("alice", None)
+
+
+@pytest.mark.parametrize("token", ["opaque", access_token(sub=None), access_token(sub=7), access_token(sub="\x00")])
+def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token):
+    with pytest.raises(LoginRequired) as caught:
+        identity_of_session(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
+
+    assert "openid" in caught.value.remedy

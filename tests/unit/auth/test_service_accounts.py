@@ -1,0 +1,432 @@
+"""Service accounts: client credentials, Google's key files, and the cache of a program's token."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from joserfc.jwk import ECKey
+
+from micromegas_jupyter.auth import OidcClientCredentialsProvider
+from micromegas_jupyter.auth.tokens.service import (
+    ServiceToken,
+    ServiceTokenCache,
+    checked_token,
+    clock_offset,
+    jwt_service_token,
+    opaque_service_token,
+)
+from micromegas_jupyter.auth.workloads.google_service_account import (
+    GoogleServiceAccountProvider,
+    parse_service_account_key,
+)
+from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
+from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.private_key import PrivateKey
+from tests.fakes.mint import NOW, mint
+from tests.fakes.platform_stand_ins import EMAIL, KEY_ID, GoogleTokenEndpoint
+from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
+from tests.fakes.tracebacks import traceback_with_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fakes.clock import FakeClock
+
+
+@pytest.fixture
+def service_idp(clock: FakeClock) -> ScriptedProvider:
+    return ScriptedProvider(clock=clock, client_id="svc", client_secret="s3same")
+
+
+@pytest.fixture
+def provider(service_idp: ScriptedProvider, clock: FakeClock) -> OidcClientCredentialsProvider:
+    return OidcClientCredentialsProvider(
+        service_idp.issuer, "svc", "s3same", "api", "api/.default", http=DirectCalls(service_idp), clock=clock
+    )
+
+
+def test_a_token_is_asked_for_with_audience_and_scope_and_kept_until_it_ends_soon(provider, service_idp, clock):
+    first = provider.get_token()
+    clock.advance(3299)
+    still = provider.get_token()
+    clock.advance(1)
+    second = provider.get_token()
+
+    assert first == still != second
+    assert service_idp.seen("/token")[0].form == {
+        "grant_type": "client_credentials",
+        "scope": "api/.default",
+        "audience": "api",
+    }
+    assert isinstance(provider, AuthProvider)
+
+
+def test_a_token_that_is_still_valid_serves_while_the_provider_is_down(provider, service_idp, clock):
+    first = provider.get_token()
+    service_idp.is_down = True
+    clock.advance(3400)
+
+    assert provider.get_token() == first
+    clock.advance(200)
+    with pytest.raises(ProviderUnavailable):
+        provider.get_token()
+    service_idp.is_down = False
+    assert provider.get_token() != first
+
+
+def test_a_wrong_secret_is_a_failed_login_that_shows_no_secret(service_idp, clock):
+    provider = OidcClientCredentialsProvider(
+        service_idp.issuer, "svc", "wr0ng", http=DirectCalls(service_idp), clock=clock
+    )
+
+    with pytest.raises(LoginFailed) as caught:
+        provider.get_token()
+
+    assert type(caught.value) is LoginFailed
+    assert "wr0ng" not in str(caught.value)
+
+
+VARIABLES = {
+    "MICROMEGAS_OIDC_ISSUER": "https://id.example.com",
+    "MICROMEGAS_OIDC_CLIENT_ID": "svc",
+    "MICROMEGAS_OIDC_CLIENT_SECRET": "s3same",
+}
+
+
+def test_settings_come_from_the_environment():
+    environ = {
+        **VARIABLES,
+        "MICROMEGAS_OIDC_AUDIENCE": "api",
+        "MICROMEGAS_OIDC_SCOPE": "api/.default",
+        "MICROMEGAS_OIDC_RESOURCE": "https://lake.example.com",
+    }
+
+    provider = OidcClientCredentialsProvider.from_env(environ)
+
+    assert (provider.issuer, provider.client_id) == ("https://id.example.com", "svc")
+    assert (provider.audience, provider.scope) == ("api", "api/.default")
+    assert provider.resource == "https://lake.example.com"
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_variable_is_named(name, value):
+    environ = {key: text for key, text in {**VARIABLES, name: value}.items() if text is not None}
+
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        OidcClientCredentialsProvider.from_env(environ)
+
+    assert caught.value.key == name
+    assert isinstance(caught.value, ValueError)
+
+
+def test_the_secret_is_neither_shown_nor_pickled():
+    provider = OidcClientCredentialsProvider("https://id.example.com", "svc", Secret("s3same"))
+
+    assert "s3same" not in repr(provider)
+    with pytest.raises(TypeError):
+        pickle.dumps(provider)
+
+
+@pytest.fixture
+def key() -> PrivateKey:
+    return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
+
+
+def test_a_service_account_signs_in_with_a_private_key(key, service_idp, clock):
+    service_idp.reply_once("/token", Reply(body={"access_token": "a", "token_type": "bearer", "expires_in": 60}))
+    provider = OidcClientCredentialsProvider(
+        service_idp.issuer, "svc", private_key=key, http=DirectCalls(service_idp), clock=clock
+    )
+
+    token = provider.get_token()
+
+    assert token == "a"
+    assert parse_token(service_idp.seen("/token")[0].form["client_assertion"]).claims["sub"] == "svc"
+
+
+@pytest.mark.parametrize("has_both", [True, False])
+def test_a_service_account_has_exactly_one_of_secret_and_key(has_both, key):
+    with pytest.raises(ConfigurationError):
+        OidcClientCredentialsProvider(
+            "https://id.example.com",
+            "svc",
+            "s3same" if has_both else None,
+            private_key=key if has_both else None,
+        )
+
+
+def test_the_resource_is_asked_for(service_idp, clock):
+    provider = OidcClientCredentialsProvider(
+        service_idp.issuer,
+        "svc",
+        "s3same",
+        resource="https://lake.example.com",
+        http=DirectCalls(service_idp),
+        clock=clock,
+    )
+
+    provider.get_token()
+
+    assert service_idp.seen("/token")[0].form["resource"] == "https://lake.example.com"
+
+
+@pytest.mark.parametrize("offset", [timedelta(hours=5), timedelta(hours=-5)])
+def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset, provider, service_idp, clock):
+    body: dict[str, object] = {"access_token": "first", "token_type": "bearer", "expires_in": 3600}
+    date = format_datetime(clock.now() + offset, usegmt=True)
+    service_idp.reply_once("/token", Reply(body=body, headers={"Date": date}))
+
+    first = provider.get_token()
+
+    assert provider.renewal_due_at() == clock.now() + timedelta(seconds=3300)
+    clock.advance(3299)
+    assert provider.get_token() == first
+    clock.advance(1)
+    assert provider.get_token() != first
+
+
+class Fetches:
+    """Gives a new token each time, or the failure that is set."""
+
+    def __init__(self, clock: FakeClock, lifetime_seconds: float | None = 3600) -> None:
+        self.clock = clock
+        self.lifetime_seconds = lifetime_seconds
+        self.failure: Exception | None = None
+        self.everyone_calls: threading.Barrier | None = None
+        self.count = 0
+
+    def __call__(self) -> ServiceToken:
+        self.count += 1
+        if self.everyone_calls is not None:
+            self.everyone_calls.wait(60)
+        if self.failure is not None:
+            raise self.failure
+        now = self.clock.now()
+        ends = None if self.lifetime_seconds is None else now + timedelta(seconds=self.lifetime_seconds)
+        return ServiceToken(text=Secret(f"token-{self.count}"), obtained_at=now, expires_at=ends)
+
+
+@pytest.fixture
+def fetches(clock: FakeClock) -> Fetches:
+    return Fetches(clock)
+
+
+@pytest.fixture
+def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenCache:
+    return ServiceTokenCache(fetches, clock=clock)
+
+
+@pytest.mark.parametrize(
+    "failure", [ProviderUnavailable("down"), ProviderMisbehaved("odd"), LoginFailed("no"), MicromegasError("else")]
+)
+def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(kept, fetches, clock, failure):
+    kept.get_token()
+    fetches.failure = failure
+    clock.advance(3400)
+
+    assert kept.get_token() == "token-1"
+    assert fetches.count == 2
+
+
+@pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
+def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(kept, fetches, clock, lifetime_seconds, due_seconds):
+    fetches.lifetime_seconds = lifetime_seconds
+
+    kept.get_token()
+
+    assert kept.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
+
+
+def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept, fetches):
+    first = kept.get_token()
+    kept.invalidate(first)
+    second = kept.get_token()
+
+    kept.invalidate(first)
+
+    assert kept.get_token() == second
+    assert fetches.count == 2
+
+
+def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(kept, fetches, clock):
+    for _ in range(20):
+        kept.invalidate(kept.get_token())
+        clock.advance(0.1)
+    within_two_seconds = fetches.count
+    clock.advance(10)
+    kept.invalidate(kept.get_token())
+
+    assert within_two_seconds == 2
+    assert kept.get_token() == "token-3"
+
+
+def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept, fetches):
+    fetches.lifetime_seconds = -1
+
+    with pytest.raises(LoginFailed) as caught:
+        kept.get_token()
+
+    assert "clock" in caught.value.remedy
+
+
+def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
+    fetches.everyone_calls = threading.Barrier(16)
+    found: list[str] = []
+
+    def call_while_another_fetches() -> None:
+        barrier = fetches.everyone_calls
+        assert barrier is not None
+        barrier.wait(30)
+        found.append(kept.get_token())
+
+    first = threading.Thread(target=lambda: found.append(kept.get_token()))
+    others = [threading.Thread(target=call_while_another_fetches) for _ in range(15)]
+    for thread in (first, *others):
+        thread.start()
+    for thread in (first, *others):
+        thread.join(60)
+
+    assert found == ["token-1"] * 16
+    assert fetches.count == 1
+
+
+def test_no_token_can_be_pickled_or_seen(kept):
+    kept.get_token()
+
+    with pytest.raises(TypeError):
+        pickle.dumps(kept)
+    assert "token-1" not in repr(ServiceToken(text=Secret("token-1"), obtained_at=NOW))
+
+
+@pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
+def test_a_jwt_for_another_audience_is_refused(audience):
+    with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for a different audience"):
+        jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
+
+
+@pytest.mark.parametrize("token", ["opaque", "a.b.c", mint(without=["exp"]), mint(exp="soon")])
+def test_a_token_that_is_no_jwt_or_never_ends_is_refused_without_showing_it(token):
+    with pytest.raises(ProviderMisbehaved) as caught:
+        jwt_service_token(Secret(token), audience=None, now=NOW, source="Somebody")
+
+    assert token not in str(caught.value)
+
+
+def test_the_life_of_an_opaque_token_is_what_its_giver_says():
+    ends = NOW + timedelta(seconds=60)
+
+    assert opaque_service_token(Secret(mint(expires_in=900)), now=NOW, expires_at=ends).expires_at == ends
+
+
+@pytest.mark.parametrize("value", ["s3same token", "s3same\n", ["s3same"]])
+def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value):
+    with pytest.raises(ProviderMisbehaved) as caught:
+        checked_token(value, source="Somebody")
+
+    shown = traceback_with_variables(caught.value)
+    assert "source = 'Somebody'" in shown
+    assert "s3same" not in shown
+
+
+@pytest.mark.parametrize("value", [None, "", 7, "a b", "a\nb", "tökén", "x" * 70_000, ["a"]])
+def test_a_value_that_is_no_token_is_refused(value):
+    with pytest.raises(ProviderMisbehaved, match="Somebody gave no usable token"):
+        checked_token(value, source="Somebody")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (-2, 0), (3, 3), (-600, -600), (90_000, 0)])
+def test_a_difference_of_clocks_counts_within_reason(seconds, expected):
+    assert clock_offset(NOW + timedelta(seconds=seconds), NOW) == timedelta(seconds=expected)
+
+
+@pytest.fixture
+def google() -> Iterator[GoogleTokenEndpoint]:
+    with GoogleTokenEndpoint() as endpoint:
+        yield endpoint
+
+
+def test_a_key_file_of_the_console_is_read(google):
+    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
+
+    assert (key.email, key.token_uri) == (EMAIL, google.token_uri)
+    assert (key.private_key.key_id, key.private_key.algorithm) == (KEY_ID, "RS256")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"type": "authorized_user"}, "is not a service account's key"),
+        ({"type": "external_account"}, "is not a service account's key"),
+        ({"type": None}, "is not a service account's key"),
+        ({"client_email": None}, "has no client_email"),
+        ({"client_email": 7}, "has no client_email"),
+        ({"private_key": None}, "has no private_key"),
+        ({"private_key_id": ""}, "has no private_key_id"),
+        ({"token_uri": None}, "has no token_uri"),
+        ({"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "damaged key"),
+        ({"token_uri": "http://oauth2.example.com/token"}, "http"),
+        ({"token_uri": "https://user@oauth2.example.com/token"}, "user"),
+        ({"token_uri": "oauth2.example.com"}, "https"),
+    ],
+)
+def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(google, changes, expected):
+    with pytest.raises(ConfigurationError, match=expected) as caught:
+        parse_service_account_key(Secret(google.key_file(**changes)), source_name="service_account_file")
+
+    assert caught.value.key == "service_account_file"
+    assert "BEGIN" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"type": "service_account", "type": "service_account"}'])
+def test_text_that_is_no_object_is_refused(text):
+    with pytest.raises(ConfigurationError, match="is not a JSON object"):
+        parse_service_account_key(Secret(text), source_name="service_account_file")
+
+
+@pytest.mark.parametrize(("audience", "scope"), [(None, None), ("", ""), ("lake", "read")])
+def test_there_is_either_an_audience_or_a_scope(google, audience, scope):
+    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
+
+    with pytest.raises(ConfigurationError) as caught:
+        GoogleServiceAccountProvider(key, audience=audience, scope=scope, http=ProviderHttp())
+
+    assert "MICROMEGAS_OIDC_AUDIENCE" in caught.value.remedy
+
+
+def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google):
+    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
+    provider = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp())
+
+    for value in (key, provider):
+        with pytest.raises(TypeError):
+            pickle.dumps(value)
+        assert "RSA" not in repr(value)
+        assert "BEGIN" not in repr(value)
+    assert EMAIL in repr(provider)
+    assert isinstance(provider, AuthProvider)
+
+
+def test_a_member_that_is_refused_is_not_shown_even_with_all_variables(google):
+    text = google.key_file(private_key=["-----BEGIN PRIVATE KEY-----", "s3same"])
+
+    with pytest.raises(ConfigurationError) as caught:
+        parse_service_account_key(Secret(text), source_name="service_account_file")
+
+    shown = traceback_with_variables(caught.value)
+    assert "source_name = 'service_account_file'" in shown
+    assert "s3same" not in shown

@@ -1,0 +1,281 @@
+"""When a token is due, by which clock, and who renews it when many want to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.auth.tokens.manager import Session, session_of
+from micromegas_jupyter.auth.tokens.refresh import Freshness, RefreshLock, freshness_of
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
+from micromegas_jupyter.oidc.tokens import TokenSet
+from tests.fakes.clock import FakeClock
+from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.stored_sign_in import StoredSignIn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micromegas_jupyter.auth import OidcAuthProvider
+
+BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("lifetime_seconds", "age_seconds", "expected"),
+    [
+        (3600, 0, Freshness.FRESH),
+        (3600, 3299, Freshness.FRESH),
+        (3600, 3300, Freshness.ENDING),
+        (3600, 3599, Freshness.ENDING),
+        (3600, 3600, Freshness.ENDED),
+        (300, 224, Freshness.FRESH),
+        (300, 225, Freshness.ENDING),
+        (8, 5, Freshness.FRESH),
+        (8, 6, Freshness.ENDING),
+    ],
+)
+def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(lifetime_seconds, age_seconds, expected):
+    end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
+
+    assert freshness_of(BEGIN, end, now) is expected
+
+
+def test_each_bearer_has_its_own_token_and_end():
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=300)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    later = NOW + timedelta(seconds=300)
+
+    assert session.freshness(Bearer.ID_TOKEN, later) is Freshness.ENDED
+    assert session.freshness(Bearer.ACCESS_TOKEN, later) is Freshness.FRESH
+    assert session.token(Bearer.ACCESS_TOKEN).reveal() == "acc"
+
+
+def signed_in(*, lifetime_seconds: int = 3600) -> Session:
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=lifetime_seconds)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(seconds=lifetime_seconds),
+    )
+    return session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+
+@pytest.mark.parametrize(("renewed_after_seconds", "pause_seconds"), [(3300, 30), (3600, 30), (3660, 60), (7200, 3600)])
+def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(renewed_after_seconds, pause_seconds):
+    renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
+    tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) == renewed_at + timedelta(seconds=pause_seconds)
+    assert session.renewable_from(Bearer.ACCESS_TOKEN) is None
+
+
+@pytest.mark.parametrize("lifetime_seconds", [2, 4, 300, 3600])
+def test_an_id_token_that_came_with_the_access_token_may_be_renewed_at_any_time(lifetime_seconds):
+    session = signed_in(lifetime_seconds=lifetime_seconds)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) is None
+
+
+@pytest.mark.parametrize("token", ["opaque", mint(issuer="https://evil.example"), mint(audience="other")])
+def test_a_stored_id_token_of_another_sign_in_is_refused(token):
+    with pytest.raises(LoginRequired):
+        session_of(TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE)
+
+
+def fail() -> int:
+    raise ProviderUnavailable("down")
+
+
+def test_a_failure_is_raised_and_spaces_the_next_needed_attempt(clock):
+    lock = RefreshLock[int](clock)
+    with pytest.raises(ProviderUnavailable):
+        lock.run(fail, is_optional=False)
+
+    started = time.monotonic()
+    result = lock.run(lambda: 7, is_optional=False)
+
+    assert result == 7
+    assert 0.4 < time.monotonic() - started < 30
+
+
+def test_an_optional_renewal_is_left_out_for_half_a_minute_after_a_failure(clock):
+    lock = RefreshLock[int](clock)
+    with pytest.raises(ProviderUnavailable):
+        lock.run(fail, is_optional=True)
+
+    at_once = lock.run(lambda: 7, is_optional=True)
+    clock.advance(30)
+    later = lock.run(lambda: 7, is_optional=True)
+
+    assert (at_once, later) == (None, 7)
+
+
+def test_an_optional_renewal_does_not_wait_for_another(clock):
+    lock = RefreshLock[int](clock)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        began.set()
+        go_on.wait(60)
+        return 7
+
+    thread = threading.Thread(target=lock.run, args=(slow,), kwargs={"is_optional": False})
+    thread.start()
+    assert began.wait(30)
+
+    assert lock.run(lambda: 8, is_optional=True) is None
+
+    go_on.set()
+    thread.join(60)
+
+
+class CountedLock:
+    """A lock that says when so many have asked for it."""
+
+    def __init__(self, expected: int) -> None:
+        self._lock = threading.Lock()
+        self._asked = threading.Semaphore(0)
+        self._expected = expected
+
+    def acquire(self, *, timeout: float) -> bool:
+        self._asked.release()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait_until_all_have_asked(self) -> bool:
+        return all(self._asked.acquire(timeout=30) for _ in range(self._expected))
+
+
+def test_those_who_waited_share_one_failure(clock):
+    lock = RefreshLock[int](clock)
+    lock._lock = line = CountedLock(8)  # type: ignore[assignment]
+    began, go_on = threading.Event(), threading.Event()
+    attempts: list[int] = []
+    failures: list[ProviderUnavailable] = []
+
+    def slow() -> int:
+        attempts.append(1)
+        began.set()
+        go_on.wait(60)
+        return fail()
+
+    def call() -> None:
+        try:
+            lock.run(slow, is_optional=False)
+        except ProviderUnavailable as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    threads[0].start()
+    assert began.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    assert line.wait_until_all_have_asked()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(failures) == 8
+    assert len(attempts) == 1
+
+
+BEARERS = ["id_token", "access_token"]
+
+
+class TwoClocks:
+    """The provider's clock and this machine's, which is ahead by so much."""
+
+    def __init__(self, *, machine_ahead_seconds: float) -> None:
+        self.idp = FakeClock()
+        self.machine = FakeClock(self.idp.now() + timedelta(seconds=machine_ahead_seconds))
+
+    def advance(self, seconds: float) -> None:
+        self.idp.advance(seconds)
+        self.machine.advance(seconds)
+
+
+@pytest.fixture(params=[3600, -3600, 1800, -1800], ids=lambda seconds: f"{seconds:+} s")
+def clocks(request: pytest.FixtureRequest) -> TwoClocks:
+    return TwoClocks(machine_ahead_seconds=request.param)
+
+
+@pytest.fixture
+def idp(clocks: TwoClocks) -> ScriptedProvider:
+    return ScriptedProvider(clock=clocks.idp)
+
+
+@pytest.fixture
+def sign_in(idp: ScriptedProvider, clocks: TwoClocks, tmp_path: Path) -> StoredSignIn:
+    return StoredSignIn(idp, tmp_path / "tokens.json", clock=clocks.machine, idp_clock=clocks.idp)
+
+
+@pytest.fixture
+def programs(sign_in: StoredSignIn, idp: ScriptedProvider) -> list[OidcAuthProvider]:
+    """Programs that have refreshed once, so that each knows how far the clock is off."""
+    opened = []
+    for _ in range(3):
+        opened.append(sign_in.opened(ends_in_seconds=-100_000))
+        opened[-1].get_token()
+    idp.requests.clear()
+    return opened
+
+
+@pytest.mark.parametrize("bearer", BEARERS)
+def test_a_fresh_token_is_not_refreshed_in_a_loop(bearer, programs, idp):
+    found = {program.get_token(bearer=bearer) for program in programs for _ in range(10)}  # type: ignore[arg-type]
+
+    assert len(found) == 1
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("bearer", BEARERS)
+def test_each_expiry_costs_one_refresh_over_all_programs(bearer, programs, idp, clocks):
+    for _ in range(5):
+        clocks.advance(3310)
+        for program in programs:
+            program.get_token(bearer=bearer)  # type: ignore[arg-type]
+
+    assert len(idp.refreshes()) == 5
+
+
+def test_a_refresh_is_due_by_the_clock_of_the_machine(programs, clocks):
+    due = programs[0].renewal_due_at()
+
+    assert due is not None
+    assert (due - clocks.machine.now()).total_seconds() == pytest.approx(3302, abs=3)
+
+
+def test_an_unknown_difference_is_found_out_by_one_refresh_at_most(sign_in, idp):
+    provider = sign_in.opened()
+
+    for _ in range(20):
+        provider.get_token()
+
+    assert len(idp.refreshes()) <= 1
+
+
+def test_a_server_that_refuses_an_ended_token_leads_to_a_valid_one(sign_in, idp, clocks):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    provider.invalidate(str(sign_in.token()["id_token"]))
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    expected = (clocks.idp.now() - clocks.machine.now()).total_seconds()
+    assert provider.clock_offset_seconds == pytest.approx(expected, abs=1)
+    assert len(idp.refreshes()) == 1

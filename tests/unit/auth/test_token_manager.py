@@ -1,0 +1,579 @@
+"""How a sign-in is kept valid: refreshes, their failures, and what other programs do to the store meanwhile."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, ProviderUnavailable
+from tests.fakes.mint import rsa_key
+from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
+from tests.fakes.stored_sign_in import StoredSignIn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micromegas_jupyter.auth.tokens.manager import Session
+    from tests.fakes.clock import FakeClock
+    from tests.fakes.scripted_provider import ScriptedProvider, Seen
+
+
+@pytest.fixture
+def sign_in(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> StoredSignIn:
+    return StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
+
+
+def test_a_fresh_token_is_given_without_any_request(sign_in, idp):
+    provider = sign_in.opened()
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
+    assert idp.requests == []
+
+
+def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.token()
+
+    token = provider.get_token()
+
+    after = sign_in.token()
+    assert token == after["id_token"] != before["id_token"]
+    assert after["refresh_token"] != before["refresh_token"]
+    assert len(idp.refreshes()) == 1
+    assert provider.get_token() == token
+    assert len(idp.refreshes()) == 1
+
+
+def test_threads_that_need_a_token_at_once_renew_once(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    barrier = threading.Barrier(16)
+    found: list[str] = []
+
+    def call() -> None:
+        barrier.wait(30)
+        found.append(provider.get_token())
+
+    threads = [threading.Thread(target=call) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(found) == 16
+    assert len(set(found)) == 1
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(sign_in, idp):
+    idp.refresh_changes["refresh_token"] = None
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.token()["refresh_token"]
+
+    provider.get_token()
+
+    assert sign_in.token()["refresh_token"] == before
+
+
+def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(sign_in, idp):
+    idp.refresh_changes["id_token"] = None
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.token()["id_token"]
+
+    for _ in range(3):
+        with pytest.raises(LoginRequired, match="access tokens only"):
+            provider.get_token()
+
+    assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
+    assert sign_in.token()["id_token"] == before
+    assert len(idp.refreshes()) == 1
+
+
+def test_the_scope_that_was_granted_is_asked_for_again(sign_in, idp):
+    sign_in.opened(ends_in_seconds=-10, scope="openid email").get_token()
+
+    assert idp.refreshes()[0].form["scope"] == "openid email"
+
+
+def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=60)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sign_in.store().locked():
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    token = provider.get_token()
+    done.set()
+    holder.join(60)
+
+    assert token == sign_in.token()["id_token"]
+    assert idp.requests == []
+    assert provider.get_token() != token
+
+
+def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(sign_in, idp, clock):
+    idp.refresh_changes["id_token"] = None
+    sign_in.write(ends_in_seconds=-1)
+    asked_after: list[int] = []
+
+    for second in range(600):
+        program = sign_in.open()  # none of them remembers what the one before was told
+        before = len(idp.refreshes())
+        with pytest.raises(LoginRequired, match="access tokens only"):
+            program.get_token()
+        if len(idp.refreshes()) > before:
+            asked_after.append(second)
+        clock.advance(1)
+
+    assert asked_after == [0, 30, 61, 123, 247, 495]
+
+
+def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=60)
+    present = sign_in.token()["id_token"]
+    began, go_on = threading.Event(), threading.Event()
+    handle = idp.handle
+
+    def slow(seen: Seen) -> Reply:
+        began.set()
+        assert go_on.wait(30)
+        return handle(seen)
+
+    idp.handle = slow  # type: ignore[method-assign]
+    background = threading.Thread(target=provider.get_token)
+    background.start()
+    assert began.wait(30)
+
+    meanwhile = [provider.get_token() for _ in range(100)]
+
+    assert set(meanwhile) == {present}
+    assert not go_on.is_set()
+    go_on.set()
+    background.join(60)
+    assert provider.get_token() == sign_in.token()["id_token"] != present
+
+
+def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    handle = idp.handle
+
+    def closing(seen: Seen) -> Reply:
+        sign_in.path.chmod(0o640)  # as another thread does that reads a file which is open to others
+        return handle(seen)
+
+    idp.handle = closing  # type: ignore[method-assign]
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert sign_in.token()["refresh_token"] in idp.state.refresh_tokens
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    handle = idp.handle
+
+    def signing_in_elsewhere(seen: Seen) -> Reply:
+        reply = handle(seen)
+        if seen.path == "/token":
+            sign_in.write()
+        return reply
+
+    idp.handle = signing_in_elsewhere  # type: ignore[method-assign]
+
+    token = provider.get_token()
+
+    assert token == sign_in.token()["id_token"]
+    assert sign_in.token()["refresh_token"] != idp.refreshes()[0].form["refresh_token"]
+
+
+def test_a_refused_refresh_means_login_and_the_dead_token_is_never_sent_again(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10, refresh_token="dead")
+
+    for _ in range(3):
+        with pytest.raises(LoginRequired):
+            provider.get_token()
+    with pytest.raises(LoginRequired):
+        sign_in.open().get_token()
+
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_valid_token_serves_while_the_provider_is_down(sign_in, idp, clock):
+    provider = sign_in.opened(ends_in_seconds=120)
+    idp.is_down = True
+
+    found = {provider.get_token() for _ in range(50)}
+    assert found == {sign_in.token()["id_token"]}
+    assert len(idp.requests) == 1, "a provider that is down is asked again and again"
+
+    clock.advance(121)
+    with pytest.raises(ProviderUnavailable):
+        provider.get_token()
+    idp.is_down = False
+    assert provider.get_token() not in found
+
+
+def test_a_login_page_of_the_network_in_place_of_the_provider_costs_nothing(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    idp.reply_once("/token", Reply(text="<html>Hotel WiFi</html>", headers={"Content-Type": "text/html"}))
+
+    with pytest.raises(ProviderMisbehaved):
+        provider.get_token()
+
+    assert sign_in.path.exists()
+    assert provider.get_token() == sign_in.token()["id_token"]
+
+
+def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.token()
+    idp.id_token_changes["sub"] = "mallory"
+
+    with pytest.raises(ProviderMisbehaved):
+        provider.get_token()
+
+    idp.id_token_changes.clear()
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+    assert sign_in.token() == {name: value for name, value in before.items() if name != "refresh_token"}
+    assert len(idp.refreshes()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"iss": "https://evil.example"}, {"aud": "other"}, {"azp": "other"}, {"exp": 1}, {"iat": 1_700_000_000}],
+)
+def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(change, sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.token()
+    idp.id_token_changes.update(change)
+
+    with pytest.raises(ProviderMisbehaved):
+        provider.get_token()
+
+    after = sign_in.token()
+    assert (after["id_token"], after["access_token"]) == (before["id_token"], before["access_token"])
+    idp.id_token_changes.clear()
+    assert provider.get_token() == sign_in.token()["id_token"] != before["id_token"]
+
+
+def test_an_unsigned_id_token_takes_nothing_from_a_token_that_still_serves(sign_in, idp, clock):
+    provider = sign_in.opened(ends_in_seconds=60)
+    before = sign_in.token()["id_token"]
+    idp.unsigned = True
+
+    assert provider.get_token() == before
+    assert sign_in.token()["id_token"] == before
+    idp.unsigned = False
+    clock.advance(30)
+    assert provider.get_token() == sign_in.token()["id_token"] != before
+
+
+def test_a_new_refresh_token_survives_when_the_id_token_cannot_be_checked(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    provider.identity()
+    provider._connection.keys()
+    before = sign_in.token()
+    idp.signing_key = rsa_key("new")
+    idp.published_keys = (rsa_key("new"),)
+    idp.reply_once("/keys", Reply(status=503))
+
+    with pytest.raises(ProviderUnavailable):
+        provider.get_token()
+
+    after = sign_in.token()
+    assert after["refresh_token"] != before["refresh_token"]
+    assert after["id_token"] == before["id_token"]
+
+
+def test_a_refused_refresh_leaves_a_token_that_is_still_valid_in_use(sign_in, idp, clock):
+    provider = sign_in.opened(ends_in_seconds=60, refresh_token="dead")
+
+    first = provider.get_token()
+    clock.advance(59)
+
+    assert provider.get_token() == first
+    clock.advance(1)
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_program_that_takes_no_lock_may_have_been_faster(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10, refresh_token="spent")
+    handle = idp.handle
+
+    def renewed_meanwhile(seen: Seen) -> Reply:
+        if seen.path == "/token":
+            sign_in.write()
+        return handle(seen)
+
+    idp.handle = renewed_meanwhile  # type: ignore[method-assign]
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert "refresh_token" in sign_in.token()
+
+
+def test_a_refused_token_is_renewed_although_it_looks_fresh(sign_in, idp):
+    provider = sign_in.opened()
+    refused = provider.get_token()
+
+    provider.invalidate(refused)
+
+    renewed = provider.get_token()
+    assert renewed == sign_in.token()["id_token"] != refused
+    assert provider.get_token() == renewed
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_token_that_is_not_in_use_any_more_changes_nothing(sign_in, idp, clock):
+    provider = sign_in.opened()
+    old = provider.get_token()
+    clock.advance(3400)
+    present = provider.get_token()
+
+    provider.invalidate(old)
+    provider.invalidate("never-seen")
+
+    assert provider.get_token() == present
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_server_that_refuses_everything_causes_one_renewal_in_ten_seconds(sign_in, idp, clock):
+    provider = sign_in.opened()
+
+    for _ in range(60):
+        provider.invalidate(provider.get_token())
+        provider.get_token()
+        clock.advance(1)
+
+    assert len(idp.refreshes()) == 6
+
+
+def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(sign_in, idp, clock):
+    provider = sign_in.opened()
+    present = provider.get_token()
+    idp.is_down = True
+    provider.invalidate(present)
+
+    found = {provider.get_token() for _ in range(20)}
+
+    assert found == {present}
+    assert len(idp.requests) == 1
+    idp.is_down = False
+    clock.advance(10)
+    assert provider.get_token() != present
+
+
+def test_a_refusal_after_a_logout_is_not_an_error(sign_in):
+    provider = sign_in.opened()
+    present = provider.get_token()
+    sign_in.path.unlink()
+
+    provider.invalidate(present)
+
+    assert provider.renewal_due_at() is None
+
+
+def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun(sign_in, idp):
+    provider = sign_in.opened()
+    refused = provider.get_token()
+    began, go_on = threading.Event(), threading.Event()
+    handle = idp.handle
+
+    def slow(seen: Seen) -> Reply:
+        if seen.path == "/token":
+            began.set()
+            assert go_on.wait(30)
+        return handle(seen)
+
+    idp.handle = slow  # type: ignore[method-assign]
+    provider.invalidate(refused)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(provider.get_token())) for _ in range(2)]
+    threads[0].start()
+    assert began.wait(30)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert set(found) == {sign_in.token()["id_token"]} != {refused}
+    assert len(idp.refreshes()) == 1
+
+
+def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(sign_in, idp, monkeypatch):
+    provider = sign_in.opened()
+    refused = provider.get_token()
+    provider.invalidate(refused)
+    kept = provider._manager
+    read = kept.current
+
+    def slowly(**options: bool) -> Session:
+        session = read(**options)
+        monkeypatch.setattr(kept, "current", read)
+        other = threading.Thread(target=provider.get_token)
+        other.start()
+        other.join(60)
+        return session
+
+    monkeypatch.setattr(kept, "current", slowly)
+
+    assert provider.get_token() == sign_in.token()["id_token"] != refused
+    assert len(idp.refreshes()) == 1
+
+
+def test_nothing_of_a_refused_token_is_logged_or_shown(sign_in, idp, caplog):
+    provider = sign_in.opened()
+    refused = provider.get_token()
+    idp.is_down = True
+
+    with caplog.at_level(logging.DEBUG):
+        provider.invalidate(refused)
+        provider.get_token()
+
+    assert refused not in caplog.text
+    assert refused not in repr(vars(provider._manager))
+
+
+def test_a_fresh_token_is_renewed_when_that_is_asked_for(sign_in, idp):
+    provider = sign_in.opened()
+    before = provider.get_token()
+
+    provider.renew()
+
+    assert provider.get_token() == sign_in.token()["id_token"] != before
+    assert len(idp.refreshes()) == 1
+
+
+def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
+    provider = sign_in.opened()
+
+    for _ in range(20):
+        provider.renew()
+        clock.advance(1)
+
+    assert len(idp.refreshes()) == 2
+
+
+def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(sign_in, idp, clock):
+    provider = sign_in.opened()
+    present = provider.get_token()
+    idp.is_down = True
+
+    with pytest.raises(ProviderUnavailable):
+        provider.renew()
+
+    asked = len(idp.requests)
+    clock.advance(60)
+    assert provider.get_token() == present
+    assert len(idp.requests) == asked
+
+
+def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in):
+    provider = sign_in.opened(refresh_token="dead")
+    present = provider.get_token()
+
+    with pytest.raises(LoginRequired):
+        provider.renew()
+
+    assert provider.get_token() == present
+    assert not provider.identity().renews
+
+
+def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(sign_in, idp, clock):
+    provider = sign_in.opened()
+    provider.get_token()
+    sign_in.path.unlink()
+    clock.advance(3590)
+
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+
+    assert not sign_in.path.exists()
+    assert idp.requests == []
+
+
+def test_a_logout_during_a_renewal_wins(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    answer = idp.issue
+
+    def log_out_meanwhile(**arguments: object) -> dict[str, object]:
+        sign_in.path.unlink()
+        return answer(**arguments)  # type: ignore[arg-type]
+
+    idp.issue = log_out_meanwhile  # type: ignore[method-assign]
+
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+
+    assert not sign_in.path.exists()
+
+
+def test_a_newer_login_elsewhere_is_used_here(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    idp.id_token_changes["sub"] = "bob-2"
+    sign_in.opened()
+
+    assert provider.identity().subject == "bob-2"
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("change", [{"issuer": "https://evil.example"}, {"client_id": "other"}])
+def test_a_login_of_another_provider_or_application_is_not_used(change, sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    document = {**json.loads(sign_in.path.read_text()), **change}
+    sign_in.path.write_text(json.dumps(document))
+
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+
+    assert idp.requests == []
+    assert json.loads(sign_in.path.read_text()) == document
+
+
+def test_tokens_that_cannot_be_stored_serve_from_memory(sign_in, idp, monkeypatch):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before = sign_in.path.read_text()
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "fsync", fail)
+        token = provider.get_token()
+
+    assert sign_in.path.read_text() == before
+    assert provider.get_token() == token
+    assert len(idp.refreshes()) == 1
+
+
+def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
+    with sign_in.store().locked():
+        sign_in.store().save(sign_in.login(audience="lake", scope="openid lake"))
+
+    for wanted in ({"audience": "other"}, {"scope": "openid"}, {}):
+        with pytest.raises(LoginRequired, match="another"):
+            sign_in.open(**wanted).get_token()
+    assert sign_in.open(audience="lake", scope="lake openid").get_token() == sign_in.token()["id_token"]
+    assert idp.requests == []
+
+
+def test_what_was_asked_for_is_stored_with_each_renewal(sign_in):
+    sign_in.write(ends_in_seconds=-10)
+
+    sign_in.open(scope="openid lake", resource="https://api.example").get_token()
+
+    login, _ = sign_in.store().load()
+    assert (login.key.scope, login.key.resource) == ("openid lake", "https://api.example")

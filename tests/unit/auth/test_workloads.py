@@ -1,0 +1,426 @@
+"""Workload identities: what each platform is asked, what its answers mean, and what becomes of its token."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from micromegas_jupyter.auth.tokens.service import ServiceToken
+from micromegas_jupyter.auth.workloads.platforms import (
+    AzureManagedIdentitySource,
+    GithubActionsSource,
+    GoogleMetadataSource,
+    TokenFileSource,
+)
+from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, token_exchange
+from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    Unavailable,
+)
+from micromegas_jupyter.wiring.credentials import workload_provider
+from tests.fakes.mint import NOW, NOW_SECONDS, mint
+from tests.fakes.platform_calls import PlatformScript, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.fakes.clock import FakeClock
+
+GITHUB = {
+    "ACTIONS_ID_TOKEN_REQUEST_URL": "https://run.actions.example.com/42/idtoken?api-version=2.0",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s3same",
+}
+APP = {"IDENTITY_ENDPOINT": "http://127.0.0.1:41056/MSI/token/", "IDENTITY_HEADER": "s3same"}
+FLAVOR = {"metadata-flavor": "Google"}
+
+
+class TestGithub:
+    def source(self, http: PlatformScript, clock: FakeClock, **changes: str) -> GithubActionsSource:
+        return GithubActionsSource({**GITHUB, **changes}, audience="https://lake/?a&b", http=http, clock=clock)
+
+    def test_the_runner_is_asked_for_the_audience_with_its_own_token(self, clock):
+        token = mint(audience="https://lake/?a&b")
+        http = PlatformScript(answer({"count": 1, "value": token}))
+        other = "https://run.actions.example.com/idtoken"
+
+        fetched = self.source(http, clock).fetch()
+        self.source(http, clock, ACTIONS_ID_TOKEN_REQUEST_URL=other).fetch()
+
+        assert fetched.text.reveal() == token
+        audience = "audience=https%3A%2F%2Flake%2F%3Fa%26b"
+        assert [asked.url for asked in http.asked] == [
+            f"{GITHUB['ACTIONS_ID_TOKEN_REQUEST_URL']}&{audience}",
+            f"{other}?{audience}",
+        ]
+        assert http.asked[0].headers["Authorization"] == "Bearer s3same"
+
+    @pytest.mark.parametrize("variable", list(GITHUB))
+    def test_a_job_without_the_permission_is_told_which_one(self, clock, variable):
+        with pytest.raises(ConfigurationError) as caught:
+            self.source(PlatformScript(answer({})), clock, **{variable: ""})
+
+        assert caught.value.key == variable
+        assert "id-token: write" in caught.value.remedy
+
+    @pytest.mark.parametrize(
+        "body", [{}, [], "text", b"\xff", {"value": 7}, {"value": "opaque"}, {"value": mint(audience="x")}]
+    )
+    def test_an_answer_without_a_jwt_for_the_audience_is_refused(self, clock, body):
+        with pytest.raises(ProviderMisbehaved):
+            self.source(PlatformScript(answer(body)), clock).fetch()
+
+
+class TestGoogle:
+    def source(
+        self, http: PlatformScript, clock: FakeClock, environ: Mapping[str, str] | None = None
+    ) -> GoogleMetadataSource:
+        return GoogleMetadataSource(environ or {}, audience="https://lake", http=http, clock=clock)
+
+    def test_the_metadata_server_is_asked_for_the_audience(self, clock):
+        token = mint(audience="https://lake")
+        http = PlatformScript(answer(f"{token}\n", headers=FLAVOR))
+
+        fetched = self.source(http, clock).fetch()
+        self.source(http, clock, {"GCE_METADATA_HOST": "169.254.169.254"}).fetch()
+
+        assert fetched.text.reveal() == token
+        path = "computeMetadata/v1/instance/service-accounts/default/identity?audience=https%3A%2F%2Flake&format=full"
+        assert [asked.url for asked in http.asked] == [
+            f"http://metadata.google.internal/{path}",
+            f"http://169.254.169.254/{path}",
+        ]
+        assert http.asked[0].headers == {"Metadata-Flavor": "Google"}
+
+    @pytest.mark.parametrize("headers", [{}, {"metadata-flavor": "google"}, {"metadata-flavor": "Other"}])
+    def test_an_answer_without_googles_header_is_not_believed(self, clock, headers):
+        with pytest.raises(ProviderMisbehaved, match="not from Google's metadata server"):
+            self.source(PlatformScript(answer(mint(audience="https://lake"), headers=headers)), clock).fetch()
+
+    @pytest.mark.parametrize("body", ["", "<html> </html>", b"\xff\xfe", "opaque", mint(audience="other")])
+    def test_an_answer_without_a_jwt_for_the_audience_is_refused(self, clock, body):
+        with pytest.raises(ProviderMisbehaved):
+            self.source(PlatformScript(answer(body, headers=FLAVOR)), clock).fetch()
+
+
+class TestTokenFile:
+    def source(self, path: Path, clock: FakeClock) -> TokenFileSource:
+        return TokenFileSource(path, audience=None, setting="workload.token_file", name="kubernetes", clock=clock)
+
+    def test_a_file_as_the_kubelet_lays_it_out_is_read_each_time(self, tmp_path, clock):
+        (tmp_path / "..2026_11_24").mkdir()
+        (tmp_path / "..data").symlink_to("..2026_11_24")
+        (tmp_path / "token").symlink_to("..data/token")
+        reader, tokens = self.source(tmp_path / "token", clock), [mint(subject=name) for name in ("first", "second")]
+        read = []
+        for token in tokens:
+            (tmp_path / "..2026_11_24" / "token").write_text(f"{token}\n")
+            read.append(reader.fetch().text.reveal())
+
+        assert read == tokens
+        assert reader.is_read_each_time
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"opaque", b"\xff\xfe", mint(without=["exp"]).encode(), mint(expires_in=-1).encode()]
+    )
+    def test_a_file_without_a_jwt_that_is_valid_is_a_failed_login(self, tmp_path, clock, content):
+        (tmp_path / "token").write_bytes(content)
+
+        with pytest.raises(LoginFailed, match=r"workload\.token_file"):
+            self.source(tmp_path / "token", clock).fetch()
+
+    def test_what_is_not_a_small_file_is_refused_by_the_name_of_its_setting(self, tmp_path, clock):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "huge").write_bytes(b"x" * 70_000)
+
+        for path in (tmp_path / "missing", tmp_path / "pipe", tmp_path, tmp_path / "huge"):
+            with pytest.raises(ConfigurationError) as caught:
+                self.source(path, clock).fetch()
+            assert caught.value.key == "workload.token_file"
+            assert str(tmp_path) not in str(caught.value)
+
+
+class TestAzure:
+    def source(
+        self, http: PlatformScript, clock: FakeClock, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> AzureManagedIdentitySource:
+        options = {"client_id": None, **options}
+        return AzureManagedIdentitySource(environ or {}, resource="api://lake", http=http, clock=clock, **options)
+
+    @pytest.mark.parametrize("half", [{}, *({name: value} for name, value in APP.items())])
+    def test_a_machine_is_asked_for_the_resource(self, clock, half):
+        http = PlatformScript(answer({"access_token": "issued", "expires_in": "3599", "expires_on": "1"}))
+
+        fetched = self.source(http, clock, half).fetch()
+
+        assert fetched.text.reveal() == "issued"
+        assert fetched.expires_at == NOW + timedelta(seconds=3599)
+        assert http.asked[0].url == (
+            "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api%3A%2F%2Flake"
+        )
+        assert http.asked[0].headers == {"Metadata": "true"}
+
+    def test_an_app_is_asked_with_its_own_header_and_its_times_are_azures(self, clock):
+        body = {"access_token": "issued", "expires_on": str(NOW_SECONDS + 3600)}
+        http = PlatformScript(answer(body, date=NOW + timedelta(minutes=10)))
+
+        fetched = self.source(http, clock, APP, client_id="two").fetch()
+
+        assert fetched.expires_at == NOW + timedelta(minutes=50)
+        assert http.asked[0].url == (
+            "http://127.0.0.1:41056/MSI/token/?api-version=2019-08-01&resource=api%3A%2F%2Flake&client_id=two"
+        )
+        assert http.asked[0].headers == {"X-IDENTITY-HEADER": "s3same"}
+
+    @pytest.mark.parametrize("odd", ["soon", "06/20/2019 02:57:58 +00:00", True, -1, 1.5, "1" * 30, None])
+    def test_an_unreadable_life_leaves_it_to_the_token(self, clock, odd):
+        body = {"access_token": mint(expires_in=900), "expires_in": odd, "expires_on": odd}
+
+        assert self.source(PlatformScript(answer(body)), clock).fetch().expires_at == NOW + timedelta(seconds=900)
+
+    @pytest.mark.parametrize(
+        ("environ", "status", "expected"), [({}, 404, ProviderUnavailable), ({}, 410, ProviderUnavailable),
+                                            (APP, 404, LoginFailed), ({}, 400, LoginFailed)]
+    )  # fmt: skip
+    def test_a_metadata_service_that_is_being_updated_is_told_from_a_refusal(self, clock, environ, status, expected):
+        with pytest.raises(expected, match=str(status)):
+            self.source(PlatformScript(answer("", status=status)), clock, environ).fetch()
+
+    @pytest.mark.parametrize("name", ["error", "error_description"])
+    def test_the_secret_of_an_app_is_never_shown_when_azure_repeats_it(self, clock, name):
+        body = {"error": "invalid_request", name: "no853b9a84-5bfa"}
+        app = {**APP, "IDENTITY_HEADER": "853b9a84-5bfa"}
+
+        with pytest.raises(LoginFailed) as caught:
+            self.source(PlatformScript(answer(body, status=400)), clock, app).fetch()
+
+        assert "853b9a84" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        [
+            "https://evil.example.com/msi/token",
+            "https://20.1.2.3/msi/token",
+            "https://localhost.example.com/msi/token",
+            "https://[2603:1030::1]/msi/token",
+            "https://[::ffff:20.1.2.3]/msi/token",
+            "https:///msi/token",
+            "https://[::1/msi/token",
+        ],
+    )
+    def test_the_secret_of_an_app_goes_to_no_address_outside_its_network(self, clock, endpoint):
+        http = PlatformScript()
+
+        with pytest.raises(ConfigurationError) as caught:
+            self.source(http, clock, {**APP, "IDENTITY_ENDPOINT": endpoint}).fetch()
+
+        assert caught.value.key == "IDENTITY_ENDPOINT"
+        assert "s3same" not in str(caught.value)
+        assert http.asked == []
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        [
+            "http://127.0.0.1:41056/msi/token",
+            "http://169.254.129.3:8081/msi/token",
+            "http://localhost:42356/msi/token",
+            "http://[::1]:42356/msi/token",
+            "https://10.0.0.4:2377/metadata/identity/oauth2/token",
+        ],
+    )
+    def test_an_endpoint_where_azure_puts_it_is_asked(self, clock, endpoint):
+        http = PlatformScript(answer({"access_token": "issued"}))
+
+        self.source(http, clock, {**APP, "IDENTITY_ENDPOINT": endpoint}).fetch()
+
+        assert http.asked[0].url.startswith(f"{endpoint}?")
+
+    @pytest.mark.parametrize("body", ["", "[]", {}, {"access_token": ""}, {"access_token": 7}, {"access_token": "a b"}])
+    def test_an_answer_without_a_token_is_refused(self, clock, body):
+        with pytest.raises(ProviderMisbehaved):
+            self.source(PlatformScript(answer(body)), clock).fetch()
+
+
+class Source:
+    """Implements `WorkloadSource`: a new token at each fetch."""
+
+    name = "somewhere"
+
+    def __init__(self, clock: FakeClock, *, is_read_each_time: bool = False) -> None:
+        self.is_read_each_time = is_read_each_time
+        self.count = 0
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        self.count += 1
+        now = self._clock.now()
+        return ServiceToken(text=Secret(f"platform-{self.count}"), obtained_at=now, expires_at=now + timedelta(hours=1))
+
+
+class Requests:
+    """A provider that gives the same answer each time."""
+
+    def __init__(self, **changes: object) -> None:
+        self.answer: dict[str, object] = {
+            "access_token": "exchanged", "token_type": "Bearer", "expires_in": 60, **changes
+        }  # fmt: skip
+        self.asked: list[dict[str, str]] = []
+
+    def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
+        self.asked.append(
+            {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
+        )
+        return self.answer
+
+
+class TestProvider:
+    def test_a_token_is_cached_unless_the_platform_renews_it(self, clock):
+        cached, read = (WorkloadProvider(Source(clock, is_read_each_time=each), clock=clock) for each in (False, True))
+
+        assert [cached.get_token(), cached.get_token()] == ["platform-1", "platform-1"]
+        assert [read.get_token(), read.get_token()] == ["platform-1", "platform-2"]
+        assert cached.renewal_due_at() == clock.now() + timedelta(minutes=55)
+        assert read.renewal_due_at() is None
+        assert isinstance(cached, AuthProvider)
+
+    def test_an_exchanged_token_is_cached_and_each_exchange_needs_a_new_token_of_the_platform(self, clock):
+        requests, source = Requests(), Source(clock, is_read_each_time=True)
+        provider = WorkloadProvider(source, exchange=token_exchange(requests, clock=clock), clock=clock)
+
+        assert [provider.get_token(), provider.get_token()] == ["exchanged", "exchanged"]
+        clock.advance(45)
+        provider.get_token()
+
+        assert [fields["subject_token"] for fields in requests.asked] == ["platform-1", "platform-2"]
+
+    def test_an_exchange_asks_for_what_was_set(self, clock):
+        requests, wanted = Requests(), {"scope": "read", "audience": "lake", "resource": "https://lake.example.com"}
+
+        token = token_exchange(requests, clock=clock, **wanted)(Secret("platform"))
+
+        assert token.expires_at == clock.now() + timedelta(seconds=60)
+        assert requests.asked[0].items() >= wanted.items()
+
+    def test_an_assertion_authenticates_the_client(self, clock):
+        requests = Requests()
+
+        token = token_exchange(requests, is_assertion=True, scope="api/.default", clock=clock)(Secret("platform"))
+
+        assert token.text == Secret("exchanged")
+        assert requests.asked[0]["grant_type"] == "client_credentials"
+        assert requests.asked[0]["client_assertion"] == "platform"
+
+    @pytest.mark.parametrize("is_assertion", [True, False])
+    def test_an_answer_without_a_bearer_token_is_refused(self, clock, is_assertion):
+        exchange = token_exchange(Requests(token_type="DPoP"), is_assertion=is_assertion, clock=clock)
+
+        with pytest.raises(ProviderMisbehaved):
+            exchange(Secret("platform"))
+
+    def test_it_cannot_be_pickled_and_shows_its_platform_only(self, clock):
+        provider = WorkloadProvider(Source(clock), clock=clock)
+        provider.get_token()
+
+        with pytest.raises(TypeError):
+            pickle.dumps(provider)
+        assert repr(provider) == "WorkloadProvider(platform='somewhere')"
+
+
+NONE, EXCHANGE, ASSERTION = WorkloadExchange.NONE, WorkloadExchange.TOKEN_EXCHANGE, WorkloadExchange.CLIENT_ASSERTION
+ISSUER = "https://id.example.com"
+
+
+class TestSettings:
+    """What a platform is asked for, by the settings."""
+
+    def build(
+        self, environ: Mapping[str, str] = GITHUB, workload: dict[str, Any] | None = None, **settings: Any
+    ) -> tuple[WorkloadProvider, PlatformScript]:
+        """Return the provider, and the platform that it will ask in vain."""
+        script, settings = PlatformScript(Unavailable("down")), {"issuer": ISSUER, "client_id": "svc", **settings}
+        setting = WorkloadSetting(**{"platform": WorkloadPlatform.GOOGLE, **(workload or {})})
+        return workload_provider(ClientSettings(**settings), setting, environ, http=script), script
+
+    def query(self, workload: dict[str, Any], **settings: Any) -> dict[str, str]:
+        provider, script = self.build(workload=workload, **settings)
+        with pytest.raises(MicromegasError):
+            provider.get_token()
+        return {name: values[0] for name, values in parse_qs(urlsplit(script.asked[0].url).query).items()}
+
+    @pytest.mark.parametrize(
+        ("platform", "exchange", "settings", "expected"),
+        [
+            (WorkloadPlatform.GITHUB_ACTIONS, NONE, {}, "svc"),
+            (WorkloadPlatform.GOOGLE, NONE, {"audience": "lake"}, "lake"),
+            (WorkloadPlatform.GOOGLE, EXCHANGE, {"audience": "lake"}, ISSUER),
+            (WorkloadPlatform.GITHUB_ACTIONS, ASSERTION, {"audience": "lake"}, ISSUER),
+            (WorkloadPlatform.GOOGLE, ASSERTION, {"preset": "entra"}, "api://AzureADTokenExchange"),
+        ],
+    )
+    def test_the_platforms_token_is_for_whoever_reads_it(self, platform, exchange, settings, expected):
+        workload = {"platform": platform, "exchange": exchange}
+
+        assert self.query(workload, **settings)["audience"] == expected
+        assert self.query({**workload, "audience": "chosen"}, **settings)["audience"] == "chosen"
+
+    @pytest.mark.parametrize(
+        ("settings", "expected"),
+        [({}, "svc"), ({"audience": "lake"}, "lake"), ({"audience": "lake", "resource": "api://lake"}, "api://lake")],
+    )
+    def test_azure_is_asked_for_the_resource(self, settings, expected):
+        workload = {"platform": WorkloadPlatform.AZURE, "managed_identity_client_id": "identity-2"}
+
+        asked = self.query(workload, **settings)
+
+        assert (asked["resource"], asked["client_id"]) == (expected, "identity-2")
+
+    @pytest.mark.parametrize(
+        ("workload", "settings", "missing"),
+        [
+            ({}, {"issuer": None, "client_id": None}, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"),
+            ({"exchange": EXCHANGE, "audience": "x"}, {"issuer": None}, "MICROMEGAS_OIDC_ISSUER"),
+            ({"exchange": ASSERTION, "audience": "x"}, {"client_id": None}, "MICROMEGAS_OIDC_CLIENT_ID"),
+            ({"platform": WorkloadPlatform.KUBERNETES}, {}, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE"),
+        ],
+    )
+    def test_a_missing_setting_is_named(self, workload, settings, missing):
+        with pytest.raises(ConfigurationError) as caught:
+            self.build(workload=workload, **settings)
+
+        assert caught.value.key == missing
+
+    def test_the_token_of_a_pod_is_the_bearer_if_it_is_for_the_audience(self, tmp_path):
+        file = tmp_path / "token"
+        workload = {"platform": WorkloadPlatform.KUBERNETES, "token_file": file, "audience": "lake"}
+        provider, script = self.build(workload=workload)
+        file.write_text(mint(audience="lake", expires_in=10 * 365 * 86_400))
+
+        assert provider.get_token() == file.read_text()
+        assert not script.asked
+        file.write_text(mint(audience="other", expires_in=10 * 365 * 86_400))
+        with pytest.raises(LoginFailed, match="a different audience"):
+            provider.get_token()
+
+    def test_a_pod_of_azure_with_a_federated_identity_has_to_exchange_it_unless_it_is_an_app(self):
+        environ, workload = {"AZURE_FEDERATED_TOKEN_FILE": "/nowhere"}, {"platform": WorkloadPlatform.AZURE}
+
+        with pytest.raises(ConfigurationError) as caught:
+            self.build(environ, workload)
+        provider, script = self.build({**environ, **APP}, workload)
+        with pytest.raises(Unavailable):
+            provider.get_token()
+
+        assert "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE=client-assertion" in caught.value.remedy
+        assert script.asked[0].url.startswith("http://127.0.0.1:41056/MSI/token/?")
