@@ -138,16 +138,6 @@ def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, mi
     assert _findings(mended)["store"]["outcome"] == "ok"
 
 
-def test_a_sign_in_with_another_scope_is_said(stack, person, micromegas):
-    _sign_in(person)
-
-    result = micromegas("doctor", "--json", environ={**person, "MICROMEGAS_OIDC_SCOPE": "openid"})
-
-    (detail,) = _findings(result)["store"]["details"]
-    assert detail.startswith("a sign-in with other settings (scope openid email profile offline_access) is kept in ")
-    assert detail.endswith("tokens.json")
-
-
 def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stack, person, micromegas):
     result = micromegas("doctor", environ={**person, "MICROMEGAS_OIDC_ISSUER": "http://id.example.com"})
 
