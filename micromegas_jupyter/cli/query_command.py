@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, output_room, print_rows
-from micromegas_jupyter.config.time_expressions import parse_range
 from micromegas_jupyter.core.protocols import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
@@ -52,8 +51,11 @@ def run_query(arguments: argparse.Namespace) -> int:
     sql = _statement(arguments)
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
-    return print_answer(arguments, sql, begin, end)
+    if not (arguments.begin or arguments.end):
+        return print_answer(arguments, sql)
+    from micromegas_jupyter.config.time_expressions import parse_range
+
+    return print_answer(arguments, sql, *parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now()))
 
 
 def print_answer(

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.parser import DiscreetParser
+from micromegas_jupyter.cli.main import DiscreetParser
 from micromegas_jupyter.cli.server_log import log_as_server, notify
 from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import REMOVED, SETTINGS, ServerSettings, Setting, parse_server_settings
