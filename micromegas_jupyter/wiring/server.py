@@ -300,22 +300,12 @@ class ServerStack:
         return None if can_read_tables(self._tables, self.settings.lake) else NotReady.STORAGE
 
     def reload(self) -> None:
-        """Read the access configuration again.
-
-        Raises:
-            ConfigurationError: It cannot be used; the one before stays.
-            Unavailable: It could not be read now.
-        """
+        """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""
         if self.validator is not None:
             self.validator.reload()
 
     def start(self) -> None:
-        """Start recording and serving; returns when the server answers.
-
-        Raises:
-            ConfigurationError: The address is taken or the certificate cannot be used.
-            Unavailable: The folder of the tables cannot be made.
-        """
+        """Start recording and serving; returns when the server answers."""
         if self.lake is not None:
             make_lake_folder(self.settings.lake)
         if self._recorder is not None:
