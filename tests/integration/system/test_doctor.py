@@ -62,7 +62,7 @@ def test_without_a_sign_in_it_leaves_with_3_and_the_remedy(stack, person, microm
     assert result.returncode == 3
     assert (found["token"]["outcome"], found["token"]["code"]) == ("failed", "AUTH001")
     assert "micromegas login" in found["token"]["remedy"]
-    assert found["server"]["found"].endswith("whom it takes you for is not known without a token")
+    assert found["server"]["found"].endswith("answers. Sign in to see who it says you are.")
 
 
 def test_a_server_that_is_down_is_one_failure_with_4(stack, person, micromegas, unused_address):
