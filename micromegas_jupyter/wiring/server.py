@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 # These loggers record what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
-OTHER_PEOPLES_ROWS: Final = {
+DEFAULT_ROW_FILTERS: Final = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(
         f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
@@ -434,7 +434,7 @@ def build_worker_options(
         data_limit_bytes=settings.statement_memory_mib * _MIB,
         spill_limit_bytes=settings.spill_mib * _MIB,
         max_statement_bytes=settings.max_statement_bytes,
-        default_conditions={} if lake is None else OTHER_PEOPLES_ROWS,
+        default_conditions={} if lake is None else DEFAULT_ROW_FILTERS,
     )
 
 

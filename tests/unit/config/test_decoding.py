@@ -12,13 +12,13 @@ from micromegas_jupyter.config.decoding import (
     as_count,
     as_flag,
     as_list,
-    as_moment,
     as_named,
     as_object,
     as_rate,
     as_text,
     as_text_or_texts,
     as_texts,
+    as_time,
     decode_setting,
 )
 from micromegas_jupyter.errors import ConfigurationError
@@ -124,7 +124,7 @@ def test_one_text_may_stand_for_a_list_of_one(value, texts):
     ],
 )
 def test_a_time_with_an_offset_is_returned_in_utc(text, time):
-    read = as_moment(text, "KEY")
+    read = as_time(text, "KEY")
 
     assert (read, read.utcoffset()) == (time, timedelta(0))
 
@@ -139,7 +139,7 @@ def test_a_time_with_an_offset_is_returned_in_utc(text, time):
 )  # fmt: skip
 def test_another_value_is_no_time_with_an_offset(value):
     with pytest.raises(ConfigurationError, match="KEY is not a time"):
-        as_moment(value, "KEY")
+        as_time(value, "KEY")
 
 
 def test_a_member_is_read_and_refused_by_its_path():
