@@ -20,7 +20,6 @@ from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, 
 from micromegas_jupyter.errors import ConfigurationError
 
 _DAY_SECONDS: Final = 24 * 3600
-_MAX_CONFIG_BYTES: Final = 256 * 1024
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Mebibytes = Annotated[int, Meta(ge=1, le=1 << 30)]
@@ -342,8 +341,6 @@ def parse_server_settings(
 
 
 def _parse_file(text: str, name: str) -> dict[str, Any]:
-    if len(text) > _MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{name} is larger than {_MAX_CONFIG_BYTES // 1024} KiB.", key=name)
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
