@@ -110,9 +110,8 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter import wiring
 
-    issuer, client_id, secret, oidc = (
-        getattr(arguments, name, None) for name in ("issuer", "client_id", "client_secret", "oidc")
-    )
+    issuer, client_id, oidc = (getattr(arguments, name, None) for name in ("issuer", "client_id", "oidc"))
+    secret = Secret(arguments.client_secret) if getattr(arguments, "client_secret", None) else None
     if not (issuer or client_id or secret or oidc):
         return wiring.connect(arguments.uri, profile=arguments.profile)
     options = {
@@ -131,6 +130,6 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
 
         return wiring.open_client(settings, sign_in(settings, store=False), environ=environ)
     if secret:
-        settings = replace(settings, client_secret=Secret(secret))
+        settings = replace(settings, client_secret=secret)
         return wiring.open_client(settings, wiring.service_account_provider(settings), environ=environ)
     return wiring.open_client(settings, wiring.stored_provider(settings, environ), environ=environ)

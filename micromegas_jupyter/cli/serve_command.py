@@ -88,7 +88,7 @@ def load_settings(arguments: argparse.Namespace) -> ServerSettings:
             raise ConfigurationError(f"{arguments.config} {why}.", key="--config") from None
     options = {setting.name: getattr(arguments, setting.name) for setting in SETTINGS}
     return parse_server_settings(
-        os.environ, options=options, config_text=config_text, config_name=arguments.config or "--config"
+        process_variables(), options=options, config_text=config_text, config_name=arguments.config or "--config"
     )
 
 
