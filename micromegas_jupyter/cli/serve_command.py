@@ -104,7 +104,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     stop = StopSignal(again=lambda: os._exit(1))  # executors end with this process
     if settings.exit_with_parent:
         stop.watch_parent()
-    stack = ServerStack(settings, environ=process_variables(), is_replaceable=True)
+    stack = ServerStack(settings, environ=process_variables(), is_replaceable=not settings.exit_with_parent)
     stack.on_taken = stop.set
     with stack:
         _reload_on_hangup(stack)
