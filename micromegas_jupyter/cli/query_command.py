@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, output_room, print_rows
-from micromegas_jupyter.config.time_expressions import parse_range
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
@@ -52,8 +51,11 @@ def run_query(arguments: argparse.Namespace) -> int:
     sql = _statement(arguments)
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
-    return print_answer(arguments, sql, begin, end)
+    if not (arguments.begin or arguments.end):
+        return print_answer(arguments, sql)
+    from micromegas_jupyter.config.time_expressions import parse_range
+
+    return print_answer(arguments, sql, *parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now()))
 
 
 def print_answer(
@@ -108,9 +110,8 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter import wiring
 
-    issuer, client_id, secret, oidc = (
-        getattr(arguments, name, None) for name in ("issuer", "client_id", "client_secret", "oidc")
-    )
+    issuer, client_id, oidc = (getattr(arguments, name, None) for name in ("issuer", "client_id", "oidc"))
+    secret = Secret(arguments.client_secret) if getattr(arguments, "client_secret", None) else None
     if not (issuer or client_id or secret or oidc):
         return wiring.connect(arguments.uri, profile=arguments.profile)
     options = {
@@ -129,6 +130,6 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
 
         return wiring.open_client(settings, sign_in(settings, store=False), environ=environ)
     if secret:
-        settings = replace(settings, client_secret=Secret(secret))
+        settings = replace(settings, client_secret=secret)
         return wiring.open_client(settings, wiring.service_account_provider(settings), environ=environ)
     return wiring.open_client(settings, wiring.stored_provider(settings, environ), environ=environ)

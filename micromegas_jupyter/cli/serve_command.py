@@ -15,10 +15,17 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.parser import DiscreetParser
+from micromegas_jupyter.cli.main import DiscreetParser
 from micromegas_jupyter.cli.server_log import log_as_server, notify
 from micromegas_jupyter.config.access import AccessSettings
-from micromegas_jupyter.config.server import REMOVED, SETTINGS, ServerSettings, Setting, parse_server_settings
+from micromegas_jupyter.config.server import (
+    REMOVED,
+    SETTINGS,
+    ServerSettings,
+    Setting,
+    parse_server_settings,
+)
+from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 
@@ -75,14 +82,13 @@ def load_settings(arguments: argparse.Namespace) -> ServerSettings:
     config_text = None
     if arguments.config is not None:
         try:
-            with Path(arguments.config).open("rb") as file:
-                config_text = file.read(_MAX_CONFIG_BYTES + 1).decode("utf-8")
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigurationError(f"{arguments.config} cannot be read: {why}.", key="--config") from None
+            config_text = read_shared_file(Path(arguments.config), max_bytes=_MAX_CONFIG_BYTES)[0].decode("utf-8")
+        except (FileProblem, UnicodeDecodeError) as error:
+            why = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+            raise ConfigurationError(f"{arguments.config} {why}.", key="--config") from None
     options = {setting.name: getattr(arguments, setting.name) for setting in SETTINGS}
     return parse_server_settings(
-        os.environ, options=options, config_text=config_text, config_name=arguments.config or "--config"
+        process_variables(), options=options, config_text=config_text, config_name=arguments.config or "--config"
     )
 
 
@@ -98,7 +104,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     stop = StopSignal(again=lambda: os._exit(1))  # executors end with this process
     if settings.exit_with_parent:
         stop.watch_parent()
-    stack = ServerStack(settings, environ=process_variables(), is_replaceable=True)
+    stack = ServerStack(settings, environ=process_variables(), is_replaceable=not settings.exit_with_parent)
     stack.on_taken = stop.set
     with stack:
         _reload_on_hangup(stack)

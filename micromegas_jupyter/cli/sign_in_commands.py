@@ -148,15 +148,20 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
     token = provider.get_token()
     now = _provider_now(provider)
     if isinstance(provider, PersonalProvider):
-        try:
-            line = identity_line(provider.identity(), now=now)
-        except LoginRequired:
-            return f"signed in at {host_text(settings.issuer or '')}; the sign-in does not say who you are"
-        through = _through_text(provider)
-        return f"{line} ·{through}" if through else line
+        return _personal_line(provider, issuer=settings.issuer or "", now=now)
     if settings.api_key_file is not None:
         return f"API key from {settings.api_key_file.name}"
     return service_line(token, settings, now=now)
+
+
+def _personal_line(provider: PersonalProvider, *, issuer: str, now: datetime) -> str:
+    # Not where the token is: it would be among the variables that a traceback of the error shows.
+    try:
+        line = identity_line(provider.identity(), now=now)
+    except LoginRequired:
+        return f"signed in at {host_text(issuer)}; the sign-in does not say who you are"
+    through = _through_text(provider)
+    return f"{line} ·{through}" if through else line
 
 
 def identity_line(identity: "Identity", *, now: datetime) -> str:

@@ -1,6 +1,6 @@
-"""Signs a person in at a terminal: what they are told, the code's picture, the question for an address.
+"""Signs a person in at a terminal: instructions, the QR code, the prompt for an address, all on standard error.
 
-All of it goes to standard error. What is pasted is not shown: it holds a code that signs in.
+What is pasted is not shown: it holds a code that signs in.
 """
 
 import contextlib
@@ -36,15 +36,10 @@ def is_capable_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and environ.get("TERM", "") not in {"", "dumb"}
 
 
-def terminal_columns() -> int:
-    """Return how wide the terminal is."""
-    return shutil.get_terminal_size().columns
-
-
 MAX_LINE_BYTES = 16 * 1024
 
 _READ_BYTES = 1024
-_LONGEST_WAIT_SECONDS = 0.25
+_MAX_WAIT_SECONDS = 0.25
 _LINE_END = re.compile(rb"[\r\n]+")
 _END_OF_INPUT = b"\x04"  # Ctrl-D, which a terminal that is read byte by byte passes on
 
@@ -60,7 +55,7 @@ class HiddenInput:
         self._source = source
         self._output = output
         self._clock = clock
-        self._read = b""
+        self._buffer = b""
         self._hiding = contextlib.ExitStack()
 
     def hide(self) -> None:
@@ -70,11 +65,11 @@ class HiddenInput:
                 self._hiding.enter_context(_byte_by_byte(self._source.fileno()))
 
     def close(self) -> None:
-        """Give the terminal back as it was; safe to call twice."""
+        """Restore the terminal; safe to call twice."""
         self._hiding.close()
 
     def ask(self, prompt: str, *, timeout_seconds: float) -> str:
-        """Ask for a line and wait for it."""
+        """Prompt for a line and wait for it."""
         if sys.platform == "win32" and self._source.isatty():
             return getpass.getpass(prompt, self._output)
         try:
@@ -88,36 +83,30 @@ class HiddenInput:
             self._output.flush()
 
     def _next_line(self, deadline: float) -> str:
-        is_open = True
         while True:
-            line, *rest = _LINE_END.split(self._read, maxsplit=1)
+            line, *rest = _LINE_END.split(self._buffer, maxsplit=1)
             if len(line) > MAX_LINE_BYTES:
                 raise LoginFailed("What was pasted is too long for an address.")
-            if rest or not is_open:
-                self._read = rest[0] if rest else b""
-                text = line.decode("utf-8", errors="replace").strip()
-                if text:
-                    return text
+            chunk = b"" if rest else self._read_chunk(deadline)
+            if chunk:
+                self._buffer += chunk
+                continue
+            self._buffer = rest[0] if rest else b""
+            if text := line.decode("utf-8", errors="replace").strip():
+                return text
             if not rest:
-                if not is_open:
-                    raise LoginFailed("The sign-in was cancelled: there is no more input.")
-                is_open = self._fill(deadline)
+                raise LoginFailed("The sign-in was cancelled: there is no more input.")
 
-    def _fill(self, deadline: float) -> bool:
-        """Read what there is, waiting for it; whether there may be more."""
-        while not self._has_input(deadline):
-            if self._clock.monotonic() >= deadline:
+    def _read_chunk(self, deadline: float) -> bytes:
+        """Return what there is, waiting for it; nothing at the end of the input."""
+        while True:
+            # A Ctrl-C that comes in the instant before a wait is only noticed after it, so no wait is long.
+            left_seconds = max(deadline - self._clock.monotonic(), 0.0)
+            if select.select([self._source], [], [], min(left_seconds, _MAX_WAIT_SECONDS))[0]:
+                chunk = os.read(self._source.fileno(), _READ_BYTES)
+                return b"" if chunk == _END_OF_INPUT else chunk
+            if not left_seconds:
                 raise LoginTimedOut("Nobody pasted an address in time.")
-        chunk = os.read(self._source.fileno(), _READ_BYTES)
-        if chunk == _END_OF_INPUT:
-            return False
-        self._read += chunk
-        return bool(chunk)
-
-    def _has_input(self, deadline: float) -> bool:
-        # A Ctrl-C that comes in the instant before a wait is only noticed after it, so no wait is long.
-        left_seconds = max(deadline - self._clock.monotonic(), 0.0)
-        return bool(select.select([self._source], [], [], min(left_seconds, _LONGEST_WAIT_SECONDS))[0])
 
 
 @contextlib.contextmanager
@@ -129,7 +118,7 @@ def _byte_by_byte(descriptor: int) -> Iterator[None]:
 
     before = termios.tcgetattr(descriptor)
     changed = termios.tcgetattr(descriptor)
-    changed[3] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C goes on working: ISIG stays
+    changed[3] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C keeps working: ISIG stays
     termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
     try:
         yield
@@ -186,7 +175,7 @@ AUTOMATIC = "auto"
 FLOW_CHOICES = (AUTOMATIC, "browser", "device", "paste", "hub")
 FLOW_HELP = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
 
-_LONGEST_ANSWER_SECONDS = 600.0
+_MAX_ANSWER_SECONDS = 600.0
 
 
 def sign_in(
@@ -198,11 +187,8 @@ def sign_in(
 ) -> "OidcAuthProvider | HubTokenProvider":
     """Choose how to sign in, and do it.
 
-    Args:
-        settings: Which provider, and as which application.
-        flow: What an argument named; None leaves it to settings and runtime environment.
-        store: Whether the sign-in is kept, and the named flow remembered.
-        environ: Stands in for the process environment.
+    `flow` is what an argument named; None leaves it to settings and runtime environment. With `store` the sign-in is
+    kept, and the named flow remembered.
     """
     from micromegas_jupyter import wiring
     from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, GraphicalBrowser
@@ -241,7 +227,7 @@ def sign_in(
 
 
 def why_line(choice: "FlowChoice") -> str:
-    """Return how a person signs in and why so, in one line."""
+    """Return how a person signs in and why, in one line."""
     skipped = "".join(f" Not {found.flow.value}: {found.reason}." for found in choice.skipped)
     return f"Sign-in by {choice.flow}. {choice.reason}{skipped}"
 
@@ -267,7 +253,7 @@ class SignInTerminal:
         print(sentence, file=self._stream, flush=True)
 
     def show(self, pending: "PendingLogin") -> None:
-        """Print what the person is to do, with the code's picture and the time left where they help."""
+        """Print the instructions, with a QR code and the time left where they help."""
         from micromegas_jupyter.config.client import Flow
         from micromegas_jupyter.wiring import sentence_of
 
@@ -287,17 +273,17 @@ class SignInTerminal:
         pending.on_done(lambda _pending: countdown.stop())
 
     def ask(self, question: str) -> str:
-        """Ask for the address that the person pastes; it is not shown."""
-        return self._input.ask(question, timeout_seconds=_LONGEST_ANSWER_SECONDS)
+        """Prompt for the address that the person pastes; it is not shown."""
+        return self._input.ask(question, timeout_seconds=_MAX_ANSWER_SECONDS)
 
     def close(self) -> None:
-        """Give the terminal back as it was; safe to call twice."""
+        """Restore the terminal; safe to call twice."""
         self._input.close()
 
     def _show_picture(self, address: str | None) -> None:
         # Shown, never opened: whoever typed nothing has not looked at what they agree to (RFC 8628 section 5.4).
         if address is None or not can_show_qr(self._stream, self._environ):
             return
-        lines = terminal_qr(address, columns=terminal_columns())
+        lines = terminal_qr(address, columns=shutil.get_terminal_size().columns)
         for line in [QR_CAPTION, *lines] if lines else []:
             self.announce(line)

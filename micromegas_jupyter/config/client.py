@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Meta
 
@@ -91,7 +91,6 @@ DEFAULT_SCOPE: Final = "openid email profile offline_access"
 PRESET_ORIGIN: Final = "preset "
 # Variables that may hold a secret.
 SECRET_VARIABLES: Final = ("MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY")
-CHOSEN_FLOWS: Final = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE, Flow.HUB)
 
 # The sign-in itself makes these; another value would undo a check.
 PROTECTED_PARAMETERS: Final = frozenset(
@@ -141,26 +140,26 @@ def as_proxy(value: object, key: str) -> Secret:
 
 
 def _is_proxy(address: Secret) -> bool:
-    text = address.reveal()
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        return False
-    is_plain = text.isascii() and not set(text) & set(' \\"<>?#')
-    if not host or not _PROXY_HOST.fullmatch(host) or not is_plain:
+    parts = _split_url(address.reveal(), forbidden=' \\"<>?#')
+    if parts is None or not parts.hostname or not _PROXY_HOST.fullmatch(parts.hostname):
         return False
     return parts.scheme in {"http", "https"} and parts.path in {"", "/"}
+
+
+def _split_url(text: str, *, forbidden: str) -> SplitResult | None:
+    """Return the parts of an ASCII URL; None when it is none, has port 0 or a forbidden character."""
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.port != 0 and bool(parts.scheme)
+    except ValueError:
+        return None
+    return parts if is_valid and text.isascii() and not set(text) & set(forbidden) else None
 
 
 def as_resource(value: object, key: str) -> str:
     """Return a resource: an absolute URI without a fragment (RFC 8707 section 2)."""
     resource = as_text(value, key)
-    try:
-        is_absolute = bool(urlsplit(resource).scheme)
-    except ValueError:
-        is_absolute = False
-    if not is_absolute or "#" in resource or " " in resource or not resource.isascii():
+    if _split_url(resource, forbidden="# ") is None:
         raise ConfigurationError(f"{key} is not an absolute URI without a fragment.", key=key)
     return resource
 
@@ -168,12 +167,8 @@ def as_resource(value: object, key: str) -> str:
 def as_redirect_uri(value: object, key: str) -> str:
     """Return a redirect address on loopback (RFC 8252 section 7.3)."""
     uri = as_text(value, key)
-    try:
-        parts = urlsplit(uri)
-        is_loopback = parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS and parts.port != 0
-    except ValueError:
-        is_loopback = False
-    if not is_loopback or set(uri) & set("?#@ ") or not uri.isascii():
+    parts = _split_url(uri, forbidden="?#@ ")
+    if parts is None or parts.scheme != "http" or parts.hostname not in LOOPBACK_HOSTS:
         raise ConfigurationError(
             f"{key} is not an http URL on this machine without query, fragment and user.",
             key=key,

@@ -16,6 +16,7 @@ from micromegas_jupyter.config.client import (
 )
 from micromegas_jupyter.config.client_presets import apply_preset, as_preset_name
 from micromegas_jupyter.config.decoding import as_list, as_object, as_text, decode_setting
+from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import ConfigurationError
 
 CONFIG_FILE: Final = "config.json"
@@ -52,7 +53,7 @@ def parse_client_settings(
     if options.keys() >= _PROVIDER_OPTIONS:
         # A call that names its own provider signs in there, and the profile's API key stays at home.
         chosen = replace(chosen, members={**chosen.members, "api_key_file": None})
-    settings = _combine({**environ, **options}, chosen) if options else configured
+    settings = _combine(Variables({**environ, **options}), chosen) if options else configured
     if configured.issuer not in {None, settings.issuer} or configured.client_id not in {None, settings.client_id}:
         return _without_credentials(settings)
     _check_credentials_of_file(settings, issuer_of_file=chosen.get("issuers[0].issuer"))

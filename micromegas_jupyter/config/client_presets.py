@@ -28,12 +28,11 @@ class ClientPreset:
     Attributes:
         pattern: What its issuers look like; None when they cannot be told from others.
         issuer: Its only issuer, when it has just one.
-        scope: What to ask for.
+        scope: The scope to request.
         authorize_params: Further parameters of the authorization request.
         secret_is_native: Whether a client secret belongs to an application that people sign in with.
-        private_key_audience: Whom the assertions of a private key are made out to.
+        private_key_audience: The audience of a private key's assertions.
         sends_access_token: Whether the access token is the bearer, once the preset is named.
-        reasons: Why, by field.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -43,7 +42,6 @@ class ClientPreset:
     secret_is_native: bool = False
     private_key_audience: AssertionAudience | None = None
     sends_access_token: Callable[[ClientSettings], bool] = lambda _settings: False
-    reasons: tuple[tuple[str, str], ...] = ()
 
 
 def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
@@ -52,76 +50,49 @@ def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
     return re.compile(rf"https://(?:{hosts})(?::443)?{path}", flags=re.IGNORECASE)
 
 
+_MICROSOFT = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
 CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
     {
+        # No scope offline_access: a refresh token needs access_type=offline, and comes again only after consent.
+        # Desktop applications have a client secret, service accounts do not. Only Google can read its access tokens.
         "google": ClientPreset(
             pattern=_hosts("accounts.google.com", path="/?"),
             issuer="https://accounts.google.com",
             scope="openid email profile",
             authorize_params=(("access_type", "offline"), ("prompt", "consent")),
             secret_is_native=True,
-            reasons=(
-                ("scope", "Google has no scope offline_access"),
-                (
-                    "authorize_params",
-                    "Google gives a refresh token for access_type=offline, and again only after consent",
-                ),
-                ("secret_is_native", "desktop applications have a client secret there; service accounts do not"),
-                ("bearer", "Google's access tokens can be read by Google only"),
-            ),
         ),
+        # Refresh tokens need no consent page, which is closed where administrators consent.
         "entra": ClientPreset(
-            pattern=_hosts(
-                "login.microsoftonline.com",
-                "login.microsoftonline.us",
-                "login.partner.microsoftonline.cn",
-                "sts.windows.net",
-            ),
+            pattern=_hosts(*_MICROSOFT, "sts.windows.net"),
             authorize_params=(("prompt", "select_account"),),
             sends_access_token=_asks_for_own_api,
-            reasons=(
-                (
-                    "authorize_params",
-                    "Entra needs no consent page for refresh tokens, and where administrators consent it is closed",
-                ),
-                ("bearer", "an access token is for the server only if the scope names the server's API"),
-            ),
         ),
+        # Okta's support: the audience is exactly the endpoint that the assertion goes to. Access tokens of the org
+        # server can be read by Okta only, those of /oauth2/... by all.
         "okta": ClientPreset(
             pattern=_hosts("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
-            # Okta's support: the audience is exactly the endpoint that the assertion goes to.
             private_key_audience=AssertionAudience.CALLED_ENDPOINT,
             sends_access_token=lambda settings: settings.issuer is not None and "/oauth2/" in settings.issuer,
-            reasons=(
-                ("private_key_audience", "Okta asks for assertions that are made out to the endpoint they go to"),
-                ("bearer", "access tokens of the org server can be read by Okta only, those of /oauth2/… by all"),
-            ),
         ),
+        # Auth0, "Authenticate with Private Key JWT": the URL of the tenant or custom domain, slash included. Without
+        # an audience, its access tokens are opaque.
         "auth0": ClientPreset(
             pattern=_hosts("*.auth0.com"),
-            # Auth0, "Authenticate with Private Key JWT": the URL of the tenant or custom domain, slash included.
             private_key_audience=AssertionAudience.ISSUER,
             sends_access_token=lambda settings: settings.audience is not None,
-            reasons=(
-                ("private_key_audience", "Auth0 asks for assertions that are made out to the tenant's own URL"),
-                ("bearer", "without an audience, Auth0's access tokens are opaque"),
-            ),
         ),
+        # Access tokens name the server once an audience mapper is there.
         "keycloak": ClientPreset(
-            pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"),
-            sends_access_token=lambda _settings: True,
-            reasons=(("bearer", "access tokens name the server once an audience mapper is there"),),
+            pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"), sends_access_token=lambda _settings: True
         ),
+        # No scope offline_access: refresh tokens come without it. Access tokens name the application and the groups.
         "cognito": ClientPreset(
             pattern=_hosts("cognito-idp.*.amazonaws.com"),
             scope="openid email profile",
             sends_access_token=lambda _settings: True,
-            reasons=(
-                ("scope", "Cognito has no scope offline_access; refresh tokens come without it"),
-                ("bearer", "its access tokens name the application and the groups"),
-            ),
         ),
-        "dex": ClientPreset(reasons=(("bearer", "the ID token is what Dex is for"),)),
+        "dex": ClientPreset(),  # the ID token is what Dex is for
         "generic": ClientPreset(),
     }
 )

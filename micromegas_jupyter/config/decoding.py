@@ -175,7 +175,7 @@ def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
     return choices(as_type(value, key, kind=choices))
 
 
-def as_moment(value: object, key: str) -> datetime:
+def as_time(value: object, key: str) -> datetime:
     """Return a time in RFC 3339 form, aware, in UTC; without an offset it could be meant in any time zone."""
     try:
         if isinstance(value, str) and _RFC_3339.fullmatch(value):

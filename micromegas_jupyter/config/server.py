@@ -20,7 +20,6 @@ from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, 
 from micromegas_jupyter.errors import ConfigurationError
 
 _DAY_SECONDS: Final = 24 * 3600
-_MAX_CONFIG_BYTES: Final = 256 * 1024
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Mebibytes = Annotated[int, Meta(ge=1, le=1 << 30)]
@@ -59,8 +58,9 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
-def _limit(default: int, meaning: str, *, variable: str, is_common: bool = False) -> Any:
-    return _setting(default, meaning, variable=f"MICROMEGAS_SERVER_{variable}", is_common=is_common)
+def _limit(default: int, meaning: str, *, variable: str = "MICROMEGAS_SERVER_", is_common: bool = False) -> Any:
+    """Declare a limit; its variable has the name of the field unless `variable` is another one."""
+    return _setting(default, meaning, variable=variable, is_common=is_common)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,43 +124,33 @@ class ServerSettings:
     memory_mib: Annotated[int, Meta(ge=64, le=1 << 30)] = _limit(
         4096,
         "private memory of all running statements and uploads together, in MiB; above it, the largest one is ended",
-        variable="MEMORY_MIB",
         is_common=True,
     )
     # RLIMIT_DATA of the statement's process.
     statement_memory_mib: Annotated[int, Meta(ge=1536, le=1 << 30)] = _limit(
-        2048, "memory that the process of one statement may allocate, in MiB", variable="STATEMENT_MEMORY_MIB"
+        2048, "memory that the process of one statement may allocate, in MiB"
     )
     query_timeout_seconds: WeekSecondsOrNone = _limit(
         1800,
         "how long a query may take from its call to its last row, waiting and planning included, in seconds; "
         "0 for no limit",
-        variable="QUERY_TIMEOUT_SECONDS",
         is_common=True,
     )
     max_rows: Annotated[int, Meta(ge=0, le=10**15)] = _limit(
-        0, "rows of one result; 0 for no limit. The caller gets the rows up to there, then the error",
-        variable="MAX_ROWS",
-    )  # fmt: skip
-    max_result_mib: MebibytesOrNone = _limit(
-        0, "size of one result as it is sent, in MiB; 0 for no limit", variable="MAX_RESULT_MIB"
+        0, "rows of one result; 0 for no limit. The caller gets the rows up to there, then the error"
     )
-    max_queries: Queries = _limit(
-        32, "queries that are planned or run at once; up to eight times as many wait", variable="MAX_QUERIES"
-    )
-    max_queries_per_caller: Queries = _limit(16, "of these, those of one caller", variable="MAX_QUERIES_PER_CALLER")
+    max_result_mib: MebibytesOrNone = _limit(0, "size of one result as it is sent, in MiB; 0 for no limit")
+    max_queries: Queries = _limit(32, "queries that are planned or run at once; up to eight times as many wait")
+    max_queries_per_caller: Queries = _limit(16, "of these, those of one caller")
     max_ended_per_caller: FewOrNone = _limit(
         20,
         "statements of one caller that may be ended for memory, a crash, planning or time within a minute, before the "
         "caller has to wait a minute; 0 for no limit. Canceled ones never count",
-        variable="MAX_ENDED_PER_CALLER",
     )
     queue_timeout_seconds: HourSeconds = _limit(
-        60,
-        "how long a query waits for an executor before it is refused, in seconds",
-        variable="QUEUE_TIMEOUT_SECONDS",
+        60, "how long a query waits for an executor before it is refused, in seconds"
     )
-    spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB", variable="SPILL_MIB")
+    spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
     spill_directory: Path | None = _setting(
         None,
         "existing folder, by its absolute path, for what does not fit into memory; by default the system's folder for "
@@ -168,54 +158,45 @@ class ServerSettings:
         variable="MICROMEGAS_SERVER_SPILL_DIRECTORY",
         is_absolute=True,
     )
-    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(
-        131072, "the longest statement, in UTF-8 bytes", variable="MAX_STATEMENT_BYTES"
-    )
-    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(
-        32, "the largest message from a client, in MiB", variable="MAX_MESSAGE_MIB"
-    )
+    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(131072, "the longest statement, in UTF-8 bytes")
+    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "the largest message from a client, in MiB")
     max_metadata_kib: Annotated[int, Meta(ge=8, le=1024)] = _limit(
-        64, "the largest set of headers from a client, its token included, in KiB", variable="MAX_METADATA_KIB"
+        64, "the largest set of headers from a client, its token included, in KiB"
     )
-    max_calls: Calls = _limit(1000, "calls of all kinds at once; more are refused immediately", variable="MAX_CALLS")
-    max_calls_per_caller: Calls = _limit(250, "of these, those of one caller", variable="MAX_CALLS_PER_CALLER")
+    max_calls: Calls = _limit(1000, "calls of all kinds at once; more are refused immediately")
+    max_calls_per_caller: Calls = _limit(250, "of these, those of one caller")
     read_timeout_seconds: HourSeconds = _limit(
-        60,
-        "how long a client may send nothing while its message, values or rows are expected, in seconds",
-        variable="READ_TIMEOUT_SECONDS",
+        60, "how long a client may send nothing while its message, values or rows are expected, in seconds"
     )
     write_timeout_seconds: DaySeconds = _limit(
         300,
         "how long a client may take no data before its query ends, in seconds; 30 at most while other queries wait for "
         "an executor",
-        variable="WRITE_TIMEOUT_SECONDS",
     )
     upload_timeout_seconds: WeekSeconds = _limit(
-        3600, "how long one call may send rows in all, in seconds", variable="UPLOAD_SECONDS"
+        3600, "how long one call may send rows in all, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
     )
     connection_idle_timeout_seconds: WeekSecondsOrNone = _limit(
         900,
         "how long a connection without calls is kept, in seconds; 0 for no limit. Clients reconnect by themselves",
-        variable="CONNECTION_IDLE_SECONDS",
+        variable="MICROMEGAS_SERVER_CONNECTION_IDLE_SECONDS",
     )
     max_connection_age_seconds: WeekSecondsOrNone = _limit(
         3600,
         "how long a connection accepts new calls, give or take a tenth, in seconds; 0 for no limit. Running calls "
         "continue",
-        variable="CONNECTION_AGE_SECONDS",
+        variable="MICROMEGAS_SERVER_CONNECTION_AGE_SECONDS",
     )
     ticket_lifetime_seconds: DaySeconds = _limit(
-        600, "how long a ticket from GetFlightInfo can be used, in seconds", variable="TICKET_LIFE_SECONDS"
+        600,
+        "how long a ticket from GetFlightInfo can be used, in seconds",
+        variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
     )
-    max_ingest_mib: Mebibytes = _limit(
-        1024, "what one call may send into a table, in MiB, both as sent and unpacked", variable="MAX_INGEST_MIB"
-    )
-    max_ingests: Few = _limit(16, "calls that send rows at once; more wait for 30 seconds", variable="MAX_INGESTS")
-    max_ingests_per_caller: Few = _limit(8, "of these, those of one caller", variable="MAX_INGESTS_PER_CALLER")
+    max_ingest_mib: Mebibytes = _limit(1024, "what one call may send into a table, in MiB, both as sent and unpacked")
+    max_ingests: Few = _limit(16, "calls that send rows at once; more wait for 30 seconds")
+    max_ingests_per_caller: Few = _limit(8, "of these, those of one caller")
     max_tables_per_caller: Few = _limit(
-        100,
-        "tables that one caller who is not an administrator may create by sending rows",
-        variable="MAX_TABLES_PER_CALLER",
+        100, "tables that one caller who is not an administrator may create by sending rows"
     )
 
     def http_url_at(self, port: int) -> str:
@@ -234,17 +215,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One declared setting.
-
-    Attributes:
-        name: Its field.
-        kind: The type of its value, without None.
-        default: Its value where nothing sets it.
-        meaning: What it is, in a few words.
-        variable: The environment variable that sets it, if one does.
-        is_common: Whether `--help` shows it.
-        is_absolute: Whether it is a path that has to be absolute.
-    """
+    """One declared setting; `kind` is the type of its value without None."""
 
     name: str
     kind: Any
@@ -298,7 +269,12 @@ def _declared() -> tuple[Setting, ...]:
     found = []
     for entry in fields(ServerSettings):
         kind = next((one for one in get_args(entry.type) if one is Path), entry.type)
-        found.append(Setting(name=entry.name, kind=kind, default=entry.default, **entry.metadata))
+        variable = entry.metadata["variable"]
+        if variable == "MICROMEGAS_SERVER_":
+            variable += entry.name.upper()
+        found.append(
+            Setting(name=entry.name, kind=kind, default=entry.default, **{**entry.metadata, "variable": variable})
+        )
     return tuple(found)
 
 
@@ -365,8 +341,6 @@ def parse_server_settings(
 
 
 def _parse_file(text: str, name: str) -> dict[str, Any]:
-    if len(text) > _MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{name} is larger than {_MAX_CONFIG_BYTES // 1024} KiB.", key=name)
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -135,7 +135,7 @@ def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
 
 
 def check_server(case: Case, provider: AuthProvider | None, *, token_failed: bool) -> Finding:
-    """Ask the server whom it takes the caller for; without a token only whether it answers."""
+    """Ask the server who the caller is; without a token only whether it answers."""
     with wiring.open_client(case.settings, provider, environ=case.environ) as client:
         started = case.clock.monotonic()
         try:

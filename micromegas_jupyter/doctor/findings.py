@@ -5,7 +5,8 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+
+import msgspec
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.environment import Facts, gather_facts
@@ -39,7 +40,7 @@ class Finding:
     code: str | None = None
     exit_code: int = 0
     details: tuple[str, ...] = ()
-    facts: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def ok(check: str, text: str, *, details: Sequence[str] = (), facts: Mapping[str, object] | None = None) -> Finding:
@@ -100,18 +101,9 @@ def findings_as_lines(findings: Iterable[Finding]) -> list[str]:
 
 def findings_as_json(findings: Sequence[Finding]) -> str:
     """Return one JSON object: whether all is well, and each check with what it found."""
-    checks = [
-        {
-            "check": finding.check,
-            "outcome": finding.outcome.value,
-            "found": finding.found,
-            "remedy": finding.remedy,
-            "code": finding.code,
-            "details": list(finding.details),
-            "facts": dict(finding.facts),
-        }
-        for finding in findings
-    ]
+    checks = [msgspec.to_builtins(finding) for finding in findings]
+    for check in checks:
+        del check["exit_code"]
     return json.dumps({"ok": not any(map(_has_failed, findings)), "checks": checks}, indent=2, ensure_ascii=False)
 
 

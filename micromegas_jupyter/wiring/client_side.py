@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.flows.environment import is_below_hub
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.system import Variables, process_variables
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.wiring.environment import load_client_settings, sign_in_configured
 
@@ -31,7 +31,7 @@ def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
 
 def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment without the wrapper module, for callers who said what they want to connect to."""
-    return {name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE}
+    return Variables({name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE})
 
 
 def stored_provider(

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 # These loggers record what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
-OTHER_PEOPLES_ROWS: Final = {
+DEFAULT_ROW_FILTERS: Final = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(
         f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
@@ -299,22 +299,12 @@ class ServerStack:
         return None if can_read_tables(self._tables, self.settings.lake) else NotReady.STORAGE
 
     def reload(self) -> None:
-        """Read the access configuration again.
-
-        Raises:
-            ConfigurationError: It cannot be used; the one before stays.
-            Unavailable: It could not be read now.
-        """
+        """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""
         if self.validator is not None:
             self.validator.reload()
 
     def start(self) -> None:
-        """Start recording and serving; returns when the server answers.
-
-        Raises:
-            ConfigurationError: The address is taken or the certificate cannot be used.
-            Unavailable: The folder of the tables cannot be made.
-        """
+        """Start recording and serving; returns when the server answers."""
         if self.lake is not None:
             make_lake_folder(self.settings.lake)
         if self._recorder is not None:
@@ -443,7 +433,7 @@ def build_worker_options(
         data_limit_bytes=settings.statement_memory_mib * _MIB,
         spill_limit_bytes=settings.spill_mib * _MIB,
         max_statement_bytes=settings.max_statement_bytes,
-        default_conditions={} if lake is None else OTHER_PEOPLES_ROWS,
+        default_conditions={} if lake is None else DEFAULT_ROW_FILTERS,
     )
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import psutil
+
 from micromegas_jupyter.core.files import FileProblem, ensure_private_folder
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
@@ -34,7 +36,6 @@ _KEY: Final = "--take-over"
 _MAX_PATH_BYTES: Final = 107  # sun_path of Linux, with its terminating zero
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
 _MAX_SOCKETS: Final = 8
-_MAX_ANCESTORS: Final = 256
 _MAX_CONNECTIONS: Final = 8
 _PAUSE_SECONDS: Final = 1.0
 _MESSAGE_SECONDS: Final = 5.0
@@ -67,11 +68,7 @@ class TakeOverAddress:
 
 
 def find_take_over_address(host: str, port: int, environ: Mapping[str, str]) -> TakeOverAddress:
-    """Return where the server that listens on a host and a port, which is not 0, is found.
-
-    Raises:
-        ConfigurationError: The host is not an address of this machine.
-    """
+    """Return where the server that listens on a host and a port, which is not 0, is found."""
     listening = resolve_address(host, port)[-1]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or os.devnull)
     folder = runtime / _FOLDER if _is_private(runtime) else Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.geteuid()}"
@@ -332,18 +329,11 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 
 
 def _is_own_child(pid: int) -> bool:
-    """Whether this process has started a process, itself or through others; one that has ended may be such a one."""
-    for _ in range(_MAX_ANCESTORS):
-        try:
-            # The name, in parentheses, may hold anything (proc_pid_stat(5)).
-            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return True
-        if pid == os.getpid():
-            return True
-        if pid <= 1:
-            return False
-    return True
+    """Whether this process has started another, itself or through others; one that has ended may be such a one."""
+    try:
+        return any(parent.pid == os.getpid() for parent in psutil.Process(pid).parents())
+    except psutil.Error:
+        return True
 
 
 def _send(connection: socket.socket, message: Mapping[str, object]) -> None:

@@ -106,14 +106,6 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(environ, token)
     assert token[:30] not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("text", ["", " \n", "x" * 70_000, "\udcff"], ids=["nothing", "blank", "huge", "no text"])
-def test_what_is_no_token_is_a_usage_error(environ, text):
-    result = explain(environ=environ, text=text)
-
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-
-
 def test_no_part_of_the_token_is_printed(environ, token):
     damaged = token[:-10] + "AAAAAAAAAA"
 

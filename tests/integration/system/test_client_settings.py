@@ -195,6 +195,9 @@ def test_a_wrapper_module_makes_the_client_unless_an_argument_says_otherwise(
 
     wrapped = _program(CONNECT.format(""), environ, tmp_path)
     chosen = _program(CONNECT.format("profile='job'"), environ, tmp_path)
+    # Nothing in the file counts, so that not even a profile has to be chosen.
+    file = tmp_path / "config" / "config.json"
+    file.write_text(file.read_text().replace(', "default_profile": "other"', ""))
     path = f"{tmp_path}:{environ.get('PYTHONPATH', '')}"
     command = micromegas("query", "SELECT 1", "--format", "csv", environ={**environ, "PYTHONPATH": path})
 

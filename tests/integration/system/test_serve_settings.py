@@ -100,6 +100,20 @@ def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(
         assert "CONF001" in said
 
 
+@pytest.mark.parametrize("content", [None, b"\xff", b"x" * 300_000, b"["])
+def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(
+    content: bytes | None, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.toml"
+    if content is not None:
+        file.write_bytes(content)
+
+    said = refused("--config", str(file))
+
+    assert said.startswith(f"✗ {file} ")
+    assert "CONF001" in said
+
+
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, refused: Callable[..., str]) -> None:
     said = refused(name, "5") if name.startswith("--") else refused(**{name: "5"})

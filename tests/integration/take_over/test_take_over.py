@@ -150,22 +150,11 @@ def test_sockets_and_state_go_over_and_the_server_drains_once_told(running: Runn
             ReservedPort(HOST, running.port)
 
 
-def test_without_a_server_there_is_nothing_to_take() -> None:
-    assert take_over(find_take_over_address(HOST, 1, os.environ)) is None
-
-
 def test_a_server_that_was_killed_left_nothing_to_take(running: Running) -> None:
     running.kill()
 
     assert running.key.path.is_socket()
     assert take_over(running.key) is None
-
-
-def test_a_server_that_stopped_left_nothing(running: Running) -> None:
-    running.go_on()
-
-    assert running.say_next() == "stopped"
-    assert not running.key.path.exists()
 
 
 def test_the_server_serves_on_when_its_successor_is_killed(running: Running) -> None:
@@ -193,14 +182,6 @@ def test_a_successor_serves_on_when_the_server_is_killed(running: Running) -> No
             pass
 
 
-def test_a_successor_serves_on_when_the_server_stops_by_itself(running: Running) -> None:
-    with taking(running.key) as taken:
-        running.go_on()
-        assert running.say_next() == "stopped"
-
-        taken.confirm_serving()  # the server still runs, and drains
-
-
 def test_a_successor_that_is_not_let_must_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_START_SECONDS", 0.01)
     monkeypatch.setattr(module, "_END_SECONDS", 0.01)
@@ -212,22 +193,6 @@ def test_a_successor_that_is_not_let_must_not_serve(monkeypatch: pytest.MonkeyPa
             taken.confirm_serving()
 
     assert not on_taken.is_set()
-
-
-def test_one_successor_at_a_time(running: Running) -> None:
-    with child("succeeding_child.py", HOST, running.port) as first:
-        assert first.stdout is not None
-        assert first.stdin is not None
-        assert first.stdout.readline() == "took\n"
-
-        with pytest.raises(ServerUnavailable, match="another process"):
-            take_over(running.key)
-
-        first.stdin.write("\n")
-        first.stdin.flush()
-        assert first.stdout.readline() == "confirmed\n"
-        assert running.say_next() == "taken"
-        assert take_over(running.key) is None
 
 
 def test_of_many_successors_at_once_one_takes_over(running: Running) -> None:
@@ -340,17 +305,6 @@ def test_a_successor_that_does_not_hear_the_last_word_is_none(caplog: pytest.Log
 
         assert not on_taken.is_set()
         take(key).close()
-
-
-def test_a_file_that_a_killed_server_left_is_replaced(running: Running) -> None:
-    running.kill()
-
-    with child("running_child.py", HOST, running.port) as process:
-        again = Running(process)
-        with taking(again.key) as taken:
-            taken.confirm_serving()
-
-    assert again.port == running.port
 
 
 def test_a_server_that_was_taken_over_leaves_its_successors_file(running: Running) -> None:
@@ -494,17 +448,6 @@ sys.stdin.read()
 """
 
 
-def test_a_folder_that_is_too_deep_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = runtime / ("x" * 100)
-    deep.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-
-    with ReservedPort(HOST, 0) as reserved:
-        key = find_take_over_address(HOST, reserved.number, os.environ)
-        with pytest.raises(ConfigurationError, match="too long"):
-            TakeOverListener(key.path, {"grpc": reserved.socket}, lambda: None).start()
-
-
 @pytest.mark.parametrize("given", [None, "", "open", "missing"])
 def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_files(
     runtime: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
@@ -515,10 +458,6 @@ def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_
     key = find_take_over_address(HOST, 50051, environ)
 
     assert key.path.parent == runtime.parent / f"micromegas-{os.geteuid()}"
-
-
-def test_a_server_is_found_by_any_name_of_its_address() -> None:
-    assert find_take_over_address("localhost", 50051, os.environ) == find_take_over_address(HOST, 50051, os.environ)
 
 
 def _listen(key: TakeOverAddress) -> socket.socket:

@@ -10,7 +10,6 @@ import pytest
 
 from micromegas_jupyter.cli.sign_in_terminal import MAX_LINE_BYTES, HiddenInput
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
-from tests.unit.cli.terminals import Terminal
 
 LONG_ADDRESS = "http://127.0.0.1:48080/callback?code=" + "c" * 6000
 
@@ -50,25 +49,6 @@ def test_empty_lines_are_no_answer(pipe):
     asked = HiddenInput(source, io.StringIO())
 
     assert asked.ask("?", timeout_seconds=10) == "answer"
-
-
-def test_a_last_line_without_an_end_is_one(pipe):
-    source, target = pipe
-    target.write("answer")
-    target.close()
-
-    assert HiddenInput(source, io.StringIO()).ask("?", timeout_seconds=10) == "answer"
-
-
-def test_the_question_is_shown_and_the_line_ended(pipe):
-    source, target = pipe
-    target.write("x\n")
-    target.flush()
-    output = Terminal()
-
-    HiddenInput(source, output).ask("Paste: ", timeout_seconds=10)
-
-    assert output.getvalue() == "Paste: \n"
 
 
 def test_nobody_who_answers_in_time_ends_the_sign_in(pipe):

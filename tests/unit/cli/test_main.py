@@ -3,35 +3,13 @@
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.cli.main import build_parser, run
+from micromegas_jupyter.cli.main import run
 
 ROOT = Path(__file__).parents[3]
-
-
-def _options(parser, command):
-    return {
-        option for action in parser._subparsers._group_actions[0].choices[command]._actions
-        for option in action.option_strings
-    }  # fmt: skip
-
-
-def test_only_the_named_command_gets_its_arguments():
-    parser = build_parser(only="login")
-
-    assert "--flow" in _options(parser, "login")
-    assert "--file" not in _options(parser, "query")
-
-
-def test_all_commands_have_theirs_when_none_is_named():
-    parser = build_parser()
-
-    assert "--flow" in _options(parser, "login")
-    assert "--file" in _options(parser, "query")
 
 
 @pytest.mark.parametrize("command", ["whoami", "login", "logout"])
@@ -53,30 +31,6 @@ def test_an_option_before_an_unknown_command_is_told_from_a_command(capsys):
 
     assert caught.value.code == 2
     assert "nonsense" not in capsys.readouterr().err
-
-
-def test_the_version_needs_no_command(capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(["--version"])
-
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith("micromegas_jupyter ")
-
-
-def test_the_older_name_of_logout_is_the_same_command(tmp_path):
-    program = "from micromegas_jupyter.cli.main import logout_main; logout_main()"
-    environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path), "HOME": str(tmp_path)}
-
-    result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
-
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("Nobody was signed in")
-
-
-def test_the_older_name_of_logout_is_installed():
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-
-    assert scripts["micromegas_logout"] == "micromegas_jupyter.cli.main:logout_main"
 
 
 def _run(*words, **environ):

@@ -1,11 +1,10 @@
-"""Tests of `cli.parser`: what is typed by mistake is not repeated."""
+"""Errors about arguments: what is typed by mistake is not repeated."""
 
 from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.cli.main import build_parser, run
-from micromegas_jupyter.cli.parser import describe_problem
+from micromegas_jupyter.cli.main import build_parser, describe_problem, run
 from micromegas_jupyter.config.server import REMOVED
 
 SECRET = "mmk_8c1f0a6de2b94b7f"

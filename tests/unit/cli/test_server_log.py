@@ -90,10 +90,6 @@ def _line(message, *, shows_time=False, **facts):
     return FactsFormatter(shows_time=shows_time).format(record)
 
 
-def test_a_record_without_facts_is_its_sentence():
-    assert _line("A credential was refused.") == "INFO n A credential was refused."
-
-
 def test_facts_follow_the_sentence():
     assert _line("Refused.", reason="expired", subject="alice") == "INFO n Refused. reason=expired subject=alice"
 
@@ -116,12 +112,6 @@ def test_a_servers_audit_line_begins_with_its_time_like_any_other():
     line = _line('{"time":"2026"}', name="micromegas_jupyter.audit", shows_time=True, created=0)
 
     assert line == '1970-01-01T00:00:00.000Z INFO micromegas_jupyter.audit {"time":"2026"}'
-
-
-def test_an_audit_line_stands_alone_because_it_holds_its_facts():
-    line = _line('{"event":"access"}', name="micromegas_jupyter.audit.access", event="access")
-
-    assert line == 'INFO micromegas_jupyter.audit.access {"event":"access"}'
 
 
 def test_a_fact_from_outside_cannot_break_or_fill_the_line():

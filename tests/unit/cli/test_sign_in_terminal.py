@@ -67,20 +67,6 @@ def test_plain_lines_are_all_that_is_needed(begin, stream, variables):
     assert "\r" not in text
 
 
-def test_a_provider_without_a_complete_address_has_no_picture(begin, idp):
-    idp.device.answer_changes["verification_uri_complete"] = None
-
-    assert "\x1b[97;40m" not in _shown(Terminal(), CAPABLE, begin(Flow.DEVICE))
-
-
-def test_the_countdown_is_gone_when_the_sign_in_is_over(begin):
-    assert _shown(Terminal(), CAPABLE, begin(Flow.BROWSER)).endswith("\r\x1b[K")
-
-
-def test_no_countdown_gets_between_the_question_and_its_answer(begin):
-    assert "left." not in _shown(Terminal(), CAPABLE, begin(Flow.PASTE))
-
-
 def test_why_a_flow_was_chosen_is_one_line():
     choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, can_device=False)
 
@@ -130,15 +116,6 @@ def test_a_named_flow_is_remembered_once_the_sign_in_succeeded(at_terminal, sett
     assert wiring.remembered_flow(settings, environ) is Flow.PASTE
 
 
-def test_a_sign_in_that_is_not_kept_is_not_remembered_either(at_terminal, settings, environ, monkeypatch):
-    _, person = at_terminal
-    monkeypatch.setattr("sys.stderr", PastingTerminal(person))
-
-    sign_in(settings, flow="paste", store=False, environ=environ)
-
-    assert wiring.remembered_flow(settings, environ) is None
-
-
 def test_automatic_forgets_what_was_remembered(at_terminal, settings, environ, monkeypatch, idp):
     idp.metadata_changes["device_authorization_endpoint"] = None
     _, person = at_terminal
@@ -159,16 +136,6 @@ def test_the_way_and_its_reason_are_announced(at_terminal, settings, environ, mo
     sign_in(settings, environ=environ)
 
     assert stream.getvalue().startswith("Sign-in by paste. Your browser runs on another machine than this terminal.")
-
-
-def test_what_is_pasted_is_not_shown(at_terminal, settings, environ, monkeypatch):
-    _, person = at_terminal
-    stream = PastingTerminal(person)
-    monkeypatch.setattr("sys.stderr", stream)
-
-    sign_in(settings, flow="paste", environ=environ)
-
-    assert "code=" not in stream.getvalue()
 
 
 def test_without_a_terminal_nobody_is_asked(settings, environ, idp, monkeypatch):

@@ -79,14 +79,6 @@ def test_google_gets_the_parameters_that_give_a_refresh_token_and_no_scope_that_
     assert settings.bearer is Bearer.ID_TOKEN
 
 
-def test_cognito_is_not_asked_for_offline_access():
-    assert apply_preset(settings_of(POOL), named=None).scope == "openid email profile"
-
-
-def test_entra_shows_no_consent_page():
-    assert apply_preset(settings_of(TENANT), named=None).authorize_params == (("prompt", "select_account"),)
-
-
 AUTH0 = "https://example.auth0.com/"
 KEY = PrivateKeySetting(file=PurePath("key.pem"))
 
@@ -97,12 +89,6 @@ def test_auth0_is_sent_assertions_that_are_made_out_to_the_tenant():
     assert settings.private_key == replace(KEY, audience=AssertionAudience.ISSUER)
     assert settings.origin_of("private_key.audience") == "preset auth0"
     assert apply_preset(settings_of(AUTH0), named=None).private_key is None
-
-
-def test_okta_is_sent_assertions_that_are_made_out_to_the_endpoint():
-    settings = apply_preset(replace(settings_of(OKTA), private_key=KEY), named=None)
-
-    assert settings.private_key == replace(KEY, audience=AssertionAudience.CALLED_ENDPOINT)
 
 
 def test_an_audience_of_assertions_that_was_set_stays():
@@ -122,36 +108,9 @@ def test_a_preset_never_overrides_what_was_set():
     assert settings.authorize_params == (("access_type", "offline"), ("prompt", "login"))
 
 
-def test_a_scope_that_was_set_to_the_default_stays():
-    given = settings_of("https://accounts.google.com", scope=ClientSettings().scope)
-
-    assert apply_preset(given, named=None).scope == ClientSettings().scope
-
-
-def test_parameters_of_both_name_both_origins():
-    given = settings_of("https://accounts.google.com")
-    given = replace(
-        given,
-        authorize_params=(("hd", "example.com"),),
-        origins=(*given.origins, ("authorize_params", "config.json: x")),
-    )
-
-    assert apply_preset(given, named=None).origin_of("authorize_params") == "config.json: x, preset google"
-
-
 def test_a_preset_that_is_named_gives_the_only_issuer_of_its_provider():
     assert apply_preset(settings_of(), named="google").issuer == "https://accounts.google.com"
     assert apply_preset(settings_of(), named="okta").issuer is None
-
-
-def test_a_named_preset_wins_over_the_one_that_the_issuer_resembles():
-    settings = apply_preset(settings_of("https://id.example.com/realms/lake"), named="dex")
-
-    assert settings.preset == "dex"
-
-
-def test_without_an_issuer_and_a_name_nothing_is_filled_in():
-    assert apply_preset(settings_of(), named=None) == settings_of()
 
 
 def test_none_leaves_everything_as_it_was_set():
@@ -201,16 +160,3 @@ def test_a_recognised_provider_goes_on_to_get_the_id_token_as_upstream_sends_it(
 
 def test_every_provider_that_a_server_knows_and_people_sign_in_at_has_a_preset():
     assert CLIENT_PRESETS.keys() - {"generic"} == PRESETS.keys() - {"github_actions", "kubernetes"}
-
-
-def test_everything_that_a_preset_fills_in_has_a_reason():
-    filled_fields = {
-        name: {
-            *(["scope"] if preset.scope else []),
-            *(["authorize_params"] if preset.authorize_params else []),
-            *(["secret_is_native"] if preset.secret_is_native else []),
-        }
-        for name, preset in CLIENT_PRESETS.items()
-    }
-
-    assert all(fields <= dict(CLIENT_PRESETS[name].reasons).keys() for name, fields in filled_fields.items())

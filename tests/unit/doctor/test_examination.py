@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.doctor import Finding, Outcome, examine
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -34,14 +33,6 @@ def _examined(folder: Path, issuer: str, **more: str) -> dict[str, Finding]:
         **more,
     }
     return {finding.check: finding for finding in examine(environ=environ, facts=NO_SCREEN)}
-
-
-def test_a_wrong_issuer_is_one_failure_and_not_two(tmp_path: Path) -> None:
-    found = _examined(tmp_path, "http://127.0.0.1:1")
-
-    assert found["issuer"].outcome is Outcome.FAILED
-    assert found["sign-in"].outcome is Outcome.OK
-    assert found["sign-in"].details[0].endswith("see issuer")
 
 
 @pytest.mark.parametrize("offers_device", [True, False])
@@ -96,26 +87,6 @@ def test_authorities_that_cannot_be_read_are_one_failure(tmp_path: Path, idp: Sc
     assert found["issuer"].found == "see settings"
 
 
-def test_a_secret_file_that_cannot_be_read_is_one_failure(tmp_path: Path, idp: ScriptedProvider) -> None:
-    found = _examined(tmp_path, idp.issuer, MICROMEGAS_OIDC_CLIENT_SECRET_FILE=str(tmp_path / "missing"))
-
-    failures = [check for check, outcome in _outcomes(found).items() if outcome == "failed"]
-    assert failures == ["settings", "server"]
-    assert found["token"].outcome is Outcome.SKIPPED
-
-
-def test_a_key_file_that_cannot_be_read_is_one_failure(tmp_path: Path) -> None:
-    config = {"uri": "grpc://127.0.0.1:1", "api_key_file": str(tmp_path / "robot.key")}
-    (tmp_path / "config.json").write_text(json.dumps({"profiles": {"robot": config}}))
-    environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
-
-    found = {finding.check: finding for finding in examine(profile="robot", environ=environ, facts=NO_SCREEN)}
-
-    failures = [check for check, outcome in _outcomes(found).items() if outcome == "failed"]
-    assert failures == ["settings", "server"]
-    assert found["api key file"].outcome is Outcome.SKIPPED
-
-
 @pytest.mark.filterwarnings("error")
 def test_where_a_wrapper_makes_the_client_nothing_is_claimed_of_it(tmp_path: Path, idp: ScriptedProvider) -> None:
     found = _examined(tmp_path, idp.issuer, MICROMEGAS_PYTHON_MODULE_WRAPPER="no_such_module")
@@ -136,34 +107,6 @@ def test_a_description_that_is_not_acceptable_is_no_silence(tmp_path: Path, idp:
     assert found["issuer"].code == "AUTH005"
     assert "If https://other.example.com is your provider, set the issuer to exactly that." in found["issuer"].remedy
     assert found["clock"].found == "the provider's description is not acceptable"
-
-
-def test_a_provider_that_is_down_tells_no_time(tmp_path: Path) -> None:
-    found = _examined(tmp_path, "http://127.0.0.1:1")
-
-    assert found["clock"].found == "the provider does not answer properly"
-    assert "127.0.0.1:1 " in found["issuer"].found
-    assert "that the provider runs" in found["issuer"].remedy
-
-
-def test_the_checks_stand_in_the_order_in_which_they_depend_on_each_other(tmp_path: Path) -> None:
-    found = _examined(tmp_path, "http://127.0.0.1:1")
-
-    assert list(found) == ["program", "settings", "sign-in", "store", "issuer", "clock", "token", "server"]
-
-
-def test_where_nobody_signs_in_no_provider_is_wanted(tmp_path: Path) -> None:
-    environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path), "MICROMEGAS_ANALYTICS_URI": "grpc://127.0.0.1:1"}
-
-    found = {
-        finding.check: finding
-        for finding in examine(
-            load_settings=lambda: wiring.load_client_settings(environ=environ), environ=environ, facts=NO_SCREEN
-        )
-    }
-
-    assert (found["issuer"].outcome, found["sign-in"].outcome) == (Outcome.SKIPPED, Outcome.OK)
-    assert found["sign-in"].details == ("otherwise paste",)
 
 
 def test_an_api_key_file_is_looked_at_where_the_settings_name_one(tmp_path: Path) -> None:

@@ -22,18 +22,10 @@ from micromegas_jupyter.errors import ConfigurationError, LoginRequired, Provide
 FINE = ok("flow", "browser: it opens here", details=["then device"], facts={"flow": "browser"})
 
 
-def test_a_check_is_a_line_with_its_details_below():
-    assert findings_as_lines([FINE]) == ["✓ flow: browser: it opens here", "    then device"]
-
-
 def test_a_failure_has_its_code_and_the_remedy_below():
     lines = findings_as_lines([failed("token", LoginRequired("Nobody is signed in.", remedy="Sign in."))])
 
     assert lines == ["✗ token: Nobody is signed in. · AUTH001", "    → Sign in."]
-
-
-def test_a_check_that_was_not_made_says_why():
-    assert findings_as_lines([skipped("server", "not asked")]) == ["- server: not asked"]
 
 
 def test_nothing_found_can_steer_a_terminal_or_break_a_line():
@@ -72,10 +64,6 @@ def test_json_holds_the_same_for_programs():
     assert document["checks"][1]["code"] == "AUTH001"
 
 
-def test_json_says_when_all_is_well():
-    assert json.loads(findings_as_json([FINE, skipped("a", "b")]))["ok"] is True
-
-
 def test_a_defect_in_a_check_is_a_finding_without_its_text():
     def look():
         raise KeyError("sesame")
@@ -85,12 +73,3 @@ def test_a_defect_in_a_check_is_a_finding_without_its_text():
     assert finding.outcome is Outcome.FAILED
     assert "sesame" not in "".join(findings_as_lines([finding]))
     assert finding.code == "INT001"
-
-
-def test_an_error_of_this_package_keeps_its_class():
-    def look():
-        raise ProviderUnavailable("It is down.", remedy="Wait.")
-
-    finding = guarded("issuer", look)
-
-    assert (finding.code, finding.exit_code, finding.remedy) == ("AVAIL002", 4, "Wait.")

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.doctor.findings import Case, Outcome, findings_as_json, guarded
-from micromegas_jupyter.doctor.local_checks import check_api_key_file, check_flow, check_program, check_wrapper
+from micromegas_jupyter.doctor.local_checks import check_api_key_file, check_flow
 from tests.unit.doctor.cases import person_case
-
-
-def test_the_program_names_its_version_and_pythons():
-    finding = check_program()
-
-    assert finding.outcome is Outcome.OK
-    assert finding.facts["version"] in finding.found
-
-
-def test_the_way_to_sign_in_is_said_with_its_reason(tmp_path):
-    finding = check_flow(person_case(tmp_path))
-
-    assert finding.facts["flow"] == "browser"
-    assert "a terminal with a browser: browser." in finding.found
 
 
 def test_where_nobody_is_there_nobody_can_sign_in(tmp_path):
@@ -72,13 +56,6 @@ def test_a_program_with_a_credential_of_its_own_needs_no_sign_in(tmp_path):
     assert (finding.outcome, finding.found) == (Outcome.SKIPPED, "not needed: a service account is used")
 
 
-def test_where_nobody_has_to_sign_in_it_is_none(tmp_path):
-    environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
-    case = Case(settings=wiring.load_client_settings(environ=environ), environ=environ, facts=Facts())
-
-    assert check_flow(case).outcome is Outcome.OK
-
-
 @pytest.mark.parametrize(("mode", "outcome"), [(0o600, Outcome.OK), (0o644, Outcome.FAILED), (0o666, Outcome.FAILED)])
 def test_an_api_key_file_that_others_can_read_or_change_is_a_failure_with_a_remedy(tmp_path, mode, outcome):
     path = tmp_path / "robot.key"
@@ -91,11 +68,3 @@ def test_an_api_key_file_that_others_can_read_or_change_is_a_failure_with_a_reme
     assert ("chmod 600" in finding.remedy) is (outcome is Outcome.FAILED)
     assert "sesame" not in findings_as_json([finding])
     assert path.stat().st_mode & 0o777 == mode
-
-
-def test_a_wrapper_module_is_a_complaint():
-    finding = check_wrapper({"MICROMEGAS_PYTHON_MODULE_WRAPPER": "acme"})
-
-    assert finding is not None
-    assert finding.outcome is Outcome.FAILED
-    assert check_wrapper(dict.fromkeys(os.environ, "") | {"MICROMEGAS_PYTHON_MODULE_WRAPPER": ""}) is None

@@ -19,7 +19,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import FakeHubService
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.stored_sign_in import DatedCalls
-from tests.unit.doctor.cases import bare_case, person_case
+from tests.unit.doctor.cases import bare_case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,20 +81,6 @@ class TestClock:
         assert finding.found == f"this machine's clock is {said} the provider's"
         assert finding.facts["offset_seconds"] == pytest.approx(ahead.total_seconds(), abs=2)
 
-    @pytest.mark.parametrize(("hours", "allows"), [(23, True), (25, False)])
-    def test_the_remedy_says_whether_signing_in_allows_for_it(
-        self, clock: FakeClock, hours: int, *, allows: bool
-    ) -> None:
-        remedy = check_clock(self._measured(clock, timedelta(hours=hours))).remedy
-
-        assert ("Signing in allows for it" in remedy) is allows
-        assert ("then sign in again" in remedy) is not allows
-
-    def test_a_clock_that_agrees_is_fine(self, clock: FakeClock) -> None:
-        finding = check_clock(self._measured(clock, timedelta()))
-
-        assert (finding.outcome, finding.found) == (Outcome.OK, "this machine's clock agrees with the provider's")
-
     def test_without_a_measurement_nothing_is_claimed(self, clock: FakeClock) -> None:
         connection = ProviderConnection("https://id.example.com", "notebook", None, http=None, clock=clock)
 
@@ -114,11 +100,3 @@ class TestServerThatDoesNotAnswer:
         assert (finding.outcome, finding.code, finding.exit_code) == (Outcome.FAILED, "AVAIL003", 4)
         for name in ("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"):
             assert name in finding.remedy
-
-    def test_a_server_that_was_named_is_not_said_to_be_the_default(self, tmp_path: Path) -> None:
-        case = person_case(tmp_path, MICROMEGAS_ANALYTICS_URI="grpc://127.0.0.1:1")
-
-        finding = check_server(case, None, token_failed=True)
-
-        assert finding.code == "AVAIL003"
-        assert "Nothing is configured" not in finding.remedy

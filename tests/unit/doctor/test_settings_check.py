@@ -13,12 +13,6 @@ from micromegas_jupyter.doctor.local_checks import AUTHORITIES, CREDENTIAL, NO_P
 from tests.unit.doctor.cases import ISSUER, bare_case, person_case
 
 
-def test_settings_are_listed_with_their_origin(tmp_path):
-    finding = check_settings(person_case(tmp_path))
-
-    assert f"issuer = {ISSUER}  (MICROMEGAS_OIDC_ISSUER)" in finding.details
-
-
 def test_a_secret_is_only_said_to_be_set(tmp_path):
     case = person_case(
         tmp_path,
@@ -55,13 +49,6 @@ class TestWhatIsMissing:
             NO_PROVIDER,
             "no server is configured: the default is used, grpc://localhost:50051",
         )
-
-    def test_what_is_set_is_not_missing(self, tmp_path):
-        case = person_case(tmp_path, MICROMEGAS_ANALYTICS_URI="grpc://127.0.0.1:1")
-
-        details = check_settings(case, find_obstacle(case)).details
-
-        assert not [line for line in details if "configured" in line]
 
     @pytest.mark.parametrize(
         ("variable", "value", "counterpart"),
@@ -118,16 +105,6 @@ class TestFiles:
         assert variable in finding.found
         assert str(tmp_path) not in finding.found
 
-    def test_an_api_key_file_that_is_missing_names_its_place_in_the_configuration(self, tmp_path):
-        config = {"profiles": {"robot": {"api_key_file": str(tmp_path / "robot.key")}}, "default_profile": "robot"}
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        case = bare_case(tmp_path)
-
-        finding = check_settings(case, find_obstacle(case))
-
-        assert finding.outcome is Outcome.FAILED
-        assert "profiles.robot.api_key_file" in finding.found
-
     def test_a_file_of_authorities_that_the_environment_names_counts_too(self, tmp_path, monkeypatch):
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing"))
 
@@ -136,10 +113,3 @@ class TestFiles:
         assert obstacle is not None
         assert obstacle.prevented == AUTHORITIES
         assert "REQUESTS_CA_BUNDLE" in obstacle.error.remedy
-
-    def test_files_that_can_be_used_are_no_obstacle(self, tmp_path):
-        secret_file = tmp_path / "secret"
-        secret_file.write_text("sesame-123")
-        secret_file.chmod(0o600)
-
-        assert find_obstacle(person_case(tmp_path, MICROMEGAS_OIDC_CLIENT_SECRET_FILE=str(secret_file))) is None

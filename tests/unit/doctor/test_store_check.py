@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.doctor.findings import Outcome, guarded
 from micromegas_jupyter.doctor.local_checks import check_store
-from tests.unit.doctor.cases import ISSUER, bare_case, person_case
+from tests.unit.doctor.cases import ISSUER, person_case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,17 +31,6 @@ def _write(path: Path, *, scope: str | None = None, text: str | None = None, **c
         place.chmod(0o600)
 
 
-def test_where_nobody_has_to_sign_in_nothing_is_kept(tmp_path):
-    assert check_store(bare_case(tmp_path)).outcome is Outcome.SKIPPED
-
-
-def test_a_store_that_is_empty_is_fine(tmp_path):
-    finding = check_store(person_case(tmp_path / "config"))
-
-    assert finding.outcome is Outcome.OK
-    assert finding.facts["holds_a_sign_in"] is False
-
-
 @pytest.mark.parametrize(("mode", "outcome"), [(0o600, Outcome.OK), (0o644, Outcome.FAILED)])
 def test_a_token_file_that_others_can_read_is_a_failure(tmp_path, mode, outcome):
     path = tmp_path / "tokens.json"
@@ -53,25 +42,6 @@ def test_a_token_file_that_others_can_read_is_a_failure(tmp_path, mode, outcome)
     assert finding.outcome is outcome
     assert f"{mode:04o}" in finding.found
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_further_sign_ins_of_the_profile_are_listed_with_their_places(tmp_path):
-    for path in (tmp_path / "tokens.json", tmp_path / "tokens.0123456789ab.json", tmp_path / "tokens-work.json"):
-        _write(path)
-
-    finding = check_store(person_case(tmp_path))
-
-    place = f"the file {tmp_path / 'tokens.0123456789ab.json'}"
-    assert finding.details == (f"another sign-in of this profile: {place}",)
-    assert finding.facts["others"] == [place]
-
-
-def test_the_home_folder_is_not_spelt_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-    finding = check_store(person_case(tmp_path / ".micromegas"))
-
-    assert finding.found == "the file ~/.micromegas/tokens.json, nothing kept yet"
 
 
 def test_a_folder_that_others_can_change_is_a_failure_with_a_remedy(tmp_path):
@@ -97,14 +67,6 @@ def test_a_damaged_token_file_is_a_failure_with_a_remedy(tmp_path, text):
     assert "`micromegas logout`" in finding.remedy
 
 
-def test_the_remedy_of_a_damaged_file_names_the_profile(tmp_path):
-    config = {"profiles": {"work": {"uri": "grpc://127.0.0.1:1"}}, "default_profile": "work"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    _write(tmp_path / "tokens-work.json", text="{")
-
-    assert "`micromegas logout --profile work`" in check_store(person_case(tmp_path)).remedy
-
-
 @pytest.mark.parametrize(
     ("scope", "changes", "said"),
     [
@@ -122,14 +84,6 @@ def test_a_sign_in_with_other_settings_is_said_with_what_is_other(tmp_path, scop
     assert finding.outcome is Outcome.OK
     assert finding.found.endswith(", nothing kept yet for these settings")
     assert finding.details == (f"a sign-in with other settings{said} is kept in the file {tmp_path / 'tokens.json'}",)
-
-
-def test_what_another_sign_in_lacks_is_said_too(tmp_path):
-    _write(tmp_path / "tokens.json")
-
-    finding = check_store(person_case(tmp_path, MICROMEGAS_OIDC_AUDIENCE="lake"))
-
-    assert finding.details[0].startswith("a sign-in with other settings (audience none) is kept in ")
 
 
 def test_another_sign_in_that_cannot_be_read_is_said_and_no_failure(tmp_path):
@@ -158,14 +112,6 @@ class TestProgramsWithACredential:
         finding = check_store(person_case(tmp_path, **variables))
 
         assert (finding.outcome, finding.found) == (Outcome.SKIPPED, f"not needed: {why}")
-
-    def test_nothing_needs_to_be_kept_for_an_api_key(self, tmp_path):
-        config = {"profiles": {"robot": {"api_key_file": "/etc/robot.key"}}, "default_profile": "robot"}
-        (tmp_path / "config.json").write_text(json.dumps(config))
-
-        finding = check_store(bare_case(tmp_path))
-
-        assert (finding.outcome, finding.found) == (Outcome.SKIPPED, "not needed: an API key is used")
 
     def test_a_stored_sign_in_comes_before_the_application_s_secret(self, tmp_path):
         _write(tmp_path / "tokens.json")

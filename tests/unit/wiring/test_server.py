@@ -16,7 +16,7 @@ from micromegas_jupyter.server import FlightServerSettings, NotReady
 from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.wiring import ServerStack, server
 from micromegas_jupyter.wiring.server import (
-    OTHER_PEOPLES_ROWS,
+    DEFAULT_ROW_FILTERS,
     build_flight_settings,
     build_pool_settings,
     build_worker_options,
@@ -171,7 +171,7 @@ def test_executors_get_absolute_paths_and_their_limits_in_their_own_units(tmp_pa
         max_statement_bytes=100,
     )
     assert (written.lake, written.denials_file) == (str(Path("lake").absolute()), "/d")
-    assert written.default_conditions == OTHER_PEOPLES_ROWS
+    assert written.default_conditions == DEFAULT_ROW_FILTERS
 
 
 @pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (1024, 512), (512, 256), (100, 50)])

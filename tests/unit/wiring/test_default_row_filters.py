@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
-from micromegas_jupyter.wiring.server import OTHER_PEOPLES_ROWS
+from micromegas_jupyter.wiring.server import DEFAULT_ROW_FILTERS
 from tests.fakes.fixed_tables import CALLER, FixedTables
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_lines_about_other_people_are_for_administrators(
     rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    settings = EngineSettings(default_conditions=OTHER_PEOPLES_ROWS)
+    settings = EngineSettings(default_conditions=DEFAULT_ROW_FILTERS)
     engine = DataFusionEngine(FixedTables([table]), settings)
 
     request = StatementRequest(sql="SELECT target FROM log_entries")
