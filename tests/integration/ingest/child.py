@@ -1,24 +1,46 @@
-"""Stores rows where files may not grow beyond a bound, as on a full disk.
-
-Arguments: the lake's folder, and the most bytes that a file may have. It prints what came of it, as JSON.
-"""
+"""Processes that tests of ingest start and kill: `python -m tests.integration.ingest.child ROLE ARGUMENTS`."""
 
 import json
 import random
 import resource
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import flight
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.lake import Lake
+from tests.integration.ingest.lake_server import create_command, lake_server
 
 _NOISE = random.Random(1).randbytes(4 * 1024 * 1024)
+_ROWS = 1000
 
 
-def main(root: str, file_bytes: str) -> None:
+def serve(root: str) -> None:
+    """Run a server over a lake until its input ends; it prints its address."""
+    with lake_server(Path(root)) as server:
+        print(server.uri, flush=True)
+        sys.stdin.read()
+
+
+def send(uri: str, token: str, table: str, batches: str) -> None:
+    """Send rows, print a line once they are sent, and wait to be killed."""
+    batch = pa.record_batch({"id": pa.array(range(_ROWS), pa.int64())})
+    options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {token}".encode())])
+    descriptor = flight.FlightDescriptor.for_command(pack_any(create_command(table)))
+    writer, _reader = flight.FlightClient(uri).do_put(descriptor, batch.schema, options)
+    for _ in range(int(batches)):
+        writer.write_batch(batch)
+    print("sent", flush=True)
+    threading.Event().wait()
+
+
+def fill(root: str, file_bytes: str) -> None:
+    """Store rows where files may not grow beyond a bound, as on a full disk, and print the outcomes as JSON."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), int(file_bytes)))
     folder = Path(root)
     told = [
@@ -47,4 +69,4 @@ def store(folder: Path, table: str, mode: WriteMode, rows: pa.RecordBatch) -> di
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    {"serve": serve, "send": send, "fill": fill}[sys.argv[1]](*sys.argv[2:])
