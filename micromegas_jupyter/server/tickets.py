@@ -28,7 +28,7 @@ from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 MIN_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
 _ID_BYTES: Final = 16
-_ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
+_REQUEST_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
 _TICKET: Final = b"ticket"
 _PREPARED: Final = b"prepared"
 # The line break ends a comment that the SQL may end with.
@@ -110,12 +110,12 @@ class Tickets:
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
-                "The ticket was not issued to you, or the server has been restarted since.", remedy=_ASK_AGAIN
+                "The ticket was not issued to you, or the server has been restarted since.", remedy=_REQUEST_AGAIN
             )
         found = parse_message(messages.IssuedStatement, data)
         expires_at = datetime.fromtimestamp(found.expires_at, UTC)
         if self._clock.now() >= expires_at and not accepts_expired:
-            raise UsageError("The ticket has expired.", remedy=_ASK_AGAIN)
+            raise UsageError("The ticket has expired.", remedy=_REQUEST_AGAIN)
         return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=tuple(found.parameters))
 
     def _build_endpoint(self, statement: Any, caller: CallerKey) -> Any:

@@ -165,7 +165,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
     endpoint = _info(flight, NUMBERS).endpoint[0]
     plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(NUMBERS)))
 
-    renewed, kept = (
+    renewed, unchanged = (
         messages.FlightEndpoint.FromString(
             messages.Result.FromString(
                 flight.call(
@@ -182,7 +182,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
 
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
-    assert kept == plain
+    assert unchanged == plain
 
 
 @pytest.mark.parametrize("processors", [1, 2])

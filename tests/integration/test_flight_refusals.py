@@ -157,7 +157,7 @@ def _status(reply: bytes) -> int:
     return status
 
 
-def test_a_watcher_is_told_at_once_and_again_when_the_server_begins_to_stop() -> None:
+def test_a_watcher_hears_at_once_and_again_when_the_server_begins_to_stop() -> None:
     with running_server() as flight:
         known, unknown = _watch(flight), _watch(flight, "nothing")
         first, other = _status(next(known)), _status(next(unknown))
@@ -176,7 +176,7 @@ def test_a_watcher_is_told_at_once_and_again_when_the_server_begins_to_stop() ->
 def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
     with running_server() as flight:
         watchers = [_watch(flight) for _ in range(64)]
-        told = [_status(next(watcher)) for watcher in watchers]
+        statuses = [_status(next(watcher)) for watcher in watchers]
         one_more = _watch(flight)
         with pytest.raises(grpc.RpcError):
             next(one_more)
@@ -184,7 +184,7 @@ def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
         for watcher in watchers:
             watcher.cancel()
 
-    assert told == [SERVING] * 64
+    assert statuses == [SERVING] * 64
     assert one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert isinstance(decode_error(dict(one_more.trailing_metadata())[ERROR_DETAILS_KEY]), ResourcesExhausted)
     assert served.code is grpc.StatusCode.OK

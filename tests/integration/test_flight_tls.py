@@ -156,7 +156,7 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
 
 
 @pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
-def test_a_broken_renewal_changes_nothing_and_is_told_once(
+def test_a_broken_renewal_changes_nothing_and_is_logged_once(
     server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     _shown_name(server.port, authority)
@@ -170,10 +170,10 @@ def test_a_broken_renewal_changes_nothing_and_is_told_once(
 
     shown = [_shown_name(server.port, authority) for _ in range(3)]
 
-    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert shown == ["first"] * 3
-    assert [record.message for record in told] == ["The changed certificate cannot be used; the former stays."]
-    assert str(pair.key_file.parent) not in str(told[0].__dict__["why"])
+    assert [record.message for record in errors] == ["The changed certificate cannot be used; the former stays."]
+    assert str(pair.key_file.parent) not in str(errors[0].__dict__["why"])
 
     pair.replace_by(authority.issue("second"))
 

@@ -28,10 +28,10 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import FlightHarness, running_server
-from tests.integration.test_flight_tls import _write_certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,12 +234,13 @@ def test_bound_statements_are_closed_on_the_server() -> None:
 
 
 def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: Path) -> None:
-    certificate_file, key_file = _write_certificate(tmp_path)
-    tls = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    tls = FlightServerSettings(port=0, certificate_file=pair.certificate_file, key_file=pair.key_file)
     server = ServerThread(pool=build_pool(), validator=None, settings=tls)
     server.start()
 
-    with FlightSQLClient(server.uri, ca_bundle=certificate_file) as client:
+    with FlightSQLClient(server.uri, ca_bundle=authority.ca_file) as client:
         trusted = client.query(NUMBERS)
     with (
         FlightSQLClient(server.uri) as client,

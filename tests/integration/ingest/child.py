@@ -43,13 +43,13 @@ def fill(root: str, file_bytes: str) -> None:
     """Store rows where files may not grow beyond a bound, as on a full disk, and print the outcomes as JSON."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), int(file_bytes)))
     folder = Path(root)
-    told = [
+    outcomes = [
         store(folder, "kept", WriteMode.CREATE, pa.record_batch({"data": [b"before"]})),
         store(folder, "kept", WriteMode.APPEND, noise()),
         store(folder, "other", WriteMode.CREATE, noise()),
         store(folder, "kept", WriteMode.APPEND, pa.record_batch({"data": [b"after"]})),
     ]
-    print(json.dumps(told))
+    print(json.dumps(outcomes))
 
 
 def noise() -> pa.RecordBatch:
