@@ -311,6 +311,7 @@ class Authenticator:
         self._limits = limits
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
         self._check_count = 0
+        self._fetches: dict[Future[KeySet | None], asyncio.Event] = {}
         self._key_waiters: Counter[Future[KeySet | None]] = Counter()
         self._writes_events = isinstance(validator, BaseValidator)
         self.audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
@@ -427,16 +428,9 @@ class Authenticator:
 
     async def _wait_for_keys(self, fetch: Future[KeySet | None]) -> bool:
         """Wait for a fetch and return whether it brought keys; when too many wait, only briefly."""
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def notify(_fetch: object) -> None:
-            # Called on the thread that fetched; the loop may have been closed meanwhile.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(ended.set)
-
+        ended = self._fetches.get(fetch) or self._follow(fetch)
         is_patient = self._key_waiters[fetch] < _MAX_PATIENT_WAITERS
         self._key_waiters[fetch] += 1
-        fetch.add_done_callback(notify)
         try:
             async with asyncio.timeout(None if is_patient else _BRIEF_WAIT_SECONDS):
                 await ended.wait()
@@ -447,6 +441,23 @@ class Authenticator:
             if not self._key_waiters[fetch]:
                 del self._key_waiters[fetch]
         return fetch.done() and fetch.result() is not None
+
+    def _follow(self, fetch: Future[KeySet | None]) -> asyncio.Event:
+        """Return an event that is set when a fetch has ended; one for all who wait for it."""
+        loop = asyncio.get_running_loop()
+        ended = self._fetches[fetch] = asyncio.Event()
+
+        def end() -> None:
+            self._fetches.pop(fetch, None)
+            ended.set()
+
+        def notify(_fetch: object) -> None:
+            # Called on the thread that fetched; the loop may have been closed meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(end)
+
+        fetch.add_done_callback(notify)
+        return ended
 
     def _undecided(self, what: str, reason: str, call: CallFacts) -> Unavailable:
         self.record(AccessEvent(outcome="undecided", reason=reason, code=Unavailable.code), call)

@@ -41,7 +41,7 @@ from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QueryRunner, query_key
-from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, pack_frames, unpack_frames
+from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
 RELOAD_ACTION: Final = "micromegas.access.reload"
 _RELOAD_SECONDS: Final = 30.0
@@ -172,7 +172,7 @@ class FlightMethods:
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.signed, call.caller_key)
-                await self._run(call, content.id, content.sql, unpack_frames(content.parameters))
+                await self._run(call, content.id, content.sql, content.parameters)
             case StatementQuery() | PreparedQuery():
                 await self._run(call, ticket, *self._find_statement(call, command))
             case _:
@@ -217,16 +217,14 @@ class FlightMethods:
     def _find_statement(self, call: Call, command: StatementQuery | PreparedQuery) -> tuple[str, tuple[bytes, ...]]:
         if isinstance(command, StatementQuery):
             return command.sql, ()
-        statement = self._prepared.get(command.handle, call.caller_key)
-        return statement.sql, statement.parameters
+        return self._prepared.get(command.handle, call.caller_key)
 
     def _build_endpoint(self, call: Call, command: StatementQuery | PreparedQuery) -> Any:
         sql, parameters = self._find_statement(call, command)
-        packed = pack_frames(parameters)
-        if packed is None and isinstance(command, PreparedQuery):
+        if isinstance(command, PreparedQuery) and not can_travel(parameters):
             # The values stay where they are stored.
             return messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
-        return self._tickets.issue(sql, call.caller_key, packed or b"")
+        return self._tickets.issue(sql, call.caller_key, parameters)
 
     async def _do_action(self, call: Call) -> None:
         action = parse_message(messages.Action, await call.read_only_message())

@@ -28,7 +28,7 @@ from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
 MIN_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
 _ID_BYTES: Final = 16
-_ASK_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
+_REQUEST_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
 _TICKET: Final = b"ticket"
 _PREPARED: Final = b"prepared"
 # The line break ends a comment that the SQL may end with.
@@ -76,12 +76,12 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketContent:
-    """What a ticket stands for; `id` is the same after a renewal, `parameters` are packed values, empty for none."""
+    """What a ticket stands for; `id` is the same after a renewal, `parameters` are serialised `FlightData`."""
 
     id: bytes
     sql: str = field(repr=False)
     expires_at: datetime
-    parameters: bytes = field(default=b"", repr=False)
+    parameters: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class Tickets:
@@ -93,8 +93,8 @@ class Tickets:
         self._clock = clock
         self._randomness = randomness
 
-    def issue(self, sql: str, caller: CallerKey, parameters: bytes = b"") -> Any:
-        """Return an endpoint with a new ticket for a statement with packed values; it can be read several times."""
+    def issue(self, sql: str, caller: CallerKey, parameters: tuple[bytes, ...] = ()) -> Any:
+        """Return an endpoint with a new ticket for a statement with its values; it can be read several times."""
         flight_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
         return self._build_endpoint(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
@@ -110,13 +110,13 @@ class Tickets:
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
-                "The ticket was not issued to you, or the server has been restarted since.", remedy=_ASK_AGAIN
+                "The ticket was not issued to you, or the server has been restarted since.", remedy=_REQUEST_AGAIN
             )
         found = parse_message(messages.IssuedStatement, data)
         expires_at = datetime.fromtimestamp(found.expires_at, UTC)
         if self._clock.now() >= expires_at and not accepts_expired:
-            raise UsageError("The ticket has expired.", remedy=_ASK_AGAIN)
-        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=found.parameters)
+            raise UsageError("The ticket has expired.", remedy=_REQUEST_AGAIN)
+        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=tuple(found.parameters))
 
     def _build_endpoint(self, statement: Any, caller: CallerKey) -> Any:
         statement.expires_at = int((self._clock.now() + self._life).timestamp())
@@ -125,14 +125,6 @@ class Tickets:
         endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket))
         endpoint.expiration_time.seconds = statement.expires_at
         return endpoint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedStatement:
-    """A prepared statement as it can be run."""
-
-    sql: str = field(repr=False)
-    parameters: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,15 +176,15 @@ class PreparedStatements:
         expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
         return self._write_handle(messages.IssuedStatement(id=statement_id, sql=sql, expires_at=expires_at), caller)
 
-    def get(self, handle: bytes, caller: CallerKey) -> PreparedStatement:
-        """Return a caller's own statement."""
+    def get(self, handle: bytes, caller: CallerKey) -> tuple[str, tuple[bytes, ...]]:
+        """Return a caller's own statement and the values bound to it."""
         found, stored = self._find(handle, caller)
-        parameters = unpack_frames(found.parameters) if found.parameters else stored.parameters
+        parameters = tuple(found.parameters) or stored.parameters
         if not parameters and found.has_stored_parameters:
             raise UsageError(
                 "The statement's parameters were bound before the server was restarted.", remedy="Bind them again."
             )
-        return PreparedStatement(sql=found.sql, parameters=parameters)
+        return found.sql, parameters
 
     def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
         """Bind parameters to a caller's own statement, in place of those bound before, and return its new handle."""
@@ -206,8 +198,8 @@ class PreparedStatements:
                 "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
             )
         self._stored[found.id] = bound
-        packed = pack_frames(parameters)
-        found.parameters, found.has_stored_parameters = packed or b"", packed is None
+        found.has_stored_parameters = not can_travel(parameters)
+        found.parameters[:] = parameters if can_travel(parameters) else ()
         return self._write_handle(found, caller)
 
     def close(self, handle: bytes, caller: CallerKey) -> None:
@@ -268,20 +260,9 @@ class PreparedStatements:
         return found
 
 
-def pack_frames(frames: tuple[bytes, ...]) -> bytes | None:
-    """Return messages as bytes that travel with a handle or a ticket; None when they are too large for that."""
-    packed = b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
-    return packed if len(packed) <= _MAX_TRAVELLING_BYTES else None
-
-
-def unpack_frames(packed: bytes) -> tuple[bytes, ...]:
-    """Return what `pack_frames` packed; the bytes are the server's own, under its signature."""
-    frames, start = [], 0
-    while start < len(packed):
-        end = start + 4 + int.from_bytes(packed[start : start + 4], "big")
-        frames.append(packed[start + 4 : end])
-        start = end
-    return tuple(frames)
+def can_travel(parameters: tuple[bytes, ...]) -> bool:
+    """Whether values are small enough to travel with a handle or a ticket."""
+    return sum(map(len, parameters)) <= _MAX_TRAVELLING_BYTES
 
 
 def _unknown_statement() -> UsageError:

@@ -4,12 +4,9 @@ New connections get what the files hold; open ones keep what they began with. TL
 """
 
 import logging
-import os
 import ssl
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -197,7 +194,8 @@ class HttpTls(Collector):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            self._load(context, material)
+            # Without a password the library would prompt for one on the terminal.
+            context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
             if material.client_ca is not None:
                 context.load_verify_locations(cadata=material.client_ca.decode("ascii", "replace"))
                 context.verify_mode = ssl.CERT_OPTIONAL
@@ -207,19 +205,3 @@ class HttpTls(Collector):
                 key="certificate_file",
             ) from None
         return context
-
-    def _load(self, context: ssl.SSLContext, material: TlsMaterial) -> None:
-        """Load what was checked, whatever the files hold since; without files in memory, what the files hold.
-
-        Without a password the library would prompt for one on the terminal.
-        """
-        if sys.platform != "linux":
-            context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
-            return
-        with ExitStack() as stack:
-            files = [stack.enter_context(os.fdopen(os.memfd_create("checked"), "w+b")) for _ in range(2)]
-            for file, content in zip(files, (material.certificate, material.key), strict=True):
-                file.write(content)
-                file.flush()
-            certificate, key = (f"/proc/self/fd/{file.fileno()}" for file in files)
-            context.load_cert_chain(certificate, key, password="")

@@ -258,7 +258,7 @@ def test_a_taken_port_is_a_configuration_error() -> None:
     assert caught.value.key == "port"
 
 
-def test_two_servers_share_a_port_when_told_to() -> None:
+def test_two_servers_share_a_port_on_request() -> None:
     with running_server(is_port_reserved=True) as first:
         second = ServerThread(
             pool=build_pool(),

@@ -247,17 +247,17 @@ class TestNotices:
         assert [answer.trailing["x-micromegas-notice"] for answer in answers] == [NOTICE] * 3
         assert answers[1].error is not None
 
-    def test_a_client_tells_it_once_whether_the_query_succeeds_or_not(self, flight: FlightHarness) -> None:
-        told: list[str] = []
+    def test_a_client_shows_it_once_whether_the_query_succeeds_or_not(self, flight: FlightHarness) -> None:
+        notices: list[str] = []
 
         with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
-            client.tell_notices(told.append)
+            client.tell_notices(notices.append)
             with pytest.raises(MicromegasError):
                 client.query_arrow(WRONG)
             client.query_arrow(NUMBERS)
             client.whoami()
 
-        assert told == [NOTICE]
+        assert notices == [NOTICE]
 
 
 class TestReload:

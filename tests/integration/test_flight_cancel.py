@@ -1,8 +1,9 @@
-"""Tickets of GetFlightInfo, and what can be done with a flight while it runs, seen by raw and by real clients."""
+"""Tickets of GetFlightInfo: who may use them, how their plans are reused, and how a running flight is cancelled."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,6 +14,8 @@ from micromegas_jupyter.errors import QueryCancelled, UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import issued_ticket, pack_any, prepared_ticket, statement_ticket
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from tests.fakes.fixed_tables import FixedTables, write_log_entries
+from tests.fakes.validator import ALICE as ALICE_CONTEXT
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
@@ -27,12 +30,14 @@ from tests.integration.flight_harness import (
     decode_rows,
     descriptor_bytes,
     prepare,
+    rows_of,
     running_server,
     ticket_bytes,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -160,7 +165,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
     endpoint = _info(flight, NUMBERS).endpoint[0]
     plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(NUMBERS)))
 
-    renewed, kept = (
+    renewed, unchanged = (
         messages.FlightEndpoint.FromString(
             messages.Result.FromString(
                 flight.call(
@@ -177,7 +182,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
 
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
-    assert kept == plain
+    assert unchanged == plain
 
 
 @pytest.mark.parametrize("processors", [1, 2])
@@ -191,3 +196,63 @@ def test_first_rows_come_while_the_rest_holds_every_partition(processors: int) -
         assert rows.to_pydict() == {"n": [1, 2, 3]}
         call.cancel()
         flight.wait_until_quiet()
+
+
+@pytest.fixture
+def own_server() -> Iterator[FlightHarness]:
+    with running_server() as running:
+        yield running
+
+
+WHO = "SELECT current_user() AS who, is_admin() AS is_admin"
+
+
+def issue(flight: FlightHarness, sql: str = WHO) -> bytes:
+    command = descriptor_bytes(messages.CommandStatementQuery(query=sql))
+    answer = flight.call(FLIGHT + "GetFlightInfo", command)
+    return ticket_bytes(messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket)
+
+
+def test_a_flight_gives_the_same_rows_each_time(own_server: FlightHarness) -> None:
+    ticket = issue(own_server)
+
+    answers = [rows_of(own_server.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
+
+    assert answers == [{"who": ["alice"], "is_admin": [True]}] * 3
+
+
+def test_other_options_are_planned_anew(own_server: FlightHarness) -> None:
+    ticket = issue(own_server)
+
+    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0")))
+
+    assert rows_of(answer).num_rows == 0
+
+
+def test_other_rights_are_planned_anew(own_server: FlightHarness) -> None:
+    ticket = issue(own_server)
+    own_server.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
+
+    answer = own_server.call(FLIGHT + "DoGet", ticket)
+
+    assert rows_of(answer).to_pydict() == {"who": ["alice"], "is_admin": [False]}
+
+
+def test_other_tables_are_planned_anew(tmp_path: Path) -> None:
+    tables = FixedTables([write_log_entries(tmp_path, 1)])
+    with running_server(tables=tables) as flight:
+        ticket = issue(flight, "SELECT count(*) AS n FROM log_entries")
+        tables.tables = [write_log_entries(tmp_path, 2)]
+
+        answer = flight.call(FLIGHT + "DoGet", ticket)
+
+    assert rows_of(answer).to_pydict() == {"n": [8]}
+
+
+def test_somebody_else_gets_nothing_of_it(own_server: FlightHarness) -> None:
+    ticket = issue(own_server)
+
+    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=BOB)
+
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert answer.replies == []

@@ -80,10 +80,10 @@ def _read_beyond_goodbye(flight: FlightHarness) -> int | None:
     """
     with connect(flight.server.port) as connection, connection.makefile("rb") as stream:
         connection.settimeout(60)
-        asked = ticket_bytes(statement_ticket(ENDLESS))
+        ticket = ticket_bytes(statement_ticket(ENDLESS))
         connection.sendall(
             frame(HEADERS, END_HEADERS, LAST_STREAM, request_headers(FLIGHT + "DoGet", "alice"))
-            + frame(DATA, END_STREAM, LAST_STREAM, grpc_message(asked))
+            + frame(DATA, END_STREAM, LAST_STREAM, grpc_message(ticket))
         )
         received = _until_goodbye(connection, stream)
         if received is None:

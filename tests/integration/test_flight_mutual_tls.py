@@ -30,7 +30,7 @@ TIMEOUT_SECONDS = 60.0
 ALICE = [(b"authorization", b"Bearer alice")]
 
 
-class Place(NamedTuple):
+class MutualTlsServer(NamedTuple):
     """A server that wants certificates of `clients`, and an HTTP endpoint that does so, too."""
 
     server: ServerThread
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutualTlsServer]:
     folder = tmp_path_factory.mktemp("tls")
     authority, clients, strangers = (Authority(folder, name) for name in ("servers", "clients", "strangers"))
     own = authority.issue("server")
@@ -55,47 +55,47 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         "127.0.0.1", 0, validator=FakeValidator(), registries=[], readiness=lambda: None, tls_files=files
     )
     port = endpoint.start()
-    yield Place(server, port, authority, clients.issue("good"), strangers.issue("foreign"))
+    yield MutualTlsServer(server, port, authority, clients.issue("good"), strangers.issue("foreign"))
     endpoint.stop()
     server.stop(grace_seconds=0)
 
 
-def _query(place: Place, pair: Pair | None, headers: list[tuple[bytes, bytes]]) -> list[int]:
-    options: dict[str, bytes] = {"tls_root_certs": place.authority.ca_file.read_bytes()}
+def _query(served: MutualTlsServer, pair: Pair | None, headers: list[tuple[bytes, bytes]]) -> list[int]:
+    options: dict[str, bytes] = {"tls_root_certs": served.authority.ca_file.read_bytes()}
     if pair is not None:
         options |= {"cert_chain": pair.certificate_file.read_bytes(), "private_key": pair.key_file.read_bytes()}
-    with pyarrow.flight.connect(place.server.uri, **options) as client:
+    with pyarrow.flight.connect(served.server.uri, **options) as client:
         call = pyarrow.flight.FlightCallOptions(timeout=TIMEOUT_SECONDS, headers=headers)
         table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS)), call).read_all()
     found: list[int] = table["n"].to_pylist()
     return found
 
 
-def test_a_client_with_certificate_and_token_is_served(place: Place) -> None:
-    assert _query(place, place.good, ALICE) == [1, 2, 3]
+def test_a_client_with_certificate_and_token_is_served(served: MutualTlsServer) -> None:
+    assert _query(served, served.good, ALICE) == [1, 2, 3]
 
 
-def test_a_certificate_stands_for_no_token(place: Place) -> None:
+def test_a_certificate_stands_for_no_token(served: MutualTlsServer) -> None:
     with pytest.raises(pyarrow.flight.FlightUnauthenticatedError):
-        _query(place, place.good, [])
+        _query(served, served.good, [])
 
 
 @pytest.mark.parametrize("which", ["none", "foreign"])
-def test_a_token_stands_for_no_certificate(place: Place, which: str) -> None:
+def test_a_token_stands_for_no_certificate(served: MutualTlsServer, which: str) -> None:
     with pytest.raises(pyarrow.flight.FlightUnavailableError):
-        _query(place, place.foreign if which == "foreign" else None, ALICE)
+        _query(served, served.foreign if which == "foreign" else None, ALICE)
 
 
 def test_our_client_shows_the_certificate_that_its_settings_name(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: MutualTlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.good.key_file.chmod(0o600)
+    served.good.key_file.chmod(0o600)
     variables = {
-        "MICROMEGAS_ANALYTICS_URI": place.server.uri,
+        "MICROMEGAS_ANALYTICS_URI": served.server.uri,
         "MICROMEGAS_CONFIG_DIR": str(tmp_path),
-        "MICROMEGAS_CA_BUNDLE": str(place.authority.ca_file),
-        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(place.good.certificate_file),
-        "MICROMEGAS_CLIENT_KEY_FILE": str(place.good.key_file),
+        "MICROMEGAS_CA_BUNDLE": str(served.authority.ca_file),
+        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(served.good.certificate_file),
+        "MICROMEGAS_CLIENT_KEY_FILE": str(served.good.key_file),
     }
 
     with connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables) as client:
@@ -118,13 +118,13 @@ def test_our_client_shows_the_certificate_that_its_settings_name(
     ],
 )
 def test_our_client_says_what_the_server_probably_wants(
-    place: Place, scheme: str, shown: str, what: str, remedy: str
+    served: MutualTlsServer, scheme: str, shown: str, what: str, remedy: str
 ) -> None:
-    pair = place.foreign if shown == "foreign" else None
+    pair = served.foreign if shown == "foreign" else None
     client = FlightSQLClient(
-        place.server.uri.replace("grpc+tls", scheme),
+        served.server.uri.replace("grpc+tls", scheme),
         auth_provider=StaticTokenAuthProvider("alice"),
-        ca_bundle=str(place.authority.ca_file),
+        ca_bundle=str(served.authority.ca_file),
         client_certificate_file=None if pair is None else str(pair.certificate_file),
         client_key_file=None if pair is None else str(pair.key_file),
     )
@@ -136,14 +136,14 @@ def test_our_client_says_what_the_server_probably_wants(
     assert remedy in caught.value.remedy
 
 
-def test_our_client_says_that_a_server_speaks_no_tls(place: Place) -> None:
+def test_our_client_says_that_a_server_speaks_no_tls(served: MutualTlsServer) -> None:
     plain = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=FlightServerSettings(port=0))
     plain.start()
     uri = plain.uri.replace("grpc://", "grpc+tls://")
 
     try:
         with (
-            FlightSQLClient(uri, ca_bundle=str(place.authority.ca_file)) as client,
+            FlightSQLClient(uri, ca_bundle=str(served.authority.ca_file)) as client,
             pytest.raises(ServerUnavailable) as caught,
         ):
             client.query(NUMBERS)
@@ -154,13 +154,13 @@ def test_our_client_says_that_a_server_speaks_no_tls(place: Place) -> None:
     assert "grpc://" in caught.value.remedy
 
 
-def test_a_key_that_others_can_read_is_not_used(place: Place, tmp_path: Path) -> None:
+def test_a_key_that_others_can_read_is_not_used(served: MutualTlsServer, tmp_path: Path) -> None:
     key_file = tmp_path / "open.key"
-    key_file.write_bytes(place.good.key_file.read_bytes())
+    key_file.write_bytes(served.good.key_file.read_bytes())
     key_file.chmod(0o644)
     variables = {
         "MICROMEGAS_CONFIG_DIR": str(tmp_path),
-        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(place.good.certificate_file),
+        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(served.good.certificate_file),
         "MICROMEGAS_CLIENT_KEY_FILE": str(key_file),
     }
 
@@ -170,13 +170,13 @@ def test_a_key_that_others_can_read_is_not_used(place: Place, tmp_path: Path) ->
     assert caught.value.key == "MICROMEGAS_CLIENT_KEY_FILE"
 
 
-@pytest.mark.parametrize("given", ["certificate", "other key"])
-def test_a_certificate_without_its_key_is_refused_at_once(place: Place, given: str) -> None:
+@pytest.mark.parametrize("present", ["certificate", "other key"])
+def test_a_certificate_without_its_key_is_refused_at_once(served: MutualTlsServer, present: str) -> None:
     with pytest.raises(UsageError):
         FlightSQLClient(
-            place.server.uri,
-            client_certificate_file=place.good.certificate_file,
-            client_key_file=None if given == "certificate" else place.foreign.key_file,
+            served.server.uri,
+            client_certificate_file=served.good.certificate_file,
+            client_key_file=None if present == "certificate" else served.foreign.key_file,
         )
 
 
@@ -190,21 +190,21 @@ def test_a_certificate_without_its_key_is_refused_at_once(place: Place, given: s
     ],
 )
 def test_over_http_the_metrics_need_a_certificate_and_probes_do_not(
-    place: Place, path: str, has_certificate: bool, status: int
+    served: MutualTlsServer, path: str, has_certificate: bool, status: int
 ) -> None:
-    assert _ask(place, path, place.good if has_certificate else None) == status
+    assert _request_status(served, path, served.good if has_certificate else None) == status
 
 
-def test_over_http_a_certificate_of_strangers_is_refused(place: Place) -> None:
+def test_over_http_a_certificate_of_strangers_is_refused(served: MutualTlsServer) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
-        _ask(place, "/health", place.foreign)
+        _request_status(served, "/health", served.foreign)
 
 
-def _ask(place: Place, path: str, pair: Pair | None) -> int:
-    context = ssl.create_default_context(cafile=str(place.authority.ca_file))
+def _request_status(served: MutualTlsServer, path: str, pair: Pair | None) -> int:
+    context = ssl.create_default_context(cafile=str(served.authority.ca_file))
     if pair is not None:
         context.load_cert_chain(pair.certificate_file, pair.key_file)
-    connection = http.client.HTTPSConnection("127.0.0.1", place.http_port, timeout=TIMEOUT_SECONDS, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", served.http_port, timeout=TIMEOUT_SECONDS, context=context)
     try:
         connection.request("GET", path, headers={"Authorization": "Bearer alice"})
         return connection.getresponse().status

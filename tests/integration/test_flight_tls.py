@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import socket
@@ -18,9 +17,9 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread, tls
+from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
 from micromegas_jupyter.server.settings import TlsFiles
-from micromegas_jupyter.server.tls import HttpTls, TlsSource
+from micromegas_jupyter.server.tls import TlsSource
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 
@@ -157,7 +156,7 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
 
 
 @pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
-def test_a_broken_renewal_changes_nothing_and_is_told_once(
+def test_a_broken_renewal_changes_nothing_and_is_logged_once(
     server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     _shown_name(server.port, authority)
@@ -171,38 +170,14 @@ def test_a_broken_renewal_changes_nothing_and_is_told_once(
 
     shown = [_shown_name(server.port, authority) for _ in range(3)]
 
-    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert shown == ["first"] * 3
-    assert [record.message for record in told] == ["The changed certificate cannot be used; the former stays."]
-    assert str(pair.key_file.parent) not in str(told[0].__dict__["why"])
+    assert [record.message for record in errors] == ["The changed certificate cannot be used; the former stays."]
+    assert str(pair.key_file.parent) not in str(errors[0].__dict__["why"])
 
     pair.replace_by(authority.issue("second"))
 
     assert _shown_name(server.port, authority) == "second"
-
-
-def test_the_http_endpoint_serves_what_was_checked_whatever_the_files_hold_since(
-    pair: Pair, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class ReplacedAfterwards(TlsSource):
-        def __init__(self, files: TlsFiles, *, listener: str) -> None:
-            super().__init__(files, listener=listener)
-            pair.replace_by(authority.issue("second"))
-
-    monkeypatch.setattr(tls, "TlsSource", ReplacedAfterwards)
-    served = HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file))
-    trust = ssl.create_default_context(cafile=str(authority.ca_file))
-    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = served.context.wrap_bio(theirs, ours, server_side=True)
-    client = trust.wrap_bio(ours, theirs, server_hostname="127.0.0.1")
-    for side in (client, server, client):
-        with contextlib.suppress(ssl.SSLWantReadError):
-            side.do_handshake()
-
-    shown = client.getpeercert()
-
-    assert shown is not None
-    assert shown["subject"][0][0][1] == "first"
 
 
 def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:

@@ -161,7 +161,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")
 """
 
 
-def test_without_being_asked_nothing_is_traced_and_nothing_loaded() -> None:
+def test_without_the_setting_nothing_is_traced_and_nothing_loaded() -> None:
     child = subprocess.run([sys.executable, "-c", CALLS_WHILE_OFF], capture_output=True, timeout=100, check=False)
 
     assert child.returncode == 0, child.stderr

@@ -54,11 +54,11 @@ pytestmark = pytest.mark.integration
 STALLED_CLIENTS = 100
 STALLED_CLIENTS_LONG = 1000
 #: Sixteen results of 0.8 MB a batch are under way at once; a leak for each client would be far more.
-MOST_GROWTH_BYTES = 300 << 20
+MAX_GROWTH_BYTES = 300 << 20
 #: What is announced as 31 MiB each; all of it would be three times as much as may be.
 HALF_SENT_MESSAGES = 64
 HALF_SENT_BYTES = 24 << 20
-MOST_HALF_SENT_BYTES = 512 << 20
+MAX_HALF_SENT_BYTES = 512 << 20
 CHILD = """
 import sys
 from tests.integration.flight_harness import running_server
@@ -167,7 +167,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
 ) -> None:
     port, process_id = child
     count = STALLED_CLIENTS_LONG if pytestconfig.getoption("--long") else STALLED_CLIENTS
-    asked = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
+    request = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
         DATA, END_STREAM, 1, grpc_message(ticket_bytes(statement_ticket(ENDLESS)))
     )
     before = _resident_bytes(process_id)
@@ -175,7 +175,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
     stalled = []
     for _ in range(count):
         stalled.append(connect(port))
-        stalled[-1].sendall(asked)
+        stalled[-1].sendall(request)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
             list(
@@ -190,7 +190,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
         connection.close()
 
     assert [len(answer) for answer in answers] == [2] * 20
-    assert grown < MOST_GROWTH_BYTES
+    assert grown < MAX_GROWTH_BYTES
 
 
 @pytest.mark.parametrize(("path", "token"), [(FLIGHT + "DoGet", "alice"), (FLIGHT + "DoGet", "nobody"), (HEALTH, "")])
@@ -198,18 +198,18 @@ def test_messages_that_many_clients_half_send_take_little_memory(child: tuple[in
     port, process_id = child
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         channel.unary_unary(HEALTH)(b"", timeout=60)
-    before = most = _resident_bytes(process_id)
+    before = peak = _resident_bytes(process_id)
     senders = [
         HalfSender(port, path, token, announced=31 << 20, most=HALF_SENT_BYTES) for _ in range(HALF_SENT_MESSAGES)
     ]
     until = time.monotonic() + 60
 
     def look() -> None:
-        nonlocal most
-        most = max(most, _resident_bytes(process_id))
+        nonlocal peak
+        peak = max(peak, _resident_bytes(process_id))
 
     send_halves(senders, look=look, deadline=lambda: time.monotonic() > until)
     for sender in senders:
         sender.socket.close()
 
-    assert most - before < MOST_HALF_SENT_BYTES
+    assert peak - before < MAX_HALF_SENT_BYTES

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 DEADLINE_SECONDS = 120.0
 
 
-class Place(NamedTuple):
+class ServedFolder(NamedTuple):
     """A folder and the server over it."""
 
     folder: Path
@@ -47,7 +47,7 @@ def _write(path: Path, values: list[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFolder]:
     folder = tmp_path_factory.mktemp("parquet")
     _write(folder / "orders.parquet", [1, 2])
     _write(folder / "log_entries" / "2026.parquet", [3])
@@ -71,14 +71,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     ):
         assert server.stdout is not None
         try:
-            yield Place(folder, json.loads(server.stdout.readline()), log)
+            yield ServedFolder(folder, json.loads(server.stdout.readline()), log)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(DEADLINE_SECONDS)
 
 
-def test_its_tables_are_served_without_conditions_that_are_for_telemetry(place: Place) -> None:
-    with FlightSQLClient(place.ready["uri"]) as client:
+def test_its_tables_are_served_without_conditions_that_are_for_telemetry(served: ServedFolder) -> None:
+    with FlightSQLClient(served.ready["uri"]) as client:
         orders = client.query("SELECT sum(id) AS total FROM orders")
         entries = client.query("SELECT id FROM log_entries")
         tables = client.query("SHOW TABLES")
@@ -89,26 +89,26 @@ def test_its_tables_are_served_without_conditions_that_are_for_telemetry(place: 
     assert sorted(own) == ["df_settings", "log_entries", "orders"]
 
 
-def test_the_start_says_what_is_served_and_what_is_left_out(place: Place) -> None:
-    said = [line["message"] for line in _lines(place.log)]
+def test_the_start_says_what_is_served_and_what_is_left_out(served: ServedFolder) -> None:
+    said = [line["message"] for line in _lines(served.log)]
 
     assert any("read only, without telemetry · tables: df_settings, log_entries, orders" in line for line in said)
     assert any(line.startswith("broken.parquet is left out") for line in said)
     assert any(line.startswith("twice.parquet is left out") for line in said)
 
 
-def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(place: Place) -> None:
-    with FlightSQLClient(place.ready["uri"]) as one, FlightSQLClient(place.ready["uri"]) as other:
+def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(served: ServedFolder) -> None:
+    with FlightSQLClient(served.ready["uri"]) as one, FlightSQLClient(served.ready["uri"]) as other:
         for client, word in ((one, "first"), (other, "second")):
             client.query(f"SELECT '{word}' AS word")
-    audit = place.log.with_name("audit.log")
+    audit = served.log.with_name("audit.log")
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not {"SELECT 'first' AS word", "SELECT 'second' AS word"} <= {line.get("sql") for line in _lines(audit)}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
-    assert {line["level"] for line in _lines(place.log)} <= {"INFO", "WARNING"}
-    assert not [line for line in _lines(place.log) if "audit" in line]
+    assert {line["level"] for line in _lines(served.log)} <= {"INFO", "WARNING"}
+    assert not [line for line in _lines(served.log) if "audit" in line]
     assert stat.S_IMODE(audit.stat().st_mode) == 0o600
 
 
@@ -116,16 +116,16 @@ def _lines(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(place: Place) -> None:
-    before = sorted(entry.name for entry in place.folder.rglob("*"))
-    with FlightSQLClient(place.ready["uri"]) as client:
+def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(served: ServedFolder) -> None:
+    before = sorted(entry.name for entry in served.folder.rglob("*"))
+    with FlightSQLClient(served.ready["uri"]) as client:
         with pytest.raises(InvalidStatement):
             client.query("SELECT * FROM later")
-        _write(place.folder / "later.parquet", [4])
+        _write(served.folder / "later.parquet", [4])
         frame = _query_until_it_is_there(client)
 
     assert frame == [4]
-    assert sorted(entry.name for entry in place.folder.rglob("*")) == sorted([*before, "later.parquet"])
+    assert sorted(entry.name for entry in served.folder.rglob("*")) == sorted([*before, "later.parquet"])
 
 
 def _query_until_it_is_there(client: FlightSQLClient) -> list[int]:
@@ -140,11 +140,11 @@ def _query_until_it_is_there(client: FlightSQLClient) -> list[int]:
             return found
 
 
-def test_rows_are_not_taken(place: Place) -> None:
-    with FlightSQLClient(place.ready["uri"]) as client, pytest.raises(MicromegasError):
+def test_rows_are_not_taken(served: ServedFolder) -> None:
+    with FlightSQLClient(served.ready["uri"]) as client, pytest.raises(MicromegasError):
         client.bulk_ingest("orders", pa.table({"id": [5]}))
 
-    assert pyarrow.parquet.read_table(place.folder / "orders.parquet")["id"].to_pylist() == [1, 2]
+    assert pyarrow.parquet.read_table(served.folder / "orders.parquet")["id"].to_pylist() == [1, 2]
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_columns_are_filtered_by_pattern(connection: Connection) -> None:
     assert [column["column_name"] for column in wide["table_columns"]] == [name for name in NAMES if name[0] == "u"]
 
 
-def test_a_table_tells_its_schema(connection: Connection) -> None:
+def test_a_table_has_its_schema(connection: Connection) -> None:
     assert connection.adbc_get_table_schema("wide").names == sent_table().column_names
     assert connection.adbc_get_table_schema("under_score") == pa.schema({"a": pa.int64()})
 

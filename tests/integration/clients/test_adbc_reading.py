@@ -127,13 +127,13 @@ def test_a_partition_is_read_by_another_connection_of_the_caller(server: ClientS
     assert rows == [(0,), (1,), (2,)]
 
 
-def test_the_schema_is_told_without_running(cursor: Cursor) -> None:
+def test_the_schema_is_known_without_running(cursor: Cursor) -> None:
     schema = cursor.adbc_execute_schema("SELECT n, text, 1 / 0 AS broken FROM many")
 
     assert (schema.names, schema.types) == (["n", "text", "broken"], [pa.int64(), pa.string(), pa.int64()])
 
 
-def test_a_prepared_statement_tells_its_parameters_and_runs(cursor: Cursor) -> None:
+def test_a_prepared_statement_describes_its_parameters_and_runs(cursor: Cursor) -> None:
     parameters = cursor.adbc_prepare("SELECT ? + 1 AS a")
     cursor.execute("SELECT ? + 1 AS a", (41,))
 

@@ -73,10 +73,10 @@ def adbc(failing: FlightHarness) -> Iterator[Connection]:
         yield connection
 
 
-def test_the_table_tells_every_error_of_a_statement() -> None:
-    told = {code for code, *_ in ROWS}
+def test_the_table_lists_every_error_of_a_statement() -> None:
+    codes = {code for code, *_ in ROWS}
 
-    assert {"USE001", "AUTH010", "AUTH020", "AVAIL001", "INT001"} | {f"SQL00{n}" for n in range(1, 9)} <= told
+    assert {"USE001", "AUTH010", "AUTH020", "AVAIL001", "INT001"} | {f"SQL00{n}" for n in range(1, 9)} <= codes
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])

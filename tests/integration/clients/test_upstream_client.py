@@ -98,7 +98,7 @@ def test_a_time_without_a_zone_that_the_client_lets_through_is_refused(client: F
         client.query(COUNT_MEASURES, pd.Timestamp("2026-11-24"), pd.Timestamp("2026-11-25"))
 
 
-def test_a_prepared_statement_tells_its_schema_and_runs(client: FlightSQLClient) -> None:
+def test_a_prepared_statement_describes_its_schema_and_runs(client: FlightSQLClient) -> None:
     statement = client.prepare_statement("SELECT n, text FROM many WHERE n < 3 ORDER BY n")
 
     assert (statement.dataset_schema.names, statement.dataset_schema.types) == (["n", "text"], [pa.int64(), pa.utf8()])

@@ -22,7 +22,7 @@ from tests.integration.executors.conftest import KEYS, MEMORY_MIB, UPLOADER
 from tests.integration.executors.server_process import MIB, wait_until
 from tests.integration.executors.test_isolation import BASE_MIB
 from tests.integration.flight_harness import action_bytes, descriptor_bytes, ticket_bytes
-from tests.integration.ingest.messages import create_command, with_command
+from tests.integration.ingest.lake_server import create_command, with_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -109,8 +109,9 @@ def test_each_ingest_leaves_one_audit_line(
         alice.bulk_ingest("nowhere", sent_processes("told"))
 
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
-    told = [(line["action"], line["user"], line["table"], line["mode"], line["rows"], line["status"]) for line in lines]
-    assert told == [
+    fields = ("action", "user", "table", "mode", "rows", "status")
+    logged = [tuple(line[field] for field in fields) for line in lines]
+    assert logged == [
         ("ingest", "alice", "processes", "append", 1, "ok"),
         ("ingest", "alice", "nowhere", "append", 0, "error"),
     ]

@@ -26,7 +26,7 @@ from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server import ingest
 from micromegas_jupyter.server.ingest import check_may_ingest
 from tests.integration.flight_harness import ALICE, FLIGHT
-from tests.integration.ingest.messages import create_command, ingest_frames
+from tests.integration.ingest.lake_server import create_command, ingest_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ _EMPTY = pa.schema({"id": pa.string()}).empty_table()
 
 @contextmanager
 def _serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "tests.integration.ingest.serving_child", str(root)]
+    command = [sys.executable, "-m", "tests.integration.ingest.child", "serve", str(root)]
     child = subprocess.Popen(command, cwd=_TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     with child:
@@ -110,7 +110,7 @@ def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(
 
 
 def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.integration.ingest.filling_child", str(tmp_path), str(1024 * 1024)]
+    command = [sys.executable, "-m", "tests.integration.ingest.child", "fill", str(tmp_path), str(1024 * 1024)]
 
     child = subprocess.run(command, cwd=_TESTS, stdout=subprocess.PIPE, check=True, timeout=2 * _WAIT_SECONDS)
 
@@ -143,7 +143,7 @@ def test_a_client_that_is_killed_in_the_middle_stores_nothing(
     caplog.set_level(logging.INFO, _AUDIT)
     table = "killed"
     before = server.files()
-    command = [sys.executable, "-m", "tests.integration.ingest.sending_child", server.uri, "alice", table, "300"]
+    command = [sys.executable, "-m", "tests.integration.ingest.child", "send", server.uri, "alice", table, "300"]
 
     with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

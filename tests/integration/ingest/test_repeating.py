@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import UsageError
 from tests.fakes.ingest_rows import sent_processes
 from tests.fakes.telemetry_rows import log_batch
 from tests.integration.flight_harness import ALICE, FLIGHT
-from tests.integration.ingest.messages import create_command, ingest_frames
+from tests.integration.ingest.lake_server import create_command, ingest_frames
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient

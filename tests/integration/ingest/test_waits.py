@@ -14,8 +14,7 @@ from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, Serv
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
 from micromegas_jupyter.server.settings import IngestSettings
 from tests.integration.flight_harness import ALICE, FLIGHT, running_server
-from tests.integration.ingest.lake_server import lake_server
-from tests.integration.ingest.messages import create_command, ingest_frames
+from tests.integration.ingest.lake_server import create_command, ingest_frames, lake_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

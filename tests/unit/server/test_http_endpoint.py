@@ -37,7 +37,7 @@ ALICE = {"Authorization": "Bearer alice"}
 @contextmanager
 def running(**changes: object) -> Iterator[int]:
     registry = CollectorRegistry()
-    Counter("told", "A number.", registry=registry).inc(7)
+    Counter("sent", "A number.", registry=registry).inc(7)
     options = {"validator": FakeValidator(), "registries": [registry], "readiness": lambda: None, **changes}
     endpoint = HttpEndpoint("127.0.0.1", 0, **options)  # type: ignore[arg-type]
     port = endpoint.start()
@@ -47,7 +47,7 @@ def running(**changes: object) -> Iterator[int]:
         endpoint.stop()
 
 
-def ask(
+def request(
     port: int, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
@@ -75,16 +75,16 @@ def port() -> Iterator[int]:
 
 
 def test_metrics_are_shown_to_whoever_has_a_credential(port: int) -> None:
-    status, headers, body = ask(port, "/metrics", headers=ALICE)
+    status, headers, body = request(port, "/metrics", headers=ALICE)
 
     assert status == 200
     assert headers["content-type"].startswith("text/plain; version=")
-    assert b"told_total 7.0" in body
+    assert b"sent_total 7.0" in body
 
 
 def test_metrics_are_not_shown_to_a_key_that_may_only_send_rows(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="micromegas_jupyter.audit.access"):
-        status, headers, body = ask(port, "/metrics", headers={"Authorization": "Bearer collector"})
+        status, headers, body = request(port, "/metrics", headers={"Authorization": "Bearer collector"})
 
     (event,) = [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
     assert (status, body) == (403, b"Forbidden\n")
@@ -95,17 +95,17 @@ def test_metrics_are_not_shown_to_a_key_that_may_only_send_rows(port: int, caplo
 @pytest.mark.parametrize("reason", list(NotReady))
 def test_a_server_that_is_not_ready_says_why_and_is_alive(reason: NotReady) -> None:
     with running(readiness=lambda: reason) as port:
-        status, headers, body = ask(port, "/ready")
-        alive = ask(port, "/health")[0]
+        status, headers, body = request(port, "/ready")
+        alive = request(port, "/health")[0]
 
     assert (status, json.loads(body)) == (503, {"status": "not ready", "reason": reason.value})
     assert headers["retry-after"] == "1"
     assert alive == 200
 
 
-def test_health_and_readiness_are_told_to_anyone(port: int) -> None:
-    assert ask(port, "/health")[0] == 200
-    status, headers, body = ask(port, "/ready")
+def test_health_and_readiness_are_shown_to_anyone(port: int) -> None:
+    assert request(port, "/health")[0] == 200
+    status, headers, body = request(port, "/ready")
     assert (status, json.loads(body)) == (200, {"status": "ready"})
     assert headers["content-type"] == "application/json"
 
@@ -115,7 +115,7 @@ def test_without_a_validator_metrics_are_shown_to_anyone() -> None:
     Counter("more", "Another number.", registry=other)
 
     with running(registries=[CollectorRegistry(), other], validator=None) as port:
-        assert b"more_total 0.0" in ask(port, "/metrics")[2]
+        assert b"more_total 0.0" in request(port, "/metrics")[2]
 
 
 @pytest.mark.parametrize(
@@ -128,28 +128,28 @@ def test_without_a_validator_metrics_are_shown_to_anyone() -> None:
     ],
 )
 def test_a_refusal_carries_the_challenge_of_rfc_6750(port: int, headers: dict[str, str], challenge: str) -> None:
-    status, answered, body = ask(port, "/metrics", headers=headers)
+    status, answered, body = request(port, "/metrics", headers=headers)
 
     assert (status, answered["www-authenticate"], body) == (401, challenge, b"Unauthorized\n")
 
 
 def test_a_provider_that_is_down_is_no_refusal(port: int) -> None:
-    status, headers, _body = ask(port, "/metrics", headers={"Authorization": "Bearer outage"})
+    status, headers, _body = request(port, "/metrics", headers={"Authorization": "Bearer outage"})
 
     assert (status, headers["retry-after"]) == (503, "1")
 
 
-def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+def test_too_many_requests_learn_when_to_come_back() -> None:
     with running(rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as port:
-        first, _headers, _body = ask(port, "/metrics", headers=ALICE)
-        second, headers, _body = ask(port, "/metrics", headers=ALICE)
+        first, _headers, _body = request(port, "/metrics", headers=ALICE)
+        second, headers, _body = request(port, "/metrics", headers=ALICE)
 
     assert (first, second) == (200, 429)
     assert 1 <= int(headers["retry-after"]) <= 10
 
 
 def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest.LogCaptureFixture) -> None:
-    ask(port, "/metrics", headers={"Authorization": "Bearer mallory"})
+    request(port, "/metrics", headers={"Authorization": "Bearer mallory"})
 
     (event,) = [json.loads(record.message) for record in caplog.records if "audit" in record.name]
     assert (event["outcome"], event["reason"]) == ("refused", "unknown")
@@ -158,25 +158,25 @@ def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/health/x", "/ready/", "/../etc/passwd", "/favicon.ico", "/%00"])
 def test_other_paths_are_not_found(port: int, path: str) -> None:
-    assert ask(port, path)[0] == 404
+    assert request(port, path)[0] == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE"])
 def test_only_reading_methods_are_answered(port: int, method: str) -> None:
     for path in ("/metrics", "/health", "/ready", "/"):
-        status, headers, body = ask(port, path, method=method, headers=ALICE)
+        status, headers, body = request(port, path, method=method, headers=ALICE)
 
         assert (status, headers["allow"], body) == (405, "GET, HEAD", b"Method Not Allowed\n")
 
 
 def test_head_has_the_headers_and_no_body(port: int) -> None:
-    status, headers, body = ask(port, "/health", method="HEAD")
+    status, headers, body = request(port, "/health", method="HEAD")
 
     assert (status, headers["content-length"], body) == (200, "3", b"")
 
 
 def test_answers_name_no_version_and_are_not_stored(port: int) -> None:
-    for _status, headers, _body in (ask(port, "/health"), ask(port, "/nowhere"), ask(port, "/metrics")):
+    for _status, headers, _body in (request(port, "/health"), request(port, "/nowhere"), request(port, "/metrics")):
         assert headers["server"] == "micromegas"
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
@@ -207,7 +207,7 @@ def test_what_is_no_small_request_is_turned_away_without_a_traceback(
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert b"Traceback" not in answer
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert ask(port, "/health")[0] == 200
+    assert request(port, "/health")[0] == 200
 
 
 class FailingRegistry(CollectorRegistry):
@@ -230,7 +230,7 @@ def test_a_defect_is_a_bare_status_and_goes_to_the_log(
     changes: dict[str, object], path: str, status: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(**changes) as port:
-        found, _headers, body = ask(port, path)
+        found, _headers, body = request(port, path)
 
     assert (found, b"secret" in body) == (status, False)
     assert [record.message for record in caplog.records] == [message]
@@ -243,8 +243,8 @@ def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:
             if number % 2:
                 connection.sendall(b"GET /metrics HTTP/1.1\r\nHost:")
 
-        assert ask(port, "/health")[0] == 200
-        assert ask(port, "/metrics", headers=ALICE)[0] == 200
+        assert request(port, "/health")[0] == 200
+        assert request(port, "/metrics", headers=ALICE)[0] == 200
     finally:
         for connection in idle:
             connection.close()
@@ -321,7 +321,7 @@ def test_another_processs_socket_goes_on_and_stays_open_for_it() -> None:
         number = listening.getsockname()[1]
         endpoint = HttpEndpoint("localhost", number, validator=None, registries=[], readiness=lambda: None)
         port = endpoint.start(listening.dup())
-        status = ask(port, "/health")[0]
+        status = request(port, "/health")[0]
         endpoint.stop()
         with socket.create_connection(("127.0.0.1", port)):
             listening.accept()[0].close()
@@ -363,13 +363,13 @@ def test_storage_that_hangs_is_checked_once_and_awaited_for_two_seconds() -> Non
         release.wait(TIMEOUT_SECONDS)
         return None
 
-    async def ask_at_once() -> list[NotReady | None]:
+    async def check_at_once() -> list[NotReady | None]:
         probe = ReadinessProbe(hang, clock=FakeClock())
         waiting = await asyncio.gather(*(probe.check() for _ in range(50)))
         release.set()
         return [*waiting, await probe.check()]
 
-    answers = asyncio.run(ask_at_once())
+    answers = asyncio.run(check_at_once())
 
     assert set(answers[:50]) == {NotReady.TIMEOUT}
     assert answers[50] is None

@@ -119,7 +119,7 @@ def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger
 
 
 @pytest.mark.parametrize(
-    ("message", "arguments", "kept"),
+    ("message", "arguments", "expected"),
     [
         ("%d items", ("many",), "%d items"),
         ("%s %s", ("one",), "%s %s"),
@@ -128,11 +128,11 @@ def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger
     ],
 )
 def test_a_message_that_cannot_be_formatted_is_kept_as_it_is(
-    handler: RecordingHandler, message: object, arguments: tuple[object, ...], kept: str
+    handler: RecordingHandler, message: object, arguments: tuple[object, ...], expected: str
 ) -> None:
     handler.handle(_record(message, *arguments))
 
-    assert _only(handler).msg == kept
+    assert _only(handler).msg == expected
 
 
 def test_a_property_that_cannot_be_shown_does_not_cost_the_row(
@@ -173,14 +173,14 @@ def test_the_queue_is_bounded_by_text_as_well() -> None:
     assert len(handler.drain()[0]) == 1
 
 
-def test_a_half_full_queue_asks_for_a_drain_once() -> None:
-    asked: list[int] = []
-    handler = RecordingHandler(max_records=10, wake=lambda: asked.append(1))
+def test_a_half_full_queue_requests_a_drain_once() -> None:
+    wakes: list[int] = []
+    handler = RecordingHandler(max_records=10, wake=lambda: wakes.append(1))
 
     for _ in range(8):
         handler.handle(_record())
 
-    assert asked == [1]
+    assert wakes == [1]
 
 
 def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: RecordingHandler) -> None:

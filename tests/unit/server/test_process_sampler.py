@@ -16,7 +16,7 @@ def _counter(value: float, *, core: str = "0") -> Reading:
     return Reading("disk_reads", "count/s", value, ("core", core))
 
 
-def test_a_counter_is_told_as_growth_per_second() -> None:
+def test_a_counter_is_reported_as_growth_per_second() -> None:
     (row,) = build_measures([_counter(100)], [_counter(150)], elapsed_seconds=2.0, time_ns=TIME_NS)
 
     assert (row.value, row.properties) == (25.0, {"core": "0"})
@@ -56,7 +56,7 @@ def test_the_second_sample_measures_this_process_and_machine() -> None:
     assert values["process_threads",] >= 1
 
 
-def test_what_the_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_machine_does_not_report_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -95,7 +95,7 @@ def test_attributes_are_bounded() -> None:
     assert max(len(value.encode()) for value in process.properties.values()) == 1024
 
 
-def test_what_the_system_does_not_tell_has_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_does_not_report_has_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
         raise OSError(2, "No such file or directory")
 

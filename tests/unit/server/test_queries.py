@@ -289,7 +289,7 @@ def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
     assert [one.causes for one in (*mine, other)] == [[Cause.CANCELLED], [Cause.CANCELLED], []]
 
 
-def test_a_statement_that_does_not_end_in_time_is_told_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
     running, stubborn = RunningQueries(), FakeStatement(is_stubborn=True)
 

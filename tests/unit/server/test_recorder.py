@@ -77,7 +77,7 @@ def test_rows_wait_while_the_disk_fails_and_are_stored_once_it_works(
     assert [row["msg"] for row in _rows(lake, "log_entries")] == ["one", "two"]
 
 
-def test_a_failing_disk_is_told_once_a_minute(
+def test_a_failing_disk_is_reported_once_a_minute(
     recorder: Recorder, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _block(tmp_path)
@@ -86,11 +86,11 @@ def test_a_failing_disk_is_told_once_a_minute(
         recorder._flush()
         clock.advance(1.0)
 
-    told = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
-    assert [record.failed_flushes for record in told] == [1, 61]
+    warnings = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
+    assert [record.failed_flushes for record in warnings] == [1, 61]
 
 
-def test_what_was_dropped_is_told_in_the_log(
+def test_what_was_dropped_is_reported_in_the_log(
     recorder: Recorder, lake: Lake, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
@@ -128,14 +128,14 @@ def test_the_end_stores_what_is_left_and_lets_go_of_the_logger(lake: Lake, logge
 
 
 class HungLake(Lake):
-    """A lake on a disk that does not answer until it is told to."""
+    """A lake on a disk that does not answer until it may."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.asked, self.answer = threading.Event(), threading.Event()
+        self.opening, self.answer = threading.Event(), threading.Event()
 
     def open_writer(self, writer_id: str) -> LakeWriter:
-        self.asked.set()
+        self.opening.set()
         assert self.answer.wait(30)
         return super().open_writer(writer_id)
 
@@ -144,7 +144,7 @@ def test_a_disk_that_hangs_stops_neither_the_application_nor_its_end(tmp_path: P
     lake = HungLake(tmp_path / "lake")
     recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
     recorder.start()
-    assert lake.asked.wait(30)
+    assert lake.opening.wait(30)
     logger.info("the application goes on")
 
     ended = recorder.stop(timeout_seconds=0.1)

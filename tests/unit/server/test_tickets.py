@@ -16,8 +16,6 @@ from micromegas_jupyter.server.tickets import (
     Tickets,
     join_parts,
     new_query_id,
-    pack_frames,
-    unpack_frames,
 )
 from tests.fakes.clock import FakeClock
 
@@ -150,9 +148,7 @@ class TestPreparedStatements:
         handle = statements.add("SELECT 'é' -- one", ALICE)
 
         assert re.fullmatch(r"SELECT 'é' -- one\n-- prepared [A-Za-z0-9_-]+", handle.decode())
-        found = statements.get(handle, ALICE)
-        assert found.sql == "SELECT 'é' -- one"
-        assert "é" not in repr(found)
+        assert statements.get(handle, ALICE) == ("SELECT 'é' -- one", ())
 
     @pytest.mark.parametrize("other", OTHERS)
     def test_another_callers_handle_counts_as_unknown(self, clock: FakeClock, other: tuple[str, str]) -> None:
@@ -165,7 +161,7 @@ class TestPreparedStatements:
             statements.bind(handle, ONE, other)
         statements.close(handle, other)
 
-        assert statements.get(handle, ALICE).sql == "SELECT 1"
+        assert statements.get(handle, ALICE)[0] == "SELECT 1"
 
     def test_each_handle_that_binding_gives_stands_for_its_values_and_the_first_for_the_last(
         self, clock: FakeClock
@@ -176,15 +172,15 @@ class TestPreparedStatements:
         one = statements.bind(first, ONE, ALICE)
         two = statements.bind(one, TWO, ALICE)
 
-        assert [statements.get(handle, ALICE).parameters for handle in (first, one, two)] == [TWO, ONE, TWO]
+        assert [statements.get(handle, ALICE)[1] for handle in (first, one, two)] == [TWO, ONE, TWO]
 
     def test_a_server_with_the_same_key_accepts_a_handle_and_its_values_for_a_while(self, clock: FakeClock) -> None:
         here, there = _statements(clock), _statements(clock)
         handle = here.add("SELECT ?", ALICE)
         bound = here.bind(handle, ONE, ALICE)
 
-        assert there.get(handle, ALICE).parameters == ()
-        assert there.get(bound, ALICE).parameters == ONE
+        assert there.get(handle, ALICE)[1] == ()
+        assert there.get(bound, ALICE)[1] == ONE
         with pytest.raises(UsageError):
             there.get(bound, BOB)
         with pytest.raises(UsageError):
@@ -192,7 +188,7 @@ class TestPreparedStatements:
         clock.advance(599)
         here.get(handle, ALICE)
         clock.advance(2)
-        assert here.get(handle, ALICE).sql == "SELECT ?"
+        assert here.get(handle, ALICE)[0] == "SELECT ?"
         with pytest.raises(UsageError):
             _statements(clock).get(handle, ALICE)
 
@@ -203,7 +199,7 @@ class TestPreparedStatements:
         bound = here.bind(here.add("SELECT ?", ALICE), large, ALICE)
 
         assert len(bound) < 1000
-        assert here.get(bound, ALICE).parameters == large
+        assert here.get(bound, ALICE)[1] == large
         with pytest.raises(UsageError, match="restarted"):
             there.get(bound, ALICE)
 
@@ -248,7 +244,7 @@ class TestPreparedStatements:
         statements.get(used, ALICE)
         clock.advance(400)
 
-        assert statements.get(used, ALICE).sql == "SELECT 2"
+        assert statements.get(used, ALICE)[0] == "SELECT 2"
         with pytest.raises(UsageError):
             statements.get(unused, ALICE)
 
@@ -260,7 +256,7 @@ class TestPreparedStatements:
         statements.get(here.add("SELECT 3", ALICE), ALICE)  # of another server, counts as well
 
         assert len(statements) == 2
-        assert statements.get(first, ALICE).sql == "SELECT 1"
+        assert statements.get(first, ALICE)[0] == "SELECT 1"
         with pytest.raises(UsageError):
             statements.get(second, ALICE)
 
@@ -271,7 +267,7 @@ class TestPreparedStatements:
         with pytest.raises(ResourcesExhausted):
             statements.add("SELECT 2", BOB)
 
-        assert statements.get(handle, ALICE).sql == "SELECT 1"
+        assert statements.get(handle, ALICE)[0] == "SELECT 1"
 
     def test_bound_parameters_are_bounded_in_bytes(self, clock: FakeClock) -> None:
         statements = _statements(clock)
@@ -281,12 +277,3 @@ class TestPreparedStatements:
 
         with pytest.raises(ResourcesExhausted):
             statements.bind(second, large, ALICE)
-
-
-@pytest.mark.parametrize("frames", [(), (b"",), (b"a", b"", b"bc"), (bytes(65_532),)], ids=len)
-def test_packed_messages_are_unpacked_as_they_were(frames: tuple[bytes, ...]) -> None:
-    packed = pack_frames(frames)
-
-    assert packed is not None
-    assert unpack_frames(packed) == frames
-    assert pack_frames((*frames, bytes(65_533))) is None

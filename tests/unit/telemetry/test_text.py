@@ -7,7 +7,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "expected"),
     [
         ("calling with Bearer abc now", "calling with Bearer *** now"),
         (f"got {TOKEN}, fine", "got ***, fine"),
@@ -25,8 +25,8 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         (f"cut {TOKEN[:30]}", "cut ***"),
     ],
 )
-def test_secrets_are_masked_and_the_rest_is_kept(text: str, kept: str) -> None:
-    assert redact_secrets(text) == kept
+def test_secrets_are_masked_and_the_rest_is_kept(text: str, expected: str) -> None:
+    assert redact_secrets(text) == expected
 
 
 @pytest.mark.parametrize(
