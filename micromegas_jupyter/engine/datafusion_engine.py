@@ -35,7 +35,6 @@ from micromegas_jupyter.engine.planning.plan_checks import (
     PathScrubber,
     check_plan,
     is_explain,
-    is_one_row,
     parameter_schema,
 )
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
@@ -326,7 +325,6 @@ class DataFusionEngine:
             schema=schema,
             parameter_schema=parameter_schema(placeholders, request.parameters, plan.logical),
             unbound=() if request.parameters is not None else placeholders.written,
-            is_one_row=is_one_row(plan.text),
             row_limit=request.row_limit if is_description else None,
             scrubber=PathScrubber(table.snapshot.files for table in plan.tables) if is_description else None,
             context=context,
@@ -347,7 +345,6 @@ class DataFusionQuery:
         schema: The schema on the wire.
         parameter_schema: The types of the placeholders.
         unbound: Placeholders without a value, as written.
-        is_one_row: Whether there is one row that reads no table.
         row_limit: Rows after which the query ends, for plans that cannot hold a limit themselves; None for all.
         scrubber: Removes paths from a described plan; None for ordinary rows.
         context: Explains failures.
@@ -362,7 +359,6 @@ class DataFusionQuery:
         schema: pa.Schema,
         parameter_schema: pa.Schema,
         unbound: tuple[str, ...],
-        is_one_row: bool,
         row_limit: int | None,
         scrubber: PathScrubber | None,
         context: Context,
@@ -374,7 +370,6 @@ class DataFusionQuery:
         self.statistics = QueryStatistics(context_init_seconds=context_init_seconds)
         self._frame: DataFrame | None = frame
         self._unbound = unbound
-        self._is_one_row = is_one_row
         self._row_limit = row_limit
         self._scrubber = scrubber
         self._context = context
@@ -388,10 +383,8 @@ class DataFusionQuery:
         if frame is None:
             raise InternalError("A planned query was run twice.")
         started = SYSTEM_CLOCK.monotonic()
-        source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
         try:
-            # A single row is not worth a stream.
-            source = frame.collect() if self._is_one_row else frame.execute_stream()
+            source = frame.execute_stream()
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -399,14 +392,12 @@ class DataFusionQuery:
         self.statistics = replace(self.statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
         return self._rows(frame, source)
 
-    def _rows(
-        self, frame: DataFrame, source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
-    ) -> Iterator[pa.RecordBatch]:
+    def _rows(self, frame: DataFrame, source: Iterable[datafusion.RecordBatch]) -> Iterator[pa.RecordBatch]:
         remaining = self._row_limit
         is_whole = False
         try:
             for found in source:
-                batch = found if self._is_one_row else found.to_pyarrow()
+                batch = found.to_pyarrow()
                 batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
                 if remaining is not None:
                     batch = batch.slice(0, remaining)
@@ -422,8 +413,7 @@ class DataFusionQuery:
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
             del source
-            if not self._is_one_row:
-                self._count(frame)
+            self._count(frame)
             del frame
             if is_whole:
                 self._lent.release()

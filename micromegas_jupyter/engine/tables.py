@@ -231,7 +231,6 @@ class FileReader:
     """
 
     def __init__(self) -> None:
-        self._first_plans: LRUCache[tuple[pa.Schema, str], bytes] = LRUCache(256)
         self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
@@ -240,17 +239,10 @@ class FileReader:
         cached, scan = self._scans.get(schema, (None, None))
         if scan is None or cached != names:
             others = b"".join(_delimited(_PATHS, file_url(file).encode()) for file in names[1:])
-            encoded = self._encode_first(schema, names[0]) + _delimited(_LISTING_SCAN, others)
-            scan = LogicalPlan.from_bytes(context, encoded)
+            first: bytes = SessionContext().read_parquet(file_url(names[0]), schema=schema).logical_plan().to_bytes()
+            scan = LogicalPlan.from_bytes(context, first + _delimited(_LISTING_SCAN, others))
             self._scans[schema] = names, scan
         return context.create_dataframe_from_logical_plan(scan)
-
-    def _encode_first(self, schema: pa.Schema, file: str) -> bytes:
-        encoded = self._first_plans.get((schema, file))
-        if encoded is None:
-            encoded = SessionContext().read_parquet(file_url(file), schema=schema).logical_plan().to_bytes()
-            self._first_plans[schema, file] = encoded
-        return encoded
 
 
 def file_url(file: str) -> str:
