@@ -48,12 +48,7 @@ _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 
 class Visibility:
-    """Decides what a caller sees.
-
-    Args:
-        default_conditions: By table, what its rows must meet for callers whose rights nothing else limits and who are
-            not administrators.
-    """
+    """Decides what a caller sees; the default conditions limit callers without other limits, except administrators."""
 
     def __init__(self, default_conditions: Mapping[str, str]) -> None:
         limited = {table: (condition,) for table, condition in default_conditions.items()}
@@ -106,13 +101,6 @@ class TableBuilder:
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
-
-        Args:
-            context: The session.
-            tables: All tables of the caller.
-            mentions: The names in the statement.
-            time_range: What tables with a time are cut to; None for all rows.
-            is_behind_barrier: Whether what the caller wrote sees filtered rows from behind the barrier only.
         """
         _choose_footers(context, tables, mentions)
         lists_names = any(mentions.has(name) for name in ("show", "information_schema"))

@@ -163,12 +163,8 @@ def encode_statement(
 ) -> bytes:
     """Return the body of PLAN or RUN.
 
-    Args:
-        statement: The statement.
-        output: How its result is sent.
-        plan_id: Names the plan that is to be cached, or that was; 0 for none.
-        partitions: How many partitions it runs in, if it is planned now; None for one per processor.
-        tables: All tables, when the executor does not know this version of them.
+    `plan_id` names the plan that is to be cached, or that was (0 for none); `partitions` are for one that is planned
+    now, None for one per processor; `tables` are None when the executor knows them.
     """
     return pickle.dumps((statement, output, plan_id, partitions, tables), pickle.HIGHEST_PROTOCOL)
 

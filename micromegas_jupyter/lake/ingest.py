@@ -22,13 +22,7 @@ from micromegas_jupyter.telemetry.own_rows import check_targets
 
 
 class LakeSink:
-    """Writes into the lake's tables; safe to use from several threads.
-
-    Args:
-        setup: The lake.
-        user_tables: The tables that callers made in it.
-        randomness: Draws names of files.
-    """
+    """Writes into the lake's tables; safe to use from several threads."""
 
     def __init__(
         self, setup: LakeSetup, user_tables: UserTables, *, randomness: Randomness = SYSTEM_RANDOMNESS

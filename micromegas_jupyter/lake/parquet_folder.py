@@ -55,9 +55,6 @@ class ParquetFolder:
     Links are not followed, so that nothing outside of the folder is read, and what begins with a dot or an underscore
     is passed over. What makes no table is left out and told by `problems`. Safe to use from several threads: a schema
     that was read twice replaces itself.
-
-    Args:
-        root: The folder; it may itself be named by a link.
     """
 
     def __init__(self, root: Path) -> None:

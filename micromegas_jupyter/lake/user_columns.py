@@ -64,13 +64,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
-    """Check that rows of `schema` can become rows of the table.
-
-    Args:
-        schema: The columns that are sent.
-        stored: The table's columns.
-        is_known: Whether the sender may know the table's columns; else errors tell of those that are sent only.
-    """
+    """Check that rows of `schema` can become rows of the table."""
     for field in schema:
         if field.name not in stored.names:
             raise UsageError(
@@ -93,13 +87,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
 
 
 def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True) -> pa.RecordBatch:
-    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null.
-
-    Args:
-        rows: The rows as they were sent.
-        stored: The table's columns.
-        is_known: Whether the sender may know the table's columns.
-    """
+    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null."""
     columns = []
     for field in stored:
         column = rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows)

@@ -76,9 +76,6 @@ class UserTables:
     """The tables that callers made in one lake; safe to use from several threads and processes.
 
     What was read of a table is kept: it does not change. A file that cannot be read makes no table, and is logged once.
-
-    Args:
-        root: The lake's folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -123,11 +120,7 @@ class UserTables:
         return name_once(temporary, self._folder / _file_name(table.name))
 
     def remove_leftovers(self, *, modified_before: float) -> int:
-        """Remove what writers that ended in the middle left, if nobody has touched it since; return how much.
-
-        Args:
-            modified_before: Seconds since 1970 UTC.
-        """
+        """Remove what writers that ended in the middle left, if nobody has touched it since; return how much."""
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = remove_old_temporaries(self._folder, modified_before=modified_before)
             kept = {table.folder for table in self.list()}
