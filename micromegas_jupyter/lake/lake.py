@@ -87,7 +87,7 @@ class Lake:
         """Return the way to store rows that callers send."""
         return LakeSink(self._setup, self._user_tables)
 
-    def remove_leftovers(self) -> int:
+    def remove_stale_files(self) -> int:
         """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many."""
         before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
         with storage_errors("Files that are no longer needed could not be removed."):
@@ -95,7 +95,7 @@ class Lake:
                 remove_old_temporaries(self._setup.folder(definition), modified_before=before)
                 for definition in self._setup.tables
             )
-        return removed + self._user_tables.remove_leftovers(modified_before=before)
+        return removed + self._user_tables.remove_stale_files(modified_before=before)
 
     def _listed(self, folder: Path, name: str, build: Callable[[tuple[str, ...]], TableSnapshot]) -> TableSnapshot:
         listed_at = self._setup.clock.monotonic()

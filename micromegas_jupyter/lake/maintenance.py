@@ -314,8 +314,8 @@ class Maintenance:
             removed += remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
             removed += remove_old_temporaries(folder, modified_before=now - self._setup.limits.temporary_age_seconds)
             alive.update(found.segment.writer_id for found in listing[definition.name])
-        leftover_before = now - self._setup.limits.temporary_age_seconds
-        removed += self._user_tables.remove_leftovers(modified_before=leftover_before)
+        stale_before = now - self._setup.limits.temporary_age_seconds
+        removed += self._user_tables.remove_stale_files(modified_before=stale_before)
         for writer_id in list_writers(self._setup.root, modified_before=now - self._setup.limits.temporary_age_seconds):
             self._forget_if_dead(writer_id, alive)
         return removed

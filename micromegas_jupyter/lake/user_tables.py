@@ -119,7 +119,7 @@ class UserTables:
             os.fsync(stream.fileno())
         return name_once(temporary, self._folder / _file_name(table.name))
 
-    def remove_leftovers(self, *, modified_before: float) -> int:
+    def remove_stale_files(self, *, modified_before: float) -> int:
         """Remove what writers that ended in the middle left, if nobody has touched it since; return how much."""
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = remove_old_temporaries(self._folder, modified_before=modified_before)

@@ -294,7 +294,7 @@ class ServerStack:
         if self._recorder is not None:
             self._recorder.start()
         elif self.lake is not None:
-            self._remove_leftovers(self.lake)
+            self._remove_stale_files(self.lake)
         try:
             if self._http is not None and self._taken is None:
                 self._http_port = self._http.start()
@@ -310,10 +310,10 @@ class ServerStack:
             self.stop()
             raise
 
-    def _remove_leftovers(self, lake: Lake) -> None:
+    def _remove_stale_files(self, lake: Lake) -> None:
         """Remove unfinished files of processes that were killed; where a recorder runs, it does so all the time."""
         try:
-            lake.remove_leftovers()
+            lake.remove_stale_files()
         except Unavailable as error:
             _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
 

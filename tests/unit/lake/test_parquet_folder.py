@@ -24,7 +24,7 @@ from micromegas_jupyter.lake import (
     make_lake_folder,
     parquet_folder,
 )
-from micromegas_jupyter.lake.parquet_folder import coarser_units, finest_units, wider_type
+from micromegas_jupyter.lake.parquet_folder import coarser_units, lossless_units, wider_type
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
@@ -401,7 +401,7 @@ MICROSECONDS = pa.timestamp("us", "UTC")
 def units(path: Path, columns: dict[str, pa.Array], **options: Any) -> dict[str, str]:
     pq.write_table(pa.table(columns), path, **options)
     metadata = pq.read_metadata(path)
-    return finest_units(metadata, metadata.schema.to_arrow_schema())
+    return lossless_units(metadata, metadata.schema.to_arrow_schema())
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def units(path: Path, columns: dict[str, pa.Array], **options: Any) -> dict[str,
         (pa.array([0], pa.timestamp("ns")), "ns"),
     ],
 )
-def test_the_finest_unit_holds_the_first_and_the_last_value(tmp_path: Path, values: pa.Array, unit: str) -> None:
+def test_the_lossless_unit_holds_the_first_and_the_last_value(tmp_path: Path, values: pa.Array, unit: str) -> None:
     assert units(tmp_path / "t.parquet", {"id": pa.array(range(len(values))), "v": values}) == {"v": unit}
 
 

@@ -87,8 +87,8 @@ def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
     tables = UserTables(tmp_path)
     before = (lost / "half.parquet").stat().st_mtime
 
-    assert tables.remove_leftovers(modified_before=before - 10) == 0
-    assert tables.remove_leftovers(modified_before=before + 10) == 2
+    assert tables.remove_stale_files(modified_before=before - 10) == 0
+    assert tables.remove_stale_files(modified_before=before + 10) == 2
     assert not lost.exists()
     (snapshot,) = [table for table in Lake(tmp_path).snapshot() if table.name == "kept"]
     assert len(snapshot.files) == 1
