@@ -226,8 +226,8 @@ def _join(joined: _Joined, footer: _Footer) -> _Joined:
     return _Joined(pa.schema([pa.field(name, kind) for name, kind in kinds.items()]), units, has_mixed_types)
 
 
-def _holds(kind: pa.DataType, lossless_unit: str | None) -> bool:
-    return lossless_unit is None or not pa.types.is_timestamp(kind) or UNITS.index(kind.unit) <= UNITS.index(lossless_unit)
+def _holds(kind: pa.DataType, unit: str | None) -> bool:
+    return unit is None or not pa.types.is_timestamp(kind) or UNITS.index(kind.unit) <= UNITS.index(unit)
 
 
 def _build(name: str, files: Iterable[Path], joined: _Joined) -> TableSnapshot:
