@@ -175,7 +175,6 @@ class Worker:
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
         self._received = bytearray()
-        self._held: list[Any] = []
         self._size = _ResultSize(Output())
 
     def serve(self) -> None:
@@ -201,7 +200,7 @@ class Worker:
         return kind, body
 
     def _answer(self, kind: bytes, body: bytes) -> None:
-        self._held, self._size = [], _ResultSize(Output())
+        self._size = _ResultSize(Output())
         try:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
@@ -271,7 +270,7 @@ class Worker:
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
-        self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
+        pieces: list[Any] = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]  # go with the first rows
         with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
             batches = planned.batches()
         for batch in batches:
@@ -279,17 +278,11 @@ class Worker:
             for frame in encoder.encode_pieces(fitting):
                 length = sum(map(len, frame))
                 size.check_message(length)
-                self._held += (protocol.HEAD.pack(protocol.FRAME, 0, length), *frame)
-                self._flush()  # nobody knows how long the next rows take
+                protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.FRAME, 0, length), *frame])
+                pieces = []
             size.count_rows(fitting.num_rows, of=batch.num_rows)
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
-        self._held += (protocol.HEAD.pack(protocol.END, 0, len(end)), end)
-        self._flush()
-
-    def _flush(self) -> None:
-        pieces, self._held = self._held, []
-        if pieces:
-            protocol.send_pieces(self._front, pieces)
+        protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.END, 0, len(end)), end])
 
     def _list(self, caller: AuthContext) -> bytes:
         tables = [
