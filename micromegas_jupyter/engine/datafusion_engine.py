@@ -271,7 +271,7 @@ class DataFusionEngine:
         """Return a plan that evaluates what the caller wrote only on rows that the caller may see."""
         if is_explain(plan.logical):
             raise StatementRefused(
-                "The plan of this statement is not shown, since you see only some rows of one of its tables.",
+                "The plan of this statement is not shown because you may read only some rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
             )
         nested = {
@@ -280,7 +280,7 @@ class DataFusionEngine:
         if is_leakproof(plan.frame, nested_columns=nested):
             return plan
         if not self._barrier_holds:
-            raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
+            raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
         plan.lent.release()
         return self._plan(statement, is_behind_barrier=True)
 

@@ -54,7 +54,7 @@ class LakeSink:
         if found is None and request.mode is WriteMode.APPEND:
             raise UsageError(
                 f"There is no table {shown(request.table)} to add rows to.",
-                remedy="Name a table that is there, or create it in the same call.",
+                remedy="Name an existing table, or create it in the same call.",
             )
         if found is None:
             return self._open_creation(request, schema)
@@ -78,14 +78,14 @@ class LakeSink:
         tables = self._user_tables.list()
         if len(tables) >= MAX_TABLES:
             raise ResourcesExhausted(
-                f"There are {MAX_TABLES:,} tables, and no more are made.",
+                f"There are {MAX_TABLES:,} tables already, the most that are allowed.",
                 remedy="Append to one of them.",
                 limit="ingest",
             )
         most = request.most_tables
         if most is not None and sum(table.maker == request.maker for table in tables) >= most:
             raise ResourcesExhausted(
-                f"You have made {most:,} tables, as many as one caller may.",
+                f"You have created {most:,} tables, the most that one caller may create.",
                 remedy="Append to one of them, or ask the server's administrator for more.",
                 limit="ingest",
             )

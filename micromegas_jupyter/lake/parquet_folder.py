@@ -89,10 +89,10 @@ class ParquetFolder:
                 problems.append(f"{entry.name} {why}.")
                 continue
             if found is not None and tables.setdefault(found.name, found) is not found:
-                problems.append(f"{entry.name} is left out: there is a table of that name already.")
+                problems.append(f"{entry.name} is left out: a table of that name already exists.")
             if len(footers) > _MAX_FILES:
                 raise UsageError(
-                    f"The folder holds more than {_MAX_FILES:,} Parquet files.", remedy="Name a folder below it."
+                    f"The folder contains more than {_MAX_FILES:,} Parquet files.", remedy="Name a folder below it."
                 )
         self._footers = footers
         self._problems = tuple(problems)
@@ -153,7 +153,7 @@ def _entries(folder: Path, *, inner: bool = False) -> list[Path]:
             return []
         raise UsageError("There is no such folder.", remedy="Name a folder of Parquet files.") from None
     except NotADirectoryError:
-        raise UsageError("That is a file, not a folder.", remedy="Name the folder that it lies in.") from None
+        raise UsageError("That is a file, not a folder.", remedy="Name the folder that contains it.") from None
     except OSError as error:
         if inner:
             raise _Unusable("is left out: this account may not list it") from None
@@ -190,7 +190,7 @@ def _plain_name(name: str) -> str:
         raise _Unusable("is left out: its name is not UTF-8 text") from None
     if _CONTROL_CHARACTER.search(name):
         # The engine takes no such path, and one of them would make it refuse queries of other tables, too.
-        raise _Unusable("is left out: its name holds a control character")
+        raise _Unusable("is left out: its name contains a control character")
     return name
 
 

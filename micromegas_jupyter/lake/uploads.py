@@ -248,7 +248,8 @@ class CreatingWrite:
             raise exists_already(self._table.name)
         if not other.schema.equals(self._table.schema):
             raise UsageError(
-                f"The table {other.name} was made meanwhile, with other columns.", remedy="Send the rows again."
+                f"The table {other.name} was created by another call, with other columns.",
+                remedy="Send the rows again.",
             )
         self._rows.move_to(other.folder)
 

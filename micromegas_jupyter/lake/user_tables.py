@@ -157,11 +157,11 @@ def check_name(name: str) -> None:
     """Check that a table may have this name."""
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            f"{name[:80]!r} is no name for a table.",
+            f"{name[:80]!r} is not a valid table name.",
             remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
         )
     if name in _RESERVED:
-        raise UsageError(f"The name {name} belongs to the data model.", remedy="Choose another name.")
+        raise UsageError(f"The name {name} is reserved for the data model.", remedy="Choose another name.")
 
 
 def _was_left(folder: Path, modified_before: float) -> bool:

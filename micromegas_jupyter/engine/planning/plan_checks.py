@@ -36,7 +36,7 @@ def check_plan(plan: LogicalPlan) -> str:
     """Check what only the plan shows; return it as text, one step a line."""
     text = plan.display_indent()
     if _SETTINGS.search(text):
-        raise StatementRefused("The settings of the engine are not shown.", remedy="SHOW TABLES and SHOW COLUMNS work.")
+        raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
     return text
 
 

@@ -189,12 +189,12 @@ LEFT_OUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "trips/3.parquet": (lambda path: write(path, pa.table({"n": ["text"]})), "another type than in the files before"),
     "trips/4.parquet": (Path.mkdir, "is not a file"),
     "trips/5.parquet": (lambda path: path.symlink_to("1.parquet"), "is a link"),
-    "trips.parquet": (write, "there is a table of that name already"),
+    "trips.parquet": (write, "a table of that name already exists"),
     "pipe.parquet": (os.mkfifo, "is not a file"),
     "odd\udcff.parquet": (lambda path: path.write_bytes(b""), "its name is not UTF-8 text"),
-    "\x1b[31m.parquet": (write, "its name holds a control character"),
-    "a\nb/1.parquet": (write, "its name holds a control character"),
-    "trips/\x7f.parquet": (write, "its name holds a control character"),
+    "\x1b[31m.parquet": (write, "its name contains a control character"),
+    "a\nb/1.parquet": (write, "its name contains a control character"),
+    "trips/\x7f.parquet": (write, "its name contains a control character"),
 }
 
 
@@ -304,7 +304,7 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError) as caught:
         ParquetFolder(tmp_path)
 
-    assert caught.value.what == "The folder holds more than 2 Parquet files."
+    assert caught.value.what == "The folder contains more than 2 Parquet files."
 
 
 def test_a_folder_that_goes_away_later_is_not_available(tmp_path: Path) -> None:
