@@ -64,7 +64,7 @@ def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: As
     assert isinstance(found, list)
 
 
-def test_the_statements_do_tell_without_a_filter(everything: Asker) -> None:
+def test_the_statements_reveal_rows_without_a_filter(everything: Asker) -> None:
     same = [
         sql for sql in REVEALING if outcome(everything, sql) == outcome(everything, sql.replace("ledger", "visible"))
     ]
