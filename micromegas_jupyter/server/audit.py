@@ -18,8 +18,8 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
+from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.server.attribution import Attribution
 from micromegas_jupyter.server.authentication import parse_authorization

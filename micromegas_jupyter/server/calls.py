@@ -10,8 +10,8 @@ import grpc
 from micromegas_jupyter.access.call_facts import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import DeadlineExceeded, PermissionDenied, ResourcesExhausted, UsageError
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.headers import Headers
 

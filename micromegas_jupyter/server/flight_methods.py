@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import DeadlineExceeded, UnsupportedRequest
-from micromegas_jupyter.executors.statements import ClientGone
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,

@@ -16,8 +16,8 @@ from micromegas_jupyter.access.decision import Claimed
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Randomness
 from micromegas_jupyter.errors import PermissionDenied, ServerUnavailable
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.refusals import refuse_method
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.calls import Call

@@ -23,10 +23,9 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import ClientGone, Pool, RunningStatement, RunningUpload
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.ingest_command import IngestCommand
 from micromegas_jupyter.server.attribution import resolve_attribution

@@ -9,9 +9,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.executors.statements import StatementReport
 
 _OTHER: Final = "other"
 _METHODS: Final = frozenset(

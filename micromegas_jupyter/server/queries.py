@@ -5,15 +5,15 @@ from contextlib import ExitStack
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import QueryCancelled, QueryDenied
-from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.protocol import Output, Statement
-from micromegas_jupyter.executors.statements import (
+from micromegas_jupyter.executors.pool import (
     ClientGone,
+    Pool,
     RunningStatement,
     list_tables,
     plan_statement,
     run_statement,
 )
+from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.server.attribution import resolve_attribution
 from micromegas_jupyter.server.audit import QueryAudit, QueryFacts
 from micromegas_jupyter.server.authentication import parse_authorization

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.executors.statements import RunningStatement
 from micromegas_jupyter.server.tickets import join_parts
 
 _END_SECONDS: Final = 2.0
