@@ -35,7 +35,6 @@ from micromegas_jupyter.engine.planning.plan_checks import (
     PathScrubber,
     check_plan,
     is_explain,
-    is_one_row,
     parameter_schema,
 )
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
@@ -70,10 +69,7 @@ _MAX_CACHED: Final = 128
 class ParsedText:
     """What the text of a statement alone tells, the same for every caller.
 
-    Attributes:
-        placeholders: What it wants bound.
-        mentions: What it may refer to.
-        has_caller_functions: Whether it may mention a function that a session has for one caller only.
+    `has_caller_functions` is whether it may mention a function that a session has for one caller only.
     """
 
     placeholders: Placeholders
@@ -139,10 +135,7 @@ class _Plan:
 class DataFusionEngine:
     """Plans statements over tables. It is not safe to use from several threads at once.
 
-    Args:
-        tables: Lists the tables.
-        settings: Its limits.
-        denials: The denied queries, for administrators; None without denials.
+    `denials` are the denied queries, which administrators see and change; None without denials.
     """
 
     def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: DenialStore | None = None) -> None:
@@ -221,7 +214,7 @@ class DataFusionEngine:
                 context = replace(context, hides_values=True)
                 plan = self._with_barrier(plan, statement)
             plan = self._with_workarounds(plan, statement)
-            return self._build_query(plan, statement, context)
+            return DataFusionQuery(plan, statement, context)
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -278,7 +271,7 @@ class DataFusionEngine:
         """Return a plan that evaluates what the caller wrote only on rows that the caller may see."""
         if is_explain(plan.logical):
             raise StatementRefused(
-                "The plan of this statement is not shown, since you see only some rows of one of its tables.",
+                "The plan of this statement is not shown because you may read only some rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
             )
         nested = {
@@ -287,7 +280,7 @@ class DataFusionEngine:
         if is_leakproof(plan.frame, nested_columns=nested):
             return plan
         if not self._barrier_holds:
-            raise InternalError("A statement over some rows of a table cannot be run safely, so it is not run.")
+            raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
         plan.lent.release()
         return self._plan(statement, is_behind_barrier=True)
 
@@ -314,26 +307,6 @@ class DataFusionEngine:
     def _barrier_holds(self) -> bool:
         return barrier_holds(self._sessions.open())
 
-    def _build_query(self, plan: _Plan, statement: _Statement, context: Context) -> DataFusionQuery:
-        frame, request, placeholders = plan.frame, statement.request, statement.text.placeholders
-        # A described plan must stay the root of its plan, so its limit is kept while the rows pass.
-        is_description = is_explain(plan.logical)
-        schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary)
-        if request.row_limit is not None and not is_description:
-            frame = frame.limit(request.row_limit)
-        return DataFusionQuery(
-            frame,
-            schema=schema,
-            parameter_schema=parameter_schema(placeholders, request.parameters, plan.logical),
-            unbound=() if request.parameters is not None else placeholders.written,
-            is_one_row=is_one_row(plan.text),
-            row_limit=request.row_limit if is_description else None,
-            scrubber=PathScrubber(table.snapshot.files for table in plan.tables) if is_description else None,
-            context=context,
-            context_init_seconds=statement.init_seconds + plan.init_seconds,
-            lent=plan.lent,
-        )
-
 
 class DataFusionQuery:
     """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
@@ -341,44 +314,25 @@ class DataFusionQuery:
     Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two;
     nested-loop and cross joins, hash joins in which one row matches very many, and a long run of one scalar function do
     not until their current step ends. Only ending the process stops those.
-
-    Args:
-        frame: The plan.
-        schema: The schema on the wire.
-        parameter_schema: The types of the placeholders.
-        unbound: Placeholders without a value, as written.
-        is_one_row: Whether there is one row that reads no table.
-        row_limit: Rows after which the query ends, for plans that cannot hold a limit themselves; None for all.
-        scrubber: Removes paths from a described plan; None for ordinary rows.
-        context: Explains failures.
-        context_init_seconds: Making the session.
-        lent: The session.
     """
 
-    def __init__(  # noqa: PLR0913 - options by keyword, all of them parts of one plan
-        self,
-        frame: DataFrame,
-        *,
-        schema: pa.Schema,
-        parameter_schema: pa.Schema,
-        unbound: tuple[str, ...],
-        is_one_row: bool,
-        row_limit: int | None,
-        scrubber: PathScrubber | None,
-        context: Context,
-        context_init_seconds: float,
-        lent: LentSession,
-    ) -> None:
-        self.schema = schema
-        self.parameter_schema = parameter_schema
-        self.statistics = QueryStatistics(context_init_seconds=context_init_seconds)
-        self._frame: DataFrame | None = frame
-        self._unbound = unbound
-        self._is_one_row = is_one_row
-        self._row_limit = row_limit
-        self._scrubber = scrubber
+    def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
+        request, placeholders = statement.request, statement.text.placeholders
+        self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
+        self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds + plan.init_seconds)
+        self._frame: DataFrame | None = plan.frame
+        self._unbound = () if request.parameters is not None else placeholders.written
+        self._row_limit: int | None = None
+        self._scrubber: PathScrubber | None = None
+        if is_explain(plan.logical):
+            # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
+            self._row_limit = request.row_limit
+            self._scrubber = PathScrubber(table.snapshot.files for table in plan.tables)
+        elif request.row_limit is not None:
+            self._frame = plan.frame.limit(request.row_limit)
         self._context = context
-        self._lent = lent
+        self._lent = plan.lent
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches; can be called once."""
@@ -388,10 +342,8 @@ class DataFusionQuery:
         if frame is None:
             raise InternalError("A planned query was run twice.")
         started = SYSTEM_CLOCK.monotonic()
-        source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
         try:
-            # A single row is not worth a stream.
-            source = frame.collect() if self._is_one_row else frame.execute_stream()
+            source = frame.execute_stream()
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -399,14 +351,12 @@ class DataFusionQuery:
         self.statistics = replace(self.statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
         return self._rows(frame, source)
 
-    def _rows(
-        self, frame: DataFrame, source: Iterable[pa.RecordBatch | datafusion.RecordBatch]
-    ) -> Iterator[pa.RecordBatch]:
+    def _rows(self, frame: DataFrame, source: Iterable[datafusion.RecordBatch]) -> Iterator[pa.RecordBatch]:
         remaining = self._row_limit
         is_whole = False
         try:
             for found in source:
-                batch = found if self._is_one_row else found.to_pyarrow()
+                batch = found.to_pyarrow()
                 batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
                 if remaining is not None:
                     batch = batch.slice(0, remaining)
@@ -422,8 +372,7 @@ class DataFusionQuery:
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
             del source
-            if not self._is_one_row:
-                self._count(frame)
+            self._count(frame)
             del frame
             if is_whole:
                 self._lent.release()

@@ -173,7 +173,7 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
         # What follows " for " names expressions of the statement, which are the caller's own.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
         return ResourcesExhausted(
-            "The query needs more memory or disk than this server gives one query.", limit="memory"
+            "The query needs more memory or disk than this server allows for one query.", limit="memory"
         )
     if root.startswith("External error: ") and (_REGEX.match(root) or causes[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")

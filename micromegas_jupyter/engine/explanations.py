@@ -89,14 +89,9 @@ PLANNING: Final = (
         name=1,
     ),
     Rule(
-        r"Cannot get result type for temporal operation (.+?): ",
-        "{1} cannot be calculated.",
-        "Add an interval to a time, or subtract it; a placeholder for one is written CAST(? AS INTERVAL).",
-    ),
-    Rule(
         r"(?:Cannot coerce arithmetic expression|Cannot infer common argument type for (?:comparison|logical boolean) "
-        r"operation|Failed to coerce types|There isn't a common type to coerce) (.+?)(?: to valid types| in \w+ "
-        r"expression|\.?$)",
+        r"operation|Cannot get result type for temporal operation|Failed to coerce types|There isn't a common type "
+        r"to coerce) (.+?)(?: to valid types| in \w+ expression|: |\.?$)",
         "The types do not fit together: {1}.",
         _CONVERT_ONE,
     ),
@@ -106,30 +101,14 @@ PLANNING: Final = (
         "Write text as 'text', or with escapes as E'a\\n', and bytes as X'0A'.",
     ),
     Rule(
-        "Too many columns! The subquery should only return one column",
-        "A subquery that stands for one value has several columns.",
-        "Select one column in it.",
-    ),
-    Rule(
         "(UNION|INTERSECT|EXCEPT) queries have different number of columns",
         "The two sides of {1} have different numbers of columns.",
         "Select as many columns on both sides, with NULL for missing ones.",
     ),
-    Rule("Incompatible inputs for Union", "The two sides of UNION have columns of different types.", _CONVERT_ONE),
     Rule(
         "Aggregate functions are not allowed in the WHERE clause",
         "WHERE filters single rows and cannot contain an aggregate function.",
         "Put the condition into HAVING.",
-    ),
-    Rule(
-        "HAVING clause references: (.+?) must appear in the GROUP BY",
-        "HAVING filters groups, and {1} belongs to single rows.",
-        "Use WHERE, or add the column to GROUP BY.",
-    ),
-    Rule(
-        r'variable \["([^"]*)"\] has no type information',
-        "There is no variable {1}.",
-        "Write parameters as $1, $name or ?.",
     ),
 )
 
@@ -138,11 +117,6 @@ UNSUPPORTED: Final = (
         r"Cannot run range queries on datatype: (.+?)\.?$",
         "A window cannot be ordered by values of the type {1}.",
         "Order by encode(bytes, 'hex') or by the fields of a struct.",
-    ),
-    Rule(
-        "Dot access not supported",
-        "The engine does not take a dot here.",
-        "Write value['part'], or use another table alias if its name is a SQL keyword.",
     ),
     Rule(r"Unsupported ast node (?:in \w+: )?(\w+)", "The engine does not implement {1}."),
     Rule(
@@ -180,20 +154,18 @@ VALUES: Final = (
 )
 
 SYNTAX: Final = (
-    Rule(r"Unexpected EOF while in a multi-line comment", "A comment is not closed.", "Close it with */."),
     Rule(
         r"Expected: end of statement, found: (.*?)\s*$",
         "Did not expect {1} here.",
         "Is a comma, an operator or a keyword missing or misspelled before it?",
     ),
+    Rule(
+        "Unterminated string literal", "The text that begins here is not closed.", "Close it with a single quote (')."
+    ),
+    Rule("Expected close delimiter '(.)'", "The name that begins here is not closed.", "Close it with {1}."),
+    Rule("Unexpected EOF while in a multi-line comment", "A comment is not closed.", "Close it with */."),
     Rule(r"Expected: (.+?), found: EOF", "The statement ends too early: {1} is missing.", "Complete it."),
     Rule(r"Expected: (.+?), found: (.*?)\s*$", "Expected {1} here, not {2}."),
-    Rule(
-        r"Unterminated string literal", "The text that begins here is not closed.", "Close it with a single quote (')."
-    ),
-    Rule(
-        r"Expected close delimiter '(.)' before EOF", "The name that begins here is not closed.", "Close it with {1}."
-    ),
 )
 
 _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."

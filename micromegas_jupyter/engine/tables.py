@@ -48,12 +48,7 @@ _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 
 class Visibility:
-    """Decides what a caller sees.
-
-    Args:
-        default_conditions: By table, what its rows must meet for callers whose rights nothing else limits and who are
-            not administrators.
-    """
+    """Decides what a caller sees; the default conditions limit callers without other limits, except administrators."""
 
     def __init__(self, default_conditions: Mapping[str, str]) -> None:
         limited = {table: (condition,) for table, condition in default_conditions.items()}
@@ -106,13 +101,6 @@ class TableBuilder:
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
-
-        Args:
-            context: The session.
-            tables: All tables of the caller.
-            mentions: The names in the statement.
-            time_range: What tables with a time are cut to; None for all rows.
-            is_behind_barrier: Whether what the caller wrote sees filtered rows from behind the barrier only.
         """
         _choose_footers(context, tables, mentions)
         lists_names = any(mentions.has(name) for name in ("show", "information_schema"))
@@ -231,7 +219,6 @@ class FileReader:
     """
 
     def __init__(self) -> None:
-        self._first_plans: LRUCache[tuple[pa.Schema, str], bytes] = LRUCache(256)
         self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
 
     def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
@@ -240,17 +227,10 @@ class FileReader:
         cached, scan = self._scans.get(schema, (None, None))
         if scan is None or cached != names:
             others = b"".join(_delimited(_PATHS, file_url(file).encode()) for file in names[1:])
-            encoded = self._encode_first(schema, names[0]) + _delimited(_LISTING_SCAN, others)
-            scan = LogicalPlan.from_bytes(context, encoded)
+            first: bytes = SessionContext().read_parquet(file_url(names[0]), schema=schema).logical_plan().to_bytes()
+            scan = LogicalPlan.from_bytes(context, first + _delimited(_LISTING_SCAN, others))
             self._scans[schema] = names, scan
         return context.create_dataframe_from_logical_plan(scan)
-
-    def _encode_first(self, schema: pa.Schema, file: str) -> bytes:
-        encoded = self._first_plans.get((schema, file))
-        if encoded is None:
-            encoded = SessionContext().read_parquet(file_url(file), schema=schema).logical_plan().to_bytes()
-            self._first_plans[schema, file] = encoded
-        return encoded
 
 
 def file_url(file: str) -> str:

@@ -278,7 +278,7 @@ class ZygoteLauncher:
         loop.remove_reader(self._control)
         self._control.close()
         self._is_ready = False
-        _LOG.error("The process that executors are forked from has ended; a new one is started.")
+        _LOG.error("The process that executors are forked from has ended; starting a new one.")
         for pid in list(self._processes):
             self._forget(pid, Ended())
             shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)

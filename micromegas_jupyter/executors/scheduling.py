@@ -216,13 +216,7 @@ _NO_MEMORY: Final = ("memory allocation", "allocation failed", "out of memory", 
 
 
 def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
-    """Return why an executor ended.
-
-    Args:
-        ended: How it ended.
-        decided: What the front has decided.
-        is_large: Whether it had more memory than a stack that has overflowed accounts for.
-    """
+    """Return why an executor ended; `is_large` is whether it had more memory than an overflowed stack accounts for."""
     if decided is not None or ended.code is None:
         return decided or Cause.LOST
     error = ended.error.lower()

@@ -108,10 +108,7 @@ def _checked(schema: pa.Schema) -> pa.Schema:
 
 STANDARD_ERROR: Final = "stderr"
 _MAX_ERROR_BYTES: Final = 64 * 1024
-_FLUSH_BYTES: Final = 64 * 1024
-_FLUSH_SECONDS: Final = 0.05
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
-_FLUSHER_STACK_BYTES: Final = 256 * 1024
 _MIB: Final = 1024 * 1024
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
@@ -177,13 +174,7 @@ class Worker:
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
         self._received = bytearray()
-        self._held: list[Any] = []
         self._size = _ResultSize(Output())
-        # The main thread holds the lock except while the engine computes: only then may `_flush_late_rows` send.
-        self._sending = threading.Lock()
-        self._sending.acquire()
-        if hasattr(signal, "setitimer"):
-            self._start_flusher()
 
     def serve(self) -> None:
         """Answer until the front is gone."""
@@ -208,7 +199,7 @@ class Worker:
         return kind, body
 
     def _answer(self, kind: bytes, body: bytes) -> None:
-        self._held, self._size = [], _ResultSize(Output())
+        self._size = _ResultSize(Output())
         try:
             if kind in {protocol.ROWS, protocol.COMMIT}:
                 self._continue_upload(kind, body)
@@ -219,7 +210,6 @@ class Worker:
             self._drop_upload()
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-            self._set_flush_timer(0)
             self._planned = None
             self._drop_upload()
             # A panic may leave the engine in any state.
@@ -228,7 +218,6 @@ class Worker:
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._size.rows:
                 facts["rows"] = self._size.rows
-                self._flush()  # what came before the error
             self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
@@ -280,63 +269,19 @@ class Worker:
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
-        self._held = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]
+        pieces: list[Any] = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]  # go with the first rows
         with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
             batches = planned.batches()
-        held_bytes = 0
-        self._set_flush_timer(_FLUSH_SECONDS)
-        while (batch := self._next(batches)) is not None:
+        for batch in batches:
             fitting = size.fit(batch)
             for frame in encoder.encode_pieces(fitting):
                 length = sum(map(len, frame))
                 size.check_message(length)
-                self._held += (protocol.HEAD.pack(protocol.FRAME, 0, length), *frame)
-                held_bytes += length
-                if held_bytes > _FLUSH_BYTES:
-                    held_bytes = 0
-                    self._flush()
+                protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.FRAME, 0, length), *frame])
+                pieces = []
             size.count_rows(fitting.num_rows, of=batch.num_rows)
-        self._set_flush_timer(0)
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
-        self._held += (protocol.HEAD.pack(protocol.END, 0, len(end)), end)
-        self._flush()
-
-    def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-        self._sending.release()
-        try:
-            return next(batches, None)
-        finally:
-            self._sending.acquire()
-
-    def _start_flusher(self) -> None:
-        """Start the thread that sends rows which wait for more rows, while the main thread is in the engine.
-
-        The timer's signal reaches it through the wakeup descriptor at once; the engine checks once a second.
-        """
-        woken, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGALRM, lambda *_: None)
-        default = threading.stack_size(_FLUSHER_STACK_BYTES)
-        threading.Thread(target=self._flush_late_rows, args=(woken,), daemon=True).start()
-        threading.stack_size(default)
-
-    def _flush_late_rows(self, woken: int) -> None:
-        while os.read(woken, 4096):
-            if self._sending.acquire(blocking=False):
-                with contextlib.suppress(OSError):  # the front is gone: the main thread finds out
-                    self._flush()
-                self._sending.release()
-
-    def _set_flush_timer(self, seconds: float) -> None:
-        """Have rows that wait for more rows sent every so often; a small result goes in one message with its end."""
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-
-    def _flush(self) -> None:
-        pieces, self._held = self._held, []
-        if pieces:
-            protocol.send_pieces(self._front, pieces)
+        protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.END, 0, len(end)), end])
 
     def _list(self, caller: AuthContext) -> bytes:
         tables = [

@@ -112,12 +112,6 @@ def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO
     """Make a file that is on disk in full before it has its name.
 
     The order is: temporary file, sync, rename, sync of the folder. When this raises, there is no such file.
-
-    Args:
-        folder: Where.
-        name: The file's name; nothing else has it.
-        owner_id: Tells this process's temporary files from those of others.
-        write: Writes the content.
     """
     temporary = folder / f".{Path(name).stem}.{owner_id}{TEMPORARY_SUFFIX}"
     try:

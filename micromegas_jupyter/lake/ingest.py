@@ -21,13 +21,7 @@ from micromegas_jupyter.telemetry.conversion import check_columns, check_targets
 
 
 class LakeSink:
-    """Writes into the lake's tables; safe to use from several threads.
-
-    Args:
-        setup: The lake.
-        user_tables: The tables that callers made in it.
-        randomness: Draws names of files.
-    """
+    """Writes into the lake's tables; safe to use from several threads."""
 
     def __init__(
         self, setup: LakeSetup, user_tables: UserTables, *, randomness: Randomness = SYSTEM_RANDOMNESS
@@ -59,7 +53,7 @@ class LakeSink:
         if found is None and request.mode is WriteMode.APPEND:
             raise UsageError(
                 f"There is no table {shown(request.table)} to add rows to.",
-                remedy="Name a table that is there, or create it in the same call.",
+                remedy="Name an existing table, or create it in the same call.",
             )
         if found is None:
             return self._open_creation(request, schema)
@@ -83,14 +77,14 @@ class LakeSink:
         tables = self._user_tables.list()
         if len(tables) >= MAX_TABLES:
             raise ResourcesExhausted(
-                f"There are {MAX_TABLES:,} tables, and no more are made.",
+                f"There are {MAX_TABLES:,} tables already, the most that are allowed.",
                 remedy="Append to one of them.",
                 limit="ingest",
             )
         most = request.most_tables
         if most is not None and sum(table.maker == request.maker for table in tables) >= most:
             raise ResourcesExhausted(
-                f"You have made {most:,} tables, as many as one caller may.",
+                f"You have created {most:,} tables, the most that one caller may create.",
                 remedy="Append to one of them, or ask the server's administrator for more.",
                 limit="ingest",
             )

@@ -73,11 +73,7 @@ class Lake:
         return (*fixed, *made)
 
     def open_writer(self, writer_id: str) -> "LakeWriter":
-        """Return the way to write, to be closed by the caller.
-
-        Args:
-            writer_id: Letters and digits; new for each writer, for instance a UUID without its dashes.
-        """
+        """Return the way to write, to be closed by the caller."""
         if not is_writer_id(writer_id):
             raise UsageError("A writer's id is made of at most 64 letters and digits.")
         lock = hold_writer(self._setup.root, writer_id)
@@ -91,7 +87,7 @@ class Lake:
         """Return the way to store rows that callers send."""
         return LakeSink(self._setup, self._user_tables)
 
-    def remove_leftovers(self) -> int:
+    def remove_stale_files(self) -> int:
         """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many."""
         before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
         with storage_errors("Files that are no longer needed could not be removed."):
@@ -99,7 +95,7 @@ class Lake:
                 remove_old_temporaries(self._setup.folder(definition), modified_before=before)
                 for definition in self._setup.tables
             )
-        return removed + self._user_tables.remove_leftovers(modified_before=before)
+        return removed + self._user_tables.remove_stale_files(modified_before=before)
 
     def _listed(self, folder: Path, name: str, build: Callable[[tuple[str, ...]], TableSnapshot]) -> TableSnapshot:
         listed_at = self._setup.clock.monotonic()
@@ -152,11 +148,7 @@ class LakeWriter:
         writer.append(rows)
 
     def maintain(self, is_stopping: Stopping = lambda: False) -> MaintenanceReport:
-        """Merge, drop and remove files once; call it every few seconds, on one thread.
-
-        Args:
-            is_stopping: Asked often; the round ends early once it says yes.
-        """
+        """Merge, drop and remove files once; call it every few seconds, on one thread."""
         return self._maintenance.run(is_stopping)
 
     def close(self) -> None:
@@ -182,10 +174,6 @@ class CachedListing:
     """The tables of another source, at most a second old; implements `contracts.TableSource`.
 
     One lock covers listing and age, and is held while the source is asked: who comes meanwhile gets that answer.
-
-    Args:
-        source: The tables.
-        clock: Measures the age.
     """
 
     def __init__(self, source: TableSource, *, clock: Clock = SYSTEM_CLOCK) -> None:

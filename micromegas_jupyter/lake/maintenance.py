@@ -143,13 +143,7 @@ def _read_merged(paths: list[Path], definition: TableDefinition) -> Iterable[pa.
 def select_expired(
     tables: Mapping[str, Iterable[SegmentFile]], *, now: float, limits: LakeLimits
 ) -> dict[str, list[Segment]]:
-    """Choose what is to be dropped: rows past their age, then the oldest files while all are too large.
-
-    Args:
-        tables: The files of each table.
-        now: Seconds since 1970 UTC.
-        limits: The bounds.
-    """
+    """Choose what is to be dropped: rows past their age, then the oldest files while all are too large."""
     listed = [(found, table) for table, files in tables.items() for found in select_visible_files(files)]
     listed.sort(key=lambda pair: (pair[0].modified_at, pair[1], pair[0].segment))
     excess_bytes = sum(found.size_bytes for found, _ in listed) - limits.max_total_bytes
@@ -320,8 +314,8 @@ class Maintenance:
             removed += remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
             removed += remove_old_temporaries(folder, modified_before=now - self._setup.limits.temporary_age_seconds)
             alive.update(found.segment.writer_id for found in listing[definition.name])
-        leftover_before = now - self._setup.limits.temporary_age_seconds
-        removed += self._user_tables.remove_leftovers(modified_before=leftover_before)
+        stale_before = now - self._setup.limits.temporary_age_seconds
+        removed += self._user_tables.remove_stale_files(modified_before=stale_before)
         for writer_id in list_writers(self._setup.root, modified_before=now - self._setup.limits.temporary_age_seconds):
             self._forget_if_dead(writer_id, alive)
         return removed

@@ -26,7 +26,7 @@ _SUFFIX: Final = ".parquet"
 _HIDDEN: Final = (".", "_")
 _TIME: Final = "time"
 _MAX_FILES: Final = 10_000
-_LONGEST_NAME: Final = 100
+_MAX_NAME: Final = 100
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -38,14 +38,14 @@ class _Footer(NamedTuple):
     changed_ns: int
     size_bytes: int
     schema: pa.Schema
-    finest_units: dict[str, str]
+    lossless_units: dict[str, str]
 
 
 class _Joined(NamedTuple):
     """The columns of the files so far, the finest units that hold their times, and whether types differed."""
 
     schema: pa.Schema
-    finest_units: dict[str, str]
+    lossless_units: dict[str, str]
     has_mixed_types: bool = False
 
 
@@ -55,9 +55,6 @@ class ParquetFolder:
     Links are not followed, so that nothing outside of the folder is read, and what begins with a dot or an underscore
     is passed over. What makes no table is left out and told by `problems`. Safe to use from several threads: a schema
     that was read twice replaces itself.
-
-    Args:
-        root: The folder; it may itself be named by a link.
     """
 
     def __init__(self, root: Path) -> None:
@@ -92,10 +89,10 @@ class ParquetFolder:
                 problems.append(f"{entry.name} {why}.")
                 continue
             if found is not None and tables.setdefault(found.name, found) is not found:
-                problems.append(f"{entry.name} is left out: there is a table of that name already.")
+                problems.append(f"{entry.name} is left out: a table of that name already exists.")
             if len(footers) > _MAX_FILES:
                 raise UsageError(
-                    f"The folder holds more than {_MAX_FILES:,} Parquet files.", remedy="Name a folder below it."
+                    f"The folder contains more than {_MAX_FILES:,} Parquet files.", remedy="Name a folder below it."
                 )
         self._footers = footers
         self._problems = tuple(problems)
@@ -138,7 +135,7 @@ class ParquetFolder:
                 metadata = pyarrow.parquet.read_metadata(file)
                 schema = _plain(metadata.schema.to_arrow_schema())
                 _check_names(schema)
-                known = _Footer(found.st_mtime_ns, found.st_size, schema, finest_units(metadata, schema))
+                known = _Footer(found.st_mtime_ns, found.st_size, schema, lossless_units(metadata, schema))
         except PermissionError:
             raise _Unusable("is left out: this account may not read it") from None
         except (OSError, pa.ArrowException):
@@ -156,7 +153,7 @@ def _entries(folder: Path, *, inner: bool = False) -> list[Path]:
             return []
         raise UsageError("There is no such folder.", remedy="Name a folder of Parquet files.") from None
     except NotADirectoryError:
-        raise UsageError("That is a file, not a folder.", remedy="Name the folder that it lies in.") from None
+        raise UsageError("That is a file, not a folder.", remedy="Name the folder that contains it.") from None
     except OSError as error:
         if inner:
             raise _Unusable("is left out: this account may not list it") from None
@@ -193,7 +190,7 @@ def _plain_name(name: str) -> str:
         raise _Unusable("is left out: its name is not UTF-8 text") from None
     if _CONTROL_CHARACTER.search(name):
         # The engine takes no such path, and one of them would make it refuse queries of other tables, too.
-        raise _Unusable("is left out: its name holds a control character")
+        raise _Unusable("is left out: its name contains a control character")
     return name
 
 
@@ -215,22 +212,22 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 def _join(joined: _Joined, footer: _Footer) -> _Joined:
     """Return the columns of all; one that not every file has is null in the others."""
     kinds = {field.name: field.type for field in joined.schema}
-    units = coarser_units(joined.finest_units, footer.finest_units)
+    units = coarser_units(joined.lossless_units, footer.lossless_units)
     has_mixed_types = joined.has_mixed_types
     for field in footer.schema:
         known = kinds.get(field.name, field.type)
         kind = wider_type(known, field.type)
         if kind is None or not _holds(kind, units.get(field.name)):
             raise _Unusable(
-                f"is left out: its column {field.name[:_LONGEST_NAME]!r} has another type than in the files before it"
+                f"is left out: its column {field.name[:_MAX_NAME]!r} has another type than in the files before it"
             )
         kinds[field.name] = kind
         has_mixed_types = has_mixed_types or known != field.type
     return _Joined(pa.schema([pa.field(name, kind) for name, kind in kinds.items()]), units, has_mixed_types)
 
 
-def _holds(kind: pa.DataType, finest_unit: str | None) -> bool:
-    return finest_unit is None or not pa.types.is_timestamp(kind) or UNITS.index(kind.unit) <= UNITS.index(finest_unit)
+def _holds(kind: pa.DataType, unit: str | None) -> bool:
+    return unit is None or not pa.types.is_timestamp(kind) or UNITS.index(kind.unit) <= UNITS.index(unit)
 
 
 def _build(name: str, files: Iterable[Path], joined: _Joined) -> TableSnapshot:
@@ -252,7 +249,7 @@ _WRITTEN: Final = {"milliseconds": "ms", "microseconds": "us", "nanoseconds": "n
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 
-def finest_units(metadata: pyarrow.parquet.FileMetaData, schema: pa.Schema) -> dict[str, str]:
+def lossless_units(metadata: pyarrow.parquet.FileMetaData, schema: pa.Schema) -> dict[str, str]:
     """Return, for each column of times in `schema`, the finest unit that provably holds all its values.
 
     Where the footer does not tell which values there are, that is the unit in which they are written.
@@ -261,7 +258,7 @@ def finest_units(metadata: pyarrow.parquet.FileMetaData, schema: pa.Schema) -> d
     paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)] if times else []
     counts = Counter(paths)
     return {
-        name: _finest_unit(metadata, paths.index(name), unit) if counts[name] == 1 else unit
+        name: _lossless_unit(metadata, paths.index(name), unit) if counts[name] == 1 else unit
         for name, unit in times.items()
     }
 
@@ -272,7 +269,7 @@ def coarser_units(first: Mapping[str, str], second: Mapping[str, str]) -> dict[s
     return {**first, **second, **both}
 
 
-def _finest_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str) -> str:
+def _lossless_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str) -> str:
     column = metadata.schema.column(place)
     written = json.loads(column.logical_type.to_json()).get("timeUnit")
     if column.physical_type != "INT64" or _WRITTEN.get(written) != unit:
@@ -283,13 +280,13 @@ def _finest_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str) 
         if found is None:
             return unit
         ends.extend(found)
-    finest = unit
+    best = unit
     for finer in UNITS[UNITS.index(unit) + 1 :]:
         ends = [end * _FINER for end in ends]
         if any(not _INT64[0] <= end <= _INT64[1] for end in ends):
             break
-        finest = finer
-    return finest
+        best = finer
+    return best
 
 
 def _ends(group: Any, place: int) -> tuple[int, ...] | None:
@@ -307,7 +304,7 @@ def _ends(group: Any, place: int) -> tuple[int, ...] | None:
 _UTC: Final = frozenset({"UTC", "Etc/UTC", "Z", "+00:00"})
 _WIDEST_DECIMAL: Final = 38
 _EXACT_IN_DOUBLE_BITS: Final = 32
-_LONGEST_INTEGER_BITS: Final = 64
+_MAX_INTEGER_BITS: Final = 64
 
 
 def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
@@ -357,7 +354,7 @@ def _wider_number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None
     if pa.types.is_signed_integer(first) == pa.types.is_signed_integer(second):
         return max(first, second, key=lambda kind: kind.bit_width)
     unsigned = second if pa.types.is_signed_integer(first) else first
-    return pa.int64() if unsigned.bit_width < _LONGEST_INTEGER_BITS else None
+    return pa.int64() if unsigned.bit_width < _MAX_INTEGER_BITS else None
 
 
 def _wider_decimal(first: pa.Decimal128Type, second: pa.Decimal128Type) -> pa.DataType | None:

@@ -56,14 +56,7 @@ def write_errors() -> Iterator[None]:
 
 
 class StreamedFile:
-    """A file under way; ends with `publish` or `discard`. For one thread at a time.
-
-    Args:
-        folder: Where; made when missing.
-        schema: The columns of every batch.
-        owner_id: Tells this file's temporary name from all others.
-        arrange: Puts the rows of one row group in order.
-    """
+    """A file under way; ends with `publish` or `discard`. For one thread at a time."""
 
     def __init__(
         self, folder: Path, schema: pa.Schema, *, owner_id: str, arrange: Callable[[pa.Table], pa.Table]
@@ -90,12 +83,7 @@ class StreamedFile:
                 self._write_group()
 
     def publish(self, name: str, *, is_only_once: bool) -> bool:
-        """Put the file on disk in full and give it its name; return False when there is such a file already.
-
-        Args:
-            name: The file's name.
-            is_only_once: Whether another writer may use the name, too; otherwise nobody else has it.
-        """
+        """Put the file on disk in full and give it its name; return False when there is such a file already."""
         with write_errors():
             stream = self._finish()
             os.fsync(stream.fileno())
@@ -160,14 +148,6 @@ class SegmentWrite:
 
     A write with an id of its own has that id's file, whose name nobody can take twice: that is what makes a repeated
     write store nothing more, also when both run at once, in two processes.
-
-    Args:
-        folder: The table's folder.
-        schema: The columns of the stored rows.
-        convert: Makes rows as they were sent into rows that are stored.
-        arrange: Puts the rows of one row group in order.
-        write_id: The write's id, when it has one.
-        randomness: Draws names.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword, each a part that differs between tables
@@ -226,14 +206,7 @@ class SegmentWrite:
 
 
 class CreatingWrite:
-    """Writes rows into a folder that no table has yet, then makes the table; implements `contracts.TableWrite`.
-
-    Args:
-        tables: Where the table is to be.
-        table: The table.
-        rows: The write into its folder.
-        request: What was asked for.
-    """
+    """Writes rows into a folder that no table has yet, then makes the table; implements `contracts.TableWrite`."""
 
     def __init__(self, tables: UserTables, table: UserTable, rows: SegmentWrite, request: WriteRequest) -> None:
         self._tables = tables
@@ -275,7 +248,8 @@ class CreatingWrite:
             raise exists_already(self._table.name)
         if not other.schema.equals(self._table.schema):
             raise UsageError(
-                f"The table {other.name} was made meanwhile, with other columns.", remedy="Send the rows again."
+                f"The table {other.name} was created by another call, with other columns.",
+                remedy="Send the rows again.",
             )
         self._rows.move_to(other.folder)
 

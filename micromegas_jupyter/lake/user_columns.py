@@ -56,7 +56,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
         kept = _stored_type(field.type)
         if kept is None:
             raise UsageError(
-                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, which is not kept.",
+                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, which cannot be stored.",
                 remedy="Cast it before sending, to numbers, text, bytes, times, or lists and structs of those.",
             )
         fields.append(pa.field(field.name, kept, field.nullable))
@@ -64,13 +64,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
-    """Check that rows of `schema` can become rows of the table.
-
-    Args:
-        schema: The columns that are sent.
-        stored: The table's columns.
-        is_known: Whether the sender may know the table's columns; else errors tell of those that are sent only.
-    """
+    """Check that rows of `schema` can become rows of the table."""
     for field in schema:
         if field.name not in stored.names:
             raise UsageError(
@@ -89,17 +83,11 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
         if field.name not in schema.names and not field.nullable:
             if not is_known:
                 raise UsageError("A column that needs a value is missing.", remedy=_ASK)
-            raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Each row needs a value there.")
+            raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
 
 
 def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True) -> pa.RecordBatch:
-    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null.
-
-    Args:
-        rows: The rows as they were sent.
-        stored: The table's columns.
-        is_known: Whether the sender may know the table's columns.
-    """
+    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null."""
     columns = []
     for field in stored:
         column = rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows)
@@ -108,11 +96,11 @@ def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = Tr
         except (pa.ArrowException, ValueError) as error:
             theirs = str(field.type)[:_MAX_SHOWN] if is_known else "the table's type"
             raise UsageError(
-                f"The column {shown(field.name)} holds a value that does not fit {theirs}.",
+                f"The column {shown(field.name)} contains a value that does not fit {theirs}.",
                 remedy="Correct the value.",
             ) from error
         if fitted.null_count and not field.nullable:
-            raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Each row needs one there.")
+            raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Every row needs a value in it.")
         columns.append(fitted)
     return pa.RecordBatch.from_arrays(columns, schema=stored)
 

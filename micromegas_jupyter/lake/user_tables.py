@@ -76,9 +76,6 @@ class UserTables:
     """The tables that callers made in one lake; safe to use from several threads and processes.
 
     What was read of a table is kept: it does not change. A file that cannot be read makes no table, and is logged once.
-
-    Args:
-        root: The lake's folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -122,12 +119,8 @@ class UserTables:
             os.fsync(stream.fileno())
         return name_once(temporary, self._folder / _file_name(table.name))
 
-    def remove_leftovers(self, *, modified_before: float) -> int:
-        """Remove what writers that ended in the middle left, if nobody has touched it since; return how much.
-
-        Args:
-            modified_before: Seconds since 1970 UTC.
-        """
+    def remove_stale_files(self, *, modified_before: float) -> int:
+        """Remove what writers that ended in the middle left, if nobody has touched it since; return how much."""
         with storage_errors("Files that are no longer needed could not be removed."):
             removed = remove_old_temporaries(self._folder, modified_before=modified_before)
             kept = {table.folder for table in self.list()}
@@ -164,11 +157,11 @@ def check_name(name: str) -> None:
     """Check that a table may have this name."""
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            f"{name[:80]!r} is no name for a table.",
+            f"{name[:80]!r} is not a valid table name.",
             remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
         )
     if name in _RESERVED:
-        raise UsageError(f"The name {name} belongs to the data model.", remedy="Choose another name.")
+        raise UsageError(f"The name {name} is reserved for the data model.", remedy="Choose another name.")
 
 
 def _was_left(folder: Path, modified_before: float) -> bool:

@@ -21,8 +21,8 @@ from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
+from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import (
     Attribution,

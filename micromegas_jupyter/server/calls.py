@@ -22,8 +22,8 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UsageError,
 )
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.authentication import Headers

@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.statements import ClientGone
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,

@@ -22,8 +22,8 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UsageError,
 )
+from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import parse_message, refuse_method
 from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE

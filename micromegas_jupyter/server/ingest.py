@@ -22,10 +22,9 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import ClientGone, Pool, RunningStatement, RunningUpload
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.executors.statements import ClientGone, RunningStatement, RunningUpload
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.audit import IngestAudit, find_origin

@@ -15,9 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from micromegas_jupyter import __version__
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE
 
 _OTHER: Final = "other"

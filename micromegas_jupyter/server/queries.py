@@ -19,16 +19,16 @@ from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
-from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.protocol import Output, Statement
-from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.executors.statements import (
+from micromegas_jupyter.executors.pool import (
     ClientGone,
+    Pool,
     RunningStatement,
     list_tables,
     plan_statement,
     run_statement,
 )
+from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
 from micromegas_jupyter.server.authentication import parse_compression, parse_query_options
 from micromegas_jupyter.server.calls import Call, ends_task, translate_error

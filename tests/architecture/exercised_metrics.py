@@ -8,9 +8,8 @@ from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server import ServerMetrics
 

@@ -14,7 +14,7 @@ from micromegas_jupyter.oidc.discovery import parse_metadata
 from micromegas_jupyter.oidc.keys import parse_key_set
 from tests.fakes.mint import ISSUER, ec_key, ed448_key, ed25519_key, rsa_key
 from tests.fuzz.conftest import Fuzzing, sizes
-from tests.fuzz.mutation import damage_json, damage_text
+from tests.fuzz.damage import damage_json, damage_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

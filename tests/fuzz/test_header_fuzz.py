@@ -18,7 +18,7 @@ from micromegas_jupyter.server.authentication import (
 )
 from tests.fakes.validator import FakeValidator
 from tests.fuzz.conftest import Fuzzing, sizes
-from tests.fuzz.mutation import damage_text
+from tests.fuzz.damage import damage_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -19,7 +19,7 @@ from micromegas_jupyter.telemetry.conversion import check_columns
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
 from micromegas_jupyter.telemetry.jsonb import parse_properties
 from tests.fuzz.conftest import sizes
-from tests.fuzz.damage_arrow import JSONB, damage_places, damage_stream, sample_streams
+from tests.fuzz.damage import JSONB, damage_places, damage_stream, sample_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable

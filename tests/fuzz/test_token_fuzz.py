@@ -11,7 +11,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, ed25519_key, mint, mint_raw, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fuzz.conftest import Fuzzing, sizes
-from tests.fuzz.mutation import damage_json, damage_token, encode_any_json
+from tests.fuzz.damage import damage_json, damage_token, encode_any_json
 from tests.unit.access.conftest import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -27,7 +27,7 @@ from micromegas_jupyter.server.flight_methods import set_options
 from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 from tests.fakes.clock import FakeClock
 from tests.fuzz.conftest import Fuzzing, sizes
-from tests.fuzz.damage_bytes import damage_bytes
+from tests.fuzz.damage import damage_bytes
 from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS, VALUES
 
 if TYPE_CHECKING:

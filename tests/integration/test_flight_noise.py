@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.flightsql import messages
-from tests.fuzz.damage_bytes import damage_bytes
+from tests.fuzz.damage import damage_bytes
 from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS
 from tests.integration.flight_harness import (
     FLIGHT,

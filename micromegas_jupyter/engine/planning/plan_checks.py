@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
-# A literal with a line break likewise: then a statement is run in steps that need not be.
-_ONE_ROW_STEP = re.compile(r" *(?:Projection: |SubqueryAlias: |Limit: |EmptyRelation)")
 _EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
 _CHILDREN: Final = ("left", "right", "expr", "low", "high", "pattern", "list")
 _MAX_VISITED: Final = 2000
@@ -38,16 +36,8 @@ def check_plan(plan: LogicalPlan) -> str:
     """Check what only the plan shows; return it as text, one step a line."""
     text = plan.display_indent()
     if _SETTINGS.search(text):
-        raise StatementRefused("The settings of the engine are not shown.", remedy="SHOW TABLES and SHOW COLUMNS work.")
+        raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
     return text
-
-
-def is_one_row(plan_text: str) -> bool:
-    """Return whether a plan, which was not optimized, gives one row or none without reading anything.
-
-    Such a plan computes what any planning computes as well, and never needs room on disk.
-    """
-    return all(_ONE_ROW_STEP.match(line) for line in plan_text.split("\n"))
 
 
 def is_explain(plan: LogicalPlan) -> bool:

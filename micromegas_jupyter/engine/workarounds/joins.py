@@ -104,12 +104,7 @@ _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 @dataclass(frozen=True, slots=True)
 class PlannedJoins:
-    """How to run a statement with joins.
-
-    Attributes:
-        frame: The statement, safe to run.
-        has_nested_loops: Whether it must run in a session that cannot spill.
-    """
+    """A statement with joins, safe to run; one with nested loops must run in a session that cannot spill."""
 
     frame: DataFrame = field(repr=False)  # its repr would run it
     has_nested_loops: bool
@@ -123,11 +118,7 @@ def may_join(plan_text: str) -> bool:
 def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: Mapping[str, pa.Scalar]) -> PlannedJoins:
     """Return a plan of the statement that gives the right rows.
 
-    Args:
-        session: The session of `frame`; it neither filters scans by what a join or a limit has read so far.
-        frame: The statement, planned and not EXPLAIN.
-        sql: Its text.
-        values: Values of its placeholders.
+    `frame` is planned in a session for joins, and not EXPLAIN.
     """
     try:
         plan = frame.optimized_logical_plan()
@@ -140,7 +131,7 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     frame = session.create_dataframe_from_logical_plan(plan)
     if _OUTER_JOIN.search(text):
         try:
-            frame = _rewritten(session, frame, plan)
+            frame = _rewrite(session, frame, plan)
         except BaseException as error:
             if not is_engine_failure(error):
                 raise
@@ -148,7 +139,7 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     return PlannedJoins(frame, has_nested_loops)
 
 
-def _rewritten(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
+def _rewrite(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
     """Return `frame` with changed filters, or as it is where none needs a change."""
     node = plan.to_bytes(session)
     rewritten = _Rewriter().rewrite(node)
@@ -168,9 +159,8 @@ class _Rewriter:
     def rewrite(self, node: bytes, *, is_nullable: bool = False) -> bytes:
         """Return a node with its filters changed.
 
-        Args:
-            node: A `LogicalPlanNode`.
-            is_nullable: Whether an outer join above it can replace its rows by NULL.
+        `is_nullable` is whether an outer join above it can replace its rows by NULL. KeyError for a node, or a subquery
+        in an expression, of an unknown kind.
         """
         (kind,) = read_fields(node)
         inputs = _INPUTS[kind.number]

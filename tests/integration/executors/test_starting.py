@@ -16,10 +16,9 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import launcher as processes
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
-from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.executors.pool import Pool, RunningStatement, run_statement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.executors.statements import RunningStatement, run_statement
 from tests.fakes.fixed_tables import FixedTables
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ def test_a_name_that_could_be_misread_is_refused(server: LakeServer, name: str) 
     [
         (pa.table({"other": [1]}), "has no column 'other'"),
         (pa.table({"id": ["text"]}), "'id' has the type string, and the table's has int64"),
-        (pa.table({"id": pa.array([2**63], pa.uint64())}), "'id' holds a value that does not fit"),
+        (pa.table({"id": pa.array([2**63], pa.uint64())}), "'id' contains a value that does not fit"),
         (pa.table([pa.array([1]), pa.array([2])], names=["id", "id"]), "Two columns have the name"),
     ],
     ids=["unknown column", "other type", "value out of range", "doubled column"],

@@ -14,7 +14,7 @@ from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRang
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import CALLER, NOON, FixedTables, write_ledger, write_log_entries, write_processes
 from tests.unit.engine.conftest import Asker
-from tests.unit.engine.telling_statements import TELLING
+from tests.unit.engine.revealing_statements import REVEALING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def outcome(ask: Asker, sql: str) -> object:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("sql", TELLING)
+@pytest.mark.parametrize("sql", REVEALING)
 def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: Asker, sql: str, condition: str) -> None:
     expected = outcome(everything, sql.replace("ledger", "visible"))
 
@@ -64,8 +64,10 @@ def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: As
     assert isinstance(found, list)
 
 
-def test_the_statements_do_tell_without_a_filter(everything: Asker) -> None:
-    same = [sql for sql in TELLING if outcome(everything, sql) == outcome(everything, sql.replace("ledger", "visible"))]
+def test_the_statements_reveal_rows_without_a_filter(everything: Asker) -> None:
+    same = [
+        sql for sql in REVEALING if outcome(everything, sql) == outcome(everything, sql.replace("ledger", "visible"))
+    ]
 
     # Distinct estimates and guarded CASE forms may come out the same; nearly all do not.
     assert len(same) <= 4

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine.planning.plan_checks import PathScrubber, check_plan, is_one_row, placeholder_types
+from micromegas_jupyter.engine.planning.plan_checks import PathScrubber, check_plan, placeholder_types
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 
 if TYPE_CHECKING:
@@ -92,28 +92,6 @@ def test_every_text_column_of_a_batch_is_cleaned() -> None:
     cleaned = PathScrubber([FILES]).clean_batch(batch)
 
     assert cleaned.to_pydict() == {"plan_type": ["p", None], "plan": ["…", "y"], "n": [1, 2]}
-
-
-ONE_ROW = {
-    "SELECT 1 AS one": 1,
-    "SELECT a + 1 AS b FROM (SELECT 41 AS a) t": 42,
-    "SELECT upper('x') AS u LIMIT 1": "X",
-    "SELECT current_user": "ann",
-    "SELECT now() < now() AS never": False,
-    "SELECT arrow_cast('a', 'Dictionary(Int32, Utf8)') AS d": "a",
-}
-
-
-def plan_text(sql: str) -> str:
-    context = SessionContext()
-    context.from_pydict({"level": [1]}, name="log_entries")
-    return context.sql(sql.replace("current_user", "1")).logical_plan().display_indent()
-
-
-@pytest.mark.parametrize("sql", ONE_ROW)
-def test_a_statement_of_one_row_is_found_and_gives_it(ask: Asker, sql: str) -> None:
-    assert is_one_row(plan_text(sql))
-    assert [list(row.values()) for row in ask.rows(sql)] == [[ONE_ROW[sql]]]
 
 
 def test_parameters_and_limits_hold(ask: Asker) -> None:

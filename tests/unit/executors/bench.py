@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.executors.pool import RunningStatement, StatementReport, plan_statement, run_statement
 from micromegas_jupyter.executors.protocol import Output, Statement
-from micromegas_jupyter.executors.statements import RunningStatement, StatementReport, plan_statement, run_statement
 from tests.fakes.fixed_tables import CALLER
 from tests.fakes.servers import build_pool
 from tests.fakes.waiting import until

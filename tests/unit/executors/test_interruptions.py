@@ -15,9 +15,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, ResourcesExhausted
-from micromegas_jupyter.executors.protocol import Output, Statement, Upload
-from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
-from micromegas_jupyter.executors.statements import (
+from micromegas_jupyter.executors.pool import (
     ClientGone,
     RunningStatement,
     RunningUpload,
@@ -25,6 +23,8 @@ from micromegas_jupyter.executors.statements import (
     plan_statement,
     run_statement,
 )
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload
+from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream

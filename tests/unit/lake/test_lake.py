@@ -148,7 +148,7 @@ def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Pat
         (folder / name).touch()
         os.utime(folder / name, (now - age, now - age))
 
-    assert lake.remove_leftovers() == 1
+    assert lake.remove_stale_files() == 1
 
     assert {path.name for path in folder.iterdir()} == {".new.tmp", "old.parquet"}
 

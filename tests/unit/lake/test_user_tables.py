@@ -87,8 +87,8 @@ def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
     tables = UserTables(tmp_path)
     before = (lost / "half.parquet").stat().st_mtime
 
-    assert tables.remove_leftovers(modified_before=before - 10) == 0
-    assert tables.remove_leftovers(modified_before=before + 10) == 2
+    assert tables.remove_stale_files(modified_before=before - 10) == 0
+    assert tables.remove_stale_files(modified_before=before + 10) == 2
     assert not lost.exists()
     (snapshot,) = [table for table in Lake(tmp_path).snapshot() if table.name == "kept"]
     assert len(snapshot.files) == 1
@@ -110,7 +110,7 @@ def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path: P
     _create(tmp_path, "t", pa.record_batch({"other": [1]}))
     before = sorted(path for path in tmp_path.rglob("*.parquet"))
 
-    with pytest.raises(UsageError, match="made meanwhile, with other columns"):
+    with pytest.raises(UsageError, match="created by another call"):
         write.commit()
     write.abandon()
 
@@ -166,13 +166,13 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
     if is_kept:
         assert stored_schema(schema).field("t").type == pa.timestamp("ns", zone)
     else:
-        with pytest.raises(UsageError, match="not kept"):
+        with pytest.raises(UsageError, match="cannot be stored"):
             stored_schema(schema)
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
 def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
-    with pytest.raises(UsageError, match=r"'n' has the type .*not kept"):
+    with pytest.raises(UsageError, match=r"'n' has the type .*cannot be stored"):
         stored_schema(pa.schema([("n", kind)]))
 
 
@@ -206,7 +206,7 @@ def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path: Path) ->
     _make(tmp_path, "second", "a1", mode=WriteMode.CREATE_OR_APPEND)
 
     for mode in (WriteMode.CREATE, WriteMode.CREATE_OR_APPEND):
-        with pytest.raises(ResourcesExhausted, match="You have made 2 tables") as caught:
+        with pytest.raises(ResourcesExhausted, match="You have created 2 tables") as caught:
             _make(tmp_path, "third", "a1", mode=mode)
 
     assert caught.value.limit == "ingest"

@@ -20,9 +20,9 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ResourcesExhausted,
 )
+from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error
 from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE

@@ -3,8 +3,8 @@
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted
+from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.executors.statements import StatementReport
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-TELLING: Final = (
+REVEALING: Final = (
     "SELECT id FROM ledger WHERE CAST(secret AS INT) = 7",
     "SELECT id FROM ledger WHERE CAST(word AS INT) = 7",
     "SELECT id FROM ledger WHERE 1 / (x - 5) < 3",
