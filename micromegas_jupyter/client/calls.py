@@ -402,6 +402,7 @@ class ServerIdentity:
         expires_at: When the credential expires (aware), None when it does not.
         groups: The caller's groups, as many as fit into the answer.
         group_count: How many the server counts.
+        reads_nothing: Whether no role lets the caller read any table.
     """
 
     subject: str
@@ -413,6 +414,7 @@ class ServerIdentity:
     expires_at: datetime | None = None
     groups: tuple[str, ...] = ()
     group_count: int = 0
+    reads_nothing: bool = False
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
@@ -431,6 +433,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
             expires_at=None if expires_at is None else _aware(_line(expires_at)),
             groups=tuple(_line(group) for group in groups),
             group_count=max(count if type(count) is int else 0, len(groups)),
+            reads_nothing=answer.get("reads_nothing") is True,
         )
     except (ValueError, TypeError, KeyError, JsonError) as error:
         raise InternalError("The server's answer about your identity cannot be read.") from error
