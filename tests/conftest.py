@@ -59,7 +59,9 @@ SLOW = (
     "tests/integration/test_login_other_provider.py",
     "tests/integration/test_other_provider.py",
     "tests/unit/hub/test_configuration_checks.py",
+    "tests/unit/hub/test_configuring.py",
     "tests/unit/hub/test_kernel_address.py",
+    "tests/unit/hub/test_service.py",
 )
 # Run when they are named.
 BENCHMARKS = "tests/benchmarks"
