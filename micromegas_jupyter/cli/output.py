@@ -220,7 +220,7 @@ def print_answer_of(
     end: datetime | None,
 ) -> None:
     """Run a statement and print its rows on standard output, and on standard error that there are none."""
-    client.tell_notices(show_notice)
+    client.on_notice(show_notice)
     with client.open_query(sql, begin, end) as reader, _enough_room(sys.stdout):
         count = print_rows(
             reader.schema,

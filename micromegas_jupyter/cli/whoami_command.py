@@ -161,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     identity = _quick_answer(settings, provider, environ)
     if identity is None:
         with wiring.open_client(settings, provider, environ=environ) as client:
-            client.tell_notices(show_notice)
+            client.on_notice(show_notice)
             started = SYSTEM_CLOCK.monotonic()
             try:
                 identity = client.whoami()

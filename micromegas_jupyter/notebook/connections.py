@@ -159,7 +159,7 @@ class Connections:
             client=self._parts.open_client(settings, provider),
             renewal=None if provider is None else self._renewal(settings, provider),
         )
-        connection.client.tell_notices(connection.notices.note)
+        connection.client.on_notice(connection.notices.note)
         closing = []
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)

@@ -263,7 +263,7 @@ class TestNotices:
         told: list[str] = []
 
         with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
-            client.tell_notices(told.append)
+            client.on_notice(told.append)
             with pytest.raises(MicromegasError):
                 client.query_arrow(WRONG)
             client.query_arrow(NUMBERS)
