@@ -18,7 +18,7 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.screenshots import save_screenshot
-from tests.side_by_side import CHANGING_NAME, make_scheduler, place_of, process_count
+from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,7 +147,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if changing:
         raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: place_of(item.nodeid))
+        items.sort(key=lambda item: order_of(item.nodeid))
 
 
 def _is_slow(item: pytest.Item) -> bool:

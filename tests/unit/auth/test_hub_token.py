@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.notebook.dependencies import PersonalProvider
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from micromegas_jupyter.oidc.token import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

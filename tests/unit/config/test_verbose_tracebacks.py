@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.wiring import load_client_settings
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 HIDDEN = "hidden-text-0123456789"
 

@@ -10,8 +10,8 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, parse_authorization
 from micromegas_jupyter.server.headers import group_headers
+from tests.fakes.tracebacks import verbose_traceback
 from tests.fakes.validator import ALICE, FakeValidator
-from tests.fakes.verbose_traceback import verbose_traceback
 from tests.unit.server.authentication_parts import (
     open_authenticator,
 )
