@@ -1,7 +1,7 @@
-"""Every error of the package: one tree, each class with one code, a remedy and its place on every edge.
+"""Every error of the package: one tree, each class with one code, a remedy, and how it leaves the process.
 
-What happened and what to do next travel together, so that the same class reaches a notebook cell, a
-terminal and a remote client. Turning an error into a cell line, a status or an exit code is the edges' job.
+What happened and what to do next travel together, so that the same class reaches a notebook cell, a terminal and a
+remote client.
 
 ::
 
@@ -32,7 +32,7 @@ terminal and a remote client. Turning an error into a cell line, a status or an 
     └── InternalError             INT001   a defect; the log has more
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MicromegasError(Exception):
@@ -63,7 +63,7 @@ class MicromegasError(Exception):
 
 
 class ConfigurationError(MicromegasError, ValueError):
-    """A setting is missing or malformed; `key` names it."""
+    """A setting is missing or malformed; `key` is its name."""
 
     code = "CONF001"
     default_remedy = "Correct the setting and start again."
@@ -134,16 +134,11 @@ class TokenStoreError(AuthenticationError):
     """The token file or its folder cannot be used safely."""
 
     code = "AUTH006"
-    default_remedy = "Look at the named file, mend or remove it, and sign in again."
+    default_remedy = "Check the named file, fix or remove it, and sign in again."
 
 
 class Rejected(AuthenticationError):
-    """The credential was looked at and is not accepted.
-
-    Args:
-        what: The generic sentence that a client may see.
-        reason: A fixed word for the audit log; never shown to the client.
-    """
+    """The credential was checked and is not accepted; `reason` is a fixed code for the audit log only."""
 
     code = "AUTH010"
     default_remedy = "Sign in again, or ask the server's administrator which tokens it accepts."
@@ -161,14 +156,7 @@ class Rejected(AuthenticationError):
 
 
 class PermissionDenied(MicromegasError):
-    """The caller is known and may not do this.
-
-    Args:
-        what: What may not be done.
-        reason: A fixed word for the audit log.
-        remedy: What to do next.
-        query_id: The query's id.
-    """
+    """The caller is known and may not do this; `reason` is a fixed code for the audit log."""
 
     code = "AUTH020"
     default_remedy = "Ask the server's administrator for the right."
@@ -183,7 +171,7 @@ class PermissionDenied(MicromegasError):
 
 
 class Unavailable(MicromegasError):
-    """A part that is needed does not answer, so nothing could be decided; the same call may work later."""
+    """Something that is needed does not answer, so nothing could be decided; the same call may work later."""
 
     code = "AVAIL001"
     default_remedy = "Try again in a moment."
@@ -210,15 +198,10 @@ class ServerUnavailable(Unavailable):
 
 
 class QueryError(MicromegasError):
-    """A query did not give its rows.
+    """A query did not return its rows.
 
-    Args:
-        what: What happened.
-        line: Line in the SQL, from 1, when known.
-        column: Column in that line, from 1, when known.
-        remedy: What to do next.
-        query_id: The query's id.
-        limit: A fixed word for the limit that was reached, for the server's metrics; it is not sent.
+    `line` and `column` are a position in the SQL, from 1, when known. `limit` is a fixed name of the limit that was
+    reached, for the server's metrics; it is not sent.
     """
 
     code = "SQL000"
@@ -249,7 +232,7 @@ class InvalidStatement(QueryError):
 
 
 class StatementRefused(QueryError):
-    """The SQL would write, set or copy, or is larger or deeper than this server takes."""
+    """The SQL would write, set or copy, or is larger or deeper than this server accepts."""
 
     code = "SQL002"
     default_remedy = "Only reading statements within the documented limits are accepted."
@@ -259,41 +242,21 @@ class UnsupportedStatement(QueryError):
     """The SQL is valid, but the engine does not implement it."""
 
     code = "SQL003"
-    default_remedy = "Write it in another way; the engine is DataFusion, and its SQL reference says what there is."
+    default_remedy = "Write it in another way; see the SQL reference of the engine, DataFusion."
     grpc_code = "UNIMPLEMENTED"
     http_status = 501
 
 
 class ResourcesExhausted(QueryError):
-    """Over a limit of memory, size or rate.
-
-    Args:
-        what: What happened.
-        line: Line in the SQL, from 1, when known.
-        column: Column in that line, from 1, when known.
-        remedy: What to do next.
-        query_id: The query's id.
-        retry_after_seconds: When the same call may work, if waiting helps.
-        limit: A fixed word for the limit that was reached, for the server's metrics; it is not sent.
-    """
+    """Over a limit of memory, size or rate; if waiting helps, `retry_after_seconds` says how long."""
 
     code = "SQL004"
     default_remedy = "Ask for less at a time: a shorter time range, fewer columns, a LIMIT."
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
 
-    def __init__(  # noqa: PLR0913 - what every query error takes, and two more
-        self,
-        what: str,
-        *,
-        line: int | None = None,
-        column: int | None = None,
-        remedy: str | None = None,
-        query_id: str | None = None,
-        retry_after_seconds: float | None = None,
-        limit: str | None = None,
-    ) -> None:
-        super().__init__(what, line=line, column=column, remedy=remedy, query_id=query_id, limit=limit)
+    def __init__(self, what: str, *, retry_after_seconds: float | None = None, **options: Any) -> None:
+        super().__init__(what, **options)
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -334,7 +297,7 @@ class UnsupportedRequest(QueryError):
 
 
 class InternalError(MicromegasError):
-    """A defect. The client learns an id, the server's log has the rest."""
+    """A defect. The client gets an id, the server's log has the rest."""
 
     code = "INT001"
     default_remedy = "Give the query id to the server's administrator; the server's log has more."
@@ -345,5 +308,5 @@ def _all_classes(base: type[MicromegasError]) -> list[type[MicromegasError]]:
 
 
 def error_classes() -> dict[str, type[MicromegasError]]:
-    """Map every error code to its class, so that an edge can rebuild an error it was told about."""
+    """Map every error code to its class, to rebuild an error that was sent."""
     return {found.code: found for found in _all_classes(MicromegasError)}

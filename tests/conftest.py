@@ -18,7 +18,7 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.screenshots import save_screenshot
-from tests.side_by_side import CHANGING_NAME, make_scheduler, place_of, process_count
+from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, process_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,9 @@ SLOW = (
     "tests/integration/test_login_other_provider.py",
     "tests/integration/test_other_provider.py",
     "tests/unit/hub/test_configuration_checks.py",
+    "tests/unit/hub/test_configuring.py",
     "tests/unit/hub/test_kernel_address.py",
+    "tests/unit/hub/test_service.py",
 )
 # Run when they are named.
 BENCHMARKS = "tests/benchmarks"
@@ -145,7 +147,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if changing:
         raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: place_of(item.nodeid))
+        items.sort(key=lambda item: order_of(item.nodeid))
 
 
 def _is_slow(item: pytest.Item) -> bool:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
-MOST_PROCESSES = 4
+MAX_PROCESSES = 4
 # An object's address or a signed token in a test's name: processes could not tell each other which test is meant.
 CHANGING_NAME = re.compile(r" at 0x[0-9a-f]{6}|eyJ[\w-]{20,}\.[\w-]*\.[\w-]{60}")
 # Folders whose tests share a server that takes long to start.
-TOGETHER = (
+SHARED_SERVERS = (
     "tests/integration/binder",
     "tests/integration/browser",
     "tests/integration/hub",
@@ -49,18 +49,18 @@ def process_count(config: pytest.Config) -> int | None:
     is_whole = config.args_source is not config.ArgsSource.ARGS
     if not is_whole or options.numprocesses is not None or options.usepdb or options.capture == "no":
         return None
-    count = min(os.cpu_count() or 1, MOST_PROCESSES)
+    count = min(os.cpu_count() or 1, MAX_PROCESSES)
     return count if count > 1 else None
 
 
 def scope_of(nodeid: str) -> str:
     """Return the file or folder whose tests run in one process."""
-    return next((folder for folder in TOGETHER if nodeid.startswith(f"{folder}/")), nodeid.partition("::")[0])
+    return next((folder for folder in SHARED_SERVERS if nodeid.startswith(f"{folder}/")), nodeid.partition("::")[0])
 
 
-def place_of(nodeid: str) -> int:
+def order_of(nodeid: str) -> int:
     """Return where a test comes in the order."""
-    return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
+    return next((position for position, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
 
 
 def make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

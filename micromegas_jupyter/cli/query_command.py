@@ -65,7 +65,7 @@ def print_answer(
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
     with _open_client(arguments) as client:
-        client.tell_notices(show_notice)
+        client.on_notice(show_notice)
         with client.open_query(sql, begin, end) as reader, output_room(sys.stdout):
             count = print_rows(
                 reader.schema,

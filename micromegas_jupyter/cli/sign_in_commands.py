@@ -112,7 +112,7 @@ def run_whoami(arguments: argparse.Namespace) -> int:
         client = wiring.open_client(settings, provider, environ=environ)
         server = host_text(settings.uri)
     with client:
-        client.tell_notices(show_notice)
+        client.on_notice(show_notice)
         started = SYSTEM_CLOCK.monotonic()
         try:
             identity = client.whoami()

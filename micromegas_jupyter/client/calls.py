@@ -433,6 +433,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
             expires_at=None if expires_at is None else _aware(_line(expires_at)),
             groups=tuple(_line(group) for group in groups),
             group_count=max(count if type(count) is int else 0, len(groups)),
+            reads_nothing=answer.get("reads_nothing") is True,
         )
     except (ValueError, TypeError, KeyError, JsonError) as error:
         raise InternalError("The server's answer about your identity cannot be read.") from error

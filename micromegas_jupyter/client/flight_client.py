@@ -461,12 +461,12 @@ class FlightSQLClient(TelemetryQueries):
         )
         return None if answer is None else _parse_update(answer)
 
-    def tell_notices(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with each notice of the server about the credential, in place of a warning in the log.
+    def on_notice(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called with each notice of the server about the credential, instead of a warning in the log.
 
         It gets a short printable text, once for each, on any thread.
         """
-        self._transport.notices.on_new = tell
+        self._transport.notices.on_new = callback
 
     def close(self) -> None:
         """Stop running queries and close the connection; every later call raises `UsageError`."""

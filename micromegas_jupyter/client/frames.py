@@ -1,8 +1,8 @@
-"""Arrow rows become a pandas DataFrame with upstream's types, or with Arrow's.
+"""Converts Arrow rows to a pandas DataFrame with upstream's types, or with Arrow's.
 
-Small answers are converted at once; large ones column by column while they arrive, so that the rows do not stand in
-memory twice. A column makes of its values what `pyarrow.Table.to_pandas` makes of them. The batch that an array came
-in is never kept: its memory is one piece for all of its columns, and is free again when the last of them is.
+Small answers are converted at once; large ones column by column while they arrive, so that the rows are not in memory
+twice. A column makes of its values what `pyarrow.Table.to_pandas` makes of them. No batch is stored: its memory is one
+block for all of its columns, which is free again when the last of them is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 _GROUP_ROWS: Final = 1024 * 1024
 _GROUP_BYTES: Final = 8 * 1024 * 1024
-# A small sample with fewer different values than this needs no second look; in a large one, almost all must differ.
+# Which share of values must differ in a small sample, and in a large one, for texts not to be deduplicated.
 _SAMPLE_ROWS: Final = 16 * 1024
 _LARGE_SAMPLE_ROWS: Final = 256 * 1024
 _SOME_NEW: Final = 0.5
 _MANY_NEW: Final = 0.9
-# Memory that is not written to costs nothing, and most answers need no more than this.
+# Memory that is not written to costs nothing, and few answers need more than this.
 _RESERVED_BYTES: Final = 8 * 1024 * 1024
 
 
 class Column(Protocol):
-    """One column: takes its arrays in order, and then gives what a DataFrame holds."""
+    """One column: takes its arrays in order, and then returns what a DataFrame holds."""
 
     def add(self, array: pa.Array) -> None:
-        """Take the values of the next batch; the array is not kept."""
+        """Copy the values of the next batch."""
         ...
 
     def finish(self) -> Any:
@@ -42,15 +42,15 @@ class Column(Protocol):
 
 
 def make_column(field: pa.Field, dtype: Any) -> Column:
-    """Return a column for the values of a field; `dtype` is what pandas makes of it when it has no rows."""
+    """Return a column for the values of a field; `dtype` is its type in pandas when it has no rows."""
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
-        return _KeptColumn(field)
+        return _ArrowColumn(field)
     if dtype.kind in "biufmM":
         return _FixedWidthColumn(dtype)
     if _is_text(kind) and dtype.kind == "O":
         return _TextColumn()
-    return _KeptColumn(field)
+    return _ArrowColumn(field)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -98,7 +98,7 @@ class _Values:
         self.length = end
 
     def take(self) -> Any:
-        """Return the array, cut to its length; the memory behind it is given back."""
+        """Return the array, cut to its length."""
         array, self._array = self._array, None
         array.resize(self.length, refcheck=False)
         return array
@@ -113,7 +113,7 @@ class _Values:
 
 
 class _FixedWidthColumn:
-    """Numbers, truth values, times and spans: copied once, from the message to where they stay."""
+    """Numbers, booleans, times and durations: copied once."""
 
     def __init__(self, dtype: Any) -> None:
         self._dtype = dtype
@@ -167,7 +167,7 @@ class _TextColumn:
 
 
 def _are_different(group: pa.ChunkedArray) -> bool:
-    """Return whether the values are so different that looking for equal ones costs more than it saves."""
+    """Return whether so many values differ that looking for equal ones costs more than it saves."""
     return all(
         pc.count_distinct(sample).as_py() > share * len(sample)
         for share, sample in (
@@ -177,8 +177,8 @@ def _are_different(group: pa.ChunkedArray) -> bool:
     )
 
 
-class _KeptColumn:
-    """Any other type: kept as Arrow values and converted when all are here, as what they become depends on all."""
+class _ArrowColumn:
+    """Any other type: stored as Arrow values and converted at the end, as the result depends on all of them."""
 
     def __init__(self, field: pa.Field) -> None:
         self._field = field
@@ -204,7 +204,7 @@ _MAX_COLUMNS: Final = 64
 def check_dtype_backend(dtype_backend: str | None) -> str | None:
     """Return the argument."""
     if dtype_backend not in {None, ARROW_DTYPES}:
-        raise UsageError("dtype_backend is not known.", remedy=f'Give "{ARROW_DTYPES}", or leave it out.')
+        raise UsageError("dtype_backend is not valid.", remedy=f'Use "{ARROW_DTYPES}", or leave it out.')
     return dtype_backend
 
 
@@ -221,11 +221,7 @@ def build_frame(
 ) -> "pd.DataFrame":
     """Return batches as a DataFrame.
 
-    Args:
-        schema: The schema of every batch.
-        batches: The rows.
-        dtype_backend: None for NumPy's types as upstream's client gives them, `"pyarrow"` for `pandas.ArrowDtype`,
-            which keeps the rows as they came.
+    `dtype_backend` is None for NumPy's types, as in upstream's client, or `"pyarrow"` for `pandas.ArrowDtype`.
     """
     has_arrow_dtypes = check_dtype_backend(dtype_backend) == ARROW_DTYPES
     # pandas' own metadata may move columns into an index, which takes the whole table.
@@ -278,8 +274,8 @@ def _convert_at_once(
 
         with_arrow_dtypes: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return with_arrow_dtypes
-    # A small table is converted before another thread has even woken up. Blocks are not split: split ones would
-    # be read-only views of Arrow's memory.
+    # A small table is converted before another thread wakes up. Blocks are not split: split ones would be read-only
+    # views of Arrow's memory.
     is_small = waiting_bytes <= _SMALL_BYTES
     frame: pd.DataFrame = table.to_pandas(self_destruct=not is_small, use_threads=not is_small)
     return frame

@@ -99,7 +99,7 @@ class WrappedClient(QueryMethods):
             "The wrapper's client cannot list tables.", remedy="Query information_schema.tables instead."
         )
 
-    def tell_notices(self, tell: Callable[[str], None]) -> None:
+    def on_notice(self, callback: Callable[[str], None]) -> None:
         """Do nothing: another client has no notices."""
 
     def close(self) -> None:

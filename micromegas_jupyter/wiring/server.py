@@ -329,7 +329,7 @@ class ServerStack:
     def _remove_unfinished_files(self, lake: Lake) -> None:
         """Remove files of writers that were killed; a recorder does so all the time."""
         try:
-            lake.remove_abandoned()
+            lake.remove_stale_files()
         except Unavailable as error:
             _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from functools import cache
 from itertools import pairwise
 
-from micromegas_jupyter import errors
 from tests.architecture.guide_text import ROOT, Block, read_page, table_rows
 
 PACKAGE = ROOT / "micromegas_jupyter"
 PAGES = ("sign-in.md", "sign-in-providers.md", "service-accounts.md", "storing-secrets.md", "troubleshooting.md")
 # Where the errors of a sign-in are made.
-SIGN_IN_ROOMS = ("auth", "wiring", "oidc", "http", "settings")
 
 
 def in_one_line(page: str) -> str:
@@ -36,16 +33,6 @@ def source() -> str:
 def code_rows() -> dict[str, tuple[str, ...]]:
     rows = table_rows(read_page("troubleshooting.md"))
     return {row[0]: row for row in rows if re.fullmatch(r"[A-Z]+\d{3}", row[0])}
-
-
-def named_error_classes() -> set[str]:
-    """Return the error classes that the rooms of a sign-in name in their code."""
-    found: set[str] = set()
-    for room in SIGN_IN_ROOMS:
-        for path in (PACKAGE / room).rglob("*.py"):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {name for name in found if isinstance(getattr(errors, name, None), type)}
 
 
 def variables(block: Block) -> dict[str, str]:

@@ -26,11 +26,3 @@ def test_the_badge_opens_the_notebook_that_is_there() -> None:
     (address,) = parse_qs(urlsplit(link).query)["urlpath"]
 
     assert (ROOT / address.removeprefix("lab/tree/")).is_file()
-
-
-def test_the_version_of_python_is_one_that_the_project_takes() -> None:
-    wanted = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()
-
-    assert (
-        f"Programming Language :: Python :: {wanted.removeprefix('python-')}" in (ROOT / "pyproject.toml").read_text()
-    )

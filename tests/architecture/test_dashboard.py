@@ -62,19 +62,6 @@ def test_every_label_that_it_chooses_or_groups_by_is_reported(reported: dict[str
     assert unknown == []
 
 
-def test_each_panel_says_what_it_shows_and_none_lies_over_another() -> None:
-    fields = set()
-    for panel in PANELS:
-        place = panel["gridPos"]
-        for x in range(place["x"], place["x"] + place["w"]):
-            for y in range(place["y"], place["y"] + place["h"]):
-                assert (x, y) not in fields, panel["title"]
-                fields.add((x, y))
-        assert panel["description"].endswith((".", "?"))
-        assert place["x"] + place["w"] <= 24
-    assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
-
-
 def test_what_is_reported_of_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
     named = set(re.findall(r"^\| `(micromegas_tls[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
 

@@ -71,3 +71,10 @@ def test_every_option_that_the_guide_names_is_one_of_a_magic_or_a_command(magics
     known |= {option for _command, option in command_line_options()}
 
     assert set(re.findall(r"`(--[a-z][a-z-]*)", read_page("magics.md"))) <= known
+
+
+def test_every_magic_that_the_guide_to_notebooks_names_is_one(magics: list[RegisteredMagic]) -> None:
+    named = set(re.findall(r"%(micromegas_\w+|sql)\b", read_page("notebook-guide.md")))
+
+    assert named
+    assert named <= {name for magic in magics for name in magic.names}

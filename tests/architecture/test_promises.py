@@ -60,13 +60,6 @@ def test_no_promise_stands_twice() -> None:
     assert sorted(promises) == sorted(set(promises))
 
 
-def test_what_is_not_shown_yet_says_what_is_missing() -> None:
-    rows = table_rows(NOT_SHOWN)
-
-    assert rows
-    assert all(len(row) == 2 and all(row) and not _TEST.search(row[1]) for row in rows)
-
-
 @pytest.mark.parametrize(
     "name",
     [

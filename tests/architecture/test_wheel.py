@@ -57,12 +57,6 @@ def test_the_wheel_holds_what_the_program_reads(names: list[str], name: str) -> 
     assert name in names
 
 
-def test_the_wheel_holds_every_page_of_the_demo_provider(names: list[str]) -> None:
-    source = ROOT / "micromegas_jupyter" / "demo" / "provider" / "templates"
-
-    assert {f"micromegas_jupyter/demo/provider/templates/{path.name}" for path in source.iterdir()} <= set(names)
-
-
 def test_the_lab_extension_has_the_package_s_version() -> None:
     path = ROOT / "micromegas_jupyter" / "notebook" / "labextension" / "package.json"
 

@@ -80,12 +80,7 @@ class Bench:
             key=self.key,
             kept_at=kept_at,
         )
-        environ = {
-            **os.environ,
-            "MICROMEGAS_CONFIG_DIR": str(self.folder),
-            "IPYTHONDIR": str(self.folder),
-            "PLOOMBER_STATS_ENABLED": "false",
-        }
+        environ = {**os.environ, "MICROMEGAS_CONFIG_DIR": str(self.folder), "IPYTHONDIR": str(self.folder)}
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.query_child"],
             input=json.dumps(asdict(task)),
@@ -97,8 +92,7 @@ class Bench:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        # DuckDB shows how far it is before that, on the same line
-        return Cost(**json.loads(done.stdout[done.stdout.rindex("{") :]))
+        return Cost(**json.loads(done.stdout))
 
     def compare(self, statements: dict[str, str], *, tries: int) -> tuple[dict[str, Cost], dict[str, pd.DataFrame]]:
         """Run the statement of each way in turn, `tries` times over; return the medians and the last frames.

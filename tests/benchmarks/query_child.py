@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import sys
 from dataclasses import asdict, dataclass
@@ -99,44 +98,6 @@ def magic_reader(task: Task) -> Callable[[str], int]:
     return lambda sql: sum(batch.num_rows for batch in read(sql))
 
 
-def jupysql(address: str, **settings: bool) -> Callable[[str], Any]:
-    shell = new_shell()
-    shell.run_line_magic("load_ext", "sql")
-    for name, value in {"feedback": 0, "displaycon": False, **settings}.items():
-        shell.run_line_magic("config", f"SqlMagic.{name} = {value}")
-    shell.run_line_magic("sql", f"{address} --alias lake")
-
-    def run(sql: str) -> Any:
-        shell.run_cell_magic("sql", "frame <<", sql)
-        return shell.user_ns.pop("frame")
-
-    return run
-
-
-def jupysql_rows(_task: Task) -> Callable[[str], Any]:
-    """The defaults: SQLAlchemy gives rows, of which a DataFrame is made."""
-    import pandas as pd
-
-    run = jupysql("duckdb://")
-
-    def make(sql: str) -> Any:
-        rows = run(sql)
-        return pd.DataFrame([tuple(row) for row in rows], columns=rows.keys)
-
-    return make
-
-
-def jupysql_autopandas(_task: Task) -> Callable[[str], Any]:
-    return jupysql("duckdb://", autopandas=True)
-
-
-def jupysql_native(_task: Task) -> Callable[[str], Any]:
-    import duckdb
-
-    new_shell().user_ns["connection"] = duckdb.connect()
-    return jupysql("connection", autopandas=True)
-
-
 WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
     "ours": ours,
     "ours, ArrowDtype": lambda task: ours(task, dtype_backend="pyarrow"),
@@ -147,9 +108,6 @@ WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
     "%%sql": magic,
     "%%sql --dtype pyarrow": lambda task: magic(task, "frame << --dtype pyarrow"),
     "%%sql --format reader": magic_reader,
-    "jupysql, rows": jupysql_rows,
-    "jupysql, autopandas": jupysql_autopandas,
-    "jupysql, autopandas, native": jupysql_native,
 }
 
 
@@ -191,7 +149,6 @@ def main() -> None:
         cost = measure(run, task)
     answer.write(json.dumps(asdict(cost)))
     answer.flush()
-    os._exit(0)  # jupysql's farewell needs a shell that is gone by then
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import numpy as np
@@ -67,7 +66,6 @@ HEAVY = (
     "SELECT * FROM many ORDER BY amount LIMIT 100000",
 )
 # It would take hours, and gives rows all the time.
-HOUR_LONG = "SELECT value FROM generate_series(1, 100000000000000) WHERE value % 499 = 3"
 ALL_ROWS = "SELECT * FROM rows"
 # The engine makes one column and gives it five times, which costs next to nothing: what is measured is the way out.
 FROM_MEMORY = "SELECT {columns} FROM generate_series(1, {{rows}})".format(
@@ -334,25 +332,6 @@ def test_many_rows(  # noqa: PLR0917
     say("\n".join([f"{title}; speed {speeds.ratios()}; CPU {cpu.ratios()}", *lines]))
 
 
-@pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_compressed_rows(
-    versions: dict[str, Served], say: Callable[[str], None], compression: str, pytestconfig: pytest.Config
-) -> None:
-    """On loopback compression cannot pay; this tells what it costs."""
-    seconds = Rounds()
-    plain = [(b"authorization", f"Bearer {SMALL_KEY}".encode())]
-    ticket = flight.Ticket(statement_ticket(ALL_ROWS))
-    headers = {"plain": plain, compression: [*plain, (b"x-micromegas-compression", compression.encode())]}
-    with flight.connect(versions[NEW].uri) as client:
-        for name in in_turns(list(headers), 8 if pytestconfig.getoption("--long") else 3):
-            options = flight.FlightCallOptions(headers=headers[name], timeout=CALL_SECONDS)
-            started = SYSTEM_CLOCK.monotonic()
-            assert sum(chunk.data.num_rows for chunk in client.do_get(ticket, options))
-            seconds.add(name, SYSTEM_CLOCK.monotonic() - started)
-
-    say(f"rows from Parquet with {compression}: speed to uncompressed {seconds.ratio(compression, 'plain')}")
-
-
 class HeavyClients:
     """Sixteen callers who repeat heavy statements, in a process of their own."""
 
@@ -482,64 +461,4 @@ def test_small_statements_beside_sixteen_heavy_clients(
             shown = ", ".join(f"{each} {quiet.median(each):.1f} → {busy.median(each):.1f} ms" for each in PERCENTILES)
             ratios = [late / early for late, early in zip(busy.figures["p99"], quiet.figures["p99"], strict=True)]
             lines.append(f"    {title}: {shown}; ratio of p99 {spread(ratios)}")
-    say("\n".join(lines))
-
-
-class Streaming:
-    """A caller who reads the rows of an hour-long statement; `came` are the times at which some came."""
-
-    def __init__(self, served: Served, key: str) -> None:
-        headers = [(b"authorization", f"Bearer {key}".encode())]
-        self._client = flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)])
-        options = flight.FlightCallOptions(headers=headers, timeout=CALL_SECONDS)
-        self.came: list[float] = []
-        self.rows = 0
-        self._reader: Any = None
-        self._ticket = flight.Ticket(statement_ticket(HOUR_LONG))
-        self._options = options
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with suppress(pa.ArrowException, OSError):  # it is cancelled, or refused: then nothing came
-            self._reader = self._client.do_get(self._ticket, self._options)
-            for chunk in self._reader:
-                self.rows += chunk.data.num_rows
-                self.came.append(SYSTEM_CLOCK.monotonic())
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-        self._client.close()
-
-
-def _rows_a_second(served: Served, key: str, seconds: float) -> tuple[float, float]:
-    """Return how many rows a second an hour-long statement gives, and the longest time without any."""
-    stream = Streaming(served, key)
-    started = SYSTEM_CLOCK.monotonic()
-    threading.Event().wait(seconds)
-    ended = SYSTEM_CLOCK.monotonic()
-    rows, times = stream.rows, [started, *stream.came, ended]
-    stream.close()
-    return rows / (ended - started), max(later - earlier for earlier, later in pairwise(times))
-
-
-def test_a_heavy_statement_beside_hour_long_ones(
-    versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
-) -> None:
-    seconds = 60.0 if pytestconfig.getoption("--long") else 5.0
-    lines = [f"rows of a heavy statement beside {HOURS} of another caller that take hours, for {seconds:.0f} s"]
-    for name, served in versions.items():
-        wait_until_quiet(served)
-        alone, _ = _rows_a_second(served, KEYS[CALLERS[0]], seconds)
-        wait_until_quiet(served)
-        hours = [Streaming(served, KEYS[CALLERS[1]]) for _ in range(HOURS)]
-        before = served.cpu_seconds()
-        wait_until(lambda served=served, before=before: served.cpu_seconds() - before > 2.0, "they run")
-        beside, gap = _rows_a_second(served, KEYS[CALLERS[0]], seconds)
-        for hour in hours:
-            hour.close()
-        wait_until_quiet(served)
-        assert alone > 0
-        lines.append(f"  {name}: {beside / alone:.2f} of its speed alone, at most {gap:.1f} s without a row")
     say("\n".join(lines))

@@ -1,9 +1,8 @@
-"""What a large DataFrame costs, beside upstream's client and beside jupysql; printed, never judged."""
+"""What a large DataFrame costs beside upstream's client; printed, never judged."""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,26 +97,6 @@ def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
         assert frame[name].isna().equals(nulls), name
         present = frame[name][~nulls].to_numpy(dtype=object), expected[name][~nulls].to_numpy(dtype=object)
         assert (present[0] == present[1]).all(), name
-
-
-def test_the_magic_beside_jupysql_over_duckdb(running: Bench, tries: int, capsys: pytest.CaptureFixture[str]) -> None:
-    theirs = f"SELECT {COLUMNS} FROM '{running.rows}'"
-    statements = {
-        "%%sql": SQL,
-        "jupysql, rows": theirs,
-        "jupysql, autopandas": theirs,
-        "jupysql, autopandas, native": theirs,
-    }
-
-    costs, frames = running.compare(statements, tries=1 if tries < LONG_TRIES else 3)
-
-    for frame in frames.values():
-        assert len(frame) == running.row_count
-        assert frame["name"].equals(frames["%%sql"]["name"])
-    with capsys.disabled():
-        versions = ", ".join(f"{name} {version(name)}" for name in ("jupysql", "duckdb", "duckdb-engine", "sqlalchemy"))
-        title = f"{running.row_count:,} rows x 6 columns through the magic, auth on; {versions}"
-        print(beside(title, costs, "%%sql"), file=sys.stderr)
 
 
 def test_a_reader_holds_a_few_batches_whatever_the_size(

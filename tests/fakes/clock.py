@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """Implements `seams.Clock`; `advance` moves both hands."""
+    """Implements `core.system.Clock`; `advance` moves both hands."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -6,7 +6,9 @@ import base64
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from tests.fakes.raw_server import Listener
 
 if TYPE_CHECKING:
     import ssl
@@ -15,8 +17,8 @@ _CHUNK_BYTES = 65536
 _WAIT_SECONDS = 60
 
 
-class ConnectProxy:
-    """A context manager; carries what is sent to it to the host that was asked for.
+class ConnectProxy(Listener):
+    """Carries what is sent to it to the host that was asked for.
 
     Args:
         credentials: `user:password` that it wants to see; None accepts everybody.
@@ -35,30 +37,15 @@ class ConnectProxy:
         tls: ssl.SSLContext | None = None,
         leads_to: tuple[str, int] | None = None,
     ) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        super().__init__()
         self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
         self._tls = tls
         self._leads_to = leads_to
         self.targets: list[str] = []
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.address = f"127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                connection.settimeout(_WAIT_SECONDS)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
+    def serve(self, plain: socket.socket) -> None:
+        plain.settimeout(_WAIT_SECONDS)
         with suppress(OSError, ValueError), plain:
             connection = plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
             with connection:

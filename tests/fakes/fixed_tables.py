@@ -56,7 +56,7 @@ LEDGER_SCHEMA = pa.schema(
 
 @dataclass
 class FixedTables:
-    """Implements `contracts.TableSource`; a test may replace `tables`."""
+    """Implements `core.protocols.TableSource`; a test may replace `tables`."""
 
     tables: list[TableSnapshot] = field(default_factory=list)
 

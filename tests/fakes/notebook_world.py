@@ -168,9 +168,9 @@ class FakeClient(ListsTables):
         self.provider = provider
         self.is_closed = False
 
-    def tell_notices(self, tell: Callable[[str], None]) -> None:
+    def on_notice(self, callback: Callable[[str], None]) -> None:
         for notice in self._world.notices:
-            tell(notice)
+            callback(notice)
 
     def open_query(
         self, sql: str, begin=None, end=None, params=None, *, limit=None, timeout_seconds=None

@@ -1,4 +1,4 @@
-"""A server that writes whatever a test wants to write, byte by byte if need be."""
+"""Listeners on loopback: one that hangs up, and one that writes whatever a test wants, byte by byte if need be."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ if TYPE_CHECKING:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
-class RawServer:
-    """A context manager; `talk` is run with each connection after its request has begun to arrive.
+class Listener:
+    """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`.
 
     Attributes:
-        stopping: Set when the test is over; a talk that stalls waits for it.
-        hung_up: Set when the other side closed a connection on which something was being written.
+        stopping: Set when the test is over.
+        connection_count: How many have come.
     """
 
-    def __init__(self, talk: Callable[[socket.socket, RawServer], None]) -> None:
-        self._talk = talk
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
+        self.port: int = self._listener.getsockname()[1]
         self.stopping = threading.Event()
-        self.hung_up = threading.Event()
         self.connection_count = 0
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/document"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -38,6 +37,32 @@ class RawServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._thread.join(60)
+
+    def serve(self, connection: socket.socket) -> None:
+        """Hang up."""
+        connection.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connection_count += 1
+                threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+
+class RawServer(Listener):
+    """Runs `talk` with each connection after its request has begun to arrive.
+
+    Attributes:
+        hung_up: Set when the other side closed a connection on which something was being written.
+    """
+
+    def __init__(self, talk: Callable[[socket.socket, RawServer], None]) -> None:
+        super().__init__()
+        self._talk = talk
+        self.hung_up = threading.Event()
+        self.url = f"http://127.0.0.1:{self.port}/document"
 
     def trickle(self, connection: socket.socket, data: bytes, *, pause_seconds: float = 0.05) -> None:
         """Write byte by byte, again and again, until the other side hangs up or the test ends."""
@@ -46,14 +71,7 @@ class RawServer:
                 connection.sendall(bytes([byte]))
                 self.stopping.wait(pause_seconds)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connection_count += 1
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         with connection:
             try:
                 connection.recv(65536)

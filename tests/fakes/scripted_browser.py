@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ScriptedBrowser:
-    """Implements `seams.Browser`; browses on a thread of its own, as a real one does.
+    """Implements `core.system.Browser`; browses on a thread of its own, as a real one does.
 
     Attributes:
         visited: The addresses that were opened, in order.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-from typing import Self
+
+from tests.fakes.raw_server import Listener
 
 _CHUNK_BYTES = 4096
 
 
-class SlowRelay:
-    """A context manager; what the other side answers comes through at `bytes_per_second`, what is asked at once.
+class SlowRelay(Listener):
+    """What the other side answers comes through at `bytes_per_second`, what is asked at once.
 
     Args:
         port: Where connections on loopback are passed on to.
@@ -19,43 +20,34 @@ class SlowRelay:
     """
 
     def __init__(self, port: int, *, bytes_per_second: int) -> None:
+        super().__init__()
         self._target = port
         self._pause_seconds = _CHUNK_BYTES / bytes_per_second
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._stopping = threading.Event()
         self._sockets: list[socket.socket] = []
-        self.port: int = self._listener.getsockname()[1]
 
     @property
     def uri(self) -> str:
         return f"grpc://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stopping.set()
-        for one in (self._listener, *self._sockets):
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-                # A large buffer would take in what the network is too slow for.
-                far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK_BYTES)
-                self._sockets += [near, far]
-                threading.Thread(target=self._pass_on, args=(near, far, 0.0), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(far, near, self._pause_seconds), daemon=True).start()
+    def serve(self, near: socket.socket) -> None:
+        far = socket.create_connection(("127.0.0.1", self._target))
+        # A large buffer would take in what the network is too slow for.
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK_BYTES)
+        self._sockets += [near, far]
+        threading.Thread(target=self._pass_on, args=(near, far, 0.0), daemon=True).start()
+        self._pass_on(far, near, self._pause_seconds)
 
     def _pass_on(self, source: socket.socket, target: socket.socket, pause_seconds: float) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
                 target.sendall(data)
-                if self._stopping.wait(pause_seconds):
+                if self.stopping.wait(pause_seconds):
                     return
             target.shutdown(socket.SHUT_WR)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class FakeSink:
-    """Implements `contracts.TableSink` and `contracts.TableWrite` for one write at a time."""
+    """Implements `TableSink` and `TableWrite` of `core.protocols` for one write at a time."""
 
     requests: list[WriteRequest] = field(default_factory=list)
     schema: pa.Schema | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.certificates import Authority
+from tests.fakes.loopback_http import LoopbackServer, Reply, Seen
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 OTHER_HOST = "127.1"
@@ -23,32 +24,22 @@ class TlsProvider:
 
     def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
         context, self.ca_file = server_context(folder, host=host)
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = LoopbackServer(self)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://{host}:{self._server.server_address[1]}/document"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
+    def now(self) -> datetime:
+        return SYSTEM_CLOCK.now()
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(b'{"tls": true}')
-
-    def log_message(self, *_parts: object) -> None:
-        """Write nothing."""
+    def handle(self, _seen: Seen) -> Reply:
+        return Reply(body={"tls": True})
 
 
 def server_context(folder: Path, *, host: str) -> tuple[ssl.SSLContext, Path]:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 from traceback import StackSummary, TracebackException
+from typing import TYPE_CHECKING
+
+import pytest
 
 import micromegas_jupyter
+from micromegas_jupyter.errors import MicromegasError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PACKAGE = Path(micromegas_jupyter.__file__).parent
 
 
 def traceback_with_variables(error: BaseException) -> str:
     """Return the traceback with the variables of each frame of the package; the tests' own frames are left out."""
-    told = TracebackException.from_exception(error, capture_locals=True)
-    cause: TracebackException | None = told
+    shown = TracebackException.from_exception(error, capture_locals=True)
+    cause: TracebackException | None = shown
     while cause is not None:
         own = [frame for frame in cause.stack if Path(frame.filename).is_relative_to(_PACKAGE)]
         cause.stack = StackSummary.from_list(own)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return "".join(told.format())
+    return "".join(shown.format())
+
+
+def verbose_traceback(call: Callable[[], object]) -> str:
+    """Return how the error that a call ends with is shown."""
+    with pytest.raises(MicromegasError) as caught:
+        call()
+    return traceback_with_variables(caught.value)

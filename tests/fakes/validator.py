@@ -22,7 +22,7 @@ LATE = AuthContext(
 
 
 class FakeValidator:
-    """Implements `contracts.TokenValidator`; `outage` cannot be decided.
+    """Implements `core.protocols.TokenValidator`; `outage` cannot be decided.
 
     Tokens: `alice`, `bob`, `service`; `collector` may not read, `late` carries a notice.
     """

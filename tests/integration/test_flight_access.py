@@ -251,7 +251,7 @@ class TestNotices:
         notices: list[str] = []
 
         with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
-            client.tell_notices(notices.append)
+            client.on_notice(notices.append)
             with pytest.raises(MicromegasError):
                 client.query_arrow(WRONG)
             client.query_arrow(NUMBERS)

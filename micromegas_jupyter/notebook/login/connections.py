@@ -286,7 +286,7 @@ class Connections:
             client=self._dependencies.open_client(settings, provider),
             renewal=None if provider is None else self._renewal(settings, provider),
         )
-        connection.client.tell_notices(connection.notices.add)
+        connection.client.on_notice(connection.notices.add)
         closing = []
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)

@@ -13,7 +13,7 @@ from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
-from tests.fakes.counting_listener import CountingListener
+from tests.fakes.raw_server import Listener
 from tests.integration.access.parts import CountedHttp, Minter, unknown_key_token, validator_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
     asked_before = len(http.began)
     flood = 2000
 
-    with CountingListener(port_of(own_provider)) as listener:
+    with Listener(port_of(own_provider)) as listener:
         outcomes: dict[str, set[str]] = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
         for number in range(flood):
             outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))

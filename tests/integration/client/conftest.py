@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FixedToken:
-    """Implements `contracts.AuthProvider` with one token."""
+    """Implements `core.protocols.AuthProvider` with one token."""
 
     def __init__(self, token: str) -> None:
         self._token = token

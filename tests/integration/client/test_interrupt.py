@@ -114,28 +114,6 @@ def test_a_query_is_left_at_once_and_the_client_stays_usable(
     assert child.finish() == ("3", "", 0)
 
 
-def test_a_query_that_was_left_before_its_schema_is_cancelled_when_it_comes(fake_server: FakeFlightServer) -> None:
-    stall = fake_server.stall_after(next(rows(SMALL_TABLE)))
-
-    def answer(call: SeenCall) -> Iterator[bytes]:
-        if len(fake_server.calls) > 1:
-            yield from rows(SMALL_TABLE)
-            return
-        fake_server.may_speak.wait(30)
-        yield from stall(call)
-
-    fake_server.answers["DoGet"] = answer
-    child = _Child(fake_server.uri, "query", "SELECT 1")
-    assert fake_server.call_arrived.wait(30)
-
-    took = child.interrupt()
-    fake_server.may_speak.set()
-
-    assert took < _SLACK_SECONDS
-    assert fake_server.calls[0].ended.wait(30)
-    assert child.finish() == ("3", "", 0)
-
-
 @pytest.mark.parametrize("kind", ["whoami", "params"])
 def test_a_call_that_moves_no_rows_is_left_at_once(fake_server: FakeFlightServer, kind: str) -> None:
     _stall_once(fake_server)

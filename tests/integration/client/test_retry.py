@@ -141,18 +141,6 @@ def test_a_query_is_repeated_while_the_server_is_unavailable(
     assert len(fake_server.calls) == 3
 
 
-def test_a_query_is_repeated_that_lost_its_server_after_the_schema(fake_server: FakeFlightServer, client):
-    def lose(call: SeenCall) -> Iterator[bytes]:
-        yield next(rows(SMALL_TABLE))
-        if len(fake_server.calls) == 1:
-            yield from fail_plainly("UNAVAILABLE", pushback_ms=None)(call)
-        yield from list(rows(SMALL_TABLE))[1:]
-
-    fake_server.answers["DoGet"] = lose
-
-    assert client.query("SELECT 1").n.tolist() == [1, 2, 3]
-
-
 @pytest.mark.parametrize(
     ("method", "read"),
     [
@@ -221,32 +209,12 @@ def test_a_query_waits_for_a_server_that_is_started_again(fake_server: FakeFligh
     assert answers == [[1, 2, 3]]
 
 
-def test_the_error_says_how_often_a_query_was_tried(fake_server: FakeFlightServer):
-    fake_server.answers["DoGet"] = fail_with(ServerUnavailable("The server is stopping."), pushback_ms=None)
-
-    with FlightSQLClient(fake_server.uri, timeout_seconds=1) as client, pytest.raises(ServerUnavailable) as caught:
-        client.query("SELECT 1")
-
-    assert f"Tried {len(fake_server.calls)} times in " in str(caught.value)
-    assert len(fake_server.calls) > 1
-
-
 def test_a_server_that_never_answered_is_given_up_before_its_time():
     with (
         FlightSQLClient(f"grpc://127.0.0.1:{free_port()}") as client,
         pytest.raises(ServerUnavailable, match=r"Tried \d times in [12] s\."),
     ):
         client.whoami()
-
-
-def test_a_failure_that_lasts_is_said_at_once(fake_server: FakeFlightServer):
-    with (
-        FlightSQLClient(f"grpc+tls://127.0.0.1:{fake_server.port}") as client,
-        pytest.raises(ServerUnavailable) as caught,
-    ):
-        client.whoami()
-
-    assert "Tried" not in str(caught.value)
 
 
 def test_closing_the_client_ends_its_attempts(fake_server: FakeFlightServer):

@@ -1,19 +1,23 @@
-"""The demo provider's pages as a browser meets them: forms, sessions, headers, signing out."""
+"""The demo provider as a browser meets it: pages, forms, sessions, signing out; start and stop."""
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 
+from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
 from tests.fakes.raw_client import RawClient, query_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micromegas_jupyter.demo.provider import DemoProvider
     from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
@@ -76,15 +80,6 @@ def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(tab: Tab,
     assert "SameSite=Lax" in cookie
 
 
-def test_pages_need_no_script_and_no_other_site(tab: Tab, client: RawClient) -> None:
-    html = tab.open(client.authorization_url()).text
-
-    assert "<script" not in html
-    assert "style=" not in html
-    assert "http://" not in html
-    assert "https://" not in html
-
-
 def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, client: RawClient) -> None:
     tab.open(client.authorization_url())
     without = tab.send(tab.form(), person="alice", form_token="")
@@ -93,17 +88,6 @@ def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, clien
     assert without.status_code == 400
     assert "This form is no longer valid" in without.text
     assert "<h1>Sign in</h1>" in again.text
-
-
-def test_a_form_of_another_browser_is_refused(tab: Tab, client: RawClient) -> None:
-    other = Tab(tab.issuer)
-    other.open(client.authorization_url())
-    tab.open(client.authorization_url())
-
-    answer = tab.send(tab.form(), person="alice", form_token=other.form().fields["form_token"])
-
-    other.session.close()
-    assert answer.status_code == 400
 
 
 def test_consent_needs_the_token_of_this_session(tab: Tab, client: RawClient) -> None:
@@ -159,16 +143,6 @@ def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClie
     assert "<h1>Sign in</h1>" in asked_again.text
 
 
-def test_consent_for_a_fresh_sign_in_cannot_be_given_without_it(tab: Tab, client: RawClient) -> None:
-    tab.sign_in(client.authorization_url(prompt=None))
-    form = tab.form()
-    fresh = HtmlForm(action=client.authorization_url(prompt="login"), fields=form.fields)
-
-    answer = tab.send(fresh, decision="allow")
-
-    assert "<h1>Sign in</h1>" in answer.text
-
-
 def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab: Tab, client: RawClient) -> None:
     tab.sign_in(client.authorization_url(prompt=None))
     tab.send(tab.form(), decision="allow")
@@ -176,34 +150,6 @@ def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab
     answer = tab.open(client.authorization_url(prompt="none"))
 
     assert query_of(answer.headers["Location"])["error"] == "consent_required"
-
-
-def test_a_session_ends_after_eight_hours(tab: Tab, client: RawClient, clock: FakeClock) -> None:
-    tab.sign_in(client.authorization_url(prompt=None))
-    clock.advance(8 * 3600)
-
-    page = tab.open(client.authorization_url(prompt=None))
-
-    assert "<h1>Sign in</h1>" in page.text
-
-
-def test_max_age_asks_again_when_the_sign_in_is_older(tab: Tab, client: RawClient, clock: FakeClock) -> None:
-    tab.sign_in(client.authorization_url(prompt=None))
-    clock.advance(100)
-
-    young = tab.open(client.authorization_url(prompt=None, max_age="200"))
-    old = tab.open(client.authorization_url(prompt=None, max_age="50"))
-
-    assert "<h1>Allow access?</h1>" in young.text
-    assert "<h1>Sign in</h1>" in old.text
-
-
-def test_not_you_leads_back_to_the_two_people(tab: Tab, client: RawClient) -> None:
-    tab.sign_in(client.authorization_url())
-
-    answer = tab.send(tab.form(), decision="switch")
-
-    assert "Continue as Bob Singh" in answer.text
 
 
 def test_a_typed_code_is_read_whatever_its_case(tab: Tab, client: RawClient) -> None:
@@ -216,18 +162,6 @@ def test_a_typed_code_is_read_whatever_its_case(tab: Tab, client: RawClient) -> 
 
     assert device["user_code"] in consent.text
     assert "Allow it only if you started this yourself" in consent.text
-
-
-def test_a_wrong_code_is_told_and_a_form_without_token_refused(tab: Tab) -> None:
-    tab.open(f"{tab.issuer}/device")
-    wrong = tab.send(tab.form(), user_code='"><b>XX')
-    without = tab.send(tab.form(), user_code="AAAA-BBBB", form_token="")
-
-    assert wrong.status_code == 400
-    assert "No device waits for this code" in wrong.text
-    assert "<b>XX" not in wrong.text
-    assert without.status_code == 400
-    assert "This form is no longer valid" in without.text
 
 
 def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: RawClient) -> None:
@@ -265,31 +199,6 @@ def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_
         assert "Location" not in answer.headers
 
 
-def test_an_access_token_does_not_stand_for_an_id_token(tab: Tab, client: RawClient) -> None:
-    tab.sign_in(client.authorization_url())
-    code = query_of(tab.send(tab.form(), decision="allow").headers["Location"])["code"]
-    hint = client.exchange(code).json()["access_token"]
-
-    answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
-
-    assert "<h1>Sign out?</h1>" in answer.text
-
-
-def test_an_id_token_of_one_application_leads_back_to_no_other(
-    tab: Tab, client: RawClient, provider: DemoProvider, get_code: Callable[..., str]
-) -> None:
-    hint = client.exchange(get_code()).json()["id_token"]
-    query = {
-        "id_token_hint": hint,
-        "client_id": provider.service_client_id,
-        "post_logout_redirect_uri": "http://127.0.0.1:9/",
-    }
-
-    answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=60, allow_redirects=False)
-
-    assert "Location" not in answer.headers
-
-
 def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, client: RawClient) -> None:
     tab.sign_in(client.authorization_url())
 
@@ -320,9 +229,75 @@ def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> N
     assert answer.status_code == 400
 
 
-def test_large_bodies_and_other_methods_are_refused(client: RawClient) -> None:
-    large = client.post("token_endpoint", {"grant_type": "x" * 70_000})
-    method = client.get("/token")
+def test_pages_cookies_and_redirects_stay_below_its_base_url(
+    clock: FakeClock,
+) -> None:
+    callback = "https://hub.example.org/user/x/micromegas/callback"
 
-    assert large.status_code == 413
-    assert method.status_code == 405
+    with DemoProvider(clock=clock, jupyter_base_url="/user/x/") as provider:
+        client = RawClient(provider.issuer, provider.client_id, redirect_uri=callback)
+        page = client.get(client.authorization_url().removeprefix(provider.issuer))
+        elsewhere = client.authorization_url(redirect_uri=callback.replace("/x/", "/y/"))
+        refused = client.get(elsewhere.removeprefix(provider.issuer))
+
+    assert "Path=/user/x/micromegas-demo/" in page.headers["Set-Cookie"]
+    assert not re.search(r"(?:href|action|src)=\"(?:https?:|/)", page.text)
+    assert "<h1>Sign in</h1>" in page.text
+    assert refused.status_code == 400
+    assert client.metadata["authorization_endpoint"] == f"{provider.issuer}/authorize"
+    # Nobody could open these.
+    assert not {"end_session_endpoint", "device_authorization_endpoint"} & set(client.metadata)
+
+
+def test_the_metadata_names_the_issuer_and_the_key(client: RawClient, provider: DemoProvider) -> None:
+    keys = client.get("/keys").json()["keys"]
+
+    assert client.metadata["issuer"] == provider.issuer
+    assert client.metadata["code_challenge_methods_supported"] == ["S256"]
+    assert client.metadata["authorization_response_iss_parameter_supported"] is True
+    assert [key["alg"] for key in keys] == ["RS256"]
+    assert all(key["use"] == "sig" and key["kid"] and "d" not in key for key in keys)
+
+
+def test_it_listens_on_this_machine_only(provider: DemoProvider) -> None:
+    listening = [entry.laddr for entry in psutil.Process().net_connections("tcp") if entry.status == "LISTEN"]
+
+    assert ("127.0.0.1", urlsplit(provider.issuer).port) in listening
+
+
+def test_a_stopped_provider_answers_nobody() -> None:
+    provider = DemoProvider()
+    provider.start()
+    provider.stop()
+    provider.stop()
+
+    with pytest.raises(requests.ConnectionError):
+        requests.get(provider.issuer, timeout=30)
+
+
+def test_nothing_secret_is_logged_at_any_level(
+    caplog: pytest.LogCaptureFixture, client: RawClient, provider: DemoProvider, get_code: Callable[..., str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    code = get_code()
+    token = client.exchange(code).json()
+    renewed = client.refresh(token["refresh_token"]).json()
+    service = (provider.service_client_id, provider.service_secret.reveal())
+    client.post("token_endpoint", {"grant_type": "client_credentials"}, basic=service)
+    device = client.post("device_authorization_endpoint", {"client_id": client.client_id, "scope": "openid"}).json()
+    client.ask_for_device(device["device_code"])
+
+    # urllib3's lines are those of the browser and of the client.
+    records = [record for record in caplog.records if not record.name.startswith("urllib3")]
+    logged = "".join(f"{record.getMessage()} {vars(record)}" for record in records)
+    secrets = {
+        code,
+        client.verifier,
+        client.state,
+        provider.service_secret.reveal(),
+        device["device_code"],
+        *(text[name] for text in (token, renewed) for name in ("access_token", "id_token", "refresh_token")),
+    }
+    assert "request answered" in logged
+    assert [secret for secret in secrets if secret in logged] == []

@@ -84,16 +84,6 @@ def test_as_a_browser_it_returns_at_once_and_can_be_waited_for(client: RawClient
     assert "code" in query_of(f"{listener.url}{listener.paths[0]}")
 
 
-def test_a_wrong_password_ends_the_walk(client: RawClient) -> None:
-    with pytest.raises(LoginFailed, match="status 403"):
-        sign_in(client.authorization_url(), password="wrong", visit_callback=False)
-
-
-def test_an_unknown_person_ends_the_walk(client: RawClient) -> None:
-    with pytest.raises(LoginFailed, match="does not know"):
-        sign_in(client.authorization_url(), person="mallory", visit_callback=False)
-
-
 def test_a_failure_as_a_browser_is_told_by_wait(client: RawClient) -> None:
     person = ScriptedPerson(password="wrong")
     person.open(client.authorization_url())
@@ -114,16 +104,3 @@ def test_it_does_not_go_round_in_circles(listener: Listener) -> None:
         sign_in(f"{listener.url}/circle")
 
     assert len(listener.paths) == 20
-
-
-def test_it_reads_no_page_without_end(listener: Listener) -> None:
-    with pytest.raises(LoginFailed, match="too large"):
-        sign_in(f"{listener.url}/large")
-
-
-def test_an_application_that_does_not_listen_is_told(client: RawClient, listener: Listener) -> None:
-    client.redirect_uri = f"{listener.url}/callback"
-    listener.close()
-
-    with pytest.raises(LoginFailed, match="did not answer"):
-        sign_in(client.authorization_url())

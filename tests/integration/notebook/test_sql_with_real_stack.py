@@ -172,6 +172,7 @@ def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(
     assert "job" in shown_text(run, 9)
 
 
+@pytest.mark.slow
 def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name() -> None:
     run = run_unattended("%load_ext sql", LOAD, "%%micromegas_sql\nSELECT 1 AS one", "%sql --help")
 

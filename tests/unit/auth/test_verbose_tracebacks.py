@@ -20,7 +20,7 @@ from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 HIDDEN = "hidden-text-0123456789"
 DEAD = "http://127.0.0.1:1"

@@ -26,7 +26,7 @@ from micromegas_jupyter.config.client_config import is_profile_name, parse_clien
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import load_client_settings
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 FLAT = {
     "uri": "grpc+tls://lake.example.com:50051",

@@ -35,8 +35,8 @@ from micromegas_jupyter.server.authentication import Authenticator, group_header
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
+from tests.fakes.tracebacks import verbose_traceback
 from tests.fakes.validator import ALICE, FakeValidator
-from tests.fakes.verbose_traceback import verbose_traceback
 
 OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")

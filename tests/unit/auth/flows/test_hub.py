@@ -26,7 +26,7 @@ from micromegas_jupyter.notebook.login.dependencies import PersonalProvider
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.fakes.verbose_traceback import verbose_traceback
+from tests.fakes.tracebacks import verbose_traceback
 
 API = "http://hub:8081/hub/api"
 DEADLINE_SECONDS = 60

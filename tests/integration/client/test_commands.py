@@ -1,4 +1,4 @@
-"""Prepared statements, bound values and ingest: several calls that belong together, against a scripted server."""
+"""Prepared statements, rows that are sent, and the list of tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, results
+from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.telemetry.tables import REMARKS_KEY, TABLES
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, results, rows
+from tests.integration.client.conftest import FixedToken
+from tests.integration.flight_harness import running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 pytestmark = pytest.mark.integration
 
@@ -55,16 +60,6 @@ def test_an_answer_that_is_no_prepared_statement_is_not_believed(
 
     with pytest.raises(InternalError):
         client.prepare_statement("SELECT 1")
-
-
-@pytest.mark.parametrize("answer", [fail_plainly("UNIMPLEMENTED"), results()], ids=["unimplemented", "nothing"])
-def test_a_server_that_prepares_nothing_does_not_offer_it(
-    client: FlightSQLClient, fake_server: FakeFlightServer, answer: Callable[[SeenCall], Iterator[bytes]]
-) -> None:
-    fake_server.answers["DoAction:CreatePreparedStatement"] = answer
-
-    with pytest.raises(UnsupportedRequest):
-        client.query("SELECT :a", params={"a": 1})
 
 
 def test_values_never_go_to_a_server_that_cannot_bind_them(
@@ -126,22 +121,6 @@ def test_an_answer_in_several_parts_is_not_half_read(client: FlightSQLClient, fa
         client.query("SELECT :a", params={"a": 1})
 
 
-def test_an_answer_to_values_that_cannot_be_read_is_not_believed(
-    client: FlightSQLClient, fake_server: FakeFlightServer
-) -> None:
-    _binding(fake_server, b"\xff", b"t")
-
-    with pytest.raises(InternalError):
-        client.query("SELECT :a", params={"a": 1})
-
-
-def test_a_count_that_cannot_be_read_is_not_believed(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=b"\xff").SerializeToString()])
-
-    with pytest.raises(InternalError):
-        client.bulk_ingest("processes", SMALL_TABLE)
-
-
 def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
     counted = messages.DoPutUpdateResult(record_count=3).SerializeToString()
     fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=counted).SerializeToString()])
@@ -153,13 +132,47 @@ def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServe
     assert descriptor.cmd == pack_any(messages.CommandStatementIngest(table="processes"))
 
 
-def test_rows_may_be_taken_without_a_count(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    fake_server.answers["DoPut"] = lambda _call: iter(())
-
-    assert client.bulk_ingest("processes", SMALL_TABLE.schema.empty_table()) is None
-
-
 def test_only_a_table_is_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
     with pytest.raises(UsageError):
         client.bulk_ingest("processes", SMALL_TABLE.to_pandas())
     assert fake_server.calls == []
+
+
+def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path: Path) -> None:
+    with (
+        running_server(tables=Lake(tmp_path)) as harness,
+        FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
+    ):
+        tables = client.list_tables()
+
+    assert {"log_entries", "measures", "processes", "streams"} <= set(tables)
+    assert tables["measures"].field("value").type == pa.float64()
+    assert tables["measures"].metadata[REMARKS_KEY].decode() == TABLES["measures"].remark
+    for field in tables["processes"]:
+        assert field.metadata[REMARKS_KEY].decode() == TABLES["processes"].remarks[field.name]
+
+
+def test_a_server_that_lists_no_tables_says_so(client: FlightSQLClient) -> None:
+    with pytest.raises(UnsupportedRequest):
+        client.list_tables()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SMALL_TABLE,
+        pa.table({"table_name": ["t"], "table_schema": pa.array([b"junk"], pa.binary())}),
+        pa.table({"table_name": ["t"] * 20_000, "table_schema": pa.array([b""] * 20_000, pa.binary())}),
+    ],
+    ids=["other columns", "junk", "too many"],
+)
+def test_an_answer_that_is_no_list_of_tables_is_not_believed(
+    client: FlightSQLClient, fake_server: FakeFlightServer, answer: pa.Table
+) -> None:
+    ticket = messages.Ticket(ticket=b"tables")
+    info = messages.FlightInfo(endpoint=[messages.FlightEndpoint(ticket=ticket)])
+    fake_server.answers["GetFlightInfo"] = lambda _call: iter([info.SerializeToString()])
+    fake_server.answers["DoGet"] = lambda _call: rows(answer)
+
+    with pytest.raises(InternalError):
+        client.list_tables()

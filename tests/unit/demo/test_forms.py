@@ -20,7 +20,3 @@ def test_fields_buttons_and_addresses_are_found() -> None:
     assert first.fields == {"t": "<v>", "empty": ""}
     assert first.buttons == [("decision", "allow"), ("decision", "deny")]
     assert second.action == "http://127.0.0.1:1/page?c=3"
-
-
-def test_a_page_without_forms_has_none() -> None:
-    assert parse_forms("<p>text", page_url="http://127.0.0.1/") == []

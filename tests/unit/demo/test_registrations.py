@@ -3,6 +3,7 @@
 import pytest
 
 from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.demo.provider.pages import normalize_user_code
 from micromegas_jupyter.demo.provider.state import PEOPLE, Client, build_clients
 
 
@@ -110,3 +111,8 @@ def test_each_scope_opens_its_claims_and_no_more() -> None:
         "preferred_username": "bob",
         "groups": ["analysts"],
     }
+
+
+@pytest.mark.parametrize("typed", ["WDJB-MJHT", "wdjbmjht", " wdjb mjht ", "w.d.j.b.m.j.h.t"])
+def test_case_and_marks_of_a_typed_code_do_not_matter(typed: str) -> None:
+    assert normalize_user_code(typed) == "WDJB-MJHT"

@@ -1,0 +1,455 @@
+"""The flows of the demo provider over real HTTP: code, refresh, revocation, device, service account."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.fakes.raw_client import RawClient, claims_of, header_of, query_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fakes.clock import FakeClock
+
+    GetCode = Callable[..., str]
+    from collections.abc import Callable
+
+
+pytestmark = pytest.mark.integration
+
+
+def _fetch(url: str) -> requests.Response:
+    return requests.get(url, timeout=60, allow_redirects=False)
+
+
+def _error_of(response: requests.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]
+
+
+def test_alice_gets_an_id_token_made_for_this_application(
+    provider: DemoProvider, client: RawClient, get_code: GetCode
+) -> None:
+    response = client.exchange(get_code())
+
+    assert response.headers["Cache-Control"] == "no-store"
+    token = response.json()
+    keys = KeySet.import_key_set(client.get("/keys").json())
+    claims = jwt.decode(token["id_token"], keys, algorithms=["RS256"]).claims
+    assert token["expires_in"] == 600
+    assert claims["at_hash"]
+    del claims["at_hash"]
+    assert claims == {
+        "iss": provider.issuer,
+        "sub": "demo-alice",
+        "aud": "micromegas-demo",
+        "iat": 1795521600,
+        "exp": 1795522200,
+        "auth_time": 1795521600,
+        "amr": ["pwd"],
+        "nonce": client.nonce,
+        "name": "Alice Martin",
+        "given_name": "Alice",
+        "family_name": "Martin",
+        "preferred_username": "alice",
+        "groups": ["lake-admins", "analysts"],
+        "email": "alice@example.com",
+        "email_verified": True,
+    }
+
+
+def test_the_access_token_is_a_jwt_for_the_lake(client: RawClient, get_code: GetCode) -> None:
+    token = client.exchange(get_code()).json()["access_token"]
+
+    keys = KeySet.import_key_set(client.get("/keys").json())
+    decoded = jwt.decode(token, keys, algorithms=["RS256"])
+    assert decoded.header["typ"] == "at+jwt"
+    assert decoded.claims["aud"] == "micromegas-demo-lake"
+    assert decoded.claims["client_id"] == "micromegas-demo"
+    assert decoded.claims["sub"] == "demo-alice"
+
+
+@pytest.mark.parametrize("parameter", ["resource", "audience"])
+def test_the_lake_may_be_named_and_nothing_else(client: RawClient, get_code: GetCode, parameter: str) -> None:
+    token = client.exchange(get_code(**{parameter: "micromegas-demo-lake"})).json()["access_token"]
+    refused = query_of(_fetch(client.authorization_url(**{parameter: "https://unknown.example"})).headers["Location"])
+
+    assert claims_of(token)["aud"] == "micromegas-demo-lake"
+    assert refused["error"] == "invalid_target"
+
+
+def test_state_and_issuer_come_back_with_the_code(client: RawClient) -> None:
+    answer = query_of(sign_in(client.authorization_url(state="a b&c=d/é"), visit_callback=False))
+
+    assert answer["state"] == "a b&c=d/é"
+    assert answer["iss"] == client.issuer
+
+
+def test_a_person_who_denies_is_told_to_the_application(client: RawClient) -> None:
+    answer = query_of(sign_in(client.authorization_url(), allow=False, visit_callback=False))
+
+    assert answer["error"] == "access_denied"
+    assert answer["state"] == client.state
+    assert answer["iss"] == client.issuer
+    assert "code" not in answer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_challenge": None, "code_challenge_method": None},
+        {"code_challenge": None},
+        {"code_challenge_method": None},
+        {"code_challenge_method": "plain"},
+        {"code_challenge": "short"},
+    ],
+)
+def test_a_request_without_a_proper_s256_challenge_is_refused_before_anybody_signs_in(
+    client: RawClient, changes: dict[str, str | None]
+) -> None:
+    response = _fetch(client.authorization_url(**changes))
+
+    answer = query_of(response.headers["Location"])
+    assert answer["error"] == "invalid_request"
+    assert answer["state"] == client.state
+    assert answer["iss"] == client.issuer
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"response_mode": "fragment"}, "invalid_request"),
+        ({"prompt": "none login"}, "invalid_request"),
+        ({"prompt": "shout"}, "invalid_request"),
+        ({"max_age": "-1"}, "invalid_request"),
+        ({"request": "e30"}, "request_not_supported"),
+        ({"request_uri": "https://id.example/r"}, "request_uri_not_supported"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"prompt": "none"}, "login_required"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_told_to_the_application(
+    client: RawClient, changes: dict[str, str], error: str
+) -> None:
+    response = _fetch(client.authorization_url(**changes))
+
+    answer = query_of(response.headers["Location"])
+    assert response.status_code == 303
+    assert answer["error"] == error
+    assert answer["iss"] == client.issuer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"redirect_uri": "https://evil.example/callback"},
+        {"redirect_uri": "http://127.0.0.1:1/other"},
+        {"redirect_uri": "http://127.0.0.1:1/callback?next=x"},
+        {"redirect_uri": "http://127.0.0.1:1@evil.example/callback"},
+        {"redirect_uri": 'http://127.0.0.1/callback"<\r\n'},
+        {"redirect_uri": None},
+        {"client_id": "unknown"},
+        {"client_id": None},
+        {"client_id": "micromegas-demo-service", "redirect_uri": "http://127.0.0.1:1/callback"},
+        {"response_type": 'co"de\n', "redirect_uri": "https://evil.example/"},
+    ],
+)
+def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
+    client: RawClient, changes: dict[str, str | None]
+) -> None:
+    response = _fetch(client.authorization_url(**changes))
+
+    assert response.status_code == 400
+    assert "Location" not in response.headers
+    assert "Signing in cannot start" in response.text
+    assert "evil.example" not in response.text
+
+
+def test_a_wrong_verifier_gets_nothing_and_uses_the_code_up(client: RawClient, get_code: GetCode) -> None:
+    code = get_code()
+
+    wrong = client.exchange(code, code_verifier="w" * 43)
+    right = client.exchange(code)
+
+    assert _error_of(wrong) == (400, "invalid_grant")
+    assert _error_of(right) == (400, "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code_verifier": None}, "invalid_request"),
+        ({"redirect_uri": "http://127.0.0.1:40405/callback"}, "invalid_grant"),
+        ({"redirect_uri": None}, "invalid_grant"),
+        ({"code": None}, "invalid_request"),
+        ({"code": "unknown"}, "invalid_grant"),
+        ({"grant_type": "password"}, "unsupported_grant_type"),
+        ({"client_id": "micromegas-demo-service"}, "invalid_client"),
+        ({"client_secret": "guess"}, "invalid_client"),
+    ],
+)
+def test_a_token_request_that_does_not_fit_the_code_is_refused(
+    client: RawClient, get_code: GetCode, changes: dict[str, str | None], error: str
+) -> None:
+    response = client.exchange(get_code(), **changes)
+
+    assert response.status_code in {400, 401}
+    assert response.json()["error"] == error
+
+
+def test_a_second_use_of_a_code_ends_the_tokens_of_the_first(client: RawClient, get_code: GetCode) -> None:
+    code = get_code()
+    token = client.exchange(code).json()
+
+    again = client.exchange(code)
+    refreshed = client.refresh(token["refresh_token"])
+    userinfo = client.get("/userinfo", Authorization=f"Bearer {token['access_token']}")
+
+    assert _error_of(again) == (400, "invalid_grant")
+    assert _error_of(refreshed) == (400, "invalid_grant")
+    assert userinfo.status_code == 401
+
+
+def test_a_code_is_good_for_sixty_seconds(client: RawClient, get_code: GetCode, clock: FakeClock) -> None:
+    in_time, late = get_code(), get_code()
+
+    clock.advance(59)
+    first = client.exchange(in_time)
+    clock.advance(1)
+    second = client.exchange(late)
+
+    assert first.status_code == 200
+    assert _error_of(second) == (400, "invalid_grant")
+
+
+def test_userinfo_knows_the_person_until_the_token_ends(client: RawClient, get_code: GetCode, clock: FakeClock) -> None:
+    token = client.exchange(get_code(scope="openid email")).json()["access_token"]
+
+    during = client.get("/userinfo", Authorization=f"Bearer {token}")
+    clock.advance(601)
+    after = client.get("/userinfo", Authorization=f"Bearer {token}")
+
+    assert during.json() == {"sub": "demo-alice", "email": "alice@example.com", "email_verified": True}
+    assert after.status_code == 401
+    assert after.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+
+
+def test_only_the_scopes_that_were_asked_for_are_granted(client: RawClient, get_code: GetCode) -> None:
+    token = client.exchange(get_code(scope="openid unknown")).json()
+
+    assert token["scope"] == "openid"
+    assert "refresh_token" not in token
+    assert "email" not in claims_of(token["id_token"])
+
+
+@pytest.fixture
+def token(client: RawClient, get_code: Callable[..., str]) -> dict[str, str]:
+    return client.exchange(get_code()).json()
+
+
+def test_a_refresh_gives_new_tokens_of_the_same_person(
+    client: RawClient, token: dict[str, str], clock: FakeClock, provider: DemoProvider
+) -> None:
+    clock.advance(300)
+    response = client.refresh(token["refresh_token"])
+
+    before, after = claims_of(token["id_token"]), claims_of(response.json()["id_token"])
+    assert response.json()["refresh_token"] != token["refresh_token"]
+    assert after["sub"] == "demo-alice"
+    assert after["aud"] == before["aud"]
+    assert after["iat"] == 1795521900
+    assert after["exp"] == 1795522500
+    assert after["auth_time"] == before["auth_time"]
+    assert "nonce" not in after
+    assert provider.refresh_count == 1
+
+
+def test_using_a_refresh_token_twice_ends_its_whole_family(client: RawClient, token: dict[str, str]) -> None:
+    newest = client.refresh(token["refresh_token"]).json()["refresh_token"]
+
+    reuse = client.refresh(token["refresh_token"])
+    after = client.refresh(newest)
+
+    assert (reuse.status_code, reuse.json()["error"]) == (400, "invalid_grant")
+    assert (after.status_code, after.json()["error"]) == (400, "invalid_grant")
+
+
+def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client: RawClient, token: dict[str, str]) -> None:
+    barrier = threading.Barrier(4)
+
+    def refresh(_: int) -> int:
+        barrier.wait(30)
+        return client.refresh(token["refresh_token"]).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(pool.map(refresh, range(4)))
+
+    assert statuses == [200, 400, 400, 400]
+
+
+def test_less_scope_may_be_asked_for_and_more_may_not(client: RawClient, get_code: Callable[..., str]) -> None:
+    token = client.exchange(get_code(scope="openid offline_access")).json()
+
+    more = client.refresh(token["refresh_token"], scope="openid email")
+    less = client.refresh(token["refresh_token"], scope="openid")
+
+    assert (more.status_code, more.json()["error"]) == (400, "invalid_scope")
+    assert less.json()["scope"] == "openid"
+    assert less.json()["refresh_token"]
+
+
+def test_a_revoked_refresh_token_ends_its_family(client: RawClient, token: dict[str, str]) -> None:
+    fields = {"client_id": client.client_id, "token": token["refresh_token"], "token_type_hint": "access_token"}
+
+    revoked = client.post("revocation_endpoint", fields)
+    refreshed = client.refresh(token["refresh_token"])
+    userinfo = client.get("/userinfo", Authorization=f"Bearer {token['access_token']}")
+
+    assert revoked.status_code == 200
+    assert refreshed.json()["error"] == "invalid_grant"
+    assert userinfo.status_code == 401
+
+
+def test_revoking_an_unknown_token_is_fine_and_an_access_token_is_not_revocable(
+    client: RawClient, token: dict[str, str]
+) -> None:
+    unknown = client.post("revocation_endpoint", {"client_id": client.client_id, "token": "unknown"})
+    access = client.post("revocation_endpoint", {"client_id": client.client_id, "token": token["access_token"]})
+
+    assert unknown.status_code == 200
+    assert (access.status_code, access.json()["error"]) == (400, "unsupported_token_type")
+
+
+@pytest.fixture
+def device(client: RawClient) -> dict[str, Any]:
+    fields = {"client_id": client.client_id, "scope": "openid email offline_access"}
+    return client.post("device_authorization_endpoint", fields).json()
+
+
+def _error(client: RawClient, device: dict[str, Any]) -> str:
+    response = client.ask_for_device(device["device_code"])
+    assert response.status_code == 400
+    return response.json()["error"]
+
+
+def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any]) -> None:
+    before = _error(client, device)
+    sign_in(device["verification_uri_complete"], person="bob")
+    response = client.ask_for_device(device["device_code"])
+
+    assert before == "authorization_pending"
+    assert claims_of(response.json()["id_token"])["email"] == "bob@example.com"
+    assert response.json()["refresh_token"]
+
+
+def test_a_device_that_asks_too_often_has_to_slow_down_for_good(
+    client: RawClient, device: dict[str, Any], clock: FakeClock
+) -> None:
+    answers = [_error(client, device)]
+    for seconds in (5, 1, 5, 15):
+        clock.advance(seconds)
+        answers.append(_error(client, device))
+
+    # After the second question, one second early, the interval is 10 s; after the third it is 15 s.
+    assert answers == [
+        "authorization_pending",
+        "authorization_pending",
+        "slow_down",
+        "slow_down",
+        "authorization_pending",
+    ]
+
+
+def test_a_person_who_denies_is_told_to_the_device_once(client: RawClient, device: dict[str, Any]) -> None:
+    sign_in(device["verification_uri_complete"], allow=False)
+
+    assert _error(client, device) == "access_denied"
+    assert _error(client, device) == "invalid_grant"
+
+
+def test_a_device_waits_for_ten_minutes(client: RawClient, device: dict[str, Any], clock: FakeClock) -> None:
+    clock.advance(599)
+    before = _error(client, device)
+    clock.advance(1)
+
+    assert before == "authorization_pending"
+    assert _error(client, device) == "expired_token"
+
+
+FIELDS = {"grant_type": "client_credentials"}
+
+
+def _service(provider: DemoProvider) -> tuple[str, str]:
+    return provider.service_client_id, provider.service_secret.reveal()
+
+
+def test_basic_gives_an_access_token_for_the_lake(client: RawClient, provider: DemoProvider) -> None:
+    response = client.post("token_endpoint", FIELDS, basic=_service(provider))
+
+    token = response.json()["access_token"]
+    assert set(response.json()) == {"access_token", "token_type", "expires_in"}
+    assert header_of(token)["typ"] == "at+jwt"
+    assert claims_of(token)["aud"] == "micromegas-demo-lake"
+    assert claims_of(token)["sub"] == "micromegas-demo-service"
+    assert claims_of(token)["client_id"] == "micromegas-demo-service"
+    assert claims_of(token)["exp"] == 1795522200
+
+
+def test_a_wrong_secret_is_refused_both_ways(client: RawClient, provider: DemoProvider) -> None:
+    name = provider.service_client_id
+
+    by_basic = client.post("token_endpoint", FIELDS, basic=(name, "wrong"))
+    by_post = client.post("token_endpoint", FIELDS | {"client_id": name, "client_secret": "wröng"})
+
+    assert (by_basic.status_code, by_basic.json()["error"]) == (401, "invalid_client")
+    assert by_basic.headers["WWW-Authenticate"].startswith("Basic")
+    assert (by_post.status_code, by_post.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize("is_basic", [True, False])
+def test_a_refusal_is_logged_with_the_name_and_the_error_but_no_secret(
+    client: RawClient, caplog: pytest.LogCaptureFixture, is_basic: bool
+) -> None:
+    in_form = {"client_id": "nightly", "client_secret": "sesame"}
+
+    with caplog.at_level(logging.INFO, "micromegas_jupyter.demo.provider"):
+        client.post("token_endpoint", FIELDS, basic=("nightly", "sesame")) if is_basic else client.post(
+            "token_endpoint", FIELDS | in_form
+        )
+
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    facts = {name: getattr(record, name) for name in ("endpoint", "client_id", "error")}
+    assert record.getMessage() == "request refused"
+    assert facts == {"endpoint": "token", "client_id": "nightly", "error": "invalid_client"}
+    assert "sesame" not in str([vars(record) for record in caplog.records])
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
+def test_an_unreadable_authorization_header_is_refused(client: RawClient, header: str) -> None:
+    response = requests.post(
+        client.metadata["token_endpoint"], data=FIELDS, headers={"Authorization": header}, timeout=10
+    )
+
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+
+
+def test_a_secret_with_special_characters_works_when_it_is_form_encoded() -> None:
+    secret = "a secret: 100% & +ü"
+    provider = DemoProvider()
+    provider.service_secret = Secret(secret)
+
+    with provider:
+        client = RawClient(provider.issuer, provider.client_id)
+        response = client.post("token_endpoint", FIELDS, basic=(provider.service_client_id, secret))
+
+    assert response.status_code == 200
