@@ -22,7 +22,7 @@ _KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other
 _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
-def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
+def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
     """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests.
 
     Raises:
@@ -43,13 +43,13 @@ def make_desk(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None
     return RedirectDesk(kernel_id=kernel_id, base_address=base)
 
 
-def listen(kernel: Any, desk: RedirectDesk) -> None:
-    """Let `desk` answer the requests to an IPython kernel from now on, in place of an earlier one."""
+def listen(kernel: Any, redirects: RedirectDesk) -> None:
+    """Let `redirects` answer the requests to an IPython kernel from now on, in place of an earlier one."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
         # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
         content, parent["content"] = parent.get("content"), {}
-        kernel.session.send(stream, REPLY_TYPE, desk.reply_to(content), parent, ident)
+        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
 
     kernel.control_handlers[REQUEST_TYPE] = handle
     add_filter = getattr(getattr(kernel, "log", None), "addFilter", None)

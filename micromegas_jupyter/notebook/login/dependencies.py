@@ -214,11 +214,11 @@ class _LoginStarter:
     def _open_redirects(self) -> RedirectDesk | None:
         from IPython.core.getipython import get_ipython
 
-        from micromegas_jupyter.notebook.login.control_channel import listen, make_desk
+        from micromegas_jupyter.notebook.login.control_channel import listen, open_redirects
 
         kernel = getattr(get_ipython(), "kernel", None)
         with self._lock:
-            self._redirects = self._redirects or make_desk(kernel, process_variables())
+            self._redirects = self._redirects or open_redirects(kernel, process_variables())
             if self._redirects is not None:
                 listen(kernel, self._redirects)
             return self._redirects

@@ -23,7 +23,7 @@ from micromegas_jupyter.notebook.formatting import (
     show_as_lines,
 )
 from micromegas_jupyter.notebook.magics.queries import QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.progress import Ending, LineTicker, LiveLine, Progress
+from micromegas_jupyter.notebook.results.progress import Ending, LineUpdater, LiveLine, Progress
 from micromegas_jupyter.notebook.results.rows import (
     RowFormat,
     RowReader,
@@ -289,7 +289,7 @@ def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
 def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     try:
-        with LineTicker(line, progress.running_line):
+        with LineUpdater(line, progress.running_line):
             yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)

@@ -189,7 +189,7 @@ LiveLine = DisplayLine | TerminalLine
 """A line in a cell that can be updated."""
 
 
-class LineTicker:
+class LineUpdater:
     """Updates a line regularly while the `with` block runs, on a thread that calls `describe` for the text."""
 
     def __init__(self, line: LiveLine, describe: Callable[[], str], *, pause_seconds: float = REWRITE_SECONDS) -> None:
@@ -199,7 +199,7 @@ class LineTicker:
         self._over = Event()
         # ipykernel finds the cell that a display belongs to in a context variable.
         context = contextvars.copy_context()
-        self._thread = Thread(target=context.run, args=(self._tick,), name="micromegas-live-line", daemon=True)
+        self._thread = Thread(target=context.run, args=(self._update,), name="micromegas-live-line", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -211,7 +211,7 @@ class LineTicker:
         self._over.set()
         self._thread.join(_JOIN_SECONDS)
 
-    def _tick(self) -> None:
+    def _update(self) -> None:
         while not self._over.wait(self._pause_seconds):
             self._line.rewrite(self._describe())
 

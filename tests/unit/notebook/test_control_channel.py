@@ -14,7 +14,7 @@ from micromegas_jupyter.notebook.login.control_channel import (
     hides_requests,
     kernel_id_of,
     listen,
-    make_desk,
+    open_redirects,
 )
 from micromegas_jupyter.redirect.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, reply_content
 
@@ -119,12 +119,12 @@ def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> N
 )
 def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel: SimpleNamespace) -> None:
     with pytest.raises(LoginFailed) as refused:
-        make_desk(kernel, {VARIABLE: "/x/"})
+        open_redirects(kernel, {VARIABLE: "/x/"})
 
     assert may_go_on(refused.value)
 
 
 @pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: "//evil.example/"}])
 def test_without_a_server_there_is_no_desk(environ: dict[str, str]) -> None:
-    assert make_desk(kernel_with("kernel-1.json", control_handlers={}), environ) is None
-    assert make_desk(None, {VARIABLE: "/x/"}) is None
+    assert open_redirects(kernel_with("kernel-1.json", control_handlers={}), environ) is None
+    assert open_redirects(None, {VARIABLE: "/x/"}) is None
