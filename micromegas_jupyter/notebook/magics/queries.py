@@ -26,13 +26,10 @@ from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
     line_magic,
-    no_var_expand,
-    parse_line,
-    shows_help,
-    with_arguments,
 )
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
@@ -193,38 +190,33 @@ class QueriesMagic(Magics):
         self._run = run
         self._clock = clock
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_queries(self, line: str) -> object | None:
+    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
         They are kept in memory, until the kernel ends.
         """
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_queries, line)
-            check_exclusive(arguments, "rerun", "sql")
-            if arguments.sql is not None:
-                return PlainText(self._history.get(arguments.sql).request.cell_text())
-            if arguments.rerun is not None:
-                request = self._history.get(arguments.rerun).request
-                with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
-                    return self._run(request)
-            queries = self._history.all()
-            shown = queries if arguments.all else queries[-_MAX_LISTED:]
-            is_cut = len(shown) < len(queries)
-            note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
-            return TextTable(
-                head=("number", "started", "status", "rows", "time", "query", "SQL"),
-                rows=[_row(query, now=self._clock.now()) for query in shown],
-                note=note if queries else "No query has run in this notebook yet.",
-                right=frozenset({"number", "rows", "time"}),
-            )
+        check_exclusive(arguments, "rerun", "sql")
+        if arguments.sql is not None:
+            return PlainText(self._history.get(arguments.sql).request.cell_text())
+        if arguments.rerun is not None:
+            request = self._history.get(arguments.rerun).request
+            with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
+                return self._run(request)
+        queries = self._history.all()
+        shown = queries if arguments.all else queries[-_MAX_LISTED:]
+        is_cut = len(shown) < len(queries)
+        note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
+        return TextTable(
+            head=("number", "started", "status", "rows", "time", "query", "SQL"),
+            rows=[_row(query, now=self._clock.now()) for query in shown],
+            note=note if queries else "No query has run in this notebook yet.",
+            right=frozenset({"number", "rows", "time"}),
+        )
 
 
 def _row(query: PastQuery, *, now: datetime) -> tuple[str, ...]:
