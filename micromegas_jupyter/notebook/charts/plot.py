@@ -272,11 +272,7 @@ def _spread(wanted: Sequence[float]) -> list[float]:
 
 
 def plot_bundle(table: pa.Table) -> dict[str, str]:
-    """Return a plot of the result by MIME type.
-
-    Raises:
-        UsageError: It is no time series.
-    """
+    """Return a plot of the result by MIME type."""
     series = time_series(table)
     rows = [_statistics(line, series.zone) for line in series.lines]
     return {"text/plain": _plain(series, rows), "text/html": _html(series, rows)}

@@ -23,11 +23,7 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectDesk | None:
-    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests.
-
-    Raises:
-        LoginFailed: A server does, but the kernel does not accept messages of extensions.
-    """
+    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
     from micromegas_jupyter.auth.redirect_desk import RedirectDesk
     from micromegas_jupyter.auth.surroundings import REDIRECT_VARIABLE
 

@@ -46,12 +46,7 @@ class PersonalProvider(AuthProvider, Protocol):
         ...
 
     def renew(self) -> None:
-        """Renew the token now, where that is possible.
-
-        Raises:
-            LoginRequired: The sign-in is gone, or the provider has ended it.
-            ProviderUnavailable: The provider does not answer.
-        """
+        """Renew the token now, where that is possible."""
         ...
 
 

@@ -99,11 +99,6 @@ class PendingSignIn:
             choice: The flow, and the fallbacks to try after it.
             on_begun: Shows the sign-in; whether the person can use it, else the next fallback is tried.
             on_signed_in: Called once when it ends with a token.
-
-        Raises:
-            ConfigurationError: No provider is configured.
-            ProviderUnavailable: The provider does not answer.
-            ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
         """
         flows, reason = [choice.flow, *choice.fallbacks], choice.reason
         while True:

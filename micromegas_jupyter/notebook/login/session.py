@@ -77,12 +77,6 @@ class NotebookSession:
         Args:
             settings: Which server, and as whom.
             on_wait: Called with the sign-in once, before the wait.
-
-        Raises:
-            LoginRequired: A sign-in is configured and nobody is signed in.
-            LoginFailed: The sign-in ended without a token.
-            TokenStoreError: The token file cannot be used safely.
-            ConfigurationError: The settings contradict each other or the key file cannot be read.
         """
         self.sign_in.wait_for(settings, on_wait=on_wait)
         return self.connections.get(settings)
@@ -99,12 +93,7 @@ class NotebookSession:
             raise
 
     def fetch_identity(self, settings: ClientSettings) -> IdentityState:
-        """Ask the server who the caller is, and show its answer with the time it took.
-
-        Raises:
-            AuthenticationError: Nobody is signed in, or the server does not accept the token.
-            Unavailable: The server, or the provider that it needs, does not answer.
-        """
+        """Ask the server who the caller is, and show its answer with the time it took."""
         clock = self.dependencies.clock
         try:
             connection = self.connections.get(settings)
@@ -135,10 +124,6 @@ class NotebookSession:
 
         A token that is still valid is used on when it cannot be renewed. API keys and service accounts have nothing
         that a person would renew.
-
-        Raises:
-            LoginRequired: The sign-in is gone, or the provider has ended it; the token may be valid for a while.
-            ProviderUnavailable: The provider does not answer.
         """
         try:
             provider = self.connection(settings).provider
@@ -174,10 +159,6 @@ class NotebookSession:
         Args:
             settings: Whose sign-ins.
             end_session: Whether to end the person's session at the provider, too.
-
-        Raises:
-            TokenStoreError: The stored sign-in cannot be removed safely.
-            Unavailable: Another program uses the stored sign-in.
         """
         self.sign_in.cancel()
         through = ""

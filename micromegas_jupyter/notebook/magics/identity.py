@@ -224,15 +224,11 @@ class LoginEnded(Exception):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the person's answer to a prompt that ends with the sign-in.
+    """Return the person's answer to a prompt; raises `LoginEnded` when the sign-in ends first.
 
     Args:
         login: The sign-in.
         prompt: Asks; runs on this thread. Only the main thread can be interrupted.
-
-    Raises:
-        LoginEnded: The sign-in ended first.
-        KeyboardInterrupt: The person interrupted.
     """
     # The lock decides which came first, the answer or the sign-in's end.
     lock, is_open, was_interrupted = threading.Lock(), True, False
