@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable
-from micromegas_jupyter.notebook.values import decoded, type_text
+from micromegas_jupyter.notebook.results.table import decoded, type_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
