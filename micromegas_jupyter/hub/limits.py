@@ -131,17 +131,17 @@ class CallerLimits:
         try:
             self._addresses.count_refusal(address)
         except ResourcesExhausted as exhausted:
-            raise self._turn_away(address, exhausted.retry_after_seconds or 1.0) from None
+            raise self._refuse_unknown(address, exhausted.retry_after_seconds or 1.0) from None
         wait_seconds = self._all_unknown.take(_ALL)
         if wait_seconds:
-            raise self._turn_away(address, wait_seconds)
+            raise self._refuse_unknown(address, wait_seconds)
 
     def _return_unknown(self, address: str, *, is_new: bool) -> None:
         if is_new:
             self._addresses.forgive_refusal(address)
             self._all_unknown.release(_ALL)
 
-    def _turn_away(self, address: str, wait_seconds: float) -> Refused:
+    def _refuse_unknown(self, address: str, wait_seconds: float) -> Refused:
         self._turned_away += 1
         now = self._clock.monotonic()
         if now >= self._next_line_at:

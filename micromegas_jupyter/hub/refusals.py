@@ -7,7 +7,7 @@ _ADMIN_HINT: Final = "Tell the administrator of this JupyterHub (docs/jupyterhub
 _SIGN_IN_HINT: Final = "Open the Hub's home page in the browser, sign out there and sign in again."
 _VERSION_HINT: Final = "Use the same version of micromegas_jupyter in the kernel and at the Hub."
 
-_REFUSALS: Final = {
+REFUSALS: Final = {
     "invalid_token": (
         401,
         "JupyterHub no longer recognizes the token of this server.",
@@ -112,7 +112,7 @@ class Refused(Exception):
 
 def refuse(error: str, **facts: object) -> Refused:
     """Return the refusal with this code; its sentences name the facts."""
-    status, message, remedy = _REFUSALS[error]
+    status, message, remedy = REFUSALS[error]
     return Refused(
         status=status,
         error=error,

@@ -12,9 +12,8 @@ from micromegas_jupyter.notebook.login.display import IdentityDisplay
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
-from micromegas_jupyter.notebook.magics.queries import QueriesMagic, QueryHistory
 from micromegas_jupyter.notebook.magics.serve import ServeMagic
-from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic, SqlRunner
+from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, QueriesMagic, QueryHistory, SqlMagic, SqlRunner
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
 from micromegas_jupyter.notebook.shell import help_as_line_magic
 

@@ -12,11 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import IPython.display
-from IPython.core import completer, magic, magic_arguments
+from IPython.core import completer, magic_arguments
+from IPython.core import magic as ipython_magic
 from IPython.core.error import UsageError as IPythonUsageError
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.formatting import cut, printable
+from micromegas_jupyter.notebook.formatting import cut, errors_as_lines, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -30,10 +31,10 @@ _Value = TypeVar("_Value")
 argument = cast("Callable[..., _Decorator]", magic_arguments.argument)
 with_arguments = cast("Callable[[], _Decorator]", magic_arguments.magic_arguments)
 completion_matcher = cast("Callable[..., _Decorator]", completer.completion_matcher)
-needs_local_scope = cast("_Decorator", magic.needs_local_scope)
-no_var_expand = cast("_Decorator", magic.no_var_expand)
-line_magic = cast("_Decorator", magic.line_magic)
-line_cell_magic = cast("Callable[[str], _Decorator]", magic.line_cell_magic)
+needs_local_scope = cast("_Decorator", ipython_magic.needs_local_scope)
+no_var_expand = cast("_Decorator", ipython_magic.no_var_expand)
+_line_magic = cast("_Decorator", ipython_magic.line_magic)
+line_cell_magic = cast("Callable[[str], _Decorator]", ipython_magic.line_cell_magic)
 display = cast("Callable[..., None]", IPython.display.display)
 clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
@@ -141,20 +142,22 @@ def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
     )
 
 
-def shows_help(magic: Callable[[_Magics, str], _Value]) -> Callable[[_Magics, str], _Value | None]:
-    """Let `--help` on a line magic's line show what the magic does and its options, and do nothing else.
+def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Callable[[_Magics, str], _Value | None]:
+    """Make a line magic of a method that takes the parsed options; stands above its `@argument` decorators.
 
-    Stands above the other decorators of the magic.
+    `--help` shows what the magic does and its options, and errors are shown as lines.
     """
+    magic = no_var_expand(with_arguments()(method))
 
     @functools.wraps(magic)
     def run(magics: _Magics, line: str) -> _Value | None:
-        if HELP_OPTION not in line.split():
-            return magic(magics, line)
-        print(help_text(magic))  # noqa: T201 - the magic's output
-        return None
+        if HELP_OPTION in line.split():
+            print(help_text(magic))  # noqa: T201 - the magic's output
+            return None
+        with errors_as_lines(traceback="--traceback" in line.split()):
+            return magic(magics, parse_line(magic, line))
 
-    return run
+    return _line_magic(run)
 
 
 def help_text(magic: Callable[..., Any]) -> str:

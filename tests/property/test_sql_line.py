@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.completion.sql_line import split_sql_line
-from micromegas_jupyter.notebook.magics.queries import SqlRequest
+from micromegas_jupyter.notebook.magics.sql import SqlRequest
 from micromegas_jupyter.notebook.results.rows import RowFormat
 
 _WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format")

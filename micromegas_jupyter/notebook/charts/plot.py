@@ -1,4 +1,4 @@
-"""A result as a plot over time: a picture that needs no script, and the same in figures.
+"""A result as a plot over time: a picture that needs no script, and its statistics.
 
 Where scripts run, the picture takes the page's colours. Everything that came from the server is escaped.
 """
@@ -55,7 +55,7 @@ _GRID = "var(--jp-border-color2, #ddd)"
 _PAPER = "var(--jp-layout-color0, #fff)"
 _HEADINGS = ("line", "points", "first", "last", "lowest", "highest", "mean")
 _MAX_TITLE_LINES = 3
-_HARMLESS_IN_ADDRESS = ",/:;=()!*-._~@?"
+_UNQUOTED_CHARACTERS = ",/:;=()!*-._~@?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,13 +272,9 @@ def _spread(wanted: Sequence[float]) -> list[float]:
 
 
 def plot_bundle(table: pa.Table) -> dict[str, str]:
-    """Return a plot of the result by MIME type.
-
-    Raises:
-        UsageError: It is no time series.
-    """
+    """Return a plot of the result by MIME type."""
     series = time_series(table)
-    rows = [_figures(line, series.zone) for line in series.lines]
+    rows = [_statistics(line, series.zone) for line in series.lines]
     return {"text/plain": _plain(series, rows), "text/html": _html(series, rows)}
 
 
@@ -286,14 +282,14 @@ def _html(series: TimeSeries, rows: list[tuple[str, ...]]) -> str:
     title = _title(series)
     svg = plot_svg(series, title=title, description=_span(series))
     # Almost all of it is digits, commas and letters, which percent-encoding leaves alone, unlike base64.
-    address = "data:image/svg+xml," + quote(svg, safe=_HARMLESS_IN_ADDRESS)
+    address = "data:image/svg+xml," + quote(svg, safe=_UNQUOTED_CHARACTERS)
     head = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     body = "".join(f"<tr>{''.join(map(_cell, row, _HEADINGS))}</tr>" for row in rows)
     return (
         '<figure class="micromegas-plot" style="margin:0;max-width:860px">'
         f'<img alt="{html.escape(f"{title}. {_span(series)}")}" src="{address}" style="width:100%">'
         f'<figcaption style="opacity:0.8">{html.escape(_note(series))}</figcaption>'
-        "<details><summary>The plot in figures</summary>"
+        "<details><summary>Summary statistics</summary>"
         f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f"</details><script>{static_text('plot.js')}</script></figure>"
     )
@@ -319,7 +315,7 @@ def _title(series: TimeSeries) -> str:
 def _span(series: TimeSeries) -> str:
     begin = min(int(line.times[0]) for line in series.lines)
     end = max(int(line.times[-1]) for line in series.lines)
-    return f"From {_moment(begin, series.zone)} to {_moment(end, series.zone)} ({series.zone.label})."
+    return f"From {_time_text(begin, series.zone)} to {_time_text(end, series.zone)} ({series.zone.label})."
 
 
 def _note(series: TimeSeries) -> str:
@@ -331,12 +327,12 @@ def _note(series: TimeSeries) -> str:
     return note
 
 
-def _figures(line: Line, zone: PlotZone) -> tuple[str, ...]:
-    first, last = (_moment(int(line.times[place]), zone) for place in (0, -1))
+def _statistics(line: Line, zone: PlotZone) -> tuple[str, ...]:
+    first, last = (_time_text(int(line.times[place]), zone) for place in (0, -1))
     values = (line.values.min(), line.values.max(), line.values.mean())
     return (cut(line.name, 60), count_text(len(line.times)), first, last, *(f"{value:,.6g}" for value in values))
 
 
-def _moment(microseconds: int, zone: PlotZone) -> str:
+def _time_text(microseconds: int, zone: PlotZone) -> str:
     text = zone.moment(microseconds).strftime("%Y-%m-%d %H:%M:%S.%f")
     return text.removesuffix(".000000")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable
-from micromegas_jupyter.notebook.values import decoded, type_text
+from micromegas_jupyter.notebook.results.table import decoded, type_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,9 +117,6 @@ def time_series(table: pa.Table) -> TimeSeries:
 
     The first column of times counts. Each column of numbers makes a line for each combination of the values of the text
     columns; a text column of one value only names no line, and one that is called `unit` is the values' unit.
-
-    Raises:
-        UsageError: It is no time series; the sentence says what is missing.
     """
     columns = [(field.name, decoded(table.column(index))) for index, field in enumerate(table.schema)]
     times = [(name, column) for name, column in columns if _is_time(column.type)]

@@ -81,7 +81,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
         return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
-    from micromegas_jupyter.notebook.values import type_text
+    from micromegas_jupyter.notebook.results.table import type_text
 
     return {
         name: Table(

@@ -244,13 +244,7 @@ class Connections:
         self.drop(settings)
 
     def get(self, settings: ClientSettings) -> Connection:
-        """Return the connection of these settings, opened on first use; without any network.
-
-        Raises:
-            LoginRequired: A sign-in is configured and nobody is signed in.
-            TokenStoreError: The token file cannot be used safely.
-            ConfigurationError: The settings contradict each other or the key file cannot be read.
-        """
+        """Return the connection of these settings, opened on first use; without any network."""
         known = self.current(settings)
         if known is not None:
             return known

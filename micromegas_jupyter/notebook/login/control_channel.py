@@ -20,12 +20,8 @@ _KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other
 _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
-def make_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
-    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests.
-
-    Raises:
-        LoginFailed: A server does, but the kernel does not accept messages of extensions.
-    """
+def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
+    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
     from micromegas_jupyter.auth.flows.environment import REDIRECT_VARIABLE
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 

@@ -45,12 +45,7 @@ class PersonalProvider(AuthProvider, Protocol):
         ...
 
     def renew(self) -> None:
-        """Renew the token now, where that is possible.
-
-        Raises:
-            LoginRequired: The sign-in is gone, or the provider has ended it.
-            ProviderUnavailable: The provider does not answer.
-        """
+        """Renew the token now, where that is possible."""
         ...
 
 
@@ -213,11 +208,11 @@ class _LoginStarter:
     def _open_redirects(self) -> RedirectLogins | None:
         from IPython.core.getipython import get_ipython
 
-        from micromegas_jupyter.notebook.login.control_channel import listen, make_redirects
+        from micromegas_jupyter.notebook.login.control_channel import listen, open_redirects
 
         kernel = getattr(get_ipython(), "kernel", None)
         with self._lock:
-            self._redirects = self._redirects or make_redirects(kernel, process_variables())
+            self._redirects = self._redirects or open_redirects(kernel, process_variables())
             if self._redirects is not None:
                 listen(kernel, self._redirects)
             return self._redirects

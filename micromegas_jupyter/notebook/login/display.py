@@ -59,7 +59,7 @@ class IdentityButtons:
         """
         shown = self._session.shown.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._begin():
-            widget.tell(TOO_LATE)
+            widget.notify(TOO_LATE)
             return
         widget.begin_action(action)
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
@@ -87,7 +87,7 @@ class IdentityButtons:
                 self._is_busy = False
             widget.end_action(error=error)
             if news:
-                widget.tell(news)
+                widget.notify(news)
 
     def _do(self, action: IdentityAction, settings: ClientSettings) -> str:
         match action:

@@ -39,7 +39,7 @@ QUIET_MODULES = 4
 """The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
 # A longer address makes a code that a telephone cannot read off a screen at this size.
 _MAX_CHARACTERS = 512
-_MAX_KEPT = 8
+_MAX_CACHED = 8
 
 
 class IdentityWidget(anywidget.AnyWidget):
@@ -125,7 +125,7 @@ class IdentityWidget(anywidget.AnyWidget):
             self.working = ""
             self.error = error
 
-    def tell(self, news: str) -> None:
+    def notify(self, news: str) -> None:
         """Show a sentence for a moment, to the pages that are open now; any thread."""
         self.send({"news": news})
 
@@ -194,7 +194,7 @@ class QrCode:
     path: str
 
 
-@lru_cache(maxsize=_MAX_KEPT)
+@lru_cache(maxsize=_MAX_CACHED)
 def build_qr_code(address: str) -> QrCode | None:
     """Return the code of an address, None for one that is empty or too long to be read off a screen."""
     if not 0 < len(address) <= _MAX_CHARACTERS:

@@ -8,17 +8,15 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.client.calls import parse_address
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.formatting import TextTable, errors_as_lines, host_text, printable
+from micromegas_jupyter.notebook.formatting import TextTable, host_text, printable
 from micromegas_jupyter.notebook.shell import (
     argument,
     line_magic,
-    no_var_expand,
-    parse_line,
-    shows_help,
-    with_arguments,
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
@@ -38,41 +36,36 @@ class ConnectMagic(Magics):
         self._session = session
         self._named = named
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("server", metavar="URI", nargs="?", help="grpc+tls://host:port, or the name of a connection")
     @argument(
         "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
     )
     @argument("--as", dest="name", metavar="NAME", help="name it for --connection; later cells keep their server")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_connect(self, line: str) -> TextTable | None:
+    def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
 
         Without arguments it lists the connections that have a name and the one in use. Nothing is sent.
         """
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_connect, line)
-            if arguments.server is None and arguments.profile is None and arguments.name is None:
-                return self._list()
-            if self._session.dependencies.is_wrapped():
-                raise UsageError(
-                    "A wrapper module makes the client, so no other server can be chosen.",
-                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
-                )
-            choice = self._choice(arguments.server, arguments.profile)
-            settings = choice.read(self._session.dependencies.load_settings)
-            self._check_server(settings)
-            if arguments.name is None:
-                self._session.choice = choice
-                message = f"Later cells use {_server_text(settings)}."
-            else:
-                again = " now" if self._named.put(arguments.name, choice, settings) else ""
-                message = f"--connection {arguments.name}{again} means {_server_text(settings)}."
-            print(f"{message} {self._credential_text(choice, settings)}")  # noqa: T201 - the magic's output
-            return None
+        if arguments.server is None and arguments.profile is None and arguments.name is None:
+            return self._list()
+        if self._session.dependencies.is_wrapped():
+            raise UsageError(
+                "A wrapper module makes the client, so no other server can be chosen.",
+                remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
+            )
+        choice = self._choice(arguments.server, arguments.profile)
+        settings = choice.read(self._session.dependencies.load_settings)
+        self._check_server(settings)
+        if arguments.name is None:
+            self._session.choice = choice
+            message = f"Later cells use {_server_text(settings)}."
+        else:
+            again = " now" if self._named.put(arguments.name, choice, settings) else ""
+            message = f"--connection {arguments.name}{again} means {_server_text(settings)}."
+        print(f"{message} {self._credential_text(choice, settings)}")  # noqa: T201 - the magic's output
+        return None
 
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:

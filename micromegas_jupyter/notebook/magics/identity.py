@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.formatting import error_lines, errors_as_lines, show_as_lines, sign_in_text
+from micromegas_jupyter.notebook.formatting import error_lines, show_as_lines, sign_in_text
 from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.login.dependencies import FlowPreference
 from micromegas_jupyter.notebook.shell import (
@@ -30,13 +30,10 @@ from micromegas_jupyter.notebook.shell import (
     is_alone_in_cell,
     is_attended,
     line_magic,
-    no_var_expand,
-    parse_line,
-    shows_help,
-    with_arguments,
 )
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -61,9 +58,7 @@ class IdentityMagics(Magics):
         self._session = session
         self._display = display
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
     @argument("--flow", choices=_FLOWS, help="how to sign in; remembered for the profile, auto forgets it")
     @argument("--issuer", metavar="URL", help="the identity provider, in place of the configured one")
@@ -72,101 +67,83 @@ class IdentityMagics(Magics):
     @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
     @argument("--service-account", action="store_true", help="sign in as the configured service account")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_login(self, line: str) -> None:
+    def micromegas_login(self, arguments: argparse.Namespace) -> None:
         """Sign in with your organisation's identity provider.
 
         In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
         Where an address must be pasted, it asks for it.
         """
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_login, line)
-            if arguments.service_account and arguments.flow is not None:
-                raise UsageError(
-                    "--flow is for people, so it cannot be combined with --service-account.",
-                    remedy="Leave one of them out.",
-                )
-            session = self._session
-            choice = session.choice.with_options(
-                profile=arguments.profile,
-                options={name: getattr(arguments, name) for name in VARIABLE_OF_OPTION},
-                # Whoever names a flow is a person.
-                as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
+        if arguments.service_account and arguments.flow is not None:
+            raise UsageError(
+                "--flow is for people, so it cannot be combined with --service-account.",
+                remedy="Leave one of them out.",
             )
-            settings = choice.read(session.dependencies.load_settings)
-            if arguments.service_account:
-                session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
-            session.choice = choice
-            session.connections.allow_sign_in(settings.profile)
-            is_automatic = arguments.flow == _AUTOMATIC
-            flow = None if arguments.flow is None or is_automatic else Flow(arguments.flow)
-            preference = FlowPreference(flow=flow, is_automatic=is_automatic)
-            try:
-                state = session.signed_in(settings)
-            except MicromegasError as error:
-                if not isinstance(error, LoginRequired) and error.giver is None:
-                    raise
-                self._sign_in(settings, preference, reason=error)
-                return
-            if flow is not None and (flow is Flow.HUB) is not bool(state.through):
-                self._sign_in(settings, preference)
-                return
-            session.sign_in.leave(settings)
-            self._display.show(state)
-            if has_kernel(self._shell) and is_attended(self._shell):
-                session.fetch_identity_later(settings)
+        session = self._session
+        choice = session.choice.with_options(
+            profile=arguments.profile,
+            options={name: getattr(arguments, name) for name in VARIABLE_OF_OPTION},
+            # Whoever names a flow is a person.
+            as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
+        )
+        settings = choice.read(session.dependencies.load_settings)
+        if arguments.service_account:
+            session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
+        session.choice = choice
+        session.connections.allow_sign_in(settings.profile)
+        is_automatic = arguments.flow == _AUTOMATIC
+        flow = None if arguments.flow is None or is_automatic else Flow(arguments.flow)
+        preference = FlowPreference(flow=flow, is_automatic=is_automatic)
+        try:
+            state = session.signed_in(settings)
+        except MicromegasError as error:
+            if not isinstance(error, LoginRequired) and error.giver is None:
+                raise
+            self._sign_in(settings, preference, reason=error)
+            return
+        if flow is not None and (flow is Flow.HUB) is not bool(state.through):
+            self._sign_in(settings, preference)
+            return
+        session.sign_in.leave(settings)
+        self._display.show(state)
+        if has_kernel(self._shell) and is_attended(self._shell):
+            session.fetch_identity_later(settings)
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_magic
-    def micromegas_whoami(self, line: str) -> None:
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    def micromegas_whoami(self, _arguments: argparse.Namespace) -> None:
         """Show who is signed in, until when, and who the server says you are."""
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            parse_line(self.micromegas_whoami, line)
-            settings = self._session.settings()
-            state = self._session.signed_in(settings)
-            try:
-                state = self._session.fetch_identity(settings)
-            finally:
-                self._display.show(self._session.state or state)
-                notice = self._session.notice(settings)
-                if notice is not None:
-                    print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+        settings = self._session.settings()
+        state = self._session.signed_in(settings)
+        try:
+            state = self._session.fetch_identity(settings)
+        finally:
+            self._display.show(self._session.state or state)
+            notice = self._session.notice(settings)
+            if notice is not None:
+                print(f"⚠ {notice}")  # noqa: T201 - the magic's output
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
     @argument("--end-session", action="store_true", help="end your session at the identity provider, too")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_logout(self, line: str) -> None:
+    def micromegas_logout(self, arguments: argparse.Namespace) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_logout, line)
-            settings = self._session.settings(arguments.profile)
-            print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
+        settings = self._session.settings(arguments.profile)
+        print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
     @argument("--json", action="store_true", help="print one JSON object, for programs")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_doctor(self, line: str) -> None:
+    def micromegas_doctor(self, arguments: argparse.Namespace) -> None:
         """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_doctor, line)
-            from micromegas_jupyter import doctor
+        from micromegas_jupyter import doctor
 
-            findings = doctor.examine(
-                load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)
-            )
-            lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
-            print("\n".join(lines))  # noqa: T201 - the magic's output
+        findings = doctor.examine(
+            load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)
+        )
+        lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
+        print("\n".join(lines))  # noqa: T201 - the magic's output
 
     def _sign_in(
         self, settings: ClientSettings, preference: FlowPreference, *, reason: MicromegasError | None = None
@@ -247,15 +224,11 @@ class LoginEnded(Exception):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the person's answer to a prompt that ends with the sign-in.
+    """Return the person's answer to a prompt; raises `LoginEnded` when the sign-in ends first.
 
     Args:
         login: The sign-in.
         prompt: Asks; runs on this thread. Only the main thread can be interrupted.
-
-    Raises:
-        LoginEnded: The sign-in ended first.
-        KeyboardInterrupt: The person interrupted.
     """
     # The lock decides which came first, the answer or the sign-in's end.
     lock, is_open, was_interrupted = threading.Lock(), True, False

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text, shown_name
+from micromegas_jupyter.notebook.formatting import host_text, shown_name
 from micromegas_jupyter.notebook.login.connections import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.shell import (
     argument,
     line_magic,
-    no_var_expand,
-    parse_line,
-    shows_help,
-    with_arguments,
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
@@ -50,34 +48,29 @@ class ServeMagic(Magics):
         self._settings: ClientSettings | None = None
         self._choice_before = session.choice
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument("folder", metavar="FOLDER", nargs="?", help="a folder of Parquet files; without it the current one")
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
     @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_serve(self, line: str) -> None:
+    def micromegas_serve(self, arguments: argparse.Namespace) -> None:
         """Serve a folder of Parquet files to this notebook alone, until its kernel ends.
 
         Each file and each sub-folder of files is a table by its name. Later cells ask this server. Running it again
         replaces it.
         """
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_serve, line)
-            if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
-                raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
-            if arguments.stop:
-                print(self._stop())  # noqa: T201 - the magic's output
-                return
-            if self._session.dependencies.is_wrapped():
-                raise UsageError(
-                    "A wrapper module makes the client, so no other server can be used.",
-                    remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
-                )
-            lines = self._serve(arguments.lake or arguments.folder or ".", is_lake=bool(arguments.lake))
-            print("\n".join(lines))  # noqa: T201 - the magic's output
+        if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
+            raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
+        if arguments.stop:
+            print(self._stop())  # noqa: T201 - the magic's output
+            return
+        if self._session.dependencies.is_wrapped():
+            raise UsageError(
+                "A wrapper module makes the client, so no other server can be used.",
+                remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
+            )
+        lines = self._serve(arguments.lake or arguments.folder or ".", is_lake=bool(arguments.lake))
+        print("\n".join(lines))  # noqa: T201 - the magic's output
 
     def close(self) -> None:
         """End the server, if there is one."""

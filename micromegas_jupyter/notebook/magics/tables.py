@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
-from micromegas_jupyter.notebook.formatting import errors_as_lines, host_text
+from micromegas_jupyter.notebook.formatting import host_text
 from micromegas_jupyter.notebook.magics.table_listing import (
     TableCounter,
     build_listing,
@@ -24,13 +24,11 @@ from micromegas_jupyter.notebook.shell import (
     has_kernel,
     is_attended,
     line_magic,
-    no_var_expand,
-    parse_line,
-    shows_help,
-    with_arguments,
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
@@ -52,9 +50,7 @@ class TablesMagic(Magics):
         self._connections = connections
         self._schemas = schemas
 
-    @shows_help
-    @no_var_expand
-    @with_arguments()
+    @line_magic
     @argument(
         "pattern", metavar="PATTERN", nargs="?", default="", help="part of a table's or column's name; * is any text"
     )
@@ -62,29 +58,26 @@ class TablesMagic(Magics):
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    @line_magic
-    def micromegas_tables(self, line: str) -> None:
+    def micromegas_tables(self, arguments: argparse.Namespace) -> None:
         """Show the server's tables with their columns, types and descriptions, to search and to look into."""
-        with errors_as_lines(traceback="--traceback" in line.split()):
-            arguments = parse_line(self.micromegas_tables, line)
-            check_exclusive(arguments, "connection", "profile")
-            named = {"connection": arguments.connection, "profile": arguments.profile}
-            with self._connections.connected(**named) as (settings, connection, live_line):
-                live_line.clear()
-                schema = fetch_schema(connection.client)
-            self._session.note_success(settings, connection.provider)
-            self._schemas.note(settings, connection, schema)
-            shown = build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
-            if arguments.count:
-                counted = shown.tables[:MAX_COUNTED]
-                shown = replace(shown, facts={table.name: count_rows(connection.client, table) for table in counted})
-            if not has_kernel(self._shell):
-                print(listing_text(shown))  # noqa: T201 - a terminal
-            elif is_attended(self._shell):
-                from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
+        check_exclusive(arguments, "connection", "profile")
+        named = {"connection": arguments.connection, "profile": arguments.profile}
+        with self._connections.connected(**named) as (settings, connection, live_line):
+            live_line.clear()
+            schema = fetch_schema(connection.client)
+        self._session.note_success(settings, connection.provider)
+        self._schemas.note(settings, connection, schema)
+        shown = build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
+        if arguments.count:
+            counted = shown.tables[:MAX_COUNTED]
+            shown = replace(shown, facts={table.name: count_rows(connection.client, table) for table in counted})
+        if not has_kernel(self._shell):
+            print(listing_text(shown))  # noqa: T201 - a terminal
+        elif is_attended(self._shell):
+            from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
 
-                counter = TableCounter(connection.client)
-                listing = search_listing(schema, shown)
-                display(TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
-            else:
-                display({"text/plain": listing_text(shown), "text/html": listing_html(shown)}, raw=True)
+            counter = TableCounter(connection.client)
+            listing = search_listing(schema, shown)
+            display(TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
+        else:
+            display({"text/plain": listing_text(shown), "text/html": listing_html(shown)}, raw=True)

@@ -151,7 +151,7 @@ def test_a_plot_suits_both_themes_and_everybody(shown, tmp_path):
     page, _ = shown
     drawing = page.get_by_role("img", name="latency (ms) over time: host-0, host-1, host-2")
     drawing.wait_for()
-    page.get_by_text("The plot in figures").click()
+    page.get_by_text("Summary statistics").click()
 
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)

@@ -13,7 +13,7 @@ from micromegas_jupyter.errors import InternalError, UnsupportedRequest, UsageEr
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.telemetry.tables import REMARKS_KEY, TABLES
+from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, results, rows
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import running_server
@@ -147,9 +147,9 @@ def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path: Path) 
 
     assert {"log_entries", "measures", "processes", "streams"} <= set(tables)
     assert tables["measures"].field("value").type == pa.float64()
-    assert tables["measures"].metadata[REMARKS_KEY].decode() == TABLES["measures"].remark
+    assert tables["measures"].metadata[REMARKS_KEY].decode() == MEASURES.remark
     for field in tables["processes"]:
-        assert field.metadata[REMARKS_KEY].decode() == TABLES["processes"].remarks[field.name]
+        assert field.metadata[REMARKS_KEY].decode() == PROCESSES.remarks[field.name]
 
 
 def test_a_server_that_lists_no_tables_says_so(client: FlightSQLClient) -> None:

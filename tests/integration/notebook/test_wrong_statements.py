@@ -36,11 +36,6 @@ WRONG = {
         "    FROM log_entires",
         "         ^ line 2, column 6",
     ),
-    "SELECT time FROM nothing_like_it": (
-        '✗ There is no table named nothing_like_it. Known here: "My Table", log_entries, processes.',
-        "    SELECT time FROM nothing_like_it",
-        "                     ^ line 1, column 18",
-    ),
     "SELECT n FROM MyTable": (
         '✗ There is no table named mytable. Did you mean "My Table"?',
         "    SELECT n FROM MyTable",
@@ -61,67 +56,15 @@ WRONG = {
         "    SELECT 'abc FROM log_entries",
         "           ^ line 1, column 8",
     ),
-    'SELECT "abc FROM log_entries': (
-        '✗ The name that begins here is not closed. Close it with ".',
-        '    SELECT "abc FROM log_entries',
-        "           ^ line 1, column 8",
-    ),
-    "SELECT (1, 2": (
-        "✗ The statement ends too early: ) is missing. Complete it.",
-        "    SELECT (1, 2",
-        "                ^ line 1, column 13",
-    ),
     "SELEC 1": (
         "✗ Expected an SQL statement here, not SELEC. Correct the statement.",
         "    SELEC 1",
         "    ^ line 1, column 1",
     ),
-    "SELECT level + msg FROM log_entries": (
-        "✗ The types do not fit together: Int32 + Utf8. Convert one side with CAST.",
-    ),
-    "SELECT level / (level - 1) FROM log_entries": (
-        "✗ The statement divides by zero. Divide by NULLIF(divisor, 0) to get NULL instead.",
-    ),
-    "SELECT CAST(msg AS INT) FROM log_entries": (
-        (
-            "✗ The statement failed on a value: Cannot cast string 'x' to value of Int32 type. "
-            "TRY_CAST returns NULL for values that cannot be converted. "
-            "Write times as '2026-11-25T12:00:00Z'."
-        ),
-    ),
     "SELECT level FROM log_entries, processes": (
         ("✗ More than one of the tables has a column level. Write the table's name or alias in front of it: t.level."),
         "    SELECT level FROM log_entries, processes",
         "           ^ line 1, column 8",
-    ),
-    "SELECT l.msg FROM log_entries AS e": (
-        "✗ There is no table or alias named l. Known here: e.",
-        "    SELECT l.msg FROM log_entries AS e",
-        "           ^ line 1, column 8",
-    ),
-    "SELECT msg FROM log_entries GROUP BY level": (
-        (
-            "✗ The column log_entries.msg is neither in GROUP BY nor inside an aggregate function. "
-            "Add it to GROUP BY, or aggregate it, for example max(msg)."
-        ),
-        "    SELECT msg FROM log_entries GROUP BY level",
-        "           ^ line 1, column 8",
-    ),
-    "SELECT msg FROM log_entries WHERE msg": (
-        "✗ A condition must be true or false, and log_entries.msg is Utf8. Compare it with something.",
-        "    SELECT msg FROM log_entries WHERE msg",
-        "           ^ line 1, column 8",
-    ),
-    "SELECT max(msg, level) FROM log_entries": (
-        (
-            "✗ The function max does not take these arguments: Utf8, Int32. "
-            "Use other arguments, or convert them with CAST."
-        ),
-        "    SELECT max(msg, level) FROM log_entries",
-        "           ^ line 1, column 8",
-    ),
-    "SELECT regexp_match(msg, '(') FROM log_entries": (
-        "✗ A regular expression in the statement is not valid. Correct the statement.",
     ),
     'SELECT msg FROM log_entries WHERE msg = "x"': (
         "✗ There is no column named x. Write text in single quotes (') and names in double quotes.",
@@ -143,11 +86,6 @@ WRONG = {
         "    SELECT '日本語', tagret FROM log_entries",
         "                     ^ line 1, column 15",
     ),
-    "SELECT msg FROM log_entries -- tagret\nWHERE tagret = 1": (
-        "✗ There is no column named tagret. Did you mean target?",
-        "    WHERE tagret = 1",
-        "          ^ line 2, column 7",
-    ),
     "SELECT msg FROM log_entries WHERE level = :level AND tagret = :word;": (
         "✗ There is no column named tagret. Did you mean target?",
         "    SELECT msg FROM log_entries WHERE level = :level AND tagret = :word;",
@@ -155,7 +93,6 @@ WRONG = {
     ),
     "SELECT 1; SELECT 2": ("✗ The text contains several statements. Send one statement at a time.",),
     "DROP TABLE log_entries": (READS_ONLY,),
-    "INSERT INTO log_entries VALUES (1)": (READS_ONLY,),
     f"SELECT '{'x' * 140_000}'": (
         (
             "✗ The statement is longer than the 131072 bytes that this server allows. "

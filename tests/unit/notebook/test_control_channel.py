@@ -15,7 +15,7 @@ from micromegas_jupyter.notebook.login.control_channel import (
     hides_requests,
     kernel_id_of,
     listen,
-    make_redirects,
+    open_redirects,
 )
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
@@ -119,12 +119,12 @@ def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> N
 )
 def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel: SimpleNamespace) -> None:
     with pytest.raises(LoginFailed) as refused:
-        make_redirects(kernel, {VARIABLE: "/x/"})
+        open_redirects(kernel, {VARIABLE: "/x/"})
 
     assert is_worth_another_flow(refused.value)
 
 
 @pytest.mark.parametrize("environ", [{}, {VARIABLE: ""}, {VARIABLE: "//evil.example/"}])
 def test_without_a_server_there_is_no_desk(environ: dict[str, str]) -> None:
-    assert make_redirects(kernel_with("kernel-1.json", control_handlers={}), environ) is None
-    assert make_redirects(None, {VARIABLE: "/x/"}) is None
+    assert open_redirects(kernel_with("kernel-1.json", control_handlers={}), environ) is None
+    assert open_redirects(None, {VARIABLE: "/x/"}) is None

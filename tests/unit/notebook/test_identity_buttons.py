@@ -33,7 +33,7 @@ class FakeBoard:
         self.errors.append(error)
         self.ended.set()
 
-    def tell(self, news: str) -> None:
+    def notify(self, news: str) -> None:
         self.news.append(news)
         self.told.set()
 

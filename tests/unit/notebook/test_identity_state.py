@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.pending import ShownState
+from micromegas_jupyter.notebook.login.session import ShownState
 from micromegas_jupyter.notebook.login.state import (
     IdentityAction,
     IdentityState,

@@ -12,8 +12,14 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.results.progress import DisplayLine, Ending, Progress, TerminalLine
-from micromegas_jupyter.notebook.results.rows import RowReader, StartedQuery
+from micromegas_jupyter.notebook.results.rows import (
+    DisplayLine,
+    Ending,
+    Progress,
+    RowReader,
+    StartedQuery,
+    TerminalLine,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
 

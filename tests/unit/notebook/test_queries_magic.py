@@ -6,8 +6,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
-from micromegas_jupyter.notebook.magics.queries import MAX_QUERIES, QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.progress import Ending, Progress
+from micromegas_jupyter.notebook.magics.sql import MAX_QUERIES, QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.results.rows import Ending, Progress
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import FakeWorld
 

@@ -11,13 +11,14 @@ from micromegas_jupyter.notebook.results.table import (
     MAX_DATA_BYTES,
     QueryResult,
     column_order,
+    column_texts,
     preview_html,
     preview_text,
     result_data,
     result_html,
     static_text,
+    type_text,
 )
-from micromegas_jupyter.notebook.values import column_texts, type_text
 
 TABLE = pa.table(
     {

@@ -18,8 +18,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.notebook.login.dependencies import FlowToUse
-from micromegas_jupyter.notebook.login.pending import stored_meanwhile, watch_for_sign_in
-from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession, stored_meanwhile, watch_for_sign_in
 from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
@@ -206,7 +205,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     def watch(login, take):
         watch_for_sign_in(login, take, pause_seconds=0.01)
 
-    monkeypatch.setattr("micromegas_jupyter.notebook.login.pending.watch_for_sign_in", watch)
+    monkeypatch.setattr("micromegas_jupyter.notebook.login.session.watch_for_sign_in", watch)
 
 
 @pytest.mark.parametrize(
