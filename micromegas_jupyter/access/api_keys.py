@@ -31,6 +31,7 @@ from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
     ApiKeySetting,
     LegacyApiKeys,
+    key_digest,
     parse_api_keys,
     render_api_keys,
 )
@@ -59,13 +60,6 @@ _MAX_WARNED_KEYS = 100_000
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _LONGER_ID_DIGITS = 16
 _MAX_SHOWN_CHARACTERS = 60
-
-
-def key_digest(key: ApiKeySetting) -> bytes:
-    """Return the SHA-256 digest of the key, whichever way it is configured."""
-    if key.sha256 is not None:
-        return key.sha256
-    return token_digest("" if key.key is None else key.key.reveal())
 
 
 def key_id(key: ApiKeySetting) -> str:

@@ -35,7 +35,8 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
 )
 from micromegas_jupyter.config.access_config import (
-    access_files,
+    find_config_file,
+    find_key_file,
     parse_access_settings,
     read_denied,
     read_listed_keys,
@@ -159,7 +160,7 @@ class _Reading:
     def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
         self._environ = environ
         self.files: dict[Path, _ConfigFile] = {}
-        named = access_files(environ).config_file
+        named = find_config_file(environ)
         self.config = None if named is None else self._read(_path(named), _CONFIG_FILE, MAX_CONFIG_FILE_BYTES)
         for config_text in (None if self.config is None else self.config.text, None if last is None else last.config):
             with suppress(ConfigurationError):
@@ -199,7 +200,7 @@ class _Reading:
         return None if path is None else self._read(path, setting, MAX_KEY_FILE_BYTES)
 
     def _key_path(self, config_text: str | None) -> Path | None:
-        named = access_files(self._environ, config_text=config_text).key_file
+        named = find_key_file(self._environ, config_text=config_text)
         return None if named is None else _path(named)
 
     def _read(self, path: Path, setting: str, max_bytes: int) -> _ConfigFile:

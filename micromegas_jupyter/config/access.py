@@ -51,13 +51,7 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
-    """Read one role's name, or a list of names.
-
-    Args:
-        value: The decoded text or list.
-        key: Where it stands.
-        known_roles: The configured roles; None when they are not known here, and any name will do.
-    """
+    """Read one role's name, or a list of names; `known_roles` is None when any name will do."""
     names = as_text_or_texts(value, key)
     for name in names:
         if known_roles is not None and name not in known_roles:
@@ -216,10 +210,10 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
 
 
 def read_api_keys(value: object, place: str) -> tuple[ApiKeySetting, ...]:
-    """Read a decoded list of keys; whether one stands twice is `check_distinct`'s to say.
+    """Read a decoded list of keys.
 
-    A role that is not configured is no reason to refuse the list: it would keep later revocations from taking effect.
-    What such a key is worth is for the validator to say.
+    A role that is not configured is not a reason to refuse the list: that would keep later revocations from taking
+    effect. The validator says what such a key is worth.
     """
     entries = as_list(value, place)
     if len(entries) > MAX_API_KEYS:
@@ -228,16 +222,24 @@ def read_api_keys(value: object, place: str) -> tuple[ApiKeySetting, ...]:
 
 
 def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
-    """Check that no key stands twice, be it as itself or as its digest."""
+    """Check that no key is listed twice, be it as itself or as its digest."""
     first_places: dict[bytes, str] = {}
     for key, place in keys:
-        first = first_places.setdefault(_digest(key), place)
+        first = first_places.setdefault(key_digest(key), place)
         if first != place:
             raise ConfigurationError(
                 f"{place} is the same key as {first}.", key=place, remedy="Give each entry its own key."
             )
     if len(first_places) > MAX_API_KEYS:
         raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=place)
+
+
+def key_digest(key: ApiKeySetting) -> bytes:
+    """Return the SHA-256 digest of the key, whichever way it is configured."""
+    if key.sha256 is not None:
+        return key.sha256
+    text = "" if key.key is None else key.key.reveal()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _read_key(entry: object, place: str) -> ApiKeySetting:
@@ -283,38 +285,22 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
     return frozenset(scopes)
 
 
-def _digest(key: ApiKeySetting) -> bytes:
-    if key.sha256 is not None:
-        return key.sha256
-    return hashlib.sha256(_plain(key).encode()).digest()
-
-
-def _plain(key: ApiKeySetting) -> str:
-    return "" if key.key is None else key.key.reveal()
-
-
 def _rendered(key: ApiKeySetting) -> dict[str, object]:
-    entry: dict[str, object] = {"name": key.name}
-    if key.sha256 is not None:
-        entry["sha256"] = key.sha256.hex()
-    else:
-        entry["key"] = _plain(key)
-    if key.scopes != _DEFAULT_SCOPES:
-        entry["scopes"] = sorted(key.scopes)
-    if key.roles:
-        entry["roles"] = list(key.roles)
-    for member, moment in (
-        ("created_at", key.created_at),
-        ("expires_at", key.expires_at),
-        ("revoked_at", key.revoked_at),
-    ):
-        if moment is not None:
-            entry[member] = moment.isoformat().replace("+00:00", "Z")
-    return entry
+    entry: dict[str, object] = {
+        "name": key.name,
+        "sha256": None if key.sha256 is None else key.sha256.hex(),
+        "key": None if key.sha256 is not None or key.key is None else key.key.reveal(),
+        "scopes": None if key.scopes == _DEFAULT_SCOPES else sorted(key.scopes),
+        "roles": list(key.roles) or None,
+    }
+    for member in ("created_at", "expires_at", "revoked_at"):
+        time: datetime | None = getattr(key, member)
+        entry[member] = None if time is None else time.isoformat().replace("+00:00", "Z")
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 class LegacyApiKeys(enum.StrEnum):
-    """What becomes of API keys that are kept as plain text."""
+    """What becomes of API keys that are stored as plain text."""
 
     ON = "on"
     WARN = "warn"
