@@ -235,7 +235,7 @@ def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
         ConfigurationError: One is not so; the error names the setting, not the file.
     """
     for issuer, member, path in _issuer_files(issuers):
-        setting, is_token = f"{issuer.place}.{member}", member == "bearer_token_file"
+        setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
         try:
             content, status = read_shared_file(Path(path), max_bytes=max(MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES))
         except NoSuchFile as error:
@@ -547,7 +547,7 @@ class ReloadingValidator(BaseValidator):
                     denied=denied,
                     metrics=self.metrics,
                     caches=self._caches,
-                    admins_key=settings.admins_place,
+                    admins_key=settings.admins_path,
                 )
             )
         return MultiValidator(validators)
@@ -567,13 +567,13 @@ class ReloadingValidator(BaseValidator):
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
             with suppress(OSError, ValueError):
-                _warn_of_group(Path(path).stat(), f"{issuer.place}.{member}")
+                _warn_of_group(Path(path).stat(), f"{issuer.path}.{member}")
         settings = self.settings
         if settings.admins and settings.oidc is None:
             record_event(
                 logging.WARNING,
                 "Administrators are named, but no issuer whose tokens could be theirs; API keys administer nothing.",
-                setting=settings.admins_place,
+                setting=settings.admins_path,
             )
         names = {key.name for key in settings.api_keys}
         denied = sorted(name for issuer, name in split_denied(settings.denied, issuers=()) if issuer == API_KEY_ISSUER)
@@ -594,10 +594,10 @@ class ReloadingValidator(BaseValidator):
 
     def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
         """Log why a version is not in force as a whole; once for the same texts and problem, however often tried."""
-        told = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
-        if told == self._logged_problem and not is_requested:
+        state = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
+        if state == self._logged_problem and not is_requested:
             return
-        self._logged_problem = told
+        self._logged_problem = state
         is_refused = isinstance(error, ConfigurationError)
         self.metrics.count_reload("refused" if is_refused else "failed")
         is_config_newest = reading.config is not None and reading.config.text == self._texts.config

@@ -187,18 +187,18 @@ def decide_safely(validator: TokenValidator, token: str, *, waits: bool = True) 
         token: The credential.
         waits: Whether to wait, a bounded time, for keys that are being fetched.
     """
-    decision = _ask(validator, token)
+    decision = _decide_once(validator, token)
     if waits and isinstance(decision, Undecided):
         for _ in range(MAX_KEY_WAITS):
             if not isinstance(decision, Undecided) or decision.pending is None:
                 break
             with suppress(TimeoutError):
                 decision.pending.result(timeout=_KEY_WAIT_SECONDS)
-            decision = _ask(validator, token)
+            decision = _decide_once(validator, token)
     return decision
 
 
-def _ask(validator: TokenValidator, token: str) -> Decision:
+def _decide_once(validator: TokenValidator, token: str) -> Decision:
     if not is_plausible(token):
         return Refused(reason="token_implausible")
     try:

@@ -69,12 +69,12 @@ def _parse_role(value: object, key: str) -> RoleSetting:
         raise ConfigurationError(
             f"{key}.tables is missing.", key=f"{key}.tables", remedy="Add the tables that the role may read."
         )
-    tables, place = role["tables"], f"{key}.tables"
+    tables, path = role["tables"], f"{key}.tables"
     if isinstance(tables, list):
-        return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, place))))
+        return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, path))))
     conditions = {
-        name: None if condition is None else as_text(condition, f"{place}.{name}")
-        for name, condition in as_named(tables, place).items()
+        name: None if condition is None else as_text(condition, f"{path}.{name}")
+        for name, condition in as_named(tables, path).items()
     }
     return RoleSetting(tables=MappingProxyType(conditions))
 
@@ -120,7 +120,7 @@ class IssuerSetting:
         leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
         admin_groups: Members of these groups administer the server.
         group_roles: Roles by group.
-        place: Where its entry stands, for refusals.
+        path: Where its entry stands, for refusals.
     """
 
     issuer: str
@@ -144,7 +144,7 @@ class IssuerSetting:
     leeway_seconds: int = MAX_LEEWAY_SECONDS
     admin_groups: tuple[str, ...] = ()
     group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    place: str = field(default="issuer", compare=False)
+    path: str = field(default="issuer", compare=False)
 
 
 API_KEY_ISSUER = "api_key"
@@ -186,10 +186,10 @@ class ApiKeySetting:
     revoked_at: datetime | None = None
 
 
-def parse_api_keys(text: str, place: str) -> tuple[ApiKeySetting, ...]:
+def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
     """Read the JSON list of a variable or a key file."""
-    keys = read_api_keys(decode_setting(text, place), place)
-    check_distinct([(key, f"{place}[{index}]") for index, key in enumerate(keys)])
+    keys = read_api_keys(decode_setting(text, path), path)
+    check_distinct([(key, f"{path}[{index}]") for index, key in enumerate(keys)])
     return keys
 
 
@@ -209,29 +209,29 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
     return text
 
 
-def read_api_keys(value: object, place: str) -> tuple[ApiKeySetting, ...]:
+def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
     """Read a decoded list of keys.
 
     A role that is not configured is not a reason to refuse the list: that would keep later revocations from taking
     effect. The validator says what such a key is worth.
     """
-    entries = as_list(value, place)
+    entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
-        raise ConfigurationError(f"{place} holds more than {MAX_API_KEYS} keys.", key=place)
-    return tuple(_read_key(entry, f"{place}[{index}]") for index, entry in enumerate(entries))
+        raise ConfigurationError(f"{path} holds more than {MAX_API_KEYS} keys.", key=path)
+    return tuple(_read_key(entry, f"{path}[{index}]") for index, entry in enumerate(entries))
 
 
 def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
     """Check that no key is listed twice, be it as itself or as its digest."""
-    first_places: dict[bytes, str] = {}
-    for key, place in keys:
-        first = first_places.setdefault(key_digest(key), place)
-        if first != place:
+    first_paths: dict[bytes, str] = {}
+    for key, path in keys:
+        first = first_paths.setdefault(key_digest(key), path)
+        if first != path:
             raise ConfigurationError(
-                f"{place} is the same key as {first}.", key=place, remedy="Give each entry its own key."
+                f"{path} is the same key as {first}.", key=path, remedy="Give each entry its own key."
             )
-    if len(first_places) > MAX_API_KEYS:
-        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=place)
+    if len(first_paths) > MAX_API_KEYS:
+        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=path)
 
 
 def key_digest(key: ApiKeySetting) -> bytes:
@@ -242,17 +242,17 @@ def key_digest(key: ApiKeySetting) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _read_key(entry: object, place: str) -> ApiKeySetting:
-    values = as_object(entry, place)
+def _read_key(entry: object, path: str) -> ApiKeySetting:
+    values = as_object(entry, path)
     if not values.keys() <= _MEMBERS:
         # The name is not shown: in a list that somebody wrote as {key: name}, it is the key.
         raise ConfigurationError(
-            f"{place} has an unknown name.", key=place, remedy=f"Known names: {', '.join(sorted(_MEMBERS))}."
+            f"{path} has an unknown name.", key=path, remedy=f"Known names: {', '.join(sorted(_MEMBERS))}."
         )
-    members = Members(values=values, place=place)
+    members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
         raise ConfigurationError(
-            f"{place} has both key and sha256.", key=place, remedy="Keep sha256: it does not give the key away."
+            f"{path} has both key and sha256.", key=path, remedy="Keep sha256: it does not give the key away."
         )
     return ApiKeySetting(
         name=members.require("name", as_text),
@@ -362,7 +362,7 @@ class AccessSettings:
         default_roles: What every caller has in addition to what follows from groups.
         legacy_api_keys: What becomes of plain-text keys.
         rate_limits: How often callers may call.
-        admins_place: Where `admins` stands, for refusals.
+        admins_path: Where `admins` stands, for refusals.
     """
 
     api_keys: tuple[ApiKeySetting, ...] = ()
@@ -373,7 +373,7 @@ class AccessSettings:
     default_roles: tuple[str, ...] = ()
     legacy_api_keys: LegacyApiKeys = LegacyApiKeys.WARN
     rate_limits: RateLimits = field(default_factory=RateLimits)
-    admins_place: str = field(default="MICROMEGAS_ADMINS", compare=False)
+    admins_path: str = field(default="MICROMEGAS_ADMINS", compare=False)
 
 
 _as_frequency = partial(as_rate, minimum=0.001, maximum=1_000_000)

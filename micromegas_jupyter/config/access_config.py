@@ -1,7 +1,7 @@
 """Environment and configuration file become the server half's settings.
 
 Nothing is read from the disk here: the caller reads the files that are named and hands the texts in. Each setting may
-be in one place only, so that nobody has to know which of two wins.
+be in one path only, so that nobody has to know which of two wins.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -100,7 +100,7 @@ def parse_access_settings(
         api_keys=_read_all_keys(environ, config, key_file_text),
         oidc=None if oidc is None else parse_oidc_config(*oidc, known_roles=known_roles),
         admins=() if admins is None else _as_texts_or_none(*admins),
-        admins_place=ADMINS if admins is None else admins[1],
+        admins_path=ADMINS if admins is None else admins[1],
         denied=config.read("denied", _as_texts_or_none, ()),
         roles=roles,
         default_roles=config.read("default_roles", partial(_as_default_roles, known_roles=known_roles), ()),
@@ -130,7 +130,7 @@ def _pick(
     *,
     decode: Callable[[str, str], object] = decode_setting,
 ) -> tuple[object, str] | None:
-    """Return a setting's value and place, from its variable or the configuration file; None when it is in neither."""
+    """Return a setting's value and path, from its variable or the configuration file; None when it is in neither."""
     text = environ.get(variable)
     if text and member in config:
         raise ConfigurationError(
@@ -145,10 +145,10 @@ def _read_all_keys(environ: Mapping[str, str], config: Members, key_file_text: s
     named = _pick(environ, API_KEYS, config, "api_keys")
     sources = [] if named is None else [named]
     if key_file_text is not None:
-        place = config.key("api_key_file") if "api_key_file" in config else API_KEY_FILE
-        sources.append((decode_setting(key_file_text, place), place))
+        path = config.key("api_key_file") if "api_key_file" in config else API_KEY_FILE
+        sources.append((decode_setting(key_file_text, path), path))
     found = [
-        (key, f"{place}[{index}]") for value, place in sources for index, key in enumerate(read_api_keys(value, place))
+        (key, f"{path}[{index}]") for value, path in sources for index, key in enumerate(read_api_keys(value, path))
     ]
     check_distinct(found)
     return tuple(key for key, _ in found)

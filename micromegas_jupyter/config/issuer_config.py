@@ -189,12 +189,12 @@ def _read_fields(members: Members, fields: Mapping[str, tuple[str, _Reader]]) ->
     }
 
 
-def parse_issuer(entry: object, place: str, *, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
+def parse_issuer(entry: object, path: str, *, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
     """Read one entry; it is several issuers when it lists tenants."""
-    values = apply_preset(as_object(entry, place, known=ISSUER_MEMBERS), place)
+    values = apply_preset(as_object(entry, path, known=ISSUER_MEMBERS), path)
     return tuple(
-        _read_issuer(Members(values=expanded, place=place), tenant, known_roles)
-        for tenant, expanded in expand_tenants(values, place)
+        _read_issuer(Members(values=expanded, place=path), tenant, known_roles)
+        for tenant, expanded in expand_tenants(values, path)
     )
 
 
@@ -204,7 +204,7 @@ def _read_issuer(members: Members, tenant: str | None, known_roles: Collection[s
     audiences = _read_audiences(members)
     fields = _read_fields(members, _ISSUER_FIELDS)
     roles = members.read("group_roles", partial(_as_group_roles, known_roles=known_roles), MappingProxyType({}))
-    setting = IssuerSetting(**fields, audiences=audiences, group_roles=roles, tenant=tenant, place=members.place)
+    setting = IssuerSetting(**fields, audiences=audiences, group_roles=roles, tenant=tenant, path=members.place)
     if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
         raise ConfigurationError(
             f"{members.key('rfc9068')} is about access tokens with an audience, which are not accepted here.",
@@ -256,30 +256,30 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
     return ()
 
 
-def expand_tenants(values: Mapping[str, object], place: str) -> Iterator[tuple[str | None, dict[str, object]]]:
-    """Yield an entry's members once for each of its tenants, with the tenant's name in place of `{tenantid}`.
+def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[str | None, dict[str, object]]]:
+    """Yield an entry's members once for each of its tenants, with the tenant's name in path of `{tenantid}`.
 
     An entry without tenants is yielded as it is, with None. `required_claims` of a tenant hold its `tid`.
     """
-    issuer = Members(values=values, place=place).require("issuer", as_text)
+    issuer = Members(values=values, place=path).require("issuer", as_text)
     if "tenants" not in values:
         if TENANT_PLACEHOLDER in issuer:
             raise ConfigurationError(
-                f"{place}.issuer holds {TENANT_PLACEHOLDER} and no tenants are listed, so every tenant of the provider "
+                f"{path}.issuer holds {TENANT_PLACEHOLDER} and no tenants are listed, so every tenant of the provider "
                 "would be accepted.",
-                key=f"{place}.tenants",
+                key=f"{path}.tenants",
                 remedy=_TENANTS_REMEDY,
             )
-        _check_fixed(values, place)
+        _check_fixed(values, path)
         yield None, dict(values)
         return
     if issuer.count(TENANT_PLACEHOLDER) != 1:
         raise ConfigurationError(
-            f"{place}.issuer does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed.",
-            key=f"{place}.issuer",
+            f"{path}.issuer does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed.",
+            key=f"{path}.issuer",
             remedy=f"Write {TENANT_PLACEHOLDER} in the tenant's place, or leave tenants out.",
         )
-    tenants, key = as_texts(values["tenants"], f"{place}.tenants"), f"{place}.tenants"
+    tenants, key = as_texts(values["tenants"], f"{path}.tenants"), f"{path}.tenants"
     if len(tenants) > MAX_TENANTS:
         raise ConfigurationError(f"{key} lists more than {MAX_TENANTS} tenants.", key=key)
     for tenant in tenants:
@@ -290,34 +290,34 @@ def expand_tenants(values: Mapping[str, object], place: str) -> Iterator[tuple[s
                 remedy="A tenant consists of letters, digits, dots, hyphens and underscores.",
             )
     for tenant in tenants:
-        expanded = _for_tenant(values, tenant, place)
-        _check_fixed(expanded, place)
+        expanded = _for_tenant(values, tenant, path)
+        _check_fixed(expanded, path)
         yield tenant, expanded
 
 
-def _for_tenant(values: Mapping[str, object], tenant: str, place: str) -> dict[str, object]:
+def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[str, object]:
     expanded = {name: value for name, value in values.items() if name != "tenants"}
     for name in _URL_MEMBERS:
         if name in values:
-            expanded[name] = as_text(values[name], f"{place}.{name}").replace(TENANT_PLACEHOLDER, tenant)
+            expanded[name] = as_text(values[name], f"{path}.{name}").replace(TENANT_PLACEHOLDER, tenant)
     if "aliases" in values:
-        aliases = as_texts(values["aliases"], f"{place}.aliases")
+        aliases = as_texts(values["aliases"], f"{path}.aliases")
         expanded["aliases"] = [alias.replace(TENANT_PLACEHOLDER, tenant) for alias in aliases]
-    claims = as_object(values.get("required_claims", {}), f"{place}.required_claims")
+    claims = as_object(values.get("required_claims", {}), f"{path}.required_claims")
     if "tid" in claims:
-        key = f"{place}.required_claims.tid"
+        key = f"{path}.required_claims.tid"
         raise ConfigurationError(f"{key} follows from the tenants.", key=key, remedy="Leave tid out.")
     expanded["required_claims"] = {**claims, "tid": tenant}
     return expanded
 
 
-def _check_fixed(values: Mapping[str, object], place: str) -> None:
+def _check_fixed(values: Mapping[str, object], path: str) -> None:
     """Check that nothing is left that stands for several tenants."""
     aliases = values.get("aliases")
     named = [(name, values.get(name)) for name in _URL_MEMBERS]
     listed = [(f"aliases[{index}]", alias) for index, alias in enumerate(aliases if isinstance(aliases, list) else [])]
     for name, text in (*named, *listed):
-        key = f"{place}.{name}"
+        key = f"{path}.{name}"
         if isinstance(text, str) and ("{" in text or "}" in text):
             raise ConfigurationError(
                 f"{key} holds a placeholder that stands for nothing here.",
@@ -341,12 +341,12 @@ def _is_shared_by_tenants(issuer: str) -> bool:
     return parts.hostname in _ENTRA_HOSTS and first_segment.lower() in _ENTRA_SHARED_NAMES
 
 
-def parse_oidc_config(value: object, place: str, *, known_roles: Collection[str] | None) -> OidcServerSettings:
+def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] | None) -> OidcServerSettings:
     """Read what `MICROMEGAS_OIDC_CONFIG` holds."""
-    members = Members(values=as_object(value, place, known=OIDC_MEMBERS), place=place)
+    members = Members(values=as_object(value, path, known=OIDC_MEMBERS), place=path)
     entries = members.require("issuers", as_list)
     if not entries:
-        raise ConfigurationError(f"{members.key('issuers')} is empty.", key=place, remedy="Add an issuer.")
+        raise ConfigurationError(f"{members.key('issuers')} is empty.", key=path, remedy="Add an issuer.")
     issuers = _merge(entries, members.key("issuers"), known_roles)
     settings = OidcServerSettings(issuers=issuers, **_read_fields(members, _OIDC_FIELDS))
     refresh = settings.jwks_refresh_interval_seconds
@@ -362,24 +362,24 @@ def parse_oidc_config(value: object, place: str, *, known_roles: Collection[str]
     return replace(settings, jwks_stale_limit_seconds=refresh)
 
 
-def _merge(entries: list[object], place: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
+def _merge(entries: list[object], path: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
     """Read all entries; one issuer's entries, upstream's way to give it several audiences, become one."""
     if len(entries) > MAX_ISSUERS:
-        raise ConfigurationError(f"{place} has more than {MAX_ISSUERS} entries.", key=place)
+        raise ConfigurationError(f"{path} has more than {MAX_ISSUERS} entries.", key=path)
     found: dict[str, IssuerSetting] = {}
     for index, entry in enumerate(entries):
-        for setting in parse_issuer(entry, f"{place}[{index}]", known_roles=known_roles):
+        for setting in parse_issuer(entry, f"{path}[{index}]", known_roles=known_roles):
             earlier = found.get(setting.issuer)
             found[setting.issuer] = setting if earlier is None else _merge_audiences(earlier, setting)
         if len(found) > MAX_ISSUERS:
-            raise ConfigurationError(f"{place} names more than {MAX_ISSUERS} issuers.", key=place)
+            raise ConfigurationError(f"{path} names more than {MAX_ISSUERS} issuers.", key=path)
     taken = set(found)
     for setting in found.values():
         for alias in setting.aliases:
             if alias in taken:
                 raise ConfigurationError(
-                    f"{setting.place}.aliases holds {shown(alias)}, which is another issuer or alias already.",
-                    key=f"{setting.place}.aliases",
+                    f"{setting.path}.aliases holds {shown(alias)}, which is another issuer or alias already.",
+                    key=f"{setting.path}.aliases",
                     remedy="Each name may mean one issuer only.",
                 )
             taken.add(alias)
@@ -390,11 +390,11 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
     is_same = replace(earlier, audiences=()) == replace(later, audiences=())
     if not is_same or bool(earlier.audiences) != bool(later.audiences):
         raise ConfigurationError(
-            f"{later.place} is the issuer of {earlier.place} with other members.",
-            key=later.place,
+            f"{later.path} is the issuer of {earlier.path} with other members.",
+            key=later.path,
             remedy="Entries of one issuer may differ in their audience only.",
         )
     audiences = tuple(dict.fromkeys((*earlier.audiences, *later.audiences)))
     if len(audiences) > MAX_ENTRIES:
-        raise ConfigurationError(f"{later.place} has more than {MAX_ENTRIES} audiences.", key=later.place)
+        raise ConfigurationError(f"{later.path} has more than {MAX_ENTRIES} audiences.", key=later.path)
     return replace(earlier, audiences=audiences)

@@ -89,7 +89,7 @@ def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None, r
         "grant_type": "refresh_token",
         "refresh_token": refresh_token,
         **resource_fields(resource),
-        **_given(scope=scope),
+        **_without_empty(scope=scope),
     }
 
 
@@ -98,7 +98,7 @@ def build_client_credentials_request(*, scope: str | None, audience: str | None,
     return {
         "grant_type": "client_credentials",
         **resource_fields(resource),
-        **_given(scope=scope, audience=audience),
+        **_without_empty(scope=scope, audience=audience),
     }
 
 
@@ -151,7 +151,7 @@ def build_token_exchange_request(
         "subject_token": subject_token,
         "subject_token_type": subject_token_type,
         **resource_fields(resource),
-        **_given(audience=audience, scope=scope),
+        **_without_empty(audience=audience, scope=scope),
     }
 
 
@@ -160,7 +160,7 @@ def build_revocation_request(token: Secret, *, kind: str) -> Fields:
     return {"token": token, "token_type_hint": kind}
 
 
-def _given(**fields: str | None) -> dict[str, str]:
+def _without_empty(**fields: str | None) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 

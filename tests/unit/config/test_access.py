@@ -217,9 +217,9 @@ def test_administrators_and_issuers_know_where_they_are_written():
     from_file = parse({"admins": ["x"], "oidc": {"issuers": [ISSUER]}})
     from_variables = parse({}, **{ADMINS: '["x"]', OIDC: issuers(ISSUER)})
 
-    assert from_file.admins_place == f"{CONFIG}.admins"
-    assert from_file.oidc.issuers[0].place == f"{CONFIG}.oidc.issuers[0]"
-    assert (from_variables.admins_place, from_variables.oidc.issuers[0].place) == (ADMINS, f"{OIDC}.issuers[0]")
+    assert from_file.admins_path == f"{CONFIG}.admins"
+    assert from_file.oidc.issuers[0].path == f"{CONFIG}.oidc.issuers[0]"
+    assert (from_variables.admins_path, from_variables.oidc.issuers[0].path) == (ADMINS, f"{OIDC}.issuers[0]")
 
 
 def test_parts_of_a_file_are_read_whatever_is_beside_them():
