@@ -77,9 +77,10 @@ class ExpiringCache(Generic[Value]):
 
     def get(self, key: bytes) -> Value | None:
         """Return the value while it lasts, else None."""
-        with self._lock:
-            entry = self._entries.get(key)
-        if entry is None:
+        try:
+            with self._lock:
+                entry = self._entries[key]
+        except KeyError:
             return None
         value, ends_at_monotonic, ends_at = entry
         if self._monotonic() < ends_at_monotonic and self._now() < ends_at:

@@ -283,6 +283,6 @@ class TestMulti:
     def test_closing_closes_all_parts(self):
         parts = [Scripted(ALICE), Scripted(OTHER), Scripted(ALICE)]
 
-        MultiValidator(parts[:2], also_close=parts[2:]).close()
+        MultiValidator(parts).close()
 
         assert [part.closed for part in parts] == [1, 1, 1]
