@@ -78,7 +78,7 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
     """Return all keys of that name, or else the one with that id.
 
     Raises:
-        UsageError: There is none, or the text could mean several things.
+        UsageError: No key matches, or several do.
     """
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
@@ -102,11 +102,11 @@ def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
 
 @dataclass(slots=True, kw_only=True)
 class _KnownKey:
-    """One key: what its bearer gets, and what may stand against that.
+    """One key: what its bearer gets, or why it is refused.
 
     Attributes:
         digest: Its digest.
-        accepted: The decision while nothing stands against it.
+        accepted: The decision when it is not refused.
         refused: Set when the key is refused at any time.
         warns_at: When the next warning about its form is due, in monotonic seconds.
     """
@@ -133,7 +133,7 @@ class ApiKeyValidator(BaseValidator):
         warnings: Remembers which keys were warned of; None for a memory of its own.
 
     Raises:
-        ConfigurationError: One key stands there twice, be it as itself or as its digest, or a key is empty.
+        ConfigurationError: A key is listed twice, be it as itself or as its digest, or a key is empty.
     """
 
     def __init__(  # noqa: PLR0913 - what a key may depend on

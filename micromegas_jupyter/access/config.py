@@ -496,11 +496,7 @@ class ReloadingValidator(BaseValidator):
             return self._denied_besides
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
-        """Return the settings that the texts mean.
-
-        Raises:
-            ConfigurationError: They are malformed, or nobody could sign in.
-        """
+        """Return the settings that the texts mean."""
         settings = _parse(self._environ, texts)
         if self._legacy_api_keys is not None:
             settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
@@ -562,7 +558,7 @@ class ReloadingValidator(BaseValidator):
         self.metrics.note_in_force(self._clock.now())
 
     def _warn(self, reading: _Reading) -> None:
-        """Log what is allowed and seldom meant: files that others may change, names that match nobody."""
+        """Log what is allowed but rarely intended: files that others may change, names that match nobody."""
         for file in reading.files.values():
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
@@ -581,7 +577,7 @@ class ReloadingValidator(BaseValidator):
             record_event(logging.WARNING, "An entry of denied names no API key that there is.", subject=name)
 
     def _log_in_force(self, before: AccessSettings) -> None:
-        """Log the settings in force; a warning where they let in nobody, or roles are not there any more."""
+        """Log the settings in force; a warning when nobody can sign in or all roles were removed."""
         counts = count_settings(self.settings, now=self._clock.now())
         is_odd = before.roles is not None and self.settings.roles is None
         is_odd = is_odd or not (counts["issuers"] or counts["api_keys"])
@@ -627,7 +623,7 @@ def _version_name(*, is_newest: bool) -> str:
 
 
 def _remedy_of(error: Exception) -> str | None:
-    """Return what to do while the server goes on: its usual remedy, at the start, is a restart."""
+    """Return what to do while the server keeps running; the usual remedy, at the start, is a restart."""
     if not isinstance(error, ConfigurationError):
         return error.remedy if isinstance(error, MicromegasError) else None
     own = "Correct what it says." if error.remedy == ConfigurationError.default_remedy else error.remedy

@@ -267,7 +267,7 @@ class OidcValidator(BaseValidator):
         denied: Issuer and subject of callers who are refused although their tokens are good.
         metrics: Counts look-ups.
         caches: Keys that are shared with other validators; None for keys of its own.
-        admins_key: Where the administrators' entries stand, for errors.
+        admins_key: What errors call the administrators' entries.
 
     Raises:
         ConfigurationError: The issuers contradict each other, or an administrator's entry does not fit them.

@@ -39,7 +39,7 @@ class RoleSetting:
 
     Attributes:
         tables: The readable tables, each with a condition in SQL that its rows must meet, or None for all rows.
-            The name `*` stands for every table that is not named.
+            The name `*` means every table that is not named.
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
@@ -120,7 +120,7 @@ class IssuerSetting:
         leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
         admin_groups: Members of these groups administer the server.
         group_roles: Roles by group.
-        path: Where its entry stands, for refusals.
+        path: What errors call its entry.
     """
 
     issuer: str
@@ -148,7 +148,7 @@ class IssuerSetting:
 
 
 API_KEY_ISSUER = "api_key"
-"""What stands for the issuer of an API key's bearer."""
+"""The issuer of every API key's bearer."""
 
 READ_SCOPE = "read"
 INGEST_SCOPE = "ingest"
@@ -280,7 +280,7 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
     for index, scope in enumerate(scopes):
         if scope not in API_KEY_SCOPES:
             raise ConfigurationError(
-                f"{key}[{index}] is none of {', '.join(sorted(API_KEY_SCOPES))}.", key=f"{key}[{index}]"
+                f"{key}[{index}] is not one of {', '.join(sorted(API_KEY_SCOPES))}.", key=f"{key}[{index}]"
             )
     return frozenset(scopes)
 
@@ -332,7 +332,7 @@ class OidcServerSettings:
     """What `MICROMEGAS_OIDC_CONFIG` says.
 
     Attributes:
-        issuers: At least one; each issuer stands once, with all its audiences.
+        issuers: At least one; each issuer is listed once, with all its audiences.
         jwks_refresh_interval_seconds: How long a fetched key set counts as fresh.
         jwks_stale_limit_seconds: How old it may grow while the provider does not answer.
         jwks_cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed.
@@ -362,7 +362,7 @@ class AccessSettings:
         default_roles: What every caller has in addition to what follows from groups.
         legacy_api_keys: What becomes of plain-text keys.
         rate_limits: How often callers may call.
-        admins_path: Where `admins` stands, for refusals.
+        admins_path: What errors call `admins`.
     """
 
     api_keys: tuple[ApiKeySetting, ...] = ()

@@ -155,7 +155,7 @@ def _read_all_keys(environ: Mapping[str, str], config: Members, key_file_text: s
 
 
 def _as_texts_or_none(value: object, key: str) -> tuple[str, ...]:
-    """Read a list of names in which nobody may stand: an empty one says nothing that an absent one does not."""
+    """Read a list of names that may be empty, which means the same as leaving it out."""
     return as_texts(value, key) if as_list(value, key) else ()
 
 
@@ -164,7 +164,7 @@ def _as_default_roles(value: object, key: str, *, known_roles: Collection[str] |
 
 
 def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerSetting]) -> None:
-    """Check that each entry can meet somebody: one that meets nobody would look as if access had been cut."""
+    """Check that each entry can match somebody; one that matches nobody would look as if access had been cut."""
     beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
     for entry in denied:
         if not entry.startswith(beginnings) or entry in beginnings:

@@ -312,7 +312,7 @@ def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[st
 
 
 def _check_fixed(values: Mapping[str, object], path: str) -> None:
-    """Check that nothing is left that stands for several tenants."""
+    """Check that nothing left means several tenants."""
     aliases = values.get("aliases")
     named = [(name, values.get(name)) for name in _URL_MEMBERS]
     listed = [(f"aliases[{index}]", alias) for index, alias in enumerate(aliases if isinstance(aliases, list) else [])]
@@ -320,7 +320,7 @@ def _check_fixed(values: Mapping[str, object], path: str) -> None:
         key = f"{path}.{name}"
         if isinstance(text, str) and ("{" in text or "}" in text):
             raise ConfigurationError(
-                f"{key} holds a placeholder that stands for nothing here.",
+                f"{key} holds a placeholder that is not filled in here.",
                 key=key,
                 remedy=f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
             )

@@ -173,7 +173,7 @@ def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
     by_kind = preset.members_by_kind
     if by_kind and kind not in tuple(by_kind):
         raise ConfigurationError(
-            f"{path}.token_kind is none of {', '.join(by_kind)}, the kinds that {name} has rules for.",
+            f"{path}.token_kind is not one of {', '.join(by_kind)}, the kinds that {name} has rules for.",
             key=f"{path}.token_kind",
         )
     more = by_kind[kind] if isinstance(kind, str) and by_kind else _NO_MEMBERS

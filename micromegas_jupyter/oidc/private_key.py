@@ -98,7 +98,7 @@ def parse_private_key(
     """Read a private key in PEM (PKCS #8, PKCS #1 or SEC 1) or as one JWK.
 
     Args:
-        text: The key; in PEM its certificate may stand beside it.
+        text: The key; in PEM its certificate may be included.
         key_id: Its id at the provider; the JWK's own `kid` when None.
         algorithm: How it signs; the JWK's own `alg`, else the usual one of its type, when None.
         source_name: The setting that the text came from, for errors.

@@ -200,7 +200,7 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
 
 
 def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
-    """Read a successful answer; whatever the issued token's kind, it stands as the access token.
+    """Read a successful answer; whatever the issued token's kind, it becomes the access token.
 
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
     Not every provider names that type, although it is required, so only a wrong one is refused.
