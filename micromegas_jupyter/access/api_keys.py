@@ -21,7 +21,7 @@ from micromegas_jupyter.access.rate_limit import TokenBuckets
 from micromegas_jupyter.access.roles import Roles
 from micromegas_jupyter.access.validator import (
     Accepted,
-    BaseValidator,
+    CachingValidator,
     Decision,
     Refused,
     digest_name,
@@ -117,7 +117,7 @@ class _KnownKey:
     warns_at: float = math.inf
 
 
-class ApiKeyValidator(BaseValidator):
+class ApiKeyValidator(CachingValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
     The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured

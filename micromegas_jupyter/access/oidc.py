@@ -13,7 +13,7 @@ from micromegas_jupyter.access.audit import Claimed, record_event
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, ProviderDocuments
 from micromegas_jupyter.access.metrics import AccessMetrics, Tally
 from micromegas_jupyter.access.roles import ADMINS_KEY, AdminRules, Roles, parse_admin_rules
-from micromegas_jupyter.access.validator import Accepted, BaseValidator, Decision, Refused, Undecided, token_digest
+from micromegas_jupyter.access.validator import Accepted, CachingValidator, Decision, Refused, Undecided, token_digest
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
@@ -255,7 +255,7 @@ def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | Non
     return None
 
 
-class OidcValidator(BaseValidator):
+class OidcValidator(CachingValidator):
     """Validates signed tokens of the configured issuers; safe to share between threads.
 
     Args:

@@ -120,14 +120,9 @@ class BaseValidator(abc.ABC):
     def decide(self, token: str) -> Decision:
         """Judge `token`, a text of at most `MAX_TOKEN_BYTES` characters, without waiting and without logging."""
 
-    def cached_by_digest(self, digest: bytes) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
-        """Return what `cached_context` returns for the credential with this SHA-256 digest; never raises."""
-        return None
-
-    def cached_context(self, token: str) -> AuthContext | None:
+    def cached_context(self, token: str) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
         """Return the context when it is known without any I/O or signature work, else None; never raises."""
-        digest = plausible_digest(token)
-        return None if digest is None else self.cached_by_digest(digest)
+        return None
 
     def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
         """Release what the validator holds."""
@@ -226,6 +221,19 @@ def _decide_once(validator: TokenValidator, token: str) -> Decision:
         return Refused(reason="internal_error")
 
 
+class CachingValidator(BaseValidator):
+    """A validator that knows credentials by the digests that `token_digest` makes."""
+
+    @abc.abstractmethod
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
+        """Return what `cached_context` returns for the credential with this digest; never raises."""
+
+    def cached_context(self, token: str) -> AuthContext | None:
+        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        digest = plausible_digest(token)
+        return None if digest is None else self.cached_by_digest(digest)
+
+
 class MultiValidator(BaseValidator):
     """The first validator that accepts decides.
 
@@ -259,7 +267,7 @@ class MultiValidator(BaseValidator):
         if digest is None:
             return None
         for validator in self._validators:
-            if isinstance(validator, BaseValidator):
+            if isinstance(validator, CachingValidator):
                 context = validator.cached_by_digest(digest)
             else:
                 context = validator.cached_context(token)

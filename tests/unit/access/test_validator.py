@@ -278,6 +278,7 @@ class TestMulti:
 
         assert multi.cached_context("token") is ALICE
         assert multi.cached_context("mmk_8c1f0a6de2b94b7f").subject == "grafana"
+        assert MultiValidator([multi]).cached_context("token") is ALICE
         assert MultiValidator([Scripted(Rejected())]).cached_context("token") is None
 
     def test_closing_closes_all_parts(self):
