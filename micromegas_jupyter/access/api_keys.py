@@ -21,7 +21,7 @@ from micromegas_jupyter.access.rate_limit import TokenBuckets
 from micromegas_jupyter.access.roles import Roles
 from micromegas_jupyter.access.validator import (
     Accepted,
-    BaseValidator,
+    CachingValidator,
     Decision,
     Refused,
     digest_name,
@@ -31,6 +31,7 @@ from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
     ApiKeySetting,
     LegacyApiKeys,
+    key_digest,
     parse_api_keys,
     render_api_keys,
 )
@@ -62,13 +63,6 @@ _LONGER_ID_DIGITS = 16
 _MAX_SHOWN_CHARACTERS = 60
 
 
-def key_digest(key: ApiKeySetting) -> bytes:
-    """Return the SHA-256 digest of the key, whichever way it is configured."""
-    if key.sha256 is not None:
-        return key.sha256
-    return token_digest("" if key.key is None else key.key.reveal())
-
-
 def key_id(key: ApiKeySetting) -> str:
     """Return the key's short id, under which the server's log names it too."""
     return digest_name(key_digest(key))
@@ -85,7 +79,7 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
     """Return all keys of that name, or else the one with that id.
 
     Raises:
-        UsageError: There is none, or the text could mean several things.
+        UsageError: No key matches, or several do.
     """
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
@@ -109,11 +103,11 @@ def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
 
 @dataclass(slots=True, kw_only=True)
 class _KnownKey:
-    """One key: what its bearer gets, and what may stand against that.
+    """One key: what its bearer gets, or why it is refused.
 
     Attributes:
         digest: Its digest.
-        accepted: The decision while nothing stands against it.
+        accepted: The decision when it is not refused.
         refused: Set when the key is refused at any time.
         warns_at: When the next warning about its form is due, in monotonic seconds.
     """
@@ -124,7 +118,7 @@ class _KnownKey:
     warns_at: float = math.inf
 
 
-class ApiKeyValidator(BaseValidator):
+class ApiKeyValidator(CachingValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
     The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
@@ -140,7 +134,7 @@ class ApiKeyValidator(BaseValidator):
         warnings: Remembers which keys were warned of; None for a memory of its own.
 
     Raises:
-        ConfigurationError: One key stands there twice, be it as itself or as its digest, or a key is empty.
+        ConfigurationError: A key is listed twice, be it as itself or as its digest, or a key is empty.
     """
 
     def __init__(  # noqa: PLR0913 - what a key may depend on

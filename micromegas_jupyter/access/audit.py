@@ -257,7 +257,7 @@ class AuditFileHandler(logging.Handler):
         """Queue the record's line; never blocks and never raises."""
         try:
             line = record.getMessage()
-        except Exception:  # noqa: BLE001 - whatever a record holds, the call goes on
+        except Exception:  # noqa: BLE001 - whatever a record holds, the call continues
             self.handleError(record)
             return
         with self._condition:

@@ -35,7 +35,8 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
 )
 from micromegas_jupyter.config.access_config import (
-    access_files,
+    find_config_file,
+    find_key_file,
     parse_access_settings,
     read_denied,
     read_listed_keys,
@@ -159,7 +160,7 @@ class _Reading:
     def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
         self._environ = environ
         self.files: dict[Path, _ConfigFile] = {}
-        named = access_files(environ).config_file
+        named = find_config_file(environ)
         self.config = None if named is None else self._read(_path(named), _CONFIG_FILE, MAX_CONFIG_FILE_BYTES)
         for config_text in (None if self.config is None else self.config.text, None if last is None else last.config):
             with suppress(ConfigurationError):
@@ -199,7 +200,7 @@ class _Reading:
         return None if path is None else self._read(path, setting, MAX_KEY_FILE_BYTES)
 
     def _key_path(self, config_text: str | None) -> Path | None:
-        named = access_files(self._environ, config_text=config_text).key_file
+        named = find_key_file(self._environ, config_text=config_text)
         return None if named is None else _path(named)
 
     def _read(self, path: Path, setting: str, max_bytes: int) -> _ConfigFile:
@@ -234,7 +235,7 @@ def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
         ConfigurationError: One is not so; the error names the setting, not the file.
     """
     for issuer, member, path in _issuer_files(issuers):
-        setting, is_token = f"{issuer.place}.{member}", member == "bearer_token_file"
+        setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
         try:
             content, status = read_shared_file(Path(path), max_bytes=max(MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES))
         except NoSuchFile as error:
@@ -495,11 +496,7 @@ class ReloadingValidator(BaseValidator):
             return self._denied_besides
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
-        """Return the settings that the texts mean.
-
-        Raises:
-            ConfigurationError: They are malformed, or nobody could sign in.
-        """
+        """Return the settings that the texts mean."""
         settings = _parse(self._environ, texts)
         if self._legacy_api_keys is not None:
             settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
@@ -546,7 +543,7 @@ class ReloadingValidator(BaseValidator):
                     denied=denied,
                     metrics=self.metrics,
                     caches=self._caches,
-                    admins_key=settings.admins_place,
+                    admins_key=settings.admins_path,
                 )
             )
         return MultiValidator(validators)
@@ -561,18 +558,18 @@ class ReloadingValidator(BaseValidator):
         self.metrics.note_in_force(self._clock.now())
 
     def _warn(self, reading: _Reading) -> None:
-        """Log what is allowed and seldom meant: files that others may change, names that match nobody."""
+        """Log what is allowed but rarely intended: files that others may change, names that match nobody."""
         for file in reading.files.values():
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
             with suppress(OSError, ValueError):
-                _warn_of_group(Path(path).stat(), f"{issuer.place}.{member}")
+                _warn_of_group(Path(path).stat(), f"{issuer.path}.{member}")
         settings = self.settings
         if settings.admins and settings.oidc is None:
             record_event(
                 logging.WARNING,
                 "Administrators are named, but no issuer whose tokens could be theirs; API keys administer nothing.",
-                setting=settings.admins_place,
+                setting=settings.admins_path,
             )
         names = {key.name for key in settings.api_keys}
         denied = sorted(name for issuer, name in split_denied(settings.denied, issuers=()) if issuer == API_KEY_ISSUER)
@@ -580,7 +577,7 @@ class ReloadingValidator(BaseValidator):
             record_event(logging.WARNING, "An entry of denied names no API key that there is.", subject=name)
 
     def _log_in_force(self, before: AccessSettings) -> None:
-        """Log the settings in force; a warning where they let in nobody, or roles are not there any more."""
+        """Log the settings in force; a warning when nobody can sign in or all roles were removed."""
         counts = count_settings(self.settings, now=self._clock.now())
         is_odd = before.roles is not None and self.settings.roles is None
         is_odd = is_odd or not (counts["issuers"] or counts["api_keys"])
@@ -593,10 +590,10 @@ class ReloadingValidator(BaseValidator):
 
     def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
         """Log why a version is not in force as a whole; once for the same texts and problem, however often tried."""
-        told = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
-        if told == self._logged_problem and not is_requested:
+        state = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
+        if state == self._logged_problem and not is_requested:
             return
-        self._logged_problem = told
+        self._logged_problem = state
         is_refused = isinstance(error, ConfigurationError)
         self.metrics.count_reload("refused" if is_refused else "failed")
         is_config_newest = reading.config is not None and reading.config.text == self._texts.config
@@ -626,7 +623,7 @@ def _version_name(*, is_newest: bool) -> str:
 
 
 def _remedy_of(error: Exception) -> str | None:
-    """Return what to do while the server goes on: its usual remedy, at the start, is a restart."""
+    """Return what to do while the server keeps running; the usual remedy, at the start, is a restart."""
     if not isinstance(error, ConfigurationError):
         return error.remedy if isinstance(error, MicromegasError) else None
     own = "Correct what it says." if error.remedy == ConfigurationError.default_remedy else error.remedy

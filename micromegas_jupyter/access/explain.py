@@ -191,7 +191,7 @@ def _audience(case: _Case) -> str:
 def _times(case: _Case) -> str:
     leeway = case.issuer.leeway_seconds if case.issuer else 0
     stated = [f"{name} {_time(case.claims[name], case.now)}" for name in ("exp", "nbf", "iat") if name in case.claims]
-    return f"{', '.join(stated) or 'no time'}; here it is {_utc(case.now)}, leeway {leeway} s"
+    return f"{', '.join(stated) or 'no times'}; here it is {_utc(case.now)}, leeway {leeway} s"
 
 
 def _kind(case: _Case) -> str:

@@ -228,7 +228,7 @@ Fetch: TypeAlias = Future[KeySet | None]
 
 
 class KeysPending(Exception):
-    """Nothing can be said before a fetch has ended.
+    """The answer depends on a fetch that has not ended.
 
     Attributes:
         fetch: The fetch, with the keys or None as its result; shared by all who wait, so it must not be cancelled.

@@ -13,7 +13,7 @@ from micromegas_jupyter.access.audit import Claimed, record_event
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, ProviderDocuments
 from micromegas_jupyter.access.metrics import AccessMetrics, Tally
 from micromegas_jupyter.access.roles import ADMINS_KEY, AdminRules, Roles, parse_admin_rules
-from micromegas_jupyter.access.validator import Accepted, BaseValidator, Decision, Refused, Undecided, token_digest
+from micromegas_jupyter.access.validator import Accepted, CachingValidator, Decision, Refused, Undecided, token_digest
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
@@ -77,9 +77,10 @@ class ExpiringCache(Generic[Value]):
 
     def get(self, key: bytes) -> Value | None:
         """Return the value while it lasts, else None."""
-        with self._lock:
-            entry = self._entries.get(key)
-        if entry is None:
+        try:
+            with self._lock:
+                entry = self._entries[key]
+        except KeyError:
             return None
         value, ends_at_monotonic, ends_at = entry
         if self._monotonic() < ends_at_monotonic and self._now() < ends_at:
@@ -254,7 +255,7 @@ def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | Non
     return None
 
 
-class OidcValidator(BaseValidator):
+class OidcValidator(CachingValidator):
     """Validates signed tokens of the configured issuers; safe to share between threads.
 
     Args:
@@ -266,7 +267,7 @@ class OidcValidator(BaseValidator):
         denied: Issuer and subject of callers who are refused although their tokens are good.
         metrics: Counts look-ups.
         caches: Keys that are shared with other validators; None for keys of its own.
-        admins_key: Where the administrators' entries stand, for errors.
+        admins_key: What errors call the administrators' entries.
 
     Raises:
         ConfigurationError: The issuers contradict each other, or an administrator's entry does not fit them.

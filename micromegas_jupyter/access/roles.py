@@ -66,7 +66,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
     Args:
         entries: The entries.
         issuers: The configured issuers.
-        key: Where the entries stand, for errors.
+        key: What errors call the entries.
 
     Raises:
         ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.

@@ -39,7 +39,7 @@ class RoleSetting:
 
     Attributes:
         tables: The readable tables, each with a condition in SQL that its rows must meet, or None for all rows.
-            The name `*` stands for every table that is not named.
+            The name `*` means every table that is not named.
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
@@ -51,13 +51,7 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
-    """Read one role's name, or a list of names.
-
-    Args:
-        value: The decoded text or list.
-        key: Where it stands.
-        known_roles: The configured roles; None when they are not known here, and any name will do.
-    """
+    """Read one role's name, or a list of names; `known_roles` is None when any name will do."""
     names = as_text_or_texts(value, key)
     for name in names:
         if known_roles is not None and name not in known_roles:
@@ -75,12 +69,12 @@ def _parse_role(value: object, key: str) -> RoleSetting:
         raise ConfigurationError(
             f"{key}.tables is missing.", key=f"{key}.tables", remedy="Add the tables that the role may read."
         )
-    tables, place = role["tables"], f"{key}.tables"
+    tables, path = role["tables"], f"{key}.tables"
     if isinstance(tables, list):
-        return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, place))))
+        return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, path))))
     conditions = {
-        name: None if condition is None else as_text(condition, f"{place}.{name}")
-        for name, condition in as_named(tables, place).items()
+        name: None if condition is None else as_text(condition, f"{path}.{name}")
+        for name, condition in as_named(tables, path).items()
     }
     return RoleSetting(tables=MappingProxyType(conditions))
 
@@ -126,7 +120,7 @@ class IssuerSetting:
         leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
         admin_groups: Members of these groups administer the server.
         group_roles: Roles by group.
-        place: Where its entry stands, for refusals.
+        path: What errors call its entry.
     """
 
     issuer: str
@@ -150,11 +144,11 @@ class IssuerSetting:
     leeway_seconds: int = MAX_LEEWAY_SECONDS
     admin_groups: tuple[str, ...] = ()
     group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    place: str = field(default="issuer", compare=False)
+    path: str = field(default="issuer", compare=False)
 
 
 API_KEY_ISSUER = "api_key"
-"""What stands for the issuer of an API key's bearer."""
+"""The issuer of every API key's bearer."""
 
 READ_SCOPE = "read"
 INGEST_SCOPE = "ingest"
@@ -192,10 +186,10 @@ class ApiKeySetting:
     revoked_at: datetime | None = None
 
 
-def parse_api_keys(text: str, place: str) -> tuple[ApiKeySetting, ...]:
+def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
     """Read the JSON list of a variable or a key file."""
-    keys = read_api_keys(decode_setting(text, place), place)
-    check_distinct([(key, f"{place}[{index}]") for index, key in enumerate(keys)])
+    keys = read_api_keys(decode_setting(text, path), path)
+    check_distinct([(key, f"{path}[{index}]") for index, key in enumerate(keys)])
     return keys
 
 
@@ -215,42 +209,50 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
     return text
 
 
-def read_api_keys(value: object, place: str) -> tuple[ApiKeySetting, ...]:
-    """Read a decoded list of keys; whether one stands twice is `check_distinct`'s to say.
+def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
+    """Read a decoded list of keys.
 
-    A role that is not configured is no reason to refuse the list: it would keep later revocations from taking effect.
-    What such a key is worth is for the validator to say.
+    A role that is not configured is not a reason to refuse the list: that would keep later revocations from taking
+    effect. The validator says what such a key is worth.
     """
-    entries = as_list(value, place)
+    entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
-        raise ConfigurationError(f"{place} holds more than {MAX_API_KEYS} keys.", key=place)
-    return tuple(_read_key(entry, f"{place}[{index}]") for index, entry in enumerate(entries))
+        raise ConfigurationError(f"{path} holds more than {MAX_API_KEYS} keys.", key=path)
+    return tuple(_read_key(entry, f"{path}[{index}]") for index, entry in enumerate(entries))
 
 
 def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
-    """Check that no key stands twice, be it as itself or as its digest."""
-    first_places: dict[bytes, str] = {}
-    for key, place in keys:
-        first = first_places.setdefault(_digest(key), place)
-        if first != place:
+    """Check that no key is listed twice, be it as itself or as its digest."""
+    first_paths: dict[bytes, str] = {}
+    for key, path in keys:
+        first = first_paths.setdefault(key_digest(key), path)
+        if first != path:
             raise ConfigurationError(
-                f"{place} is the same key as {first}.", key=place, remedy="Give each entry its own key."
+                f"{path} is the same key as {first}.", key=path, remedy="Give each entry its own key."
             )
-    if len(first_places) > MAX_API_KEYS:
-        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=place)
+    if len(first_paths) > MAX_API_KEYS:
+        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=path)
 
 
-def _read_key(entry: object, place: str) -> ApiKeySetting:
-    values = as_object(entry, place)
+def key_digest(key: ApiKeySetting) -> bytes:
+    """Return the SHA-256 digest of the key, whichever way it is configured."""
+    if key.sha256 is not None:
+        return key.sha256
+    text = "" if key.key is None else key.key.reveal()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _read_key(entry: object, path: str) -> ApiKeySetting:
+    values = as_object(entry, path)
     if not values.keys() <= _MEMBERS:
         # The name is not shown: in a list that somebody wrote as {key: name}, it is the key.
         raise ConfigurationError(
-            f"{place} has an unknown name.", key=place, remedy=f"Known names: {', '.join(sorted(_MEMBERS))}."
+            f"{path} has an unknown name.", key=path, remedy=f"Known names: {', '.join(sorted(_MEMBERS))}."
         )
-    members = Members(values=values, place=place)
+    members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
         raise ConfigurationError(
-            f"{place} has both key and sha256.", key=place, remedy="Keep sha256: it does not give the key away."
+            f"{path} has both key and sha256.", key=path, remedy="Keep sha256: it does not give the key away."
         )
     return ApiKeySetting(
         name=members.require("name", as_text),
@@ -278,43 +280,27 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
     for index, scope in enumerate(scopes):
         if scope not in API_KEY_SCOPES:
             raise ConfigurationError(
-                f"{key}[{index}] is none of {', '.join(sorted(API_KEY_SCOPES))}.", key=f"{key}[{index}]"
+                f"{key}[{index}] is not one of {', '.join(sorted(API_KEY_SCOPES))}.", key=f"{key}[{index}]"
             )
     return frozenset(scopes)
 
 
-def _digest(key: ApiKeySetting) -> bytes:
-    if key.sha256 is not None:
-        return key.sha256
-    return hashlib.sha256(_plain(key).encode()).digest()
-
-
-def _plain(key: ApiKeySetting) -> str:
-    return "" if key.key is None else key.key.reveal()
-
-
 def _rendered(key: ApiKeySetting) -> dict[str, object]:
-    entry: dict[str, object] = {"name": key.name}
-    if key.sha256 is not None:
-        entry["sha256"] = key.sha256.hex()
-    else:
-        entry["key"] = _plain(key)
-    if key.scopes != _DEFAULT_SCOPES:
-        entry["scopes"] = sorted(key.scopes)
-    if key.roles:
-        entry["roles"] = list(key.roles)
-    for member, moment in (
-        ("created_at", key.created_at),
-        ("expires_at", key.expires_at),
-        ("revoked_at", key.revoked_at),
-    ):
-        if moment is not None:
-            entry[member] = moment.isoformat().replace("+00:00", "Z")
-    return entry
+    entry: dict[str, object] = {
+        "name": key.name,
+        "sha256": None if key.sha256 is None else key.sha256.hex(),
+        "key": None if key.sha256 is not None or key.key is None else key.key.reveal(),
+        "scopes": None if key.scopes == _DEFAULT_SCOPES else sorted(key.scopes),
+        "roles": list(key.roles) or None,
+    }
+    for member in ("created_at", "expires_at", "revoked_at"):
+        time: datetime | None = getattr(key, member)
+        entry[member] = None if time is None else time.isoformat().replace("+00:00", "Z")
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 class LegacyApiKeys(enum.StrEnum):
-    """What becomes of API keys that are kept as plain text."""
+    """What becomes of API keys that are stored as plain text."""
 
     ON = "on"
     WARN = "warn"
@@ -346,7 +332,7 @@ class OidcServerSettings:
     """What `MICROMEGAS_OIDC_CONFIG` says.
 
     Attributes:
-        issuers: At least one; each issuer stands once, with all its audiences.
+        issuers: At least one; each issuer is listed once, with all its audiences.
         jwks_refresh_interval_seconds: How long a fetched key set counts as fresh.
         jwks_stale_limit_seconds: How old it may grow while the provider does not answer.
         jwks_cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed.
@@ -376,7 +362,7 @@ class AccessSettings:
         default_roles: What every caller has in addition to what follows from groups.
         legacy_api_keys: What becomes of plain-text keys.
         rate_limits: How often callers may call.
-        admins_place: Where `admins` stands, for refusals.
+        admins_path: What errors call `admins`.
     """
 
     api_keys: tuple[ApiKeySetting, ...] = ()
@@ -387,7 +373,7 @@ class AccessSettings:
     default_roles: tuple[str, ...] = ()
     legacy_api_keys: LegacyApiKeys = LegacyApiKeys.WARN
     rate_limits: RateLimits = field(default_factory=RateLimits)
-    admins_place: str = field(default="MICROMEGAS_ADMINS", compare=False)
+    admins_path: str = field(default="MICROMEGAS_ADMINS", compare=False)
 
 
 _as_frequency = partial(as_rate, minimum=0.001, maximum=1_000_000)

@@ -1,11 +1,10 @@
 """Environment and configuration file become the server half's settings.
 
-Nothing is read from the disk here: `access_files` says which files are named, and whoever reads them hands the texts
-in. Each setting stands in one place only, so that nobody has to know which of two wins.
+Nothing is read from the disk here: the caller reads the files that are named and hands the texts in. Each setting may
+be in one path only, so that nobody has to know which of two wins.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from micromegas_jupyter.config.access import (
@@ -63,30 +62,15 @@ CONFIG_MEMBERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessFiles:
-    """The files that the settings name, as they are written there.
-
-    Attributes:
-        config_file: The configuration file.
-        key_file: The file of API keys.
-    """
-
-    config_file: str | None = None
-    key_file: str | None = None
+def find_config_file(environ: Mapping[str, str]) -> str | None:
+    """Return the configuration file's path as it is written, None when none is named."""
+    return as_text(environ[ACCESS_CONFIG], ACCESS_CONFIG) if environ.get(ACCESS_CONFIG) else None
 
 
-def access_files(environ: Mapping[str, str], *, config_text: str | None = None) -> AccessFiles:
-    """Return which files the settings name.
-
-    Call it once without `config_text` for the configuration file, read that, and call it again with its text: it may
-    name the key file.
-    """
+def find_key_file(environ: Mapping[str, str], *, config_text: str | None) -> str | None:
+    """Return the path of the file of API keys as it is written, None when none is named."""
     named = _pick(environ, API_KEY_FILE, _config_members(config_text), "api_key_file", decode=_undecoded)
-    return AccessFiles(
-        config_file=as_text(environ[ACCESS_CONFIG], ACCESS_CONFIG) if environ.get(ACCESS_CONFIG) else None,
-        key_file=None if named is None else as_text(*named),
-    )
+    return None if named is None else as_text(*named)
 
 
 def parse_access_settings(
@@ -104,7 +88,7 @@ def parse_access_settings(
                 key=variable,
                 remedy="Say who may read what by roles, and unset the variable.",
             )
-    access_files(environ, config_text=config_text)
+    find_key_file(environ, config_text=config_text)
     config = _config_members(config_text)
     roles = config.read("roles", parse_roles, None)
     is_config_missing = config_text is None and bool(environ.get(ACCESS_CONFIG))
@@ -116,7 +100,7 @@ def parse_access_settings(
         api_keys=_read_all_keys(environ, config, key_file_text),
         oidc=None if oidc is None else parse_oidc_config(*oidc, known_roles=known_roles),
         admins=() if admins is None else _as_texts_or_none(*admins),
-        admins_place=ADMINS if admins is None else admins[1],
+        admins_path=ADMINS if admins is None else admins[1],
         denied=config.read("denied", _as_texts_or_none, ()),
         roles=roles,
         default_roles=config.read("default_roles", partial(_as_default_roles, known_roles=known_roles), ()),
@@ -146,7 +130,7 @@ def _pick(
     *,
     decode: Callable[[str, str], object] = decode_setting,
 ) -> tuple[object, str] | None:
-    """Return a setting's value and place, from its variable or the configuration file; None when it is in neither."""
+    """Return a setting's value and path, from its variable or the configuration file; None when it is in neither."""
     text = environ.get(variable)
     if text and member in config:
         raise ConfigurationError(
@@ -161,17 +145,17 @@ def _read_all_keys(environ: Mapping[str, str], config: Members, key_file_text: s
     named = _pick(environ, API_KEYS, config, "api_keys")
     sources = [] if named is None else [named]
     if key_file_text is not None:
-        place = config.key("api_key_file") if "api_key_file" in config else API_KEY_FILE
-        sources.append((decode_setting(key_file_text, place), place))
+        path = config.key("api_key_file") if "api_key_file" in config else API_KEY_FILE
+        sources.append((decode_setting(key_file_text, path), path))
     found = [
-        (key, f"{place}[{index}]") for value, place in sources for index, key in enumerate(read_api_keys(value, place))
+        (key, f"{path}[{index}]") for value, path in sources for index, key in enumerate(read_api_keys(value, path))
     ]
     check_distinct(found)
     return tuple(key for key, _ in found)
 
 
 def _as_texts_or_none(value: object, key: str) -> tuple[str, ...]:
-    """Read a list of names in which nobody may stand: an empty one says nothing that an absent one does not."""
+    """Read a list of names that may be empty, which means the same as leaving it out."""
     return as_texts(value, key) if as_list(value, key) else ()
 
 
@@ -180,7 +164,7 @@ def _as_default_roles(value: object, key: str, *, known_roles: Collection[str] |
 
 
 def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerSetting]) -> None:
-    """Check that each entry can meet somebody: one that meets nobody would look as if access had been cut."""
+    """Check that each entry can match somebody; one that matches nobody would look as if access had been cut."""
     beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
     for entry in denied:
         if not entry.startswith(beginnings) or entry in beginnings:
@@ -191,17 +175,13 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
             )
 
 
-_PLACE = "MICROMEGAS_ACCESS_CONFIG"
-
-
 def read_denied(config_text: str) -> tuple[str, ...]:
     """Return the configuration's `denied`; whether its entries can meet anybody is not checked."""
-    denied = as_object(decode_setting(config_text, _PLACE), _PLACE).get("denied", [])
-    place = f"{_PLACE}.denied"
-    return as_texts(denied, place) if as_list(denied, place) else ()
+    denied = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("denied", [])
+    return _as_texts_or_none(denied, f"{ACCESS_CONFIG}.denied")
 
 
 def read_listed_keys(config_text: str) -> tuple[ApiKeySetting, ...]:
     """Return the configuration's own `api_keys`."""
-    keys = as_object(decode_setting(config_text, _PLACE), _PLACE).get("api_keys", [])
-    return read_api_keys(keys, f"{_PLACE}.api_keys")
+    keys = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("api_keys", [])
+    return read_api_keys(keys, f"{ACCESS_CONFIG}.api_keys")

@@ -1,13 +1,14 @@
 """The accepted issuers: their entries are read, presets fill in what these leave out, tenants are expanded.
 
-Where the JSON stands is said in `access_config`; holding a token against the rules is left to the validator.
+`access_config` says where the JSON is; the validator holds tokens against the rules.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.config.access import (
@@ -38,8 +39,28 @@ from micromegas_jupyter.config.decoding import (
 from micromegas_jupyter.config.presets import apply_preset
 from micromegas_jupyter.errors import ConfigurationError
 
+TENANT_PLACEHOLDER = "{tenantid}"
+MAX_TENANTS = 1000
+MAX_ISSUERS = 2000
+
 _MAX_PATH_STEPS = 8
 _MAX_PATHS = 16
+_ONE_WEEK_SECONDS = 7 * 24 * 3600
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_URL_MEMBERS = ("issuer", "discovery_url", "jwks_url")
+_KEY_LOCATIONS = ("discovery_url", "jwks_url", "jwks_file")
+_ENTRA_HOSTS = frozenset(
+    {
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.partner.microsoftonline.cn",
+        "login.windows.net",
+        "sts.windows.net",
+    }
+)
+# These names stand for many tenants; no token has them in its issuer.
+_ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
+_TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"].'
 
 
 def as_subjects(value: object, key: str) -> tuple[str, ...]:
@@ -48,7 +69,7 @@ def as_subjects(value: object, key: str) -> tuple[str, ...]:
     for subject in subjects:
         if subject == "*" or "*" in subject[:-1]:
             raise ConfigurationError(
-                f"{key} holds {shown(subject)}: a star stands only at the end, after what the subject begins with.",
+                f"{key} holds {shown(subject)}: a star is allowed only at the end, after the beginning of a subject.",
                 key=key,
                 remedy="Write the whole subject, or its beginning and a star.",
             )
@@ -95,176 +116,106 @@ def _as_claim_value(value: object, key: str) -> ClaimValue:
         return value
     if isinstance(value, str):
         return as_text(value, key)
-    raise ConfigurationError(f"{key} is no text, whole number, true or false.", key=key)
+    raise ConfigurationError(f"{key} is not a text, a whole number, true or false.", key=key)
 
 
-TENANT_PLACEHOLDER = "{tenantid}"
-MAX_TENANTS = 1000
-
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_URL_MEMBERS = ("issuer", "discovery_url", "jwks_url")
-_ENTRA_HOSTS = frozenset(
-    {
-        "login.microsoftonline.com",
-        "login.microsoftonline.us",
-        "login.partner.microsoftonline.cn",
-        "login.windows.net",
-        "sts.windows.net",
-    }
-)
-# These names stand for many tenants; no token has them in its issuer.
-_ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
-_TENANT_REMEDY = 'Write {tenantid} in its place and list the accepted tenants, such as "tenants": ["<tenant id>"].'
-
-
-def expand_tenants(values: Mapping[str, object], place: str) -> Iterator[tuple[str | None, dict[str, object]]]:
-    """Yield an entry's members once for each of its tenants, with the tenant's name in place of `{tenantid}`.
-
-    An entry without tenants is yielded as it is, with None. `required_claims` of a tenant hold its `tid`.
-    """
-    issuer = Members(values=values, place=place).require("issuer", as_text)
-    if "tenants" not in values:
-        if TENANT_PLACEHOLDER in issuer:
-            raise ConfigurationError(
-                f"{place}.issuer holds {TENANT_PLACEHOLDER} and no tenants are listed, so every tenant of the provider "
-                "would be accepted.",
-                key=f"{place}.tenants",
-                remedy='List the accepted tenants, such as "tenants": ["<tenant id>"].',
-            )
-        _check_fixed(values, place)
-        yield None, dict(values)
-        return
-    if issuer.count(TENANT_PLACEHOLDER) != 1:
+def _as_algorithms(value: object, key: str) -> frozenset[str]:
+    names = as_texts(value, key)
+    for index, name in enumerate(names):
+        if name in SIGNATURE_ALGORITHMS:
+            continue
+        reason = "is not a known signature algorithm"
+        if name.lower() == "none":
+            reason = "means no signature, so that anybody could write a token"
+        elif name.upper().startswith("HS"):
+            reason = "signs with a shared secret, so that whoever can check a token can write one"
         raise ConfigurationError(
-            f"{place}.issuer does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed.",
-            key=f"{place}.issuer",
-            remedy=f"Write {TENANT_PLACEHOLDER} where the tenant stands, or leave tenants out.",
+            f"{key}[{index}] is {shown(name)}: that {reason}.",
+            key=f"{key}[{index}]",
+            remedy=f"Accepted: {', '.join(sorted(SIGNATURE_ALGORITHMS))}.",
         )
-    for tenant in _read_tenants(values["tenants"], f"{place}.tenants"):
-        expanded = _for_tenant(values, tenant, place)
-        _check_fixed(expanded, place)
-        yield tenant, expanded
+    return frozenset(names)
 
 
-def _read_tenants(value: object, key: str) -> tuple[str, ...]:
-    tenants = as_texts(value, key)
-    if len(tenants) > MAX_TENANTS:
-        raise ConfigurationError(f"{key} lists more than {MAX_TENANTS} tenants.", key=key)
-    for tenant in tenants:
-        if not _TENANT.fullmatch(tenant):
-            raise ConfigurationError(
-                f"{key} holds {shown(tenant)}, which is no tenant.",
-                key=key,
-                remedy="A tenant consists of letters, digits, dots, hyphens and underscores.",
-            )
-    return tenants
+def _as_group_roles(value: object, key: str, *, known_roles: Collection[str] | None) -> Mapping[str, tuple[str, ...]]:
+    return MappingProxyType(
+        {
+            group: read_role_names(roles, f"{key}.{group}", known_roles=known_roles)
+            for group, roles in as_named(value, key).items()
+        }
+    )
 
 
-def _for_tenant(values: Mapping[str, object], tenant: str, place: str) -> dict[str, object]:
-    expanded = {name: value for name, value in values.items() if name != "tenants"}
-    for name in _URL_MEMBERS:
-        if name in values:
-            expanded[name] = as_text(values[name], f"{place}.{name}").replace(TENANT_PLACEHOLDER, tenant)
-    if "aliases" in values:
-        aliases = as_texts(values["aliases"], f"{place}.aliases")
-        expanded["aliases"] = [alias.replace(TENANT_PLACEHOLDER, tenant) for alias in aliases]
-    claims = as_object(values.get("required_claims", {}), f"{place}.required_claims")
-    if "tid" in claims:
-        raise ConfigurationError(
-            f"{place}.required_claims.tid follows from the tenants.",
-            key=f"{place}.required_claims.tid",
-            remedy="Leave tid out.",
-        )
-    expanded["required_claims"] = {**claims, "tid": tenant}
-    return expanded
+_Reader = Callable[[object, str], Any]
+# How each member of an entry is read, and into which field; what is left out has the field's default.
+_ISSUER_FIELDS: Mapping[str, tuple[str, _Reader]] = {
+    "issuer": ("issuer", as_issuer),
+    "aliases": ("aliases", as_texts),
+    "discovery_url": ("discovery_url", as_fetch_url),
+    "jwks_url": ("jwks_url", as_fetch_url),
+    "jwks_file": ("jwks_file", as_text),
+    "ca_file": ("ca_file", as_text),
+    "bearer_token_file": ("bearer_token_file", as_text),
+    "algorithms": ("algorithms", _as_algorithms),
+    "subject_claim": ("subject_claim", as_text),
+    "subjects": ("subjects", as_subjects),
+    "groups_claim": ("group_claims", as_claim_paths),
+    "required_claims": ("required_claims", as_required_claims),
+    "client_ids": ("client_ids", as_texts),
+    "trusted_for_email": ("is_trusted_for_email", as_flag),
+    "token_kind": ("token_kind", partial(as_choice, choices=TokenKind)),
+    "rfc9068": ("is_rfc9068", as_flag),
+    "leeway_secs": ("leeway_seconds", partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS)),
+    "admin_groups": ("admin_groups", as_texts),
+}
+ISSUER_MEMBERS = frozenset({*_ISSUER_FIELDS, "audience", "preset", "tenants", "without_audience", "group_roles"})
+
+_as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
+_OIDC_FIELDS: Mapping[str, tuple[str, _Reader]] = {
+    "jwks_refresh_interval_secs": ("jwks_refresh_interval_seconds", _as_seconds),
+    "jwks_stale_limit_secs": ("jwks_stale_limit_seconds", _as_seconds),
+    "jwks_cool_down_secs": ("jwks_cool_down_seconds", partial(as_count, minimum=10, maximum=60)),
+    "token_cache_size": ("token_cache_size", partial(as_count, maximum=1_000_000)),
+    "token_cache_ttl_secs": ("token_cache_ttl_seconds", _as_seconds),
+}
+OIDC_MEMBERS = frozenset({*_OIDC_FIELDS, "issuers"})
 
 
-def _check_fixed(values: Mapping[str, object], place: str) -> None:
-    """Check that nothing is left that stands for several tenants."""
-    aliases = values.get("aliases")
-    named = [(name, values.get(name)) for name in _URL_MEMBERS]
-    listed = [(f"aliases[{index}]", alias) for index, alias in enumerate(aliases if isinstance(aliases, list) else [])]
-    for name, text in (*named, *listed):
-        if isinstance(text, str) and ("{" in text or "}" in text):
-            raise ConfigurationError(
-                f"{place}.{name} holds a placeholder that stands for nothing here.",
-                key=f"{place}.{name}",
-                remedy=f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
-            )
-        if isinstance(text, str) and name.startswith(("issuer", "aliases")) and _is_shared_by_tenants(text):
-            raise ConfigurationError(
-                f"{place}.{name} stands for every tenant, and no token has it as its issuer.",
-                key=f"{place}.{name}",
-                remedy=_TENANT_REMEDY,
-            )
-
-
-def _is_shared_by_tenants(issuer: str) -> bool:
-    try:
-        parts = urlsplit(issuer)
-    except ValueError:
-        return False
-    first_segment = parts.path.lstrip("/").partition("/")[0]
-    return parts.hostname in _ENTRA_HOSTS and first_segment.lower() in _ENTRA_SHARED_NAMES
-
-
-ISSUER_MEMBERS = frozenset(
-    {
-        "issuer", "audience", "preset", "aliases", "discovery_url", "jwks_url", "jwks_file", "ca_file",
-        "bearer_token_file", "algorithms", "subject_claim", "subjects", "groups_claim", "required_claims", "client_ids",
-        "trusted_for_email", "tenants", "without_audience", "token_kind", "rfc9068", "leeway_secs", "admin_groups",
-        "group_roles",
+def _read_fields(members: Members, fields: Mapping[str, tuple[str, _Reader]]) -> dict[str, Any]:
+    return {
+        field: reader(members.values[name], members.key(name))
+        for name, (field, reader) in fields.items()
+        if name in members
     }
-)  # fmt: skip
-
-_KEY_PLACES = ("discovery_url", "jwks_url", "jwks_file")
 
 
-def parse_issuer(entry: object, place: str, *, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
+def parse_issuer(entry: object, path: str, *, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
     """Read one entry; it is several issuers when it lists tenants."""
-    values = apply_preset(as_object(entry, place, known=ISSUER_MEMBERS), place)
+    values = apply_preset(as_object(entry, path, known=ISSUER_MEMBERS), path)
     return tuple(
-        _read_issuer(Members(values=expanded, place=place), tenant, known_roles)
-        for tenant, expanded in expand_tenants(values, place)
+        _read_issuer(Members(values=expanded, place=path), tenant, known_roles)
+        for tenant, expanded in expand_tenants(values, path)
     )
 
 
 def _read_issuer(members: Members, tenant: str | None, known_roles: Collection[str] | None) -> IssuerSetting:
-    _check_key_places(members)
-    setting = IssuerSetting(
-        issuer=members.require("issuer", as_issuer),
-        place=members.place,
-        audiences=_read_audiences(members),
-        aliases=members.read("aliases", as_texts, ()),
-        discovery_url=members.read("discovery_url", as_fetch_url, None),
-        jwks_url=members.read("jwks_url", as_fetch_url, None),
-        jwks_file=members.read("jwks_file", as_text, None),
-        ca_file=members.read("ca_file", as_text, None),
-        bearer_token_file=members.read("bearer_token_file", as_text, None),
-        algorithms=members.read("algorithms", _as_algorithms, SIGNATURE_ALGORITHMS),
-        subject_claim=members.read("subject_claim", as_text, "sub"),
-        subjects=members.read("subjects", as_subjects, ()),
-        group_claims=members.read("groups_claim", as_claim_paths, None),
-        required_claims=members.read("required_claims", as_required_claims, MappingProxyType({})),
-        client_ids=members.read("client_ids", as_texts, ()),
-        is_trusted_for_email=members.read("trusted_for_email", as_flag, None),
-        tenant=tenant,
-        token_kind=members.read("token_kind", partial(as_choice, choices=TokenKind), TokenKind.EITHER),
-        is_rfc9068=members.read("rfc9068", as_flag, False),
-        leeway_seconds=members.read(
-            "leeway_secs", partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS), MAX_LEEWAY_SECONDS
-        ),
-        admin_groups=members.read("admin_groups", as_texts, ()),
-        group_roles=members.read(
-            "group_roles", partial(_as_group_roles, known_roles=known_roles), MappingProxyType({})
-        ),
-    )
-    _check_kind(members, setting)
+    _check_key_locations(members)
+    members.require("issuer", as_issuer)
+    audiences = _read_audiences(members)
+    fields = _read_fields(members, _ISSUER_FIELDS)
+    roles = members.read("group_roles", partial(_as_group_roles, known_roles=known_roles), MappingProxyType({}))
+    setting = IssuerSetting(**fields, audiences=audiences, group_roles=roles, tenant=tenant, path=members.place)
+    if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
+        raise ConfigurationError(
+            f"{members.key('rfc9068')} is about access tokens with an audience, which are not accepted here.",
+            key=members.key("rfc9068"),
+            remedy="Leave it out, or accept access tokens with an audience.",
+        )
     return setting
 
 
-def _check_key_places(members: Members) -> None:
-    named = [name for name in _KEY_PLACES if name in members]
+def _check_key_locations(members: Members) -> None:
+    named = [name for name in _KEY_LOCATIONS if name in members]
     if len(named) > 1:
         raise ConfigurationError(
             f"{members.place} has {' and '.join(named)}, which say where the keys are in different ways.",
@@ -295,141 +246,155 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
             key=members.key("client_ids"),
             remedy="Add the ids of the applications whose tokens are accepted.",
         )
-    claims = members.read("required_claims", as_object, {})
-    if "token_use" not in claims:
+    if "token_use" not in members.read("required_claims", as_object, {}):
+        key = f"{members.key('required_claims')}.token_use"
         raise ConfigurationError(
-            f"{members.key('required_claims')}.token_use is missing: without an audience it alone keeps out tokens "
-            "for other uses.",
-            key=f"{members.key('required_claims')}.token_use",
+            f"{key} is missing: without an audience it alone keeps out tokens for other uses.",
+            key=key,
             remedy='Add it, such as "required_claims": {"token_use": "access"}.',
         )
     return ()
 
 
-def _check_kind(members: Members, setting: IssuerSetting) -> None:
-    if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
+def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[str | None, dict[str, object]]]:
+    """Yield an entry's members once for each of its tenants, with the tenant's name in path of `{tenantid}`.
+
+    An entry without tenants is yielded as it is, with None. `required_claims` of a tenant hold its `tid`.
+    """
+    issuer = Members(values=values, place=path).require("issuer", as_text)
+    if "tenants" not in values:
+        if TENANT_PLACEHOLDER in issuer:
+            raise ConfigurationError(
+                f"{path}.issuer holds {TENANT_PLACEHOLDER} and no tenants are listed, so every tenant of the provider "
+                "would be accepted.",
+                key=f"{path}.tenants",
+                remedy=_TENANTS_REMEDY,
+            )
+        _check_fixed(values, path)
+        yield None, dict(values)
+        return
+    if issuer.count(TENANT_PLACEHOLDER) != 1:
         raise ConfigurationError(
-            f"{members.key('rfc9068')} is about access tokens with an audience, which are not accepted here.",
-            key=members.key("rfc9068"),
-            remedy="Leave it out, or accept access tokens with an audience.",
+            f"{path}.issuer does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed.",
+            key=f"{path}.issuer",
+            remedy=f"Write {TENANT_PLACEHOLDER} in the tenant's place, or leave tenants out.",
         )
+    tenants, key = as_texts(values["tenants"], f"{path}.tenants"), f"{path}.tenants"
+    if len(tenants) > MAX_TENANTS:
+        raise ConfigurationError(f"{key} lists more than {MAX_TENANTS} tenants.", key=key)
+    for tenant in tenants:
+        if not _TENANT.fullmatch(tenant):
+            raise ConfigurationError(
+                f"{key} holds {shown(tenant)}, which is not a tenant.",
+                key=key,
+                remedy="A tenant consists of letters, digits, dots, hyphens and underscores.",
+            )
+    for tenant in tenants:
+        expanded = _for_tenant(values, tenant, path)
+        _check_fixed(expanded, path)
+        yield tenant, expanded
 
 
-def _as_algorithms(value: object, key: str) -> frozenset[str]:
-    names = as_texts(value, key)
-    for index, name in enumerate(names):
-        if name in SIGNATURE_ALGORITHMS:
-            continue
-        reason = "is not a known signature algorithm"
-        if name.lower() == "none":
-            reason = "means no signature, so that anybody could write a token"
-        elif name.upper().startswith("HS"):
-            reason = "signs with a shared secret, so that whoever can check a token can write one"
-        raise ConfigurationError(
-            f"{key}[{index}] is {shown(name)}: that {reason}.",
-            key=f"{key}[{index}]",
-            remedy=f"Accepted: {', '.join(sorted(SIGNATURE_ALGORITHMS))}.",
-        )
-    return frozenset(names)
+def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[str, object]:
+    expanded = {name: value for name, value in values.items() if name != "tenants"}
+    for name in _URL_MEMBERS:
+        if name in values:
+            expanded[name] = as_text(values[name], f"{path}.{name}").replace(TENANT_PLACEHOLDER, tenant)
+    if "aliases" in values:
+        aliases = as_texts(values["aliases"], f"{path}.aliases")
+        expanded["aliases"] = [alias.replace(TENANT_PLACEHOLDER, tenant) for alias in aliases]
+    claims = as_object(values.get("required_claims", {}), f"{path}.required_claims")
+    if "tid" in claims:
+        key = f"{path}.required_claims.tid"
+        raise ConfigurationError(f"{key} follows from the tenants.", key=key, remedy="Leave tid out.")
+    expanded["required_claims"] = {**claims, "tid": tenant}
+    return expanded
 
 
-def _as_group_roles(value: object, key: str, *, known_roles: Collection[str] | None) -> Mapping[str, tuple[str, ...]]:
-    named = as_named(value, key)
-    return MappingProxyType(
-        {group: read_role_names(roles, f"{key}.{group}", known_roles=known_roles) for group, roles in named.items()}
-    )
+def _check_fixed(values: Mapping[str, object], path: str) -> None:
+    """Check that nothing left means several tenants."""
+    aliases = values.get("aliases")
+    named = [(name, values.get(name)) for name in _URL_MEMBERS]
+    listed = [(f"aliases[{index}]", alias) for index, alias in enumerate(aliases if isinstance(aliases, list) else [])]
+    for name, text in (*named, *listed):
+        key = f"{path}.{name}"
+        if isinstance(text, str) and ("{" in text or "}" in text):
+            raise ConfigurationError(
+                f"{key} holds a placeholder that is not filled in here.",
+                key=key,
+                remedy=f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
+            )
+        if isinstance(text, str) and name.startswith(("issuer", "aliases")) and _is_shared_by_tenants(text):
+            raise ConfigurationError(
+                f"{key} stands for every tenant, and no token has it as its issuer.",
+                key=key,
+                remedy=f"Write {TENANT_PLACEHOLDER} in its place. {_TENANTS_REMEDY}",
+            )
 
 
-MAX_ISSUERS = 2000
-OIDC_MEMBERS = frozenset(
-    {
-        "issuers",
-        "jwks_refresh_interval_secs",
-        "jwks_stale_limit_secs",
-        "jwks_cool_down_secs",
-        "token_cache_size",
-        "token_cache_ttl_secs",
-    }
-)
-
-_ONE_WEEK_SECONDS = 7 * 24 * 3600
-_MAX_CACHED_TOKENS = 1_000_000
-_MIN_COOL_DOWN_SECONDS = 10
-_MAX_COOL_DOWN_SECONDS = 60
+def _is_shared_by_tenants(issuer: str) -> bool:
+    try:
+        parts = urlsplit(issuer)
+    except ValueError:
+        return False
+    first_segment = parts.path.lstrip("/").partition("/")[0]
+    return parts.hostname in _ENTRA_HOSTS and first_segment.lower() in _ENTRA_SHARED_NAMES
 
 
-def parse_oidc_config(value: object, place: str, *, known_roles: Collection[str] | None) -> OidcServerSettings:
+def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] | None) -> OidcServerSettings:
     """Read what `MICROMEGAS_OIDC_CONFIG` holds."""
-    members = Members(values=as_object(value, place, known=OIDC_MEMBERS), place=place)
+    members = Members(values=as_object(value, path, known=OIDC_MEMBERS), place=path)
     entries = members.require("issuers", as_list)
     if not entries:
-        raise ConfigurationError(f"{members.key('issuers')} is empty.", key=place, remedy="Add an issuer.")
+        raise ConfigurationError(f"{members.key('issuers')} is empty.", key=path, remedy="Add an issuer.")
     issuers = _merge(entries, members.key("issuers"), known_roles)
-    defaults = OidcServerSettings(issuers=())
-    as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
-    as_cool_down = partial(as_count, minimum=_MIN_COOL_DOWN_SECONDS, maximum=_MAX_COOL_DOWN_SECONDS)
-    as_size = partial(as_count, maximum=_MAX_CACHED_TOKENS)
-    refresh = members.read("jwks_refresh_interval_secs", as_seconds, defaults.jwks_refresh_interval_seconds)
-    # Upstream's configuration has no limit, so the default one gives way to a long interval.
-    stale_limit = members.read("jwks_stale_limit_secs", as_seconds, max(defaults.jwks_stale_limit_seconds, refresh))
-    if stale_limit < refresh:
+    settings = OidcServerSettings(issuers=issuers, **_read_fields(members, _OIDC_FIELDS))
+    refresh = settings.jwks_refresh_interval_seconds
+    if settings.jwks_stale_limit_seconds >= refresh:
+        return settings
+    if "jwks_stale_limit_secs" in members:
         raise ConfigurationError(
             f"{members.key('jwks_stale_limit_secs')} is below jwks_refresh_interval_secs ({refresh}).",
             key=members.key("jwks_stale_limit_secs"),
             remedy="Raise the one or lower the other.",
         )
-    return OidcServerSettings(
-        issuers=issuers,
-        jwks_refresh_interval_seconds=refresh,
-        jwks_stale_limit_seconds=stale_limit,
-        jwks_cool_down_seconds=members.read("jwks_cool_down_secs", as_cool_down, defaults.jwks_cool_down_seconds),
-        token_cache_size=members.read("token_cache_size", as_size, defaults.token_cache_size),
-        token_cache_ttl_seconds=members.read("token_cache_ttl_secs", as_seconds, defaults.token_cache_ttl_seconds),
-    )
+    # Upstream's configuration has no limit, so the default one gives way to a long interval.
+    return replace(settings, jwks_stale_limit_seconds=refresh)
 
 
-def _merge(entries: list[object], place: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
+def _merge(entries: list[object], path: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
     """Read all entries; one issuer's entries, upstream's way to give it several audiences, become one."""
     if len(entries) > MAX_ISSUERS:
-        raise ConfigurationError(f"{place} has more than {MAX_ISSUERS} entries.", key=place)
-    found: dict[str, tuple[IssuerSetting, str]] = {}
+        raise ConfigurationError(f"{path} has more than {MAX_ISSUERS} entries.", key=path)
+    found: dict[str, IssuerSetting] = {}
     for index, entry in enumerate(entries):
-        entry_place = f"{place}[{index}]"
-        for setting in parse_issuer(entry, entry_place, known_roles=known_roles):
-            earlier, earlier_place = found.get(setting.issuer, (None, entry_place))
-            merged = setting if earlier is None else _merge_audiences(earlier, setting, earlier_place, entry_place)
-            found[setting.issuer] = (merged, earlier_place)
+        for setting in parse_issuer(entry, f"{path}[{index}]", known_roles=known_roles):
+            earlier = found.get(setting.issuer)
+            found[setting.issuer] = setting if earlier is None else _merge_audiences(earlier, setting)
         if len(found) > MAX_ISSUERS:
-            raise ConfigurationError(f"{place} names more than {MAX_ISSUERS} issuers.", key=place)
-    _check_names(found)
-    return tuple(setting for setting, _ in found.values())
+            raise ConfigurationError(f"{path} names more than {MAX_ISSUERS} issuers.", key=path)
+    taken = set(found)
+    for setting in found.values():
+        for alias in setting.aliases:
+            if alias in taken:
+                raise ConfigurationError(
+                    f"{setting.path}.aliases holds {shown(alias)}, which is another issuer or alias already.",
+                    key=f"{setting.path}.aliases",
+                    remedy="Each name may mean one issuer only.",
+                )
+            taken.add(alias)
+    return tuple(found.values())
 
 
-def _merge_audiences(
-    earlier: IssuerSetting, later: IssuerSetting, earlier_place: str, later_place: str
-) -> IssuerSetting:
+def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSetting:
     is_same = replace(earlier, audiences=()) == replace(later, audiences=())
     if not is_same or bool(earlier.audiences) != bool(later.audiences):
         raise ConfigurationError(
-            f"{later_place} is the issuer of {earlier_place} with other members.",
-            key=later_place,
+            f"{later.path} is the issuer of {earlier.path} with other members.",
+            key=later.path,
             remedy="Entries of one issuer may differ in their audience only.",
         )
     audiences = tuple(dict.fromkeys((*earlier.audiences, *later.audiences)))
     if len(audiences) > MAX_ENTRIES:
-        raise ConfigurationError(f"{later_place} has more than {MAX_ENTRIES} audiences.", key=later_place)
+        raise ConfigurationError(f"{later.path} has more than {MAX_ENTRIES} audiences.", key=later.path)
     return replace(earlier, audiences=audiences)
-
-
-def _check_names(found: dict[str, tuple[IssuerSetting, str]]) -> None:
-    """Check that each value of `iss` means one issuer."""
-    taken = set(found)
-    for setting, place in found.values():
-        for alias in setting.aliases:
-            if alias in taken:
-                raise ConfigurationError(
-                    f"{place}.aliases holds {shown(alias)}, which is another issuer or alias already.",
-                    key=f"{place}.aliases",
-                    remedy="Each name may mean one issuer only.",
-                )
-            taken.add(alias)

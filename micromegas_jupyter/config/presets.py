@@ -154,32 +154,32 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
-def apply_preset(values: Mapping[str, object], place: str) -> dict[str, object]:
+def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
     """Return an entry's members with those of its preset; what the entry itself says wins.
 
     `required_claims` of both hold, by name, so that an entry that adds a claim does not lose the preset's.
     """
     if "preset" not in values:
         return dict(values)
-    name = as_text(values["preset"], f"{place}.preset")
+    name = as_text(values["preset"], f"{path}.preset")
     preset = PRESETS.get(name)
     if preset is None:
         raise ConfigurationError(
-            f"{place}.preset is not known: {shown(name)}.",
-            key=f"{place}.preset",
+            f"{path}.preset is not known: {shown(name)}.",
+            key=f"{path}.preset",
             remedy=f"Known presets: {', '.join(PRESETS)}.",
         )
     kind = values.get("token_kind", preset.members.get("token_kind"))
     by_kind = preset.members_by_kind
     if by_kind and kind not in tuple(by_kind):
         raise ConfigurationError(
-            f"{place}.token_kind is none of {', '.join(by_kind)}, the kinds that {name} has rules for.",
-            key=f"{place}.token_kind",
+            f"{path}.token_kind is not one of {', '.join(by_kind)}, the kinds that {name} has rules for.",
+            key=f"{path}.token_kind",
         )
     more = by_kind[kind] if isinstance(kind, str) and by_kind else _NO_MEMBERS
     merged = {**preset.members, **more, **values, **_merged_claims(values, more)}
     del merged["preset"]
-    _check_needs(name, preset, merged, place)
+    _check_needs(name, preset, merged, path)
     return merged
 
 
@@ -197,10 +197,10 @@ def _is_met(member: str, merged: Mapping[str, object]) -> bool:
     return member in merged
 
 
-def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], place: str) -> None:
+def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: str) -> None:
     for need in preset.needs:
         if not any(_is_met(member, merged) for member in need.members):
-            key = f"{place}.{need.members[0]}" if len(need.members) == 1 else place
+            key = f"{path}.{need.members[0]}" if len(need.members) == 1 else path
             what = "is missing" if len(need.members) == 1 else f"has none of {', '.join(need.members)}"
             raise ConfigurationError(f"{key} {what}, and the preset {name} needs it.", key=key, remedy=need.remedy)
     claims = merged.get("required_claims", {})
@@ -208,11 +208,11 @@ def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], place:
         value = claims.get(claim) if isinstance(claims, dict) else None
         listed = value if isinstance(value, list) else [value]
         if not listed or not all(isinstance(text, str) for text in listed):
-            key = f"{place}.required_claims.{claim}"
+            key = f"{path}.required_claims.{claim}"
             raise ConfigurationError(f"{key} is not a text, and the preset {name} needs it.", key=key, remedy=remedy)
     rule, issuer = preset.issuer_rule, merged.get("issuer")
     if rule is None or not isinstance(issuer, str) or merged.get("token_kind") not in tuple(rule.token_kinds):
         return
     if not rule.pattern.fullmatch(issuer):
-        key = f"{place}.issuer"
+        key = f"{path}.issuer"
         raise ConfigurationError(f"{key} {rule.problem}.", key=key, remedy=rule.remedy)

@@ -168,7 +168,7 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
     Source: RFC 6749 sections 4.1.2 and 4.1.2.1; RFC 9207 section 2.4 (`iss` is checked for errors too).
 
     Raises:
-        ProviderMisbehaved: The state is not this sign-in's, a parameter stands twice, `iss` is wrong or missing
+        ProviderMisbehaved: The state is not this sign-in's, a parameter is repeated, `iss` is wrong or missing
             where the provider announced it, or there is neither a code nor an error.
         ProviderUnavailable: The provider says that it cannot answer now.
         LoginRefused: The provider reports an error, a person's refusal among them.
@@ -189,7 +189,7 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
 
 
 def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObject | None:
-    """Return a callback's parameters; None when one stands twice or the state is not this sign-in's."""
+    """Return a callback's parameters; None when one is repeated or the state is not this sign-in's."""
     pairs = _parameters(query)
     found = SecretObject(pairs)
     return found if len(found) == len(pairs) and is_callback_of(query, request) else None

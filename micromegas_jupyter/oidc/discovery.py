@@ -173,7 +173,7 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
 
 
 def _may_be_set(stated: str, *, configured: str) -> bool:
-    """Whether an issuer that a document states can be shown as it stands, and the settings would take it."""
+    """Whether an issuer that a document states can be shown verbatim, and the settings would accept it."""
     if len(stated) > MAX_SHOWN_CHARACTERS or set(stated) & set("{}&'`"):
         return False
     try:

@@ -1,9 +1,10 @@
 """An application's own private key: reading it, and signing JWTs with it."""
 
+from __future__ import annotations
+
 import base64
 import enum
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +16,8 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.keys import MAX_RSA_BITS, MIN_RSA_BITS, key_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from joserfc.jwa import JWSAlgModel
     from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -95,7 +98,7 @@ def parse_private_key(
     """Read a private key in PEM (PKCS #8, PKCS #1 or SEC 1) or as one JWK.
 
     Args:
-        text: The key; in PEM its certificate may stand beside it.
+        text: The key; in PEM its certificate may be included.
         key_id: Its id at the provider; the JWK's own `kid` when None.
         algorithm: How it signs; the JWK's own `alg`, else the usual one of its type, when None.
         source_name: The setting that the text came from, for errors.
@@ -203,7 +206,7 @@ def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for
     return _KeyText(key=key, key_id=key_id, algorithm=algorithm)
 
 
-def _import_pem(text: str) -> "Key | None":
+def _import_pem(text: str) -> Key | None:
     from joserfc.errors import JoseError
 
     for key_class in key_classes().values():
@@ -251,7 +254,7 @@ def _unusable(source_name: str, what: str, *, remedy: str = _REMEDY) -> Configur
 
 
 @cache
-def _signers() -> "Mapping[str, JWSAlgModel]":
+def _signers() -> Mapping[str, JWSAlgModel]:
     from joserfc.jwa import JWS_ALGORITHMS
 
     return {model.name: model for model in JWS_ALGORITHMS if any(model.name in names for names in _ALGORITHMS.values())}

@@ -88,7 +88,7 @@ def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None, r
         "grant_type": "refresh_token",
         "refresh_token": refresh_token,
         **resource_fields(resource),
-        **_given(scope=scope),
+        **_without_empty(scope=scope),
     }
 
 
@@ -97,7 +97,7 @@ def build_client_credentials_request(*, scope: str | None, audience: str | None,
     return {
         "grant_type": "client_credentials",
         **resource_fields(resource),
-        **_given(scope=scope, audience=audience),
+        **_without_empty(scope=scope, audience=audience),
     }
 
 
@@ -150,7 +150,7 @@ def build_token_exchange_request(
         "subject_token": subject_token,
         "subject_token_type": subject_token_type,
         **resource_fields(resource),
-        **_given(audience=audience, scope=scope),
+        **_without_empty(audience=audience, scope=scope),
     }
 
 
@@ -159,7 +159,7 @@ def build_revocation_request(token: Secret, *, kind: str) -> Fields:
     return {"token": token, "token_type_hint": kind}
 
 
-def _given(**fields: str | None) -> dict[str, str]:
+def _without_empty(**fields: str | None) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
@@ -199,7 +199,7 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
 
 
 def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
-    """Read a successful answer; whatever the issued token's kind, it stands as the access token.
+    """Read a successful answer; whatever the issued token's kind, it becomes the access token.
 
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
     Not every provider names that type, although it is required, so only a wrong one is refused.

@@ -18,7 +18,7 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.config.access_config import access_files, parse_access_settings
+from micromegas_jupyter.config.access_config import find_config_file, find_key_file, parse_access_settings
 from micromegas_jupyter.config.decoding import check_fetch_url, check_issuer_url
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
@@ -170,7 +170,8 @@ def test_any_value_in_any_place_of_the_configuration_is_read_or_refused(place, v
 @given(texts | st.none(), texts | st.none(), st.dictionaries(server_variables, texts))
 def test_files_of_any_content_are_read_or_refused(config_text, key_file_text, environ):
     try:
-        access_files(environ, config_text=config_text)
+        find_config_file(environ)
+        find_key_file(environ, config_text=config_text)
         read = parse_access_settings(environ, config_text=config_text, key_file_text=key_file_text)
     except ConfigurationError as error:
         assert error.key  # noqa: PT017 - either outcome is right

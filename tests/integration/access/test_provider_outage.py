@@ -98,7 +98,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
                 outcomes["new"].add(outcome_of(validator, of_new_key))
             clock.advance(HOUR_SECONDS / flood)
         for thread in threading.enumerate():
-            if thread.name == "micromegas-key-refresh":
+            if thread.name == "micromegas-key-fetch":
                 thread.join(60)
         connections = listener.connection_count
     moments = sorted(moment for moment, _url in http.began[asked_before:])

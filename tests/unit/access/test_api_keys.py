@@ -9,15 +9,13 @@ from datetime import timedelta
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
-from micromegas_jupyter.access.api_keys import LEGACY_NOTICE, daily_warnings
+from micromegas_jupyter.access.api_keys import LEGACY_NOTICE, daily_warnings, find_keys, key_id, key_state
 from micromegas_jupyter.access.audit import Claimed
 from micromegas_jupyter.access.roles import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
-from micromegas_jupyter.core.protocols import (
-    TableAccess,
-)
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 KEY = "mmk_8c1f0a6de2b94b7f"
 ONE_DAY_SECONDS = 24 * 3600
@@ -304,3 +302,53 @@ class TestLegacyKeys:
             thread.join(60)
 
         assert warnings_of(caplog) == ["grafana"]
+
+
+class TestFacts:
+    """What can be said of a key without showing it."""
+
+    FIRST = ApiKeySetting(name="report", sha256=bytes.fromhex("11" * 32))
+    SECOND = ApiKeySetting(name="report", sha256=bytes.fromhex("ab" * 32))
+    THIRD = ApiKeySetting(name="other", sha256=bytes.fromhex("33" * 32))
+    # Shares eight digits with the third, and its name is the id of the first.
+    FOURTH = ApiKeySetting(name="11111111", sha256=bytes.fromhex("33" * 31 + "34"))
+    KEYS = (FIRST, SECOND, THIRD, FOURTH)
+
+    def test_a_key_has_one_id_whichever_way_it_is_configured(self):
+        assert key_id(PLAIN) == key_id(HASHED) == DIGEST.hex()[:8]
+
+    def test_a_state_follows_from_the_times(self, clock):
+        now, later = clock.now(), clock.now() + timedelta(seconds=1)
+
+        for times, state in (
+            ({}, "valid"),
+            ({"expires_at": later}, "valid"),
+            ({"expires_at": now}, "expired"),
+            ({"expires_at": now, "revoked_at": now}, "revoked"),
+        ):
+            assert key_state(dataclasses.replace(HASHED, **times), now=now) == state
+
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ("report", (FIRST, SECOND)),
+            ("abababab", (SECOND,)),
+            ("ABABABAB", (SECOND,)),
+            ("ab" * 32, (SECOND,)),
+            ("33" * 31 + "34", (FOURTH,)),
+        ],
+    )
+    def test_a_name_means_all_its_keys_and_an_id_one(self, wanted, found):
+        assert find_keys(self.KEYS, wanted) == list(found)
+
+    @pytest.mark.parametrize("wanted", ["abababa", "44444444", "repor", "", "ab" * 33])
+    def test_what_no_key_has_is_an_error_that_does_not_repeat_it(self, wanted):
+        with pytest.raises(UsageError, match="No key") as caught:
+            find_keys(self.KEYS, wanted)
+
+        assert not wanted or wanted not in str(caught.value)
+
+    @pytest.mark.parametrize("wanted", ["33333333", "11111111"])
+    def test_what_could_mean_several_keys_is_an_error(self, wanted):
+        with pytest.raises(UsageError, match="several"):
+            find_keys(self.KEYS, wanted)

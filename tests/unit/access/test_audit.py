@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +16,10 @@ from micromegas_jupyter.access.audit import (
     AccessEvent,
     CallFacts,
     checking_for,
+    encode_line,
+    presentable,
     record_event,
+    utc_text,
 )
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.secrets import Secret
@@ -172,10 +176,6 @@ def test_each_of_72_hostile_claims_leaves_exactly_one_bounded_line_that_parses(v
     assert event["outcome"] == "refused"
 
 
-def test_there_are_72_hostile_claims():
-    assert len(HOSTILE) * 3 == 72
-
-
 @pytest.mark.parametrize("token", ["x" * 20000, None, 5], ids=["huge", "None", "5"])
 def test_what_is_no_token_has_no_digest(validator, events, token):
     with pytest.raises(Rejected):
@@ -311,3 +311,26 @@ class TestFloods:
 
         left_out = events()[1]["left_out"]
         assert (len(left_out), left_out["other"], sum(left_out.values())) == (65, 936, 1000)
+
+
+class TestLines:
+    """Whatever a record holds, it is one line that parses."""
+
+    @pytest.mark.parametrize(
+        "hostile", ["\n", "\r\n", "\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ud800", '"}', "\U0001f600"]
+    )
+    def test_hostile_text_stays_inside_its_line(self, hostile):
+        line = encode_line({"user": f"a{hostile}b"})
+
+        assert all(" " <= character <= "~" for character in line)
+        assert json.loads(line) == {"user": f"a{hostile}b"}
+
+    def test_texts_are_cut_and_sql_is_left_to_its_writer(self):
+        line = encode_line({"user": "u" * 999, "sql": "s" * 999, "rows": 7})
+
+        assert json.loads(line) == {"user": "u" * 256, "sql": "s" * 999, "rows": 7}
+        assert utc_text(datetime(2026, 11, 24, 12, 0, 1, 750_999, tzinfo=UTC)) == "2026-11-24T12:00:01.750Z"
+
+    def test_control_characters_stay_recognizable_and_are_bounded_as_escapes(self):
+        assert presentable("a\nb\x1b\u2028") == "a\\nb\\x1b\\u2028"
+        assert presentable("\0" * 300) == ("\\x00" * 64)

@@ -323,7 +323,7 @@ def test_a_file_that_is_more_open_than_it_should_be_leaves_a_warning(  # noqa: P
 
 
 def issuer_of(path: Path | str, member: str) -> list[IssuerSetting]:
-    return [IssuerSetting(issuer=ISSUER, place="FILE.issuers[0]", **{member: str(path)})]  # type: ignore[arg-type]
+    return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]  # type: ignore[arg-type]
 
 
 class TestIssuerFiles:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator
+from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator, Unavailable
 from micromegas_jupyter.access import oidc as module
 from micromegas_jupyter.access.jwks import KeyCaches
 from micromegas_jupyter.access.metrics import AccessMetrics
@@ -473,17 +473,6 @@ class TestTokens:
         assert not any(token in str(vars(record)) for record in caplog.records)
         assert validator.validate_token(token).subject == "alice"
 
-    def test_the_cool_down_is_a_setting(self, provider, clock):
-        validator = OidcValidator(dataclasses.replace(SETTINGS, jwks_cool_down_seconds=12), http=provider, clock=clock)
-        token = mint(key=ec_key("new"))
-        assert reason_of(validator, token) == "unknown_key"
-        provider.publish(rsa_key(), ec_key("new"))
-
-        clock.advance(11)
-        assert reason_of(validator, token) == "unknown_key"
-        clock.advance(1)
-        assert validator.validate_token(token).subject == "alice"
-
     def test_the_stale_limit_is_never_below_the_refresh_interval(self, provider, clock):
         settings = dataclasses.replace(SETTINGS, jwks_refresh_interval_seconds=1000, jwks_stale_limit_seconds=500)
         validator = OidcValidator(settings, http=provider, clock=clock)
@@ -688,6 +677,94 @@ class TestTokenCache:
         for _ in range(3):
             reason_of(validator, refused)
         assert (metrics.cache_hits.value(), metrics.cache_misses.value()) == (4, 2)
+
+
+class TestProvider:
+    """The provider changes its keys, is down, or publishes nonsense."""
+
+    def test_a_token_of_a_new_key_that_nobody_knows_yet_is_accepted_after_the_cool_down(self, provider, clock):
+        validator = OidcValidator(dataclasses.replace(SETTINGS, jwks_cool_down_seconds=12), http=provider, clock=clock)
+        token = mint(key=ec_key("new"))
+        assert reason_of(validator, token) == "unknown_key"
+        provider.publish(rsa_key(), ec_key("new"))
+
+        clock.advance(11)
+        assert reason_of(validator, token) == "unknown_key"
+        clock.advance(1)
+        assert validator.validate_token(token).subject == "alice"
+
+    def test_a_withdrawn_key_is_dropped_when_another_unknown_key_brings_the_new_set(self, validator, provider):
+        validator.validate_token(mint())
+        provider.publish(ec_key("new"))
+        validator.validate_token(mint(key=ec_key("new")))
+
+        assert reason_of(validator, mint(subject="bob")) == "unknown_key"
+
+    def test_fifty_unknown_keys_cause_one_more_fetch(self, validator, provider):
+        for number in range(50):
+            assert reason_of(validator, mint(header={"kid": f"unknown{number}"})) == "unknown_key"
+
+        assert len(provider.requested) == 3
+
+    def test_an_undecided_token_is_accepted_when_the_provider_is_back(self, validator, provider, clock):
+        provider.go_down()
+        with pytest.raises(Unavailable):
+            validator.validate_token(mint())
+        provider.come_back()
+        clock.advance(1)
+
+        assert validator.validate_token(mint()).subject == "alice"
+
+    def test_known_keys_are_used_for_a_day(self, validator, provider, clock):
+        validator.validate_token(mint())
+        provider.go_down()
+        clock.advance(86399)
+
+        assert validator.validate_token(mint(exp=NOW_SECONDS + 90000)).subject == "alice"
+        clock.advance(1)
+        with pytest.raises(Unavailable):
+            validator.validate_token(mint(exp=NOW_SECONDS + 90001))
+
+    def test_an_undecided_token_is_not_remembered(self, validator, provider):
+        validator.validate_token(mint())
+        provider.go_down()
+        token = mint(key=ec_key("new"))
+        with pytest.raises(Unavailable):
+            validator.validate_token(token)
+
+        assert validator.cached_context(token) is None
+
+    @pytest.mark.parametrize("jwks", [None, [], {}, {"keys": []}, {"keys": 5}])
+    def test_keys_that_are_nonsense_do_not_replace_known_ones(self, validator, provider, clock, jwks):
+        validator.validate_token(mint())
+        provider.jwks = jwks
+        clock.advance(3601)
+
+        assert validator.validate_token(mint(expires_in=9000)).subject == "alice"
+
+    def test_tokens_are_rejected_while_all_published_keys_are_unusable(self, validator, provider):
+        provider.jwks = {"keys": [{"kty": "oct", "k": "AAAA"}, rsa_key().jwk(e="AAAA")]}
+
+        assert reason_of(validator, mint()) == "unknown_key"
+
+    def test_one_weak_key_does_not_cost_the_others(self, validator, provider):
+        provider.jwks = {"keys": [rsa_key("weak", bits=1024).jwk(), rsa_key().jwk()]}
+
+        assert reason_of(validator, mint(key=rsa_key("weak", bits=1024))) == "unknown_key"
+        assert validator.validate_token(mint()).subject == "alice"
+
+    def test_a_flood_in_an_outage_costs_one_fetch_in_a_cool_down_and_no_known_token(self, validator, provider, clock):
+        known = mint(expires_in=7200)
+        validator.validate_token(known)
+        provider.go_down()
+        asked = len(provider.requested)
+        for number in range(300):
+            with pytest.raises(Unavailable):
+                validator.validate_token(mint(header={"kid": f"unknown{number}"}))
+            assert validator.validate_token(known).subject == "alice"
+            clock.advance(1)
+
+        assert len(provider.requested) - asked == 10
 
 
 class TestManyCallers:

@@ -278,11 +278,12 @@ class TestMulti:
 
         assert multi.cached_context("token") is ALICE
         assert multi.cached_context("mmk_8c1f0a6de2b94b7f").subject == "grafana"
+        assert MultiValidator([multi]).cached_context("token") is ALICE
         assert MultiValidator([Scripted(Rejected())]).cached_context("token") is None
 
     def test_closing_closes_all_parts(self):
         parts = [Scripted(ALICE), Scripted(OTHER), Scripted(ALICE)]
 
-        MultiValidator(parts[:2], also_close=parts[2:]).close()
+        MultiValidator(parts).close()
 
         assert [part.closed for part in parts] == [1, 1, 1]

@@ -228,9 +228,9 @@ def test_cognitos_access_tokens_cannot_be_asked_for_an_audience():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("member", ["issuer", "token_kind", "required_claims", "subjects", "aliases"])
-@pytest.mark.parametrize("value", [None, 5, [[]]])
-def test_a_malformed_member_beside_a_preset_is_refused_as_without_one(preset, member, value):
-    assert refusal(preset, **{member: value}).key.startswith("ENTRY.")
+def test_a_malformed_member_beside_a_preset_is_refused_as_without_one(preset, member):
+    for value in (None, 5, [[]]):
+        assert refusal(preset, **{member: value}).key.startswith("ENTRY.")
 
 
 def test_no_claims_beside_a_preset_leave_the_presets_own():

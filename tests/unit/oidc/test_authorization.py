@@ -14,6 +14,7 @@ from micromegas_jupyter.oidc.authorization import (
     complete_scope,
     is_callback_of,
     parse_callback,
+    resource_fields,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
@@ -227,3 +228,20 @@ def test_each_error_of_the_provider_has_its_class(code: str, expected: type[Exce
 def test_the_parameters_of_the_sign_in_itself_are_the_ones_that_settings_refuse() -> None:
     # The settings say it with the setting's name; the scope has a setting of its own.
     assert _OWN_PARAMETERS.issubset(PROTECTED_PARAMETERS | {"scope"})
+
+
+@pytest.mark.parametrize(
+    "resource", ["https://lake.example.com", "https://lake.example.com/a?b=c", "api://lake", "urn:lake:1"]
+)
+def test_an_absolute_uri_is_asked_for_as_it_is(resource: str) -> None:
+    assert resource_fields(resource) == {"resource": resource}
+    assert resource_fields(None) == resource_fields("") == {}
+
+
+@pytest.mark.parametrize(
+    "resource",
+    ["lake", "/lake", "//lake.example.com", "https://lake#part", "https://la ke", "https://lake\n", "x:" + "a" * 2047],
+)
+def test_what_is_not_an_absolute_uri_or_has_a_fragment_is_refused(resource: str) -> None:
+    with pytest.raises(UsageError):
+        resource_fields(resource)

@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.discovery import ProviderMetadata, build_metadata_url, parse_jwks_uri, parse_metadata
+from micromegas_jupyter.oidc.discovery import (
+    ProviderMetadata,
+    build_metadata_url,
+    clean_provider_text,
+    describe_provider_error,
+    parse_jwks_uri,
+    parse_metadata,
+)
 
 ISSUER = "https://id.example.com/tenant"
 KEYS_URL = "https://keys.example.com/keys"
@@ -115,12 +123,6 @@ def test_an_issuer_that_cannot_be_set_is_not_offered(stated: object) -> None:
     assert not set(caught.value.what) & set("\x1b<>")
 
 
-@pytest.mark.parametrize("body", [None, [], "text", 1])
-def test_a_document_that_is_no_object_is_refused(body: object) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        parse_metadata(body, issuer=ISSUER)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -132,10 +134,10 @@ def test_a_document_that_is_no_object_is_refused(body: object) -> None:
         "end_session_endpoint",
     ],
 )
-@pytest.mark.parametrize("url", ["http://id.example.com/x", "http://127.0.0.1/x", "https://a@b.example/", 1, ""])
-def test_an_endpoint_that_may_not_be_called_is_refused(name: str, url: object) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        parse_metadata(document(**{name: url}), issuer=ISSUER)
+def test_an_endpoint_that_may_not_be_called_is_refused(name: str) -> None:
+    for url in ("http://id.example.com/x", "http://127.0.0.1/x", "https://a@b.example/", 1, ""):
+        with pytest.raises(ProviderMisbehaved):
+            parse_metadata(document(**{name: url}), issuer=ISSUER)
 
 
 def test_a_provider_on_this_machine_may_use_http_on_this_machine() -> None:
@@ -145,15 +147,17 @@ def test_a_provider_on_this_machine_may_use_http_on_this_machine() -> None:
     assert parse_metadata(body, issuer=issuer).jwks_uri == "http://127.0.0.1:8080/keys"
 
 
-def test_keys_are_required() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(None, [], "text", 1),
+        document(jwks_uri=None),
+        *(document(code_challenge_methods_supported=listed) for listed in ("S256", [1], {"S256": True})),
+    ],
+)
+def test_a_document_without_keys_or_of_the_wrong_type_is_refused(body: object) -> None:
     with pytest.raises(ProviderMisbehaved):
-        parse_metadata(document(jwks_uri=None), issuer=ISSUER)
-
-
-@pytest.mark.parametrize("listed", ["S256", [1], {"S256": True}])
-def test_a_list_of_the_wrong_type_is_refused(listed: object) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        parse_metadata(document(code_challenge_methods_supported=listed), issuer=ISSUER)
+        parse_metadata(body, issuer=ISSUER)
 
 
 @pytest.mark.parametrize("value", ["true", 1, False])
@@ -211,3 +215,38 @@ class TestKeysAddress:
 
         with pytest.raises(ProviderMisbehaved):
             parse_jwks_uri(body, issuer="http://127.0.0.1:8001", read_from="https://id.example.com/document")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("The user said no.", "The user said no."),
+        ("two\nlines\r\n\tand \x1b[31mcolour\x07", "two lines and [31mcolour"),
+        ("<script>alert(1)</script>", "script alert(1) /script"),
+        ("code " + "a" * 40 + " was used", "code … was used"),
+        ("left\u202eright", "left right"),
+        ("word " * 100, ("word " * 40).rstrip() + " …"),
+    ],
+)
+def test_only_plain_short_text_of_a_provider_is_shown(text: str, shown: str) -> None:
+    assert clean_provider_text(text) == shown
+
+
+@pytest.mark.parametrize("written", ["p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25"])
+def test_a_secret_that_the_provider_repeats_is_not_shown_however_it_is_written(written: str) -> None:
+    assert clean_provider_text(f"bad secret {written} here", secrets=[Secret("p w+d/%")]) == "bad secret … here"
+
+
+@pytest.mark.parametrize(
+    ("code", "description", "shown"),
+    [
+        ("access_denied", None, "access_denied"),
+        ("access_denied", "The user\nsaid no", "access_denied: The user said no"),
+        ("<b>", "why", "an unreadable error code: why"),
+        (17, {"a": 1}, "an unreadable error code"),
+        ("a" * 65, None, "an unreadable error code"),
+        *((code, None, "an unreadable error code") for code in ("s3same", "invalid_client.s3same", "s3same_x")),
+    ],
+)
+def test_an_error_is_described_by_code_and_cleaned_description(code: object, description: object, shown: str) -> None:
+    assert describe_provider_error(code, description, secrets=[Secret("s3same")]) == shown

@@ -99,7 +99,7 @@ def test_an_unusable_key_is_left_out_and_the_others_stay(unusable):
     assert keys.ignored_count == 1
 
 
-def test_keys_after_the_first_hundred_are_left_out():
+def test_keys_after_the_first_thousand_are_left_out():
     keys = parse_key_set({"keys": [ec_key().jwk()] * (MAX_KEYS + 5)})
 
     assert (len(keys.keys), keys.ignored_count) == (1000, 5)

@@ -1,4 +1,4 @@
-"""Tests of `access.key_file`."""
+"""Tests of the file of API keys in `access.api_keys`."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_writer_that_is_killed_leaves_the_old_keys_and_no_lock(path: Path, ste
         "import os, pathlib, signal\n"
         "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"setattr({'pathlib.Path' if step == 'replace' else 'os'}, {step!r}, die)\n"
-        "from tests.unit.access.test_key_file import add\n"
+        "from tests.unit.access.test_api_key_file import add\n"
         f"add(pathlib.Path({str(path)!r}), 'new')\n"
     )
 

@@ -1,0 +1,301 @@
+"""Tests of `oidc.tokens`: the fields of each request, and answers, which show nothing of what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.oidc.authorization import AuthorizationRequest
+from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
+from micromegas_jupyter.oidc.private_key import parse_private_key
+from micromegas_jupyter.oidc.tokens import (
+    TokenSet,
+    build_assertion,
+    build_client_assertion_request,
+    build_client_credentials_request,
+    build_code_request,
+    build_jwt_bearer_request,
+    build_refresh_request,
+    build_revocation_request,
+    build_token_error,
+    build_token_exchange_request,
+    merge_refreshed,
+    parse_token_answer,
+    parse_token_exchange_answer,
+)
+from tests.fakes.mint import NOW, NOW_SECONDS, SigningKey, ec_key, ed25519_key, rsa_key
+from tests.fakes.tracebacks import traceback_with_variables
+
+TYPE = "urn:ietf:params:oauth:token-type:"
+RESOURCE = "https://lake.example.com"
+REQUEST = AuthorizationRequest(
+    url="u",
+    redirect_uri="r",
+    scope="s",
+    state=Secret("st"),
+    nonce=Secret("no"),
+    code_verifier=Secret("ve"),
+    resource=RESOURCE,
+)
+ASSERTED = {
+    "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    "client_assertion": Secret("a.b.c"),
+}
+EXCHANGED = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token": Secret("a.b.c"),
+    "subject_token_type": f"{TYPE}jwt",
+}
+CREDENTIALS = {"grant_type": "client_credentials"}
+REFRESH = {"grant_type": "refresh_token", "refresh_token": Secret("ref")}
+WANTED = {"scope": "s", "audience": "a", "resource": RESOURCE}
+NOTHING = {"scope": None, "audience": None, "resource": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            build_code_request(REQUEST, Secret("co")),
+            {
+                "grant_type": "authorization_code",
+                "code": Secret("co"),
+                "redirect_uri": "r",
+                "code_verifier": Secret("ve"),
+                "resource": RESOURCE,
+            },
+        ),
+        (build_refresh_request(Secret("ref"), granted_scope="openid email"), {**REFRESH, "scope": "openid email"}),
+        (build_refresh_request(Secret("ref"), granted_scope="api://lake/.default"), REFRESH),
+        (
+            build_refresh_request(Secret("ref"), granted_scope=None, resource=RESOURCE),
+            {**REFRESH, "resource": RESOURCE},
+        ),
+        (build_client_credentials_request(**NOTHING), CREDENTIALS),
+        (build_client_credentials_request(**WANTED), {**CREDENTIALS, **WANTED}),
+        (build_client_assertion_request(Secret("a.b.c"), **NOTHING), {**CREDENTIALS, **ASSERTED}),
+        (build_client_assertion_request(Secret("a.b.c"), **WANTED), {**CREDENTIALS, **ASSERTED, **WANTED}),
+        (build_token_exchange_request(Secret("a.b.c"), **NOTHING), EXCHANGED),
+        (build_token_exchange_request(Secret("a.b.c"), **WANTED), {**EXCHANGED, **WANTED}),
+        (
+            build_jwt_bearer_request(Secret("a.b.c")),
+            {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": Secret("a.b.c")},
+        ),
+        (
+            build_revocation_request(Secret("t"), kind="refresh_token"),
+            {"token": Secret("t"), "token_type_hint": "refresh_token"},
+        ),
+    ],
+)
+def test_each_request_has_the_fields_of_its_rfc_and_hides_its_secrets(fields, expected):
+    assert fields == expected
+    assert "a.b.c" not in repr(fields)
+
+
+@pytest.mark.parametrize("build", [build_client_assertion_request, build_token_exchange_request])
+def test_a_resource_that_is_not_a_uri_is_refused(build):
+    with pytest.raises(UsageError):
+        build(Secret("a.b.c"), scope=None, audience=None, resource="lake")
+
+
+@pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed25519_key()], ids=lambda key: key.algorithm)
+def test_an_assertion_is_signed_and_says_who_to_whom_and_how_long(key: SigningKey) -> None:
+    pem = key.private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    private = parse_private_key(Secret(pem.decode()), key_id=key.kid, algorithm=None, source_name="file")
+    claims = {"iss": "svc", "aud": "https://id.example.com/token"}
+
+    parsed = parse_token(build_assertion(private, claims, now=NOW, lifetime_seconds=600).reveal())
+
+    verify_signature(parsed, parse_key_set({"keys": [key.jwk()]}), algorithms=frozenset({key.algorithm}))
+    assert parsed.claims == {**claims, "iat": NOW_SECONDS, "exp": NOW_SECONDS + 600}
+    assert parsed.key_id == key.kid
+
+
+ANSWER = {
+    "access_token": "acc",
+    "token_type": "bearer",
+    "id_token": "idt",
+    "refresh_token": "ref",
+    "expires_in": 3600,
+    "scope": "openid",
+}
+
+
+def parse(**changes: object) -> TokenSet:
+    body = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
+    return parse_token_answer(body, now=NOW, asked_scope="openid email")
+
+
+class TestAnswer:
+    """A successful answer of the token endpoint."""
+
+    def test_it_becomes_a_set_of_tokens_that_do_not_show(self):
+        assert parse() == TokenSet(
+            access_token=Secret("acc"),
+            token_type="bearer",
+            id_token=Secret("idt"),
+            refresh_token=Secret("ref"),
+            obtained_at=NOW,
+            expires_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
+            scope="openid",
+        )
+        assert "sesame" not in repr(parse(access_token="sesame-1", id_token="sesame-2", refresh_token="sesame-3"))
+
+    def test_it_may_leave_out_all_but_the_access_token(self):
+        found = parse(id_token=None, refresh_token="", expires_in=None, scope=None)
+
+        assert (found.id_token, found.refresh_token, found.expires_at) == (None, None, None)
+        assert found.scope == "openid email"
+
+    @pytest.mark.parametrize(
+        ("seconds", "expires_at"),
+        [
+            ("300", datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (300, datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (300.0, datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (1e18, datetime(2036, 11, 21, 12, 0, tzinfo=UTC)),
+        ],
+    )
+    def test_a_lifetime_may_be_written_as_text_and_is_cut_at_ten_years(self, seconds, expires_at):
+        assert parse(expires_in=seconds).expires_at == expires_at
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"expires_in": seconds} for seconds in (True, -1, "soon", "1e3", [], {}, "9" * 11)),
+            *({"token_type": kind} for kind in ("DPoP", "mac", "", None, 1)),
+            *(
+                {name: token}
+                for name in ("access_token", "id_token", "refresh_token")
+                for token in (1, ["a"], "a\nb", "é", "a" * 65537)
+            ),
+            {"access_token": None},
+            {"scope": ["openid"]},
+        ],
+    )
+    def test_a_malformed_member_is_refused(self, changes):
+        with pytest.raises(ProviderMisbehaved):
+            parse(**changes)
+
+
+class TestExchangeAnswer:
+    """A successful answer of RFC 8693."""
+
+    ANSWER = {  # noqa: RUF012 - never changed
+        "access_token": "issued",
+        "issued_token_type": f"{TYPE}access_token",
+        "token_type": "Bearer",
+        "expires_in": 60,
+    }
+
+    def test_the_issued_token_is_read_with_its_life(self):
+        tokens = parse_token_exchange_answer(self.ANSWER, now=NOW, asked_scope="read")
+
+        assert tokens.access_token == Secret("issued")
+        assert tokens.expires_at == NOW + timedelta(seconds=60)
+        assert tokens.scope == "read"
+
+    @pytest.mark.parametrize(
+        ("kind", "token_type"),
+        [(f"{TYPE}access_token", "N_A"), (f"{TYPE}jwt", "n_a"), (f"{TYPE}id_token", "Bearer"), (None, "Bearer")],
+    )
+    def test_a_token_that_can_be_sent_is_accepted_whatever_its_kind(self, kind, token_type):
+        answer = {**self.ANSWER, "issued_token_type": kind, "token_type": token_type}
+
+        assert parse_token_exchange_answer(answer, now=NOW, asked_scope=None).access_token == Secret("issued")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"issued_token_type": f"{TYPE}refresh_token"},
+            {"issued_token_type": f"{TYPE}saml2"},
+            {"issued_token_type": ["x"]},
+            {"token_type": "N_A", "issued_token_type": None},
+            {"token_type": "DPoP"},
+            {"access_token": ""},
+            {"expires_in": -1},
+        ],
+    )
+    def test_an_answer_that_cannot_be_used_is_refused(self, changes):
+        with pytest.raises(ProviderMisbehaved) as caught:
+            parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, asked_scope=None)
+
+        assert caught.value.remedy
+        assert "issued" not in caught.value.what
+
+
+@pytest.mark.parametrize("read", [parse_token_answer, parse_token_exchange_answer])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        {"token_type": "bearer"},
+        "s3same",
+        ["s3same"],
+        {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
+        {**ANSWER, "access_token": "s3same\n"},
+        {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
+        {**ANSWER, "access_token": "s3same", "scope": 1},
+        {**ANSWER, "access_token": "s3same", "expires_in": -1},
+        {**ANSWER, "access_token": "s3same", "issued_token_type": f"{TYPE}saml2", "token_type": "N_A"},
+    ],
+)
+def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read, body):
+    with pytest.raises(ProviderMisbehaved) as caught:
+        read(body, now=NOW, asked_scope=None)
+
+    shown = traceback_with_variables(caught.value)
+    assert "asked_scope = None" in shown
+    assert "s3same" not in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "is_refresh", "expected"),
+    [
+        ("invalid_grant", True, LoginRequired),
+        ("invalid_scope", True, LoginRequired),
+        ("invalid_client", True, LoginFailed),
+        ("unauthorized_client", True, LoginFailed),
+        ("slow_down", True, ProviderUnavailable),
+        ("slow_down", False, ProviderUnavailable),
+        ("invalid_grant", False, LoginFailed),
+        ("invalid_scope", False, LoginFailed),
+        ("invalid_client", False, LoginFailed),
+        ("server_error", True, ProviderUnavailable),
+        ("temporarily_unavailable", False, ProviderUnavailable),
+    ],
+)
+def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(code, is_refresh, expected):
+    body = {"error": code, "error_description": "bad token s3same"}
+    error = build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])
+
+    assert type(error) is expected
+    assert code in str(error)
+    assert "s3same" not in str(error)
+    if isinstance(error, LoginFailed):
+        assert error.provider_code == code
+        assert ("client secret" in error.remedy) is (code in {"invalid_client", "unauthorized_client"})
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"error": 1}])
+def test_a_refusal_without_a_code_breaks_the_protocol(body):
+    assert type(build_token_error(body, is_refresh=True)) is ProviderMisbehaved
+
+
+def test_a_refresh_takes_over_what_the_answer_brings_and_nothing_else():
+    old = TokenSet(access_token=Secret("a1"), id_token=Secret("i1"), refresh_token=Secret("r1"), scope="openid")
+    bare = TokenSet(access_token=Secret("a2"))
+    full = TokenSet(access_token=Secret("a2"), id_token=Secret("i2"), refresh_token=Secret("r2"), scope="email")
+
+    assert merge_refreshed(old, full) == full
+    assert merge_refreshed(old, bare) == TokenSet(
+        access_token=Secret("a2"), id_token=Secret("i1"), refresh_token=Secret("r1"), scope="openid"
+    )
