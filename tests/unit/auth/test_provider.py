@@ -130,16 +130,6 @@ def test_tokens_that_cannot_be_read_mean_login(token, idp):
         OidcAuthProvider(idp.issuer, "notebook", token=token)
 
 
-def test_a_sign_in_is_taken_up_from_a_store(idp, calls, clock, tmp_path):
-    write_file(tmp_path / "t.json", idp, audience="api")
-    store = FileTokenStore(tmp_path / "t.json")
-
-    provider = OidcAuthProvider.from_store(store, bearer=Bearer.ACCESS_TOKEN, http=calls, clock=clock)
-
-    assert provider.get_token() == json.loads((tmp_path / "t.json").read_text())["token"]["access_token"]
-    assert provider.audience == "api"
-
-
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
 def test_a_store_and_a_token_file_exclude_each_other(make, idp, calls, tmp_path):
     with pytest.raises(UsageError, match="one place"):
@@ -418,12 +408,6 @@ def test_the_id_token_says_who_it_is():
         renews=True,
         groups=("analysts",),
     )
-
-
-def test_where_the_access_token_is_the_bearer_its_end_counts():
-    identity = identity_of_session(session_of(CLAIMS), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
-
-    assert identity.expires_at == ONE
 
 
 def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is():

@@ -30,7 +30,6 @@ from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
-    MicromegasError,
     ProviderMisbehaved,
     ProviderUnavailable,
 )
@@ -231,18 +230,6 @@ def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenCache:
     return ServiceTokenCache(fetches, clock=clock)
 
 
-@pytest.mark.parametrize(
-    "failure", [ProviderUnavailable("down"), ProviderMisbehaved("odd"), LoginFailed("no"), MicromegasError("else")]
-)
-def test_a_valid_token_serves_on_whatever_makes_a_fetch_fail(kept, fetches, clock, failure):
-    kept.get_token()
-    fetches.failure = failure
-    clock.advance(3400)
-
-    assert kept.get_token() == "token-1"
-    assert fetches.count == 2
-
-
 @pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
 def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(kept, fetches, clock, lifetime_seconds, due_seconds):
     fetches.lifetime_seconds = lifetime_seconds
@@ -396,16 +383,6 @@ def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(goog
 def test_text_that_is_no_object_is_refused(text):
     with pytest.raises(ConfigurationError, match="is not a JSON object"):
         parse_service_account_key(Secret(text), source_name="service_account_file")
-
-
-@pytest.mark.parametrize(("audience", "scope"), [(None, None), ("", ""), ("lake", "read")])
-def test_there_is_either_an_audience_or_a_scope(google, audience, scope):
-    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
-
-    with pytest.raises(ConfigurationError) as caught:
-        GoogleServiceAccountProvider(key, audience=audience, scope=scope, http=ProviderHttp())
-
-    assert "MICROMEGAS_OIDC_AUDIENCE" in caught.value.remedy
 
 
 def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google):

@@ -70,16 +70,6 @@ def test_threads_that_need_a_token_at_once_renew_once(sign_in, idp):
     assert len(idp.refreshes()) == 1
 
 
-def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(sign_in, idp):
-    idp.refresh_changes["refresh_token"] = None
-    provider = sign_in.opened(ends_in_seconds=-10)
-    before = sign_in.token()["refresh_token"]
-
-    provider.get_token()
-
-    assert sign_in.token()["refresh_token"] == before
-
-
 def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(sign_in, idp):
     idp.refresh_changes["id_token"] = None
     provider = sign_in.opened(ends_in_seconds=-10)
@@ -223,17 +213,6 @@ def test_a_valid_token_serves_while_the_provider_is_down(sign_in, idp, clock):
     assert provider.get_token() not in found
 
 
-def test_a_login_page_of_the_network_in_place_of_the_provider_costs_nothing(sign_in, idp):
-    provider = sign_in.opened(ends_in_seconds=-10)
-    idp.reply_once("/token", Reply(text="<html>Hotel WiFi</html>", headers={"Content-Type": "text/html"}))
-
-    with pytest.raises(ProviderMisbehaved):
-        provider.get_token()
-
-    assert sign_in.path.exists()
-    assert provider.get_token() == sign_in.token()["id_token"]
-
-
 def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
@@ -265,18 +244,6 @@ def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(ch
     assert (after["id_token"], after["access_token"]) == (before["id_token"], before["access_token"])
     idp.id_token_changes.clear()
     assert provider.get_token() == sign_in.token()["id_token"] != before["id_token"]
-
-
-def test_an_unsigned_id_token_takes_nothing_from_a_token_that_still_serves(sign_in, idp, clock):
-    provider = sign_in.opened(ends_in_seconds=60)
-    before = sign_in.token()["id_token"]
-    idp.unsigned = True
-
-    assert provider.get_token() == before
-    assert sign_in.token()["id_token"] == before
-    idp.unsigned = False
-    clock.advance(30)
-    assert provider.get_token() == sign_in.token()["id_token"] != before
 
 
 def test_a_new_refresh_token_survives_when_the_id_token_cannot_be_checked(sign_in, idp):
@@ -444,16 +411,6 @@ def test_nothing_of_a_refused_token_is_logged_or_shown(sign_in, idp, caplog):
 
     assert refused not in caplog.text
     assert refused not in repr(vars(provider._manager))
-
-
-def test_a_fresh_token_is_renewed_when_that_is_asked_for(sign_in, idp):
-    provider = sign_in.opened()
-    before = provider.get_token()
-
-    provider.renew()
-
-    assert provider.get_token() == sign_in.token()["id_token"] != before
-    assert len(idp.refreshes()) == 1
 
 
 def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):

@@ -285,15 +285,6 @@ def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store
         store.check_usable()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b'{"issuer": '])
-def test_damaged_content_means_that_nobody_is_signed_in(store, content):
-    save(store)
-    store.path.write_bytes(content)
-
-    with pytest.raises(LoginRequired):
-        store.load()
-
-
 def test_the_holder_of_the_lock_clears_away_what_killed_writers_left(store):
     save(store)
     leftover = store.path.with_name(".tokens.json.0123456789abcdef.tmp")
