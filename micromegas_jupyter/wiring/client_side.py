@@ -97,7 +97,8 @@ def open_client(
     Raises:
         ConfigurationError: The wrapper module or the file of authorities cannot be used.
     """
-    return _wrapped_client(environ) or _build_client(settings, auth_provider)
+    wrapped = _wrapped_client(environ)
+    return _build_client(settings, auth_provider) if wrapped is None else wrapped
 
 
 def connect(
