@@ -3,16 +3,26 @@
 import io
 import os
 import re
+import threading
+from datetime import timedelta
 
 import pytest
 import requests
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, choose_flow
-from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal, sign_in, why_line
+from micromegas_jupyter.cli.sign_in_terminal import (
+    Countdown,
+    SignInTerminal,
+    can_show_qr,
+    is_capable_terminal,
+    sign_in,
+    waiting_line,
+    why_line,
+)
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired
-from tests.unit.cli.terminals import CAPABLE, Terminal
+from tests.unit.cli.terminals import CAPABLE, LatinTerminal, Terminal
 
 
 @pytest.fixture
@@ -156,3 +166,69 @@ def test_a_browser_does_not_inherit_what_is_secret(settings, environ, monkeypatc
         sign_in(settings, environ={**environ, "CI": "true"})
 
     assert name not in os.environ
+
+
+class WatchedTerminal(Terminal):
+    """Says when something was written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text):
+        self.written.set()
+        return super().write(text)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(581, "9:41"), (60, "1:00"), (5, "0:05"), (-3, "0:00")])
+def test_the_time_left_is_minutes_and_seconds(clock, seconds, expected):
+    line = waiting_line(clock.now() + timedelta(seconds=seconds), clock.now())
+
+    assert line == f"Waiting for you to sign in; {expected} left."
+
+
+def test_the_line_is_shown_at_once_and_taken_away_at_the_end(clock):
+    terminal = WatchedTerminal()
+    countdown = Countdown(terminal, expires_at=clock.now() + timedelta(seconds=90), clock=clock)
+
+    countdown.start()
+    assert terminal.written.wait(30)
+    countdown.stop()
+
+    assert "1:30 left." in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    assert "\n" not in terminal.getvalue()
+
+
+def test_a_terminal_that_is_gone_ends_it_quietly(clock):
+    terminal = WatchedTerminal()
+    terminal.close()
+    countdown = Countdown(terminal, expires_at=clock.now(), clock=clock)
+
+    countdown.start()
+    countdown.stop()
+    countdown.stop()
+
+    assert threading.active_count() >= 1
+
+
+def test_a_terminal_with_colours_and_block_characters_can_show_it():
+    assert can_show_qr(Terminal(), CAPABLE)
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ"),
+    [
+        (io.StringIO(), CAPABLE),
+        (LatinTerminal(), CAPABLE),
+        (Terminal(), {**CAPABLE, "NO_COLOR": "1"}),
+        (Terminal(), {"TERM": "dumb"}),
+        (Terminal(), {}),
+    ],
+)
+def test_elsewhere_it_is_left_out(stream, environ):
+    assert not can_show_qr(stream, environ)
+
+
+def test_a_terminal_without_colours_can_still_rewrite_a_line():
+    assert is_capable_terminal(Terminal(), {**CAPABLE, "NO_COLOR": "1"})
