@@ -91,7 +91,7 @@ def test_adbc_makes_a_table_when_it_is_not_there(server: ClientServer, connectio
 
 @pytest.mark.parametrize(
     ("table", "mode", "text"),
-    [("missing", "append", r"no table 'missing'.*USE001"), ("../up", "create", r"no name for a table.*USE001")],
+    [("missing", "append", r"no table 'missing'.*USE001"), ("../up", "create", r"not a valid table name.*USE001")],
 )
 def test_a_table_that_cannot_be_is_not_made(server: ClientServer, table: str, mode: str, text: str) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=text):
