@@ -151,7 +151,7 @@ class Call:
             async with asyncio.timeout(self.write_timeout_seconds):
                 await self.write(message)
         except TimeoutError:
-            raise DeadlineExceeded("The client did not take the result in time.", limit="stalled_client") from None
+            raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
 
     async def announce_query_id(self) -> None:
         """Tell the client the call's query id before anything else."""
