@@ -131,7 +131,7 @@ def test_a_client_that_stalls_for_too_long_loses_its_query(audit: LineCatcher) -
         assert audit.has_line.wait(30)
         flight.wait_until_quiet()
 
-        assert json.loads(audit.lines[0])["error"].startswith("The client did not take the result in time.")
+        assert json.loads(audit.lines[0])["error"].startswith("The client did not read the result in time.")
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
