@@ -111,10 +111,10 @@ def test_our_client_shows_the_certificate_that_its_settings_name(
         (
             "grpc+tls",
             "none",
-            "asks for a client's certificate, and none was shown",
+            "requires a client certificate, and there is none",
             "MICROMEGAS_CLIENT_CERTIFICATE_FILE",
         ),
-        ("grpc+tls", "foreign", "does not accept the certificate that was shown", "--tls-client-ca"),
+        ("grpc+tls", "foreign", "does not accept the client certificate", "--tls-client-ca"),
     ],
 )
 def test_our_client_says_what_the_server_probably_wants(

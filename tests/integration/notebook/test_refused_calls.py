@@ -96,7 +96,7 @@ def test_a_token_for_another_audience_is_explained_from_the_token(kernel: Attend
     assert found == [
         (
             '✗ The server does not accept this credential. The token is for audience "other-app", from '
-            "http://PROVIDER. If the server expects another audience, ask for a token with --audience NAME; its "
+            "http://PROVIDER. If the server expects another audience, request a token with --audience NAME; its "
             "administrator knows the name. Else sign in again."
         ),
         "  query ID · AUTH010 · docs/errors.md#auth010",
@@ -106,7 +106,7 @@ def test_a_token_for_another_audience_is_explained_from_the_token(kernel: Attend
 def test_a_token_that_has_ended_is_explained_from_the_token(kernel: AttendedKernel, stack: DemoStack) -> None:
     found = lines(kernel, stack, "%sql --profile ended SELECT 1")
 
-    assert 'The token is for audience "notebook", from http://PROVIDER. It ended at 20' in found[0]
+    assert 'The token is for audience "notebook", from http://PROVIDER. It expired at 20' in found[0]
     assert found[1] == "  query ID · AUTH010 · docs/errors.md#auth010"
 
 
