@@ -20,7 +20,7 @@ from tests.fuzz.damage import damage_stream, sample_streams
 from tests.integration.executors.callers import end_of
 from tests.integration.executors.conftest import KEYS, MEMORY_MIB, UPLOADER
 from tests.integration.executors.server_process import MIB, wait_until
-from tests.integration.executors.test_crashing_statements import BASE_MIB
+from tests.integration.executors.test_isolation import BASE_MIB
 from tests.integration.flight_harness import action_bytes, descriptor_bytes, ticket_bytes
 from tests.integration.ingest.messages import create_command, with_command
 
