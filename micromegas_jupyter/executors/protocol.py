@@ -56,7 +56,7 @@ LAST: Final = frozenset({PLANNED, LISTED, END, ERROR})
 
 def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
     """Send pieces over a blocking socket without joining them."""
-    views = [memoryview(piece) for piece in pieces]
+    views = [memoryview(piece) for piece in pieces if len(piece)]
     first = 0
     while first < len(views):
         sent = connection.sendmsg(views[first : first + _MAX_PIECES])

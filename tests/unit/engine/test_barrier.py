@@ -10,7 +10,7 @@ import pytest
 from datafusion import SessionConfig, SessionContext, col
 
 from micromegas_jupyter.engine.security.barrier import barrier_holds, behind_barrier, is_leakproof
-from tests.unit.engine.revealing_statements import REVEALING
+from tests.unit.engine.statements import REVEALING
 
 if TYPE_CHECKING:
     from pathlib import Path

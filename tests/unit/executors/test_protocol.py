@@ -64,7 +64,7 @@ def test_pieces_are_sent_in_their_order_also_when_there_are_many_and_large_ones(
     receiving = threading.Thread(target=receive)
     receiving.start()
     with mine:
-        protocol.send_pieces(mine, [*pieces, memoryview(b"end")])
+        protocol.send_pieces(mine, [*pieces, memoryview(b"end"), b""])
     receiving.join()
     theirs.close()
 
