@@ -7,9 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Self
-from urllib.parse import parse_qs, urljoin, urlsplit
-
-import requests
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.demo.provider.state import PASSWORD
@@ -39,26 +39,26 @@ def sign_in(
     """
     fields: dict[str, str] | None = None
     answer_url: str | None = None
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy of the environment: all of it stays on this machine
-        for _step in range(_MAX_STEPS):
-            # RFC 6749 sections 4.1.2 and 4.1.2.1.
-            if answer_url is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
-                answer_url = url
-                if not visit_callback:
-                    return answer_url
-            next_url, html = _fetch(session, url, fields)
-            if next_url is not None:
-                url, fields = next_url, None
-                continue
-            if answer_url is not None:
+    # No proxy of the environment: all of it stays on this machine.
+    opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(), _NoRedirects())
+    for _step in range(_MAX_STEPS):
+        # RFC 6749 sections 4.1.2 and 4.1.2.1.
+        if answer_url is None and {"code", "error"} & parse_qs(urlsplit(url).query).keys():
+            answer_url = url
+            if not visit_callback:
                 return answer_url
-            filled = _fill_in(parse_forms(html, page_url=url), person=person, password=password, allow=allow)
-            if filled is None:
-                if fields is not None and "decision" in fields:
-                    return url
-                raise LoginFailed("The scripted sign-in met a page that it does not know.")
-            url, fields = filled
+        next_url, html = _fetch(opener, url, fields)
+        if next_url is not None:
+            url, fields = next_url, None
+            continue
+        if answer_url is not None:
+            return answer_url
+        filled = _fill_in(parse_forms(html, page_url=url), person=person, password=password, allow=allow)
+        if filled is None:
+            if fields is not None and "decision" in fields:
+                return url
+            raise LoginFailed("The scripted sign-in met a page that it does not know.")
+        url, fields = filled
     raise LoginFailed("The scripted sign-in was sent around in circles.")
 
 
@@ -152,23 +152,30 @@ class _FormParser(HTMLParser):
         self._is_inside = self._is_inside and tag != "form"
 
 
-def _fetch(session: requests.Session, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
-    """Return where the page redirects to, if it does, and its text."""
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_arguments: object) -> None:
+        """Leave it to the caller."""
+
+
+def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
+    """Return where the page redirects to, if it does, and its text. urllib, unlike requests, logs no addresses."""
     if urlsplit(url).hostname not in LOOPBACK_HOSTS:
         raise LoginFailed("The scripted sign-in was sent away from this machine.")
-    method = "GET" if fields is None else "POST"
+    data = None if fields is None else urlencode(fields).encode()
     try:
-        with session.request(
-            method, url, data=fields, timeout=_ANSWER_TIMEOUT_SECONDS, allow_redirects=False, stream=True
-        ) as response:
-            content = next(response.iter_content(_MAX_PAGE_BYTES + 1), b"")
-    except requests.RequestException:
+        try:
+            response = opener.open(url, data, timeout=_ANSWER_TIMEOUT_SECONDS)
+        except HTTPError as answer:
+            response = answer
+        with response:
+            status, location = response.status, response.headers["Location"]
+            content: bytes = response.read(_MAX_PAGE_BYTES + 1)
+    except OSError:
         raise LoginFailed("A page of the scripted sign-in did not answer.") from None
-    if response.status_code >= _BAD_REQUEST:
-        raise LoginFailed(f"A page of the scripted sign-in answered with status {response.status_code}.")
+    if status >= _BAD_REQUEST:
+        raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
     if len(content) > _MAX_PAGE_BYTES:
         raise LoginFailed("A page of the scripted sign-in is too large.")
-    location = response.headers.get("Location")
     return (None if location is None else urljoin(url, location)), content.decode("utf-8", "replace")
 
 
