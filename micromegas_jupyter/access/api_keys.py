@@ -346,7 +346,7 @@ class KeyFile:
             private_files.check_replaceable(self._path)
             private_files.check_replaceable(self._lock_path)
             with self._locked():
-                private_files.remove_leftovers(self._path)
+                private_files.remove_temporaries(self._path)
                 is_new = creates and private_files.mark_of(self._path) is None
                 text = render_api_keys(changed(() if is_new else self.load()))
                 _parse(text.encode(), self._path.name)  # what the server could not read is not written

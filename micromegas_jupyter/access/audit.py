@@ -55,9 +55,9 @@ def encode_line(record: Mapping[str, object]) -> str:
     return _encode(bounded).replace("\x7f", "\\u007f")
 
 
-def utc_text(moment: datetime) -> str:
+def utc_text(time: datetime) -> str:
     """Return an aware UTC time in RFC 3339 with milliseconds."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def presentable(fact: str) -> str:

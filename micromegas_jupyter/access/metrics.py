@@ -119,9 +119,9 @@ class AccessMetrics(Collector):
         """Count one reload of the configuration: `in_force`, `refused` or `failed`."""
         self._reloads[outcome].add()
 
-    def note_in_force(self, moment: datetime) -> None:
+    def note_in_force(self, loaded_at: datetime) -> None:
         """Report since when the configuration is in force; from then on, reloads are reported too."""
-        self._in_force_seconds = moment.timestamp()
+        self._in_force_seconds = loaded_at.timestamp()
 
     def count_rate_limited(self, by: str) -> None:
         """Count one refused call: by `identity` or by `address`."""

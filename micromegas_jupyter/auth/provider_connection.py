@@ -75,11 +75,11 @@ class ProviderDocuments:
 
     def metadata(self) -> ProviderMetadata:
         """Return the provider's discovery document."""
-        return self._kept_or_fetched(self._metadata, self._fetch_metadata)
+        return self._cached_or_fetched(self._metadata, self._fetch_metadata)
 
     def keys(self) -> KeySet:
         """Return the provider's keys."""
-        return self._kept_or_fetched(self._keys, self._fetch_keys)
+        return self._cached_or_fetched(self._keys, self._fetch_keys)
 
     def keys_after_rotation(self) -> KeySet:
         """Return the keys for a token whose key is not among the kept ones.
@@ -93,15 +93,15 @@ class ProviderDocuments:
                 self._refetched_at = now
         return self._fetch_keys() if is_due else self.keys()
 
-    def _kept_or_fetched(self, kept: tuple[_Document, float] | None, fetch: Callable[[], _Document]) -> _Document:
-        if kept is not None and self._clock.monotonic() - kept[1] < DOCUMENT_AGE_SECONDS:
-            return kept[0]
+    def _cached_or_fetched(self, cached: tuple[_Document, float] | None, fetch: Callable[[], _Document]) -> _Document:
+        if cached is not None and self._clock.monotonic() - cached[1] < DOCUMENT_AGE_SECONDS:
+            return cached[0]
         try:
             return fetch()
         except Unavailable:
-            if kept is None:
+            if cached is None:
                 raise
-            return kept[0]
+            return cached[0]
 
     def _fetch_metadata(self) -> ProviderMetadata:
         metadata = parse_metadata(self._fetch(build_metadata_url(self._issuer)), issuer=self._issuer)
@@ -191,7 +191,7 @@ class ProviderConnection:
 
         An ID token is always checked; one that is missing is an error where `needs_id_token` says so.
         """
-        tokens = self._redeem(build_code_request(request, code), asked_scope=request.scope, is_refresh=False)
+        tokens = self._redeem(build_code_request(request, code), requested_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
     def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
@@ -221,7 +221,7 @@ class ProviderConnection:
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
-            tokens = parse_token_answer(answer.body, now=self.now(), asked_scope=scope)
+            tokens = parse_token_answer(answer.body, now=self.now(), requested_scope=scope)
             # The flow has no place for a nonce: RFC 8628 section 3.1.
             return self._checked(tokens, nonce=None, needs_id_token=needs_id_token)
         meaning = parse_device_token_error(answer.body)
@@ -237,24 +237,26 @@ class ProviderConnection:
             LoginFailed: It does not accept the application; the refresh token is as good as before.
         """
         fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
-        return self._redeem(fields, asked_scope=granted_scope, is_refresh=True)
+        return self._redeem(fields, requested_scope=granted_scope, is_refresh=True)
 
     def client_credentials(self, *, scope: str | None, audience: str | None, resource: str | None = None) -> TokenSet:
         """Get a token for the application itself; raises as `exchange_code` does."""
         fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
-        return self._redeem(fields, asked_scope=scope, is_refresh=False)
+        return self._redeem(fields, requested_scope=scope, is_refresh=False)
 
-    def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
+    def request_token_answer(
+        self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
+    ) -> dict[str, object]:
         """Make any other grant's request, and return the provider's answer as it stands.
 
-        The client authentication is added. `asked_scope` becomes the answer's `scope` when it names none (RFC 6749
+        The client authentication is added. `requested_scope` becomes the answer's `scope` when it names none (RFC 6749
         section 5.1).
         """
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:
             raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
-        if asked_scope is not None:
-            body.setdefault("scope", asked_scope)
+        if requested_scope is not None:
+            body.setdefault("scope", requested_scope)
         return body
 
     def verify(self, tokens: TokenSet, *, nonce: Secret | None) -> IdTokenClaims | None:
@@ -281,10 +283,10 @@ class ProviderConnection:
         code = answer.body.get("error") if isinstance(answer.body, dict) else None
         return describe_provider_error(code, None, secrets=secrets) if isinstance(code, str) else "an unnamed error"
 
-    def _redeem(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None, is_refresh: bool) -> TokenSet:
+    def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
         # The answer is no variable of its own: a verbose traceback would show it.
         return parse_token_answer(
-            self._token_answer(fields, is_refresh=is_refresh), now=self.now(), asked_scope=asked_scope
+            self._token_answer(fields, is_refresh=is_refresh), now=self.now(), requested_scope=requested_scope
         )
 
     def _token_answer(self, fields: Mapping[str, str | Secret], *, is_refresh: bool) -> object:

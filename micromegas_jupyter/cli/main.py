@@ -197,13 +197,13 @@ class DiscreetParser(argparse.ArgumentParser):
             if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
                 super().error(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
 
-    def _with_secrets_joined(self, words: Sequence[str]) -> list[str]:
+    def _with_secrets_joined(self, arguments: Sequence[str]) -> list[str]:
         # argparse takes a word that begins with a dash for an option, unless it is joined to its own.
         secrets = {
             name for action in self._actions if action.metavar == SECRET_METAVAR for name in action.option_strings
         }
         joined: list[str] = []
-        rest = iter(words)
+        rest = iter(arguments)
         for word in rest:
             value = next(rest, None) if word in secrets else None
             joined.append(word if value is None else f"{word}={value}")

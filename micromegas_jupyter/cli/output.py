@@ -182,7 +182,7 @@ def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output
 
 
 @contextmanager
-def output_room(output: TextIO) -> Iterator[None]:
+def disk_errors_reported(output: TextIO) -> Iterator[None]:
     """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
     try:
         yield

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, output_room, print_rows
+from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, disk_errors_reported, print_rows
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
@@ -66,7 +66,7 @@ def print_answer(
         raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
     with _open_client(arguments) as client:
         client.on_notice(show_notice)
-        with client.open_query(sql, begin, end) as reader, output_room(sys.stdout):
+        with client.open_query(sql, begin, end) as reader, disk_errors_reported(sys.stdout):
             count = print_rows(
                 reader.schema,
                 reader,

@@ -68,7 +68,7 @@ class HiddenInput:
         """Restore the terminal; safe to call twice."""
         self._hiding.close()
 
-    def ask(self, prompt: str, *, timeout_seconds: float) -> str:
+    def prompt(self, prompt: str, *, timeout_seconds: float) -> str:
         """Prompt for a line and wait for it."""
         if sys.platform == "win32" and self._source.isatty():
             return getpass.getpass(prompt, self._output)
@@ -213,7 +213,7 @@ def sign_in(
             show=terminal.show,
             store=store,
             environ=environ,
-            ask=terminal.ask,
+            prompt=terminal.prompt,
         )
     finally:
         terminal.close()
@@ -272,9 +272,9 @@ class SignInTerminal:
         countdown.start()
         pending.on_done(lambda _pending: countdown.stop())
 
-    def ask(self, question: str) -> str:
+    def prompt(self, question: str) -> str:
         """Prompt for the address that the person pastes; it is not shown."""
-        return self._input.ask(question, timeout_seconds=_MAX_ANSWER_SECONDS)
+        return self._input.prompt(question, timeout_seconds=_MAX_ANSWER_SECONDS)
 
     def close(self) -> None:
         """Restore the terminal; safe to call twice."""

@@ -161,7 +161,7 @@ def remove_file(path: Path) -> bool:
     return True
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_temporaries(path: Path) -> None:
     """Remove the temporary files of writers of `path` that were killed; only for the holder of its lock."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)

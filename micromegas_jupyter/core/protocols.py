@@ -10,15 +10,11 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from micromegas_jupyter.core.secrets import HiddenBytes, HiddenText, Secret
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
-
-__all__ = ["HiddenBytes", "HiddenText", "Secret"]  # besides what follows
 
 
 @runtime_checkable

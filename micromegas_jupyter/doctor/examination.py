@@ -209,7 +209,7 @@ def _short(value: object) -> str:
 
 
 _SEE_SETTINGS = "see settings"
-_NOT_ASKED = "the provider cannot be asked"
+_NOT_CHECKED = "the provider cannot be asked"
 _WHY_NO_CLOCK = {
     ProviderUnavailable.code: "the provider does not answer properly",
     ProviderMisbehaved.code: "the provider's description is not acceptable",
@@ -256,7 +256,7 @@ def examine(
     obstacle = find_obstacle(case)
     prevented = frozenset[str]() if obstacle is None else obstacle.prevented
     # Before the sign-in, which follows from what the provider offers.
-    of_provider, offers_device = _ask_provider(case, prevented)
+    of_provider, offers_device = _check_provider_calls(case, prevented)
     findings += [
         check_settings(case, obstacle),
         _look("sign-in", lambda: check_flow(case, offers_device=offers_device), prevented),
@@ -265,7 +265,7 @@ def examine(
     key_file = case.settings.api_key_file
     if key_file is not None:
         findings.append(_look("api key file", lambda: check_api_key_file(key_file), prevented))
-    return [*findings, *of_provider, *_ask_server(case, prevented)]
+    return [*findings, *of_provider, *_check_server_calls(case, prevented)]
 
 
 def _look(check: str, look: Callable[[], Finding], prevented: Collection[str]) -> Finding:
@@ -273,7 +273,7 @@ def _look(check: str, look: Callable[[], Finding], prevented: Collection[str]) -
     return skipped(check, _SEE_SETTINGS) if check in prevented else guarded(check, look)
 
 
-def _ask_provider(case: Case, prevented: Collection[str]) -> tuple[list[Finding], bool | None]:
+def _check_provider_calls(case: Case, prevented: Collection[str]) -> tuple[list[Finding], bool | None]:
     """Return what is found of the provider, and whether it has a sign-in with a code, None when that is not known."""
     if "issuer" in prevented:
         return [skipped("issuer", _SEE_SETTINGS), skipped("clock", _SEE_SETTINGS)], None
@@ -284,16 +284,16 @@ def _ask_provider(case: Case, prevented: Collection[str]) -> tuple[list[Finding]
     try:
         http = wiring.provider_http(settings)
     except MicromegasError as error:
-        return [failed("issuer", error), skipped("clock", _NOT_ASKED)], None
+        return [failed("issuer", error), skipped("clock", _NOT_CHECKED)], None
     connection = ProviderConnection(settings.issuer, settings.client_id or "", None, http=http, clock=case.clock)
     issuer = guarded("issuer", lambda: check_issuer(connection, case.clock))
     if issuer.outcome is Outcome.FAILED:
-        return [issuer, skipped("clock", _WHY_NO_CLOCK.get(issuer.code or "", _NOT_ASKED))], None
+        return [issuer, skipped("clock", _WHY_NO_CLOCK.get(issuer.code or "", _NOT_CHECKED))], None
     offers_device = connection.metadata().device_authorization_endpoint is not None
     return [issuer, guarded("clock", lambda: check_clock(connection))], offers_device
 
 
-def _ask_server(case: Case, prevented: Collection[str]) -> list[Finding]:
+def _check_server_calls(case: Case, prevented: Collection[str]) -> list[Finding]:
     provider = None
     if "token" in prevented:
         token = skipped("token", _SEE_SETTINGS)

@@ -143,11 +143,11 @@ def check_store(case: Case) -> Finding:
     store = wiring.token_store(case.settings, case.environ)
     store.check_usable()
     mark = store.mark()
-    is_kept = mark is not None
+    is_stored = mark is not None
     others = [other for other in wiring.stored_logins(case.settings, case.environ) if other.mark() not in {None, mark}]
     facts: dict[str, object] = {
         "label": store.label,
-        "holds_a_sign_in": is_kept,
+        "holds_a_sign_in": is_stored,
         "mode": None if mode is None else f"{mode:04o}",
         "others": [other.label for other in others],
     }
@@ -158,11 +158,11 @@ def check_store(case: Case) -> Finding:
             remedy="It is yours alone from now on. Sign out and in again: somebody may have read it.",
             facts=facts,
         )
-    damage = _damage(store, case.settings) if is_kept else None
+    damage = _damage(store, case.settings) if is_stored else None
     if damage is not None:
         return failed("store", damage)
-    text = f"{store.label}{' holds a sign-in' if is_kept else f', nothing kept yet{_for_these(others)}'}"
-    details = [_line_of_other(other, case.settings, is_kept=is_kept) for other in others]
+    text = f"{store.label}{' holds a sign-in' if is_stored else f', nothing kept yet{_for_these(others)}'}"
+    details = [_line_of_other(other, case.settings, is_stored=is_stored) for other in others]
     return ok("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
 
 
@@ -183,12 +183,12 @@ def _for_these(others: list[TokenStore]) -> str:
     return " for these settings" if others else ""
 
 
-def _line_of_other(other: TokenStore, settings: ClientSettings, *, is_kept: bool) -> str:
+def _line_of_other(other: TokenStore, settings: ClientSettings, *, is_stored: bool) -> str:
     try:
         difference = _difference(other.load()[0].key, settings)
     except (LoginRequired, TokenStoreError):
         return f"another sign-in of this profile, which cannot be read: {other.label}"
-    if is_kept:
+    if is_stored:
         return f"another sign-in of this profile{difference}: {other.label}"
     return f"a sign-in with other settings{difference} is kept in {other.label}"
 

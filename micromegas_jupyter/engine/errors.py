@@ -37,8 +37,8 @@ _MAX_MATCHED: Final = 8000
 _MAX_CLEANED: Final = 1000
 _MAX_LOGGED: Final = 4000
 
-_EXPLAIN_WORDS: Final = frozenset({"explain", "analyze", "verbose"})
-_WRITING_WORDS: Final = frozenset(
+_EXPLAIN_KEYWORDS: Final = frozenset({"explain", "analyze", "verbose"})
+_WRITING_KEYWORDS: Final = frozenset(
     {
         "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
         "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
@@ -155,8 +155,8 @@ def _is_writing(sql: str) -> bool:
     """Return whether a statement that failed begins like one that writes; only chooses the words of the refusal."""
     words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
     if words[:1] == ["explain"]:
-        words = [word for word in words[:4] if word not in _EXPLAIN_WORDS]
-    return bool(words) and words[0] in _WRITING_WORDS
+        words = [word for word in words[:4] if word not in _EXPLAIN_KEYWORDS]
+    return bool(words) and words[0] in _WRITING_KEYWORDS
 
 
 def _internal(text: str, event: str, context: Context) -> InternalError:

@@ -63,7 +63,7 @@ class RunningLimit:
 
         ResourcesExhausted when none is free in time, or too many wait already.
         """
-        if self._has_room(caller):
+        if self._has_capacity(caller):
             self._take(caller)
             return
         if len(self._queue) >= _MAX_WAITING_PER_SLOT * self._max_running or (
@@ -95,13 +95,13 @@ class RunningLimit:
             waiting, granted = entry
             if self.running_count >= self._max_running:
                 return
-            if not granted.done() and self._has_room(waiting):
+            if not granted.done() and self._has_capacity(waiting):
                 self._queue.remove(entry)
                 self._take(waiting)
                 granted.set_result(None)
                 return
 
-    def _has_room(self, caller: CallerKey) -> bool:
+    def _has_capacity(self, caller: CallerKey) -> bool:
         return self.running_count < self._max_running and self._running[caller] < self._max_per_caller
 
     def _take(self, caller: CallerKey) -> None:

@@ -241,7 +241,7 @@ def _sizes(array: pa.Array) -> Sizes:
             return measure(array)
     import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
 
-    return _at_least_one(pc.binary_length(array).fill_null(0).to_numpy())
+    return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
@@ -301,12 +301,12 @@ def _list_sizes(array: pa.ListArray) -> Sizes:
     offsets = array.offsets.to_numpy().astype(np.int64)
     width = _fixed_width(array.type.value_type) if not pa.types.is_map(array.type) else None
     if width is not None:
-        return _at_least_one(np.diff(offsets) * width)
+        return _one_or_more(np.diff(offsets) * width)
     inner = np.concatenate([np.zeros(1, np.int64), np.cumsum(_sizes(array.values))])
-    return _at_least_one(np.diff(inner[offsets]))
+    return _one_or_more(np.diff(inner[offsets]))
 
 
-def _at_least_one(sizes: npt.NDArray[np.generic]) -> Sizes:
+def _one_or_more(sizes: npt.NDArray[np.generic]) -> Sizes:
     return np.maximum(sizes.astype(np.int64), np.int64(1))
 
 
@@ -315,7 +315,7 @@ _IsKind = Callable[[pa.DataType], bool]
 
 _MEASURES: Final[tuple[tuple[_IsKind, Callable[[pa.Array], Sizes]], ...]] = (
     (pa.types.is_dictionary, _dictionary_sizes),
-    (is_view, lambda array: _at_least_one(view_lengths(array))),
+    (is_view, lambda array: _one_or_more(view_lengths(array))),
     (lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind), _list_sizes),
     (pa.types.is_fixed_size_list, _fixed_list_sizes),
     (pa.types.is_struct, _struct_sizes),

@@ -129,7 +129,7 @@ class HubProvider:
             raise refuse("provider_unavailable") if error.retryable else refuse("exchange_refused", what=error.what)
         now = self._clock.now()
         try:
-            issued = parse_token_exchange_answer(answer.body, now=now, asked_scope=setting.scope)
+            issued = parse_token_exchange_answer(answer.body, now=now, requested_scope=setting.scope)
         except MicromegasError as error:
             raise refuse("exchange_refused", what=error.what) from None
         expires_at = issued.expires_at or stored.expires_at

@@ -66,14 +66,14 @@ class LakeSink:
     def _open_creation(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
         check_name(request.table)
         stored = stored_schema(schema)
-        self._check_room(request)
+        self._check_capacity(request)
         folder = self._user_tables.rows_folder(new_id(self._randomness))
         table = UserTable(
             name=request.table, schema=stored, folder=folder, write_id=request.write_id, maker=request.maker
         )
         return CreatingWrite(self._user_tables, table, self._segment(table, request), request)
 
-    def _check_room(self, request: WriteRequest) -> None:
+    def _check_capacity(self, request: WriteRequest) -> None:
         tables = self._user_tables.list()
         if len(tables) >= MAX_TABLES:
             raise ResourcesExhausted(

@@ -255,7 +255,7 @@ def lossless_units(metadata: pyarrow.parquet.FileMetaData, schema: pa.Schema) ->
     Where the footer does not tell which values there are, that is the unit in which they are written.
     """
     times = {field.name: field.type.unit for field in schema if pa.types.is_timestamp(field.type)}
-    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)] if times else []
+    paths = [metadata.schema.column(position).path for position in range(metadata.num_columns)] if times else []
     counts = Counter(paths)
     return {
         name: _lossless_unit(metadata, paths.index(name), unit) if counts[name] == 1 else unit
@@ -269,14 +269,14 @@ def coarser_units(first: Mapping[str, str], second: Mapping[str, str]) -> dict[s
     return {**first, **second, **both}
 
 
-def _lossless_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str) -> str:
-    column = metadata.schema.column(place)
+def _lossless_unit(metadata: pyarrow.parquet.FileMetaData, position: int, unit: str) -> str:
+    column = metadata.schema.column(position)
     written = json.loads(column.logical_type.to_json()).get("timeUnit")
     if column.physical_type != "INT64" or _WRITTEN.get(written) != unit:
         return unit
     ends: list[int] = []
     for index in range(metadata.num_row_groups):
-        found = _ends(metadata.row_group(index), place)
+        found = _ends(metadata.row_group(index), position)
         if found is None:
             return unit
         ends.extend(found)
@@ -289,9 +289,9 @@ def _lossless_unit(metadata: pyarrow.parquet.FileMetaData, place: int, unit: str
     return best
 
 
-def _ends(group: Any, place: int) -> tuple[int, ...] | None:
+def _ends(group: Any, position: int) -> tuple[int, ...] | None:
     """Return the first and the last time of a row group, nothing where it has none; None when it is not told."""
-    statistics = group.column(place).statistics
+    statistics = group.column(position).statistics
     if group.num_rows == 0:
         return ()
     if statistics is None:

@@ -29,7 +29,7 @@ from micromegas_jupyter.lake.writer import COMPRESSION
 
 ROWS_PER_GROUP: Final = 128 * 1024
 BYTES_PER_GROUP: Final = 16 * 1024 * 1024
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _WHAT: Final = "The rows could not be stored."
 
@@ -42,7 +42,7 @@ def write_errors() -> Iterator[None]:
             yield
     except Exception as error:
         cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+        if isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES:
             raise ResourcesExhausted(
                 "There is no room for the rows: the server's storage is full.",
                 remedy="Tell the server's administrator, and send them again later. None of them was stored.",

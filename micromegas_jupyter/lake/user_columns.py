@@ -18,7 +18,7 @@ _MAX_NAME_BYTES: Final = 128
 _MAX_SHOWN: Final = 80
 _ZONE: Final = re.compile(r"[+-][0-9]{2}:[0-9]{2}|[A-Za-z][A-Za-z0-9_+/-]{0,63}")
 
-_ASK: Final = "Ask somebody who may read the table for its columns and their types."
+_OTHER_REMEDY: Final = "Ask somebody who may read the table for its columns and their types."
 
 _IsKind = Callable[[pa.DataType], bool]
 _AS_THEY_ARE: Final[tuple[_IsKind, ...]] = (
@@ -69,7 +69,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
         if field.name not in stored.names:
             raise UsageError(
                 f"The table has no column {shown(field.name)}.",
-                remedy=f"Send the columns {_listed(stored.names)}." if is_known else _ASK,
+                remedy=f"Send the columns {_listed(stored.names)}." if is_known else _OTHER_REMEDY,
             )
         wanted = stored.field(field.name).type
         if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
@@ -77,12 +77,12 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
             raise UsageError(
                 f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, and the table's has "
                 f"{theirs}.",
-                remedy="Cast it before sending." if is_known else _ASK,
+                remedy="Cast it before sending." if is_known else _OTHER_REMEDY,
             )
     for field in stored:
         if field.name not in schema.names and not field.nullable:
             if not is_known:
-                raise UsageError("A column that needs a value is missing.", remedy=_ASK)
+                raise UsageError("A column that needs a value is missing.", remedy=_OTHER_REMEDY)
             raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
 
 

@@ -100,19 +100,19 @@ def load_libraries(*names: str) -> None:
 def parse_line(magic: Callable[..., Any], line: str) -> argparse.Namespace:
     """Return the options on a line that holds nothing else."""
     try:
-        words = shlex.split(line)
+        arguments = shlex.split(line)
     except ValueError:
         raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
-    return parse_options(magic, words)
+    return parse_options(magic, arguments)
 
 
-def parse_options(magic: Callable[..., Any], words: Sequence[str]) -> argparse.Namespace:
+def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options as the parser of `@with_arguments` reads them."""
     try:
-        return _parser(magic).parse_args(list(words))
+        return _parser(magic).parse_args(list(arguments))
     except IPythonUsageError as error:
         message = cut(printable(str(error)), _MAX_MESSAGE_CHARACTERS)
-        nearest = _nearest_option(magic, words)
+        nearest = _nearest_option(magic, arguments)
         remedy = _usage_remedy(magic) if nearest is None else f"Did you mean {nearest}?"
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", remedy=remedy) from None
 
@@ -171,11 +171,11 @@ def help_as_line_magic(lines: list[str]) -> list[str]:
     return lines if found is None else [found[1].rstrip() + "\n"]
 
 
-def _nearest_option(magic: Callable[..., Any], words: Sequence[str]) -> str | None:
+def _nearest_option(magic: Callable[..., Any], arguments: Sequence[str]) -> str | None:
     """Return the option that a misspelt one was meant to be; None when all are known, or none is near."""
     known = (*options_with_value(magic), *flags(magic))
-    for word in words:
-        option = word.partition("=")[0]
+    for argument in arguments:
+        option = argument.partition("=")[0]
         if option.startswith("--") and not any(name.startswith(option) for name in known):
             return next(iter(get_close_matches(option, known, n=1)), None)
     return None

@@ -118,10 +118,10 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
         raise ProviderMisbehaved(f"The identity provider {metadata.issuer} does not support PKCE with S256.")
     if not _OWN_PARAMETERS.isdisjoint(extra_parameters):
         raise UsageError(f"These authorization parameters cannot be set: {', '.join(sorted(_OWN_PARAMETERS))}.")
-    asked_scope = complete_scope(scope)
+    requested_scope = complete_scope(scope)
     prefixes = (state_prefix, "", "")
     state, nonce, verifier = (Secret(prefix + randomness.token_urlsafe(RANDOM_BYTES)) for prefix in prefixes)
-    parameters = {"prompt": "consent"} if "offline_access" in asked_scope.split() else {}
+    parameters = {"prompt": "consent"} if "offline_access" in requested_scope.split() else {}
     if audience:
         parameters["audience"] = audience
     asked_resource = resource_fields(resource)
@@ -137,7 +137,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
         client_id,
         "code",
         redirect_uri=redirect_uri,
-        scope=asked_scope,
+        scope=requested_scope,
         state=state.reveal(),
         nonce=nonce.reveal(),
         code_challenge=create_s256_code_challenge(verifier.reveal()),
@@ -147,7 +147,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     return AuthorizationRequest(
         url=str(url),
         redirect_uri=redirect_uri,
-        scope=asked_scope,
+        scope=requested_scope,
         state=state,
         nonce=nonce,
         code_verifier=verifier,

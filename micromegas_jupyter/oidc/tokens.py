@@ -163,13 +163,13 @@ def _without_empty(**fields: str | None) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
+def parse_token_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
     """Read a successful answer of the token endpoint.
 
     Args:
         body: The decoded JSON.
         now: When the answer came.
-        asked_scope: What the answer means when it names no scope (RFC 6749 section 5.1).
+        requested_scope: What the answer means when it names no scope (RFC 6749 section 5.1).
 
     Raises:
         ProviderMisbehaved: A member is missing or malformed, or the token is not a bearer token.
@@ -194,11 +194,11 @@ def parse_token_answer(body: object, *, now: datetime, asked_scope: str | None) 
         refresh_token=read_token(body, "refresh_token"),
         obtained_at=now,
         expires_at=None if lifetime is None else now + timedelta(seconds=lifetime),
-        scope=scope or asked_scope,
+        scope=scope or requested_scope,
     )
 
 
-def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str | None) -> TokenSet:
+def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
     """Read a successful answer; whatever the issued token's kind, it becomes the access token.
 
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
@@ -220,7 +220,7 @@ def parse_token_exchange_answer(body: object, *, now: datetime, asked_scope: str
         )
     if is_other_type:
         body["token_type"] = "Bearer"  # noqa: S105 - a type's name, not a password
-    return parse_token_answer(body, now=now, asked_scope=asked_scope)
+    return parse_token_answer(body, now=now, requested_scope=requested_scope)
 
 
 def build_token_error(

@@ -22,9 +22,7 @@ from micromegas_jupyter.config.client import (
 )
 from micromegas_jupyter.core.files import FileProblem, find_exposure, is_mounted_read_only, read_shared_file
 from micromegas_jupyter.core.http import PlatformHttp
-from micromegas_jupyter.core.protocols import (
-    AuthProvider,
-)
+from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import ConfigurationError

@@ -68,7 +68,7 @@ _MIB: Final = 1024 * 1024
 _MAX_POOL_MIB: Final = 512
 _DEFAULT_SPARE_EXECUTORS: Final = 4
 #: Each takes two seconds to start where there is no fork.
-_MAX_SPAWNED_SPARES: Final = 2
+_MAX_SPAWNED_IDLE: Final = 2
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
@@ -441,7 +441,7 @@ def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEF
     """Return how many executors there are, and what they may take together."""
     return PoolSettings(
         max_executors=settings.max_queries,
-        spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_SPARES),
+        spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_IDLE),
         max_uploads=settings.max_ingests,
         max_per_caller=settings.max_queries_per_caller,
         queue_timeout_seconds=float(settings.queue_timeout_seconds),

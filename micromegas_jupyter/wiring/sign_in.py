@@ -161,7 +161,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
     show: Callable[[PendingLogin], None] | None = None,
     store: bool = True,
     environ: Mapping[str, str] | None = None,
-    ask: Callable[[str], str] | None = None,
+    prompt: Callable[[str], str] | None = None,
 ) -> OidcAuthProvider | HubTokenProvider:
     """Sign a person in and wait for it; raises as `begin_login` and `PendingLogin.result`.
 
@@ -174,9 +174,9 @@ def login(  # noqa: PLR0913 - what varies is passed in
         show: Shows a sign-in that was started, in place of a sentence for `announce`.
         store: Whether the sign-in is kept for other programs of this person.
         environ: Stands in for the process environment.
-        ask: Asks the person for the pasted address; without it nobody can paste.
+        prompt: Asks the person for the pasted address; without it nobody can paste.
     """
-    left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or ask is not None]
+    left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
     while left:
         current, *left = left
         try:
@@ -196,8 +196,8 @@ def login(  # noqa: PLR0913 - what varies is passed in
             if current is Flow.BROWSER and not browser.open(pending.start_url or "") and left:
                 announce(f"No browser opened here. {_FALLBACK_LINES[left[0]]}")
                 continue
-            if current is Flow.PASTE and ask is not None:
-                _take_pasted(pending, ask=ask, announce=announce)
+            if current is Flow.PASTE and prompt is not None:
+                _take_pasted(pending, prompt=prompt, announce=announce)
             return pending.result()
         finally:
             pending.cancel()
@@ -281,10 +281,10 @@ def _offers_device(settings: ClientSettings) -> bool:
     return connection.metadata().device_authorization_endpoint is not None
 
 
-def _take_pasted(pending: PendingLogin, *, ask: Callable[[str], str], announce: Callable[[str], None]) -> None:
+def _take_pasted(pending: PendingLogin, *, prompt: Callable[[str], str], announce: Callable[[str], None]) -> None:
     """Ask until an address fits; what went wrong in the end is the sign-in's own result."""
     for _ in range(MAX_PASTE_TRIES):
-        pasted = Secret(ask("Paste the address here (it is not shown): "))
+        pasted = Secret(prompt("Paste the address here (it is not shown): "))
         if pending.done:
             return
         try:

@@ -129,11 +129,11 @@ class LoginContext:
             needs_id_token=self.request.needs_id_token,
         )
 
-    def timeout_seconds(self, default_seconds: float, *, at_most: float | None = None) -> float:
+    def timeout_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
         """Return how long to wait for the person."""
         asked = self.request.timeout_seconds
         seconds = default_seconds if asked is None else asked
-        return seconds if at_most is None else min(seconds, at_most)
+        return seconds if maximum is None else min(seconds, maximum)
 
     def build_prompt(self, flow: Flow, timeout_seconds: float, **shown: str | None) -> LoginPrompt:
         """Make a prompt that holds from now on."""

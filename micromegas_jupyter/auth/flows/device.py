@@ -22,7 +22,7 @@ def start_device(context: LoginContext, *, stopped: threading.Event | None = Non
     life_seconds = (authorization.expires_at - context.clock.now()).total_seconds()
     prompt = context.build_prompt(
         Flow.DEVICE,
-        context.timeout_seconds(MAX_DEVICE_SECONDS, at_most=life_seconds),
+        context.timeout_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
         user_code=authorization.user_code,
         verification_uri=authorization.verification_uri,
         verification_uri_complete=authorization.verification_uri_complete,

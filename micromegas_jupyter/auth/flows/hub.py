@@ -19,9 +19,7 @@ from micromegas_jupyter.auth.identity import Identity, identity_of_bearer
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenCache
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import HUB_SERVICE, HUB_UNAVAILABLE_REMEDY, HubHttp
-from micromegas_jupyter.core.protocols import (
-    AuthProvider,
-)
+from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.secrets import Secret, SecretObject
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.urls import (
@@ -279,7 +277,7 @@ class HubService:
     def token(self) -> HubToken:
         """Fetch a bearer token."""
         body = self._fetch("token", {}, expected=_OK)
-        seconds = _seconds(body, "expires_in", at_least=0)
+        seconds = _seconds(body, "expires_in", minimum=0)
         if seconds == 0:
             raise REFUSALS["provider_unavailable"].error()  # or the Hub would have refreshed it
         return HubToken(
@@ -360,9 +358,9 @@ def _text(body: SecretObject | None, name: str) -> str:
     return value
 
 
-def _seconds(body: SecretObject | None, name: str, *, at_least: int = 1) -> int:
+def _seconds(body: SecretObject | None, name: str, *, minimum: int = 1) -> int:
     value = None if body is None else body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= MAX_LIFE_SECONDS:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= MAX_LIFE_SECONDS:
         raise unreadable()
     return value
 
@@ -386,8 +384,8 @@ def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedire
     sign_in = service.begin(grant.request.url)
     if not is_web_address(sign_in.start_url):
         raise unreadable()
-    at_most = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
-    timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, at_most=at_most)
+    maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
+    timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
     prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
     return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.clock)
 

@@ -156,7 +156,7 @@ class RedirectLogins:
 
         build_grant(callback_address("http://localhost/"))  # report a malformed request now, not on a page
         name = build_name(self.kernel_id, context.randomness.token_urlsafe(RANDOM_BYTES))
-        timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, at_most=REDIRECT_TIMEOUT_SECONDS)
+        timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=REDIRECT_TIMEOUT_SECONDS)
         prompt = context.build_prompt(
             Flow.REDIRECT, timeout_seconds, start_url=f"{self._base_address}{START_PATH}{name}"
         )

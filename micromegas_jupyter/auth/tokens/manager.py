@@ -54,7 +54,7 @@ class Session:
         return freshness_of(begins_at, ends_at, now)
 
     @property
-    def id_token_was_kept(self) -> bool:
+    def reuses_id_token(self) -> bool:
         """Whether the ID token was already due when the access token came, so that none came with it."""
         obtained_at = self.tokens.obtained_at
         if self.claims is None or obtained_at is None:
@@ -70,7 +70,7 @@ class Session:
         ID token ended, and are the same for all programs that share the sign-in.
         """
         obtained_at = self.tokens.obtained_at
-        if bearer is Bearer.ACCESS_TOKEN or self.claims is None or obtained_at is None or not self.id_token_was_kept:
+        if bearer is Bearer.ACCESS_TOKEN or self.claims is None or obtained_at is None or not self.reuses_id_token:
             return None
         return obtained_at + max(MIN_ID_TOKEN_PAUSE, obtained_at - self.claims.expires_at)
 
@@ -396,7 +396,7 @@ def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Sessi
 
 
 def _ended(session: Session) -> LoginRequired:
-    if session.id_token_was_kept:
+    if session.reuses_id_token:
         return LoginRequired(
             "The ID token has expired, and the identity provider refreshes access tokens only.",
             remedy=f"{LoginRequired.default_remedy} If the server takes access tokens, "

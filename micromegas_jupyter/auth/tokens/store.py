@@ -33,7 +33,7 @@ from micromegas_jupyter.core.files import (
     mark_of,
     read_private_file,
     remove_file,
-    remove_leftovers,
+    remove_temporaries,
     write_private_file,
 )
 from micromegas_jupyter.core.secrets import HiddenBytes, HiddenText
@@ -132,7 +132,7 @@ class LockedFile:
         except OSError as error:
             raise TokenStoreError(f"The lock file {self._lock_path.name} cannot be used.") from error
         try:
-            remove_leftovers(self.path)
+            remove_temporaries(self.path)
             yield
         finally:
             lock.release()

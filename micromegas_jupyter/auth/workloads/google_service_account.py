@@ -128,7 +128,7 @@ class GoogleServiceAccountProvider(ServiceTokenProvider):
             raise LoginFailed(error.what, remedy=_REFUSED_REMEDY) if type(error) is LoginFailed else error
         now = self._clock.now()
         if self.audience is None:
-            tokens = parse_token_answer(answer.body, now=now, asked_scope=self.scope)
+            tokens = parse_token_answer(answer.body, now=now, requested_scope=self.scope)
             return opaque_service_token(tokens.access_token, now=now, expires_at=tokens.expires_at)
         id_token = checked_token(answer.body.get("id_token") if isinstance(answer.body, dict) else None, source=_SOURCE)
         return jwt_service_token(id_token, audience=self.audience, now=now, source=_SOURCE, date=answer.date)

@@ -43,9 +43,9 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
 
     def exchange(platform_token: Secret) -> ServiceToken:
         fields = build(platform_token, scope=scope, audience=audience, resource=resource)
-        answer = connection.request_token_answer(fields, asked_scope=scope)
+        answer = connection.request_token_answer(fields, requested_scope=scope)
         now = clock.now()
-        tokens = parse(answer, now=now, asked_scope=scope)
+        tokens = parse(answer, now=now, requested_scope=scope)
         return opaque_service_token(tokens.access_token, now=now, expires_at=tokens.expires_at)
 
     return exchange

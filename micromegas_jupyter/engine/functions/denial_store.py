@@ -150,11 +150,11 @@ class DenialStore:
         """Remove a rule; False when there is none with this id."""
         removed: list[Denial] = []
 
-        def kept(rules: tuple[Denial, ...]) -> Sequence[Denial]:
+        def without_rule(rules: tuple[Denial, ...]) -> Sequence[Denial]:
             removed.extend(rule for rule in rules if rule.rule_id == rule_id)
             return [rule for rule in rules if rule.rule_id != rule_id]
 
-        self.change(kept)
+        self.change(without_rule)
         if removed:
             self.has_changed = True
             _LOG.warning("a query denial was removed, rule_id=%s", rule_id)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.scanner import Mention
 
 _MAX_EXPRESSION_BYTES: Final = 4096
-_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
+_SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 _MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
 DENY: Final = "deny_queries"
 LIST: Final = "list_query_denials"
@@ -100,7 +100,7 @@ def check_match(expression: str) -> Scan:
 def _check_tokens(scanned: Scan) -> None:
     kinds = {token.kind for token in scanned.tokens}
     names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
-    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_WORDS:
+    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_KEYWORDS:
         raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(

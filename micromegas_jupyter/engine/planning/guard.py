@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import InvalidStatement, StatementRefused, Unsupp
 MAX_BRACKET_DEPTH: Final = 47
 #: Of a condition or a rule, which any process may evaluate: DataFusion 55 crashes at 2,000 (`IS TRUE …`).
 _MAX_OPERATORS: Final = 256
-_OPERATOR_WORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
+_OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
 
 
 class _IgnoredClause(NamedTuple):
@@ -102,7 +102,7 @@ def check_expression(sql: str, *, max_bytes: int) -> Scan:
     """Return the tokens of `sql`, an expression that an administrator wrote, when it is within the limits."""
     scanned = check_statement(sql, max_bytes=max_bytes)
     operators = sum(
-        token.kind is Kind.OPERATOR or (token.kind is Kind.WORD and token.name in _OPERATOR_WORDS)
+        token.kind is Kind.OPERATOR or (token.kind is Kind.WORD and token.name in _OPERATOR_KEYWORDS)
         for token in scanned.tokens
     )
     if operators > _MAX_OPERATORS:

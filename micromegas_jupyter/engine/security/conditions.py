@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_CONDITION_BYTES: Final = 16384
-_SUBQUERY_WORDS: Final = frozenset({"select", "values", "table", "with"})
+_SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 # These return one value for a whole statement.
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
@@ -108,7 +108,7 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
     if not scanned.is_certain or any(token.kind in {Kind.SEMICOLON, Kind.PLACEHOLDER} for token in scanned.tokens):
         return "it contains a placeholder, a semicolon or a misplaced quote"
     for token, following in zip(scanned.tokens, (*scanned.tokens[1:], None), strict=True):
-        if token.kind is Kind.WORD and token.name in _SUBQUERY_WORDS:
+        if token.kind is Kind.WORD and token.name in _SUBQUERY_KEYWORDS:
             return "it contains a subquery"
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
         if is_call and token.name.lower() in _changing_functions():

@@ -36,7 +36,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
-_FIRST_WORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
+_FIRST_KEYWORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
 _KEYWORDS_TEXT: Final = (
     "SELECT FROM WHERE GROUP ORDER BY HAVING LIMIT OFFSET AS DISTINCT AND OR NOT IN IS NULL LIKE ILIKE BETWEEN "
     "CASE WHEN THEN ELSE END CAST TRY_CAST INTERVAL TIMESTAMP JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON "
@@ -333,7 +333,7 @@ class _Statement:
 
     def candidates(self, typed: str) -> Iterator[Candidate]:
         if not self._before:
-            return _keywords(_FIRST_WORDS, typed)
+            return _keywords(_FIRST_KEYWORDS, typed)
         last = self._before[-1]
         if last.text == ".":
             return self._columns_of(self._before[-2].name if len(self._before) > 1 else "")

@@ -170,7 +170,7 @@ MAX_PREVIEW_ROWS = 20
 _MAX_PLAIN_CELL_CHARACTERS = 60
 MAX_DATA_BYTES = 256 * 1024
 _ROWS_AT_A_TIME = 100
-_PLACE_BYTES = 6  # a value's place in the order, and a comma
+_POSITION_BYTES = 6  # a value's place in the order, and a comma
 _STATIC = Path(__file__).parents[1] / "static"
 _MIN_ROWS = 2  # nothing to sort, filter or turn the page of below
 
@@ -353,7 +353,7 @@ def _encoded_columns(table: pa.Table, *, max_rows: int) -> list[list[str]]:
 
 
 def _row_bytes(row: tuple[str, ...]) -> int:
-    return sum(len(text.encode()) + 1 + _PLACE_BYTES for text in row)
+    return sum(len(text.encode()) + 1 + _POSITION_BYTES for text in row)
 
 
 def _json(value: object) -> str:

@@ -162,9 +162,10 @@ class ServerKernel(AttendedKernel):
         client.load_connection_file()
         return client
 
-    def start_url(self) -> str:
+    def start_url(self, *, logs_out_first: bool = True) -> str:
         """Begin a sign-in in place of any other and return the address that the cell shows, as a browser has it."""
-        self.run("%micromegas_logout")
+        if logs_out_first:
+            self.run("%micromegas_logout")
         cell = self.run("%micromegas_login")
         assert cell.reply["status"] == "ok", cell
         text = cell.of("display_data")[-1]["data"]["text/plain"]

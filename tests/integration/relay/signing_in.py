@@ -25,10 +25,10 @@ class SignIn:
         authorization_url: Where the server sends the browser; set by `start`.
     """
 
-    def __init__(self, kernel: ServerKernel) -> None:
+    def __init__(self, kernel: ServerKernel, *, logs_out_first: bool = True) -> None:
         self.kernel = kernel
         self.browser = kernel.server.browser()
-        self.start_url = kernel.start_url()
+        self.start_url = kernel.start_url(logs_out_first=logs_out_first)
         self.authorization_url = ""
 
     @property

@@ -160,8 +160,8 @@ def test_another_grant_s_answer_is_returned_as_it_stands(connection: ProviderCon
     idp.reply_once("/token", Reply(body={"id_token": "i", "extra": 1}))
     idp.reply_once("/token", Reply(body={"scope": "given"}))
 
-    first = connection.request_token_answer({"grant_type": "g"}, asked_scope="asked")
-    second = connection.request_token_answer({"grant_type": "g"}, asked_scope="asked")
+    first = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
+    second = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
 
     assert first == {"id_token": "i", "extra": 1, "scope": "asked"}
     assert second == {"scope": "given"}
@@ -424,7 +424,7 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(
     attempts = (
         lambda: connection.refresh(Secret("r3fresh"), granted_scope=None),
         lambda: connection.exchange_code(code_request(connection), Secret("r3fresh")),
-        lambda: connection.request_token_answer({"assertion": Secret("r3fresh")}, asked_scope=None),
+        lambda: connection.request_token_answer({"assertion": Secret("r3fresh")}, requested_scope=None),
         lambda: connection.poll_device(device_authorization(Secret("r3fresh"), clock), scope="openid"),
     )
 

@@ -278,7 +278,9 @@ class Requests:
         }  # fmt: skip
         self.asked: list[dict[str, str]] = []
 
-    def request_token_answer(self, fields: Mapping[str, str | Secret], *, asked_scope: str | None) -> dict[str, object]:
+    def request_token_answer(
+        self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
+    ) -> dict[str, object]:
         self.asked.append(
             {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
         )

@@ -37,7 +37,7 @@ def test_lines_are_read_one_by_one(pipe):
     target.flush()
     asked = HiddenInput(source, io.StringIO())
 
-    answers = [asked.ask("?", timeout_seconds=10) for _ in range(2)]
+    answers = [asked.prompt("?", timeout_seconds=10) for _ in range(2)]
 
     assert answers == ["first", "second"]
 
@@ -48,14 +48,14 @@ def test_empty_lines_are_no_answer(pipe):
     target.flush()
     asked = HiddenInput(source, io.StringIO())
 
-    assert asked.ask("?", timeout_seconds=10) == "answer"
+    assert asked.prompt("?", timeout_seconds=10) == "answer"
 
 
 def test_nobody_who_answers_in_time_ends_the_sign_in(pipe):
     source, _ = pipe
 
     with pytest.raises(LoginTimedOut):
-        HiddenInput(source, io.StringIO()).ask("?", timeout_seconds=0)
+        HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=0)
 
 
 def test_no_more_input_cancels(pipe):
@@ -63,7 +63,7 @@ def test_no_more_input_cancels(pipe):
     target.close()
 
     with pytest.raises(LoginFailed, match="cancelled"):
-        HiddenInput(source, io.StringIO()).ask("?", timeout_seconds=10)
+        HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=10)
 
 
 def test_a_line_that_never_ends_is_refused(pipe):
@@ -72,7 +72,7 @@ def test_a_line_that_never_ends_is_refused(pipe):
     target.flush()
 
     with pytest.raises(LoginFailed, match="too long"):
-        HiddenInput(source, io.StringIO()).ask("?", timeout_seconds=10)
+        HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=10)
 
 
 def _paste(person, text):
@@ -93,7 +93,7 @@ def test_a_terminal_does_not_show_what_is_pasted_however_long_it_is(terminal):
     before = termios.tcgetattr(source.fileno())
     asked = HiddenInput(source, io.StringIO())
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(asked.ask("?", timeout_seconds=20)), daemon=True)
+    asking = threading.Thread(target=lambda: answers.append(asked.prompt("?", timeout_seconds=20)), daemon=True)
 
     asking.start()
     while termios.tcgetattr(source.fileno())[3] & termios.ECHO:
@@ -115,7 +115,7 @@ def test_the_end_of_input_key_cancels_and_gives_the_terminal_back(terminal):
 
     def ask():
         try:
-            HiddenInput(source, io.StringIO()).ask("?", timeout_seconds=20)
+            HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=20)
         except LoginFailed as failure:
             failures.append(failure)
 
@@ -140,7 +140,7 @@ def test_what_is_pasted_as_soon_as_the_question_appears_is_not_shown(terminal):
             return super().write(text)
 
     os.write(person, b"answer\n")
-    HiddenInput(source, Screen()).ask("?", timeout_seconds=10)
+    HiddenInput(source, Screen()).prompt("?", timeout_seconds=10)
 
     assert echoes == [False, True]
 
@@ -153,7 +153,7 @@ def test_what_is_pasted_between_two_questions_is_not_shown_and_answers_the_next(
     asked.hide()
     is_shown = bool(termios.tcgetattr(source.fileno())[3] & termios.ECHO)
     os.write(person, b"between\r")
-    answer = asked.ask("?", timeout_seconds=10)
+    answer = asked.prompt("?", timeout_seconds=10)
     is_shown_after = bool(termios.tcgetattr(source.fileno())[3] & termios.ECHO)
     asked.close()
 

@@ -10,7 +10,7 @@ from typing import TextIO
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.cli.output import output_room, print_rows
+from micromegas_jupyter.cli.output import disk_errors_reported, print_rows
 from micromegas_jupyter.errors import UsageError
 
 SCHEMA = pa.schema(
@@ -149,7 +149,7 @@ def test_json_loses_no_column_to_another_of_its_name() -> None:
 
 
 def _write_to(output: TextIO) -> None:
-    with output_room(output):
+    with disk_errors_reported(output):
         print("rows", file=output)
         output.flush()
 
@@ -166,6 +166,6 @@ def test_a_reader_that_has_left_is_another_matter(tmp_path: Path) -> None:
     with (
         (tmp_path / "rows").open("w", encoding="utf-8") as output,
         pytest.raises(BrokenPipeError),
-        output_room(output),
+        disk_errors_reported(output),
     ):
         raise BrokenPipeError

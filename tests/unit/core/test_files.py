@@ -30,7 +30,7 @@ from micromegas_jupyter.core.files import (
     read_shared_file,
     remove_abandoned,
     remove_file,
-    remove_leftovers,
+    remove_temporaries,
     write_private_file,
 )
 
@@ -249,7 +249,7 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     for name in ("file", ".file.0123.tmp", ".other.0123.tmp", "file.lock"):
         (tmp_path / name).write_bytes(b"")
 
-    remove_leftovers(tmp_path / "file")
+    remove_temporaries(tmp_path / "file")
 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.0123.tmp", "file", "file.lock"]
 

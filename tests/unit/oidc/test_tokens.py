@@ -130,7 +130,7 @@ ANSWER = {
 
 def parse(**changes: object) -> TokenSet:
     body = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
-    return parse_token_answer(body, now=NOW, asked_scope="openid email")
+    return parse_token_answer(body, now=NOW, requested_scope="openid email")
 
 
 class TestAnswer:
@@ -196,7 +196,7 @@ class TestExchangeAnswer:
     }
 
     def test_the_issued_token_is_read_with_its_life(self):
-        tokens = parse_token_exchange_answer(self.ANSWER, now=NOW, asked_scope="read")
+        tokens = parse_token_exchange_answer(self.ANSWER, now=NOW, requested_scope="read")
 
         assert tokens.access_token == Secret("issued")
         assert tokens.expires_at == NOW + timedelta(seconds=60)
@@ -209,7 +209,7 @@ class TestExchangeAnswer:
     def test_a_token_that_can_be_sent_is_accepted_whatever_its_kind(self, kind, token_type):
         answer = {**self.ANSWER, "issued_token_type": kind, "token_type": token_type}
 
-        assert parse_token_exchange_answer(answer, now=NOW, asked_scope=None).access_token == Secret("issued")
+        assert parse_token_exchange_answer(answer, now=NOW, requested_scope=None).access_token == Secret("issued")
 
     @pytest.mark.parametrize(
         "changes",
@@ -225,7 +225,7 @@ class TestExchangeAnswer:
     )
     def test_an_answer_that_cannot_be_used_is_refused(self, changes):
         with pytest.raises(ProviderMisbehaved) as caught:
-            parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, asked_scope=None)
+            parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, requested_scope=None)
 
         assert caught.value.remedy
         assert "issued" not in caught.value.what
@@ -250,7 +250,7 @@ class TestExchangeAnswer:
 )
 def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read, body):
     with pytest.raises(ProviderMisbehaved) as caught:
-        read(body, now=NOW, asked_scope=None)
+        read(body, now=NOW, requested_scope=None)
 
     shown = traceback_with_variables(caught.value)
     assert "asked_scope = None" in shown

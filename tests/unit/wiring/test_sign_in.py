@@ -51,7 +51,7 @@ def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(sett
 
     login(
         settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], browser=NoBrowser(), announce=person.heard.append,
-        show=person.show, ask=person.ask, environ=environ,
+        show=person.show, prompt=person.ask, environ=environ,
     )  # fmt: skip
 
     assert person.heard == ["No browser opened here. Continuing with an address that you open yourself."]
@@ -64,7 +64,7 @@ def test_a_provider_that_refuses_the_device_sign_in_is_followed_by_the_announced
 
     login(
         settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], announce=person.heard.append, show=person.show,
-        ask=person.ask, environ=environ,
+        prompt=person.ask, environ=environ,
     )  # fmt: skip
 
     assert "unauthorized_client" in person.heard[0]
@@ -76,7 +76,7 @@ def test_without_a_usable_keyring_no_flow_is_tried(settings, environ, idp):
     environ |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
     with pytest.raises(TokenStoreError, match="keyring"):
-        login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], ask=lambda _: "", environ=environ)
+        login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], prompt=lambda _: "", environ=environ)
 
     assert idp.requests == []
 
@@ -88,7 +88,7 @@ def test_an_application_that_the_provider_does_not_know_gets_no_fallback(setting
     with pytest.raises(LoginFailed, match="invalid_client"):
         login(
             settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], announce=person.heard.append, show=person.show,
-            environ=environ, ask=person.ask,
+            environ=environ, prompt=person.ask,
         )  # fmt: skip
 
     assert person.heard == []
@@ -98,7 +98,7 @@ def test_an_address_that_does_not_fit_is_asked_for_again(settings, environ):
     person = Person("http://127.0.0.1/nothing", lambda pending: _browse(pending.start_url))
 
     login(
-        settings, flow=Flow.PASTE, announce=person.heard.append, show=person.show, ask=person.ask, environ=environ
+        settings, flow=Flow.PASTE, announce=person.heard.append, show=person.show, prompt=person.ask, environ=environ
     )  # fmt: skip
 
     assert len(person.heard) == 1
@@ -109,7 +109,7 @@ def test_addresses_that_never_fit_end_the_sign_in(settings, environ):
     person = Person("one", "two", "three", "four")
 
     with pytest.raises(LoginFailed, match="None of the pasted addresses"):
-        login(settings, flow=Flow.PASTE, ask=person.ask, show=person.show, environ=environ)
+        login(settings, flow=Flow.PASTE, prompt=person.ask, show=person.show, environ=environ)
 
 
 def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
@@ -117,7 +117,7 @@ def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
     person = Person(lambda pending: _browse(pending.start_url))
 
     with pytest.raises(LoginRefused):
-        login(settings, flow=Flow.PASTE, ask=person.ask, show=person.show, environ=environ)
+        login(settings, flow=Flow.PASTE, prompt=person.ask, show=person.show, environ=environ)
 
 
 def test_pasting_needs_somebody_who_can(settings, environ):

@@ -199,7 +199,7 @@ class RunOfEverything:
             "from micromegas_jupyter.config.client import Flow",
             "from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal as T",
             "t = T(sys.stderr, environ=os.environ); s = wiring.load_client_settings()",
-            "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, ask=t.ask); print('Signed in as', p)",
+            "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, prompt=t.prompt); print('Signed in as', p)",
         ]
         shown = person.sign_in_by_paste(
             [sys.executable, "-i", "-q"], environ=self.environ, folder=self.work, lines=lines, prompt=">>> "

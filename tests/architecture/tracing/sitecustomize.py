@@ -1,0 +1,51 @@
+"""Write which of the package's files had functions called, into the folder that `MICROMEGAS_TEST_TRACE` names.
+
+`import sitecustomize; sitecustomize.start()` begins; the list is written when the process ends, or by `write()`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+FOLDER = os.environ.get("MICROMEGAS_TEST_TRACE", "")
+ROOT = f"{Path(__file__).parents[3] / 'micromegas_jupyter'}{os.sep}"
+_codes: set[CodeType] = set()
+
+
+def _note(frame: FrameType, event: str, _argument: object) -> None:
+    if event == "call":
+        _codes.add(frame.f_code)
+
+
+def start() -> None:
+    """Note the functions that this thread, and every thread started from now on, calls."""
+    _codes.clear()
+    threading.setprofile(_note)
+    sys.setprofile(_note)
+
+
+def write() -> None:
+    """Write the files whose functions were called; class bodies and modules are not functions."""
+    sys.setprofile(None)
+    threading.setprofile(None)  # type: ignore[arg-type]
+    names = {
+        Path(code.co_filename).relative_to(ROOT).as_posix()
+        for code in tuple(_codes)
+        if code.co_filename.startswith(ROOT) and code.co_flags & inspect.CO_OPTIMIZED
+    }
+    (Path(FOLDER) / f"{os.getpid()}.txt").write_text("\n".join(sorted(names)), encoding="utf-8")
+
+
+if FOLDER:
+    atexit.register(write)
+    if os.environ.get("MICROMEGAS_TEST_TRACE_START") == "1":
+        start()
