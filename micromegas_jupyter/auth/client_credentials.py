@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from micromegas_jupyter.auth.login_request import hidden_secret
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, hidden_secret
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.secrets import Secret

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypedDict, TypeVar, Un
 
 from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS, PendingSignIn
 from micromegas_jupyter.auth.identity import Identity, identity_of_session
-from micromegas_jupyter.auth.login_request import (
+from micromegas_jupyter.auth.provider_connection import (
     NO_PARAMETERS,
     LoginRequest,
+    ProviderConnection,
     client_proof,
     hidden_secret,
-    token_store,
 )
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.format import LoginKey, build_token, parse_token
 from micromegas_jupyter.auth.tokens.manager import TokenManager, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
@@ -464,3 +463,14 @@ class CompletedLogin(Generic[P]):
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
         """Return at once."""
         return True
+
+
+def token_store(store: TokenStore | None, token_file: str | os.PathLike[str] | None) -> TokenStore | None:
+    """Return the place that a caller named; None keeps a sign-in in memory.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    if store is not None and token_file is not None:
+        raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
+    return FileTokenStore(token_file) if token_file is not None else store

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.config.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
-from micromegas_jupyter.config.time_expressions import parse_time
+from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
 

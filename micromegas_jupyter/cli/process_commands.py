@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 
 from micromegas_jupyter.cli.query_command import add_row_arguments, print_answer
-from micromegas_jupyter.config.time_expressions import parse_time
+from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
 

@@ -53,7 +53,7 @@ def run_query(arguments: argparse.Namespace) -> int:
         raise UsageError("--all means no time range: leave out --begin and --end.")
     if not (arguments.begin or arguments.end):
         return print_answer(arguments, sql)
-    from micromegas_jupyter.config.time_expressions import parse_range
+    from micromegas_jupyter.config.decoding import parse_range
 
     return print_answer(arguments, sql, *parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now()))
 

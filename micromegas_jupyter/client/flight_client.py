@@ -43,8 +43,7 @@ from micromegas_jupyter.client.parameters import Params, bind, is_read, quote_li
 from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout
 from micromegas_jupyter.client.transport import Transport, read_client_certificate
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.core.threads import run_interruptibly
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, run_interruptibly
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

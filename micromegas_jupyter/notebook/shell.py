@@ -92,7 +92,7 @@ def load_libraries(*names: str) -> None:
     """Import modules on another thread, unless they are loaded; Ctrl-C returns at once and lets the import finish."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
-        from micromegas_jupyter.core.threads import run_interruptibly
+        from micromegas_jupyter.core.system import run_interruptibly
 
         run_interruptibly(lambda: [import_module(name) for name in missing])
 

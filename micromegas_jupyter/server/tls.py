@@ -19,8 +19,8 @@ from cryptography.x509 import Certificate, load_pem_x509_certificates
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from micromegas_jupyter.core.files import FileWatch
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.core.watch import FileWatch
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.settings import TlsFiles
 

@@ -29,8 +29,7 @@ def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -
         TraitError: The configured address is malformed.
     """
     from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
-    from micromegas_jupyter.server_extension.handlers import MicromegasRelay, configured_base, relay_rules
-    from micromegas_jupyter.server_extension.kernel_client import KernelClient
+    from micromegas_jupyter.server_extension.handlers import KernelClient, MicromegasRelay, configured_base, relay_rules
 
     relay = MicromegasRelay(parent=serverapp)
     if environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
         without_wrapper,
     )
     from micromegas_jupyter.wiring.credentials import client_proof, service_provider
-    from micromegas_jupyter.wiring.environment import config_folder, load_client_settings, sign_in_configured
-    from micromegas_jupyter.wiring.flow_memory import remember_flow, remembered_flow
-    from micromegas_jupyter.wiring.provider_calls import provider_http
+    from micromegas_jupyter.wiring.environment import (
+        config_folder,
+        load_client_settings,
+        provider_http,
+        remember_flow,
+        remembered_flow,
+        sign_in_configured,
+    )
     from micromegas_jupyter.wiring.server import ServerStack
     from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of, uses_hub
     from micromegas_jupyter.wiring.token_stores import logout, stored_logins, token_file, token_store
@@ -37,9 +42,9 @@ _HOME = {
     "open_client": "client_side",
     "require_flow": "sign_in",
     "sentence_of": "sign_in",
-    "provider_http": "provider_calls",
-    "remember_flow": "flow_memory",
-    "remembered_flow": "flow_memory",
+    "provider_http": "environment",
+    "remember_flow": "environment",
+    "remembered_flow": "environment",
     "service_account_provider": "client_side",
     "service_provider": "credentials",
     "sign_in_configured": "environment",

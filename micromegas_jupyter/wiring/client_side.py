@@ -146,7 +146,7 @@ def _build_client(
     certificate_file, key_file = client_certificate_files(settings)
     ca_bundle = None
     if settings.ca_bundle is not None:
-        from micromegas_jupyter.wiring.provider_calls import checked_ca_bundle
+        from micromegas_jupyter.wiring.environment import checked_ca_bundle
 
         ca_bundle = checked_ca_bundle(settings)
     return FlightSQLClient(
@@ -200,7 +200,7 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth import OidcAuthProvider
-    from micromegas_jupyter.wiring.provider_calls import provider_http
+    from micromegas_jupyter.wiring.environment import provider_http
 
     proof: ClientProof = None
     if not (settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None):

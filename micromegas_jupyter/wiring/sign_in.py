@@ -26,9 +26,13 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring.credentials import client_proof
-from micromegas_jupyter.wiring.environment import provider_of, sign_in_configured
-from micromegas_jupyter.wiring.flow_memory import remembered_flow
-from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, provider_http
+from micromegas_jupyter.wiring.environment import (
+    ca_bundle_file,
+    provider_http,
+    provider_of,
+    remembered_flow,
+    sign_in_configured,
+)
 from micromegas_jupyter.wiring.token_stores import token_store
 
 MAX_PASTE_TRIES = 4

@@ -105,7 +105,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.wiring.credentials import client_proof
-    from micromegas_jupyter.wiring.provider_calls import provider_http
+    from micromegas_jupyter.wiring.environment import provider_http
 
     calls = http
 

@@ -11,12 +11,11 @@ import pytest
 from micromegas_jupyter import errors
 from micromegas_jupyter.auth.flows import device, loopback, paste
 from micromegas_jupyter.auth.flows.select import FLOW_TABLE
-from micromegas_jupyter.auth.provider_clock import MAX_OFFSET_SECONDS
-from micromegas_jupyter.auth.tokens.refresh import MARGIN_SHARE, MAX_MARGIN
+from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS
+from micromegas_jupyter.auth.tokens.manager import MARGIN_SHARE, MAX_MARGIN
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
-from micromegas_jupyter.config.client_config import parse_client_settings
-from micromegas_jupyter.config.client_presets import CLIENT_PRESETS
+from micromegas_jupyter.config.client_config import CLIENT_PRESETS, parse_client_settings
 from micromegas_jupyter.core.http import PLATFORM_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS

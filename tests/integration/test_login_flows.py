@@ -12,8 +12,7 @@ import pytest
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
-from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS

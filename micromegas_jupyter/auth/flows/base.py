@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
-from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock, Randomness

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.config.client import parse_result_rows
-from micromegas_jupyter.config.time_expressions import parse_range
+from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.completion.sql_line import check_no_template, split_sql_line

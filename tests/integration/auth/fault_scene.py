@@ -13,8 +13,7 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
-from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from tests.fakes.faulty_replies import hang, trickle

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 from joserfc.jwk import RSAKey
 
-from micromegas_jupyter.auth.login_request import LoginRequest, client_proof, token_store
+from micromegas_jupyter.auth.provider import token_store
+from micromegas_jupyter.auth.provider_connection import LoginRequest, client_proof
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.secrets import Secret

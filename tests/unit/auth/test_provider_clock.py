@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.provider_clock import ProviderClock, TimedCalls
+from micromegas_jupyter.auth.provider_connection import ProviderClock, TimedCalls
 from micromegas_jupyter.core.http import HttpAnswer
 
 if TYPE_CHECKING:

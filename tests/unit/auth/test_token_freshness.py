@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.manager import Session, session_of
-from micromegas_jupyter.auth.tokens.refresh import Freshness, RefreshLock, freshness_of
+from micromegas_jupyter.auth.tokens.manager import Freshness, RefreshLock, Session, freshness_of, session_of
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable

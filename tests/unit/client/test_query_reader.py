@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.client.calls import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.client.parameters import is_read
 from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, QueryReader, StreamEnd
-from micromegas_jupyter.core.threads import start_thread
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import (
     MicromegasError,
     QueryCancelled,

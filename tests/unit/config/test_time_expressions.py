@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.config.time_expressions import parse_range, parse_time
+from micromegas_jupyter.config.decoding import parse_range, parse_time
 from micromegas_jupyter.errors import UsageError
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

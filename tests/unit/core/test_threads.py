@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from micromegas_jupyter.core.threads import run_interruptibly
+from micromegas_jupyter.core.system import run_interruptibly
 
 _cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell")
 

@@ -25,7 +25,7 @@ NAMES = [
 INTERRUPTED = """
 import signal, sys, threading, time
 from pathlib import Path
-from micromegas_jupyter.core import threads
+from micromegas_jupyter.core import system as threads
 from micromegas_jupyter.notebook.shell import load_libraries
 
 started = threading.Event()

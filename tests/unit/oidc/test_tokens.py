@@ -253,7 +253,7 @@ def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read,
         read(body, now=NOW, requested_scope=None)
 
     shown = traceback_with_variables(caught.value)
-    assert "asked_scope = None" in shown
+    assert "requested_scope = None" in shown
     assert "s3same" not in shown
 
 

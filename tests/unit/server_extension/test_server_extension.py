@@ -12,17 +12,19 @@ from traitlets.config import Config
 
 import micromegas_jupyter
 from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_message
-from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, kernel_client, load
+from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, load
 from micromegas_jupyter.server_extension.handlers import (
+    MAX_REQUESTS,
     CallbackHandler,
     DoneHandler,
+    KernelClient,
     MicromegasRelay,
+    NoReply,
     StartHandler,
     address_for_browsers,
     base_of_request,
     configured_base,
 )
-from micromegas_jupyter.server_extension.kernel_client import MAX_REQUESTS, KernelClient, NoReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -199,7 +201,7 @@ class Kernels(dict[str, object]):
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awaitable[Any]]) -> object:
-    monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
+    monkeypatch.setattr(handlers, "request_by_control_channel", answer)
     calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
     return asyncio.run(calls.request("kernel-1", REQUEST))
 
@@ -219,7 +221,7 @@ def test_what_is_no_reply_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_client, "REQUEST_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(handlers, "REQUEST_TIMEOUT_SECONDS", 0.05)
 
     async def answer(_manager: object, _content: object) -> dict[str, object]:
         await asyncio.Event().wait()
@@ -252,7 +254,7 @@ def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch)
         await release.wait()
         return build_message(Unknown())
 
-    monkeypatch.setattr(kernel_client, "request_by_control_channel", answer)
+    monkeypatch.setattr(handlers, "request_by_control_channel", answer)
 
     async def ask_all() -> list[object]:
         calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]

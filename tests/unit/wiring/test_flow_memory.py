@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import remember_flow, remembered_flow
-from micromegas_jupyter.wiring.flow_memory import MAX_PROFILES
+from micromegas_jupyter.wiring.environment import MAX_PROFILES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.provider_calls import ca_bundle_file, checked_ca_bundle, provider_http, service_scope
+from micromegas_jupyter.wiring.environment import ca_bundle_file, checked_ca_bundle, provider_http, service_scope
 
 
 def test_a_home_folder_is_put_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import DeviceFlow, start_device
-from micromegas_jupyter.auth.login_request import LoginRequest
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
