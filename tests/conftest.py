@@ -35,33 +35,32 @@ LONG_TEST_SECONDS = 3600
 EXAMPLES, LONG_EXAMPLES = 50, 500
 
 ROOT = Path(__file__).parents[1]
-# What `pytest --slow` runs and `pytest` leaves out, besides tests with the marker `slow`: needs a browser, npm,
-# JupyterHub, another client or a Debian package, or takes long.
+# `pytest --slow` runs these, and tests marked `slow`; `pytest` runs the rest. Slow is what needs a browser, npm,
+# JupyterHub, another client or a Debian package, and what takes long.
 SLOW = (
-    "tests/integration/access",
-    "tests/integration/access_reload",
-    "tests/integration/auth/test_chaos.py",
-    "tests/integration/auth/test_real_keyring.py",
-    "tests/integration/binder",
-    "tests/integration/browser",
-    "tests/integration/clients",
-    "tests/integration/executors",
-    "tests/integration/hub",
-    "tests/integration/jupyter_apps",
-    "tests/integration/relay/test_behind_a_proxy.py",
-    "tests/integration/relay/test_browser.py",
-    "tests/integration/relay/test_gateway.py",
-    "tests/integration/relay/test_other_provider.py",
-    "tests/integration/take_over",
-    "tests/integration/test_connection_other_provider.py",
-    "tests/integration/test_flight_traces.py",
-    "tests/integration/test_login_flows_other_provider.py",
-    "tests/integration/test_login_other_provider.py",
-    "tests/integration/test_other_provider.py",
-    "tests/unit/hub/test_configuration_checks.py",
-    "tests/unit/hub/test_configuring.py",
-    "tests/unit/hub/test_kernel_address.py",
+    "tests/integration",
+    "tests/notebooks",
+    "tests/unit/hub/test_configuration.py",
     "tests/unit/hub/test_service.py",
+    "tests/unit/hub/test_tokens.py",
+)
+# Fast all the same: each promise of README once, through real sockets, a real Jupyter server and a real kernel.
+FAST = (
+    "tests/integration/client/",
+    "tests/integration/demo_provider/",
+    "tests/integration/engine/",
+    "tests/integration/http/test_callees.py",
+    "tests/integration/lakehouse/test_recording.py",
+    "tests/integration/notebook/test_sql_with_real_stack.py",
+    "tests/integration/notebook/test_with_real_stack.py",
+    "tests/integration/relay/test_redirect_sign_in.py",
+    "tests/integration/service_accounts/test_workloads.py",
+    "tests/integration/system/test_terminal.py",
+    "tests/integration/test_flight_access.py",
+    "tests/integration/test_flight_calls.py",
+    "tests/integration/test_flight_clients.py",
+    "tests/integration/test_login_flows.py",
+    "tests/notebooks/test_run_notebooks.py",
 )
 # Run when they are named.
 BENCHMARKS = "tests/benchmarks"
@@ -132,8 +131,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     path, is_slow_run = collection_path.relative_to(ROOT).as_posix(), config.getoption("--slow")
     if path == BENCHMARKS:
         return True
+    if collection_path.is_dir():
+        return None
     if path.startswith(SLOW):
-        return not is_slow_run or None
+        has_fast = any(name.startswith(path) or path.startswith(name) for name in FAST)
+        return (not is_slow_run and collection_path.name.startswith("test_") and not has_fast) or None
     has_none = collection_path.suffix == ".py" and _SLOW_MARK not in collection_path.read_text(encoding="utf-8")
     return (is_slow_run and has_none) or None
 
@@ -151,7 +153,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_slow(item: pytest.Item) -> bool:
-    return item.nodeid.startswith(SLOW) or item.get_closest_marker("slow") is not None
+    in_slow_folder = item.nodeid.startswith(SLOW) and not item.nodeid.startswith(FAST)
+    return in_slow_folder or item.get_closest_marker("slow") is not None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from micromegas_jupyter.core.http_exchange import Exchange
+    from micromegas_jupyter.core.http_exchange import Exchange, Response
 
 MAX_BUNDLE_BYTES = 4 * 2**20
 MAX_RUNNING_PROVIDER_CALLS = 16
@@ -159,6 +159,14 @@ class Callee:
     remedies: Mapping[str, str] = field(default_factory=dict)
 
 
+def _raw_answer(response: Response | None) -> RawAnswer | None:
+    # In a function of its own: a verbose traceback of the caller would show headers and body.
+    if response is None:
+        return None
+    status, headers, body, reached_private = response
+    return RawAnswer(status=status, headers=headers, body=body, reached_private=reached_private)
+
+
 class HttpClient:
     """Sends requests, a bounded number at a time; safe to use from several threads.
 
@@ -261,9 +269,9 @@ class HttpClient:
         )
         try:
             self._register(exchange, callee)
-            response = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
+            raw = _raw_answer(exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic())))
         except ExchangeFailed as failure:
-            response = None  # on a machine that stood still, the deadline passed before a failure was seen
+            raw = None  # on a machine that stood still, the deadline passed before a failure was seen
             if SYSTEM_CLOCK.monotonic() < deadline:
                 raise ProviderUnavailable(
                     f"{callee.name} could not be reached: {failure}.",
@@ -272,12 +280,10 @@ class HttpClient:
         finally:
             with self._lock:
                 self._running.discard(exchange)
-        if response is None:
+        if raw is None:
             raise ProviderUnavailable(
                 f"{callee.name} did not answer in full within {timeout_seconds:g} seconds.", remedy=callee.remedy
             )
-        status, headers, body, reached_private = response
-        raw = RawAnswer(status=status, headers=headers, body=body, reached_private=reached_private)
         check_answer(
             raw,
             callee,

@@ -119,12 +119,12 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
 def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
     sample = trial_rows(schema)
     try:
-        kept = _filtered(SessionContext(), sample, condition)
+        selected = _filtered(SessionContext(), sample, condition)
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         return _reason(str(error))
-    found = _evaluated(kept)
+    found = _evaluated(selected)
     if found is None:
         return (
             "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division or an aggregate"
@@ -161,10 +161,10 @@ def _filtered(context: SessionContext, rows: pa.RecordBatch, condition: str) -> 
     return frame.filter(frame.parse_sql_expr(condition))
 
 
-def _evaluated(kept: DataFrame) -> list[str] | None:
+def _evaluated(selected: DataFrame) -> list[str] | None:
     """Return the rows as text (NaN equals NaN there); None when a row makes the evaluation fail."""
     try:
-        return [str(row) for batch in kept.collect() for row in batch.to_pylist()]
+        return [str(row) for batch in selected.collect() for row in batch.to_pylist()]
     except BaseException as error:
         if not is_engine_failure(error):
             raise

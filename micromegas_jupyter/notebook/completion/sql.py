@@ -106,9 +106,9 @@ class Token(NamedTuple):
             return self.text.lower()
         return self.text[1:-1].replace('""', '"') if self.kind is Kind.QUOTED else ""
 
-    def is_word(self, words: Collection[str]) -> bool:
-        """Whether it is one of these words (in lower case), without quotes."""
-        return self.kind is Kind.WORD and self.text.lower() in words
+    def is_word(self, keywords: Collection[str]) -> bool:
+        """Whether it is one of these keywords (in lower case), without quotes."""
+        return self.kind is Kind.WORD and self.text.lower() in keywords
 
 
 def scan(sql: str) -> list[Token]:
@@ -245,8 +245,8 @@ class _RelationFinder:
     def _text(self, index: int) -> str:
         return self._tokens[index].text if index < len(self._tokens) else ""
 
-    def _is_word(self, index: int, words: Collection[str]) -> bool:
-        return index < len(self._tokens) and self._tokens[index].is_word(words)
+    def _is_word(self, index: int, keywords: Collection[str]) -> bool:
+        return index < len(self._tokens) and self._tokens[index].is_word(keywords)
 
 
 class Candidate(NamedTuple):
@@ -378,5 +378,5 @@ def _names(names: Iterable[str], kind: str) -> Iterator[Candidate]:
     return (Candidate(name_in_sql(name), kind) for name in names if name and printable(name) == name)
 
 
-def _keywords(words: Sequence[str], typed: str, *, kind: str = "keyword") -> Iterator[Candidate]:
-    return (Candidate(word.lower() if typed.islower() else word, kind) for word in words)
+def _keywords(keywords: Sequence[str], typed: str, *, kind: str = "keyword") -> Iterator[Candidate]:
+    return (Candidate(word.lower() if typed.islower() else word, kind) for word in keywords)

@@ -249,8 +249,8 @@ def _signed_in_line(state: IdentityState, now: datetime) -> str:
     return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
 
 
-def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else max((moment - now).total_seconds(), 0.0)
+def _seconds_until(time: datetime | None, now: datetime) -> float | None:
+    return None if time is None else max((time - now).total_seconds(), 0.0)
 
 
 _HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})

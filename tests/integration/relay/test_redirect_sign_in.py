@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.provider import DemoProvider
     from tests.integration.relay.servers import JupyterServer, ServerKernel
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 
 def test_a_person_signs_in_and_the_notebook_goes_on(kernel: ServerKernel, sign_in: SignIn) -> None:
