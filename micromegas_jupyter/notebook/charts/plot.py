@@ -99,12 +99,12 @@ def time_marks(begin: int, end: int, zone: PlotZone, *, max_marks: int = 7) -> l
     """Return marks at round times of the zone, from `begin` to `end` in microseconds since 1970, UTC."""
     rough = (end - begin) / max_marks
     step = next((step for step in _TIME_STEPS if step >= rough), _TIME_STEPS[-1])
-    ahead = zone.moment(begin).utcoffset()
+    ahead = zone.local_time(begin).utcoffset()
     shift = 0 if ahead is None else round(ahead.total_seconds()) * _SECOND
     marks: list[Mark] = []
     date = ""
     for at in range(-(-(begin + shift) // step) * step - shift, end + 1, step):
-        moment = zone.moment(at)
+        moment = zone.local_time(at)
         text, today = _clock_text(zone, at, step), moment.strftime("%Y-%m-%d")
         below = "" if step >= _DAY or today == date else today
         date = today
@@ -113,7 +113,7 @@ def time_marks(begin: int, end: int, zone: PlotZone, *, max_marks: int = 7) -> l
 
 
 def _clock_text(zone: PlotZone, at: int, step: int) -> str:
-    moment = zone.moment(at)
+    moment = zone.local_time(at)
     if step >= _DAY:
         return moment.strftime("%Y-%m-%d")
     if step >= _MINUTE:
@@ -334,5 +334,5 @@ def _statistics(line: Line, zone: PlotZone) -> tuple[str, ...]:
 
 
 def _time_text(microseconds: int, zone: PlotZone) -> str:
-    text = zone.moment(microseconds).strftime("%Y-%m-%d %H:%M:%S.%f")
+    text = zone.local_time(microseconds).strftime("%Y-%m-%d %H:%M:%S.%f")
     return text.removesuffix(".000000")

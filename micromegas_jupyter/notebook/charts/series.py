@@ -43,7 +43,7 @@ class PlotZone:
     zone: tzinfo
     label: str
 
-    def time(self, microseconds: int) -> datetime:
+    def local_time(self, microseconds: int) -> datetime:
         """Return so many microseconds since the beginning of 1970, UTC, as a time in this zone."""
         return (_EPOCH + timedelta(microseconds=microseconds)).astimezone(self.zone)
 

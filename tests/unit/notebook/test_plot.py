@@ -128,7 +128,7 @@ def test_a_zone_has_a_label_and_its_times(name: str | None, label: str, shown: s
     zone = plot_zone(name)
 
     assert zone.label == label
-    assert zone.moment(1_700_000_000_000_000).strftime("%H:%M") == shown
+    assert zone.local_time(1_700_000_000_000_000).strftime("%H:%M") == shown
 
 
 def test_of_each_stretch_the_first_the_last_the_lowest_and_the_highest_point_stay() -> None:
