@@ -41,8 +41,8 @@ def server() -> Iterator[FakeFlightServer]:
 @pytest.mark.parametrize(
     ("program", "limit"),
     [
-        pytest.param(CONNECT, 42, id="connect().query()"),  # goal 35
-        pytest.param(MAGIC, 80, id="%load_ext and %sql"),  # goal 70
+        pytest.param(CONNECT, 35, id="connect().query()"),
+        pytest.param(MAGIC, 70, id="%load_ext and %sql"),
     ],
 )
 def test_a_query_loads_few_modules(

@@ -1,0 +1,147 @@
+"""How many files a reader opens to follow four things that people do; docs/architecture.md lists these files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider import DemoProvider
+from tests.fakes.loopback_http import LoopbackHttp, Reply
+from tests.fakes.mint import AUDIENCE, mint, rsa_key
+from tests.fakes.servers import open_server
+from tests.integration.relay.servers import jupyter_server, kernel_environment
+from tests.integration.relay.signing_in import SignIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.fakes.loopback_http import Seen
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+TRACING = Path(__file__).parent / "tracing"
+TITLES = {
+    "sign-in by redirect": "Sign-in by redirect",
+    "%%sql": "`%%sql` to a displayed table",
+    "micromegas query": "`micromegas query`",
+    "token check": "Token check",
+}
+# To come down: 30 for a sign-in by redirect, 22 for a cell, 15 for the command, 12 for a token check.
+LIMITS = {"sign-in by redirect": 61, "%%sql": 30, "micromegas query": 24, "token check": 17}
+
+_CELL = """
+import os, sitecustomize
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "micromegas_jupyter")
+shell.run_line_magic("micromegas_connect", os.environ["MICROMEGAS_ANALYTICS_URI"])
+sitecustomize.start()
+assert shell.run_cell("%%sql\\nSELECT 1 AS a").success
+sitecustomize.write()
+"""
+
+
+def documented_files(flow: str) -> list[str]:
+    """Return the files that docs/architecture.md lists for a flow."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n### {TITLES[flow]}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+    return sorted(re.findall(r"`([a-z_/]+\.py)`", section))
+
+
+def run_traced(folder: Path, *arguments: str, environ: Mapping[str, str]) -> None:
+    """Run Python with the trace on."""
+    own = {**os.environ, **environ, "MICROMEGAS_TEST_TRACE": str(folder), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
+    subprocess.run([sys.executable, *arguments], env=own, check=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def traced_files(folder: Path) -> list[str]:
+    """Return the files that the processes of a traced run wrote down."""
+    return sorted({name for path in folder.glob("*.txt") for name in path.read_text(encoding="utf-8").split()})
+
+
+def check_flow(flow: str, files: list[str]) -> None:
+    """Check that these files are documented, and no more than a reader is to open; a retry may leave one out."""
+    print(f"{flow}: {len(files)} files (at most {LIMITS[flow]})", *files, sep="\n  ")
+    documented = documented_files(flow)
+    assert sorted(set(files) - set(documented)) == []
+    assert len(set(documented) - set(files)) <= 2
+    assert len(files) <= LIMITS[flow]
+
+
+class KeyServer(LoopbackHttp):
+    """An issuer that serves its discovery document and its keys, and no more."""
+
+    def handle(self, seen: Seen) -> Reply:
+        documents = {
+            "/.well-known/openid-configuration": {"issuer": self.base, "jwks_uri": f"{self.base}/keys"},
+            "/keys": {"keys": [rsa_key().jwk()]},
+        }
+        return Reply(body=documents[seen.path])
+
+
+_TOKEN_CHECK = """
+import os, sitecustomize
+from micromegas_jupyter.access import validator_from_environment
+validator = validator_from_environment(os.environ)
+sitecustomize.start()
+assert validator.validate_token(os.environ["TOKEN"]).subject == "alice"
+sitecustomize.write()
+"""
+
+
+@pytest.fixture
+def server_uri(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with open_server(is_open=True) as server:
+        yield {
+            "MICROMEGAS_ANALYTICS_URI": f"grpc://127.0.0.1:{server.port}",
+            "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"),
+        }
+
+
+def test_a_token_check(tmp_path: Path) -> None:
+    with KeyServer() as issuer:
+        now = int(SYSTEM_CLOCK.now().timestamp())
+        config = json.dumps({"issuers": [{"issuer": issuer.base, "audience": AUDIENCE}]})
+        token = mint(issuer=issuer.base, iat=now, exp=now + 300)
+        run_traced(tmp_path, "-c", _TOKEN_CHECK, environ={"MICROMEGAS_OIDC_CONFIG": config, "TOKEN": token})
+
+    check_flow("token check", traced_files(tmp_path))
+
+
+def test_a_query_in_a_terminal(server_uri: dict[str, str], tmp_path: Path) -> None:
+    environ = {**server_uri, "MICROMEGAS_TEST_TRACE_START": "1"}
+    run_traced(tmp_path, "-m", "micromegas_jupyter.cli", "query", "SELECT 1 AS a", environ=environ)
+
+    check_flow("micromegas query", traced_files(tmp_path))
+
+
+def test_a_cell_with_sql(server_uri: dict[str, str], tmp_path: Path) -> None:
+    run_traced(tmp_path, "-c", _CELL, environ=server_uri)
+
+    check_flow("%%sql", traced_files(tmp_path))
+
+
+def test_a_sign_in_by_redirect(tmp_path: Path) -> None:
+    with DemoProvider() as provider:
+        environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id) | {
+            "MICROMEGAS_TEST_TRACE": str(tmp_path),
+            "MICROMEGAS_TEST_TRACE_START": "1",
+            "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}",
+        }
+        with jupyter_server(tmp_path, environ=environ) as server, server.kernel() as kernel:
+            kernel.run("import sitecustomize; sitecustomize.start()")
+            sign_in = SignIn(kernel, logs_out_first=False)
+            assert "Signed in as" in sign_in.come_back(sign_in.answer())
+            kernel.wait_until_saved("Signed in as")
+            kernel.run("sitecustomize.write()")
+
+    check_flow("sign-in by redirect", traced_files(tmp_path))
