@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
@@ -11,7 +10,7 @@ import socket
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -69,8 +68,6 @@ _SLOW_MARK = "pytest.mark.slow"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests in place of the fast ones")
-    # Set below: a process of pytest-xdist is given the options, but not where the paths came from.
-    parser.addoption("--selected-by-speed", action="store_true", dest="is_selected_by_speed", help=argparse.SUPPRESS)
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
     parser.addoption("--save-screenshots", action="store_true", help="put the pictures of docs/images there anew")
@@ -96,16 +93,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    if not hasattr(
-        config, "workerinput"
-    ):  # pytest-xdist hands options on to its processes, but not where paths came from
-        config.option.is_selected_by_speed = config.args_source is not config.ArgsSource.ARGS
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     count = process_count(config)
     if count is not None:
         config.option.numprocesses = count
         config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    # A process of pytest-xdist is not told whether somebody named files.
+    node.workerinput["is_whole_run"] = _is_whole_run(node.config)
+
+
+def _is_whole_run(config: pytest.Config) -> bool:
+    """Whether nobody named files, so that `--slow` selects."""
+    given = getattr(config, "workerinput", {})
+    return bool(given.get("is_whole_run", config.args_source is not config.ArgsSource.ARGS))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -126,7 +131,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out folders and files of the other kind unread: what they import may not be installed."""
-    if not config.option.is_selected_by_speed:
+    if not _is_whole_run(config):
         return None
     path, is_slow_run = collection_path.relative_to(ROOT).as_posix(), config.getoption("--slow")
     if path == BENCHMARKS:
@@ -141,7 +146,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.is_selected_by_speed:
+    if _is_whole_run(config):
         is_slow = bool(config.getoption("--slow"))
         config.hook.pytest_deselected(items=[item for item in items if is_slow != _is_slow(item)])
         items[:] = [item for item in items if is_slow == _is_slow(item)]

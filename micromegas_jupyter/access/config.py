@@ -30,8 +30,10 @@ from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiVa
 from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
     AccessSettings,
+    ApiKeySetting,
     IssuerSetting,
     LegacyApiKeys,
+    key_digest,
     parse_api_keys,
 )
 from micromegas_jupyter.config.access_config import (
@@ -87,19 +89,22 @@ class _ConfigFile:
         if self.status is None or self.text is None:
             return
         _warn_of_group(self.status, self.setting)
-        if self.status.st_mode & stat.S_IROTH and self._holds_plain_keys(self.text):
+        if self.status.st_mode & stat.S_IROTH and any(key.key is not None for key in self.keys() or ()):
             record_event(
                 logging.WARNING,
                 "API keys in plain text are in a file that every user of this machine can read.",
                 setting=self.setting,
             )
 
-    def _holds_plain_keys(self, text: str) -> bool:
+    def keys(self) -> tuple[ApiKeySetting, ...] | None:
+        """Return the keys in it, whether or not the rest can be used; None when they cannot be read."""
+        if self.text is None:
+            return None
         try:
-            keys = read_listed_keys(text) if self.setting == _CONFIG_FILE else parse_api_keys(text, self.setting)
+            is_config = self.setting == _CONFIG_FILE
+            return read_listed_keys(self.text) if is_config else parse_api_keys(self.text, self.setting)
         except ConfigurationError:
-            return False
-        return any(key.key is not None for key in keys)
+            return None
 
 
 def _read_file(path: Path, setting: str, max_bytes: int) -> _ConfigFile:
@@ -342,6 +347,7 @@ class ReloadingValidator(BaseValidator):
         self._is_whole, self._retry_at = True, 0.0
         self._logged_problem: object = None
         self._denied_besides: tuple[str, ...] = ()
+        self._revoked_besides: dict[bytes, datetime] = {}
         self._note_in_force()
         self._warn(reading)
         self._stopping = threading.Event()
@@ -439,7 +445,7 @@ class ReloadingValidator(BaseValidator):
         if self._is_whole and found == self._fingerprint and not is_requested:
             return None
         self._fingerprint = found
-        denied = self._denials_besides(reading)
+        denied, revoked = self._denials_besides(reading), self._revocations_besides(reading)
         before = self._texts
         problem: Exception | None = None
         for candidate in reading.candidates(self._texts):
@@ -449,7 +455,14 @@ class ReloadingValidator(BaseValidator):
                 if texts.config != self._texts.config or (is_requested and problem is None):
                     self._check_settings(settings)
                 if problem is not None:
-                    settings = replace(settings, denied=tuple(dict.fromkeys((*settings.denied, *denied))))
+                    settings = replace(
+                        settings,
+                        denied=tuple(dict.fromkeys((*settings.denied, *denied))),
+                        api_keys=tuple(
+                            replace(key, revoked_at=key.revoked_at or revoked.get(key_digest(key)))
+                            for key in settings.api_keys
+                        ),
+                    )
                 validator = self._build(settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest of what is new may be usable
                 problem = problem or error
@@ -460,6 +473,7 @@ class ReloadingValidator(BaseValidator):
         self._caches.retain(self._issuers, self._policy)
         self._is_whole, self._retry_at = problem is None, self._clock.monotonic() + _RETRY_SECONDS
         self._denied_besides = denied if problem else ()
+        self._revoked_besides = revoked if problem else {}
         if problem is not None:
             self._log_problem(problem, reading, is_part=self._texts != before, is_requested=is_requested)
         return problem
@@ -494,6 +508,11 @@ class ReloadingValidator(BaseValidator):
             return read_denied(reading.config.text)
         except ConfigurationError:
             return self._denied_besides
+
+    def _revocations_besides(self, reading: _Reading) -> dict[bytes, datetime]:
+        """Return when the newest files say that keys were revoked, by digest; what was so marked before, too."""
+        keys = (key for file in reading.files.values() for key in file.keys() or ())
+        return self._revoked_besides | {key_digest(key): key.revoked_at for key in keys if key.revoked_at is not None}
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
         """Return the settings that the texts mean."""

@@ -40,6 +40,7 @@ _REFRESH_AHEAD_FRACTION = 0.8
 # By the number of failures in a row: how long to leave a provider alone that never gave keys; then the cool-down.
 _FIRST_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0)
 _FILE_CHECK_SECONDS = 1.0
+_SLOW_FETCH_SECONDS = 1.0
 _LONG_AGO = float("-inf")
 
 
@@ -283,6 +284,7 @@ class KeyCache:
         self._start_work = start
         self._lock = threading.Lock()
         self._fetch: Fetch | None = None
+        self._fetch_began_at = _LONG_AGO
         self._keys: KeySet | None = None
         self._fetched_at = 0.0
         self._discovered_at = _LONG_AGO
@@ -315,7 +317,8 @@ class KeyCache:
             is_late = self._keys is not None and age >= self._policy.refresh_interval_seconds
             # What was learned two cool-downs ago says little about now; then somebody waits to see.
             is_known_down = self._failures > 0 and now < self._retry_at + self._policy.cool_down_seconds
-            may_wait = usable is None or is_outdated or (is_late and not is_known_down)
+            is_slow = self._fetch is not None and now >= self._fetch_began_at + _SLOW_FETCH_SECONDS
+            may_wait = usable is None or is_outdated or (is_late and not is_known_down and not is_slow)
             may_fetch = not self._failures or now >= self._retry_at or is_outdated
             new_fetch = self._board() if self._fetch is None and may_fetch else None
             pending = self._fetch
@@ -357,7 +360,7 @@ class KeyCache:
         raise KeysPending(pending)
 
     def _board(self) -> Fetch:
-        self._fetch = Fetch()
+        self._fetch, self._fetch_began_at = Fetch(), self._clock.monotonic()
         return self._fetch
 
     def _has_file_changed(self) -> bool:

@@ -274,7 +274,6 @@ _RELATIVE = re.compile(r"([0-9]{1,6})([mhd])")
 _ABSOLUTE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
-_MAX_SHOWN_CHARACTERS = 60
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -19,6 +19,7 @@ from micromegas_jupyter.core.files import (
     find_foreign_writer,
     read_private_file,
     read_shared_file,
+    remove_temporaries,
     write_private_file,
 )
 from micromegas_jupyter.core.http import ProviderHttp, read_certificates
@@ -179,6 +180,7 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
         choices[profile] = flow  # the newest stands last
     try:
         ensure_private_folder(path.parent)
+        remove_temporaries(path)
         write_private_file(path, _render(choices))
     except FileProblem as problem:
         raise ConfigurationError(

@@ -70,12 +70,14 @@ class ServerProcess:
             *(sys.executable, "-P", "-m", "micromegas_jupyter.cli", "serve", *_OPTIONS, "--log-level=error"),
             *(f"--lake={folder.absolute()}", f"--access-config={access_config}", f"--memory-mib={memory_mib}"),
         )
-        others = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
+        others = Variables(
+            {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
+        )
         try:
             # Its own session: an interrupt of the kernel reaches the kernel's whole process group.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
                 command,
-                env=Variables(others),
+                env=others,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

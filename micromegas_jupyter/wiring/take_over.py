@@ -331,9 +331,14 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 def _is_own_child(pid: int) -> bool:
     """Whether this process has started another, itself or through others; one that has ended may be such a one."""
     try:
-        return any(parent.pid == os.getpid() for parent in psutil.Process(pid).parents())
+        # Not `parents()`: that ends, as if at the first process, where one on the way has just ended.
+        while pid > 1:
+            pid = psutil.Process(pid).ppid()
+            if pid == os.getpid():
+                return True
     except psutil.Error:
         return True
+    return False
 
 
 def _send(connection: socket.socket, message: Mapping[str, object]) -> None:

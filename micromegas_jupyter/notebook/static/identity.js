@@ -1,5 +1,5 @@
 // Draws who is signed in, counts down, and sends what a person presses; decides nothing, and calls the kernel for
-// nothing else. The kernel's half is identity_widget.py. Everything is set as text, never as markup.
+// nothing else. The kernel's half is login/widget.py. Everything is set as text, never as markup.
 
 const MARKS = { signed_in: "●", renewing: "◐", waiting: "○", signed_out: "○", not_configured: "○", wrapped: "○" };
 const TROUBLE_MARK = "▲";

@@ -1,5 +1,5 @@
 // Makes a table that can be sorted, filtered and paged out of the preview that it stands beside; never calls the kernel.
-// The data's form is result.py's. Everything is set as text, never as markup.
+// The data's form is results/table.py's. Everything is set as text, never as markup.
 // Comments have lines of their own: a copy without them is saved with each result.
 
 (() => {
