@@ -180,7 +180,6 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
         choices[profile] = flow  # the newest stands last
     try:
         ensure_private_folder(path.parent)
-        remove_temporaries(path)
         write_private_file(path, _render(choices))
     except FileProblem as problem:
         raise ConfigurationError(
