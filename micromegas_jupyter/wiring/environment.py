@@ -19,7 +19,6 @@ from micromegas_jupyter.core.files import (
     find_foreign_writer,
     read_private_file,
     read_shared_file,
-    remove_temporaries,
     write_private_file,
 )
 from micromegas_jupyter.core.http import ProviderHttp, read_certificates
