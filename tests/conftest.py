@@ -136,11 +136,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     path, is_slow_run = collection_path.relative_to(ROOT).as_posix(), config.getoption("--slow")
     if path == BENCHMARKS:
         return True
-    if collection_path.is_dir():
-        return None
     if path.startswith(SLOW):
         has_fast = any(name.startswith(path) or path.startswith(name) for name in FAST)
-        return (not is_slow_run and collection_path.name.startswith("test_") and not has_fast) or None
+        is_read = has_fast or not (collection_path.is_dir() or collection_path.name.startswith("test_"))
+        return (not is_slow_run and not is_read) or None
     has_none = collection_path.suffix == ".py" and _SLOW_MARK not in collection_path.read_text(encoding="utf-8")
     return (is_slow_run and has_none) or None
 
