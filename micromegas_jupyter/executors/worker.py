@@ -107,6 +107,7 @@ def _checked(schema: pa.Schema) -> pa.Schema:
 
 
 STANDARD_ERROR: Final = "stderr"
+_SCHEMA_WAIT_SECONDS: Final = 0.08
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
 _MIB: Final = 1024 * 1024
@@ -270,18 +271,41 @@ class Worker:
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
         pieces: list[Any] = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]  # go with the first rows
-        with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
-            batches = planned.batches()
-        for batch in batches:
-            fitting = size.fit(batch)
-            for frame in encoder.encode_pieces(fitting):
-                length = sum(map(len, frame))
-                size.check_message(length)
-                protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.FRAME, 0, length), *frame])
-                pieces = []
-            size.count_rows(fitting.num_rows, of=batch.num_rows)
+        sending = threading.Lock()
+
+        def send_schema() -> None:
+            with sending:
+                if pieces:
+                    protocol.send_pieces(self._front, pieces)
+                    pieces.clear()
+
+        # Clients learn that the statement runs, and its id, from the schema: it does not wait long for rows.
+        timer = threading.Timer(_SCHEMA_WAIT_SECONDS, send_schema)
+        timer.daemon = True
+        timer.start()
+        try:
+            with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
+                batches = planned.batches()
+            for batch in batches:
+                fitting = size.fit(batch)
+                for frame in encoder.encode_pieces(fitting):
+                    length = sum(map(len, frame))
+                    size.check_message(length)
+                    head = protocol.HEAD.pack(protocol.FRAME, 0, length)
+                    with sending:
+                        protocol.send_pieces(self._front, [*pieces, head, *frame])
+                        pieces.clear()
+                size.count_rows(fitting.num_rows, of=batch.num_rows)
+        except BaseException:
+            with sending:
+                pieces.clear()
+            raise
+        finally:
+            timer.cancel()
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
-        protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.END, 0, len(end)), end])
+        with sending:
+            protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.END, 0, len(end)), end])
+            pieces.clear()
 
     def _list(self, caller: AuthContext) -> bytes:
         tables = [

@@ -130,7 +130,7 @@ def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(k
     provider = kept.open()
 
     for _ in range(2):
-        with pytest.raises(LoginRequired, match="sign-in has (ended|expired)") as caught:
+        with pytest.raises(LoginRequired, match=r"sign-in has (ended|expired)") as caught:
             provider.get_token()
         assert "micromegas login" in caught.value.remedy
     kept.sign_in()
