@@ -140,7 +140,7 @@ REFUSALS: dict[str, Refusal] = {
     "provider_unavailable": Refusal(
         error_class=ProviderUnavailable,
         what="JupyterHub cannot reach the identity provider.",
-        remedy="Your sign-in is not the problem. Try again in a moment.",
+        remedy="Your sign-in is not at fault. Try again in a moment.",
     ),
 }
 NO_SERVICE = Refusal(

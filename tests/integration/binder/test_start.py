@@ -84,7 +84,7 @@ def test_where_the_demo_cannot_start_jupyter_does(image: Path, programs: Path, t
 
     assert result.returncode == 7
     assert result.stdout == "Jupyter\n"
-    assert "✗ The demo did not start." in result.stderr
+    assert "✗ The demo did not start;" in result.stderr
 
 
 def test_a_program_that_is_not_there_is_named(image: Path, programs: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub: 
 
         offered = kernel.run("%micromegas_login")
         text = "\n".join(content["data"].get("text/plain", "") for content in offered.of("display_data"))
-        assert "This Hub has no sign-in service; its administrator can add one" in text
+        assert "This Hub has no sign-in service. Its administrator can add one" in text
         found = CODE.search(text)
         assert found is not None, text
         sign_in_other(found[1], person="bob", user_code=found[2])

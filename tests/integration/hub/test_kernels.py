@@ -104,7 +104,7 @@ def test_a_terminal_of_the_server_is_signed_in(of_alice: HubKernel) -> None:
 
     code, output, _error = in_terminal(of_alice, "logout")
     assert code == "0"
-    assert "that ends where you log out of the Hub" in output
+    assert "through JupyterHub until you log out of the Hub" in output
 
 
 def test_a_python_program_is_signed_in(of_alice: HubKernel) -> None:
