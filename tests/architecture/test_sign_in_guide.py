@@ -78,7 +78,7 @@ class TestChoice:
 
     @pytest.mark.parametrize("flow", Flow)
     def test_every_flow_is_explained(self, flow):
-        section = read_page("sign-in.md").split("\n## The four ways\n")[1].split("\n## ")[0]
+        section = read_page("sign-in.md").split("\n## The four flows\n")[1].split("\n## ")[0]
 
         assert f"`{flow}`" in section
 
