@@ -24,8 +24,8 @@ from micromegas_jupyter.config.decoding import (
     is_text,
     parse_count,
 )
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 
 
