@@ -27,7 +27,7 @@ from micromegas_jupyter.config.decoding import (
     is_too_long,
     shown,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"

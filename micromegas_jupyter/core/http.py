@@ -25,8 +25,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:

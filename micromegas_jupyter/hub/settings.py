@@ -13,7 +13,7 @@ from micromegas_jupyter.config.decoding import (
     check_issuer_url,
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -29,8 +29,7 @@ from micromegas_jupyter.core.http import (
     split_plain_url,
 )
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secrets import Secret, SecretObject
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,

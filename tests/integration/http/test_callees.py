@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.core import http
 from micromegas_jupyter.core.http import HubHttp, Platform, PlatformHttp, ProviderHttp, proxy_for
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.platform_stand_ins import AzureMachine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.core.secrets import SecretObject
+    from micromegas_jupyter.core.system import SecretObject
     from tests.fakes.tls_provider import TlsProvider
 
 pytestmark = pytest.mark.integration

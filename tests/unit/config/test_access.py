@@ -30,7 +30,7 @@ from micromegas_jupyter.config.access_config import (
     read_denied,
     read_listed_keys,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 KEYS = "MICROMEGAS_API_KEYS"

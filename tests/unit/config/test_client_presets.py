@@ -7,8 +7,15 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.config.client import AssertionAudience, Bearer, ClientSettings, PrivateKeySetting
-from micromegas_jupyter.config.client_config import CLIENT_PRESETS, apply_preset, recognize_preset
+from micromegas_jupyter.config.client import (
+    CLIENT_PRESETS,
+    AssertionAudience,
+    Bearer,
+    ClientSettings,
+    PrivateKeySetting,
+    apply_preset,
+    recognize_preset,
+)
 from micromegas_jupyter.config.presets import PRESETS
 
 OKTA = "https://example.okta.com"
