@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of, read_shared_file
 from micromegas_jupyter.core.http import FormFields, ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 

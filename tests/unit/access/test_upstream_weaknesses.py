@@ -12,7 +12,8 @@ import logging
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, OidcValidator, Rejected, Unavailable, validator_from_environment
-from micromegas_jupyter.config.access import ApiKeySetting, IssuerSetting, OidcServerSettings, TokenKind
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import ConfigurationError

@@ -16,7 +16,7 @@ from micromegas_jupyter.config.client import (
     apply_preset,
     recognize_preset,
 )
-from micromegas_jupyter.config.presets import PRESETS
+from micromegas_jupyter.config.issuers import PRESETS
 
 OKTA = "https://example.okta.com"
 TENANT = "https://login.microsoftonline.com/0b1c0000-0000-0000-0000-000000000002/v2.0"
