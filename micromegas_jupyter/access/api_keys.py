@@ -37,8 +37,7 @@ from micromegas_jupyter.config.access import (
 )
 from micromegas_jupyter.core import files as private_files
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Randomness, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 
 API_KEY_PREFIX = "mmk_"

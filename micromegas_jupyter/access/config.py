@@ -31,18 +31,16 @@ from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
     AccessSettings,
     ApiKeySetting,
-    IssuerSetting,
     LegacyApiKeys,
-    key_digest,
-    parse_api_keys,
-)
-from micromegas_jupyter.config.access_config import (
     find_config_file,
     find_key_file,
+    key_digest,
     parse_access_settings,
+    parse_api_keys,
     read_denied,
     read_listed_keys,
 )
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileMark, FileProblem, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json

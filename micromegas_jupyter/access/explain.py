@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Final, assert_never
 
 from micromegas_jupyter.access.validator import Accepted, Decision, Refused, Undecided
-from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings, IssuerSetting
+from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token

@@ -20,12 +20,11 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.access.audit import record_event
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of, read_shared_file
 from micromegas_jupyter.core.http import FormFields, ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.keys import KeySet, parse_key_set

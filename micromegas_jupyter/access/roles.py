@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from micromegas_jupyter.access.audit import record_event
-from micromegas_jupyter.config.access import EVERY_TABLE, IssuerSetting, RoleSetting
+from micromegas_jupyter.config.access import EVERY_TABLE, RoleSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import ConfigurationError
 

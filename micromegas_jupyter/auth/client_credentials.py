@@ -7,8 +7,7 @@ from datetime import timedelta
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, hidden_secret
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.core.http import ProviderCalls
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.client_auth import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey

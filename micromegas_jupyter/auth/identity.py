@@ -7,7 +7,7 @@ from datetime import datetime
 
 from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.id_token import shown_groups

@@ -24,8 +24,16 @@ from micromegas_jupyter.auth.tokens.manager import TokenManager, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.http import ProviderCalls
-from micromegas_jupyter.core.secrets import Secret, SecretObject
-from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
+from micromegas_jupyter.core.system import (
+    SYSTEM_BROWSER,
+    SYSTEM_CLOCK,
+    SYSTEM_RANDOMNESS,
+    Browser,
+    Clock,
+    Randomness,
+    Secret,
+    SecretObject,
+)
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import complete_scope
 from micromegas_jupyter.oidc.private_key import PrivateKey

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, AssertionAudience, Bearer
 from micromegas_jupyter.config.decoding import check_issuer_url
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
-from micromegas_jupyter.core.secrets import Secret, secret_object
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest
 from micromegas_jupyter.oidc.client_auth import (

@@ -12,7 +12,7 @@ from micromegas_jupyter.core.files import (
     is_readable_by_others,
     read_shared_file,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 API_KEY_FILE_SETTING = "api_key_file"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.output import DEFAULT_MAX_COLUMN_WIDTH, FORMATS, disk_errors_reported, print_rows
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:

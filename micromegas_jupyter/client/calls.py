@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
 from micromegas_jupyter.flightsql.error_details import (
     ERROR_DETAILS_KEY,

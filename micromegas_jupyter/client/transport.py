@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.client.calls import Call, CallRecord, Notices, ServerAddress, describe_token
-from micromegas_jupyter.core.secrets import HiddenBytes
+from micromegas_jupyter.core.system import HiddenBytes
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,

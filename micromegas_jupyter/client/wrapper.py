@@ -18,7 +18,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient, QueryMethod
 from micromegas_jupyter.client.parameters import Params
 from micromegas_jupyter.client.query_reader import Attempts, QueryReader, check_timeout
 from micromegas_jupyter.client.transport import translate_failure
-from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
+from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import (
     ConfigurationError,

@@ -12,22 +12,22 @@ from types import MappingProxyType
 from typing import Any
 
 from micromegas_jupyter.config.decoding import (
-    SIGNATURE_ALGORITHMS,
     Members,
+    as_choice,
     as_count,
     as_list,
     as_named,
     as_object,
     as_rate,
     as_text,
-    as_text_or_texts,
     as_texts,
     as_time,
     decode_setting,
     is_too_long,
     shown,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, parse_oidc_config, read_role_names
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"
@@ -50,19 +50,6 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
     return {name: _parse_role(role, f"{key}.{name}") for name, role in as_named(value, key).items()}
 
 
-def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
-    """Read one role's name, or a list of names; `known_roles` is None when any name will do."""
-    names = as_text_or_texts(value, key)
-    for name in names:
-        if known_roles is not None and name not in known_roles:
-            raise ConfigurationError(
-                f"{key} names the role {shown(name)}, which is not configured.",
-                key=key,
-                remedy="Add the role to `roles` in the configuration file, or name another.",
-            )
-    return names
-
-
 def _parse_role(value: object, key: str) -> RoleSetting:
     role = as_object(value, key, known=frozenset({"tables"}))
     if "tables" not in role:
@@ -77,74 +64,6 @@ def _parse_role(value: object, key: str) -> RoleSetting:
         for name, condition in as_named(tables, path).items()
     }
     return RoleSetting(tables=MappingProxyType(conditions))
-
-
-MAX_LEEWAY_SECONDS = 60
-
-ClaimValue = str | int | bool
-
-
-class TokenKind(enum.StrEnum):
-    """Which tokens of an issuer are accepted; a token that does not show its kind is taken for either."""
-
-    ACCESS = "access"
-    ID = "id"
-    EITHER = "either"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuerSetting:
-    """One accepted issuer.
-
-    Attributes:
-        issuer: Compared with `iss` byte for byte.
-        audiences: A token names at least one of them. Empty only for issuers whose tokens have no `aud`; then
-            `client_ids` is not empty and `token_use` is among `required_claims`.
-        aliases: Other values of `iss` that mean this issuer.
-        discovery_url: Where its discovery document is, when it is not below the issuer.
-        jwks_url: Where its keys are; no discovery document is read then.
-        jwks_file: A file with its keys; nothing is fetched then.
-        ca_file: A PEM file of the only certificates to trust when fetching.
-        bearer_token_file: A file whose text authorizes the fetches; read for each of them. Goes with `ca_file`.
-        algorithms: Accepted signature algorithms.
-        subject_claim: The claim that names the caller, at the top level.
-        subjects: When not empty, the caller must be one of these; an entry that ends in `*` is a prefix.
-        group_claims: Where groups or roles are: paths of literal names. None: the usual places.
-        required_claims: Claims that must have one of the listed values, or, as a list, hold one.
-        client_ids: When not empty, the token must be made for one of these applications (`azp`, `client_id`,
-            `appid` or `cid`).
-        is_trusted_for_email: Whether its `email_verified` counts. None: with one issuer yes, with several no.
-        tenant: The tenant for which a templated issuer was expanded; `tid` must equal it.
-        token_kind: Which tokens are accepted.
-        is_rfc9068: Its access tokens follow RFC 9068: `typ` is `at+jwt`, and that profile's claims are there.
-        leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
-        admin_groups: Members of these groups administer the server.
-        group_roles: Roles by group.
-        path: What errors call its entry.
-    """
-
-    issuer: str
-    audiences: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    discovery_url: str | None = None
-    jwks_url: str | None = None
-    jwks_file: str | None = None
-    ca_file: str | None = None
-    bearer_token_file: str | None = None
-    algorithms: frozenset[str] = SIGNATURE_ALGORITHMS
-    subject_claim: str = "sub"
-    subjects: tuple[str, ...] = ()
-    group_claims: tuple[tuple[str, ...], ...] | None = None
-    required_claims: Mapping[str, tuple[ClaimValue, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    client_ids: tuple[str, ...] = ()
-    is_trusted_for_email: bool | None = None
-    tenant: str | None = None
-    token_kind: TokenKind = TokenKind.EITHER
-    is_rfc9068: bool = False
-    leeway_seconds: int = MAX_LEEWAY_SECONDS
-    admin_groups: tuple[str, ...] = ()
-    group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    path: str = field(default="issuer", compare=False)
 
 
 API_KEY_ISSUER = "api_key"
@@ -328,27 +247,6 @@ class RateLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OidcServerSettings:
-    """What `MICROMEGAS_OIDC_CONFIG` says.
-
-    Attributes:
-        issuers: At least one; each issuer is listed once, with all its audiences.
-        jwks_refresh_interval_seconds: How long a fetched key set counts as fresh.
-        jwks_stale_limit_seconds: How old it may grow while the provider does not answer.
-        jwks_cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed.
-        token_cache_size: How many validated tokens are remembered at most.
-        token_cache_ttl_seconds: How long a validated token is remembered at most.
-    """
-
-    issuers: tuple[IssuerSetting, ...]
-    jwks_refresh_interval_seconds: int = 3600
-    jwks_stale_limit_seconds: int = 24 * 3600
-    jwks_cool_down_seconds: int = 30
-    token_cache_size: int = 1000
-    token_cache_ttl_seconds: int = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessSettings:
     """Whose tokens and keys a server accepts, who administers it, and what callers may read.
 
@@ -393,3 +291,157 @@ def as_rate_limits(value: object, key: str) -> RateLimits:
     given = as_object(value, key, known=RATE_LIMIT_MEMBERS)
     limits: dict[str, Any] = {name: _RATE_LIMITS[name](limit, f"{key}.{name}") for name, limit in given.items()}
     return RateLimits(**limits)
+
+
+API_KEYS = "MICROMEGAS_API_KEYS"
+API_KEY_FILE = "MICROMEGAS_API_KEY_FILE"
+OIDC_CONFIG = "MICROMEGAS_OIDC_CONFIG"
+ADMINS = "MICROMEGAS_ADMINS"
+LEGACY_API_KEYS = "MICROMEGAS_LEGACY_API_KEYS"
+ACCESS_CONFIG = "MICROMEGAS_ACCESS_CONFIG"
+
+# Upstream's row isolation; a server that took no notice of it would show rows that were meant to be hidden.
+_AUDIENCE_GRANT_VARIABLES = (
+    "MICROMEGAS_AUDIENCE_GRANTS",
+    "MICROMEGAS_UNSTAMPED_AUDIENCE",
+    "MICROMEGAS_PUBLIC_VIEW_SETS",
+)
+
+CONFIG_MEMBERS = frozenset(
+    {
+        "oidc",
+        "api_keys",
+        "api_key_file",
+        "admins",
+        "denied",
+        "roles",
+        "default_roles",
+        "legacy_api_keys",
+        "rate_limits",
+    }
+)
+
+
+def find_config_file(environ: Mapping[str, str]) -> str | None:
+    """Return the configuration file's path as it is written, None when none is named."""
+    return as_text(environ[ACCESS_CONFIG], ACCESS_CONFIG) if environ.get(ACCESS_CONFIG) else None
+
+
+def find_key_file(environ: Mapping[str, str], *, config_text: str | None) -> str | None:
+    """Return the path of the file of API keys as it is written, None when none is named."""
+    named = _pick(environ, API_KEY_FILE, _config_members(config_text), "api_key_file", decode=_undecoded)
+    return None if named is None else as_text(*named)
+
+
+def parse_access_settings(
+    environ: Mapping[str, str], *, config_text: str | None = None, key_file_text: str | None = None
+) -> AccessSettings:
+    """Read the environment, the configuration file and the key file.
+
+    A variable that is absent or empty counts as not set; anything else must be right in full, or nothing is accepted.
+    A file that is named and not handed in is left out, and so is what depends on it: its reader must not forget it.
+    """
+    for variable in _AUDIENCE_GRANT_VARIABLES:
+        if environ.get(variable):
+            raise ConfigurationError(
+                f"{variable} is set, and this server has no audience grants.",
+                key=variable,
+                remedy="Say who may read what by roles, and unset the variable.",
+            )
+    find_key_file(environ, config_text=config_text)
+    config = _config_members(config_text)
+    roles = config.read("roles", parse_roles, None)
+    is_config_missing = config_text is None and bool(environ.get(ACCESS_CONFIG))
+    known_roles = None if is_config_missing else frozenset(roles or ())
+    oidc = _pick(environ, OIDC_CONFIG, config, "oidc")
+    admins = _pick(environ, ADMINS, config, "admins")
+    legacy = _pick(environ, LEGACY_API_KEYS, config, "legacy_api_keys", decode=_undecoded)
+    settings = AccessSettings(
+        api_keys=_read_all_keys(environ, config, key_file_text),
+        oidc=None if oidc is None else parse_oidc_config(*oidc, known_roles=known_roles),
+        admins=() if admins is None else _as_texts_or_none(*admins),
+        admins_path=ADMINS if admins is None else admins[1],
+        denied=config.read("denied", _as_texts_or_none, ()),
+        roles=roles,
+        default_roles=config.read("default_roles", partial(_as_default_roles, known_roles=known_roles), ()),
+        legacy_api_keys=LegacyApiKeys.WARN if legacy is None else as_choice(*legacy, choices=LegacyApiKeys),
+        rate_limits=config.read("rate_limits", as_rate_limits, RateLimits()),
+    )
+    _check_denied(config.key("denied"), settings.denied, () if settings.oidc is None else settings.oidc.issuers)
+    return settings
+
+
+def _undecoded(text: str, _key: str) -> object:
+    return text
+
+
+def _config_members(config_text: str | None) -> Members:
+    if config_text is None:
+        return Members(values={}, place=ACCESS_CONFIG)
+    values = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG, known=CONFIG_MEMBERS)
+    return Members(values=values, place=ACCESS_CONFIG)
+
+
+def _pick(
+    environ: Mapping[str, str],
+    variable: str,
+    config: Members,
+    member: str,
+    *,
+    decode: Callable[[str, str], object] = decode_setting,
+) -> tuple[object, str] | None:
+    """Return a setting's value and path, from its variable or the configuration file; None when it is in neither."""
+    text = environ.get(variable)
+    if text and member in config:
+        raise ConfigurationError(
+            f"{variable} and {config.key(member)} are both set.", key=variable, remedy="Keep one of the two."
+        )
+    if text:
+        return decode(text, variable), variable
+    return (config.values[member], config.key(member)) if member in config else None
+
+
+def _read_all_keys(environ: Mapping[str, str], config: Members, key_file_text: str | None) -> tuple[ApiKeySetting, ...]:
+    named = _pick(environ, API_KEYS, config, "api_keys")
+    sources = [] if named is None else [named]
+    if key_file_text is not None:
+        path = config.key("api_key_file") if "api_key_file" in config else API_KEY_FILE
+        sources.append((decode_setting(key_file_text, path), path))
+    found = [
+        (key, f"{path}[{index}]") for value, path in sources for index, key in enumerate(read_api_keys(value, path))
+    ]
+    check_distinct(found)
+    return tuple(key for key, _ in found)
+
+
+def _as_texts_or_none(value: object, key: str) -> tuple[str, ...]:
+    """Read a list of names that may be empty, which means the same as leaving it out."""
+    return as_texts(value, key) if as_list(value, key) else ()
+
+
+def _as_default_roles(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
+    return read_role_names(value, key, known_roles=known_roles) if as_list(value, key) else ()
+
+
+def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerSetting]) -> None:
+    """Check that each entry can match somebody; one that matches nobody would look as if access had been cut."""
+    beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
+    for entry in denied:
+        if not entry.startswith(beginnings) or entry in beginnings:
+            raise ConfigurationError(
+                f"{key} holds {shown(entry)}, which does not name a subject of a configured issuer.",
+                key=key,
+                remedy="Write issuer|subject with an issuer as it is configured (not its alias), or api_key|name.",
+            )
+
+
+def read_denied(config_text: str) -> tuple[str, ...]:
+    """Return the configuration's `denied`; whether its entries can meet anybody is not checked."""
+    denied = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("denied", [])
+    return _as_texts_or_none(denied, f"{ACCESS_CONFIG}.denied")
+
+
+def read_listed_keys(config_text: str) -> tuple[ApiKeySetting, ...]:
+    """Return the configuration's own `api_keys`."""
+    keys = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("api_keys", [])
+    return read_api_keys(keys, f"{ACCESS_CONFIG}.api_keys")

@@ -6,9 +6,11 @@ Each setting is declared once, with its variable, its member of `config.json` an
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import combinations, permutations
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,14 +20,18 @@ from micromegas_jupyter.config.decoding import (
     SIGNATURE_ALGORITHMS,
     as_choice,
     as_issuer,
+    as_list,
     as_named,
+    as_object,
     as_text,
     as_type,
+    decode_setting,
     is_text,
     parse_count,
+    shown,
 )
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS
+from micromegas_jupyter.core.system import Secret, Variables
 from micromegas_jupyter.errors import ConfigurationError
 
 
@@ -362,3 +368,403 @@ def parse_result_rows(environ: Mapping[str, str]) -> int:
     if not text:
         return DEFAULT_RESULT_ROWS
     return parse_count(text, RESULT_ROWS_VARIABLE, minimum=0, maximum=MAX_RESULT_ROWS)
+
+
+CONFIG_FILE: Final = "config.json"
+PROFILE_VARIABLE: Final = "MICROMEGAS_PROFILE"
+WRAPPER_VARIABLE: Final = "MICROMEGAS_PYTHON_MODULE_WRAPPER"
+PROFILE_ARGUMENT: Final = "the profile argument"
+
+_PROFILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_WORKLOAD_MEMBERS: Final = frozenset({"platform", "exchange", "audience", "token_file", "client_id"})
+_CLIENT_AUTHENTICATION: Final = ("client_secret", "client_secret_file", "private_key")
+_PROGRAM_IDENTITIES: Final = ("service_account_file", "workload")
+_CREDENTIALS: Final = (*_CLIENT_AUTHENTICATION, *_PROGRAM_IDENTITIES)
+_PROVIDER_OPTIONS: Final = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"}
+
+
+def parse_client_settings(
+    environ: Mapping[str, str],
+    *,
+    config_text: str | None = None,
+    profile: str | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> ClientSettings:
+    """Combine the environment with `config.json`; a variable that is set wins over the profile's value.
+
+    Args:
+        environ: The process environment; an empty variable counts as not set.
+        config_text: The content of `config.json`, None when there is no such file.
+        profile: A profile requested by argument; wins over `MICROMEGAS_PROFILE` and `default_profile`.
+        options: Variables that a command's options stand in for. When they name another application or provider
+            than the configured one, no credential of the configured one is used: it would go to a stranger.
+    """
+    chosen = _choose_profile(environ, config_text=config_text, requested=profile)
+    configured = _combine(environ, chosen)
+    if options.keys() >= _PROVIDER_OPTIONS:
+        # A call that names its own provider signs in there, and the profile's API key stays at home.
+        chosen = replace(chosen, members={**chosen.members, "api_key_file": None})
+    settings = _combine(Variables({**environ, **options}), chosen) if options else configured
+    if configured.issuer not in {None, settings.issuer} or configured.client_id not in {None, settings.client_id}:
+        return _without_credentials(settings)
+    _check_credentials_of_file(settings, issuer_of_file=chosen.get("issuers[0].issuer"))
+    return settings
+
+
+def is_profile_name(name: str) -> bool:
+    """Whether a profile may have that name."""
+    return bool(_PROFILE_NAME.fullmatch(name)) and name not in {".", ".."}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profile:
+    """A profile of `config.json`, or the flat file.
+
+    Attributes:
+        name: Its name, None for the flat file.
+        origin: What chose it.
+        location: What stands before a member's name in an error.
+        members: Its members; those of its first issuer and its workload by their path, as `issuers[0].scope`.
+    """
+
+    name: str | None = None
+    origin: str = ""
+    location: str
+    members: Mapping[str, object] = field(repr=False)
+
+    def get(self, member: str) -> object:
+        """Return a member; None when it is null or not there."""
+        return self.members.get(member)
+
+
+def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requested: str | None) -> _Profile:
+    """Read the file's text and choose a profile: by argument, by variable, by `default_profile`."""
+    config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
+    name, origin = (requested, PROFILE_ARGUMENT) if requested else (environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE)
+    if name and not is_profile_name(name):
+        raise ConfigurationError(f"The profile name {name!r} is not valid.", key="profile")
+    if "profiles" not in config:
+        if name:
+            raise ConfigurationError(
+                f"The profile {name!r} was requested, but {CONFIG_FILE} has no profiles.",
+                key="profiles",
+                remedy=f"Add it to {CONFIG_FILE}, or name no profile.",
+            )
+        location = f"{CONFIG_FILE}: "
+        return _Profile(location=location, members=_flatten(config, location))
+    profiles = as_object(config["profiles"], f"{CONFIG_FILE}: profiles")
+    if not name and config.get("default_profile") is not None:
+        origin = f"{CONFIG_FILE}: default_profile"
+        name = as_text(config["default_profile"], origin)
+    known = ", ".join(sorted(filter(_PROFILE_NAME.fullmatch, profiles))) or "none"
+    if not name:
+        raise ConfigurationError(
+            f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",
+            key="default_profile",
+            remedy=f"Give --profile, set {PROFILE_VARIABLE}, or set default_profile in {CONFIG_FILE}.",
+        )
+    if name not in profiles or not is_profile_name(name):
+        raise ConfigurationError(f"{CONFIG_FILE} has no profile {name!r}; it has: {known}.", key="profiles")
+    members = as_object(profiles[name], f"{CONFIG_FILE}: profiles.{name}")
+    location = f"{CONFIG_FILE}: profiles.{name}."
+    return _Profile(name=name, origin=origin, location=location, members=_flatten(members, location))
+
+
+def _flatten(members: Mapping[str, object], location: str) -> dict[str, object]:
+    flat = dict(members)
+    if members.get("issuers") is not None:
+        issuers = as_list(members["issuers"], f"{location}issuers")
+        if not issuers:
+            raise ConfigurationError(f"{location}issuers is empty.", key="issuers")
+        first = as_object(issuers[0], f"{location}issuers[0]")
+        flat |= {f"issuers[0].{name}": value for name, value in first.items()}
+    if members.get("workload") is not None:
+        workload = as_object(members["workload"], f"{location}workload", known=_WORKLOAD_MEMBERS)
+        flat |= {f"workload.{name}": value for name, value in workload.items()}
+    return flat
+
+
+class _Reader:
+    """Reads the declared settings of one environment and profile.
+
+    Attributes:
+        origins: Where each setting that was found stands, by the field that it belongs to.
+    """
+
+    def __init__(self, environ: Mapping[str, str], profile: _Profile) -> None:
+        self._environ = environ
+        self._profile = profile
+        self.origins: dict[str, str] = {}
+        if profile.name is not None:
+            self.origins["profile"] = profile.origin
+
+    def read(self, name: str, reader: Any, *, variable: str | None, member: str | None) -> Any:
+        """Return what `reader` makes of a setting, None when it is not set."""
+        # What stands there may be secret: among the variables here, a traceback would show it.
+        if variable is not None and self._environ.get(variable):
+            self.origins[name] = variable
+            return reader(self._environ[variable], variable)
+        if member is not None and self._profile.get(member) is not None:
+            self.origins[name] = origin = f"{self._profile.location}{member}"
+            return reader(self._profile.get(member), origin)
+        return None
+
+    def read_group(self, kind: type, group: str = "") -> dict[str, Any]:
+        """Return the declared fields of a class that are set; its first field gives the group its origin."""
+        values = {}
+        for index, entry in enumerate(fields(kind)):
+            if entry.metadata:
+                name = f"{group}.{entry.name}" if group and index else group or entry.name
+                value = self.read(name, **entry.metadata)
+                if value is not None:
+                    values[entry.name] = value
+        return values
+
+    def read_details(self, kind: type, group: str, *, needed: str) -> Any:
+        """Return an object of a group's settings, None when none is set; refuse details of what is not set itself."""
+        values = self.read_group(kind, group)
+        if group in self.origins:
+            return kind(**values)
+        for name in sorted(values):
+            origin = self.origins[f"{group}.{name}"]
+            raise ConfigurationError(
+                f"{origin} is set, but what it belongs to is not.",
+                key=origin,
+                remedy=f"Set {needed} as well, or remove {origin}.",
+            )
+        return None
+
+
+def _combine(environ: Mapping[str, str], profile: _Profile) -> ClientSettings:
+    reader = _Reader(environ, profile)
+    preset = reader.read("preset", as_preset_name, variable="MICROMEGAS_OIDC_PRESET", member="issuers[0].preset")
+    settings = ClientSettings(
+        profile=profile.name,
+        private_key=reader.read_details(
+            PrivateKeySetting, "private_key", needed="MICROMEGAS_OIDC_PRIVATE_KEY_FILE or private_key_file"
+        ),
+        workload=reader.read_details(
+            WorkloadSetting, "workload", needed="MICROMEGAS_OIDC_WORKLOAD or workload.platform"
+        ),
+        **reader.read_group(ClientSettings),
+        origins=tuple(sorted(reader.origins.items())),
+    )
+    settings = apply_preset(settings, named=preset)
+    _check_contradictions(settings)
+    return settings
+
+
+def _without_credentials(settings: ClientSettings) -> ClientSettings:
+    """Return the settings without what authenticates the application or the machine to a provider."""
+    return replace(
+        settings,
+        client_secret=None,
+        client_secret_file=None,
+        private_key=None,
+        service_account_file=None,
+        workload=None,
+        secret_is_native=False,
+        origins=tuple(entry for entry in settings.origins if entry[0].partition(".")[0] not in _CREDENTIALS),
+    )
+
+
+def _check_credentials_of_file(settings: ClientSettings, *, issuer_of_file: object) -> None:
+    """Check that no credential of `config.json` would go to another provider than the one that is named there."""
+    origins = dict(settings.origins)
+    if issuer_of_file is None or issuer_of_file == settings.issuer:
+        return
+    for name in _CREDENTIALS:
+        origin = origins.get(name, "")
+        if origin.startswith(CONFIG_FILE):
+            raise ConfigurationError(
+                f"{origin} belongs to the provider of {CONFIG_FILE}, and {origins.get('issuer')} names another one.",
+                key=origins.get("issuer") or "issuer",
+                remedy=f"Make a profile for the other provider, or unset {origins.get('issuer')}.",
+            )
+
+
+def _check_contradictions(settings: ClientSettings) -> None:
+    origins = dict(settings.origins)
+    if "api_key_file" in origins and settings.issuer and settings.client_id:
+        raise ConfigurationError(
+            f"Both {origins['api_key_file']} and an OpenID provider ({origins['issuer']}) are set.",
+            key="api_key_file",
+            remedy="Keep one of the two.",
+        )
+    for one, other in permutations(("client_certificate_file", "client_key_file")):
+        if one in origins and other not in origins:
+            raise ConfigurationError(
+                f"{origins[one]} is set, and {other} is not.",
+                key=origins[one],
+                remedy="A certificate and its key go together: set both, or neither.",
+            )
+    if settings.workload is not None:
+        for name, only in (("token_file", WorkloadPlatform.KUBERNETES), ("managed_identity_client_id", "azure")):
+            origin = origins.get(f"workload.{name}")
+            if origin is not None and settings.workload.platform != only:
+                raise ConfigurationError(
+                    f"{origin} is for {only} only, and {origins['workload']} is {settings.workload.platform}.",
+                    key=origin,
+                    remedy=f"Remove {origin}, or name the platform {only}.",
+                )
+    pairs = [
+        *combinations(_CLIENT_AUTHENTICATION, 2),
+        *combinations(_PROGRAM_IDENTITIES, 2),
+        *(("api_key_file", other) for other in _CREDENTIALS),
+    ]
+    if settings.workload is not None and settings.workload.exchange is WorkloadExchange.CLIENT_ASSERTION:
+        # The platform's token authenticates the client then.
+        pairs += [("workload.exchange", other) for other in _CLIENT_AUTHENTICATION]
+    for one, other in pairs:
+        if one in origins and other in origins:
+            raise ConfigurationError(
+                f"Both {origins[one]} and {origins[other]} are set.", key=origins[other], remedy="Keep one of the two."
+            )
+
+
+NO_PRESET = "none"
+RECOGNIZED = "recognized by the issuer"
+
+
+def _asks_for_own_api(settings: ClientSettings) -> bool:
+    # Names of APIs are URIs or ids with a path; tokens for Graph cannot be checked by anybody else.
+    return any("/" in name and not name.startswith("https://graph.microsoft.") for name in settings.scope.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPreset:
+    """One provider.
+
+    Attributes:
+        pattern: What its issuers look like; None when they cannot be told from others.
+        issuer: Its only issuer, when it has just one.
+        scope: The scope to request.
+        authorize_params: Further parameters of the authorization request.
+        secret_is_native: Whether a client secret belongs to an application that people sign in with.
+        private_key_audience: The audience of a private key's assertions.
+        sends_access_token: Whether the access token is the bearer, once the preset is named.
+    """
+
+    pattern: re.Pattern[str] | None = None
+    issuer: str | None = None
+    scope: str | None = None
+    authorize_params: tuple[tuple[str, str], ...] = ()
+    secret_is_native: bool = False
+    private_key_audience: AssertionAudience | None = None
+    sends_access_token: Callable[[ClientSettings], bool] = lambda _settings: False
+
+
+def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
+    """Return what issuers at these hosts look like; `*` stands for labels, case and a port do not matter."""
+    hosts = "|".join(re.escape(name).replace(r"\*", r"[a-z0-9.-]+") for name in names)
+    return re.compile(rf"https://(?:{hosts})(?::443)?{path}", flags=re.IGNORECASE)
+
+
+_MICROSOFT = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
+CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
+    {
+        # No scope offline_access: a refresh token needs access_type=offline, and comes again only after consent.
+        # Desktop applications have a client secret, service accounts do not. Only Google can read its access tokens.
+        "google": ClientPreset(
+            pattern=_hosts("accounts.google.com", path="/?"),
+            issuer="https://accounts.google.com",
+            scope="openid email profile",
+            authorize_params=(("access_type", "offline"), ("prompt", "consent")),
+            secret_is_native=True,
+        ),
+        # Refresh tokens need no consent page, which is closed where administrators consent.
+        "entra": ClientPreset(
+            pattern=_hosts(*_MICROSOFT, "sts.windows.net"),
+            authorize_params=(("prompt", "select_account"),),
+            sends_access_token=_asks_for_own_api,
+        ),
+        # Okta's support: the audience is exactly the endpoint that the assertion goes to. Access tokens of the org
+        # server can be read by Okta only, those of /oauth2/... by all.
+        "okta": ClientPreset(
+            pattern=_hosts("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
+            private_key_audience=AssertionAudience.CALLED_ENDPOINT,
+            sends_access_token=lambda settings: settings.issuer is not None and "/oauth2/" in settings.issuer,
+        ),
+        # Auth0, "Authenticate with Private Key JWT": the URL of the tenant or custom domain, slash included. Without
+        # an audience, its access tokens are opaque.
+        "auth0": ClientPreset(
+            pattern=_hosts("*.auth0.com"),
+            private_key_audience=AssertionAudience.ISSUER,
+            sends_access_token=lambda settings: settings.audience is not None,
+        ),
+        # Access tokens name the server once an audience mapper is there.
+        "keycloak": ClientPreset(
+            pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"), sends_access_token=lambda _settings: True
+        ),
+        # No scope offline_access: refresh tokens come without it. Access tokens name the application and the groups.
+        "cognito": ClientPreset(
+            pattern=_hosts("cognito-idp.*.amazonaws.com"),
+            scope="openid email profile",
+            sends_access_token=lambda _settings: True,
+        ),
+        "dex": ClientPreset(),  # the ID token is what Dex is for
+        "generic": ClientPreset(),
+    }
+)
+
+
+def recognize_preset(issuer: str) -> str | None:
+    """Return the name of the preset for an issuer, None when it looks like none."""
+    for name, preset in CLIENT_PRESETS.items():
+        if preset.pattern is not None and preset.pattern.fullmatch(issuer):
+            return name
+    return None
+
+
+def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettings:
+    """Return the settings with what the provider's preset adds to what was set.
+
+    A preset that is recognized leaves the bearer alone: an environment that was made for the ID token, as upstream
+    sends it, must keep working. One that is named chooses it as the server's preset of that name does.
+
+    Args:
+        settings: What was set; `origins` says which of its fields were.
+        named: The preset that a person named; None leaves it to the issuer.
+    """
+    if named == NO_PRESET:
+        return settings
+    origins = dict(settings.origins)
+    name = named or (None if settings.issuer is None else recognize_preset(settings.issuer))
+    if name is None:
+        return settings
+    preset, origin = CLIENT_PRESETS[name], f"{PRESET_ORIGIN}{name}"
+    origins.setdefault("preset", RECOGNIZED)
+    filled = replace(settings, preset=name)
+    if settings.issuer is None and preset.issuer is not None:
+        filled = replace(filled, issuer=preset.issuer)
+        origins["issuer"] = origin
+    if "scope" not in origins and preset.scope is not None:
+        filled = replace(filled, scope=preset.scope)
+        origins["scope"] = origin
+    given = dict(settings.authorize_params)
+    added = [(parameter, value) for parameter, value in preset.authorize_params if parameter not in given]
+    if added:
+        filled = replace(filled, authorize_params=tuple(sorted([*settings.authorize_params, *added])))
+        origins["authorize_params"] = ", ".join(filter(None, (origins.get("authorize_params"), origin)))
+    if preset.secret_is_native:
+        filled = replace(filled, secret_is_native=True)
+        origins["secret_is_native"] = origin
+    if filled.private_key is not None and preset.private_key_audience and "private_key.audience" not in origins:
+        filled = replace(filled, private_key=replace(filled.private_key, audience=preset.private_key_audience))
+        origins["private_key.audience"] = origin
+    if named is not None and "bearer" not in origins and preset.sends_access_token(filled):
+        filled = replace(filled, bearer=Bearer.ACCESS_TOKEN)
+        origins["bearer"] = origin
+    return replace(filled, origins=tuple(sorted(origins.items())))
+
+
+def as_preset_name(value: object, key: str) -> str:
+    """Return a preset's name, or `none`."""
+    name = as_text(value, key)
+    if name not in {*CLIENT_PRESETS, NO_PRESET}:
+        raise ConfigurationError(
+            f"{key} names the unknown preset {shown(name)}.",
+            key=key,
+            remedy=f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}.",
+        )
+    return name

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_or
 
 import msgspec
 
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS, scheme_and_host
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS, scheme_and_host
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 MAX_SETTING_BYTES = 16 * 2**20

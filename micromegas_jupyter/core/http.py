@@ -6,31 +6,33 @@ Every call has one total deadline and one size cap, follows no redirect and uses
 
 from __future__ import annotations
 
+import contextvars
 import ipaddress
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import SplitResult, urlsplit
 
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url, split_plain_url
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import requests
-
-    from micromegas_jupyter.core.http_exchange import Exchange, Response
+    from requests.adapters import HTTPAdapter
 
 MAX_BUNDLE_BYTES = 4 * 2**20
 MAX_RUNNING_PROVIDER_CALLS = 16
@@ -245,8 +247,6 @@ class HttpClient:
         """
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-        from micromegas_jupyter.core.http_exchange import Exchange, ExchangeFailed
-
         timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
         # Named even where it is the default: some versions of `requests` share one context of that with everybody,
@@ -367,7 +367,7 @@ class ProviderHttp(HttpClient):
             lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),
             callee,
             # A proxy would carry plain http for loopback off this machine.
-            proxy=None if is_loopback_url(url) else _proxy_for(url, self._proxy),
+            proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
             refuse_private=refuse_private,
             needs_body=needs_body,
         )
@@ -432,7 +432,7 @@ class HubHttp(HttpClient):
             lambda: _prepare(method, url, {**headers, "Authorization": f"Bearer {token.reveal()}"}, data),
             Callee(name=HUB_SERVICE, group="the sign-in service of JupyterHub", remedy=HUB_UNAVAILABLE_REMEDY),
             timeout_seconds=timeout_seconds,
-            proxy=_proxy_for(url) if urlsplit(url).scheme == "https" else None,
+            proxy=proxy_for(url) if urlsplit(url).scheme == "https" else None,
             accept_server_errors=True,
         )
         return raw.status, (raw.json_object() or None) if raw.media_type == _JSON else None
@@ -534,12 +534,6 @@ def read_certificates(path: Path) -> str:
     return certificates
 
 
-def _proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
-    from micromegas_jupyter.core.http_exchange import proxy_for
-
-    return proxy_for(url, configured)
-
-
 def _prepare(
     method: str, url: str, headers: FormFields, body: FormFields | str | None = None
 ) -> requests.PreparedRequest:
@@ -560,3 +554,339 @@ def _host_and_port(url: str, *, host: str) -> str:
     if parts.port in {None, _USUAL_PORTS[parts.scheme]}:
         return host
     return f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
+
+
+_CHUNK_BYTES = 16 * 1024
+_PROXY_NAMES = "https_proxy, HTTPS_PROXY, all_proxy or ALL_PROXY, or unset it"
+# An IPv4 address stands in the last four bytes of these: RFC 6052 section 2.1.
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+# RFC 8215. Not every version of Python knows it.
+_TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+_running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
+
+
+class ExchangeFailed(Exception):
+    """The network gave no response; `args[0]` says why, without an address or a secret.
+
+    `kind` is `name`, `refused`, `tls` or `proxy`, or empty where nobody can do anything about it.
+    """
+
+    def __init__(self, why: str, kind: str = "") -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+Response = tuple[int, dict[str, str], bytes, bool]
+"""Status, headers (names in lower case), undecoded body, and whether it came from a private address without a proxy."""
+
+
+class _PrivateAddress(Exception):
+    """The host is at a private address, which the caller refuses."""
+
+
+class Exchange:
+    """Runs one request on a daemon thread; `abort` cuts its connections at any point.
+
+    `prepare` builds the request on that thread and `proxy` is revealed there, so that no secret is in a frame of the
+    caller. `settings` go to `requests`, and `on_end` is called when the thread ends, late or not. With
+    `refuse_private` it hangs up, before anything is sent, when the host turns out to be at an address inside a network;
+    a proxy looks up the host itself, so nothing is known about it then.
+
+    Its lock covers the list of connections and whether they were cut; no I/O happens under it.
+    """
+
+    def __init__(  # noqa: PLR0913 - one request's circumstances
+        self,
+        prepare: Callable[[], requests.PreparedRequest],
+        *,
+        settings: Mapping[str, Any],
+        max_bytes: int,
+        on_end: Callable[[], None],
+        refuse_private: bool = False,
+        proxy: Secret | None = None,
+        extra_certificates: str | None = None,
+    ) -> None:
+        self._prepare = prepare
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._on_end = on_end
+        self._refuse_private = refuse_private
+        self._proxy = proxy
+        self.extra_certificates = extra_certificates
+        self._reached_private = False
+        self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
+        self._is_cut = False
+        self._ended = threading.Event()
+        self._outcome: Response | ExchangeFailed = ExchangeFailed("nothing was sent")
+
+    def run(self, *, timeout_seconds: float) -> Response | None:
+        """Send the request and return the response; None when the deadline passed."""
+        thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._on_end()
+            raise ExchangeFailed("this machine has no thread left for the call") from None
+        try:
+            in_time = self._ended.wait(timeout_seconds)
+        finally:
+            self.abort()
+        if not in_time:
+            return None
+        if isinstance(self._outcome, ExchangeFailed):
+            raise self._outcome
+        return self._outcome
+
+    def abort(self) -> None:
+        """Cut every connection of this exchange, now and later; safe to call twice and from any thread."""
+        with self._lock:
+            self._is_cut = True
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            _cut(connection)
+
+    def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
+        """Remember a new connection so that it can be cut; `is_direct` says that no proxy is at its other end."""
+        # Looked up a second time, the name could give another address, so the connection itself is asked.
+        if is_direct and is_private_address(connection.getpeername()[0]):
+            self._reached_private = True
+            if self._refuse_private:
+                raise _PrivateAddress
+        # TLS takes the socket object apart and keeps only its descriptor: a duplicate still reaches the connection.
+        duplicate = connection.dup()
+        with self._lock:
+            if not self._is_cut:
+                self._connections.append(duplicate)
+                return
+        _cut(duplicate)
+
+    def _work(self) -> None:
+        _running.set(self)
+        try:
+            self._outcome = self._send()
+        except _PrivateAddress:
+            self._outcome = ExchangeFailed("its address is a private one, which this call does not accept")
+        except Exception as error:  # noqa: BLE001 - `requests`, urllib3, sockets and ssl each have errors of their own
+            self._outcome = _describe(error)
+        finally:
+            self._ended.set()
+            self._on_end()
+
+    def _send(self) -> Response:
+        settings = dict(self._settings)
+        if self._proxy is not None:
+            settings["proxies"] = dict.fromkeys(("http", "https"), self._proxy.reveal())
+        with closing(_adapter_class()()) as adapter:
+            response = adapter.send(self._prepare(), stream=True, **settings)
+            body = bytearray()
+            while len(body) <= self._max_bytes:
+                chunk = response.raw.read(min(_CHUNK_BYTES, self._max_bytes + 1 - len(body)), decode_content=False)
+                if not chunk:
+                    break
+                body += chunk
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return response.status_code, headers, bytes(body), self._reached_private
+
+
+def is_private_address(address: str) -> bool:
+    """Whether an IP address is not one of the public internet; anything that is no IP address counts as private.
+
+    IPv6 forms that stand for an IPv4 address count as that. Source: IANA's special-purpose registries.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return True
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local or found in _TRANSLATED_LOCALLY:
+            return True
+        if found in _TRANSLATED:
+            found = ipaddress.IPv4Address(found.packed[-4:])
+        else:  # RFC 4291 section 2.5.5.2; RFC 3056 section 2
+            found = found.ipv4_mapped or found.sixtofour or found
+    return not found.is_global or found.is_multicast
+
+
+def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
+    """Return the proxy for `url`: the configured one, else the environment's; None where `NO_PROXY` names the host."""
+    from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
+
+    if should_bypass_proxies(url, no_proxy=None):
+        return None
+    if configured is not None:
+        return configured
+    found = select_proxy(url, get_environ_proxies(url))
+    if not found:
+        return None
+    # Libraries fail on these in ways that show the address, or say nothing of use.
+    try:
+        parts = urlsplit(found if "://" in found else f"http://{found}")
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ConfigurationError(
+            "The environment names a proxy whose address is malformed.",
+            key="https_proxy",
+            remedy=f"Correct {_PROXY_NAMES}.",
+        )
+    if found.lower().startswith("socks") and find_spec("socks") is None:
+        raise ConfigurationError(
+            "The environment names a SOCKS proxy, which needs the package PySocks.",
+            key="https_proxy",
+            remedy=f"Install PySocks, or correct {_PROXY_NAMES}.",
+        )
+    return Secret(found)
+
+
+def _cut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was faster
+    finally:
+        connection.close()
+
+
+def _watch_connection(connection: socket.socket, *, is_direct: bool) -> socket.socket:
+    exchange = _running.get()
+    if exchange is not None:
+        try:
+            exchange.watch(connection, is_direct=is_direct)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@cache
+def _adapter_class() -> type[HTTPAdapter]:
+    """Return an adapter for one exchange: without a session there are no redirects, cookies or .netrc passwords."""
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
+    class WatchedConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _watch_connection(super()._new_conn(), is_direct=self.proxy is None)
+
+    class WatchedTlsConnection(HTTPSConnection):
+        def connect(self) -> None:
+            exchange = _running.get()
+            if exchange is not None and exchange.extra_certificates is not None:
+                # Added to those of `ca_certs`, for the proxy's certificate too.
+                self.ca_cert_data = exchange.extra_certificates
+            super().connect()
+
+        def _new_conn(self) -> socket.socket:
+            return _watch_connection(super()._new_conn(), is_direct=self.proxy is None)
+
+    class WatchedPool(HTTPConnectionPool):
+        ConnectionCls = WatchedConnection
+
+    class WatchedTlsPool(HTTPSConnectionPool):
+        ConnectionCls = WatchedTlsConnection
+
+    pools = {"http": WatchedPool, "https": WatchedTlsPool}
+
+    class WatchedAdapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            self.poolmanager.pool_classes_by_scheme = pools
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **kwargs)
+            if not proxy.lower().startswith("socks"):
+                manager.pool_classes_by_scheme = pools
+            return manager
+
+    return WatchedAdapter
+
+
+def _describe(error: Exception) -> ExchangeFailed:
+    from requests.exceptions import ProxyError, SSLError, Timeout
+
+    # What an error is, what its text holds, what to say, and its kind; the first line that fits counts.
+    failures: tuple[tuple[type[Exception], str, str, str], ...] = (
+        (ProxyError, "CERTIFICATE_VERIFY", "the proxy's TLS certificate could not be verified", "proxy"),
+        (ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),
+        (ProxyError, "", "the proxy refused or did not answer", "proxy"),
+        (SSLError, "CERTIFICATE_VERIFY", "its TLS certificate could not be verified", "tls"),
+        (SSLError, "", "TLS failed", "tls"),
+        (Timeout, "", "it did not answer in time", ""),
+        (Exception, "NameResolutionError", "its name was not found", "name"),
+        (Exception, "refused", "the connection was refused", "refused"),
+        (Exception, "", "the connection broke", ""),
+    )
+    text = str(error)
+    return next(
+        ExchangeFailed(what, kind)
+        for kind_of, part, what, kind in failures
+        if isinstance(error, kind_of) and part in text
+    )
+
+
+MAX_URL_CHARACTERS = 2048
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+# Two readers of URLs could take these differently.
+_AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether the URL's host is this machine, by an address or name that cannot point elsewhere."""
+    try:
+        return urlsplit(url).hostname in LOOPBACK_HOSTS
+    except ValueError:
+        return False
+
+
+def host_text(url: str) -> str:
+    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
+    try:
+        network_location = urlsplit(url).netloc
+    except ValueError:
+        network_location = ""
+    return network_location.rpartition("@")[2] or url
+
+
+def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
+    """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
+    if max_characters is not None and len(url) > max_characters:
+        return None
+    if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
+        return None
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if has_host else None
+
+
+def scheme_and_host(url: str) -> tuple[str, str | None]:
+    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+    parts = split_plain_url(url)
+    return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
+
+
+def check_endpoint_url(url: str) -> str:
+    """Check that a provider's address is one that may be called, and return its host for error sentences.
+
+    Source: RFC 9700 section 2.6; RFC 8252 section 8.3 for http on loopback.
+
+    Raises:
+        ProviderMisbehaved: It is not https (or http on loopback), has a user or a fragment, is longer than
+            `MAX_URL_CHARACTERS`, or holds characters that two URL parsers could read differently.
+    """
+    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
+    if parts is None or parts.hostname is None:
+        raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
+    host = parts.hostname
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
+        raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
+    if "@" in parts.netloc or parts.fragment:
+        raise ProviderMisbehaved(f"The identity provider names an address at {host} with a user or a fragment.")
+    return host

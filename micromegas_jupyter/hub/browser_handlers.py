@@ -15,7 +15,7 @@ from tornado import web
 from micromegas_jupyter.auth.flows.handlers import BINDING_SECONDS, CookieScope, LoginPageHandler, binding_value
 from micromegas_jupyter.auth.flows.messages import digest_of, state_in
 from micromegas_jupyter.auth.flows.pages import handed_over_page, notice_page, reload_page
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -21,7 +21,7 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,
 )
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub import settings as variables
 from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, find_dangerous_scope

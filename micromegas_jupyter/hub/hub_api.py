@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tornado.httpclient import HTTPResponse
 
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
 
 CALL_SECONDS: Final = 20.0
 """A look-up may wait for one refresh at the identity provider, which the Hub does before it answers."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tornado import web
 
 from micromegas_jupyter.auth.flows.messages import MAX_AUTHORIZATION_CHARACTERS, is_web_address
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.hub.hub_api import check_caller
 from micromegas_jupyter.hub.limits import client_address
 from micromegas_jupyter.hub.refresh import REFUSED_KEY, STALE_KEY, StoredBearer, read_bearer

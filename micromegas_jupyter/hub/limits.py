@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tornado.httputil import HTTPServerRequest
 
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
     from micromegas_jupyter.hub.hub_api import TokenOwner
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"

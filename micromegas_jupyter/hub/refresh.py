@@ -17,8 +17,7 @@ from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token

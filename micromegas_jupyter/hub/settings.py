@@ -12,8 +12,8 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,
 )
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 if TYPE_CHECKING:

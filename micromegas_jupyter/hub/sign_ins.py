@@ -15,8 +15,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.auth.flows.messages import RANDOM_BYTES, digest_of
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.core.secrets import Secret
-    from micromegas_jupyter.core.system import Clock, Randomness
+    from micromegas_jupyter.core.system import Clock, Randomness, Secret
 
 LIFETIME_SECONDS: Final = 600
 MAX_PER_OWNER: Final = 20

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.core.secrets import Secret, SecretObject
-from micromegas_jupyter.core.system import Randomness
+from micromegas_jupyter.core.system import Randomness, Secret, SecretObject
 from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from micromegas_jupyter.oidc.discovery import ProviderMetadata, describe_provider_error
 

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import TypeAlias, assert_never
 from urllib.parse import quote_plus
 
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Randomness
+from micromegas_jupyter.core.system import Randomness, Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 

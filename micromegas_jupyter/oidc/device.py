@@ -6,8 +6,8 @@ Asking, waiting between two questions, and showing the code are left to others. 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.core.secrets import Secret, secret_object
-from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.system import Secret, secret_object
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
 from micromegas_jupyter.oidc.authorization import complete_scope, resource_fields
 from micromegas_jupyter.oidc.tokens import read_lifetime, read_token

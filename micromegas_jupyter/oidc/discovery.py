@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 from micromegas_jupyter.config.decoding import check_issuer_url
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.urls import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 
 MAX_SHOWN_CHARACTERS = 200

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.claims import check_claims, expiry_of, read_groups
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
+from micromegas_jupyter.core.system import Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import (
     AuthenticationError,
     LoginFailed,

@@ -27,8 +27,7 @@ from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.access.validator import BaseValidator, Refused, Undecided, event_of
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
-from micromegas_jupyter.core.secrets import HiddenText, Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, HiddenText, Secret
 from micromegas_jupyter.engine import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.flightsql.framing import Compression

@@ -67,7 +67,7 @@ from micromegas_jupyter.auth.flows.pages import (
     notice_page,
     reload_page,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

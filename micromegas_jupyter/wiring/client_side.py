@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.auth.flows.environment import is_below_hub
-from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Variables, process_variables
+from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings
+from micromegas_jupyter.core.system import Secret, Variables, process_variables
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.wiring.environment import load_client_settings, sign_in_configured
 

@@ -23,8 +23,7 @@ from micromegas_jupyter.config.client import (
 from micromegas_jupyter.core.files import FileProblem, find_exposure, is_mounted_read_only, read_shared_file
 from micromegas_jupyter.core.http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.client_auth import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key

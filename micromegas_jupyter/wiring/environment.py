@@ -10,8 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings, Flow
-from micromegas_jupyter.config.client_config import CONFIG_FILE, is_profile_name, parse_client_settings
+from micromegas_jupyter.config.client import (
+    CONFIG_FILE,
+    DEFAULT_SCOPE,
+    ClientSettings,
+    Flow,
+    is_profile_name,
+    parse_client_settings,
+)
 from micromegas_jupyter.core.files import (
     FileProblem,
     NoSuchFile,

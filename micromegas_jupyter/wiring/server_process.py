@@ -15,8 +15,7 @@ from typing import Final
 
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, write_private_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Variables, run_interruptibly
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret, Variables, run_interruptibly
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.lake import Lake, ParquetFolder, check_servable
 

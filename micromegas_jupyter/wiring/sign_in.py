@@ -14,8 +14,7 @@ from micromegas_jupyter.auth.provider import CompletedLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import HubHttp
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, process_variables
+from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Secret, process_variables
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.tokens.format import LoginKey
 from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore, TokenStore
-from micromegas_jupyter.config.client import ClientSettings, TokenStorage
-from micromegas_jupyter.config.client_config import CONFIG_FILE
+from micromegas_jupyter.config.client import CONFIG_FILE, ClientSettings, TokenStorage
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.json import JsonError, decode_strict_json

@@ -9,10 +9,8 @@ import pytest
 
 from micromegas_jupyter.access.explain import STEP_REASONS
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.config.access import AccessSettings, IssuerSetting, OidcServerSettings, RateLimits
-from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
-from micromegas_jupyter.config.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
-from micromegas_jupyter.config.presets import PRESETS
+from micromegas_jupyter.config.access import CONFIG_MEMBERS, AccessSettings, RateLimits, parse_access_settings
+from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRESETS, IssuerSetting, OidcServerSettings
 from micromegas_jupyter.engine.security.conditions import condition_problem
 from micromegas_jupyter.telemetry import TABLES
 from tests.architecture.exercised_metrics import access_metrics

@@ -14,8 +14,14 @@ from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS
 from micromegas_jupyter.auth.tokens.manager import MARGIN_SHARE, MAX_MARGIN
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.config.client import Bearer, Flow, WorkloadExchange, WorkloadPlatform
-from micromegas_jupyter.config.client_config import CLIENT_PRESETS, parse_client_settings
+from micromegas_jupyter.config.client import (
+    CLIENT_PRESETS,
+    Bearer,
+    Flow,
+    WorkloadExchange,
+    WorkloadPlatform,
+    parse_client_settings,
+)
 from micromegas_jupyter.core.http import PLATFORM_TIMEOUT_SECONDS
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.doctor.examination import TOLERATED_OFFSET_SECONDS

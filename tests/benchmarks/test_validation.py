@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pyarrow.flight import FlightCallOptions, FlightClient
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator
-from micromegas_jupyter.config.access import ApiKeySetting, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.wiring import ServerStack

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.core.http import Platform, RawAnswer
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

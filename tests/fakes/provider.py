@@ -12,7 +12,7 @@ from tests.fakes.mint import ISSUER, ec_key, ed25519_key, rsa_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
     from tests.fakes.mint import SigningKey
 
 

@@ -17,8 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import flask
 
 from micromegas_jupyter.core.http import Callee, HttpAnswer, RawAnswer, check_answer, read_answer
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.state import (
     AUTHORIZATION_CODE,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micromegas_jupyter.core.http import HttpAnswer
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.config.access_config import parse_access_settings
+from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.discovery import parse_metadata

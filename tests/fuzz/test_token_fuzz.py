@@ -6,7 +6,7 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, MultiValidator, OidcValidator, Rejected
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, ed25519_key, mint, mint_raw, rsa_key
 from tests.fakes.provider import FakeProvider

@@ -13,7 +13,8 @@ from micromegas_jupyter.access import OidcValidator
 from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import (
     MicromegasError,
     PermissionDenied,

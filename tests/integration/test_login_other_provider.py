@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
     from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration

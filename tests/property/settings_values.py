@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from micromegas_jupyter.config.presets import PRESETS
+from micromegas_jupyter.config.issuers import PRESETS
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micromegas_jupyter.config.client_config import parse_client_settings
+from micromegas_jupyter.config.client import parse_client_settings
 from micromegas_jupyter.errors import ConfigurationError
 from tests.property.settings_values import places, replaced, telling_values, texts
 

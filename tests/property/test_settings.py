@@ -15,12 +15,14 @@ from micromegas_jupyter.config.access import (
     API_KEY_SCOPES,
     AccessSettings,
     ApiKeySetting,
+    find_config_file,
+    find_key_file,
+    parse_access_settings,
     parse_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.config.access_config import find_config_file, find_key_file, parse_access_settings
 from micromegas_jupyter.config.decoding import check_fetch_url, check_issuer_url
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from tests.property.settings_values import places, replaced, telling_values, texts
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.oidc.claims import check_bearer_use, check_claims
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 from micromegas_jupyter.oidc.keys import parse_key_set

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock, Randomness
+from micromegas_jupyter.core.system import Clock, Randomness, Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,

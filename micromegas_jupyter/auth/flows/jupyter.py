@@ -32,7 +32,7 @@ from micromegas_jupyter.auth.flows.messages import (
 )
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.oidc.tokens import TokenSet
 

@@ -26,9 +26,8 @@ from micromegas_jupyter.auth.flows.pages import (
     notice_page,
 )
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Randomness
-from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS
+from micromegas_jupyter.core.system import Randomness, Secret
 from micromegas_jupyter.errors import LoginFailed, UsageError
 from micromegas_jupyter.oidc.tokens import TokenSet
 

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.urls import split_plain_url
+from micromegas_jupyter.core.http import split_plain_url
+from micromegas_jupyter.core.system import Secret
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"

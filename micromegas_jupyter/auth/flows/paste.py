@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,

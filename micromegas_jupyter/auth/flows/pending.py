@@ -14,8 +14,7 @@ from micromegas_jupyter.auth.logout import RevocationCalls
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
     InternalError,
     LoginFailed,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
+from micromegas_jupyter.core.system import Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.tokens import TokenSet
 

@@ -32,8 +32,7 @@ from micromegas_jupyter.auth.tokens.format import (
 from micromegas_jupyter.auth.tokens.store import LockedFile, read_store_file, remove_store_file, write_store_file
 from micromegas_jupyter.core.files import FileMark
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import HiddenText, Secret
-from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.system import HiddenText, Secret, process_variables
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:

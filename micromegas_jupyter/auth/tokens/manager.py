@@ -14,8 +14,7 @@ from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.files import FileMark
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from micromegas_jupyter.auth.tokens.manager import FORCED_PAUSE_SECONDS, Freshness, RefreshLock, due_at, freshness_of
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token

@@ -36,7 +36,7 @@ from micromegas_jupyter.core.files import (
     remove_temporaries,
     write_private_file,
 )
-from micromegas_jupyter.core.secrets import HiddenBytes, HiddenText
+from micromegas_jupyter.core.system import HiddenBytes, HiddenText
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 
 LOCK_WAIT_SECONDS = 45.0  # longer than a refresh can take: three calls of ten seconds

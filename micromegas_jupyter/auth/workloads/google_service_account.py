@@ -18,8 +18,7 @@ from micromegas_jupyter.auth.tokens.service import (
 from micromegas_jupyter.config.decoding import check_fetch_url
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.secrets import Secret, SecretObject, secret_object
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 from micromegas_jupyter.oidc.tokens import (

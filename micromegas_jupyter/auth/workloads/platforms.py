@@ -24,8 +24,7 @@ from micromegas_jupyter.auth.tokens.service import (
 )
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import Platform, PlatformHttp, RawAnswer
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.discovery import describe_provider_error
 

@@ -6,8 +6,7 @@ from typing import TypeAlias
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.oidc.tokens import (
     build_client_assertion_request,
     build_token_exchange_request,

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict

@@ -10,8 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 from werkzeug.datastructures import MultiDict
 
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.demo.provider.state import (
     PAGES,
     SCOPE_MEANINGS,

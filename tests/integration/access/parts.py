@@ -6,15 +6,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.jwks import ProviderDocuments
     from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
-    from micromegas_jupyter.core.secrets import Secret
-    from micromegas_jupyter.core.system import Clock
+    from micromegas_jupyter.core.system import Clock, Secret
     from tests.integration.other_provider.running import OtherProvider
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.access import Unavailable
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending
-from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from tests.fakes.mint import ec_key
 from tests.fakes.tls_provider import server_context

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.tokens.format import StoredLogin
     from micromegas_jupyter.core.files import FileMark
     from micromegas_jupyter.core.http import HttpAnswer
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
 
 PAUSE_SECONDS = 0.05
 

@@ -13,8 +13,7 @@ import requests
 
 from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
 from micromegas_jupyter.auth.flows.pages import SECURITY_HEADERS, success_page
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import LoginFailed
 
 if TYPE_CHECKING:

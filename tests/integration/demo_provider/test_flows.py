@@ -12,7 +12,7 @@ import requests
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.fakes.raw_client import RawClient, claims_of, header_of, query_of

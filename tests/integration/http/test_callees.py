@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core import http_exchange
-from micromegas_jupyter.core.http import HubHttp, Platform, PlatformHttp, ProviderHttp
-from micromegas_jupyter.core.http_exchange import proxy_for
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core import http
+from micromegas_jupyter.core.http import HubHttp, Platform, PlatformHttp, ProviderHttp, proxy_for
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.platform_stand_ins import AzureMachine
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.core.secrets import SecretObject
+    from micromegas_jupyter.core.system import SecretObject
     from tests.fakes.tls_provider import TlsProvider
 
 pytestmark = pytest.mark.integration
@@ -145,7 +144,7 @@ def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch: pytest.M
         connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
 
     # Tests reach this machine only, so it plays a host of the internet.
-    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: False)
+    monkeypatch.setattr(http, "is_private_address", lambda address: False)
 
     with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="address of the internet"):
         get(server)
@@ -179,7 +178,7 @@ def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider: Tls
 
 def test_an_address_of_the_internet_is_not_refused(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tests reach this machine only, so it plays a host of the internet.
-    monkeypatch.setattr(http_exchange, "is_private_address", lambda address: address != "127.0.0.1")
+    monkeypatch.setattr(http, "is_private_address", lambda address: address != "127.0.0.1")
     provider.reply_once("/document", Reply(body={}))
 
     answer = ProviderHttp().fetch_json(f"{provider.base}/document", refuses_private=True)

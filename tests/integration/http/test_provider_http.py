@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

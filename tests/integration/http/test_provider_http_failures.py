@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.http_exchange import Exchange
+from micromegas_jupyter.core.http import Exchange, ProviderHttp
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 

@@ -11,7 +11,7 @@ import requests
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.http import MAX_RUNNING_PROVIDER_CALLS, ProviderHttp
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.wiring import provider_http
 from tests.fakes.connect_proxy import ConnectProxy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from joserfc.jwk import ECKey, RSAKey
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from tests.fakes.ports import free_port
 from tests.integration.other_provider.installing import OtherProviderMissing, find_node
 

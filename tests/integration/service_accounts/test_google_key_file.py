@@ -11,7 +11,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     parse_service_account_key,
 )
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.loopback_http import Reply

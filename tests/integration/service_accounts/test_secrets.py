@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
 )
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.wiring import service_provider
 from tests.fakes.clock import FakeClock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from micromegas_jupyter.config.access import IssuerSetting, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting, TokenKind
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, mint
 
 ACCESS_ONLY = IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,), token_kind=TokenKind.ACCESS)

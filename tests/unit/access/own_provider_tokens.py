@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from micromegas_jupyter.config.access import IssuerSetting, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting, TokenKind
 from tests.fakes.mint import NOW_SECONDS
 from tests.unit.access.real_tokens import WITHOUT, RealToken
 

@@ -11,7 +11,7 @@ from tests.fakes.mint import NOW_SECONDS, mint_raw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from micromegas_jupyter.config.access import IssuerSetting
+    from micromegas_jupyter.config.issuers import IssuerSetting
 
 WITHOUT = object()
 

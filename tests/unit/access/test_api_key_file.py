@@ -19,8 +19,7 @@ from filelock import FileLock
 from micromegas_jupyter.access import api_keys as key_file
 from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, make_api_key
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from tests.fakes.clock import FakeClock
 

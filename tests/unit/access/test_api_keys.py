@@ -14,7 +14,7 @@ from micromegas_jupyter.access.audit import Claimed
 from micromegas_jupyter.access.roles import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 KEY = "mmk_8c1f0a6de2b94b7f"

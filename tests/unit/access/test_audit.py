@@ -22,7 +22,7 @@ from micromegas_jupyter.access.audit import (
     utc_text,
 )
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.telemetry import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
 

@@ -14,7 +14,8 @@ import pytest
 from micromegas_jupyter.access import AuthType, Rejected, TokenValidator, Unavailable, validator_from_environment
 from micromegas_jupyter.access import config as module
 from micromegas_jupyter.access.config import ReloadingValidator, check_issuer_files, split_denied
-from micromegas_jupyter.config.access import IssuerSetting, LegacyApiKeys
+from micromegas_jupyter.config.access import LegacyApiKeys
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted

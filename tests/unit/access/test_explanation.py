@@ -10,7 +10,7 @@ from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValid
 from micromegas_jupyter.access.explain import STEP_REASONS, describe_outcome, explain_decision
 from micromegas_jupyter.access.validator import Refused, decide_safely
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from tests.fakes.mint import ISSUER, NOW, forge, mint
 from tests.unit.access.conftest import SETTINGS
 from tests.unit.access.test_token_table import REFUSED

@@ -13,7 +13,7 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected, Unavailable
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import ISSUER, ec_key, encode_json, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider

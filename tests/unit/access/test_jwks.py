@@ -13,7 +13,7 @@ import pytest
 
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyFetcher, KeyPolicy, KeysPending
 from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.config.access import IssuerSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.errors import (
     ConfigurationError,
     MicromegasError,

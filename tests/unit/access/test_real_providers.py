@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
-from micromegas_jupyter.config.access import OidcServerSettings
+from micromegas_jupyter.config.issuers import OidcServerSettings
 from micromegas_jupyter.oidc.discovery import build_metadata_url
 from tests.fakes.provider import FakeProvider
 from tests.unit.access.hosted_provider_tokens import HOSTED

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
 from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS, ReloadingValidator
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from tests.fakes.asking import is_accepted
 from tests.fakes.mint import AUDIENCE, ISSUER, ec_key, mint, rsa_key
 

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from micromegas_jupyter.access.roles import AdminRules, Roles, parse_admin_rules
-from micromegas_jupyter.config.access import IssuerSetting, RoleSetting
+from micromegas_jupyter.config.access import RoleSetting
+from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError
 
 FIRST = "https://id.example.com"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
-from micromegas_jupyter.config.access import OidcServerSettings
+from micromegas_jupyter.config.issuers import OidcServerSettings
 from tests.fakes.mint import ISSUER, ec_key, mint, rsa_key
 from tests.unit.access import issuer_cases, kind_cases
 from tests.unit.access.claim_cases import ACCEPTED, WRONG_CLAIMS

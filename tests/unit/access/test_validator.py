@@ -34,7 +34,7 @@ from micromegas_jupyter.access.validator import (
     token_name,
 )
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
 from tests.unit.access.form_cases import unsigned

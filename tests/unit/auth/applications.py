@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock

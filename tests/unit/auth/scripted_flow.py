@@ -11,7 +11,7 @@ from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
 from micromegas_jupyter.auth.flows.pending import PendingSignIn
 from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.oidc.tokens import TokenSet
 

@@ -22,7 +22,7 @@ from micromegas_jupyter.auth.tokens.keyring import (
     part_characters,
     session_bus_address,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring

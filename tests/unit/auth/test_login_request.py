@@ -9,7 +9,7 @@ from micromegas_jupyter.auth.provider import token_store
 from micromegas_jupyter.auth.provider_connection import LoginRequest, client_proof
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.private_key import PrivateKey
 

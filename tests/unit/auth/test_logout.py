@@ -20,7 +20,7 @@ from micromegas_jupyter.auth.logout import (
 )
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.wiring import logout

@@ -20,7 +20,7 @@ from micromegas_jupyter.auth.identity import Identity, identity_of_session
 from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
 from micromegas_jupyter.oidc.id_token import IdTokenClaims
 from micromegas_jupyter.oidc.private_key import PrivateKey

@@ -13,7 +13,7 @@ from micromegas_jupyter.core.http import HttpAnswer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from micromegas_jupyter.core.secrets import Secret
+    from micromegas_jupyter.core.system import Secret
     from tests.fakes.clock import FakeClock
 
 

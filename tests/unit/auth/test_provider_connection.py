@@ -13,8 +13,7 @@ from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,

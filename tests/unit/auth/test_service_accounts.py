@@ -26,7 +26,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
 )
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,

@@ -12,7 +12,7 @@ import pytest
 
 from micromegas_jupyter.auth.tokens.manager import Freshness, RefreshLock, Session, freshness_of, session_of
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.clock import FakeClock

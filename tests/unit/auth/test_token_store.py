@@ -24,7 +24,7 @@ from micromegas_jupyter.auth.tokens.format import (
 )
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.files import FileMark, read_private_file
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.tokens import TokenSet
 

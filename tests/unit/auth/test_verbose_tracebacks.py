@@ -13,8 +13,7 @@ from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring

@@ -20,7 +20,7 @@ from micromegas_jupyter.auth.workloads.platforms import (
 from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,

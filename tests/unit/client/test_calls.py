@@ -25,7 +25,7 @@ from micromegas_jupyter.client.calls import (
     parse_static_headers,
 )
 from micromegas_jupyter.client.transport import CallRecorder
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     InternalError,
     LoginRequired,

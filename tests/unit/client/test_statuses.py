@@ -12,7 +12,7 @@ from pyarrow import flight
 
 from micromegas_jupyter.client.calls import Call, CallRecord, Credential
 from micromegas_jupyter.client.transport import translate_failure
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,

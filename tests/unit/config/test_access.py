@@ -12,25 +12,21 @@ import pytest
 from micromegas_jupyter.config.access import (
     AccessSettings,
     ApiKeySetting,
-    IssuerSetting,
     LegacyApiKeys,
-    OidcServerSettings,
     RateLimits,
     RoleSetting,
     check_distinct,
-    parse_api_keys,
-    read_api_keys,
-    read_role_names,
-    render_api_keys,
-)
-from micromegas_jupyter.config.access_config import (
     find_config_file,
     find_key_file,
     parse_access_settings,
+    parse_api_keys,
+    read_api_keys,
     read_denied,
     read_listed_keys,
+    render_api_keys,
 )
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, read_role_names
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 KEYS = "MICROMEGAS_API_KEYS"

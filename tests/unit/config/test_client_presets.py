@@ -7,9 +7,16 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.config.client import AssertionAudience, Bearer, ClientSettings, PrivateKeySetting
-from micromegas_jupyter.config.client_config import CLIENT_PRESETS, apply_preset, recognize_preset
-from micromegas_jupyter.config.presets import PRESETS
+from micromegas_jupyter.config.client import (
+    CLIENT_PRESETS,
+    AssertionAudience,
+    Bearer,
+    ClientSettings,
+    PrivateKeySetting,
+    apply_preset,
+    recognize_preset,
+)
+from micromegas_jupyter.config.issuers import PRESETS
 
 OKTA = "https://example.okta.com"
 TENANT = "https://login.microsoftonline.com/0b1c0000-0000-0000-0000-000000000002/v2.0"

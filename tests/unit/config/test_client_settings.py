@@ -20,10 +20,11 @@ from micromegas_jupyter.config.client import (
     WorkloadSetting,
     as_authorize_params,
     as_proxy,
+    is_profile_name,
+    parse_client_settings,
     parse_result_rows,
 )
-from micromegas_jupyter.config.client_config import is_profile_name, parse_client_settings
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import load_client_settings
 from tests.fakes.tracebacks import verbose_traceback

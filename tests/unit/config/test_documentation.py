@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth.workloads import platforms
-from micromegas_jupyter.config.access import RATE_LIMIT_MEMBERS, ApiKeySetting
-from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
-from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.config.client_config import CLIENT_PRESETS, parse_client_settings
+from micromegas_jupyter.config.access import CONFIG_MEMBERS, RATE_LIMIT_MEMBERS, ApiKeySetting, parse_access_settings
+from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, parse_client_settings
 from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
-from micromegas_jupyter.config.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
-from micromegas_jupyter.config.presets import PRESETS
+from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRESETS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import credentials
 

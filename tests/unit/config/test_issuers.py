@@ -1,12 +1,18 @@
-"""Tests of `config.issuer_config`: entries of issuers, their tenants, and all of them together."""
+"""Tests of `config.issuers`: entries of issuers, their tenants, and all of them together."""
 
 from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
-from micromegas_jupyter.config.issuer_config import expand_tenants, parse_issuer, parse_oidc_config
+from micromegas_jupyter.config.issuers import (
+    IssuerSetting,
+    OidcServerSettings,
+    TokenKind,
+    expand_tenants,
+    parse_issuer,
+    parse_oidc_config,
+)
 from micromegas_jupyter.errors import ConfigurationError
 
 ENTRY: dict[str, object] = {"issuer": "https://id.example.com", "audience": "lake"}

@@ -2,9 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.config.access import IssuerSetting, TokenKind
-from micromegas_jupyter.config.issuer_config import parse_issuer
-from micromegas_jupyter.config.presets import PRESETS, apply_preset
+from micromegas_jupyter.config.issuers import PRESETS, IssuerSetting, TokenKind, apply_preset, parse_issuer
 from micromegas_jupyter.errors import ConfigurationError
 
 ORGANIZATION = {"repository_owner_id": "1234"}

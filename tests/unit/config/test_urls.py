@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.config.decoding import check_fetch_url, check_issuer_url
-from micromegas_jupyter.core.urls import is_loopback_url
+from micromegas_jupyter.core.http import is_loopback_url
 from micromegas_jupyter.errors import ConfigurationError
 
 

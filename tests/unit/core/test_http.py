@@ -19,10 +19,11 @@ from micromegas_jupyter.core.http import (
     check_answer,
     check_platform_url,
     environment_ca_bundle,
+    is_private_address,
+    proxy_for,
     read_answer,
     read_certificates,
 )
-from micromegas_jupyter.core.http_exchange import environment_proxy, is_private_address
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 
@@ -387,7 +388,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_proxy_of_the_environment_is_a_secret(monkeypatch, name, address):
     monkeypatch.setenv(name, address)
 
-    proxy = environment_proxy(URL)
+    proxy = proxy_for(URL)
 
     assert proxy is not None
     assert proxy.reveal() == address
@@ -402,7 +403,7 @@ def test_a_malformed_proxy_is_refused_without_showing_it(monkeypatch, address):
     monkeypatch.setenv("https_proxy", address)
 
     with pytest.raises(ConfigurationError) as caught:
-        environment_proxy(URL)
+        proxy_for(URL)
 
     assert caught.value.key == "https_proxy"
     assert "sesame" not in str(caught.value)
@@ -415,6 +416,6 @@ def test_a_socks_proxy_without_the_package_for_it_is_refused(monkeypatch, addres
     monkeypatch.setenv("https_proxy", address)
 
     with pytest.raises(ConfigurationError, match="PySocks") as caught:
-        environment_proxy(URL)
+        proxy_for(URL)
 
     assert "sesame" not in str(caught.value)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from micromegas_jupyter.core.secrets import HiddenBytes, HiddenText, Secret
+from micromegas_jupyter.core.system import HiddenBytes, HiddenText, Secret
 
 
 def test_a_secret_shows_nothing_and_gives_its_text() -> None:

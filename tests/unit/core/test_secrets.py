@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from micromegas_jupyter.core.secrets import SecretObject, secret_object
+from micromegas_jupyter.core.system import SecretObject, secret_object
 
 
 def test_an_object_can_be_read_and_shows_nothing() -> None:

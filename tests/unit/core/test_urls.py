@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.core.urls import check_endpoint_url
+from micromegas_jupyter.core.http import check_endpoint_url
 from micromegas_jupyter.errors import ProviderMisbehaved
 
 

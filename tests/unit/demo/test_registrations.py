@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.demo.provider.pages import normalize_user_code
 from micromegas_jupyter.demo.provider.state import PEOPLE, Client, build_clients
 

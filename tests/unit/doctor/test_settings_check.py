@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.doctor.findings import Outcome, findings_as_json, findings_as_lines
 from micromegas_jupyter.doctor.local_checks import AUTHORITIES, CREDENTIAL, NO_PROVIDER, check_settings, find_obstacle
 from tests.unit.doctor.cases import ISSUER, bare_case, person_case

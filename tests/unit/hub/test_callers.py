@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, TokenOwner, check_caller, check_service_rights
 from micromegas_jupyter.hub.kernel_handlers import check_authorization_url

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HttpAnswer
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.hub import provider as exchange
 from micromegas_jupyter.hub.provider import HubProvider

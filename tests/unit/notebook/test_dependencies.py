@@ -7,8 +7,7 @@ import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
-from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
+from micromegas_jupyter.config.client import WRAPPER_VARIABLE, Flow
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.notebook.login.dependencies import (
     FlowPreference,

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved, UsageError
 from micromegas_jupyter.oidc.device import (
     DeviceAuthorization,

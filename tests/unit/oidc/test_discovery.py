@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.discovery import (
     ProviderMetadata,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.id_token import (
     IdTokenClaims,

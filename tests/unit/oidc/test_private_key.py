@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.access.validator import token_name
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.engine import TimeRange, sql_hash
 from micromegas_jupyter.errors import (
     InternalError,

@@ -21,9 +21,10 @@ from micromegas_jupyter.access.validator import (
     Refused,
     Undecided,
 )
-from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.keys import KeySet
 from micromegas_jupyter.server import authentication

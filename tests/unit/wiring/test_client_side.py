@@ -11,7 +11,7 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.wiring.client_side import (
     connect,

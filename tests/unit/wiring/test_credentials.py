@@ -24,7 +24,7 @@ from micromegas_jupyter.config.client import (
     WorkloadSetting,
 )
 from micromegas_jupyter.core.files import find_exposure
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring import client_proof, service_provider

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvi
 from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, UsageError
 from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow
 from tests.fakes.hub_service import FakeHubService, HubReply

@@ -30,8 +30,7 @@ from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.auth.flows.pending import start_flow
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import LoginRefused, UsageError
 from tests.fakes.scripted_provider import ScriptedProvider
 

@@ -36,7 +36,7 @@ from micromegas_jupyter.auth.flows.messages import (
     state_in,
 )
 from micromegas_jupyter.auth.flows.pages import LoginOutcome
-from micromegas_jupyter.core.secrets import Secret
+from micromegas_jupyter.core.system import Secret
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 RANDOM = "wNuMG1XJNcsT3-CfvHwJHU1yHQRRXZtUR2cruyvtP2A"

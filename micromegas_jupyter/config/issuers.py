@@ -1,24 +1,18 @@
-"""The accepted issuers: their entries are read, presets fill in what these leave out, tenants are expanded.
+"""The accepted issuers: entries are read, presets fill in what these leave out, tenants are expanded.
 
-`access_config` says where the JSON is; the validator holds tokens against the rules.
+The presets say what is known about common identity providers, as data, in the form that an entry has. Only the form
+is checked here; the validator holds tokens against the rules.
 """
 
+import enum
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.config.access import (
-    MAX_LEEWAY_SECONDS,
-    ClaimValue,
-    IssuerSetting,
-    OidcServerSettings,
-    TokenKind,
-    read_role_names,
-)
 from micromegas_jupyter.config.decoding import (
     MAX_ENTRIES,
     SIGNATURE_ALGORITHMS,
@@ -36,7 +30,6 @@ from micromegas_jupyter.config.decoding import (
     as_texts,
     shown,
 )
-from micromegas_jupyter.config.presets import apply_preset
 from micromegas_jupyter.errors import ConfigurationError
 
 TENANT_PLACEHOLDER = "{tenantid}"
@@ -61,6 +54,108 @@ _ENTRA_HOSTS = frozenset(
 # These names stand for many tenants; no token has them in its issuer.
 _ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
 _TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"].'
+
+
+MAX_LEEWAY_SECONDS = 60
+
+ClaimValue = str | int | bool
+
+
+class TokenKind(enum.StrEnum):
+    """Which tokens of an issuer are accepted; a token that does not show its kind is taken for either."""
+
+    ACCESS = "access"
+    ID = "id"
+    EITHER = "either"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSetting:
+    """One accepted issuer.
+
+    Attributes:
+        issuer: Compared with `iss` byte for byte.
+        audiences: A token names at least one of them. Empty only for issuers whose tokens have no `aud`; then
+            `client_ids` is not empty and `token_use` is among `required_claims`.
+        aliases: Other values of `iss` that mean this issuer.
+        discovery_url: Where its discovery document is, when it is not below the issuer.
+        jwks_url: Where its keys are; no discovery document is read then.
+        jwks_file: A file with its keys; nothing is fetched then.
+        ca_file: A PEM file of the only certificates to trust when fetching.
+        bearer_token_file: A file whose text authorizes the fetches; read for each of them. Goes with `ca_file`.
+        algorithms: Accepted signature algorithms.
+        subject_claim: The claim that names the caller, at the top level.
+        subjects: When not empty, the caller must be one of these; an entry that ends in `*` is a prefix.
+        group_claims: Where groups or roles are: paths of literal names. None: the usual places.
+        required_claims: Claims that must have one of the listed values, or, as a list, hold one.
+        client_ids: When not empty, the token must be made for one of these applications (`azp`, `client_id`,
+            `appid` or `cid`).
+        is_trusted_for_email: Whether its `email_verified` counts. None: with one issuer yes, with several no.
+        tenant: The tenant for which a templated issuer was expanded; `tid` must equal it.
+        token_kind: Which tokens are accepted.
+        is_rfc9068: Its access tokens follow RFC 9068: `typ` is `at+jwt`, and that profile's claims are there.
+        leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
+        admin_groups: Members of these groups administer the server.
+        group_roles: Roles by group.
+        path: What errors call its entry.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    discovery_url: str | None = None
+    jwks_url: str | None = None
+    jwks_file: str | None = None
+    ca_file: str | None = None
+    bearer_token_file: str | None = None
+    algorithms: frozenset[str] = SIGNATURE_ALGORITHMS
+    subject_claim: str = "sub"
+    subjects: tuple[str, ...] = ()
+    group_claims: tuple[tuple[str, ...], ...] | None = None
+    required_claims: Mapping[str, tuple[ClaimValue, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    client_ids: tuple[str, ...] = ()
+    is_trusted_for_email: bool | None = None
+    tenant: str | None = None
+    token_kind: TokenKind = TokenKind.EITHER
+    is_rfc9068: bool = False
+    leeway_seconds: int = MAX_LEEWAY_SECONDS
+    admin_groups: tuple[str, ...] = ()
+    group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    path: str = field(default="issuer", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcServerSettings:
+    """What `MICROMEGAS_OIDC_CONFIG` says.
+
+    Attributes:
+        issuers: At least one; each issuer is listed once, with all its audiences.
+        jwks_refresh_interval_seconds: How long a fetched key set counts as fresh.
+        jwks_stale_limit_seconds: How old it may grow while the provider does not answer.
+        jwks_cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed.
+        token_cache_size: How many validated tokens are remembered at most.
+        token_cache_ttl_seconds: How long a validated token is remembered at most.
+    """
+
+    issuers: tuple[IssuerSetting, ...]
+    jwks_refresh_interval_seconds: int = 3600
+    jwks_stale_limit_seconds: int = 24 * 3600
+    jwks_cool_down_seconds: int = 30
+    token_cache_size: int = 1000
+    token_cache_ttl_seconds: int = 300
+
+
+def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
+    """Read one role's name, or a list of names; `known_roles` is None when any name will do."""
+    names = as_text_or_texts(value, key)
+    for name in names:
+        if known_roles is not None and name not in known_roles:
+            raise ConfigurationError(
+                f"{key} names the role {shown(name)}, which is not configured.",
+                key=key,
+                remedy="Add the role to `roles` in the configuration file, or name another.",
+            )
+    return names
 
 
 def as_subjects(value: object, key: str) -> tuple[str, ...]:
@@ -398,3 +493,209 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
     if len(audiences) > MAX_ENTRIES:
         raise ConfigurationError(f"{later.path} has more than {MAX_ENTRIES} audiences.", key=later.path)
     return replace(earlier, audiences=audiences)
+
+
+_NO_MEMBERS: Mapping[str, object] = MappingProxyType({})
+_ACCESS_KINDS = frozenset({"access", "either"})
+_EVERY_KIND = frozenset({"access", "id", "either"})
+# What every token of an issuer says alike, whoever it was made for.
+_CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_verified"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """The entry must have at least one of `members`; `remedy` says what to add.
+
+    `required_claims` counts only with a claim that not every token has.
+    """
+
+    members: tuple[str, ...]
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerRule:
+    """The issuer must look like `pattern` when tokens of one of these kinds are accepted."""
+
+    pattern: re.Pattern[str]
+    token_kinds: frozenset[str]
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One provider.
+
+    Attributes:
+        members: What an entry holds that says nothing else.
+        members_by_kind: What it holds in addition, by its `token_kind`. When not empty, no other kind is accepted.
+        needs: What the entry must add.
+        needed_claims: Which `required_claims` it must add, each with one text or several, and how to write them.
+        issuer_rule: What its issuer must look like.
+    """
+
+    members: Mapping[str, object]
+    members_by_kind: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
+    needs: tuple[Need, ...] = ()
+    needed_claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    issuer_rule: IssuerRule | None = None
+
+
+def _needs_issuer(example: str) -> Need:
+    return Need(members=("issuer",), remedy=f"Add issuer, such as {example}.")
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "google": Preset(
+            members={
+                "issuer": "https://accounts.google.com",
+                "aliases": ["accounts.google.com"],
+                "token_kind": "id",
+            },
+            needs=(
+                Need(
+                    members=("client_ids", "subjects", "required_claims"),
+                    remedy='Add client_ids (your client id) or required_claims such as {"hd": "example.com"}. Every '
+                    "project at Google can have a token made for a service account of its own with any audience, so "
+                    "the audience alone keeps nobody out.",
+                ),
+            ),
+        ),
+        "entra": Preset(
+            members={
+                "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0",
+                "token_kind": "access",
+                "groups_claim": [["groups"], ["roles"]],
+                # An address there is whatever the tenant's administrator writes, and it can change.
+                "trusted_for_email": False,
+            },
+        ),
+        "okta": Preset(
+            members={"token_kind": "access"},
+            needs=(_needs_issuer("https://example.okta.com/oauth2/default"),),
+            issuer_rule=IssuerRule(
+                pattern=re.compile(r"https?://[^/]+/oauth2/.+"),
+                token_kinds=_ACCESS_KINDS,
+                problem="is Okta's org authorization server, whose access tokens only Okta itself can read",
+                remedy="Name a custom authorization server, such as https://example.okta.com/oauth2/default, "
+                "or set token_kind to id.",
+            ),
+        ),
+        "auth0": Preset(
+            members={"token_kind": "access"},
+            needs=(_needs_issuer("https://example.eu.auth0.com/, with the slash at the end"),),
+            issuer_rule=IssuerRule(
+                pattern=re.compile(r".*/"),
+                token_kinds=_EVERY_KIND,
+                problem="does not end in a slash, as Auth0's issuers do",
+                remedy="Write it with the slash at the end, such as https://example.eu.auth0.com/.",
+            ),
+        ),
+        "keycloak": Preset(
+            members={"token_kind": "access", "groups_claim": [["realm_access", "roles"], ["groups"]]},
+            needs=(_needs_issuer("https://id.example.com/realms/lake"),),
+        ),
+        "cognito": Preset(
+            members={"token_kind": "access", "groups_claim": "cognito:groups"},
+            members_by_kind={
+                "access": {"without_audience": True, "required_claims": {"token_use": "access"}},
+                "id": {"required_claims": {"token_use": "id"}},
+            },
+            needs=(_needs_issuer("https://cognito-idp.eu-central-1.amazonaws.com/<user pool id>"),),
+        ),
+        "dex": Preset(
+            members={"token_kind": "id", "groups_claim": "groups"},
+            needs=(_needs_issuer("https://id.example.com/dex"),),
+        ),
+        "github_actions": Preset(
+            members={"issuer": "https://token.actions.githubusercontent.com", "token_kind": "id"},
+            needs=(
+                Need(
+                    members=("subjects",),
+                    remedy="Add subjects, such as repo:example/lake:*. Every workflow on GitHub can ask for a token "
+                    "with any audience, so the audience alone keeps nobody out.",
+                ),
+            ),
+            needed_claims={
+                "repository_owner_id": "Add the number of the account that owns the repository, as a text. A name can "
+                "pass to somebody else, the number cannot."
+            },
+        ),
+        "kubernetes": Preset(
+            members={"token_kind": "either"},
+            needs=(
+                _needs_issuer("https://kubernetes.default.svc.cluster.local"),
+                Need(
+                    members=("jwks_file", "jwks_url", "discovery_url"),
+                    remedy="Add jwks_file, jwks_url or discovery_url: a cluster's keys are seldom below its issuer.",
+                ),
+            ),
+        ),
+    }
+)
+
+
+def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
+    """Return an entry's members with those of its preset; what the entry itself says wins.
+
+    `required_claims` of both hold, by name, so that an entry that adds a claim does not lose the preset's.
+    """
+    if "preset" not in values:
+        return dict(values)
+    name = as_text(values["preset"], f"{path}.preset")
+    preset = PRESETS.get(name)
+    if preset is None:
+        raise ConfigurationError(
+            f"{path}.preset is not known: {shown(name)}.",
+            key=f"{path}.preset",
+            remedy=f"Known presets: {', '.join(PRESETS)}.",
+        )
+    kind = values.get("token_kind", preset.members.get("token_kind"))
+    by_kind = preset.members_by_kind
+    if by_kind and kind not in tuple(by_kind):
+        raise ConfigurationError(
+            f"{path}.token_kind is not one of {', '.join(by_kind)}, the kinds that {name} has rules for.",
+            key=f"{path}.token_kind",
+        )
+    more = by_kind[kind] if isinstance(kind, str) and by_kind else _NO_MEMBERS
+    merged = {**preset.members, **more, **values, **_merged_claims(values, more)}
+    del merged["preset"]
+    _check_needs(name, preset, merged, path)
+    return merged
+
+
+def _merged_claims(values: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    own, preset = values.get("required_claims"), more.get("required_claims")
+    if isinstance(own, dict) and isinstance(preset, dict):
+        return {"required_claims": {**preset, **own}}
+    return {}
+
+
+def _is_met(member: str, merged: Mapping[str, object]) -> bool:
+    claims = merged.get(member)
+    if member == "required_claims" and isinstance(claims, dict):
+        return not claims.keys() <= _CLAIMS_OF_EVERYBODY
+    return member in merged
+
+
+def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: str) -> None:
+    for need in preset.needs:
+        if not any(_is_met(member, merged) for member in need.members):
+            key = f"{path}.{need.members[0]}" if len(need.members) == 1 else path
+            what = "is missing" if len(need.members) == 1 else f"has none of {', '.join(need.members)}"
+            raise ConfigurationError(f"{key} {what}, and the preset {name} needs it.", key=key, remedy=need.remedy)
+    claims = merged.get("required_claims", {})
+    for claim, remedy in preset.needed_claims.items():
+        value = claims.get(claim) if isinstance(claims, dict) else None
+        listed = value if isinstance(value, list) else [value]
+        if not listed or not all(isinstance(text, str) for text in listed):
+            key = f"{path}.required_claims.{claim}"
+            raise ConfigurationError(f"{key} is not a text, and the preset {name} needs it.", key=key, remedy=remedy)
+    rule, issuer = preset.issuer_rule, merged.get("issuer")
+    if rule is None or not isinstance(issuer, str) or merged.get("token_kind") not in tuple(rule.token_kinds):
+        return
+    if not rule.pattern.fullmatch(issuer):
+        key = f"{path}.issuer"
+        raise ConfigurationError(f"{key} {rule.problem}.", key=key, remedy=rule.remedy)
