@@ -10,7 +10,7 @@ from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.authorization import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 

@@ -27,9 +27,8 @@ from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.secrets import Secret, SecretObject
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Browser, Clock, Randomness
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.authorization import complete_scope
+from micromegas_jupyter.oidc.authorization import TokenSet, complete_scope
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.oidc.tokens import TokenSet
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.hub import HubService

@@ -8,7 +8,7 @@ from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenPro
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.oidc.tokens import (
+from micromegas_jupyter.oidc.authorization import (
     build_client_assertion_request,
     build_token_exchange_request,
     parse_token_answer,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyFetcher, KeyPolicy, KeysPending
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.errors import (
     ConfigurationError,

@@ -15,10 +15,10 @@ import pytest
 
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator, Unavailable
 from micromegas_jupyter.access import oidc as module
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.jwks import KeyCaches
-from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.access.oidc import ExpiringCache, Issuer
-from micromegas_jupyter.access.roles import Roles, parse_admin_rules
+from micromegas_jupyter.access.oidc import ExpiringCache, Issuer, parse_admin_rules
+from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RoleSetting, TokenKind
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
