@@ -16,14 +16,13 @@ from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
-from micromegas_jupyter.access.audit import Claimed, record_event
-from micromegas_jupyter.access.rate_limit import TokenBuckets
-from micromegas_jupyter.access.roles import Roles
+from micromegas_jupyter.access.audit import Claimed, TokenBuckets, record_event
 from micromegas_jupyter.access.validator import (
     Accepted,
     CachingValidator,
     Decision,
     Refused,
+    Roles,
     digest_name,
     token_digest,
 )

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
-from micromegas_jupyter.access.audit import record_event
+from micromegas_jupyter.access.audit import AccessMetrics, record_event
 from micromegas_jupyter.access.jwks import (
     MAX_KEY_SET_BYTES,
     MAX_TOKEN_FILE_BYTES,
@@ -23,10 +23,8 @@ from micromegas_jupyter.access.jwks import (
     find_permission_problem,
     mark_behind_links,
 )
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
-from micromegas_jupyter.access.roles import Roles
-from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator
+from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
     AccessSettings,
@@ -47,7 +45,7 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
-from micromegas_jupyter.oidc.keys import parse_key_set
+from micromegas_jupyter.oidc.jws import parse_key_set
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
 WATCH_INTERVAL_SECONDS = 1.0

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.access.audit import record_event
-from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.access.audit import AccessMetrics, record_event
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of, read_shared_file
 from micromegas_jupyter.core.http import FormFields, ProviderHttp
@@ -27,7 +26,7 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
-from micromegas_jupyter.oidc.keys import KeySet, parse_key_set
+from micromegas_jupyter.oidc.jws import KeySet, parse_key_set
 
 MAX_KEY_SET_BYTES = 1_000_000
 MAX_TOKEN_FILE_BYTES = 16 * 1024

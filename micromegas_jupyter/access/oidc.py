@@ -1,19 +1,27 @@
 """Accepts tokens that a configured OpenID provider signed for this server."""
 
 import logging
+import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
-from micromegas_jupyter.access.audit import Claimed, record_event
+from micromegas_jupyter.access.audit import AccessMetrics, Claimed, Tally, record_event
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, ProviderDocuments
-from micromegas_jupyter.access.metrics import AccessMetrics, Tally
-from micromegas_jupyter.access.roles import ADMINS_KEY, AdminRules, Roles, parse_admin_rules
-from micromegas_jupyter.access.validator import Accepted, CachingValidator, Decision, Refused, Undecided, token_digest
+from micromegas_jupyter.access.validator import (
+    Accepted,
+    CachingValidator,
+    Decision,
+    Refused,
+    Roles,
+    Undecided,
+    token_digest,
+)
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
@@ -34,8 +42,15 @@ from micromegas_jupyter.oidc.claims import (
     read_subject,
     typed_values,
 )
-from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import DEFAULT_ALGORITHMS, UnknownKey, check_algorithm, verify_signature
+from micromegas_jupyter.oidc.jws import (
+    DEFAULT_ALGORITHMS,
+    ParsedToken,
+    TokenProblem,
+    UnknownKey,
+    check_algorithm,
+    parse_token,
+    verify_signature,
+)
 
 _REFUSAL_TTL_SECONDS = 10.0
 _MAX_REFUSALS = 1000
@@ -53,7 +68,131 @@ _EMAIL_CLAIMS = (
     "unique_name",
 )
 
+ADMINS_KEY = "MICROMEGAS_ADMINS"
+# Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
+_ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
+_SUBJECT_PREFIX = "subject:"
+
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRules:
+    """Administrators, each together with the issuer that says so.
+
+    Attributes:
+        subjects: By issuer and subject.
+        emails: By issuer and an address that this issuer verified.
+        groups: By issuer and a group.
+    """
+
+    subjects: frozenset[tuple[str, str]] = frozenset()
+    emails: frozenset[tuple[str, str]] = frozenset()
+    groups: frozenset[tuple[str, str]] = frozenset()
+
+    def is_admin(
+        self, *, issuer: str, subject: str, verified_email: str | None = None, groups: Collection[str] = ()
+    ) -> bool:
+        """Whether a rule names this caller.
+
+        Args:
+            issuer: The configured issuer whose signature was verified.
+            subject: The caller's name there.
+            verified_email: The token's `email` when its `email_verified` is JSON `true`, else None.
+            groups: The caller's groups, when they are known in full.
+        """
+        if (issuer, subject) in self.subjects:
+            return True
+        if verified_email is not None and (issuer, verified_email) in self.emails:
+            return True
+        return bool(self.groups) and any((issuer, group) in self.groups for group in groups)
+
+
+def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], key: str = ADMINS_KEY) -> AdminRules:
+    """Read entries of the form `issuer|subject`, `issuer|address`, subject, or address.
+
+    A bare subject belongs to the one issuer that is configured; with several it is an error. A bare address belongs
+    to each issuer that is trusted for email. With several issuers that is none unless the setting says so, because any
+    of them could claim any address (the nOAuth takeover). An address with its issuer counts unless that issuer is set
+    as not trusted for email.
+
+    What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
+    like one is written `issuer|subject:<subject>`.
+
+    Args:
+        entries: The entries.
+        issuers: The configured issuers.
+        key: What errors call the entries.
+
+    Raises:
+        ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.
+    """
+    subjects: set[tuple[str, str]] = set()
+    emails: set[tuple[str, str]] = set()
+    for entry in entries:
+        bound = _split_issuer(entry, issuers, key)
+        if bound is None and "@" in entry:
+            trusted = _trusted_for_email(issuers)
+            emails.update((setting.issuer, entry) for setting in trusted)
+            if not trusted:
+                _warn_of_address(entry, "no issuer is trusted for email; write it as issuer|address, or trust one")
+            continue
+        setting, name = bound or (_only_issuer(entry, issuers, key), entry)
+        if bound is None or not _ADDRESS.fullmatch(name):
+            subject = name.removeprefix(_SUBJECT_PREFIX)
+            # The prefix is one only before what would be taken for an address without it.
+            subjects.add((setting.issuer, subject if bound and _ADDRESS.fullmatch(subject) else name))
+        elif setting.is_trusted_for_email is not False:
+            emails.add((setting.issuer, name))
+        else:
+            _warn_of_address(entry, "its issuer is set as not trusted for email; name the subject")
+    groups = frozenset((setting.issuer, group) for setting in issuers for group in setting.admin_groups)
+    return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails), groups=groups)
+
+
+def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tuple[IssuerSetting, str] | None:
+    """Return the issuer that the entry begins with and what follows; None when it begins with none."""
+    for setting in issuers:
+        for issuer in (setting.issuer, *setting.aliases):
+            if not entry.startswith(f"{issuer}|"):
+                continue
+            if name := entry.removeprefix(f"{issuer}|"):
+                return setting, name
+            raise ConfigurationError(
+                f"{key} has an entry without a subject: {entry!r}.", key=key, remedy="Add the subject after the bar."
+            )
+    # Subjects may hold `|` themselves (Auth0's do), so only a URL before it is taken for an issuer.
+    prefix, separator, _ = entry.partition("|")
+    if separator and "://" in prefix:
+        raise ConfigurationError(
+            f"{key} names an issuer that is not configured: {entry!r}.",
+            key=key,
+            remedy="Write the issuer as it is configured.",
+        )
+    return None
+
+
+def _trusted_for_email(issuers: Sequence[IssuerSetting]) -> list[IssuerSetting]:
+    is_default = len(issuers) == 1
+    return [
+        setting
+        for setting in issuers
+        if (is_default if setting.is_trusted_for_email is None else setting.is_trusted_for_email)
+    ]
+
+
+def _warn_of_address(entry: str, reason: str) -> None:
+    record_event(logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason)
+
+
+def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> IssuerSetting:
+    if len(issuers) == 1:
+        return issuers[0]
+    raise ConfigurationError(
+        f"{key} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
+        key=key,
+        remedy="Write the entry as issuer|subject.",
+    )
 
 
 class ExpiringCache(Generic[Value]):

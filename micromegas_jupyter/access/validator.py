@@ -2,21 +2,31 @@
 
 import abc
 import logging
-from collections.abc import Sequence
+import math
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import ClassVar, TypeAlias, TypeGuard, assert_never
 
 import msgspec
 
-from micromegas_jupyter.access.audit import NOTHING_CLAIMED, AccessAudit, AccessEvent, Claimed, record_event
+from micromegas_jupyter.access.audit import (
+    NOTHING_CLAIMED,
+    AccessAudit,
+    AccessEvent,
+    AccessMetrics,
+    Claimed,
+    TokenBuckets,
+    record_event,
+)
 from micromegas_jupyter.access.jwks import Fetch, KeysPending
-from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
+from micromegas_jupyter.config.access import EVERY_TABLE, RateLimits, RoleSetting
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import Rejected, Unavailable
+from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES
 
 # One wait for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
@@ -24,6 +34,15 @@ MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
+# Whoever has one IPv6 address has at least the 2**64 of its network (RFC 6177).
+_IPV6_NETWORK_BYTES = 8
+# RFC 4291 section 2.5.5.2.
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
+# Of a credential that could not be checked, a quarter counts: whoever tries again in an outage still gets an answer,
+# and a flood of forged tokens that name a provider which does not answer comes to an end.
+_UNDECIDED_SHARE = 0.75
+# Callers have few different sets of roles, so what each set allows is worked out once.
+_MAX_ROLE_SETS = 1024
 
 
 def is_plausible(token: object) -> TypeGuard[str]:
@@ -288,3 +307,136 @@ def _says_more(decision: Decision, refused: Decision, token: str) -> bool:
     # A compact JWS has three segments, and the first begins so when it is a JSON object in base64url.
     is_token = token.count(".") == _DOTS_OF_A_TOKEN or token.startswith("eyJ")
     return refused.claimed == NOTHING_CLAIMED and refused.reason == "unknown_api_key" and is_token
+
+
+class Roles:
+    """The configured roles. Safe to share between threads.
+
+    Args:
+        roles: By name; None when there are none, and every caller may read everything.
+        default_roles: What every caller has.
+    """
+
+    def __init__(self, roles: Mapping[str, RoleSetting] | None = None, default_roles: Iterable[str] = ()) -> None:
+        self._roles = roles
+        self._default_roles = tuple(default_roles)
+        self._cached_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._access_of)
+
+    def all_roles(self, roles: Iterable[str]) -> tuple[str, ...]:
+        """Return `roles` and the default roles, each once, in order; none that is not configured."""
+        if self._roles is None:
+            return ()
+        return tuple(dict.fromkeys(name for name in (*roles, *self._default_roles) if name in self._roles))
+
+    def table_access(self, roles: Iterable[str], *, is_admin: bool) -> TableAccess | None:
+        """Return what a bearer of `roles` may read; None for everything.
+
+        A row is visible when any of the roles shows it. Administrators read everything; without a role, where
+        roles are configured, nothing exists.
+        """
+        if self._roles is None or is_admin:
+            return None
+        return self._cached_access(self.all_roles(roles))
+
+    def _access_of(self, roles: tuple[str, ...]) -> TableAccess:
+        granted = [self._roles[name].tables for name in roles] if self._roles else []
+        filters: dict[str, tuple[str, ...]] = {}
+        for table in sorted({table for tables in granted for table in tables}):
+            # A role that does not name the table shows it by its `*`, if it has one.
+            shown_by = [tables for tables in granted if table in tables or EVERY_TABLE in tables]
+            conditions = [tables[table] if table in tables else tables[EVERY_TABLE] for tables in shown_by]
+            limited = tuple(dict.fromkeys(condition for condition in conditions if condition is not None))
+            filters[table] = () if None in conditions else limited
+        return TableAccess(filters=filters)
+
+
+class CallLimits:
+    """The limits of one server.
+
+    Args:
+        limits: The numbers, or where to read those that count now; when they change, all buckets are full again.
+        clock: Tells the time.
+        metrics: Counts calls that are turned away.
+    """
+
+    def __init__(
+        self, limits: RateLimits | Callable[[], RateLimits], *, clock: Clock, metrics: AccessMetrics | None = None
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._read_limits = limits if callable(limits) else lambda: limits
+        self._use(self._read_limits())
+
+    def _use(self, limits: RateLimits) -> None:
+        self._limits = limits
+        self._calls: TokenBuckets[tuple[str, str]] = TokenBuckets(
+            per_second=limits.calls_per_second,
+            burst=limits.burst_calls,
+            max_tracked=limits.max_tracked,
+            clock=self._clock,
+        )
+        self._refusals: TokenBuckets[str | bytes] = TokenBuckets(
+            per_second=limits.refusals_per_second,
+            burst=limits.burst_refusals,
+            max_tracked=limits.max_tracked,
+            clock=self._clock,
+        )
+
+    def _follow_changes(self) -> None:
+        limits = self._read_limits()
+        if limits is not self._limits and limits != self._limits:
+            self._use(limits)
+
+    def count_call(self, issuer: str, subject: str) -> None:
+        """Count a call of an identity.
+
+        Raises:
+            ResourcesExhausted: It calls too often.
+        """
+        self._follow_changes()
+        wait_seconds = self._calls.take((issuer, subject))
+        if wait_seconds:
+            raise self._too_often("You call this server too often.", wait_seconds, by="identity")
+
+    def count_refusal(self, client_address: str) -> None:
+        """Count a credential from an address as refused, before it is looked at.
+
+        Counted in advance, since of many that arrive together none is refused yet.
+
+        Raises:
+            ResourcesExhausted: Too many were refused, so this one is not to be looked at.
+        """
+        self._follow_changes()
+        wait_seconds = self._refusals.take(_network_of(client_address))
+        if wait_seconds:
+            raise self._too_often("Too many credentials from your address were refused.", wait_seconds, by="address")
+
+    def forgive_refusal(self, client_address: str, *, is_accepted: bool = True) -> None:
+        """Take the count back: the credential was accepted. If it was not decided, take most of it back."""
+        share = 1.0 if is_accepted else _UNDECIDED_SHARE
+        self._refusals.release(_network_of(client_address), share=share)
+
+    def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
+        if self._metrics is not None:
+            self._metrics.count_rate_limited(by)
+        # Rounded up: whoever waits that long must not come too early.
+        retry_after_seconds = math.ceil(wait_seconds * 1000) / 1000
+        return ResourcesExhausted(
+            what,
+            remedy=f"Try again in {retry_after_seconds:g} seconds.",
+            retry_after_seconds=retry_after_seconds,
+            limit="call_rate",
+        )
+
+
+def _network_of(client_address: str) -> str | bytes:
+    """Return what shares a bucket: an IPv4 address, an IPv6 network, or all that is not known."""
+    if ":" not in client_address:
+        return client_address
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, client_address)
+    except OSError:
+        return client_address
+    if packed.startswith(_IPV4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
+    return packed[:_IPV6_NETWORK_BYTES]

@@ -9,7 +9,7 @@ from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenPro
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.authorization import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 

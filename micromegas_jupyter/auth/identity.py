@@ -9,8 +9,7 @@ from micromegas_jupyter.auth.tokens.manager import Session
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.claims import expiry_of
-from micromegas_jupyter.oidc.id_token import shown_groups
+from micromegas_jupyter.oidc.claims import expiry_of, shown_groups
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 _MAX_SHOWN_CHARACTERS = 256

@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.tokens.store import TokenStore
 from micromegas_jupyter.core.http import host_text
 from micromegas_jupyter.core.system import Browser, Clock
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 REVOCATION_SECONDS = 20.0  # no call begins later than this
 LOCK_WAIT_SECONDS = 10.0  # for the locks of all stores together

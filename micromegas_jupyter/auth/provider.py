@@ -35,9 +35,8 @@ from micromegas_jupyter.core.system import (
     SecretObject,
 )
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.oidc.authorization import complete_scope
+from micromegas_jupyter.oidc.authorization import TokenSet, complete_scope
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.oidc.tokens import TokenSet
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.hub import HubService

@@ -16,13 +16,21 @@ from micromegas_jupyter.config.decoding import check_issuer_url
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.client_auth import (
+from micromegas_jupyter.oidc.authorization import (
+    AuthorizationRequest,
     ClientAuthentication,
     ClientProof,
+    TokenSet,
     build_client_authentication,
+    build_client_credentials_request,
+    build_code_request,
+    build_refresh_request,
+    build_revocation_request,
+    build_token_error,
     choose_authentication_method,
+    parse_token_answer,
 )
+from micromegas_jupyter.oidc.claims import CLOCK_REMEDY, IdTokenClaims, verify_id_token
 from micromegas_jupyter.oidc.device import (
     DeviceAuthorization,
     DevicePending,
@@ -37,18 +45,8 @@ from micromegas_jupyter.oidc.discovery import (
     describe_provider_error,
     parse_metadata,
 )
-from micromegas_jupyter.oidc.id_token import CLOCK_REMEDY, IdTokenClaims, verify_id_token
-from micromegas_jupyter.oidc.keys import KeySet, UnknownKey, parse_key_set
+from micromegas_jupyter.oidc.jws import KeySet, UnknownKey, parse_key_set
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.oidc.tokens import (
-    TokenSet,
-    build_client_credentials_request,
-    build_code_request,
-    build_refresh_request,
-    build_revocation_request,
-    build_token_error,
-    parse_token_answer,
-)
 
 DOCUMENT_AGE_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 10.0

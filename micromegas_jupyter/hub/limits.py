@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.access.audit import encode_line, presentable, utc_text
-from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
+from micromegas_jupyter.access.audit import TokenBuckets, encode_line, presentable, utc_text
+from micromegas_jupyter.access.validator import CallLimits
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted

@@ -21,12 +21,13 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.hub.refresh import StoredBearer
 from micromegas_jupyter.hub.refusals import Refused, refuse
-from micromegas_jupyter.oidc.client_auth import build_client_authentication, choose_authentication_method
-from micromegas_jupyter.oidc.tokens import (
+from micromegas_jupyter.oidc.authorization import (
     ACCESS_TOKEN_TYPE,
     ID_TOKEN_TYPE,
+    build_client_authentication,
     build_token_error,
     build_token_exchange_request,
+    choose_authentication_method,
     parse_token_exchange_answer,
 )
 

@@ -19,9 +19,9 @@ from cachetools import LRUCache
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, ProviderUnavailable
+from micromegas_jupyter.oidc.authorization import build_token_error, usable_token
 from micromegas_jupyter.oidc.claims import expiry_of
 from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.oidc.tokens import build_token_error, usable_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

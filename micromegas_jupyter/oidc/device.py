@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.core.system import Secret, secret_object
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
-from micromegas_jupyter.oidc.authorization import complete_scope, resource_fields
-from micromegas_jupyter.oidc.tokens import read_lifetime, read_token
+from micromegas_jupyter.oidc.authorization import complete_scope, read_lifetime, read_token, resource_fields
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_SECONDS = 5.0

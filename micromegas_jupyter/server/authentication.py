@@ -23,15 +23,14 @@ from urllib.parse import unquote
 from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, CallFacts, Claimed, checking_for
 from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.access.jwks import KeysPending
-from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.validator import BaseValidator, Refused, Undecided, event_of
+from micromegas_jupyter.access.validator import BaseValidator, CallLimits, Refused, Undecided, event_of
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.system import Clock, HiddenText, Secret
 from micromegas_jupyter.engine import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.flightsql.framing import Compression
-from micromegas_jupyter.oidc.keys import KeySet
+from micromegas_jupyter.oidc.jws import KeySet
 
 COMPRESSION_HEADER: Final = "x-micromegas-compression"
 UNKNOWN_ADDRESS: Final = "unknown"

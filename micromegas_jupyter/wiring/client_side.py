@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
     from micromegas_jupyter.auth.flows.environment import Facts
     from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from micromegas_jupyter.oidc.client_auth import ClientProof
+    from micromegas_jupyter.oidc.authorization import ClientProof
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:

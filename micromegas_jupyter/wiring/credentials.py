@@ -25,7 +25,7 @@ from micromegas_jupyter.core.http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_auth import ClientProof
+from micromegas_jupyter.oidc.authorization import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 from micromegas_jupyter.wiring.environment import ca_bundle_file, provider_http, service_scope
 

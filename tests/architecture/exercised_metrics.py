@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher

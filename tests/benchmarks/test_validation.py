@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.access.metrics import AccessMetrics
+    from micromegas_jupyter.access.audit import AccessMetrics
     from tests.fakes.mint import SigningKey
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -17,16 +17,15 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
-from micromegas_jupyter.oidc.authorization import build_authorization_request, parse_callback
+from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.device import DevicePending
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
-from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import sign_in_other
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.oidc.client_auth import ClientProof
+    from micromegas_jupyter.oidc.authorization import ClientProof
     from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration

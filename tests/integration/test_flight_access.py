@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.access.metrics import AccessMetrics
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.access import RateLimits

@@ -12,8 +12,7 @@ from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValid
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.oidc.claims import check_bearer_use, check_claims
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set
+from micromegas_jupyter.oidc.jws import TokenProblem, parse_key_set, parse_token
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, encode, mint, mint_raw
 from tests.fakes.provider import FakeProvider

@@ -12,12 +12,12 @@ from micromegas_jupyter.core.system import Clock, Randomness, Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
+    TokenSet,
     build_authorization_request,
     is_callback_of,
     parse_callback,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.oidc.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

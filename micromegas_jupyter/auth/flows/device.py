@@ -5,8 +5,8 @@ import threading
 from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginPrompt
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
-from micromegas_jupyter.oidc.tokens import TokenSet
 
 SLOW_DOWN_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 60.0

@@ -38,7 +38,7 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.oidc.tokens import TokenSet, usable_token
+from micromegas_jupyter.oidc.authorization import TokenSet, usable_token
 
 HUB = "JupyterHub"
 MAX_TOKEN_CHARACTERS = 4096

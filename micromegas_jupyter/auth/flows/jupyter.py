@@ -34,7 +34,7 @@ from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 REDIRECT_TIMEOUT_SECONDS = 600.0
 MAX_LOGINS = 20

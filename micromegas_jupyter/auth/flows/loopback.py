@@ -29,7 +29,7 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Randomness, Secret
 from micromegas_jupyter.errors import LoginFailed, UsageError
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 TIMEOUT_SECONDS = 300.0
 DEFAULT_PATH = "/callback"

@@ -18,8 +18,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS, TokenSet
 
 TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024

@@ -23,7 +23,7 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UsageError,
 )
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.hub import HubService

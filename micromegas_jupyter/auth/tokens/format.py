@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold, with room for sums
 

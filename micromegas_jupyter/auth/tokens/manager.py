@@ -22,8 +22,8 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     Unavailable,
 )
-from micromegas_jupyter.oidc.id_token import IdTokenClaims, check_refreshed_claims, read_stored_id_token
-from micromegas_jupyter.oidc.tokens import TokenSet, merge_refreshed
+from micromegas_jupyter.oidc.authorization import TokenSet, merge_refreshed
+from micromegas_jupyter.oidc.claims import IdTokenClaims, check_refreshed_claims, read_stored_id_token
 
 # Tokens are renewed within the last five minutes or the last quarter of their life, whichever is shorter, so that
 # those that live for a few minutes only are usable, too.

@@ -20,13 +20,13 @@ from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed
-from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
-from micromegas_jupyter.oidc.tokens import (
+from micromegas_jupyter.oidc.authorization import (
     build_assertion,
     build_jwt_bearer_request,
     build_token_error,
     parse_token_answer,
 )
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 # Google accepts an hour at most; the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600

@@ -7,7 +7,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
 from micromegas_jupyter.auth.workloads.platforms import WorkloadSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
-from micromegas_jupyter.oidc.tokens import (
+from micromegas_jupyter.oidc.authorization import (
     build_client_assertion_request,
     build_token_exchange_request,
     parse_token_answer,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from micromegas_jupyter.oidc.keys import KeySet
+    from micromegas_jupyter.oidc.jws import KeySet
     from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from micromegas_jupyter.oidc.tokens import TokenSet
+    from micromegas_jupyter.oidc.authorization import TokenSet
     from tests.fakes.clock import FakeClock
     from tests.fakes.faulty_replies import Fault, FaultyProvider
 

@@ -6,7 +6,7 @@ import sys
 from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from tests.fakes.provider import FakeProvider
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.oidc.keys import KeySet
+    from micromegas_jupyter.oidc.jws import KeySet
     from tests.fakes.clock import FakeClock
 
 SETTINGS = OidcServerSettings(issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE, "second")),))

@@ -11,7 +11,7 @@ import pytest
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
 from micromegas_jupyter.access.api_keys import LEGACY_NOTICE, daily_warnings, find_keys, key_id, key_state
 from micromegas_jupyter.access.audit import Claimed
-from micromegas_jupyter.access.roles import Roles
+from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import Secret

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyFetcher, KeyPolicy, KeysPending
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.errors import (
     ConfigurationError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.fakes.background import FakeBackground
     from tests.fakes.clock import FakeClock
     from tests.fakes.mint import SigningKey
+
 
 SETTING = IssuerSetting(issuer=ISSUER)
 OTHER = IssuerSetting(issuer="https://other.example")

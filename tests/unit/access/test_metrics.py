@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import generate_latest
 
-from micromegas_jupyter.access.metrics import AccessMetrics, Tally
+from micromegas_jupyter.access.audit import AccessMetrics, Tally
 
 
 @pytest.fixture

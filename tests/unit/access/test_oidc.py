@@ -15,10 +15,10 @@ import pytest
 
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator, Unavailable
 from micromegas_jupyter.access import oidc as module
+from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.jwks import KeyCaches
-from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.access.oidc import ExpiringCache, Issuer
-from micromegas_jupyter.access.roles import Roles, parse_admin_rules
+from micromegas_jupyter.access.oidc import ExpiringCache, Issuer, parse_admin_rules
+from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.protocols import TableAccess
@@ -33,6 +33,7 @@ from tests.unit.access.conftest import SETTINGS
 
 if TYPE_CHECKING:
     from micromegas_jupyter.config.issuers import ClaimValue
+
 
 ALIAS = "id.example.com"
 SECOND = "https://second.example"

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from micromegas_jupyter.access.metrics import AccessMetrics
-from micromegas_jupyter.access.rate_limit import CallLimits, TokenBuckets
+from micromegas_jupyter.access.audit import AccessMetrics, TokenBuckets
+from micromegas_jupyter.access.validator import CallLimits
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ResourcesExhausted
 

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from micromegas_jupyter.access.roles import AdminRules, Roles, parse_admin_rules
+from micromegas_jupyter.access.oidc import AdminRules, parse_admin_rules
+from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.errors import ConfigurationError

@@ -19,9 +19,8 @@ from micromegas_jupyter.access import (
     Unavailable,
 )
 from micromegas_jupyter.access import validator as module
-from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, Claimed
+from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessMetrics, Claimed
 from micromegas_jupyter.access.jwks import KeysPending
-from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.validator import (
     Accepted,
     BaseValidator,

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.identity import Identity
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from micromegas_jupyter.auth.tokens.keyring import (
 )
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring import logout
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.unit.auth.applications import Applications, Browser

@@ -22,9 +22,9 @@ from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenSto
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, LoginRequired, TokenStoreError, UsageError
-from micromegas_jupyter.oidc.id_token import IdTokenClaims
+from micromegas_jupyter.oidc.authorization import TokenSet
+from micromegas_jupyter.oidc.claims import IdTokenClaims
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import mint_raw
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider, Seen

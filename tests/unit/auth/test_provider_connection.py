@@ -22,11 +22,10 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
+from micromegas_jupyter.oidc.authorization import AuthorizationRequest, TokenSet, build_authorization_request
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.fakes.tracebacks import traceback_with_variables

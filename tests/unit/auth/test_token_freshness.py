@@ -14,7 +14,7 @@ from micromegas_jupyter.auth.tokens.manager import Freshness, RefreshLock, Sessi
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint
 from tests.fakes.scripted_provider import ScriptedProvider

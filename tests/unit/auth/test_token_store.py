@@ -26,7 +26,7 @@ from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.files import FileMark, read_private_file
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
-from micromegas_jupyter.oidc.tokens import TokenSet
+from micromegas_jupyter.oidc.authorization import TokenSet
 
 if TYPE_CHECKING:
     from pathlib import Path

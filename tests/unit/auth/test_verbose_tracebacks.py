@@ -14,8 +14,8 @@ from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyr
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
+from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.oidc.device import DeviceAuthorization
-from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

@@ -7,15 +7,14 @@ from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.client_auth import (
+from micromegas_jupyter.oidc.authorization import (
     ClientAuthentication,
     ClientAuthenticationMethod,
     ClientProof,
     build_client_authentication,
     choose_authentication_method,
 )
-from micromegas_jupyter.oidc.jws import ParsedToken, parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
+from micromegas_jupyter.oidc.jws import ParsedToken, parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.mint import NOW, NOW_SECONDS, ec_key
 

@@ -7,13 +7,13 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.id_token import (
+from micromegas_jupyter.oidc.claims import (
     IdTokenClaims,
     check_refreshed_claims,
     read_stored_id_token,
     verify_id_token,
 )
-from micromegas_jupyter.oidc.keys import UnknownKey, parse_key_set
+from micromegas_jupyter.oidc.jws import UnknownKey, parse_key_set
 from tests.fakes.mint import (
     AUDIENCE,
     ISSUER,

@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.keys import MAX_KEYS, parse_key_set
+from micromegas_jupyter.oidc.jws import MAX_KEYS, parse_key_set
 from tests.fakes.mint import ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
 
 

@@ -9,8 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, decode_base64url, parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
+from micromegas_jupyter.oidc.jws import (
+    ParsedToken,
+    TokenProblem,
+    decode_base64url,
+    parse_key_set,
+    parse_token,
+    verify_signature,
+)
 from tests.fakes.mint import encode
 
 WYCHEPROOF = Path(__file__).parents[4] / "shared" / "data" / "wycheproof"

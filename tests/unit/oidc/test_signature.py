@@ -5,15 +5,16 @@ import dataclasses
 import msgspec
 import pytest
 
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
-from micromegas_jupyter.oidc.keys import (
+from micromegas_jupyter.oidc.jws import (
     DEFAULT_ALGORITHMS,
     MAX_KEYS_TRIED,
     KeySet,
+    TokenProblem,
     UnknownKey,
     VerificationKey,
     check_algorithm,
     parse_key_set,
+    parse_token,
     verify_signature,
 )
 from tests.fakes.mint import SigningKey, ec_key, ed448_key, ed25519_key, mint, rsa_key

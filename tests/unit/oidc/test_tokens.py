@@ -9,11 +9,8 @@ from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable, UsageError
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest
-from micromegas_jupyter.oidc.jws import parse_token
-from micromegas_jupyter.oidc.keys import parse_key_set, verify_signature
-from micromegas_jupyter.oidc.private_key import parse_private_key
-from micromegas_jupyter.oidc.tokens import (
+from micromegas_jupyter.oidc.authorization import (
+    AuthorizationRequest,
     TokenSet,
     build_assertion,
     build_client_assertion_request,
@@ -28,6 +25,8 @@ from micromegas_jupyter.oidc.tokens import (
     parse_token_answer,
     parse_token_exchange_answer,
 )
+from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
+from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.mint import NOW, NOW_SECONDS, SigningKey, ec_key, ed25519_key, rsa_key
 from tests.fakes.tracebacks import traceback_with_variables
 

@@ -12,10 +12,10 @@ import pytest
 
 from micromegas_jupyter.access.audit import CallFacts, current_call
 from micromegas_jupyter.access.oidc import OidcValidator
-from micromegas_jupyter.access.rate_limit import CallLimits
 from micromegas_jupyter.access.validator import (
     Accepted,
     BaseValidator,
+    CallLimits,
     Decision,
     MultiValidator,
     Refused,
@@ -26,7 +26,7 @@ from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.oidc.keys import KeySet
+from micromegas_jupyter.oidc.jws import KeySet
 from micromegas_jupyter.server import authentication
 from micromegas_jupyter.server.authentication import Authenticator, group_headers
 from tests.fakes.clock import FakeClock
