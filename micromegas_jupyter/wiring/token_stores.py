@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.tokens.format import LoginKey
-from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore, TokenStore
+from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore, LoginKey, TokenStore
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.config.client_config import CONFIG_FILE
 from micromegas_jupyter.core.files import FileProblem, read_shared_file

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, success_page
 from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
-from micromegas_jupyter.auth.flows.pages import SECURITY_HEADERS, success_page
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed

@@ -14,7 +14,6 @@ import keyring.core
 import pytest
 
 from micromegas_jupyter.auth.tokens import keyring as system_keyring
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.keyring import (
     KeyringTokenStore,
     SystemKeyring,
@@ -22,6 +21,7 @@ from micromegas_jupyter.auth.tokens.keyring import (
     part_characters,
     session_bus_address,
 )
+from micromegas_jupyter.auth.tokens.store import LoginKey, StoredLogin
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.tokens import TokenSet
