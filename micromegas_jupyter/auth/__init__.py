@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
-    from micromegas_jupyter.auth.identity import Identity
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.static import StaticTokenAuthProvider
+    from micromegas_jupyter.auth.tokens.manager import Identity
     from micromegas_jupyter.core.protocols import AuthProvider
 
 _HOME = {
     "AuthProvider": "core.protocols",
-    "Identity": "auth.identity",
+    "Identity": "auth.tokens.manager",
     "LogoutReport": "auth.logout",
     "OidcAuthProvider": "auth.provider",
     "OidcClientCredentialsProvider": "auth.client_credentials",

@@ -1,29 +1,19 @@
 """`OidcAuthProvider`: a person's sign-in, from the first page to the logout.
 
-Each flow is started by `flows.pending`; the tokens are kept valid by `tokens.manager`.
+Each flow lies in `flows`; the tokens are kept valid by `tokens.manager`.
 """
 
-import os
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypedDict, TypeVar, Unpack
 
-from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS, PendingSignIn
-from micromegas_jupyter.auth.identity import Identity, identity_of_session
-from micromegas_jupyter.auth.provider_connection import (
-    NO_PARAMETERS,
-    LoginRequest,
-    ProviderConnection,
-    client_proof,
-    hidden_secret,
-)
-from micromegas_jupyter.auth.tokens.format import LoginKey, build_token, parse_token
-from micromegas_jupyter.auth.tokens.manager import TokenManager, session_of
-from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
+from micromegas_jupyter.auth.flows.base import LINGER_SECONDS, LoginContext, LoginFlow, PendingSignIn, StoreWatch
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection, client_proof, hidden_secret
+from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, build_token, parse_token
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
-from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.system import (
     SYSTEM_BROWSER,
     SYSTEM_CLOCK,
@@ -36,12 +26,18 @@ from micromegas_jupyter.core.system import (
 )
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.authorization import TokenSet, complete_scope
-from micromegas_jupyter.oidc.private_key import PrivateKey
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
     from micromegas_jupyter.auth.flows.hub import HubService
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.logout import LogoutReport
+    from micromegas_jupyter.core.http import ProviderCalls
+    from micromegas_jupyter.oidc.private_key import PrivateKey
+
 
 P = TypeVar("P")
 
@@ -146,7 +142,7 @@ class OidcAuthProvider:
         browser: Browser = SYSTEM_BROWSER,
         announce: Callable[[str], None] | None = None,
         **options: Unpack[LoginOptions],
-    ) -> "OidcAuthProvider":
+    ) -> OidcAuthProvider:
         """Sign in with the person's browser and wait for it; stored if there is a store.
 
         Takes the arguments of `begin_login`, and a `browser` that opens the page. `announce` gets the address to open
@@ -192,17 +188,17 @@ class OidcAuthProvider:
         *,
         flow: Flow = Flow.BROWSER,
         timeout_seconds: float | None = None,
-        authorize_params: Mapping[str, str] = NO_PARAMETERS,
+        authorize_params: Mapping[str, str] | None = None,
         private_key: PrivateKey | None = None,
         store: TokenStore | None = None,
         bearer: Bearer = Bearer.ID_TOKEN,
         resource: str | None = None,
         http: ProviderCalls | None = None,
-        redirects: "RedirectLogins | None" = None,
-        hub: "HubService | None" = None,
+        redirects: RedirectLogins | None = None,
+        hub: HubService | None = None,
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
-    ) -> "PendingLogin":
+    ) -> PendingLogin:
         """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
 
         Args:
@@ -237,10 +233,6 @@ class OidcAuthProvider:
             ProviderMisbehaved: The provider's description is not acceptable, or it offers no such flow.
             LoginFailed: The fixed port is taken, or the provider refuses the application.
         """
-        # A stored sign-in needs none of the flows.
-        from micromegas_jupyter.auth.flows.base import LoginContext
-        from micromegas_jupyter.auth.flows.pending import StoreWatch, start_flow
-
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         store = token_store(store, token_file)
         proof = client_proof(client_secret, private_key)
@@ -249,7 +241,7 @@ class OidcAuthProvider:
             audience=audience,
             resource=resource,
             redirect_uri=redirect_uri,
-            authorize_params=authorize_params,
+            authorize_params=authorize_params or {},
             timeout_seconds=timeout_seconds,
             bearer=Bearer(bearer),
         )
@@ -293,7 +285,7 @@ class OidcAuthProvider:
         path: str | os.PathLike[str],
         client_secret: str | Secret | None = None,
         **options: Unpack[StoredOptions],
-    ) -> "OidcAuthProvider":
+    ) -> OidcAuthProvider:
         """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         return cls.from_store(FileTokenStore(path), client_secret, **options)
@@ -301,7 +293,7 @@ class OidcAuthProvider:
     @classmethod
     def from_store(
         cls, store: TokenStore, client_secret: str | Secret | None = None, **options: Unpack[StoredOptions]
-    ) -> "OidcAuthProvider":
+    ) -> OidcAuthProvider:
         """Load a stored sign-in, without calling the provider; takes the options of the constructor.
 
         Raises:
@@ -397,7 +389,7 @@ class OidcAuthProvider:
             self._manager.store = FileTokenStore(Path.home() / ".micromegas" / "tokens.json")
         self._manager.save()
 
-    def logout(self, *, end_session: bool = False, browser: Browser = SYSTEM_BROWSER) -> "LogoutReport":
+    def logout(self, *, end_session: bool = False, browser: Browser = SYSTEM_BROWSER) -> LogoutReport:
         """End the sign-in for all programs that share the store, and have the provider revoke its tokens.
 
         Args:
@@ -481,3 +473,33 @@ def token_store(store: TokenStore | None, token_file: str | os.PathLike[str] | N
     if store is not None and token_file is not None:
         raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
     return FileTokenStore(token_file) if token_file is not None else store
+
+
+def start_flow(
+    flow: Flow, context: LoginContext, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
+) -> LoginFlow:
+    """Start a flow; returns as soon as there is something to show to the person.
+
+    A redirect needs `redirects`, where a Jupyter server's requests come in, or `hub`, the service of a Hub that has one
+    redirect for all; the Hub goes first.
+    """
+    match flow:
+        case Flow.DEVICE:
+            from micromegas_jupyter.auth.flows.device import start_device
+
+            return start_device(context)
+        case Flow.BROWSER:
+            from micromegas_jupyter.auth.flows.loopback import start_loopback
+
+            return start_loopback(context)
+        case Flow.PASTE:
+            from micromegas_jupyter.auth.flows.paste import start_paste
+
+            return start_paste(context)
+        case Flow.REDIRECT if hub is not None:
+            from micromegas_jupyter.auth.flows.hub import start_hub_redirect
+
+            return start_hub_redirect(context, hub)
+        case Flow.REDIRECT if redirects is not None:
+            return redirects.start(context)
+    raise UsageError(f"The flow {flow.value!r} cannot be started here.", remedy="Use browser, device or paste.")

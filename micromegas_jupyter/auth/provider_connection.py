@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -458,9 +457,6 @@ def _duration_text(offset_seconds: float) -> str:
     return f"about {seconds:.0f} seconds"
 
 
-NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequest:
     """What is asked of the provider and of the person.
@@ -479,7 +475,7 @@ class LoginRequest:
     audience: str | None = None
     resource: str | None = None
     redirect_uri: str | None = None
-    authorize_params: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
+    authorize_params: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     bearer: Bearer = Bearer.ID_TOKEN
 

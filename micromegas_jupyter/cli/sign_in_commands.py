@@ -14,7 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginRequired, UnsupportedRequest
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth import Identity
+    from micromegas_jupyter.auth.tokens.manager import Identity
     from micromegas_jupyter.client.calls import ServerIdentity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider

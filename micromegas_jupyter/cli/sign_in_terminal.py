@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
-from micromegas_jupyter.auth.flows.pages import QR_CAPTION, shows_qr, terminal_qr
+from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.flows.select import FlowChoice
+    from micromegas_jupyter.auth.provider import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.config.client import ClientSettings
 
 
@@ -191,7 +191,7 @@ def sign_in(
     kept, and the named flow remembered.
     """
     from micromegas_jupyter import wiring
-    from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, GraphicalBrowser
+    from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
 
     environ = process_variables(environ)

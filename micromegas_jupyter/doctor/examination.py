@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
-from micromegas_jupyter.auth.flows.environment import Facts, gather_facts
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+from micromegas_jupyter.auth.flows.select import Facts, gather_facts
+from micromegas_jupyter.auth.provider import OidcAuthProvider
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
+from micromegas_jupyter.auth.static import StaticTokenAuthProvider
 from micromegas_jupyter.client.calls import claimed_end, read_claims
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider

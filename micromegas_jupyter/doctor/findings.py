@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flows.environment import Facts, gather_facts
+from micromegas_jupyter.auth.flows.select import Facts, gather_facts
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError

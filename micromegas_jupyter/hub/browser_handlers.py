@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
 
-from micromegas_jupyter.auth.flows.handlers import BINDING_SECONDS, CookieScope, LoginPageHandler, binding_value
-from micromegas_jupyter.auth.flows.messages import digest_of, state_in
-from micromegas_jupyter.auth.flows.pages import handed_over_page, notice_page, reload_page
+from micromegas_jupyter.auth.flows.base import handed_over_page, notice_page, reload_page
+from micromegas_jupyter.auth.flows.jupyter import (
+    BINDING_SECONDS,
+    CookieScope,
+    LoginPageHandler,
+    binding_value,
+    digest_of,
+    state_in,
+)
 from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from micromegas_jupyter.hub.service import Service
+
 
 IDENTITY_SECONDS: Final = 5
 """How long the owner of a browser's cookie is remembered before the Hub is asked again."""

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.auth.flows.messages import public_base
+from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,

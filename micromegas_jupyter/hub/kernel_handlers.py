@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tornado import web
 
-from micromegas_jupyter.auth.flows.messages import MAX_AUTHORIZATION_CHARACTERS, is_web_address
+from micromegas_jupyter.auth.flows.jupyter import MAX_AUTHORIZATION_CHARACTERS, is_web_address
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.hub.hub_api import check_caller
 from micromegas_jupyter.hub.limits import client_address
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from micromegas_jupyter.hub.service import Service
+
 
 _MAX_TOKEN_CHARACTERS: Final = 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.auth.flows.messages import public_base
+from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachetools import TTLCache
 
-from micromegas_jupyter.auth.flows.messages import RANDOM_BYTES, digest_of
+from micromegas_jupyter.auth.flows.jupyter import RANDOM_BYTES, digest_of
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.system import Clock, Randomness, Secret

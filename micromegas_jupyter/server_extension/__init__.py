@@ -28,7 +28,7 @@ def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -
     Raises:
         TraitError: The configured address is malformed.
     """
-    from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
+    from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
     from micromegas_jupyter.server_extension.handlers import KernelClient, MicromegasRelay, configured_base, relay_rules
 
     relay = MicromegasRelay(parent=serverapp)

@@ -24,39 +24,7 @@ from tornado import web
 from traitlets import Bool, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from micromegas_jupyter.auth.flows.handlers import (
-    BINDING_SECONDS,
-    OUTCOME_SECONDS,
-    CookieScope,
-    LoginPageHandler,
-    binding_value,
-    parse_outcome_value,
-)
-from micromegas_jupyter.auth.flows.messages import (
-    CALLBACK_PATH,
-    DONE_PATH,
-    REPLY_TYPE,
-    REQUEST_TYPE,
-    START_PATH,
-    Accepted,
-    CallbackRequest,
-    Ended,
-    OutcomeRequest,
-    Reply,
-    Request,
-    Started,
-    StartRequest,
-    StillWorking,
-    build_message,
-    callback_address,
-    digest_of,
-    is_web_address,
-    kernel_id_in,
-    parse_reply,
-    public_base,
-    state_in,
-)
-from micromegas_jupyter.auth.flows.pages import (
+from micromegas_jupyter.auth.flows.base import (
     NOT_FOUND_PAGE,
     NOT_UNDERSTOOD,
     STILL_WORKING_PAGE,
@@ -66,6 +34,36 @@ from micromegas_jupyter.auth.flows.pages import (
     handed_over_page,
     notice_page,
     reload_page,
+)
+from micromegas_jupyter.auth.flows.jupyter import (
+    BINDING_SECONDS,
+    CALLBACK_PATH,
+    DONE_PATH,
+    OUTCOME_SECONDS,
+    REPLY_TYPE,
+    REQUEST_TYPE,
+    START_PATH,
+    Accepted,
+    CallbackRequest,
+    CookieScope,
+    Ended,
+    LoginPageHandler,
+    OutcomeRequest,
+    Reply,
+    Request,
+    Started,
+    StartRequest,
+    StillWorking,
+    binding_value,
+    build_message,
+    callback_address,
+    digest_of,
+    is_web_address,
+    kernel_id_in,
+    parse_outcome_value,
+    parse_reply,
+    public_base,
+    state_in,
 )
 from micromegas_jupyter.core.system import Secret
 
@@ -77,6 +75,7 @@ if TYPE_CHECKING:
     from jupyter_server.auth import User
     from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
     from traitlets import Bunch
+
 
 HUB_VARIABLE = "JUPYTERHUB_PUBLIC_URL"
 

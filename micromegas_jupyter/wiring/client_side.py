@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.auth.flows.environment import is_below_hub
+from micromegas_jupyter.auth.flows.select import is_below_hub
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings
 from micromegas_jupyter.core.system import Secret, Variables, process_variables
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.wiring.environment import load_client_settings, sign_in_configured
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
-    from micromegas_jupyter.auth.flows.environment import Facts
+    from micromegas_jupyter.auth.flows.select import Facts
+    from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.oidc.authorization import ClientProof
 
 
@@ -197,7 +198,7 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
-    from micromegas_jupyter.auth import OidcAuthProvider
+    from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.wiring.environment import provider_http
 
     proof: ClientProof = None
@@ -223,8 +224,7 @@ def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | Non
 def _login_required(
     settings: ClientSettings, environ: Mapping[str, str] | None, facts: "Facts | None"
 ) -> LoginRequired:
-    from micromegas_jupyter.auth.flows.environment import gather_facts
-    from micromegas_jupyter.auth.flows.select import detect_environment, login_remedy
+    from micromegas_jupyter.auth.flows.select import detect_environment, gather_facts, login_remedy
 
     environ = process_variables(environ)
     environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)

@@ -12,7 +12,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
     GoogleServiceAccountProvider,
     parse_service_account_key,
 )
-from micromegas_jupyter.auth.workloads.provider import TokenExchange, WorkloadProvider, token_exchange
+from micromegas_jupyter.auth.workloads.platforms import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
     Bearer,
     ClientSettings,

@@ -3,14 +3,21 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows import select
-from micromegas_jupyter.auth.flows.environment import Facts, gather_facts, is_below_hub
+from micromegas_jupyter.auth.flows.base import LINGER_SECONDS
 from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-from micromegas_jupyter.auth.flows.pending import LINGER_SECONDS
-from micromegas_jupyter.auth.flows.select import ARGUMENT, REMEMBERED, TABLE, FlowChoice, RuntimeEnvironment
-from micromegas_jupyter.auth.provider import CompletedLogin
+from micromegas_jupyter.auth.flows.select import (
+    ARGUMENT,
+    REMEMBERED,
+    TABLE,
+    Facts,
+    FlowChoice,
+    RuntimeEnvironment,
+    gather_facts,
+    is_below_hub,
+)
+from micromegas_jupyter.auth.provider import CompletedLogin, OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import HubHttp

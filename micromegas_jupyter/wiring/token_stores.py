@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.tokens.format import LoginKey
-from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore, TokenStore
+from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore, LoginKey, TokenStore
 from micromegas_jupyter.config.client import CONFIG_FILE, ClientSettings, TokenStorage
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import ProviderCalls
@@ -19,6 +18,7 @@ from micromegas_jupyter.wiring.environment import config_folder
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
+
 
 _FILE_SUFFIX = ".json"
 

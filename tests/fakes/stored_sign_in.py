@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin, parse_token
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from tests.fakes.scripted_provider import DirectCalls
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
-from micromegas_jupyter.auth.flows.environment import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
-from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS
-from micromegas_jupyter.auth.flows.messages import is_callback_address, is_web_address
-from micromegas_jupyter.auth.identity import Identity, identity_of_bearer
+from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
+from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
+from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenCache
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import (

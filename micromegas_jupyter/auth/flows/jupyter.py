@@ -1,40 +1,242 @@
 """The Jupyter redirect flow, in the kernel: the Jupyter server receives the redirect and passes on what it carries.
 
-Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half, and `messages` what both
+Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half; the messages are what both
 say to each other.
 """
 
-import hmac
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from __future__ import annotations
 
-from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
-from micromegas_jupyter.auth.flows.messages import (
-    RANDOM_BYTES,
-    START_PATH,
-    Accepted,
-    CallbackRequest,
-    Ended,
-    OutcomeRequest,
-    Reply,
-    Started,
-    StartRequest,
-    StillWorking,
-    Unknown,
-    build_message,
-    build_name,
-    callback_address,
-    digest_of,
-    is_callback_address,
-    parse_request,
+import hashlib
+import hmac
+import re
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from micromegas_jupyter.auth.flows.base import (
+    CONTENT_TYPE,
+    NOT_A_PAGE_LOAD,
+    SECURITY_HEADERS,
+    CodeGrant,
+    LoginContext,
+    LoginFlow,
+    LoginOutcome,
+    LoginPrompt,
+    Page,
+    notice_page,
 )
-from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.http import split_plain_url
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.oidc.authorization import TokenSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tornado.web import RequestHandler
+
+    from micromegas_jupyter.oidc.authorization import TokenSet
+else:
+    RequestHandler = object  # this module loads no web server
+
+REQUEST_TYPE = "micromegas_oauth_request"
+REPLY_TYPE = "micromegas_oauth_reply"
+VERSION: Literal[1] = 1
+
+MAX_QUERY_CHARACTERS = 16 * 1024
+MAX_ADDRESS_CHARACTERS = 2048
+MAX_AUTHORIZATION_CHARACTERS = MAX_QUERY_CHARACTERS
+MAX_SENTENCE_CHARACTERS = 2000
+RANDOM_BYTES = 32
+"""How many random bytes make a name unguessable (RFC 9700 section 4.7 asks for enough of them in a state)."""
+
+START_PATH = "micromegas/start/"
+CALLBACK_PATH = "micromegas/callback"
+DONE_PATH = "micromegas/done"
+
+_MAX_PARAMETERS = 50
+# A kernel id is a UUID nearly everywhere; what provisioners and gateways make of it stays within this.
+_KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
+# RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
+
+
+_Address = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_CHARACTERS)]
+_Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_Sentence = Annotated[str, msgspec.Meta(max_length=MAX_SENTENCE_CHARACTERS)]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
+    version: Literal[1] = VERSION
+
+
+class StartRequest(_Message, frozen=True, tag="start"):
+    """Where should the browser go that opened the start address `name`? The provider returns it to `redirect_uri`."""
+
+    name: _Name
+    redirect_uri: _Address
+
+
+class CallbackRequest(_Message, frozen=True, tag="answer"):
+    """A browser came back with this query."""
+
+    query: Secret
+
+
+class OutcomeRequest(_Message, frozen=True, tag="ending"):
+    """How did the sign-in end whose state has this digest?"""
+
+    state_digest: _Digest
+
+
+Request = StartRequest | CallbackRequest | OutcomeRequest
+
+
+class Started(_Message, frozen=True, tag="started"):
+    """The sign-in is waiting; the browser goes to `authorization_url`, whose state has the digest."""
+
+    authorization_url: Secret
+    state_digest: _Digest
+
+
+class Accepted(_Message, frozen=True, tag="accepted"):
+    """The callback belongs to a sign-in that was waiting for it; its outcome follows."""
+
+
+class Unknown(_Message, frozen=True, tag="unknown"):
+    """There is no such sign-in, or not any more."""
+
+
+class StillWorking(_Message, frozen=True, tag="working"):
+    """The sign-in has its callback and has not ended yet."""
+
+
+class Ended(_Message, frozen=True, tag="ended"):
+    """The sign-in has ended; the fields are those of `LoginOutcome`."""
+
+    is_signed_in: bool = False
+    who: _Sentence = ""
+    what: _Sentence = ""
+    remedy: _Sentence = ""
+
+    @classmethod
+    def of(cls, outcome: LoginOutcome) -> Ended:
+        """Return the message about an outcome, whose sentences are cut."""
+        texts = {name: getattr(outcome, name)[:MAX_SENTENCE_CHARACTERS] for name in ("who", "what", "remedy")}
+        return cls(is_signed_in=outcome.is_signed_in, **texts)
+
+    @property
+    def outcome(self) -> LoginOutcome:
+        """The outcome that the message is about."""
+        return LoginOutcome(is_signed_in=self.is_signed_in, who=self.who, what=self.what, remedy=self.remedy)
+
+
+Reply = Started | Accepted | Unknown | StillWorking | Ended
+
+
+def build_message(message: Request | Reply) -> dict[str, object]:
+    """Return a message as it is sent."""
+    content: dict[str, object] = msgspec.to_builtins(message, enc_hook=lambda secret: secret.reveal())
+    return content
+
+
+def parse_request(content: object) -> Request | None:
+    """Return the request that was sent; None when it is not one of this version."""
+    request: Request | None = _parse(content, Request)
+    return request
+
+
+def parse_reply(content: object) -> Reply | None:
+    """Return the reply that was sent; None when it is not one of this version."""
+    reply: Reply | None = _parse(content, Reply)
+    return reply
+
+
+def _parse(content: object, kind: Any) -> Any:
+    if not isinstance(content, Mapping) or "version" not in content:
+        return None
+    try:
+        return msgspec.convert(content, kind, dec_hook=_secret)
+    except msgspec.ValidationError:
+        return None
+
+
+def _secret(_type: type, value: object) -> Secret:
+    if isinstance(value, str) and 0 < len(value) <= MAX_QUERY_CHARACTERS:
+        return Secret(value)
+    raise ValueError("not a text, or too long")
+
+
+def is_kernel_id(text: str) -> bool:
+    """Whether a text can stand before the dot of a name."""
+    return _KERNEL_ID.fullmatch(text) is not None
+
+
+def build_name(kernel_id: str, random: str) -> str:
+    """Return the name of one sign-in of a kernel; `random` is `RANDOM_BYTES` bytes as unpadded base64url."""
+    name = f"{kernel_id}.{random}"
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("not the parts of a name")
+    return name
+
+
+def kernel_id_in(name: str) -> str | None:
+    """Return the kernel that a name leads to; None when it is not such a name."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else found.group(1)
+
+
+def state_in(query: str) -> str | None:
+    """Return the state that stands in a query exactly once; None otherwise."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        return None
+    states = [value for name, value in pairs if name == "state"]
+    return states[0] if len(states) == 1 else None
+
+
+def digest_of(name: str) -> str:
+    """Return the SHA-256 of a name in hexadecimal digits, for where the name itself must not be kept."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def public_base(url: str) -> str | None:
+    """Return the address below which a Jupyter server's pages lie, with a slash at its end; None when it cannot be one.
+
+    It is `http` or `https`, names a host, and has no user, query or fragment.
+    """
+    parts = split_plain_url(url, max_characters=MAX_ADDRESS_CHARACTERS)
+    if parts is None or parts.scheme not in {"http", "https"} or set(url) & set("?#"):
+        return None
+    if _AUTHORITY.fullmatch(parts.netloc) is None:
+        return None
+    return url if url.endswith("/") else f"{url}/"
+
+
+def callback_address(base: str) -> str:
+    """Return the redirect URI of a server whose pages lie below `base`, which `public_base` returned."""
+    return f"{base}{CALLBACK_PATH}"
+
+
+def is_callback_address(url: str) -> bool:
+    """Whether a redirect URI is a Jupyter server's."""
+    return url.endswith(f"/{CALLBACK_PATH}") and public_base(url.removesuffix(CALLBACK_PATH)) is not None
+
+
+def is_web_address(url: str) -> bool:
+    """Whether a browser may be sent there at all: `http` or `https`, in printable ASCII."""
+    return re.fullmatch(r"https?://[\x21-\x7e]+", url) is not None and "\\" not in url
+
 
 REDIRECT_TIMEOUT_SECONDS = 600.0
 MAX_LOGINS = 20
@@ -210,3 +412,176 @@ class RedirectLogins:
 
 def _digest_of(grant: CodeGrant) -> str:
     return digest_of(grant.request.state.reveal())
+
+
+BINDING_SECONDS = 600
+OUTCOME_SECONDS = 120
+MAX_BINDINGS = 20
+"""How many sign-ins one browser may have under way."""
+
+_BINDING = "micromegas-login-"
+_OUTCOME = "micromegas-done"
+_HOST_PREFIX = "__Host-"
+_DIGEST_CHARACTERS = 16
+_SECONDS_PER_DAY = 86_400
+_TOO_LONG: Final = notice_page(status=414, what="The address is too long to be the end of a sign-in.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieScope:
+    """Where the cookies of one server are sent, and their names.
+
+    `base_url` is the path that browsers know for the server, and `folder` what its sign-in addresses begin with.
+    """
+
+    is_secure: bool
+    base_url: str
+    folder: str = "micromegas/"
+
+    @property
+    def prefix(self) -> str:
+        """What makes browsers refuse such a cookie from a neighbouring host (RFC 6265bis section 4.1.3.2)."""
+        return _HOST_PREFIX if self.is_secure and self.base_url == "/" else ""
+
+    @property
+    def path(self) -> str:
+        """Below which path the cookies are sent; the prefix requires the whole host."""
+        return "/" if self.prefix else f"{self.base_url}{self.folder}"
+
+    @property
+    def outcome_name(self) -> str:
+        """The name of the cookie that says which sign-in the last page is about."""
+        return f"{self.prefix}{_OUTCOME}"
+
+    def binding_name(self, state_digest: str) -> str:
+        """Return the name of the cookie that ties a sign-in to a browser; each sign-in has its own."""
+        return f"{self.prefix}{_BINDING}{state_digest[:_DIGEST_CHARACTERS]}"
+
+    def bindings_in(self, names: Iterable[str]) -> list[str]:
+        """Return the names of the cookies that tie a sign-in to this browser.
+
+        Others that only begin so are ignored: a neighbouring host can set them, and not every name can be sent back.
+        """
+        form = re.compile(rf"{self.prefix}{_BINDING}[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
+        return [name for name in names if form.fullmatch(name)]
+
+
+def binding_value(username: str, state_digest: str) -> str:
+    """Return the binding cookie's value: whose browser may bring back which state."""
+    return f"{state_digest} {username}"
+
+
+def parse_outcome_value(value: str) -> tuple[str, str] | None:
+    """Return the kernel and the state's digest that an outcome cookie names; None when it names none."""
+    kernel_id, _, digest = value.partition(" ")
+    return (kernel_id, digest) if is_kernel_id(kernel_id) and digest and " " not in digest else None
+
+
+def cookie_names_in(headers: Iterable[str]) -> Counter[str]:
+    """Return how often each name stands in a request's `Cookie` headers.
+
+    Source: RFC 6265bis section 5.8.3: of two cookies of one name, the order says nothing about which is whose.
+    """
+    return Counter(part.partition("=")[0].strip() for header in headers for part in header.split(";"))
+
+
+class LoginPageHandler(RequestHandler):
+    """A handler's signed cookies and pages; comes before tornado's handler among the base classes.
+
+    `query` is what the browser sent after the question mark, once `take_query` was called.
+    """
+
+    query: str = ""
+
+    def cookie_scope(self) -> CookieScope:
+        """Return where the cookies are sent."""
+        raise NotImplementedError
+
+    def cookie_names(self) -> Mapping[str, int]:
+        """Return how often each cookie was sent."""
+        return cookie_names_in(self.request.headers.get_list("Cookie"))
+
+    def read_cookie(self, name: str, life_seconds: int) -> str:
+        """Return a signed cookie's value; empty when it was not sent, was sent twice, is too old or not ours."""
+        if self.cookie_names().get(name) != 1:
+            return ""
+        value = self.get_signed_cookie(name, max_age_days=life_seconds / _SECONDS_PER_DAY)
+        return "" if value is None else value.decode("utf-8", "replace")
+
+    def send_cookie(self, name: str, value: str, life_seconds: int) -> None:
+        """Set a signed cookie that scripts cannot read and other sites cannot send along with a form."""
+        scope = self.cookie_scope()
+        self.set_signed_cookie(
+            name,
+            value,
+            expires_days=None,
+            max_age=life_seconds,
+            path=scope.path,
+            secure=scope.is_secure,
+            httponly=True,
+            samesite="Lax",
+        )
+
+    def forget_cookie(self, name: str) -> None:
+        """Have the browser forget such a cookie."""
+        scope = self.cookie_scope()
+        self.clear_cookie(name, path=scope.path, secure=scope.is_secure, httponly=True, samesite="Lax")
+
+    def bind_browser(self, username: str, state_digest: str) -> None:
+        """Remember in this browser that its person started a sign-in here."""
+        scope = self.cookie_scope()
+        others = scope.bindings_in(self.cookie_names())
+        if len(others) >= MAX_BINDINGS:
+            for name in others:
+                self.forget_cookie(name)
+        self.send_cookie(scope.binding_name(state_digest), binding_value(username, state_digest), BINDING_SECONDS)
+
+    def set_default_headers(self) -> None:
+        """Set the headers of every page and redirect of a sign-in."""
+        super().set_default_headers()
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+
+    def take_query(self) -> None:
+        """Take the query out of the request, so that all that logs or repeats an address sees the path only."""
+        self.query = self.request.query
+        self.request.uri = self.request.path
+        self.request.query = ""
+        self.request.arguments = {}
+        self.request.query_arguments = {}
+        # The page before may have had a sign-in's parameters in its address, too.
+        self.request.headers.pop("Referer", None)
+
+    def refuse_other_loads(self) -> bool:
+        """Refuse anything that is not a page load in a tab, such as a frame or a script's fetch; whether it was."""
+        if self.request.headers.get("Sec-Fetch-Dest", "document") == "document":
+            return False
+        self.send_page(NOT_A_PAGE_LOAD)
+        return True
+
+    def refuse_long_query(self) -> bool:
+        """Refuse an address that is too long to be the end of a sign-in; whether it was."""
+        if len(self.query) <= MAX_QUERY_CHARACTERS:
+            return False
+        self.send_page(_TOO_LONG)
+        return True
+
+    @property
+    def is_from_other_site(self) -> bool:
+        """Whether another site sent the browser here, so that cookies may have been withheld."""
+        return self.request.headers.get("Sec-Fetch-Site") == "cross-site"
+
+    def send_page(self, page: Page) -> None:
+        """Answer with a page."""
+        self.set_status(page.status)
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(page.body)
+
+    def send_redirect(self, status: int, location: str) -> None:
+        """Answer with a redirect; `location` is never taken from the request."""
+        self.set_status(status)
+        self.set_header("Location", location)
+        self.finish()
+
+    def compute_etag(self) -> None:
+        """Return none: these pages are never cached."""

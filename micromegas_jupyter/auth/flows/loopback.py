@@ -12,8 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
-from micromegas_jupyter.auth.flows.pages import (
+from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
     NOT_FOUND_PAGE,
@@ -21,7 +20,11 @@ from micromegas_jupyter.auth.flows.pages import (
     SECURITY_HEADERS,
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
+    CodeGrant,
+    LoginContext,
+    LoginFlow,
     LoginOutcome,
+    LoginPrompt,
     Page,
     notice_page,
 )

@@ -20,7 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from micromegas_jupyter.auth.tokens.format import (
+from micromegas_jupyter.auth.tokens.store import (
+    LockedFile,
     LoginKey,
     StoredLogin,
     add_extras,
@@ -28,8 +29,10 @@ from micromegas_jupyter.auth.tokens.format import (
     build_token_file,
     parse_key,
     parse_token_file,
+    read_store_file,
+    remove_store_file,
+    write_store_file,
 )
-from micromegas_jupyter.auth.tokens.store import LockedFile, read_store_file, remove_store_file, write_store_file
 from micromegas_jupyter.core.files import FileMark
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import HiddenText, Secret, process_variables

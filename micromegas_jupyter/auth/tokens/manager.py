@@ -1,21 +1,20 @@
 """Keeps one sign-in valid: refreshes it in time, at most once per expiry among all programs that share its store."""
 
+from __future__ import annotations
+
 import enum
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import weakref
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
-from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, TokenStore
+from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.files import FileMark
-from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
+    InternalError,
     LoginRequired,
     MicromegasError,
     ProviderMisbehaved,
@@ -23,7 +22,23 @@ from micromegas_jupyter.errors import (
     Unavailable,
 )
 from micromegas_jupyter.oidc.authorization import TokenSet, merge_refreshed
-from micromegas_jupyter.oidc.claims import IdTokenClaims, check_refreshed_claims, read_stored_id_token
+from micromegas_jupyter.oidc.claims import (
+    IdTokenClaims,
+    check_refreshed_claims,
+    expiry_of,
+    read_stored_id_token,
+    shown_groups,
+)
+from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from micromegas_jupyter.auth.provider_connection import ProviderConnection
+    from micromegas_jupyter.core.files import FileMark
+    from micromegas_jupyter.core.system import Clock, Secret
+
 
 # Tokens are renewed within the last five minutes or the last quarter of their life, whichever is shorter, so that
 # those that live for a few minutes only are usable, too.
@@ -491,3 +506,241 @@ def _ended(session: Session) -> LoginRequired:
             "set MICROMEGAS_OIDC_BEARER=access_token.",
         )
     return LoginRequired("The sign-in has expired and cannot be refreshed.")
+
+
+# A machine that slept, and a person who signs in or out elsewhere, are noticed within this time.
+MAX_WAIT_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 5.0
+# How long stopping waits for a renewal that has begun: a program that ends before the provider's answer is stored
+# loses the sign-in where refresh tokens are used once.
+STOP_WAIT_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+class RenewableProvider(Protocol):
+    """What can be kept fresh."""
+
+    def get_token(self) -> str:
+        """Return a token that is valid now, renewing it when that is due."""
+        ...
+
+    def renewal_due_at(self) -> datetime | None:
+        """Return from when on `get_token` renews; None when there is nothing to renew."""
+        ...
+
+
+class BackgroundRenewal:
+    """One thread that keeps one provider's token fresh, from `start` to `stop`.
+
+    It keeps neither the provider nor itself alive: when either is forgotten, the thread ends. After a failure it waits
+    five seconds, then twice as long each time, up to a minute.
+
+    Args:
+        provider: Whose token is kept fresh.
+        clock: Tells the time.
+        on_change: Gets an error when renewing begins to fail, and None when it works again; called in the thread.
+        wait: Waits for so many seconds or until the renewal is stopped, and says whether it is; for tests.
+    """
+
+    def __init__(
+        self,
+        provider: RenewableProvider,
+        *,
+        clock: Clock,
+        on_change: Callable[[MicromegasError | None], None] | None = None,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        stopped = threading.Event()
+        loop = _Loop(
+            # When the provider is forgotten, the thread wakes up and ends.
+            provider=weakref.ref(provider, lambda _reference: stopped.set()),
+            clock=clock,
+            on_change=on_change,
+            wait=wait or stopped.wait,
+        )
+        self._thread = threading.Thread(
+            target=loop.run, args=(stopped,), name="micromegas-background-renewal", daemon=True
+        )
+        # Also called at the end of the program, while threads still run.
+        self._finish = weakref.finalize(self, _finish, stopped, self._thread)
+
+    def start(self) -> None:
+        """Begin; only once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: at once while nothing is being renewed, else after the renewal or a few seconds."""
+        self._finish()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Loop:
+    """What the thread does. It holds a weak reference to the provider, and none to its owner."""
+
+    def __init__(
+        self,
+        *,
+        provider: Callable[[], RenewableProvider | None],
+        clock: Clock,
+        on_change: Callable[[MicromegasError | None], None] | None,
+        wait: Callable[[float], bool],
+    ) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._on_change = on_change
+        self._wait = wait
+        self._notified: type[MicromegasError] | None = None
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def run(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            pause_seconds = self._step()
+            if pause_seconds is None or self._wait(pause_seconds):
+                return
+
+    def _step(self) -> float | None:
+        """Renew if that is due, and return the seconds until the next look; None when there is no provider."""
+        provider = self._provider()
+        if provider is None:
+            return None
+        try:
+            return self._renew_if_due(provider)
+        except MicromegasError as error:
+            self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
+        except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
+            _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
+            self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
+        return self._next_pause()
+
+    def _renew_if_due(self, provider: RenewableProvider) -> float:
+        due_at = provider.renewal_due_at()
+        if due_at is None or due_at <= self._clock.now():
+            provider.get_token()  # without anything to renew it says whether there is a sign-in at all
+            due_at = provider.renewal_due_at()
+        if due_at is not None and due_at <= self._clock.now():
+            return self._next_pause()  # the old token serves on, because it could not be renewed now
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._notify(None)
+        if due_at is None:
+            return MAX_WAIT_SECONDS
+        return min(MAX_WAIT_SECONDS, (due_at - self._clock.now()).total_seconds())
+
+    def _next_pause(self) -> float:
+        pause_seconds = self._pause_seconds
+        self._pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
+        return pause_seconds
+
+    def _notify(self, error: MicromegasError | None) -> None:
+        kind = None if error is None else type(error)
+        if kind is self._notified or self._on_change is None:
+            return
+        self._notified = kind
+        try:
+            self._on_change(error)
+        except Exception as failure:  # noqa: BLE001 - a failing listener must not end the thread
+            _log.error("The listener of a background renewal failed.", extra={"kind": type(failure).__name__})
+
+
+def _finish(stopped: threading.Event, thread: threading.Thread) -> None:
+    stopped.set()
+    if thread.is_alive() and thread is not threading.current_thread():
+        thread.join(STOP_WAIT_SECONDS)
+
+
+_MAX_SHOWN_CHARACTERS = 256
+_UNKNOWN = "The sign-in does not say who you are: the identity provider gave no ID token."
+_UNKNOWN_REMEDY = "Ask the identity provider's administrator to allow the scope openid for this application."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who is signed in, from the claims of the ID token that was verified when it came.
+
+    Attributes:
+        subject: The issuer's name for the person; unique together with the issuer.
+        name: The person's name, for display.
+        email: The person's address, for display.
+        issuer: The provider.
+        expires_at: When the ID token ends (aware UTC).
+        renews: Whether it is renewed without the person.
+        groups: The person's groups and roles, as far as the token names them; for display.
+    """
+
+    subject: str
+    name: str | None
+    email: str | None
+    issuer: str
+    expires_at: datetime
+    renews: bool
+    groups: tuple[str, ...] = ()
+
+
+def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
+    """Return who is signed in: by the ID token, or without one by an access token that can be read.
+
+    Args:
+        session: The sign-in.
+        issuer: The provider.
+        bearer: The token whose end counts.
+    """
+    claims, renews = session.claims, session.tokens.refresh_token is not None
+    if claims is not None:
+        ends_at = session.tokens.expires_at if bearer is Bearer.ACCESS_TOKEN else None
+        return Identity(
+            subject=claims.subject,
+            name=claims.name,
+            email=claims.email,
+            issuer=claims.issuer,
+            expires_at=ends_at or claims.expires_at,
+            renews=renews,
+            groups=claims.groups,
+        )
+    try:
+        unverified = parse_token(session.tokens.access_token.reveal()).claims
+        ends_at = session.tokens.expires_at or expiry_of(unverified)
+    except TokenProblem:
+        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY) from None
+    subject = _shown(unverified, "sub")
+    if subject is None:
+        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY)
+    return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
+
+
+def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: datetime) -> Identity:
+    """Return who a token from a trusted service is for; `user` when the token does not say."""
+    claims: Mapping[str, object] = {}
+    with suppress(TokenProblem):  # the token may be opaque to this program
+        claims = parse_token(bearer.reveal()).claims
+    user = user[:_MAX_SHOWN_CHARACTERS]
+    subject = _shown(claims, "sub") or user
+    identity = _identity_of_claims(claims, subject=subject, issuer=issuer, expires_at=expires_at, renews=True)
+    return identity if identity.name or identity.email else replace(identity, name=user)
+
+
+def _identity_of_claims(
+    claims: Mapping[str, object], *, subject: str, issuer: str, expires_at: datetime, renews: bool
+) -> Identity:
+    # For display only, so it need not be verified: it came from the provider itself, and the server will verify it.
+    return Identity(
+        subject=subject,
+        name=_shown(claims, "name") or _shown(claims, "preferred_username"),
+        email=_shown(claims, "email"),
+        issuer=issuer,
+        expires_at=expires_at,
+        renews=renews,
+        groups=shown_groups(claims),
+    )
+
+
+def _shown(claims: Mapping[str, object], name: str) -> str | None:
+    value = claims.get(name)
+    return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None

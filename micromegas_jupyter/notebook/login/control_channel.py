@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
+from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
 from micromegas_jupyter.errors import LoginFailed
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
     """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
-    from micromegas_jupyter.auth.flows.environment import REDIRECT_VARIABLE
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
+    from micromegas_jupyter.auth.flows.select import REDIRECT_VARIABLE
 
     base = base_address(environ.get(REDIRECT_VARIABLE, ""))
     if kernel is None or base is None:

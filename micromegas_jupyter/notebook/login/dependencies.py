@@ -9,9 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flows.environment import GraphicalBrowser, gather_facts
-from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice
-from micromegas_jupyter.auth.tokens.background import BackgroundRenewal, RenewableProvider
+from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_facts
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
@@ -21,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.auth import Identity, PendingLogin
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-    from micromegas_jupyter.auth.provider import CompletedLogin
+    from micromegas_jupyter.auth.provider import CompletedLogin, PendingLogin
+    from micromegas_jupyter.auth.tokens.manager import Identity, RenewableProvider
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
@@ -126,6 +124,8 @@ class TokenRenewal:
         self._known_due_at = provider.renewal_due_at()
         self._vain_attempts = 0
         # It calls this object in place of the provider, and knows it weakly.
+        from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal
+
         self._background = BackgroundRenewal(self, clock=clock, on_change=on_change)
 
     def start(self) -> None:

@@ -190,7 +190,7 @@ class IdentityDisplay:
         print("\n".join(lines))  # noqa: T201 - a terminal
         if state.offer is None or not sys.stdout.isatty():
             return
-        from micromegas_jupyter.auth.flows.pages import QR_CAPTION, shows_qr, terminal_qr
+        from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
 
         if not shows_qr(process_variables(), encoding=sys.stdout.encoding):
             return

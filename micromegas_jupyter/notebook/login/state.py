@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from micromegas_jupyter.auth.flows.messages import START_PATH
+from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable, ServerUnavailable
 from micromegas_jupyter.notebook.formatting import (

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.auth.flows.environment import gather_facts
-from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, login_remedy
+from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, gather_facts, login_remedy
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,

@@ -89,7 +89,7 @@ class ServeMagic(Magics):
         return _lines(folder, started)
 
     def _use(self, started: ServerProcess) -> None:
-        from micromegas_jupyter.auth import StaticTokenAuthProvider
+        from micromegas_jupyter.auth.static import StaticTokenAuthProvider
         from micromegas_jupyter.config.client import ClientSettings
 
         settings = ClientSettings(uri=started.uri)

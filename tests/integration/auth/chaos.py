@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin, parse_token
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
 from tests.integration.auth.chaos_board import THREAD_COUNT, Board, Phase, Seen

@@ -23,7 +23,7 @@ from tests.integration.auth.chaos_board import THREAD_COUNT, Board, BoardClock, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from micromegas_jupyter.auth.tokens.format import StoredLogin
+    from micromegas_jupyter.auth.tokens.store import StoredLogin
     from micromegas_jupyter.core.files import FileMark
     from micromegas_jupyter.core.http import HttpAnswer
     from micromegas_jupyter.core.system import Secret

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, success_page
 from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
-from micromegas_jupyter.auth.flows.pages import SECURITY_HEADERS, success_page
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import LoginFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 pytestmark = pytest.mark.integration
 

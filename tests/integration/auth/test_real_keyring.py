@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, open_keyring
+from micromegas_jupyter.auth.tokens.store import LoginKey, StoredLogin
 from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import TokenStoreError

@@ -3,8 +3,7 @@
 import itertools
 import sys
 
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.oidc.authorization import TokenSet
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
-from micromegas_jupyter.auth.flows.pending import PendingSignIn
-from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt, PendingSignIn
+from micromegas_jupyter.auth.tokens.manager import Identity
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired
@@ -18,7 +17,7 @@ from micromegas_jupyter.oidc.authorization import TokenSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from micromegas_jupyter.auth.flows.pages import LoginOutcome, Page
+    from micromegas_jupyter.auth.flows.base import LoginOutcome, Page
     from tests.fakes.clock import FakeClock
 
 DEADLINE_SECONDS = 60

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.background import BackgroundRenewal
+from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
 from tests.fakes.stored_sign_in import StoredSignIn
@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 60
 @pytest.fixture(autouse=True)
 def _long_stop_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
-    monkeypatch.setattr("micromegas_jupyter.auth.tokens.background.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr("micromegas_jupyter.auth.tokens.manager.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
 
 
 class Renewable:

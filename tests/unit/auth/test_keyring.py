@@ -14,7 +14,6 @@ import keyring.core
 import pytest
 
 from micromegas_jupyter.auth.tokens import keyring as system_keyring
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.keyring import (
     KeyringTokenStore,
     SystemKeyring,
@@ -22,6 +21,7 @@ from micromegas_jupyter.auth.tokens.keyring import (
     part_characters,
     session_bus_address,
 )
+from micromegas_jupyter.auth.tokens.store import LoginKey, StoredLogin
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
@@ -30,6 +30,7 @@ from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
 
 KEY = LoginKey(
     issuer="https://id.example.com",

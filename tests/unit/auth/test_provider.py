@@ -16,8 +16,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
-from micromegas_jupyter.auth.identity import Identity, identity_of_session
-from micromegas_jupyter.auth.tokens.manager import Session
+from micromegas_jupyter.auth.tokens.manager import Identity, Session, identity_of_session
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import Secret

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.format import (
+from micromegas_jupyter.auth.tokens.store import (
+    FileTokenStore,
     LoginKey,
     StoredLogin,
     add_extras,
@@ -22,7 +23,6 @@ from micromegas_jupyter.auth.tokens.format import (
     parse_token,
     parse_token_file,
 )
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.files import FileMark, read_private_file
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable

@@ -9,9 +9,8 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.flows.base import LoginPrompt
-from micromegas_jupyter.auth.tokens.format import LoginKey, StoredLogin
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.oidc.authorization import TokenSet

@@ -16,8 +16,9 @@ from micromegas_jupyter.auth.workloads.platforms import (
     GithubActionsSource,
     GoogleMetadataSource,
     TokenFileSource,
+    WorkloadProvider,
+    token_exchange,
 )
-from micromegas_jupyter.auth.workloads.provider import WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import Secret

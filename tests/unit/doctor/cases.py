@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.doctor.findings import Case
 
 if TYPE_CHECKING:

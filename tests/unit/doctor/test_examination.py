@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.doctor import Finding, Outcome, examine
 from tests.fakes.scripted_provider import ScriptedProvider
 

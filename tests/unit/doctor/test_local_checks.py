@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.doctor.findings import Case, Outcome, findings_as_json, guarded
 from micromegas_jupyter.doctor.local_checks import check_api_key_file, check_flow

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_message
+from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, RedirectLogins, Unknown, build_message
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.notebook.login.control_channel import (

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.auth.flows.pages import terminal_qr
+from micromegas_jupyter.auth.flows.base import terminal_qr
 from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (

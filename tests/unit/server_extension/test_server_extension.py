@@ -11,7 +11,7 @@ from traitlets import TraitError
 from traitlets.config import Config
 
 import micromegas_jupyter
-from micromegas_jupyter.auth.flows.messages import OutcomeRequest, Unknown, build_message
+from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, load
 from micromegas_jupyter.server_extension.handlers import (
     MAX_REQUESTS,

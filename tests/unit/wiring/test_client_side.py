@@ -8,7 +8,7 @@ from pathlib import PurePath
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.system import Secret

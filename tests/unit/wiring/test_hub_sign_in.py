@@ -10,8 +10,8 @@ import pytest
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.auth.flows.environment import Facts
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, UsageError

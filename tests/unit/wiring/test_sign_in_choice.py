@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flows.environment import Facts
+from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable, UsageError
 from micromegas_jupyter.wiring.sign_in import choose_flow, require_flow

@@ -10,7 +10,7 @@ import requests
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
-from micromegas_jupyter.auth.identity import Identity
+from micromegas_jupyter.auth.tokens.manager import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
 from micromegas_jupyter.errors import (

@@ -9,13 +9,15 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.jupyter import MAX_LOGINS, RedirectFlow, RedirectLogins
-from micromegas_jupyter.auth.flows.messages import (
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginOutcome
+from micromegas_jupyter.auth.flows.jupyter import (
+    MAX_LOGINS,
     Accepted,
     CallbackRequest,
     Ended,
     OutcomeRequest,
+    RedirectFlow,
+    RedirectLogins,
     Reply,
     Request,
     Started,
@@ -26,8 +28,7 @@ from micromegas_jupyter.auth.flows.messages import (
     digest_of,
     parse_reply,
 )
-from micromegas_jupyter.auth.flows.pages import LoginOutcome
-from micromegas_jupyter.auth.flows.pending import start_flow
+from micromegas_jupyter.auth.provider import start_flow
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Secret

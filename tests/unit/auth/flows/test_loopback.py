@@ -11,7 +11,7 @@ from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, LoopbackFlow, parse_loopback_address
 from micromegas_jupyter.auth.flows.paste import PasteFlow
-from micromegas_jupyter.auth.flows.pending import start_flow
+from micromegas_jupyter.auth.provider import start_flow
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS

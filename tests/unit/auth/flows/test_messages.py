@@ -4,16 +4,12 @@ import json
 
 import pytest
 
-from micromegas_jupyter.auth.flows.handlers import (
-    CookieScope,
-    binding_value,
-    cookie_names_in,
-    parse_outcome_value,
-)
-from micromegas_jupyter.auth.flows.messages import (
+from micromegas_jupyter.auth.flows.base import LoginOutcome
+from micromegas_jupyter.auth.flows.jupyter import (
     MAX_QUERY_CHARACTERS,
     Accepted,
     CallbackRequest,
+    CookieScope,
     Ended,
     OutcomeRequest,
     Reply,
@@ -22,20 +18,22 @@ from micromegas_jupyter.auth.flows.messages import (
     StartRequest,
     StillWorking,
     Unknown,
+    binding_value,
     build_message,
     build_name,
     callback_address,
+    cookie_names_in,
     digest_of,
     is_callback_address,
     is_kernel_id,
     is_web_address,
     kernel_id_in,
+    parse_outcome_value,
     parse_reply,
     parse_request,
     public_base,
     state_in,
 )
-from micromegas_jupyter.auth.flows.pages import LoginOutcome
 from micromegas_jupyter.core.system import Secret
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 import segno
 
-from micromegas_jupyter.auth.flows.pages import (
+from micromegas_jupyter.auth.flows.base import (
     SECURITY_HEADERS,
     STYLE,
     LoginOutcome,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.flows.base import LoginPrompt
-from micromegas_jupyter.auth.flows.pending import PendingSignIn, StoreWatch
+from micromegas_jupyter.auth.flows.base import LoginPrompt, PendingSignIn, StoreWatch
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (

@@ -7,21 +7,19 @@ import webbrowser
 
 import pytest
 
-from micromegas_jupyter.auth.flows import environment
-from micromegas_jupyter.auth.flows.environment import (
-    Facts,
-    GraphicalBrowser,
-    gather_facts,
-    has_graphical_browser,
-    is_remote_session,
-)
+from micromegas_jupyter.auth.flows import select
 from micromegas_jupyter.auth.flows.select import (
     BASIC_FLOWS,
     FLOW_TABLE,
+    Facts,
+    GraphicalBrowser,
     RuntimeEnvironment,
     available_flows,
     choose_flow,
     detect_environment,
+    gather_facts,
+    has_graphical_browser,
+    is_remote_session,
     is_worth_another_flow,
     login_remedy,
 )
@@ -334,7 +332,7 @@ def test_a_browser_that_does_not_start_is_reported(install, answer):
 
 def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(install, monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(environment, "BROWSER_START_SECONDS", 0.05)
+    monkeypatch.setattr(select, "BROWSER_START_SECONDS", 0.05)
 
     class Foreground(ScriptedController):
         def open(self, url, new=0, **_options):
