@@ -9,22 +9,19 @@ import os
 import secrets
 import signal
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.hub.callers import AUDIT_LOGGER, CallerLimits, HubApi, HubAudit, Refused, check_service_rights
-from micromegas_jupyter.hub.configuration import ServiceSettings, read_service_settings
-from micromegas_jupyter.hub.kernel_handlers import SignIns
-from micromegas_jupyter.hub.tokens import HubProvider
+from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, check_service_rights
+from micromegas_jupyter.hub.kernel_handlers import Service, build_service
+from micromegas_jupyter.hub.settings import ServiceSettings, read_service_settings
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.hub.configuration import ServiceSettings
+    from micromegas_jupyter.hub.settings import ServiceSettings
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -138,31 +135,3 @@ def _log_to_stderr() -> None:
     audit = logging.getLogger(AUDIT_LOGGER)
     audit.addHandler(lines)
     audit.propagate = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """What all handlers share."""
-
-    settings: ServiceSettings
-    hub: HubApi
-    audit: HubAudit
-    provider: HubProvider
-    sign_ins: SignIns
-    limits: CallerLimits
-    clock: Clock
-
-
-def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Service:
-    """Return what the handlers share."""
-    audit = HubAudit(clock=clock)
-    tls = None if settings.internal_tls is None else settings.internal_tls.context()
-    return Service(
-        settings=settings,
-        hub=HubApi(settings.api_url, settings.api_token, tls=tls),
-        audit=audit,
-        provider=HubProvider(settings, clock=clock),
-        sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
-        limits=CallerLimits(audit=audit, clock=clock),
-        clock=clock,
-    )

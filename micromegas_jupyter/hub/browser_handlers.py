@@ -20,7 +20,7 @@ from micromegas_jupyter.core.secrets import Secret
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from micromegas_jupyter.hub.application import Service
+    from micromegas_jupyter.hub.kernel_handlers import Service
 
 IDENTITY_SECONDS: Final = 5
 """How long the owner of a browser's cookie is remembered before the Hub is asked again."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import ssl
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -23,10 +21,22 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
     check_issuer_url,
 )
-from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
+from micromegas_jupyter.hub.settings import (
+    BEARER,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    EXCHANGE_AUDIENCE,
+    EXCHANGE_RESOURCE,
+    EXCHANGE_SCOPE,
+    ISSUER,
+    PUBLIC_URL,
+    REDIRECT_CLIENT_ID,
+    check_resource,
+    parse_service_url,
+)
 from micromegas_jupyter.hub.tokens import AuthStateRefresher
 
 if TYPE_CHECKING:
@@ -467,184 +477,3 @@ def _load_class(spec: object, group: str) -> type | None:
     except ImportError:
         return None
     return found if isinstance(found, type) else None
-
-
-KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
-CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
-AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
-ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
-CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
-CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
-BEARER: Final = "MICROMEGAS_HUB_BEARER"
-PUBLIC_URL: Final = "MICROMEGAS_HUB_PUBLIC_URL"
-HUB_PUBLIC_URL: Final = "JUPYTERHUB_PUBLIC_URL"
-REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
-EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
-EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
-EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
-_TLS_FILES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
-_TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
-_HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
-_CONFIGURE_REMEDY: Final = "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it."
-_LOOPBACK: Final = "127.0.0.1"
-_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InternalTls:
-    """PEM files for calls to the Hub: this program's key and certificate, and the authority that is trusted besides."""
-
-    key_file: str
-    certificate_file: str
-    authority_file: str
-
-    def context(self) -> ssl.SSLContext:
-        """Return how to call the Hub."""
-        try:
-            context = ssl.create_default_context()
-            context.load_verify_locations(self.authority_file)
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        except (OSError, ValueError):
-            raise ConfigurationError(
-                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
-            ) from None
-        return context
-
-
-def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
-    """Return what the environment names; None where the Hub's programs speak plain http."""
-    key, certificate, authority = (environ.get(name, "") for name in _TLS_FILES)
-    if not (key or certificate or authority):
-        return None
-    missing = next((name for name in _TLS_FILES if not environ.get(name)), None)
-    if missing is not None:
-        raise ConfigurationError(f"{missing} is not set, but related variables are.", key=missing, remedy=_TLS_REMEDY)
-    return InternalTls(key_file=key, certificate_file=certificate, authority_file=authority)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeSettings:
-    """The target of a token exchange (RFC 8693): `audience`, `resource` and `scope`, at least one of them set."""
-
-    audience: str | None = None
-    resource: str | None = None
-    scope: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSettings:
-    """All settings of the service.
-
-    Attributes:
-        api_url: The Hub's API, without a slash at its end.
-        api_token: The service's own Hub token.
-        prefix: The path of the service's addresses; begins and ends with a slash.
-        host: The address that it listens on.
-        port: The port that it listens on.
-        issuer: The identity provider at which people sign in to the Hub.
-        client_id: The Hub's application there.
-        client_secret: That application's secret; only for an exchange.
-        bearer: Which token kernels get.
-        public_url: An address at the service's host for browsers; None when it is not known.
-        redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
-        exchange: What tokens are exchanged for; None for the tokens themselves.
-        internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
-    """
-
-    api_url: str
-    api_token: Secret
-    prefix: str
-    host: str
-    port: int
-    issuer: str
-    client_id: str
-    client_secret: Secret | None = None
-    bearer: Bearer = Bearer.ID_TOKEN
-    public_url: str | None = None
-    redirect_client_id: str | None = None
-    exchange: ExchangeSettings | None = None
-    internal_tls: InternalTls | None = None
-
-    @property
-    def public_prefix(self) -> str:
-        """The beginning of the service's addresses in browsers; the path alone where nothing more is known."""
-        if self.public_url is None:
-            return self.prefix
-        parts = urlsplit(self.public_url)
-        return f"{parts.scheme}://{parts.netloc}{self.prefix}"
-
-    @property
-    def redirect_uri(self) -> str | None:
-        """The one redirect address of the whole Hub; None where its address in browsers is not known."""
-        return None if self.public_url is None else f"{self.public_prefix}callback"
-
-
-def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
-    """Return the settings that the environment holds."""
-    issuer = _require(environ, ISSUER, _CONFIGURE_REMEDY)
-    check_issuer_url(issuer, key=ISSUER)
-    host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
-    secret = environ.get(CLIENT_SECRET)
-    audience, resource, scope = (
-        environ.get(name) or None for name in (EXCHANGE_AUDIENCE, EXCHANGE_RESOURCE, EXCHANGE_SCOPE)
-    )
-    check_resource(resource)
-    try:
-        bearer = Bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value)
-    except ValueError:
-        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
-    has_exchange = bool(audience or resource or scope)
-    return ServiceSettings(
-        api_url=_require(environ, "JUPYTERHUB_API_URL", _HUB_REMEDY).rstrip("/"),
-        api_token=Secret(_require(environ, "JUPYTERHUB_API_TOKEN", _HUB_REMEDY)),
-        prefix=_require(environ, "JUPYTERHUB_SERVICE_PREFIX", _HUB_REMEDY),
-        host=host,
-        port=port,
-        issuer=issuer,
-        client_id=_require(environ, CLIENT_ID, _CONFIGURE_REMEDY),
-        client_secret=Secret(secret) if secret else None,
-        bearer=bearer,
-        public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
-        redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
-        exchange=ExchangeSettings(audience=audience, resource=resource, scope=scope) if has_exchange else None,
-        internal_tls=read_internal_tls(environ),
-    )
-
-
-def _require(environ: Mapping[str, str], key: str, remedy: str) -> str:
-    value = environ.get(key)
-    if not value:
-        raise ConfigurationError(f"{key} is not set.", key=key, remedy=remedy)
-    return value
-
-
-def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple[str, int]:
-    """Return host and port on which a service with this address, `http://host:port`, listens."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"{key} is not of the form http://host:port.",
-            key=key,
-            remedy="Give configure a service_url such as http://127.0.0.1:8190.",
-        )
-    return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
-
-
-def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> None:
-    """Check that the target of an exchange, if there is one, is an absolute URI without a fragment (RFC 8707)."""
-    if not resource:
-        return
-    try:
-        parts = urlsplit(resource)
-    except ValueError:
-        parts = None
-    if parts is None or not parts.scheme or not (parts.netloc or parts.path) or "#" in resource:
-        raise ConfigurationError(
-            f"{key} is not an absolute address without a fragment.",
-            key=key,
-            remedy="Give the resource as the identity provider knows it, such as https://lake.example.com.",
-        )

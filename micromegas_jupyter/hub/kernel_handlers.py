@@ -16,15 +16,25 @@ from tornado import web
 
 from micromegas_jupyter.auth.flows.messages import MAX_AUTHORIZATION_CHARACTERS, RANDOM_BYTES, digest_of, is_web_address
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.hub.callers import Refused, check_caller, client_address, refuse, slow_down
-from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY, StoredBearer, read_bearer
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.hub.callers import (
+    CallerLimits,
+    HubApi,
+    HubAudit,
+    Refused,
+    check_caller,
+    client_address,
+    refuse,
+    slow_down,
+)
+from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY, HubProvider, StoredBearer, read_bearer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
     from micromegas_jupyter.core.system import Clock, Randomness
-    from micromegas_jupyter.hub.application import Service
+    from micromegas_jupyter.hub.settings import ServiceSettings
 
 _MAX_TOKEN_CHARACTERS: Final = 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
@@ -389,3 +399,31 @@ class SignIns:
     def _forget(self, sign_in: SignIn) -> None:
         self._by_name.pop(sign_in.name, None)
         self._by_state.pop(sign_in.state_digest, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What all handlers share."""
+
+    settings: ServiceSettings
+    hub: HubApi
+    audit: HubAudit
+    provider: HubProvider
+    sign_ins: SignIns
+    limits: CallerLimits
+    clock: Clock
+
+
+def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Service:
+    """Return what the handlers share."""
+    audit = HubAudit(clock=clock)
+    tls = None if settings.internal_tls is None else settings.internal_tls.context()
+    return Service(
+        settings=settings,
+        hub=HubApi(settings.api_url, settings.api_token, tls=tls),
+        audit=audit,
+        provider=HubProvider(settings, clock=clock),
+        sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
+        limits=CallerLimits(audit=audit, clock=clock),
+        clock=clock,
+    )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.hub.configuration import ExchangeSettings, ServiceSettings
+    from micromegas_jupyter.hub.settings import ExchangeSettings, ServiceSettings
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
 

@@ -3,22 +3,19 @@
 Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from micromegas_jupyter.auth.flows.environment import is_below_hub
-from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings, Flow, TokenStorage
-from micromegas_jupyter.config.client_config import (
-    CONFIG_FILE,
-    WRAPPER_VARIABLE,
-    parse_client_settings,
-)
+from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage
+from micromegas_jupyter.config.client_config import CONFIG_FILE, WRAPPER_VARIABLE, parse_client_settings
 from micromegas_jupyter.core.files import (
     FileProblem,
     NoSuchFile,
@@ -28,21 +25,23 @@ from micromegas_jupyter.core.files import (
     read_shared_file,
     write_private_file,
 )
-from micromegas_jupyter.core.http import ProviderCalls, ProviderHttp, read_certificates
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, Variables, process_variables
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from micromegas_jupyter.auth import AuthProvider, OidcAuthProvider
     from micromegas_jupyter.auth.flows.environment import Facts
+    from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.tokens.format import LoginKey
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
     from micromegas_jupyter.auth.tokens.store import TokenStore
     from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from micromegas_jupyter.oidc.client_auth import ClientProof
+    from micromegas_jupyter.core.http import ProviderCalls
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
@@ -56,8 +55,8 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def stored_provider(  # noqa: PLR0911 - one for each kind of provider
-    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: "Facts | None" = None
-) -> "AuthProvider | None":
+    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: Facts | None = None
+) -> AuthProvider | None:
     """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
 
     In this order: an API key file; a service account file or a workload identity; JupyterHub, where it signs people in
@@ -75,11 +74,8 @@ def stored_provider(  # noqa: PLR0911 - one for each kind of provider
         return _service_provider(settings, environ)
     if settings.as_service_account:
         return service_account_provider(settings, environ)
-    if is_below_hub(os.environ if environ is None else environ):
-        from micromegas_jupyter.wiring.sign_in import hub_provider, uses_hub
-
-        if uses_hub(settings, environ):
-            return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
+    if uses_hub(settings, environ):
+        return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
     if not sign_in_configured(settings):
         return None
     found = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
@@ -88,7 +84,7 @@ def stored_provider(  # noqa: PLR0911 - one for each kind of provider
     return found
 
 
-def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: "Facts | None") -> LoginRequired:
+def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: Facts | None) -> LoginRequired:
     from micromegas_jupyter.auth.flows.environment import gather_facts
     from micromegas_jupyter.auth.flows.select import detect_environment, login_remedy
 
@@ -98,7 +94,7 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
     )
 
 
-def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> "AuthProvider":
+def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
     """Return the provider of a service account, whoever else may be signed in."""
     provider = None
     if sign_in_configured(settings):
@@ -112,10 +108,10 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
 
 def open_client(
     settings: ClientSettings,
-    auth_provider: "AuthProvider | None",
+    auth_provider: AuthProvider | None,
     *,
     environ: Mapping[str, str] | None = None,
-) -> "FlightSQLClient":
+) -> FlightSQLClient:
     """Return a client of the server that the settings name; connects at its first call.
 
     A module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client instead, whatever else is set.
@@ -128,10 +124,10 @@ def connect(
     uri: str | None = None,
     *,
     profile: str | None = None,
-    auth_provider: "AuthProvider | None" = None,
+    auth_provider: AuthProvider | None = None,
     preserve_dictionary: bool = False,
     environ: Mapping[str, str] | None = None,
-) -> "FlightSQLClient":
+) -> FlightSQLClient:
     """Return a client; without arguments it follows the environment and `~/.micromegas/config.json`.
 
     Args:
@@ -162,18 +158,23 @@ def connect(
 
 
 def _build_client(
-    settings: ClientSettings, auth_provider: "AuthProvider | None", *, preserve_dictionary: bool = False
-) -> "FlightSQLClient":
+    settings: ClientSettings, auth_provider: AuthProvider | None, *, preserve_dictionary: bool = False
+) -> FlightSQLClient:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
     if settings.client_key_file is not None:
-        from micromegas_jupyter.wiring.sign_in import read_secret_file
+        from micromegas_jupyter.wiring.credentials import read_secret_file
 
         setting = settings.origin_of("client_key_file") or "client_key_file"
         read_secret_file(settings.client_key_file, setting=setting)  # refused where others can read it
-    ca_bundle = ca_bundle_file(settings)
-    if ca_bundle is not None:
-        read_certificates(ca_bundle)  # refused where it holds none
+    ca_bundle = None
+    if settings.ca_bundle is not None:
+        from micromegas_jupyter.core.http import read_certificates
+        from micromegas_jupyter.wiring.credentials import ca_bundle_file
+
+        ca_bundle = ca_bundle_file(settings)
+        if ca_bundle is not None:
+            read_certificates(ca_bundle)  # refused where it holds none
     certificate_file, key_file = settings.client_certificate_file, settings.client_key_file
     return FlightSQLClient(
         settings.uri,
@@ -185,7 +186,7 @@ def _build_client(
     )
 
 
-def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | None":
+def _wrapped_client(environ: Mapping[str, str] | None) -> FlightSQLClient | None:
     if not is_wrapped(environ):
         return None
     from micromegas_jupyter.client.wrapper import wrapped_client
@@ -194,20 +195,16 @@ def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | Non
     return cast("FlightSQLClient | None", wrapped_client(environ))
 
 
-def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "OidcAuthProvider | None":
+def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> OidcAuthProvider | None:
     if settings.issuer is None or settings.client_id is None:
         return None
-
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth import OidcAuthProvider
+    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
 
-    proof: ClientProof = None
-    if not (settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None):
-        from micromegas_jupyter.wiring.sign_in import client_proof
-
-        proof = client_proof(settings)
+    proof = client_proof(settings)
     return OidcAuthProvider.from_store(
         store,
         proof if isinstance(proof, Secret) else None,
@@ -217,8 +214,8 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     )
 
 
-def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
-    from micromegas_jupyter.wiring.sign_in import service_provider
+def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> AuthProvider | None:
+    from micromegas_jupyter.wiring.credentials import service_provider
 
     return service_provider(settings, environ)
 
@@ -297,35 +294,6 @@ def _read_config(path: Path) -> str | None:
     return text
 
 
-def provider_http(settings: ClientSettings) -> ProviderHttp:
-    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
-    return ProviderHttp(
-        timeout_seconds=settings.provider_timeout_seconds,
-        extra_ca_bundle=ca_bundle_file(settings),
-        proxy=settings.proxy,
-    )
-
-
-def ca_bundle_file(settings: ClientSettings) -> Path | None:
-    """Return the file of authorities to trust besides the usual ones, its `~` expanded; None when none is set."""
-    if settings.ca_bundle is None:
-        return None
-    written = Path(settings.ca_bundle)
-    try:
-        return written.expanduser()
-    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
-        return written
-
-
-def service_scope(settings: ClientSettings) -> str | None:
-    """Return the scope that somebody chose for a program; None leaves it to the provider.
-
-    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
-    """
-    is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
-    return settings.scope if is_chosen else None
-
-
 CHOICES_FILE = "choices.json"
 MAX_PROFILES = 256
 _MAX_CHOICES_BYTES = 64 * 1024
@@ -389,7 +357,7 @@ def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = Non
     return _own_path(settings, environ, _FILE_SUFFIX, lambda path: FileTokenStore(path).stored_key())
 
 
-def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> "TokenStore":
+def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> TokenStore:
     """Return the store of the sign-in of exactly these settings."""
     key = login_key(settings)
     if settings.storage is TokenStorage.FILE:
@@ -402,7 +370,7 @@ def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = No
     return _keyring_store(path, environ, key=key)
 
 
-def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> "list[TokenStore]":
+def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> list[TokenStore]:
     """Return every store of the settings' profile that holds a sign-in, for whatever provider.
 
     The keyring is asked only when there is a sign-in in it, or when the settings choose it.
@@ -427,7 +395,7 @@ def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = 
     return files + [_keyring_store(path, environ) for path in markers]
 
 
-def login_key(settings: ClientSettings) -> "LoginKey | None":
+def login_key(settings: ClientSettings) -> LoginKey | None:
     """Return what the settings request; None when they name no provider."""
     if settings.issuer is None or settings.client_id is None:
         return None
@@ -450,7 +418,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     browser: Browser = SYSTEM_BROWSER,
     http: ProviderCalls | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> "LogoutReport":
+) -> LogoutReport:
     """End every sign-in of the settings' profile, here and at the providers.
 
     The application that the settings name authenticates as they say. Any other has no credentials here, so a provider
@@ -459,7 +427,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.wiring.sign_in import client_proof
+    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
 
     def connect(issuer: str, client_id: str) -> ProviderConnection:
         calls = provider_http(settings) if http is None else http
@@ -477,9 +445,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     )
 
 
-def _keyring_store(
-    path: Path, environ: Mapping[str, str] | None, *, key: "LoginKey | None" = None
-) -> "KeyringTokenStore":
+def _keyring_store(path: Path, environ: Mapping[str, str] | None, *, key: LoginKey | None = None) -> KeyringTokenStore:
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, open_keyring
 
     return KeyringTokenStore(path, lambda: open_keyring(environ), key=key)
@@ -489,7 +455,7 @@ def _own_path(
     settings: ClientSettings,
     environ: Mapping[str, str] | None,
     suffix: str,
-    stored_key: "Callable[[Path], LoginKey | None]",
+    stored_key: Callable[[Path], LoginKey | None],
 ) -> Path:
     folder = config_folder(environ)
     stem = settings.token_file_name.removesuffix(_FILE_SUFFIX)
@@ -505,3 +471,52 @@ def _own_path(
     if stored is not None:
         return shared if stored.satisfies(key) else beside
     return beside if os.path.lexists(beside) else shared
+
+
+def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether calls with these settings are made with the Hub's token of the person whose server this is.
+
+    They are not where a person chose another flow, or the settings name a service account. And without a setting for
+    the server or the provider, no token is sent to whoever listens at the default address.
+    """
+    environ = process_variables(environ)
+    has_secret = settings.client_secret is not None or settings.client_secret_file is not None
+    names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
+    if not is_below_hub(environ) or names_service_account:
+        return False
+    if settings.issuer is None and settings.origin_of("uri") is None:
+        return False
+    return (settings.flow or remembered_flow(settings, environ)) in {None, Flow.HUB}
+
+
+def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
+    """Return the sign-in service of the Hub that started this program's server."""
+    from micromegas_jupyter.auth.flows.hub import HUB, HubService, find_hub
+    from micromegas_jupyter.core.http import HubHttp
+    from micromegas_jupyter.wiring.credentials import ca_bundle_file
+
+    try:
+        endpoint = find_hub(process_variables(environ))
+    except ConfigurationError as error:
+        error.giver = HUB
+        raise
+    if endpoint is None:
+        raise ConfigurationError(
+            "No JupyterHub with a sign-in service started this program's server.",
+            key="KERNEL_MICROMEGAS_HUB",
+            remedy="Choose another way to sign in.",
+        )
+    http = HubHttp(timeout_seconds=settings.provider_timeout_seconds, extra_ca_bundle=ca_bundle_file(settings))
+    return HubService(endpoint, http=http)
+
+
+def hub_provider(
+    settings: ClientSettings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    stored: Callable[[], OidcAuthProvider | None] = lambda: None,
+) -> HubTokenProvider:
+    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+
+    return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

@@ -29,7 +29,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     Unavailable,
 )
-from micromegas_jupyter.wiring.sign_in import workload_provider
+from micromegas_jupyter.wiring.credentials import workload_provider
 from tests.fakes.mint import NOW, NOW_SECONDS, mint
 from tests.fakes.platform_calls import PlatformScript, answer
 

@@ -16,7 +16,7 @@ from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
 from micromegas_jupyter.config.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
 from micromegas_jupyter.config.presets import PRESETS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring import sign_in
+from micromegas_jupyter.wiring import credentials
 
 TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -160,8 +160,8 @@ PLATFORM_VARIABLES = {
     platforms.AZURE_APP_ENDPOINT_VARIABLE,
     platforms.AZURE_APP_HEADER_VARIABLE,
     platforms.AZURE_MACHINE_HOST_VARIABLE,
-    sign_in.AZURE_TOKEN_FILE_VARIABLE,
-    sign_in.AZURE_CLIENT_ID_VARIABLE,
+    credentials.AZURE_TOKEN_FILE_VARIABLE,
+    credentials.AZURE_CLIENT_ID_VARIABLE,
 }
 
 

@@ -17,9 +17,10 @@ from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.application import build_application, build_service
+from micromegas_jupyter.hub.application import build_application
 from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, TokenOwner, refuse
-from micromegas_jupyter.hub.configuration import InternalTls, read_internal_tls, read_service_settings
+from micromegas_jupyter.hub.kernel_handlers import build_service
+from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
 from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.clock import FakeClock

@@ -14,7 +14,7 @@ from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.hub import tokens as exchange
 from micromegas_jupyter.hub.callers import Refused
-from micromegas_jupyter.hub.configuration import read_service_settings
+from micromegas_jupyter.hub.settings import read_service_settings
 from micromegas_jupyter.hub.tokens import (
     REFUSED_KEY,
     STALE_KEY,

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
-from micromegas_jupyter.wiring.client_side import ca_bundle_file, service_scope
+from micromegas_jupyter.wiring.credentials import ca_bundle_file, service_scope
 
 
 def test_a_home_folder_is_put_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
