@@ -23,7 +23,7 @@ __all__ = ["FlightSQLClient", "__version__", "connect", "quote_identifier"]
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     """Tell Jupyter servers which module is their extension; each imports the package to ask that."""
-    return [{"module": "micromegas_jupyter.server_extension"}]
+    return [{"module": "micromegas_jupyter.server_extension.handlers"}]
 
 
 def __getattr__(name: str) -> Any:

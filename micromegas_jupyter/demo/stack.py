@@ -12,7 +12,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.wiring import ServerStack
-from micromegas_jupyter.wiring.environment import CONFIG_DIR
+from micromegas_jupyter.wiring.client_side import CONFIG_DIR
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient

@@ -9,18 +9,19 @@ import os
 import secrets
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.hub.hub_api import check_service_rights
-from micromegas_jupyter.hub.limits import AUDIT_LOGGER
-from micromegas_jupyter.hub.refusals import Refused
-from micromegas_jupyter.hub.service import Service, build_service
+from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, check_service_rights
+from micromegas_jupyter.hub.kernel_handlers import Service, build_service
 from micromegas_jupyter.hub.settings import ServiceSettings, read_service_settings
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.hub.settings import ServiceSettings
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024

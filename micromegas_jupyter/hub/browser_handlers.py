@@ -26,7 +26,7 @@ from micromegas_jupyter.core.system import Secret
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from micromegas_jupyter.hub.service import Service
+    from micromegas_jupyter.hub.kernel_handlers import Service
 
 
 IDENTITY_SECONDS: Final = 5

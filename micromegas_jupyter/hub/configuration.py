@@ -23,9 +23,21 @@ from micromegas_jupyter.config.decoding import (
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub import settings as variables
-from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, find_dangerous_scope
-from micromegas_jupyter.hub.refresh import AuthStateRefresher
+from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
+from micromegas_jupyter.hub.settings import (
+    BEARER,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    EXCHANGE_AUDIENCE,
+    EXCHANGE_RESOURCE,
+    EXCHANGE_SCOPE,
+    ISSUER,
+    PUBLIC_URL,
+    REDIRECT_CLIENT_ID,
+    check_resource,
+    parse_service_url,
+)
+from micromegas_jupyter.hub.tokens import AuthStateRefresher
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -110,22 +122,22 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     issuer = _parse_line(issuer, key="issuer") or ""
     check_issuer_url(issuer, key="issuer")
     service_url = _parse_line(service_url, key="service_url") or ""
-    variables.parse_service_url(service_url, key="service_url")
+    parse_service_url(service_url, key="service_url")
     resource = _parse_line(exchange_resource, key="exchange_resource")
-    variables.check_resource(resource, key="exchange_resource")
+    check_resource(resource, key="exchange_resource")
     if kernel_url is None:
         kernel_url = kernel_address(config, service_url=service_url, path=SERVICE_PATH)
     public_url = public_url or _read(config, "JupyterHub", "public_url")
     kernel_bearer = _parse_bearer(bearer)
     environment = {
-        variables.ISSUER: issuer,
-        variables.CLIENT_ID: _read_application(config, "client_id"),
-        variables.BEARER: kernel_bearer.value,
-        variables.PUBLIC_URL: _parse_address(public_url, key="public_url") if public_url else None,
-        variables.REDIRECT_CLIENT_ID: _parse_line(redirect_client_id, key="redirect_client_id"),
-        variables.EXCHANGE_AUDIENCE: _parse_line(exchange_audience, key="exchange_audience"),
-        variables.EXCHANGE_RESOURCE: resource,
-        variables.EXCHANGE_SCOPE: _parse_line(exchange_scope, key="exchange_scope"),
+        ISSUER: issuer,
+        CLIENT_ID: _read_application(config, "client_id"),
+        BEARER: kernel_bearer.value,
+        PUBLIC_URL: _parse_address(public_url, key="public_url") if public_url else None,
+        REDIRECT_CLIENT_ID: _parse_line(redirect_client_id, key="redirect_client_id"),
+        EXCHANGE_AUDIENCE: _parse_line(exchange_audience, key="exchange_audience"),
+        EXCHANGE_RESOURCE: resource,
+        EXCHANGE_SCOPE: _parse_line(exchange_scope, key="exchange_scope"),
     }
     if redirect_client_id and not (public_url or _read(config, "JupyterHub", "subdomain_host")):
         raise ConfigurationError(
@@ -134,7 +146,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
             remedy="Give configure a public_url, such as https://hub.example.com.",
         )
     if exchange_audience or exchange_resource or exchange_scope:
-        environment[variables.CLIENT_SECRET] = _read_application(config, "client_secret")
+        environment[CLIENT_SECRET] = _read_application(config, "client_secret")
     margin = _parse_margin(margin_seconds)
     kernel_url = _parse_address(kernel_url, key="kernel_url")
     if _read(config, "JupyterHub", "shutdown_on_logout") is None:

@@ -65,14 +65,16 @@ from micromegas_jupyter.auth.flows.jupyter import (
     public_base,
     state_in,
 )
+from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
 from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
     from types import TracebackType
 
     from jupyter_client.manager import KernelManager
     from jupyter_server.auth import User
+    from jupyter_server.serverapp import ServerApp
     from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
     from traitlets import Bunch
 
@@ -562,3 +564,29 @@ def _parse_message(text: str | bytes) -> _Message:
         return message["parent_header"].get("msg_id"), message["header"]["msg_type"], dict(message["content"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, None, {}
+
+
+def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
+    """Jupyter calls this when it starts."""
+    load(serverapp)
+
+
+def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Add the sign-in addresses to a server, and tell the kernels that it starts from now on through `environ`.
+
+    Raises:
+        TraitError: The configured address is malformed.
+    """
+    relay = MicromegasRelay(parent=serverapp)
+    if environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:
+        # On a shared Hub, per-user redirects let users take each other's tokens.
+        environ.pop(REDIRECT_VARIABLE, None)
+        serverapp.log.info(
+            "micromegas_jupyter: no sign-in by redirect in a server that JupyterHub started: per-user redirects let "
+            "people take each other's tokens."
+        )
+        return
+    rules = relay_rules(serverapp.base_url, relay=relay, kernels=KernelClient(serverapp.kernel_manager))
+    serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado
+    environ[REDIRECT_VARIABLE] = configured_base(relay.public_url, environ) or serverapp.base_url
+    serverapp.log.info("micromegas_jupyter: sign-in by redirect at %smicromegas/", serverapp.base_url)

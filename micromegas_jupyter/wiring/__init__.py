@@ -8,52 +8,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from micromegas_jupyter.wiring.client_side import (
+        config_folder,
         connect,
         is_wrapped,
-        open_client,
-        service_account_provider,
-        stored_provider,
-        without_wrapper,
-    )
-    from micromegas_jupyter.wiring.credentials import client_proof, service_provider
-    from micromegas_jupyter.wiring.environment import (
-        config_folder,
         load_client_settings,
-        provider_http,
+        logout,
+        open_client,
         remember_flow,
         remembered_flow,
+        service_account_provider,
         sign_in_configured,
+        stored_logins,
+        stored_provider,
+        token_file,
+        token_store,
+        uses_hub,
+        without_wrapper,
     )
+    from micromegas_jupyter.wiring.credentials import client_proof, provider_http, service_provider
     from micromegas_jupyter.wiring.server import ServerStack
-    from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow, sentence_of, uses_hub
-    from micromegas_jupyter.wiring.token_stores import logout, stored_logins, token_file, token_store
+    from micromegas_jupyter.wiring.sign_in import (
+        begin_login,
+        choose_flow,
+        login,
+        require_flow,
+        sentence_of,
+    )
 
 _HOME = {
     "ServerStack": "server",
     "begin_login": "sign_in",
     "choose_flow": "sign_in",
     "client_proof": "credentials",
-    "config_folder": "environment",
+    "config_folder": "client_side",
     "connect": "client_side",
     "is_wrapped": "client_side",
-    "load_client_settings": "environment",
+    "load_client_settings": "client_side",
     "login": "sign_in",
-    "logout": "token_stores",
+    "logout": "client_side",
     "open_client": "client_side",
     "require_flow": "sign_in",
     "sentence_of": "sign_in",
-    "provider_http": "environment",
-    "remember_flow": "environment",
-    "remembered_flow": "environment",
+    "provider_http": "credentials",
+    "remember_flow": "client_side",
+    "remembered_flow": "client_side",
     "service_account_provider": "client_side",
     "service_provider": "credentials",
-    "sign_in_configured": "environment",
-    "token_store": "token_stores",
+    "sign_in_configured": "client_side",
+    "token_store": "client_side",
     "stored_provider": "client_side",
-    "uses_hub": "sign_in",
+    "uses_hub": "client_side",
     "without_wrapper": "client_side",
-    "stored_logins": "token_stores",
-    "token_file": "token_stores",
+    "stored_logins": "client_side",
+    "token_file": "client_side",
 }
 
 __all__ = [

@@ -3,24 +3,58 @@
 Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
 """
 
+from __future__ import annotations
+
+import json
 import os
-from collections.abc import Mapping
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from micromegas_jupyter.auth.flows.select import is_below_hub
-from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings
-from micromegas_jupyter.core.system import Secret, Variables, process_variables
-from micromegas_jupyter.errors import ConfigurationError, LoginRequired
-from micromegas_jupyter.wiring.environment import load_client_settings, sign_in_configured
+from micromegas_jupyter.config.client import (
+    CONFIG_FILE,
+    WRAPPER_VARIABLE,
+    ClientSettings,
+    Flow,
+    TokenStorage,
+    parse_client_settings,
+)
+from micromegas_jupyter.core.files import (
+    FileProblem,
+    NoSuchFile,
+    ensure_private_folder,
+    find_foreign_writer,
+    read_private_file,
+    read_shared_file,
+    write_private_file,
+)
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.system import (
+    SYSTEM_BROWSER,
+    SYSTEM_CLOCK,
+    Browser,
+    Clock,
+    Secret,
+    Variables,
+    process_variables,
+)
+from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
     from micromegas_jupyter.auth.flows.select import Facts
+    from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider
+    from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
+    from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
     from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.oidc.authorization import ClientProof
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
@@ -33,20 +67,15 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return Variables({name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE})
 
 
-def stored_provider(
-    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: "Facts | None" = None
-) -> "AuthProvider | None":
-    """Return the provider that these settings give without a person.
+def stored_provider(  # noqa: PLR0911 - one for each kind of provider
+    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: Facts | None = None
+) -> AuthProvider | None:
+    """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
 
     In this order: an API key file; a service account file or a workload identity; JupyterHub, where it signs people in
     and no other flow was chosen; the stored sign-in of exactly these settings, unless they ask for a service account; a
     service account with a secret or a private key. There is none where a wrapper module makes the client, which signs
     in by itself, or where the settings ask for no sign-in. `facts` says where the program runs, for the remedy.
-
-    Raises:
-        LoginRequired: A sign-in is configured and nobody is signed in.
-        TokenStoreError: The token file cannot be used safely.
-        ConfigurationError: The settings contradict each other or a key file cannot be read.
     """
     if is_wrapped(environ):
         return None
@@ -58,21 +87,27 @@ def stored_provider(
         return _service_provider(settings, environ)
     if settings.as_service_account:
         return service_account_provider(settings, environ)
-    by_hub = _hub_provider(settings, environ)
-    if by_hub is not None or not sign_in_configured(settings):
-        return by_hub
-    stored = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
-    if stored is None:
-        raise _login_required(settings, environ, facts)
-    return stored
+    if uses_hub(settings, environ):
+        return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
+    if not sign_in_configured(settings):
+        return None
+    found = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
+    if found is None:
+        raise _login_required(settings, process_variables(environ), facts)
+    return found
 
 
-def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> "AuthProvider":
-    """Return the provider of a service account, whoever else may be signed in.
+def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: Facts | None) -> LoginRequired:
+    from micromegas_jupyter.auth.flows.select import detect_environment, gather_facts, login_remedy
 
-    Raises:
-        ConfigurationError: Issuer, client id or what proves the account is missing.
-    """
+    environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)
+    return LoginRequired(
+        f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
+    )
+
+
+def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
+    """Return the provider of a service account, whoever else may be signed in."""
     provider = None
     if sign_in_configured(settings):
         provider = _service_provider(replace(settings, secret_is_native=False), environ)
@@ -85,16 +120,13 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
 
 def open_client(
     settings: ClientSettings,
-    auth_provider: "AuthProvider | None",
+    auth_provider: AuthProvider | None,
     *,
     environ: Mapping[str, str] | None = None,
-) -> "FlightSQLClient":
+) -> FlightSQLClient:
     """Return a client of the server that the settings name; connects at its first call.
 
     A module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client instead, whatever else is set.
-
-    Raises:
-        ConfigurationError: The wrapper module or the file of authorities cannot be used.
     """
     wrapped = _wrapped_client(environ)
     return _build_client(settings, auth_provider) if wrapped is None else wrapped
@@ -104,10 +136,10 @@ def connect(
     uri: str | None = None,
     *,
     profile: str | None = None,
-    auth_provider: "AuthProvider | None" = None,
+    auth_provider: AuthProvider | None = None,
     preserve_dictionary: bool = False,
     environ: Mapping[str, str] | None = None,
-) -> "FlightSQLClient":
+) -> FlightSQLClient:
     """Return a client; without arguments it follows the environment and `~/.micromegas/config.json`.
 
     Args:
@@ -138,74 +170,53 @@ def connect(
 
 
 def _build_client(
-    settings: ClientSettings, auth_provider: "AuthProvider | None", *, preserve_dictionary: bool = False
-) -> "FlightSQLClient":
+    settings: ClientSettings, auth_provider: AuthProvider | None, *, preserve_dictionary: bool = False
+) -> FlightSQLClient:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
-    certificate_file, key_file = client_certificate_files(settings)
+    if settings.client_key_file is not None:
+        from micromegas_jupyter.wiring.credentials import read_secret_file
+
+        setting = settings.origin_of("client_key_file") or "client_key_file"
+        read_secret_file(settings.client_key_file, setting=setting)  # refused where others can read it
     ca_bundle = None
     if settings.ca_bundle is not None:
-        from micromegas_jupyter.wiring.environment import checked_ca_bundle
+        from micromegas_jupyter.core.http import read_certificates
+        from micromegas_jupyter.wiring.credentials import ca_bundle_file
 
-        ca_bundle = checked_ca_bundle(settings)
+        ca_bundle = ca_bundle_file(settings)
+        if ca_bundle is not None:
+            read_certificates(ca_bundle)  # refused where it holds none
+    certificate_file, key_file = settings.client_certificate_file, settings.client_key_file
     return FlightSQLClient(
         settings.uri,
         auth_provider=auth_provider,
         preserve_dictionary=preserve_dictionary,
         extra_ca_bundle=ca_bundle,
-        client_certificate_file=certificate_file,
-        client_key_file=key_file,
+        client_certificate_file=None if certificate_file is None else Path(certificate_file),
+        client_key_file=None if key_file is None else Path(key_file),
     )
 
 
-def client_certificate_files(settings: ClientSettings) -> tuple[Path | None, Path | None]:
-    """Return the files of the client's certificate and key, None when none are set.
-
-    Raises:
-        ConfigurationError: The key's file cannot be read, or others can read it.
-    """
-    if settings.client_certificate_file is None or settings.client_key_file is None:
-        return None, None
-    from micromegas_jupyter.wiring.credentials import read_secret_file
-
-    setting = settings.origin_of("client_key_file") or "client_key_file"
-    read_secret_file(settings.client_key_file, setting=setting)
-    return Path(settings.client_certificate_file), Path(settings.client_key_file)
-
-
-def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | None":
+def _wrapped_client(environ: Mapping[str, str] | None) -> FlightSQLClient | None:
+    if not is_wrapped(environ):
+        return None
     from micromegas_jupyter.client.wrapper import wrapped_client
 
     # It has the face of `FlightSQLClient`, as far as another client can wear it.
     return cast("FlightSQLClient | None", wrapped_client(environ))
 
 
-def _hub_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
-    if not is_below_hub(os.environ if environ is None else environ):
-        return None
-    from micromegas_jupyter.wiring.sign_in import hub_provider, uses_hub
-
-    if not uses_hub(settings, environ):
-        return None
+def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> OidcAuthProvider | None:
     if settings.issuer is None or settings.client_id is None:
-        return hub_provider(settings, environ)
-    return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
-
-
-def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None) -> "OidcAuthProvider | None":
-    from micromegas_jupyter.wiring.token_stores import token_store
-
+        return None
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
-    from micromegas_jupyter.auth.provider import OidcAuthProvider
-    from micromegas_jupyter.wiring.environment import provider_http
+    from micromegas_jupyter.auth import OidcAuthProvider
+    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
 
-    proof: ClientProof = None
-    if not (settings.client_secret is None and settings.client_secret_file is None and settings.private_key is None):
-        from micromegas_jupyter.wiring.credentials import client_proof
-
-        proof = client_proof(settings)
+    proof = client_proof(settings)
     return OidcAuthProvider.from_store(
         store,
         proof if isinstance(proof, Secret) else None,
@@ -215,19 +226,309 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     )
 
 
-def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> "AuthProvider | None":
+def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> AuthProvider | None:
     from micromegas_jupyter.wiring.credentials import service_provider
 
     return service_provider(settings, environ)
 
 
-def _login_required(
-    settings: ClientSettings, environ: Mapping[str, str] | None, facts: "Facts | None"
-) -> LoginRequired:
-    from micromegas_jupyter.auth.flows.select import detect_environment, gather_facts, login_remedy
+CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
 
+_MAX_CONFIG_BYTES = 256 * 1024
+_OWNER_REMEDY = (
+    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
+    "program that runs as root, such as under sudo, trusts only files of root's."
+)
+
+
+def config_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of `config.json` and the token files: `MICROMEGAS_CONFIG_DIR`, else `~/.micromegas`."""
+    chosen = (os.environ if environ is None else environ).get(CONFIG_DIR)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".micromegas"
+
+
+def load_client_settings(
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> ClientSettings:
+    """Read the environment and `config.json`; a `profile` wins over the configured one, `options` over variables."""
     environ = process_variables(environ)
-    environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)
-    return LoginRequired(
-        f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
+    config_text = _read_config(config_folder(environ) / CONFIG_FILE)
+    return parse_client_settings(environ, config_text=config_text, profile=profile, options=options)
+
+
+def sign_in_configured(settings: ClientSettings) -> bool:
+    """Whether the settings name a provider to sign in at."""
+    if (settings.issuer is None) != (settings.client_id is None):
+        names = ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
+        missing, present = names if settings.issuer is None else names[::-1]
+        raise ConfigurationError(
+            f"{missing} is not set, but {present} is.",
+            key=missing,
+            remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or neither.",
+        )
+    return settings.issuer is not None
+
+
+def provider_of(settings: ClientSettings) -> tuple[str, str]:
+    """Return the issuer and the client id that the settings name."""
+    if not sign_in_configured(settings) or settings.issuer is None or settings.client_id is None:
+        raise ConfigurationError(
+            "No identity provider is configured.",
+            key="MICROMEGAS_OIDC_ISSUER",
+            remedy="Set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name a profile that has them.",
+        )
+    return settings.issuer, settings.client_id
+
+
+def _read_config(path: Path) -> str | None:
+    """Return the file's text, None when there is none.
+
+    The file says which server gets a person's token, so one that somebody else could have written is refused. A
+    symbolic link is followed, and its target counts.
+    """
+    try:
+        content, found = read_shared_file(path, max_bytes=_MAX_CONFIG_BYTES)
+        text = content.decode("utf-8")
+    except NoSuchFile:
+        return None
+    except FileProblem as problem:
+        if isinstance(problem.__cause__, NotADirectoryError):
+            return None  # a home folder of /dev/null, as programs without a person have it
+        raise ConfigurationError(f"{path.name} {problem.args[0]}.", key=path.name) from problem.__cause__
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path.name} cannot be read as UTF-8 text.", key=path.name) from error
+    writer = find_foreign_writer(found)
+    if writer is not None:
+        raise ConfigurationError(f"{path.name} {writer}, so it is not used.", key=path.name, remedy=_OWNER_REMEDY)
+    return text
+
+
+CHOICES_FILE = "choices.json"
+MAX_PROFILES = 256
+_MAX_CHOICES_BYTES = 64 * 1024
+
+
+def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
+    """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set."""
+    if settings.flow is None and settings.origin_of("flow") is not None:
+        return None
+    return _read_choices(config_folder(environ) / CHOICES_FILE).get(settings.profile or "")
+
+
+def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[str, str] | None = None) -> None:
+    """Keep the flow for the settings' profile; None forgets it."""
+    path = config_folder(environ) / CHOICES_FILE
+    profile = settings.profile or ""
+    choices = _read_choices(path)
+    if choices.get(profile) is flow:
+        return
+    choices.pop(profile, None)
+    if flow is not None:
+        choices[profile] = flow  # the newest stands last
+    document = {
+        "flow": choices.pop("", None),
+        "profiles": {name: {"flow": chosen} for name, chosen in list(choices.items())[-MAX_PROFILES:]},
+    }
+    try:
+        ensure_private_folder(path.parent)
+        write_private_file(path, json.dumps(document, indent=2).encode())
+    except FileProblem as problem:
+        raise ConfigurationError(
+            f"{path.name} {problem.args[0]}, so the choice is not remembered.",
+            key=path.name,
+            remedy=f"Look at {path.name} in the configuration folder and remove it.",
+        ) from problem.__cause__
+
+
+def _read_choices(path: Path) -> dict[str, Flow]:
+    """Return the flows by profile, that of the flat configuration under ""; a file that is damaged counts as empty."""
+    try:
+        content, _ = read_private_file(path, max_bytes=_MAX_CHOICES_BYTES)
+        decoded: Any = decode_strict_json(content.decode("utf-8"))
+        flows = {"": decoded.get("flow")} | {name: entry["flow"] for name, entry in decoded["profiles"].items()}
+        return {name: Flow(flow) for name, flow in flows.items() if flow is not None}
+    except (FileProblem, ValueError, JsonError, LookupError, AttributeError, TypeError):
+        return {}
+
+
+_FILE_SUFFIX = ".json"
+
+
+def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
+    """Return the file that holds, or will hold, the sign-in of exactly these settings.
+
+    It is upstream's file for the profile, unless that holds a sign-in of another provider, application, audience,
+    scope or resource: then it is a file of its own beside that. A file whose scope is unknown, because upstream signed
+    in, counts for any scope. A sign-in that has a file of its own stays there when the other one has ended.
+    """
+    from micromegas_jupyter.auth.tokens.store import FileTokenStore
+
+    return _own_path(settings, environ, _FILE_SUFFIX, lambda path: FileTokenStore(path).stored_key())
+
+
+def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> TokenStore:
+    """Return the store of the sign-in of exactly these settings."""
+    key = login_key(settings)
+    if settings.storage is TokenStorage.FILE:
+        from micromegas_jupyter.auth.tokens.store import FileTokenStore
+
+        return FileTokenStore(token_file(settings, environ), key=key)
+    from micromegas_jupyter.auth.tokens.keyring import MARKER_SUFFIX
+
+    path = _own_path(settings, environ, MARKER_SUFFIX, lambda path: _keyring_store(path, environ).stored_key())
+    return _keyring_store(path, environ, key=key)
+
+
+def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> list[TokenStore]:
+    """Return every store of the settings' profile that holds a sign-in, for whatever provider.
+
+    The keyring is asked only when there is a sign-in in it, or when the settings choose it.
+    """
+    from micromegas_jupyter.auth.tokens.keyring import MARKER_SUFFIX
+    from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore
+
+    folder = config_folder(environ)
+    stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
+    # An extras file counts, too: upstream's logout leaves it behind.
+    names = sorted({path.name.removesuffix(EXTRAS_SUFFIX) for path in folder.glob("*.json")})
+
+    def paths(suffix: str) -> list[Path]:
+        return [folder / name for name in names if re.fullmatch(rf"{stem}(\.[0-9a-f]{{12}})?{re.escape(suffix)}", name)]
+
+    markers = paths(MARKER_SUFFIX)
+    if settings.storage is TokenStorage.KEYRING:
+        chosen = _own_path(settings, environ, MARKER_SUFFIX, lambda path: _keyring_store(path, environ).stored_key())
+        if chosen not in markers:
+            markers.append(chosen)  # a logout elsewhere may have left its entry behind
+    files: list[TokenStore] = [FileTokenStore(path) for path in paths(_FILE_SUFFIX)]
+    return files + [_keyring_store(path, environ) for path in markers]
+
+
+def login_key(settings: ClientSettings) -> LoginKey | None:
+    """Return what the settings request; None when they name no provider."""
+    if settings.issuer is None or settings.client_id is None:
+        return None
+    from micromegas_jupyter.auth.tokens.store import LoginKey
+
+    return LoginKey(
+        issuer=settings.issuer,
+        client_id=settings.client_id,
+        audience=settings.audience,
+        scope=settings.scope,
+        resource=settings.resource,
     )
+
+
+def logout(  # noqa: PLR0913 - its dependencies
+    settings: ClientSettings,
+    *,
+    environ: Mapping[str, str] | None = None,
+    end_session: bool = False,
+    browser: Browser = SYSTEM_BROWSER,
+    http: ProviderCalls | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> LogoutReport:
+    """End every sign-in of the settings' profile, here and at the providers.
+
+    The application that the settings name authenticates as they say. Any other has no credentials here, so a provider
+    that requires them does not revoke its tokens, and the report says so. With `end_session`, the browser shows the
+    page that ends the person's session at the provider, too.
+    """
+    from micromegas_jupyter.auth.logout import end_stored_logins
+    from micromegas_jupyter.auth.provider_connection import ProviderConnection
+    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+
+    def connect(issuer: str, client_id: str) -> ProviderConnection:
+        calls = provider_http(settings) if http is None else http
+        is_configured = (issuer, client_id) == (settings.issuer, settings.client_id)
+        proof = client_proof(settings) if is_configured else None
+        return ProviderConnection(issuer, client_id, proof, http=calls, clock=clock)
+
+    return end_stored_logins(
+        stored_logins(settings, environ),
+        connect,
+        issuer=settings.issuer if settings.client_id is not None else None,
+        client_id=settings.client_id,
+        clock=clock,
+        browser=browser if end_session else None,
+    )
+
+
+def _keyring_store(path: Path, environ: Mapping[str, str] | None, *, key: LoginKey | None = None) -> KeyringTokenStore:
+    from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, open_keyring
+
+    return KeyringTokenStore(path, lambda: open_keyring(environ), key=key)
+
+
+def _own_path(
+    settings: ClientSettings,
+    environ: Mapping[str, str] | None,
+    suffix: str,
+    stored_key: Callable[[Path], LoginKey | None],
+) -> Path:
+    folder = config_folder(environ)
+    stem = settings.token_file_name.removesuffix(_FILE_SUFFIX)
+    shared = folder / f"{stem}{suffix}"
+    key = login_key(settings)
+    if key is None:
+        return shared
+    beside = folder / f"{stem}.{key.digest}{suffix}"
+    try:
+        stored = stored_key(shared)
+    except TokenStoreError:
+        stored = None  # whoever reads it says what is wrong with it
+    if stored is not None:
+        return shared if stored.satisfies(key) else beside
+    return beside if os.path.lexists(beside) else shared
+
+
+def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether calls with these settings are made with the Hub's token of the person whose server this is.
+
+    They are not where a person chose another flow, or the settings name a service account. And without a setting for
+    the server or the provider, no token is sent to whoever listens at the default address.
+    """
+    environ = process_variables(environ)
+    has_secret = settings.client_secret is not None or settings.client_secret_file is not None
+    names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
+    if not is_below_hub(environ) or names_service_account:
+        return False
+    if settings.issuer is None and settings.origin_of("uri") is None:
+        return False
+    return (settings.flow or remembered_flow(settings, environ)) in {None, Flow.HUB}
+
+
+def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
+    """Return the sign-in service of the Hub that started this program's server."""
+    from micromegas_jupyter.auth.flows.hub import HUB, HubService, find_hub
+    from micromegas_jupyter.core.http import HubHttp
+    from micromegas_jupyter.wiring.credentials import ca_bundle_file
+
+    try:
+        endpoint = find_hub(process_variables(environ))
+    except ConfigurationError as error:
+        error.giver = HUB
+        raise
+    if endpoint is None:
+        raise ConfigurationError(
+            "No JupyterHub with a sign-in service started this program's server.",
+            key="KERNEL_MICROMEGAS_HUB",
+            remedy="Choose another way to sign in.",
+        )
+    http = HubHttp(timeout_seconds=settings.provider_timeout_seconds, extra_ca_bundle=ca_bundle_file(settings))
+    return HubService(endpoint, http=http)
+
+
+def hub_provider(
+    settings: ClientSettings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    stored: Callable[[], OidcAuthProvider | None] = lambda: None,
+) -> HubTokenProvider:
+    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+
+    return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

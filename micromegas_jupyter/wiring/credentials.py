@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import assert_never
 
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -14,6 +13,7 @@ from micromegas_jupyter.auth.workloads.google_service_account import (
 )
 from micromegas_jupyter.auth.workloads.platforms import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
+    DEFAULT_SCOPE,
     Bearer,
     ClientSettings,
     WorkloadExchange,
@@ -21,13 +21,12 @@ from micromegas_jupyter.config.client import (
     WorkloadSetting,
 )
 from micromegas_jupyter.core.files import FileProblem, find_exposure, is_mounted_read_only, read_shared_file
-from micromegas_jupyter.core.http import PlatformHttp
+from micromegas_jupyter.core.http import PlatformHttp, ProviderHttp
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.authorization import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
-from micromegas_jupyter.wiring.environment import ca_bundle_file, provider_http, service_scope
 
 MAX_SECRET_FILE_BYTES = 64 * 1024
 
@@ -42,6 +41,35 @@ AZURE_TOKEN_FILE_VARIABLE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - a varia
 AZURE_CLIENT_ID_VARIABLE = "AZURE_CLIENT_ID"
 # What Entra ID requires of the tokens of other issuers: Microsoft Learn, "Workload identity federation".
 ENTRA_ASSERTION_AUDIENCE = "api://AzureADTokenExchange"
+
+
+def provider_http(settings: ClientSettings) -> ProviderHttp:
+    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
+    return ProviderHttp(
+        timeout_seconds=settings.provider_timeout_seconds,
+        extra_ca_bundle=ca_bundle_file(settings),
+        proxy=settings.proxy,
+    )
+
+
+def ca_bundle_file(settings: ClientSettings) -> Path | None:
+    """Return the file of authorities to trust besides the usual ones, its `~` expanded; None when none is set."""
+    if settings.ca_bundle is None:
+        return None
+    written = Path(settings.ca_bundle)
+    try:
+        return written.expanduser()
+    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
+        return written
+
+
+def service_scope(settings: ClientSettings) -> str | None:
+    """Return the scope that somebody chose for a program; None leaves it to the provider.
+
+    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
+    """
+    is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
+    return settings.scope if is_chosen else None
 
 
 def client_proof(settings: ClientSettings) -> ClientProof:
@@ -67,14 +95,7 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
     """Return the provider of a program that signs in by itself.
 
     In this order: a Google service account's key file; the platform's token; a private key or a client secret, unless
-    the secret belongs to an application that people sign in with.
-
-    Args:
-        settings: What is configured.
-        environ: Stands in for the process environment.
-
-    Returns:
-        None when a person has to sign in, or nobody.
+    the secret belongs to an application that people sign in with. None when a person has to sign in, or nobody.
     """
     if settings.service_account_file is not None:
         return _google_service_account(settings, settings.service_account_file)
@@ -100,14 +121,10 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
 
 
 def read_secret_file(path: PurePath, *, setting: str) -> Secret:
-    """Return a file's text, unless other people of the machine can read or change it.
+    """Return a file's text, unless other people of the machine can read or change it; errors name the `setting`.
 
     Unlike the token file, such a file often comes from an administrator or an orchestrator: it may be a symbolic link,
     may belong to root, and is never changed here.
-
-    Args:
-        path: The file; `~` stands for the home folder.
-        setting: The setting that names it, for errors.
     """
     path = Path(path).expanduser()
     try:
@@ -181,68 +198,54 @@ def workload_provider(
 def _workload_source(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
 ) -> platforms.WorkloadSource:
-    match workload.platform:
-        case WorkloadPlatform.GITHUB_ACTIONS:
-            audience = _workload_audience(settings, workload)
-            return platforms.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
-        case WorkloadPlatform.GOOGLE:
-            audience = _workload_audience(settings, workload)
-            return platforms.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
-        case WorkloadPlatform.KUBERNETES:
-            if workload.token_file is None:
-                raise ConfigurationError(
-                    f"{TOKEN_FILE_SETTING} is not set, and Kubernetes has no standard path for a token.",
-                    key=TOKEN_FILE_SETTING,
-                    remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
-                )
-            return _token_file(Path(workload.token_file).expanduser(), workload, setting=TOKEN_FILE_SETTING)
-        case WorkloadPlatform.AZURE:
-            return _azure_source(settings, workload, environ, http)
-        case _:
-            assert_never(workload.platform)
-
-
-def _azure_source(
-    settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
-) -> platforms.WorkloadSource:
+    platform = workload.platform
     federated = environ.get(AZURE_TOKEN_FILE_VARIABLE)
-    if not federated or environ.get(platforms.AZURE_APP_ENDPOINT_VARIABLE):
-        return platforms.AzureManagedIdentitySource(
-            environ,
-            resource=_workload_audience(settings, workload),
-            client_id=workload.managed_identity_client_id,
-            http=http,
+    is_federated = bool(federated) and not environ.get(platforms.AZURE_APP_ENDPOINT_VARIABLE)
+    if platform is WorkloadPlatform.KUBERNETES or (platform is WorkloadPlatform.AZURE and is_federated):
+        token_file, setting = workload.token_file, TOKEN_FILE_SETTING
+        if platform is WorkloadPlatform.AZURE:
+            token_file, setting = PurePath(str(federated)), AZURE_TOKEN_FILE_VARIABLE
+            if workload.exchange is WorkloadExchange.NONE:
+                # The machine would answer as itself, not as the pod.
+                raise ConfigurationError(
+                    f"This pod has a federated identity ({setting}), whose token has to be exchanged.",
+                    key=EXCHANGE_SETTING,
+                    remedy=f"Set {EXCHANGE_SETTING}=client-assertion.",
+                )
+        if token_file is None:
+            raise ConfigurationError(
+                f"{setting} is not set, and Kubernetes has no standard path for a token.",
+                key=setting,
+                remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
+            )
+        # The audience was requested where the volume is described, so it is only compared here.
+        return platforms.TokenFileSource(
+            Path(token_file).expanduser(),
+            audience=workload.audience,
+            setting=setting,
+            name=platform,
             clock=SYSTEM_CLOCK,
         )
-    if workload.exchange is WorkloadExchange.NONE:
-        # The machine would answer as itself, not as the pod.
-        raise ConfigurationError(
-            f"This pod has a federated identity ({AZURE_TOKEN_FILE_VARIABLE}), whose token has to be exchanged.",
-            key=EXCHANGE_SETTING,
-            remedy=f"Set {EXCHANGE_SETTING}=client-assertion.",
-        )
-    return _token_file(Path(federated), workload, setting=AZURE_TOKEN_FILE_VARIABLE)
-
-
-def _token_file(path: Path, workload: WorkloadSetting, *, setting: str) -> platforms.TokenFileSource:
-    # The audience was requested where the volume is described, so it is only compared here.
-    return platforms.TokenFileSource(
-        path, audience=workload.audience, setting=setting, name=workload.platform, clock=SYSTEM_CLOCK
+    audience = _workload_audience(settings, workload)
+    if platform is WorkloadPlatform.GITHUB_ACTIONS:
+        return platforms.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+    if platform is WorkloadPlatform.GOOGLE:
+        return platforms.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+    client_id = workload.managed_identity_client_id
+    return platforms.AzureManagedIdentitySource(
+        environ, resource=audience, client_id=client_id, http=http, clock=SYSTEM_CLOCK
     )
 
 
 def _workload_audience(settings: ClientSettings, workload: WorkloadSetting) -> str:
     """Return what the platform's token is requested for."""
-    match workload.exchange:
-        case WorkloadExchange.NONE:
-            default = settings.resource if workload.platform is WorkloadPlatform.AZURE else None
-            default = default or settings.audience or settings.client_id
-        case WorkloadExchange.TOKEN_EXCHANGE:
-            default = settings.issuer
-        case WorkloadExchange.CLIENT_ASSERTION:
-            default = ENTRA_ASSERTION_AUDIENCE if settings.preset == "entra" else settings.issuer
-        case _:
-            assert_never(workload.exchange)
+    if workload.exchange is WorkloadExchange.NONE:
+        default = settings.resource if workload.platform is WorkloadPlatform.AZURE else None
+        default = default or settings.audience or settings.client_id
+    elif workload.exchange is WorkloadExchange.CLIENT_ASSERTION and settings.preset == "entra":
+        default = ENTRA_ASSERTION_AUDIENCE
+    else:
+        default = settings.issuer
     audience = workload.audience or default
     if not audience:
         raise ConfigurationError(

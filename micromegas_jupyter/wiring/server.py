@@ -1,6 +1,7 @@
 """Joins validator, executors, lake, recorder and Flight service into a server that runs."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,12 +11,14 @@ from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.config import read_access_settings
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
 from micromegas_jupyter.config.server import ServerSettings, is_loopback
+from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
+from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
-from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import Lake, make_lake_folder
+from micromegas_jupyter.lake import CachedListing, FolderKind, Lake, ParquetFolder, find_folder_kind, make_lake_folder
 from micromegas_jupyter.server import (
     DenyList,
     FlightServerSettings,
@@ -28,18 +31,12 @@ from micromegas_jupyter.server import (
 from micromegas_jupyter.server.monitoring import open_tracing
 from micromegas_jupyter.server.settings import IngestSettings, TlsFiles
 from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
-from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
-from micromegas_jupyter.wiring.server_files import (
-    can_read_tables,
-    describe_tables,
-    find_denials_file,
-    make_spill_folder,
-    open_tables,
-)
 from micromegas_jupyter.wiring.take_over import (
+    ReservedPort,
     Taken,
     TakeOverListener,
     find_take_over_address,
+    is_port_shareable,
     is_take_over_supported,
     take_over,
 )
@@ -485,3 +482,80 @@ def build_flight_settings(
             max_seconds=float(settings.upload_timeout_seconds),
         ),
     )
+
+
+_DENIALS_FILE: Final = "query_denials.json"
+_SPILL_PREFIX: Final = "micromegas-server-"
+_MAX_SHOWN_TABLES: Final = 20
+
+
+def open_tables(root: Path) -> TableSource:
+    """Return what a folder holds: a `Lake`, also for one that is empty or missing, or Parquet files, read only.
+
+    Raises:
+        ConfigurationError: It is a file, or holds something else than tables.
+        Unavailable: It cannot be read.
+    """
+    try:
+        if find_folder_kind(root) is FolderKind.LAKE:
+            return Lake(root)
+        parquet = ParquetFolder(root)
+    except UsageError as error:
+        raise ConfigurationError(error.what, key="--lake", remedy=error.remedy) from None
+    for problem in parquet.problems:
+        _LOG.warning("%s", problem)
+    if not parquet.snapshot():
+        raise ConfigurationError(
+            "The folder is not empty, and holds no Parquet file that can be read.",
+            key="--lake",
+            remedy="Name a folder of *.parquet files, or of folders of them; or an empty one, which becomes a lake of "
+            "the server's own telemetry.",
+        )
+    return CachedListing(parquet)
+
+
+def describe_tables(source: TableSource, root: Path) -> str:
+    """Return what is served, for people."""
+    if isinstance(source, Lake):
+        return f"lake: {root}"
+    names = [snapshot.name for snapshot in source.snapshot()]
+    shown = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names[:_MAX_SHOWN_TABLES])
+    more = f" and {len(names) - _MAX_SHOWN_TABLES} more" if len(names) > _MAX_SHOWN_TABLES else ""
+    return f"Parquet files in {root}, read only, without telemetry · tables: {shown}{more}"
+
+
+def can_read_tables(source: TableSource, root: Path) -> bool:
+    """Whether the tables can be read now; may block as long as the storage does."""
+    try:
+        # A lake without a folder is one without rows, but one whose folder went away has lost them.
+        with os.scandir(root):
+            pass
+        source.snapshot()
+    except (OSError, MicromegasError):
+        return False
+    return True
+
+
+def find_denials_file(settings: ServerSettings, source: TableSource) -> Path | None:
+    """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
+    if settings.query_denials_file is not None:
+        return settings.query_denials_file
+    return settings.lake.absolute() / _DENIALS_FILE if isinstance(source, Lake) else None
+
+
+def make_spill_folder(directory: Path | None) -> TemporaryFolder:
+    """Return a new folder for one server's spilled data, and remove those of servers that were killed.
+
+    Raises:
+        ConfigurationError: It cannot be made there.
+    """
+    parent = None if directory is None else str(directory)
+    remove_abandoned(_SPILL_PREFIX, parent=parent)
+    try:
+        return TemporaryFolder(_SPILL_PREFIX, parent=parent)
+    except OSError:
+        raise ConfigurationError(
+            "The spill directory is not a folder that this server may write to.",
+            key="--spill-directory",
+            remedy="Make it, and let the server's user write to it.",
+        ) from None

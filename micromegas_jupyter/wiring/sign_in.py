@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from micromegas_jupyter.auth.flows import select
 from micromegas_jupyter.auth.flows.base import LINGER_SECONDS
-from micromegas_jupyter.auth.flows.hub import HUB, HubService, HubTokenProvider, find_hub
+from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.select import (
     ARGUMENT,
@@ -20,7 +20,6 @@ from micromegas_jupyter.auth.flows.select import (
 from micromegas_jupyter.auth.provider import CompletedLogin, OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.http import HubHttp
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Secret, process_variables
 from micromegas_jupyter.errors import (
     ConfigurationError,
@@ -31,15 +30,15 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import client_proof
-from micromegas_jupyter.wiring.environment import (
-    ca_bundle_file,
-    provider_http,
+from micromegas_jupyter.wiring.client_side import (
+    hub_provider,
+    hub_service,
     provider_of,
     remembered_flow,
     sign_in_configured,
+    token_store,
 )
-from micromegas_jupyter.wiring.token_stores import token_store
+from micromegas_jupyter.wiring.credentials import client_proof, provider_http
 
 MAX_PASTE_TRIES = 4
 
@@ -227,54 +226,6 @@ def sentence_of(pending: PendingLogin) -> str:
             )
         case Flow.BROWSER | Flow.REDIRECT | Flow.HUB:
             return f"Sign in in your browser; if none opens, open {pending.start_url}"
-
-
-def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether calls with these settings are made with the Hub's token of the person whose server this is.
-
-    They are not where a person chose another flow, or the settings name a service account. And without a setting for
-    the server or the provider, no token is sent to whoever listens at the default address.
-    """
-    environ = process_variables(environ)
-    has_secret = settings.client_secret is not None or settings.client_secret_file is not None
-    names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
-    if not is_below_hub(environ) or names_service_account:
-        return False
-    if settings.issuer is None and settings.origin_of("uri") is None:
-        return False
-    return (settings.flow or remembered_flow(settings, environ)) in {None, Flow.HUB}
-
-
-def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
-    """Return the Hub's sign-in service.
-
-    Raises:
-        ConfigurationError: This program's server was not started by a Hub with that service, or its address cannot be
-            used.
-    """
-    try:
-        endpoint = find_hub(process_variables(environ))
-    except ConfigurationError as error:
-        error.giver = HUB
-        raise
-    if endpoint is None:
-        raise ConfigurationError(
-            "No JupyterHub with a sign-in service started this program's server.",
-            key="KERNEL_MICROMEGAS_HUB",
-            remedy="Choose another way to sign in.",
-        )
-    http = HubHttp(timeout_seconds=settings.provider_timeout_seconds, extra_ca_bundle=ca_bundle_file(settings))
-    return HubService(endpoint, http=http)
-
-
-def hub_provider(
-    settings: ClientSettings,
-    environ: Mapping[str, str] | None = None,
-    *,
-    stored: Callable[[], OidcAuthProvider | None] = lambda: None,
-) -> HubTokenProvider:
-    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
-    return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)
 
 
 def _lasting_choice(settings: ClientSettings, environ: Mapping[str, str]) -> tuple[Flow | None, str | None]:

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from micromegas_jupyter.auth.flows.hub import NO_SERVICE, NOT_UNDERSTOOD, REFUSALS, UNKNOWN_SIGN_IN
-from micromegas_jupyter.hub import refusals
+from micromegas_jupyter.hub import callers
 from tests.architecture.guide_text import read_page
 
 
 def test_every_code_of_the_service_is_known_to_notebooks() -> None:
-    codes = set(refusals.REFUSALS) - {"internal_error"}
+    codes = set(callers.REFUSALS) - {"internal_error"}
 
     assert sorted(codes - set(REFUSALS) - NOT_UNDERSTOOD - {UNKNOWN_SIGN_IN}) == []
 

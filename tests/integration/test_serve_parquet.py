@@ -20,7 +20,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.wiring import ServerStack
-from micromegas_jupyter.wiring.server_files import open_tables
+from micromegas_jupyter.wiring.server import open_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,12 +14,13 @@ from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.wiring.token_stores import stored_logins, token_store
+from micromegas_jupyter.wiring.client_side import stored_logins, token_store
 from tests.fakes.session_bus import SessionBus, require_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
 
 pytestmark = [
     pytest.mark.integration,

@@ -15,7 +15,7 @@ from grpc import StatusCode
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.wiring.server_files import make_spill_folder
+from micromegas_jupyter.wiring.server import make_spill_folder
 from tests.integration.executors.callers import OTHERS, BackgroundCall, Caller
 from tests.integration.executors.conftest import ATTACKER, KEYS, MEMORY_MIB, OPTIONS
 from tests.integration.executors.server_process import MIB, ServerProcess, wait_until

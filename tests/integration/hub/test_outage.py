@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.hub.refresh import FAILURE_PAUSE_SECONDS
+from micromegas_jupyter.hub.tokens import FAILURE_PAUSE_SECONDS
 from tests.integration.hub.running import until
 from tests.integration.hub.test_tokens import post_token
 from tests.integration.hub.test_with_time import asked_by

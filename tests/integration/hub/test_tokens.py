@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.hub.limits import BURST_UNKNOWN
+from micromegas_jupyter.hub.callers import BURST_UNKNOWN
 from tests.integration.hub.running import until
 
 if TYPE_CHECKING:

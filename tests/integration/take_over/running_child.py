@@ -7,8 +7,7 @@ import os
 import socket
 import sys
 
-from micromegas_jupyter.wiring.port import ReservedPort
-from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_address
+from micromegas_jupyter.wiring.take_over import ReservedPort, TakeOverListener, find_take_over_address
 
 
 def main() -> None:

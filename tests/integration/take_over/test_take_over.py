@@ -18,8 +18,7 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.wiring import take_over as module
-from micromegas_jupyter.wiring.port import ReservedPort
-from micromegas_jupyter.wiring.take_over import TakeOverListener, find_take_over_address, take_over
+from micromegas_jupyter.wiring.take_over import ReservedPort, TakeOverListener, find_take_over_address, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,21 +11,31 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.hub_api import SERVICE_SCOPES, TokenOwner, check_caller, check_service_rights
-from micromegas_jupyter.hub.kernel_handlers import check_authorization_url
-from micromegas_jupyter.hub.limits import (
+from micromegas_jupyter.hub.callers import (
     AUDIT_LOGGER,
     AUDIT_PAUSE_SECONDS,
     BURST_ALL_UNKNOWN,
     BURST_CALLS,
     BURST_UNKNOWN,
+    SERVICE_SCOPES,
     UNKNOWN_SECONDS,
     CallerLimits,
     HubAudit,
+    Refused,
+    TokenOwner,
+    check_caller,
+    check_service_rights,
     client_address,
+    refuse,
 )
-from micromegas_jupyter.hub.refusals import Refused, refuse
-from micromegas_jupyter.hub.sign_ins import LIFETIME_SECONDS, MAX_PER_OWNER, MAX_SIGN_INS, SignIn, SignIns
+from micromegas_jupyter.hub.kernel_handlers import (
+    LIFETIME_SECONDS,
+    MAX_PER_OWNER,
+    MAX_SIGN_INS,
+    SignIn,
+    SignIns,
+    check_authorization_url,
+)
 from tests.fakes.clock import FakeClock
 
 HERE = "192.0.2.1"

@@ -18,12 +18,10 @@ from tornado.netutil import bind_sockets
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.application import build_application
-from micromegas_jupyter.hub.hub_api import TokenOwner
-from micromegas_jupyter.hub.limits import AUDIT_LOGGER
-from micromegas_jupyter.hub.refresh import REFUSED_KEY, STALE_KEY
-from micromegas_jupyter.hub.refusals import Refused, refuse
-from micromegas_jupyter.hub.service import build_service
+from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, TokenOwner, refuse
+from micromegas_jupyter.hub.kernel_handlers import build_service
 from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
+from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint

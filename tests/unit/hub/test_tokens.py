@@ -12,16 +12,16 @@ from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.hub import provider as exchange
-from micromegas_jupyter.hub.provider import HubProvider
-from micromegas_jupyter.hub.refresh import (
+from micromegas_jupyter.hub import tokens as exchange
+from micromegas_jupyter.hub.callers import Refused
+from micromegas_jupyter.hub.settings import read_service_settings
+from micromegas_jupyter.hub.tokens import (
     REFUSED_KEY,
     STALE_KEY,
     AuthStateRefresher,
+    HubProvider,
     StoredBearer,
 )
-from micromegas_jupyter.hub.refusals import Refused
-from micromegas_jupyter.hub.settings import read_service_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import NOW, mint
 from tests.unit.hub.test_service import ENVIRON
@@ -363,7 +363,7 @@ def test_an_exchange_that_failed_is_not_tried_again_for_that_person_at_once(
 
     async def run() -> list[str]:
         found = [await given(owner) for owner in ("alice", "alice", "bob")]
-        clock.advance(exchange.FAILURE_PAUSE_SECONDS)
+        clock.advance(exchange.EXCHANGE_PAUSE_SECONDS)
         return [*found, await given("alice")]
 
     found = asyncio.run(run())

@@ -12,7 +12,7 @@ from traitlets.config import Config
 
 import micromegas_jupyter
 from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
-from micromegas_jupyter.server_extension import _load_jupyter_server_extension, handlers, load
+from micromegas_jupyter.server_extension import handlers
 from micromegas_jupyter.server_extension.handlers import (
     MAX_REQUESTS,
     CallbackHandler,
@@ -21,13 +21,16 @@ from micromegas_jupyter.server_extension.handlers import (
     MicromegasRelay,
     NoReply,
     StartHandler,
+    _load_jupyter_server_extension,
     address_for_browsers,
     base_of_request,
     configured_base,
+    load,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
 
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 
@@ -55,7 +58,7 @@ def _config_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jupyter_finds_the_extension_by_the_packages_name() -> None:
     points = micromegas_jupyter._jupyter_server_extension_points()
 
-    assert points == [{"module": "micromegas_jupyter.server_extension"}]
+    assert points == [{"module": "micromegas_jupyter.server_extension.handlers"}]
     assert callable(_load_jupyter_server_extension)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring.environment import load_client_settings, provider_of, sign_in_configured
+from micromegas_jupyter.wiring.client_side import load_client_settings, provider_of, sign_in_configured
 
 
 @pytest.fixture

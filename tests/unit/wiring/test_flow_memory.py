@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.wiring import remember_flow, remembered_flow
-from micromegas_jupyter.wiring.environment import MAX_PROFILES
+from micromegas_jupyter.wiring.client_side import MAX_PROFILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_damaged_file_holds_nothing_and_the_next_choice_replaces_it(environ, f
     remember_flow(WORK, Flow.PASTE, environ)
 
     assert remembered_flow(WORK, environ) is Flow.PASTE
-    assert json.loads(file.read_bytes()) == {"profiles": {"work": {"flow": "paste"}}}
+    assert json.loads(file.read_bytes()) == {"flow": None, "profiles": {"work": {"flow": "paste"}}}
 
 
 def test_a_link_is_neither_read_nor_written_through(environ, file, tmp_path):

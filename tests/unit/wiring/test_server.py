@@ -20,9 +20,11 @@ from micromegas_jupyter.wiring.server import (
     build_flight_settings,
     build_pool_settings,
     build_worker_options,
+    can_read_tables,
     check_exposure,
+    find_denials_file,
+    make_spill_folder,
 )
-from micromegas_jupyter.wiring.server_files import can_read_tables, find_denials_file, make_spill_folder
 
 MIB = 1024 * 1024
 TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}

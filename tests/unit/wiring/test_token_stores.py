@@ -14,11 +14,12 @@ from micromegas_jupyter.config.client import ClientSettings, TokenStorage
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.wiring.token_stores import stored_logins, token_file, token_store
+from micromegas_jupyter.wiring.client_side import stored_logins, token_file, token_store
 from tests.fakes.keyring_backend import MemoryKeyring
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 SETTINGS = ClientSettings(issuer="https://id.example", client_id="app", audience="lake")
 
@@ -121,14 +122,6 @@ def test_all_sign_ins_of_a_profile_are_found_and_none_of_another(environ, tmp_pa
 
     assert len(labels) == 2
     assert all("tokens-work." in label for label in labels)
-
-
-def test_a_profile_that_is_named_like_a_file_beside_is_a_profile_of_its_own(environ, tmp_path):
-    named = "work.0123456789ab"
-    (tmp_path / "config.json").write_text(json.dumps({"profiles": {"work": {}, named: {}}}))
-    sign_in(replace(SETTINGS, profile=named), environ)
-
-    assert stored_logins(replace(SETTINGS, profile="work"), environ) == []
 
 
 def test_a_file_beside_that_upstreams_logout_left_is_found(environ):

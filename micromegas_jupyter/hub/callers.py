@@ -1,0 +1,449 @@
+"""Calls to the Hub: who bears a token and what they may do, and the stored auth state of a person.
+
+Nothing is cached: a token that the Hub has revoked is worthless at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from cachetools import LRUCache, TTLCache
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+
+from micromegas_jupyter.access.audit import TokenBuckets, encode_line, presentable, utc_text
+from micromegas_jupyter.access.validator import CallLimits
+from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tornado.httpclient import HTTPResponse
+    from tornado.httputil import HTTPServerRequest
+
+    from micromegas_jupyter.core.system import Secret
+
+
+CALL_SECONDS: Final = 20.0
+"""A look-up may wait for one refresh at the identity provider, which the Hub does before it answers."""
+
+MAX_ANSWER_BYTES: Final = 1_000_000
+MAX_CALLS: Final = 50
+DANGEROUS_SCOPES: Final = ("admin:auth_state", "admin:users")
+"""Scopes with which people's refresh tokens can be read at the Hub; the second includes the first."""
+
+SERVICE_SCOPES: Final = ("admin:auth_state", "read:users:name")
+"""All scopes of the service's role: it reads a person's record with the stored auth state."""
+
+_OK: Final = 200
+_NOT_FOUND: Final = 404
+_NOT_RECOGNIZED: Final = frozenset({401, 403})
+_ROLES_KEY: Final = "JupyterHub.load_roles"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenOwner:
+    """Who bears a Hub token, and what it may do.
+
+    Attributes:
+        kind: `user` or `service`.
+        name: The Hub's name of the person or service.
+        scopes: The token's scopes, expanded by the Hub.
+    """
+
+    kind: str
+    name: str
+    scopes: frozenset[str] = field(repr=False)
+
+
+class HubApi:
+    """Calls the Hub's API; for one event loop. Every call raises `Refused` when the Hub does not answer properly."""
+
+    def __init__(self, url: str, token: Secret, *, tls: ssl.SSLContext | None = None) -> None:
+        self._url = url
+        self._token = token
+        self._tls = tls
+        self._http = AsyncHTTPClient(force_instance=True, max_clients=MAX_CALLS, max_body_size=MAX_ANSWER_BYTES)
+
+    async def fetch_owner(self, token: Secret) -> TokenOwner | None:
+        """Return who bears a token; None when the Hub does not recognize it. Meanwhile the Hub refreshes auth state."""
+        answer = await self._get("/user", token)
+        if answer.code in _NOT_RECOGNIZED:
+            return None
+        body = _read(answer)
+        kind, name, scopes = body.get("kind"), body.get("name"), body.get("scopes")
+        if not isinstance(kind, str) or not isinstance(name, str) or not isinstance(scopes, list):
+            raise refuse("hub_unavailable")
+        return TokenOwner(kind=kind, name=name, scopes=frozenset(map(str, scopes)))
+
+    async def fetch_service(self) -> TokenOwner | None:
+        """Return what the Hub knows of the service's own token."""
+        return await self.fetch_owner(self._token)
+
+    async def fetch_auth_state(self, name: str) -> dict[str, object] | None:
+        """Return a person's stored auth state; None when there is none."""
+        answer = await self._get(f"/users/{quote(name, safe='')}", self._token)
+        if answer.code == _NOT_FOUND:
+            return None
+        state = _read(answer).get("auth_state")
+        return state if isinstance(state, dict) else None
+
+    async def _get(self, path: str, token: Secret) -> HTTPResponse:
+        request = HTTPRequest(
+            f"{self._url}{path}",
+            headers={"Authorization": f"Bearer {token.reveal()}", "Accept": "application/json"},
+            connect_timeout=CALL_SECONDS,
+            request_timeout=CALL_SECONDS,
+            follow_redirects=False,
+            ssl_options=self._tls,
+        )
+        try:
+            return await self._http.fetch(request, raise_error=False)
+        except (HTTPClientError, OSError, ValueError):
+            raise refuse("hub_unavailable") from None
+
+
+def _read(answer: HTTPResponse) -> dict[str, object]:
+    try:
+        body = json.loads(answer.body) if answer.code == _OK else None
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise refuse("hub_unavailable")
+    return body
+
+
+def check_caller(owner: TokenOwner) -> str:
+    """Return the Hub's name of the person whose own server bears the token; raises `Refused` for any other token.
+
+    A token that may use one of the person's servers could run code in it and learn all that a kernel there learns, so
+    it gets what a kernel gets. A token that may not was given to another program, such as a service or the shared
+    server of somebody else that the person visited, and gets nothing.
+    """
+    if owner.kind != "user":
+        raise refuse("not_a_user")
+    dangerous = find_dangerous_scope(owner.scopes)
+    if dangerous is not None:
+        raise refuse("dangerous_role", scope=dangerous)
+    own_servers = f"access:servers!server={owner.name}/"
+    all_own = {"access:servers", f"access:servers!user={owner.name}"}
+    if not any(scope in all_own or scope.startswith(own_servers) for scope in owner.scopes):
+        raise refuse("not_their_server")
+    return owner.name
+
+
+def find_dangerous_scope(scopes: Iterable[str]) -> str | None:
+    """Return a scope that lets its bearer read refresh tokens at the Hub; None when there is none.
+
+    `admin:auth_state!user` is one, too: it shows a person's own refresh token to every kernel of that person.
+    """
+    return next((scope for scope in sorted(scopes) if scope.partition("!")[0] in DANGEROUS_SCOPES), None)
+
+
+def check_service_rights(service: TokenOwner | None) -> None:
+    """Check that the service's own token has exactly the rights it needs."""
+    if service is None or service.kind != "service":
+        raise ConfigurationError(
+            "The Hub does not recognize this program's token as a service's.",
+            key="JUPYTERHUB_API_TOKEN",
+            remedy="Start this program as a service in jupyterhub_config.py (docs/jupyterhub.md).",
+        )
+    missing = [scope for scope in SERVICE_SCOPES if scope not in service.scopes]
+    if missing:
+        raise ConfigurationError(
+            f"The service's role lacks {' and '.join(missing)}.",
+            key=_ROLES_KEY,
+            remedy="Call micromegas_jupyter.hub.configure last in jupyterhub_config.py, and change its role nowhere.",
+        )
+    extra = sorted(scope for scope in service.scopes if scope not in SERVICE_SCOPES)
+    if extra:
+        raise ConfigurationError(
+            f"The service has more rights at the Hub than it needs: {', '.join(extra)}.",
+            key=_ROLES_KEY,
+            remedy="Take the service out of every other role, and do not make it an admin.",
+        )
+
+
+_ADMIN_HINT: Final = "Tell the administrator of this JupyterHub (docs/jupyterhub.md)."
+_SIGN_IN_HINT: Final = "Open the Hub's home page in the browser, sign out there and sign in again."
+_VERSION_HINT: Final = "Use the same version of micromegas_jupyter in the kernel and at the Hub."
+
+REFUSALS: Final = {
+    "invalid_token": (
+        401,
+        "JupyterHub no longer recognizes the token of this server.",
+        "The server was stopped or replaced. Start it again from the Hub's home page.",
+    ),
+    "not_a_user": (
+        403,
+        "This JupyterHub token belongs to a service, not to a person.",
+        "Call from a person's own server.",
+    ),
+    "not_their_server": (
+        403,
+        "This JupyterHub token was given to a program other than the person's own server.",
+        "Call from a kernel or a terminal of the person's own server.",
+    ),
+    "dangerous_role": (
+        403,
+        (
+            "The Hub gives this server the scope {scope}, which lets any code in it read refresh tokens. The service "
+            "gives no token to such a server."
+        ),
+        "Remove {scope} from the roles of users and servers. " + _ADMIN_HINT,
+    ),
+    "no_auth_state": (
+        409,
+        "JupyterHub has no {bearer} of yours with an expiry time.",
+        (
+            f"{_SIGN_IN_HINT} If that does not help, the Hub's sign-in requests too little: its scope needs openid, "
+            "and auth state has to be enabled."
+        ),
+    ),
+    "sign_in_again": (
+        409,
+        "Your sign-in at JupyterHub has ended at the identity provider.",
+        f"{_SIGN_IN_HINT} Kernels continue where they are.",
+    ),
+    "not_renewed": (
+        409,
+        "The identity provider renews your sign-in without a new {bearer}, and the last one has expired.",
+        f"{_SIGN_IN_HINT} The Hub can give kernels the other kind of token (bearer). {_ADMIN_HINT}",
+    ),
+    "slow_down": (
+        429,
+        "This server requests tokens too often.",
+        "Wait {seconds} seconds; one token serves all calls until it expires.",
+    ),
+    "hub_unavailable": (
+        503,
+        "JupyterHub does not answer its sign-in service.",
+        "Try again in a moment.",
+    ),
+    "provider_unavailable": (
+        503,
+        "The identity provider does not answer, and the token that JupyterHub stores has expired.",
+        "Your sign-in is not at fault. Try again in a moment.",
+    ),
+    "exchange_refused": (
+        409,
+        "{what}",
+        "The identity provider has to let the Hub's application exchange tokens (RFC 8693). " + _ADMIN_HINT,
+    ),
+    "no_redirect": (
+        409,
+        "This JupyterHub offers no sign-in by redirect for kernels.",
+        "Sign in by device code. The Hub needs redirect_client_id and public_url for it. " + _ADMIN_HINT,
+    ),
+    "unknown_sign_in": (404, "This sign-in is no longer waiting.", "Start the sign-in again."),
+    "invalid_sign_in": (
+        400,
+        "The address for the browser is {what}.",
+        "Get the service's redirect address and application again, and sign in with the Hub's own issuer.",
+    ),
+    "invalid_request": (400, "{what}", _VERSION_HINT),
+    "internal_error": (500, "The service could not answer.", _VERSION_HINT),
+}
+_RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
+
+
+@dataclass(kw_only=True, eq=False)
+class Refused(Exception):
+    """The service gives nothing.
+
+    Attributes:
+        status: The HTTP status.
+        error: The code, for programs and the audit log.
+        message: One sentence: what happened.
+        remedy: What to do next.
+        retry_after_seconds: When the same call may work, where waiting helps.
+        is_audited: Whether each one gets a line in the audit log.
+    """
+
+    status: int
+    error: str
+    message: str
+    remedy: str
+    retry_after_seconds: int | None = None
+    is_audited: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}"
+
+
+def refuse(error: str, **facts: object) -> Refused:
+    """Return the refusal with this code; its sentences name the facts."""
+    status, message, remedy = REFUSALS[error]
+    return Refused(
+        status=status,
+        error=error,
+        message=message.format(**facts),
+        remedy=remedy.format(**facts),
+        retry_after_seconds=_RETRY_AFTER_SECONDS.get(error),
+    )
+
+
+def slow_down(seconds: int) -> Refused:
+    """Return the refusal of a person who calls too often."""
+    refused = refuse("slow_down", seconds=seconds)
+    refused.retry_after_seconds = seconds
+    return refused
+
+
+def too_many_unknown_tokens(seconds: int) -> Refused:
+    """Return the refusal of a flood of unknown tokens, which must not flood the audit log too."""
+    return Refused(
+        status=429,
+        error="slow_down",
+        message="Too many calls came from here with tokens that JupyterHub does not recognize.",
+        remedy=f"Wait {seconds} seconds. A server that was just started is let in then.",
+        retry_after_seconds=seconds,
+        is_audited=False,
+    )
+
+
+AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
+_AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
+_AUDIT.setLevel(logging.INFO)
+
+# Calls of one person.
+CALLS_PER_SECOND: Final = 5.0
+BURST_CALLS: Final = 300
+# Tokens that the Hub does not recognize: from one address, and from all.
+UNKNOWN_PER_SECOND: Final = 2.0
+BURST_UNKNOWN: Final = 100
+ALL_UNKNOWN_PER_SECOND: Final = 20.0
+BURST_ALL_UNKNOWN: Final = 500
+
+UNKNOWN_SECONDS: Final = 10.0
+"""How long the Hub is not asked again about a token that it did not recognize."""
+
+AUDIT_PAUSE_SECONDS: Final = 10.0
+"""The pause between two audit lines about calls that were turned away."""
+
+MAX_TRACKED: Final = 10_000
+
+_ALL: Final = "all"
+_FORWARDED: Final = "X-Forwarded-For"
+
+
+def client_address(request: HTTPServerRequest) -> str:
+    """Return where a call comes from: the peer, or the address that a proxy on this machine names.
+
+    A proxy adds its own caller at the end of the header; anybody can write what stands before that.
+    """
+    peer = str(request.remote_ip)
+    forwarded = ",".join(request.headers.get_list(_FORWARDED)).rpartition(",")[2].strip()
+    try:
+        return str(ip_address(forwarded)) if ip_address(peer).is_loopback else peer
+    except ValueError:
+        return peer
+
+
+class CallerLimits:
+    """Asks the Hub who bears a token, within limits; for one event loop.
+
+    A token that the Hub has recognized before counts against its person's limit alone, so a flood of unknown tokens
+    locks out nobody who is working, whatever address it comes from.
+    """
+
+    def __init__(self, *, audit: HubAudit, clock: Clock) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._people: TokenBuckets[str] = TokenBuckets(
+            per_second=CALLS_PER_SECOND, burst=BURST_CALLS, max_tracked=MAX_TRACKED, clock=clock
+        )
+        self._all_unknown: TokenBuckets[str] = TokenBuckets(
+            per_second=ALL_UNKNOWN_PER_SECOND, burst=BURST_ALL_UNKNOWN, max_tracked=1, clock=clock
+        )
+        limits = RateLimits(
+            refusals_per_second=UNKNOWN_PER_SECOND, burst_refusals=BURST_UNKNOWN, max_tracked=MAX_TRACKED
+        )
+        self._addresses = CallLimits(limits, clock=clock)
+        self._known: LRUCache[bytes, str] = LRUCache(MAX_TRACKED)
+        self._unknown: TTLCache[bytes, bool] = TTLCache(MAX_TRACKED, UNKNOWN_SECONDS, timer=clock.monotonic)
+        self._turned_away = 0
+        self._next_line_at = 0.0
+
+    async def fetch_owner(
+        self, token: Secret | None, *, address: str, fetch: Callable[[Secret], Awaitable[TokenOwner | None]]
+    ) -> TokenOwner:
+        """Return who bears a token, according to the Hub right now; raises `Refused`.
+
+        Args:
+            token: The token; None when the call came without one.
+            address: Where the call comes from.
+            fetch: Asks the Hub.
+        """
+        digest = b"" if token is None else hashlib.sha256(token.reveal().encode()).digest()
+        name = self._known.get(digest)
+        if name is not None:
+            self._take_call(name)
+        else:
+            self._take_unknown(address)
+        if token is None or digest in self._unknown:
+            raise refuse("invalid_token")
+        try:
+            owner = await fetch(token)
+        except Refused:
+            self._return_unknown(address, is_new=name is None)
+            raise
+        if owner is None:
+            self._known.pop(digest, None)
+            self._unknown[digest] = True
+            raise refuse("invalid_token")
+        if name is None:
+            self._return_unknown(address, is_new=True)
+            self._take_call(owner.name)
+        self._known[digest] = owner.name
+        return owner
+
+    def _take_call(self, name: str) -> None:
+        wait_seconds = self._people.take(name)
+        if wait_seconds:
+            raise slow_down(math.ceil(wait_seconds))
+
+    def _take_unknown(self, address: str) -> None:
+        # Counted before the Hub answers: many may arrive together.
+        try:
+            self._addresses.count_refusal(address)
+        except ResourcesExhausted as exhausted:
+            raise self._refuse_unknown(address, exhausted.retry_after_seconds or 1.0) from None
+        wait_seconds = self._all_unknown.take(_ALL)
+        if wait_seconds:
+            raise self._refuse_unknown(address, wait_seconds)
+
+    def _return_unknown(self, address: str, *, is_new: bool) -> None:
+        if is_new:
+            self._addresses.forgive_refusal(address)
+            self._all_unknown.release(_ALL)
+
+    def _refuse_unknown(self, address: str, wait_seconds: float) -> Refused:
+        self._turned_away += 1
+        now = self._clock.monotonic()
+        if now >= self._next_line_at:
+            self._audit.write("calls_turned_away", client_ip=address, calls=self._turned_away)
+            self._turned_away, self._next_line_at = 0, now + AUDIT_PAUSE_SECONDS
+        return too_many_unknown_tokens(math.ceil(wait_seconds))
+
+
+class HubAudit:
+    """Writes one JSON line for each thing that was given or refused; no line holds a token, a code or a state."""
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+
+    def write(self, event: str, **facts: str | int | None) -> None:
+        """Write a line; facts that are None are left out."""
+        known = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        record = {"event": event, **known, "time": utc_text(self._clock.now())}
+        _AUDIT.info("%s", encode_line({name: fact for name, fact in record.items() if fact is not None}))
