@@ -14,7 +14,7 @@ from micromegas_jupyter import __version__, wiring
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, read_api_key_file
 from micromegas_jupyter.auth.tokens.format import LoginKey
 from micromegas_jupyter.auth.tokens.store import TokenStore
-from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.core.http import environment_ca_bundle

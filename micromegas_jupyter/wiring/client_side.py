@@ -175,7 +175,7 @@ def client_certificate_files(settings: ClientSettings) -> tuple[Path | None, Pat
 
 
 def _wrapped_client(environ: Mapping[str, str] | None) -> "FlightSQLClient | None":
-    from micromegas_jupyter.client.wrapper import wrapped_client
+    from micromegas_jupyter.client.flight_client import wrapped_client
 
     # It has the face of `FlightSQLClient`, as far as another client can wear it.
     return cast("FlightSQLClient | None", wrapped_client(environ))

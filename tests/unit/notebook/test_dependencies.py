@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.errors import LoginRequired
