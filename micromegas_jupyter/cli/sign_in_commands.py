@@ -15,9 +15,10 @@ from micromegas_jupyter.errors import LoginRequired, UnsupportedRequest
 
 if TYPE_CHECKING:
     from micromegas_jupyter.auth.tokens.manager import Identity
-    from micromegas_jupyter.client.calls import ServerIdentity
+    from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
+
 
 # The first that is there: an address says most to a person. `azp` and `client_id` name the application.
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
@@ -183,7 +184,7 @@ def signed_in_line(provider: PersonalProvider, *, now: datetime) -> str:
 
 def service_line(token: str, settings: "ClientSettings", *, now: datetime) -> str:
     """Return a program's name, provider and end of its token, as the token and then the settings say."""
-    from micromegas_jupyter.client.calls import claimed_end, read_claims
+    from micromegas_jupyter.client.transport import claimed_end, read_claims
 
     claims = read_claims(token) or {}
     texts = {name: _printable(claims.get(name)) for name in (*_NAME_CLAIMS, "iss")}

@@ -7,16 +7,17 @@ Source: Flight SQL, "Commands": `CreatePreparedStatement` → `DoPut CommandPrep
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord, Header, build_header
 from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream
-from micromegas_jupyter.client.transport import FlightStream, Transport
+from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
+from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.errors import (
     InternalError,
     MicromegasError,
@@ -25,8 +26,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
     UsageError,
 )
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, parse_action_body, parse_message
+from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_action_body, parse_message, printable_text
 from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
@@ -215,3 +215,75 @@ def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """Yield the rows in batches that every server accepts."""
     for batch in table.to_batches():
         yield from split_batch(batch, max_bytes=DEFAULT_MESSAGE_BYTES)
+
+
+WHO_AM_I_ACTION: Final = "MicromegasWhoAmI"
+_MAX_IDENTITY_BYTES: Final = 16 * 1024
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerIdentity:
+    """The caller as the server identifies them.
+
+    Attributes:
+        subject: The issuer's own name of the caller, or the API key's name.
+        name: A name for people, when the credential has one.
+        email: The caller's address, when the credential has one.
+        issuer: Who vouches for the caller.
+        auth_type: How the caller proved who they are: `oidc`, `api_key` or `none`.
+        is_admin: Whether the server's administrator list names the caller.
+        expires_at: When the credential expires (aware), None when it does not.
+        groups: The caller's groups, as many as fit into the answer.
+        group_count: How many the server counts.
+        reads_nothing: Whether no role lets the caller read any table.
+    """
+
+    subject: str
+    issuer: str
+    auth_type: str
+    is_admin: bool
+    name: str | None = None
+    email: str | None = None
+    expires_at: datetime | None = None
+    groups: tuple[str, ...] = ()
+    group_count: int = 0
+    reads_nothing: bool = False
+
+
+def parse_server_identity(data: bytes) -> ServerIdentity:
+    """Read the server's answer to `MicromegasWhoAmI`."""
+    try:
+        answer = _expect(decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8")), dict)
+        count, groups = answer.get("group_count"), answer.get("groups")
+        groups = [] if groups is None else [_line(group) for group in _expect(groups, list)]
+        name, email, expires_at = (
+            None if answer.get(key) is None else _line(answer[key]) for key in ("name", "email", "expires_at")
+        )
+        identity = ServerIdentity(
+            subject=_line(answer["subject"]),
+            issuer=_line(answer["issuer"]),
+            auth_type=_line(answer["auth_type"]),
+            is_admin=answer["is_admin"] is True,
+            name=name,
+            email=email,
+            expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+            groups=tuple(groups),
+            group_count=max(count if type(count) is int else 0, len(groups)),
+            reads_nothing=answer.get("reads_nothing") is True,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise InternalError("The server's answer about your identity cannot be read.") from error
+    if identity.expires_at is not None and identity.expires_at.utcoffset() is None:
+        raise InternalError("The server's answer about your identity cannot be read.")
+    return identity
+
+
+def _expect(value: object, kind: type[_T]) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value
+
+
+def _line(value: object) -> str:
+    return " ".join(printable_text(_expect(value, str)).split())  # one line, whatever a server says

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.calls import Call, CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, jitter, start_thread
 from micromegas_jupyter.errors import AuthenticationError, MicromegasError, QueryCancelled, Unavailable, UsageError
 

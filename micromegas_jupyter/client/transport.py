@@ -1,34 +1,46 @@
-"""The Flight library behind a small interface: bytes and batches in and out, bounded connecting, translated errors.
+"""Calls to a Flight SQL server over the Flight library: address, headers, credential, connection, failures.
 
-A failed call becomes one of this package's errors, with the class that the server raised where it says so: first the
-details in the trailer, then the code in the status text, then the library's exception type. The library's own context
-never reaches a person. Why no connection was made, or why it broke, is read from gRPC's own sentence: no server chose
-it, so it distinguishes a dead server from one that expects a different kind of connection.
+The checks of headers are not a courtesy: the Flight library ends the whole process over a key in upper case or a value
+that is not printable ASCII. The credential is fetched before the call: a provider that failed inside the library would
+have its exception swallowed, and the call would go out without a credential.
+
+A failed call becomes the error that the server raised where it says so: first the details in the trailer, then the
+code in the status text, then the library's exception type. Why a connection failed is read from gRPC's own sentence.
 """
 
+import base64
+import ipaddress
+import logging
 import os
 import re
 import ssl
+import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import certifi
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord, Notices, ServerAddress, describe_token
-from micromegas_jupyter.core.system import HiddenBytes
+from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
     InternalError,
     InvalidStatement,
+    LoginRequired,
     MicromegasError,
     PermissionDenied,
+    ProviderUnavailable,
     QueryCancelled,
     Rejected,
     ResourcesExhausted,
@@ -37,7 +49,344 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
     UsageError,
 )
-from micromegas_jupyter.flightsql.error_details import decode_error, parse_status_text, printable_text
+from micromegas_jupyter.flightsql.commands import (
+    ERROR_DETAILS_KEY,
+    MAX_DETAILS_BYTES,
+    decode_error,
+    is_query_id,
+    parse_status_text,
+    printable_text,
+)
+
+_SCHEMES: Final = {"grpc": "grpc", "grpc+tcp": "grpc", "http": "grpc", "grpc+tls": "grpc+tls", "https": "grpc+tls"}
+_TLS_PORT: Final = 443
+_EXAMPLE: Final = "Write it like grpc://localhost:50051 or grpc+tls://lake.example.com:50051."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAddress:
+    """A server's address: `location` as the Flight library takes it, `name` (host and port) for messages."""
+
+    location: str
+    name: str
+    is_encrypted: bool
+    is_loopback: bool
+
+
+def parse_address(uri: str) -> ServerAddress:
+    """Read a URI; `http` and `https` mean `grpc` and `grpc+tls`, as upstream has it.
+
+    Without a port, TLS means 443; plain text needs one.
+    """
+    if not isinstance(uri, str):
+        raise UsageError("The server's address is not text.", remedy=_EXAMPLE)
+    try:
+        parts = urlsplit(uri.strip())
+        port = parts.port  # checked when it is read
+    except ValueError:
+        raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE) from None
+    scheme, host = _SCHEMES.get(parts.scheme), parts.hostname
+    if scheme is None or not host or not _is_plain(host):
+        raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE)
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("The server's address contains a user name.", remedy="Remove it and pass an auth_provider.")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise UsageError("The server's address contains more than host and port.", remedy=_EXAMPLE)
+    is_encrypted = scheme == "grpc+tls"
+    if port is None and not is_encrypted:
+        raise UsageError(f"The address of {host} has no port.", remedy=_EXAMPLE)
+    name = f"[{host}]:{port or _TLS_PORT}" if ":" in host else f"{host}:{port or _TLS_PORT}"
+    return ServerAddress(
+        location=f"{scheme}://{name}", name=name, is_encrypted=is_encrypted, is_loopback=_is_loopback(host)
+    )
+
+
+def _is_plain(host: str) -> bool:
+    return host.isascii() and not any(character in " %\\,;" or not character.isprintable() for character in host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+Header = tuple[bytes, bytes]
+"""A key in lower case and a value of printable ASCII, as the Flight library takes them."""
+
+MAX_HEADER_VALUE_BYTES: Final = 16 * 1024
+# gRPC over HTTP/2, "Header-Name"; names that begin with grpc- are gRPC's own.
+_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]{1,128}")
+_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+# Printable ASCII of at most 64 characters (COMPAT: `x-client-agent`).
+_TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
+
+
+def build_header(key: str | bytes, value: str | bytes) -> Header:
+    """Return a checked header; the key becomes lower case. An error never contains the value."""
+    key_text, value_text = _as_text(key).lower(), _as_text(value)
+    if _KEY.fullmatch(key_text) is None:
+        raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
+    if _VALUE.fullmatch(value_text) is None or len(value_text) > MAX_HEADER_VALUE_BYTES:
+        raise UsageError(
+            f"The value of the header {key_text} cannot be sent.",
+            remedy="It must be printable ASCII without line breaks, of at most 16 kB.",
+        )
+    return key_text.encode("ascii"), value_text.encode("ascii")
+
+
+def _as_text(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")  # every byte becomes a character, so that the checks see it
+    if isinstance(value, str):
+        return value
+    raise UsageError("A header is neither text nor bytes.")
+
+
+def parse_static_headers(
+    headers: Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]],
+) -> tuple[Header, ...]:
+    """Read upstream's `headers` argument: a mapping, or pairs."""
+    try:
+        pairs = [(key, value) for key, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise UsageError("headers is neither a mapping nor a list of pairs.") from None
+    return tuple(build_header(key, value) for key, value in pairs)
+
+
+def build_tag_headers(environ: Mapping[str, str], *, entrypoint: str | None = None) -> tuple[Header, ...]:
+    """Return what this process says about itself with every call, as upstream's client does; for the audit only."""
+    if entrypoint and not _tag(entrypoint):
+        raise UsageError("client_entrypoint cannot be sent.", remedy="Use at most 64 printable ASCII characters.")
+    tags = {
+        "x-client-type": "python",
+        "x-client-agent": _tag(environ.get("MICROMEGAS_CLIENT_AGENT"))
+        or ("claude-code" if environ.get("CLAUDECODE") else "none"),
+        "x-client-entrypoint": entrypoint or _tag(environ.get("MICROMEGAS_CLIENT_ENTRYPOINT")) or _detect_entrypoint(),
+        "x-client-session": _tag(environ.get("CLAUDE_CODE_SESSION_ID")) or str(uuid.uuid4()),
+    }
+    return tuple(build_header(key, value) for key, value in tags.items())
+
+
+def _tag(text: str | None) -> str:
+    return text if isinstance(text, str) and _TAG.fullmatch(text) else ""
+
+
+def _detect_entrypoint() -> str:
+    if "ipykernel" in sys.modules:
+        return "jupyter"
+    if sys.argv and sys.argv[0] == "-c":
+        return "script"
+    is_interactive = sys.flags.interactive or not hasattr(sys.modules.get("__main__"), "__file__")
+    return "repl" if is_interactive else "script"
+
+
+def build_option_headers(
+    *, begin: str | None = None, end: str | None = None, limit: int | None = None, preserve_dictionary: bool = False
+) -> tuple[Header, ...]:
+    """Return the metadata of what a query asks for besides its SQL; `begin` and `end` are RFC 3339."""
+    if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
+        raise UsageError("The limit is not a whole number of rows.", remedy="Give 0 or more, or leave it out.")
+    options = {
+        "query_range_begin": begin,
+        "query_range_end": end,
+        "limit": None if limit is None else str(limit),
+        "preserve_dictionary": "true" if preserve_dictionary else None,
+    }
+    return tuple(build_header(key, value) for key, value in options.items() if value is not None)
+
+
+NOTICE_KEY: Final = "x-micromegas-notice"
+_MAX_NOTICE_CHARACTERS: Final = 256
+_MAX_NOTICES: Final = 4
+_LOG: Final = logging.getLogger("micromegas_jupyter.client")
+
+
+class Notices:
+    """What a server says about the credential; a new text is reported once, as a warning in the log or by `on_new`."""
+
+    def __init__(self, on_new: Callable[[str], None] | None = None) -> None:
+        self.on_new = on_new or (lambda text: _LOG.warning("The server says: %s", text))
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+
+    def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        """Report the notice in a call's metadata, unless it is known; the sender is not trusted."""
+        texts = headers.get(NOTICE_KEY, ())
+        if not texts or not isinstance(texts[0], str):
+            return
+        text = " ".join(printable_text(texts[0][:_MAX_NOTICE_CHARACTERS]).split())
+        with self._lock:
+            if not text or text in self._known or len(self._known) >= _MAX_NOTICES:
+                return
+            self._known.add(text)
+        with suppress(Exception):  # whoever shows it decides nothing about the call
+            self.on_new(text)
+
+
+_AUTHORIZATION: Final = b"authorization"
+_SCHEME: Final = "Bearer "
+_SECRET_NAME: Final = re.compile(rb"auth|cookie|key|token|secret|password|credential|session")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What one call carries to say who makes it; empty when there is nothing to say."""
+
+    headers: tuple[Header, ...] = field(default=(), repr=False)
+    token: Secret | None = None
+
+    @property
+    def has_authorization(self) -> bool:
+        """Whether the call carries an `authorization` header."""
+        return any(key == _AUTHORIZATION for key, _ in self.headers)
+
+
+class CredentialSource:
+    """The credential of each call: a token of the provider, or static headers where there is no provider."""
+
+    def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
+        if provider is not None and not isinstance(provider, AuthProvider):
+            raise UsageError(
+                "The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth."
+            )
+        self._provider = provider
+        self._static = Credential(headers=static_headers)
+
+    def fetch(self) -> Credential:
+        """Return the credential of the call that is about to be made."""
+        if self._provider is None:
+            return self._static
+        token = _check_token(_call_provider(self._provider.get_token))
+        return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token),), token=Secret(token))
+
+    def renew(self, refused: Credential) -> Credential | None:
+        """Return a fresh credential in place of one that a server refused, or None when there is no other."""
+        invalidate: Callable[[str], object] | None = getattr(self._provider, "invalidate", None)
+        token = refused.token
+        if token is None or invalidate is None:
+            return None
+        _call_provider(lambda: invalidate(token.reveal()))
+        renewed = self.fetch()
+        return None if renewed.token == token else renewed
+
+    def check_plaintext(self, address: ServerAddress) -> None:
+        """Refuse to send a credential, or a header whose name says that it may be one, in plain text to a machine."""
+        has_secret = self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
+        if has_secret and not (address.is_encrypted or address.is_loopback):
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: anyone on the network could read the token.",
+                remedy="Use grpc+tls://, or pass allow_plaintext=True on a network that you trust.",
+            )
+
+
+def _call_provider(work: Callable[[], _T]) -> _T:
+    try:
+        return work()
+    except MicromegasError:
+        raise
+    except OSError as error:  # what requests, sockets and files raise
+        raise ProviderUnavailable("The auth provider could not reach what it needs.") from error
+    except Exception as error:
+        raise LoginRequired(f"The auth provider gave no token ({type(error).__name__}).") from error
+
+
+def _check_token(token: object) -> str:
+    if isinstance(token, str) and len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
+        return token
+    raise UsageError(
+        "The auth provider returned something that is not a bearer token.",
+        remedy="A token is printable ASCII without spaces, of at most 16 kB.",
+    )
+
+
+_MAX_FIELD_CHARACTERS: Final = 200
+_JWT_SEGMENTS: Final = 3
+
+
+def read_claims(token: str) -> Mapping[str, object] | None:
+    """Return what a JWT says about itself, for the person who has it: nothing is verified. None when it is no JWT."""
+    segments = token.split(".")
+    if len(segments) != _JWT_SEGMENTS:
+        return None
+    try:
+        payload = base64.urlsafe_b64decode(segments[1] + "=" * (-len(segments[1]) % 4))
+        claims = decode_strict_json(payload.decode("utf-8"))
+    except ValueError:
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
+    """Return when a token says that it expires (aware UTC); None when it does not say."""
+    from micromegas_jupyter.oidc.claims import expiry_of
+    from micromegas_jupyter.oidc.jws import TokenProblem
+
+    try:
+        return None if claims is None else expiry_of(claims)
+    except TokenProblem:
+        return None
+
+
+def describe_token(token: Secret, *, now: datetime) -> tuple[str, bool]:
+    """Return sentences on a JWT's audience, issuer and expiry, empty when it is no JWT; and whether it has expired."""
+    claims = read_claims(token.reveal()) or {}
+    audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
+    if isinstance(audience, list):
+        audience = ", ".join(str(entry) for entry in audience)
+    facts = []
+    if isinstance(audience, str) and isinstance(issuer, str):
+        audience, issuer = (printable_text(text)[:_MAX_FIELD_CHARACTERS] for text in (audience, issuer))
+        facts.append(f'The token is for audience "{audience}", from {issuer}.')
+    has_expired = expires_at is not None and expires_at <= now
+    if has_expired:
+        facts.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC.")
+    return " ".join(facts), has_expired
+
+
+QUERY_ID_KEY: Final = "x-micromegas-query-id"
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+_PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class CallRecord:
+    """The metadata of one call's answer; written by the thread that makes it, read by any."""
+
+    def __init__(self) -> None:
+        self.query_id: str | None = None
+        self.error_details: bytes | None = None
+        self.connection = 0  # over which of its client's connections it was made
+        self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
+
+    def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        """Store what is known in a call's initial or trailing metadata; the sender is not trusted."""
+        query_ids = headers.get(QUERY_ID_KEY, ())
+        if query_ids and is_query_id(query_ids[0]):
+            self.query_id = str(query_ids[0])
+        details = headers.get(ERROR_DETAILS_KEY, ())
+        if details and isinstance(details[0], bytes) and len(details[0]) <= MAX_DETAILS_BYTES:
+            self.error_details = details[0]
+        if pushback := headers.get(_PUSHBACK_KEY, ()):
+            self.pushback_ms = int(pushback[0]) if _PUSHBACK.fullmatch(str(pushback[0])) else -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call to `server` (host and port, for messages); without `timeout_seconds` it lasts as long as it takes."""
+
+    server: str
+    is_encrypted: bool = False
+    has_certificate: bool = False
+    credential: Credential
+    headers: tuple[Header, ...] = ()
+    timeout_seconds: float | None = None
+    started_at: datetime
+    record: CallRecord = field(default_factory=CallRecord)
+
 
 _TRY_AGAIN: Final = "If it is only starting or stopping, try again."
 _HUNG_UP: Final = re.compile(r"Socket closed|Connection reset|Broken pipe|recvmsg|sendmsg", re.IGNORECASE)
@@ -313,24 +662,8 @@ _OPTIONS: Final = [
 _CONNECTION_NUMBER: Final = "micromegas.connection"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientCertificate:
-    """A certificate with the chain to its authority, and its key, both in PEM."""
-
-    chain: bytes = field(repr=False)
-    key: HiddenBytes = field(repr=False)
-
-
-def read_client_certificate(
-    certificate_file: str | Path | None, key_file: str | Path | None
-) -> ClientCertificate | None:
-    """Read a certificate and its key; None when there is neither."""
-    if certificate_file is None and key_file is None:
-        return None
-    if certificate_file is None or key_file is None:
-        raise UsageError(
-            "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
-        )
+def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
+    """Return a certificate with the chain to its authority, and its key, both in PEM."""
     files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
     try:
         # Without a password OpenSSL would ask for one on the terminal.
@@ -341,7 +674,7 @@ def read_client_certificate(
             "The client's certificate and its key cannot be read, or do not match.",
             remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
         ) from None
-    return ClientCertificate(chain=chain, key=HiddenBytes(key))
+    return chain, key
 
 
 def _read_roots(bundle: str | Path, *, name: str) -> bytes:
@@ -399,16 +732,9 @@ class Transport:
 
     Calls block the calling thread; they may be made from several threads.
 
-    Args:
-        address: The server.
-        ca_bundle: A PEM file of authorities in place of certifi's.
-        extra_ca_bundle: A PEM file of authorities to trust besides those.
-        certificate: For a server that asks for one.
-
     Attributes:
-        has_certificate: Whether there is one for this server.
+        has_certificate: Whether there is a client certificate for this server.
         has_answered: Whether the server has ever answered a call.
-        notices: What it says about the credential.
     """
 
     def __init__(
@@ -417,13 +743,18 @@ class Transport:
         *,
         ca_bundle: str | Path | None = None,
         extra_ca_bundle: str | Path | None = None,
-        certificate: ClientCertificate | None = None,
+        certificate_file: str | Path | None = None,
+        key_file: str | Path | None = None,
     ) -> None:
+        if (certificate_file is None) != (key_file is None):
+            raise UsageError(
+                "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
+            )
         # Without it, gRPC writes its own log of lost connections to standard error.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         self._recorder = CallRecorder()
         self.notices = self._recorder.notices
-        self.has_certificate = address.is_encrypted and certificate is not None
+        self.has_certificate = address.is_encrypted and certificate_file is not None
         self.has_answered = False
         # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
         may_use_proxy = address.is_encrypted and not address.is_loopback
@@ -433,8 +764,10 @@ class Transport:
             if extra_ca_bundle is not None:
                 roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
             tls["tls_root_certs"] = roots
-            if certificate is not None:
-                tls.update(cert_chain=certificate.chain, private_key=certificate.key)
+        if certificate_file is not None and key_file is not None:
+            chain, key = _read_client_certificate(certificate_file, key_file)
+            if address.is_encrypted:
+                tls.update(cert_chain=chain, private_key=key)
 
         def connect(number: int) -> flight.FlightClient:
             options = [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy)), (_CONNECTION_NUMBER, number)]

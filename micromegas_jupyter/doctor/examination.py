@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.flows.select import Facts, gather_facts
 from micromegas_jupyter.auth.provider import OidcAuthProvider
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
 from micromegas_jupyter.auth.static import StaticTokenAuthProvider
-from micromegas_jupyter.client.calls import claimed_end, read_claims
+from micromegas_jupyter.client.transport import claimed_end, read_claims
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, process_variables

@@ -13,7 +13,7 @@ from micromegas_jupyter.auth.flows.select import Facts, gather_facts
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, MicromegasError
-from micromegas_jupyter.flightsql.error_details import printable_text
+from micromegas_jupyter.flightsql.commands import printable_text
 
 FAILED_EXIT_CODE = 1
 

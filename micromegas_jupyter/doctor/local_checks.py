@@ -13,7 +13,7 @@ from typing import NamedTuple
 from micromegas_jupyter import __version__, wiring
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, read_api_key_file
 from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
-from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.core.http import environment_ca_bundle
 from micromegas_jupyter.core.system import Secret

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.flightsql.error_details import decode_error, encode_error
+from micromegas_jupyter.flightsql.commands import decode_error, encode_error
 
 if TYPE_CHECKING:
     import socket
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, WriteRequest
     from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.flightsql.decoding import DecodeLimits
-    from micromegas_jupyter.flightsql.framing import Compression
+    from micromegas_jupyter.flightsql.framing import Compression, DecodeLimits
 
 HEAD: Final = struct.Struct("<cII")
 _LENGTH: Final = struct.Struct("<I")

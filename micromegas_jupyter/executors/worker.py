@@ -31,8 +31,13 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesE
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, decode_statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
-from micromegas_jupyter.flightsql.decoding import StreamDecoder, split_rows
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.framing import (
+    FlightDataEncoder,
+    ParameterLimits,
+    StreamDecoder,
+    decode_parameters,
+    split_rows,
+)
 from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.telemetry.tables import with_remarks
 

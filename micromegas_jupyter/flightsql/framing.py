@@ -3,16 +3,516 @@
 Which batches, and over which call, is decided by the server and client packages.
 """
 
+import enum
 import io
+import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.flightsql.decoding import DecodeLimits, HeaderKind, IpcHeader, StreamDecoder, read_header
+from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.flightsql.commands import messages, parse_message
+
+_MESSAGE_HEADER_TYPE: Final = 1
+_MESSAGE_HEADER: Final = 2
+_MESSAGE_BODY_LENGTH: Final = 3
+_DICTIONARY_ID: Final = 0
+_DICTIONARY_DATA: Final = 1
+_DICTIONARY_IS_DELTA: Final = 2
+_BATCH_LENGTH: Final = 0
+_BATCH_BUFFERS: Final = 2
+_BATCH_COMPRESSION: Final = 3
+_BUFFER_BYTES: Final = 16
+_PREFIX_BYTES: Final = 8
+_NOT_COMPRESSED: Final = -1
+_VIEW_BYTES: Final = 16
+_CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
+_ALIGNMENT: Final = 8
+# Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it.
+# Source: Arrow columnar format, "Extension Types".
+_EXTENSION_KEY: Final = b"ARROW:extension:name"
+_MEBIBYTE: Final = 1024 * 1024
+Sizes = npt.NDArray[np.int64]
+
+
+class HeaderKind(enum.Enum):
+    """What an IPC message holds; the values are those of the `MessageHeader` union."""
+
+    SCHEMA = 1
+    DICTIONARY_BATCH = 2
+    RECORD_BATCH = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpcHeader:
+    """The facts of a message header.
+
+    Attributes:
+        kind: What the message holds.
+        body_length: The bytes of body that it announces.
+        is_compressed: Whether the body's buffers are compressed.
+        row_count: The rows that a batch announces; for a dictionary its entries.
+        dictionary_id: Which dictionary a dictionary batch is for; 0 in other messages.
+        is_delta: Whether a dictionary batch adds to the one before instead of taking its place.
+        buffers: Offset and length in the body of each buffer, for compressed bodies only.
+    """
+
+    kind: HeaderKind
+    body_length: int
+    is_compressed: bool
+    row_count: int = 0
+    dictionary_id: int = 0
+    is_delta: bool = False
+    buffers: tuple[tuple[int, int], ...] = ()
+
+
+def read_header(data: bytes) -> IpcHeader:
+    """Read the flatbuffer of one IPC message (without the encapsulation's length prefix).
+
+    Arrow allocates what a compressed buffer says it will hold, so its size has to be known from the header and the
+    first bytes of each buffer alone; pyarrow offers no way to see it.
+    """
+    try:
+        return _read_header(data)
+    except (struct.error, ValueError):
+        raise not_arrow_data() from None
+
+
+def unpacked_length(header: IpcHeader, body: bytes) -> int:
+    """Return how many bytes the buffers of a compressed body say they will take once they are decompressed."""
+    total = 0
+    for offset, length in header.buffers:
+        if offset < 0 or length < 0 or offset + length > len(body):
+            raise not_arrow_data()
+        if length == 0:
+            continue
+        if length < _PREFIX_BYTES:
+            raise not_arrow_data()
+        announced = int.from_bytes(body[offset : offset + _PREFIX_BYTES], "little", signed=True)
+        if announced < _NOT_COMPRESSED:
+            raise not_arrow_data()
+        total += length if announced == _NOT_COMPRESSED else announced
+    return total
+
+
+def not_arrow_data() -> UsageError:
+    """Return the error for bytes that are not what they should be."""
+    return UsageError("What was sent is not valid Arrow data.", remedy="Use a Flight SQL client.")
+
+
+def _read_header(data: bytes) -> IpcHeader:
+    message = _indirect(data, 0)
+    kind = HeaderKind(_scalar(data, message, _MESSAGE_HEADER_TYPE, "<B"))
+    body_length = _scalar(data, message, _MESSAGE_BODY_LENGTH, "<q")
+    header = _table(data, message, _MESSAGE_HEADER)
+    if kind is HeaderKind.SCHEMA:
+        return IpcHeader(kind=kind, body_length=body_length, is_compressed=False)
+    is_dictionary = kind is HeaderKind.DICTIONARY_BATCH
+    batch = _table(data, header, _DICTIONARY_DATA) if is_dictionary else header
+    is_compressed = _field(data, batch, _BATCH_COMPRESSION) is not None
+    row_count = _scalar(data, batch, _BATCH_LENGTH, "<q")
+    if row_count < 0:
+        raise ValueError("fewer rows than none")
+    return IpcHeader(
+        kind=kind,
+        body_length=body_length,
+        is_compressed=is_compressed,
+        row_count=row_count,
+        dictionary_id=_scalar(data, header, _DICTIONARY_ID, "<q") if is_dictionary else 0,
+        is_delta=is_dictionary and bool(_scalar(data, header, _DICTIONARY_IS_DELTA, "<B")),
+        buffers=_read_buffers(data, batch) if is_compressed else (),
+    )
+
+
+def _read_buffers(data: bytes, batch: int) -> tuple[tuple[int, int], ...]:
+    position = _field(data, batch, _BATCH_BUFFERS)
+    if position is None:
+        return ()
+    vector = _indirect(data, position)
+    count = _read(data, "<I", vector)
+    start = vector + 4
+    if start + count * _BUFFER_BYTES > len(data):
+        raise ValueError("more buffers than fit")
+    return tuple(struct.iter_unpack("<qq", data[start : start + count * _BUFFER_BYTES]))
+
+
+def _read(data: bytes, form: str, position: int) -> int:
+    if position < 0:
+        raise ValueError("before the start")
+    number: int = struct.unpack_from(form, data, position)[0]
+    return number
+
+
+def _indirect(data: bytes, position: int) -> int:
+    return position + _read(data, "<I", position)
+
+
+def _field(data: bytes, table: int, slot: int) -> int | None:
+    """Return the position of a table's field, None when it has its default."""
+    vtable = table - _read(data, "<i", table)
+    offset_position = 4 + 2 * slot
+    if offset_position + 2 > _read(data, "<H", vtable):
+        return None
+    offset = _read(data, "<H", vtable + offset_position)
+    return table + offset if offset else None
+
+
+def _scalar(data: bytes, table: int, slot: int, form: str) -> int:
+    position = _field(data, table, slot)
+    return 0 if position is None else _read(data, form, position)
+
+
+def _table(data: bytes, table: int, slot: int) -> int:
+    position = _field(data, table, slot)
+    if position is None:
+        raise ValueError("a required table is missing")
+    return _indirect(data, position)
+
+
+def is_view(kind: pa.DataType) -> bool:
+    """Whether values of this type are views."""
+    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def view_lengths(array: pa.Array) -> npt.NDArray[np.int32]:
+    """Return the length that each view announces, also those of null values."""
+    return _views(array)[:, 0]
+
+
+def clean_views(array: pa.Array) -> pa.Array:
+    """Return the same values with empty views where they are null; their content need not have been validated."""
+    views = np.where(array.is_valid().to_numpy(zero_copy_only=False)[:, np.newaxis], _views(array), np.int32(0))
+    validity = array.is_valid().buffers()[1] if array.null_count else None
+    return pa.Array.from_buffers(
+        array.type, len(array), [validity, pa.py_buffer(np.ascontiguousarray(views)), *array.buffers()[2:]]
+    )
+
+
+def _views(array: pa.Array) -> npt.NDArray[np.int32]:
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.zeros((len(array), _VIEW_BYTES // 4), np.int32)
+    end = (array.offset + len(array)) * _VIEW_BYTES
+    return np.frombuffer(buffer, np.int32, count=end // 4).reshape(-1, _VIEW_BYTES // 4)[array.offset :]
+
+
+def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield validated rows in slices that take at most `max_bytes` each, with what they take.
+
+    A dictionary, or a buffer of views, can be small and stand for gigabytes of text, so rows are measured before
+    anything unpacks them.
+    """
+    sizes = row_sizes(batch)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < batch.num_rows:
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + max_bytes, side="right"))
+        if stop == start:
+            raise ResourcesExhausted(f"A row takes more than {max_bytes:,} bytes.", remedy="Send smaller rows.")
+        yield batch.slice(start, stop - start), int(ends[stop - 1]) - before
+        start = stop
+
+
+def row_sizes(batch: pa.RecordBatch) -> Sizes:
+    """Return the bytes of each row; a value counts as at least one."""
+    total = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        total += _sizes(column)
+    return total
+
+
+def _sizes(array: pa.Array) -> Sizes:
+    kind = array.type
+    width = _fixed_width(kind)
+    if width is not None:
+        return np.full(len(array), width, np.int64)
+    for is_kind, measure in _MEASURES:
+        if is_kind(kind):
+            return measure(array)
+    import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
+
+    return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
+
+
+def _fixed_width(kind: pa.DataType) -> int | None:
+    """Return what every value takes; None when that varies.
+
+    Such values are not looked at: a short message can hold very many of them.
+    """
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
+        return 1
+    if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
+        return max(1, int(kind.bit_width) // 8)
+    if pa.types.is_struct(kind) and kind.num_fields:
+        widths = [_fixed_width(kind.field(index).type) for index in range(kind.num_fields)]
+        known = [width for width in widths if width is not None]
+        return sum(known) if len(known) == len(widths) else None
+    if pa.types.is_fixed_size_list(kind) and kind.list_size:
+        inner = _fixed_width(kind.value_type)
+        return None if inner is None else inner * int(kind.list_size)
+    _refuse_unmeasurable(kind)
+    return None
+
+
+def _refuse_unmeasurable(kind: pa.DataType) -> None:
+    # Those that hold nothing could be there in any number.
+    holds_nothing = (pa.types.is_struct(kind) and not kind.num_fields) or (
+        pa.types.is_fixed_size_list(kind) and not kind.list_size
+    )
+    if holds_nothing or not any(is_kind(kind) for is_kind in _VARYING):
+        raise UnsupportedRequest(
+            f"Columns of type {str(kind)[:80]} are not accepted.", remedy="Send plain values, lists or structs."
+        )
+
+
+def _dictionary_sizes(array: pa.DictionaryArray) -> Sizes:
+    values = _sizes(array.dictionary)
+    if len(values) == 0:
+        return np.ones(len(array), np.int64)  # without values every row is null
+    found: Sizes = values[array.indices.fill_null(0).to_numpy()]
+    return found
+
+
+def _struct_sizes(array: pa.StructArray) -> Sizes:
+    total = np.zeros(len(array), np.int64)
+    for index in range(array.type.num_fields):
+        total += _sizes(array.field(index))
+    return total
+
+
+def _fixed_list_sizes(array: pa.FixedSizeListArray) -> Sizes:
+    size = array.type.list_size
+    inner = _sizes(array.values)[array.offset * size :][: len(array) * size]
+    total: Sizes = np.add.reduce(inner.reshape(len(array), size), axis=1, dtype=np.int64)
+    return total
+
+
+def _list_sizes(array: pa.ListArray) -> Sizes:
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    width = _fixed_width(array.type.value_type) if not pa.types.is_map(array.type) else None
+    if width is not None:
+        return _one_or_more(np.diff(offsets) * width)
+    inner = np.concatenate([np.zeros(1, np.int64), np.cumsum(_sizes(array.values))])
+    return _one_or_more(np.diff(inner[offsets]))
+
+
+def _one_or_more(sizes: npt.NDArray[np.generic]) -> Sizes:
+    return np.maximum(sizes.astype(np.int64), np.int64(1))
+
+
+_IsKind = Callable[[pa.DataType], bool]
+
+
+_MEASURES: Final[tuple[tuple[_IsKind, Callable[[pa.Array], Sizes]], ...]] = (
+    (pa.types.is_dictionary, _dictionary_sizes),
+    (is_view, lambda array: _one_or_more(view_lengths(array))),
+    (lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind), _list_sizes),
+    (pa.types.is_fixed_size_list, _fixed_list_sizes),
+    (pa.types.is_struct, _struct_sizes),
+)
+
+
+_VARYING: Final[tuple[_IsKind, ...]] = (
+    *(is_kind for is_kind, _measure in _MEASURES),
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """What is accepted of one stream; sizes in bytes.
+
+    Attributes:
+        max_columns: Columns of the schema.
+        max_fields: Columns and all fields inside them.
+        max_depth: How deep types lie in each other; a plain column is 1.
+        max_schema_bytes: The schema's message.
+        max_batch_rows: Rows of one batch, and entries of one dictionary.
+        max_unpacked_bytes: What a compressed message may take once it is decompressed; 0 accepts no compression.
+        max_ratio: How many times as large as its compressed body it may be.
+        max_dictionary_bytes: All dictionaries that the stream has in use.
+        max_view_bytes: What one column of views of one batch takes.
+    """
+
+    max_columns: int
+    max_fields: int = 2048
+    max_depth: int = 8
+    max_schema_bytes: int = _MEBIBYTE
+    max_batch_rows: int
+    max_unpacked_bytes: int = 0
+    max_ratio: int = 1000
+    max_dictionary_bytes: int
+    max_view_bytes: int = 64 * _MEBIBYTE
+
+
+class StreamDecoder:
+    """Turns the messages of one stream into batches, as they come; for one thread at a time."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._feed = _Feed()
+        self._reader: pa.RecordBatchStreamReader | None = None
+        self._schema: pa.Schema | None = None
+        self._dictionary_bytes: dict[int, int] = {}
+        self._waiting_bytes = 0
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The stream's schema, None before it has come."""
+        return self._schema
+
+    def decode(self, frame: bytes) -> pa.RecordBatch | None:
+        """Return the batch of one serialised `FlightData`, None when it holds something else.
+
+        Raises:
+            UsageError: Not a valid part of a stream of Arrow data.
+            UnsupportedRequest: Compression that is not accepted, or an extension type.
+            ResourcesExhausted: Over a limit.
+        """
+        data = parse_message(messages.FlightData, frame)
+        header, body = data.data_header, data.data_body
+        if not header:
+            return None  # descriptor or application metadata only
+        found = read_header(header)
+        if found.body_length != len(body) or (found.kind is HeaderKind.SCHEMA) != (self._schema is None):
+            raise not_arrow_data()
+        if found.kind is HeaderKind.SCHEMA:
+            self._check_schema_header(header)
+        else:
+            self._check_sizes(found, body)
+        self._feed.add(header, body)
+        try:
+            return self._advance(found)
+        except (pa.ArrowException, OSError, ValueError, TypeError, StopIteration) as error:
+            raise not_arrow_data() from error
+
+    def _advance(self, header: IpcHeader) -> pa.RecordBatch | None:
+        if header.kind is HeaderKind.SCHEMA:
+            self._reader = pa.ipc.open_stream(pa.PythonFile(self._feed, mode="r"))
+            schema = self._reader.schema
+            self._check_schema(schema)
+            self._schema = schema
+            return None
+        if header.kind is HeaderKind.DICTIONARY_BATCH or self._reader is None:
+            return None  # Arrow takes it together with the next rows
+        self._waiting_bytes = 0
+        batch = self._reader.read_next_batch()
+        batch.validate()
+        if any(is_view(kind) for kind in batch.schema.types):
+            columns = [self._safe_column(column) for column in batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+        batch.validate(full=True)
+        return batch
+
+    def _safe_column(self, column: pa.Array) -> pa.Array:
+        if not is_view(column.type):
+            return column
+        cleaned = clean_views(column)
+        # Views may all be of the same bytes, which are looked at for each of them.
+        if int(view_lengths(cleaned).clip(min=0).sum(dtype="int64")) > self._limits.max_view_bytes:
+            raise _too_large("A column of views takes more than", self._limits.max_view_bytes, "bytes")
+        return cleaned
+
+    def _check_schema_header(self, header: bytes) -> None:
+        if len(header) > self._limits.max_schema_bytes:
+            raise _too_large("The schema is larger than", self._limits.max_schema_bytes, "bytes")
+        if _EXTENSION_KEY in header:
+            raise UnsupportedRequest(
+                "Columns of extension types are not accepted.",
+                remedy="Send the plain values below them, for example text instead of arrow.uuid or arrow.json.",
+            )
+
+    def _check_schema(self, schema: pa.Schema) -> None:
+        if len(schema) > self._limits.max_columns:
+            raise _too_large("There are more than", self._limits.max_columns, "columns")
+        count = sum(self._count_fields(field.type, depth=1) for field in schema)
+        if count > self._limits.max_fields:
+            raise _too_large("There are more than", self._limits.max_fields, "fields in all columns")
+        for name in schema.names:
+            _check_text(name)
+
+    def _count_fields(self, kind: pa.DataType, *, depth: int) -> int:
+        if depth > self._limits.max_depth:
+            raise _too_large("Types lie more than", self._limits.max_depth, "deep in each other")
+        if depth > 1 and is_view(kind):
+            raise UnsupportedRequest(
+                "View types are not accepted inside other types.", remedy="Send plain text or bytes there."
+            )
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            _check_text(kind.tz)
+        for index in range(kind.num_fields):
+            _check_text(kind.field(index).name)
+        inner = [kind.field(index).type for index in range(kind.num_fields)]
+        if pa.types.is_dictionary(kind):
+            inner.append(kind.value_type)
+        return 1 + sum(self._count_fields(found, depth=depth + 1) for found in inner)
+
+    def _check_sizes(self, header: IpcHeader, body: bytes) -> None:
+        limits = self._limits
+        if header.row_count > limits.max_batch_rows:
+            raise _too_large("A batch has more than", limits.max_batch_rows, "rows")
+        size = len(body)
+        if header.is_compressed:
+            size = unpacked_length(header, body)
+            if limits.max_unpacked_bytes == 0:
+                raise UnsupportedRequest("Compressed data is not accepted here.", remedy="Send it uncompressed.")
+            allowed = min(limits.max_unpacked_bytes, limits.max_ratio * len(body))
+            if size > allowed:
+                raise _too_large("A compressed batch takes more than", allowed, "bytes")
+        if header.kind is HeaderKind.DICTIONARY_BATCH:
+            # Those that wait for rows are still as they came, even if the next ones take their place.
+            self._waiting_bytes += size
+            before = self._dictionary_bytes.get(header.dictionary_id, 0) if header.is_delta else 0
+            self._dictionary_bytes[header.dictionary_id] = before + size
+            in_use = sum(self._dictionary_bytes.values())
+            if max(in_use, self._waiting_bytes) > limits.max_dictionary_bytes:
+                raise _too_large("The dictionaries take more than", limits.max_dictionary_bytes, "bytes")
+
+
+class _Feed(io.RawIOBase):
+    """The messages that Arrow's reader may read now; its end is no end, only the last that has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def add(self, header: bytes, body: bytes) -> None:
+        padding = -len(header) % _ALIGNMENT
+        size = (len(header) + padding).to_bytes(4, "little")
+        self._pieces += [_CONTINUATION, size, header + bytes(padding)]
+        if body:
+            self._pieces.append(body)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        # Arrow asks for just the pieces that were added, so most are handed over as they are.
+        if self._pieces and len(self._pieces[0]) == size:
+            return self._pieces.pop(0)
+        taken = b"".join(self._pieces)
+        self._pieces = [taken[size:]] if 0 <= size < len(taken) else []
+        return taken[:size] if size >= 0 else taken
+
+
+def _check_text(name: str) -> None:
+    """Check a name; asking for it has decoded it, which is where text that is not UTF-8 shows."""
+    if not name.isprintable():
+        raise UsageError("A column's name holds a character that cannot be printed.", remedy="Rename the column.")
+
+
+def _too_large(what: str, limit: int, unit: str) -> ResourcesExhausted:
+    return ResourcesExhausted(f"{what} {limit:,} {unit}.", remedy="Send less at a time.")
+
 
 # A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
@@ -21,7 +521,6 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
-_PREFIX_BYTES: Final = 8
 # Up to here to copy the rows twice takes less time than to look for the ends of their messages.
 _SMALL_BYTES: Final = 64 * 1024
 

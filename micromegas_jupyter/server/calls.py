@@ -24,7 +24,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, encode_error, status_text
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.authentication import Headers
 

@@ -19,12 +19,12 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.pool import ClientGone
-from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     Command,
     IssuedQuery,
     PreparedQuery,
     StatementQuery,
+    messages,
     pack_any,
     parse_action_body,
     parse_descriptor,

@@ -24,9 +24,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import parse_message, refuse_method
-from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE
+from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE, messages, parse_message, refuse_method
 from micromegas_jupyter.server.authentication import Authenticator, find_client_address, group_headers
 from micromegas_jupyter.server.calls import Call, OpenCalls, abort_call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import CallSpan, ServerMetrics, Tracing

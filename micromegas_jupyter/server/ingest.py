@@ -25,8 +25,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.pool import ClientGone, Pool, RunningStatement, RunningUpload
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import IngestCommand
+from micromegas_jupyter.flightsql.commands import IngestCommand, messages
 from micromegas_jupyter.server.audit import IngestAudit, find_origin
 from micromegas_jupyter.server.authentication import Headers, single_value
 from micromegas_jupyter.server.calls import Call, ends_task, translate_error

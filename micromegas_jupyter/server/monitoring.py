@@ -17,7 +17,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.flightsql.messages import FLIGHT_SERVICE
+from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE
 
 _OTHER: Final = "other"
 _METHODS: Final = frozenset(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.config.access import RateLimits
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.flightsql.decoding import DecodeLimits
+    from micromegas_jupyter.flightsql.framing import DecodeLimits
 
 _MEBIBYTE = 1024 * 1024
 
@@ -65,7 +65,7 @@ class IngestSettings:
 
     def decode_limits(self) -> "DecodeLimits":
         """Return what the decoder of one call accepts."""
-        from micromegas_jupyter.flightsql.decoding import DecodeLimits
+        from micromegas_jupyter.flightsql.framing import DecodeLimits
 
         return DecodeLimits(
             max_columns=self.max_columns,

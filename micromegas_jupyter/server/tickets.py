@@ -22,8 +22,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.core.system import Clock, Randomness
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import issued_ticket, parse_message
+from micromegas_jupyter.flightsql.commands import issued_ticket, messages, parse_message
 
 MIN_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size

@@ -201,7 +201,7 @@ def _build_client(
 def _wrapped_client(environ: Mapping[str, str] | None) -> FlightSQLClient | None:
     if not is_wrapped(environ):
         return None
-    from micromegas_jupyter.client.wrapper import wrapped_client
+    from micromegas_jupyter.client.flight_client import wrapped_client
 
     # It has the face of `FlightSQLClient`, as far as another client can wear it.
     return cast("FlightSQLClient | None", wrapped_client(environ))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 
 
 def encode_stream(

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pyarrow as pa
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, encode_error, status_text
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, encode_error, messages, status_text
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 
 if TYPE_CHECKING:

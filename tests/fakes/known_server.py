@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client.calls import CallRecord
+    from micromegas_jupyter.client.transport import CallRecord
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.ingest_rows import sent_processes
 

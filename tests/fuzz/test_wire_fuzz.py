@@ -10,19 +10,20 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
+    decode_error,
+    encode_error,
+    messages,
     parse_action_body,
     parse_descriptor,
     parse_ingest_descriptor,
     parse_message,
     parse_plain_body,
+    parse_status_text,
     parse_ticket,
 )
-from micromegas_jupyter.flightsql.decoding import read_header
-from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text
-from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
+from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters, read_header
 from micromegas_jupyter.server.flight_methods import set_options
 from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 from tests.fakes.clock import FakeClock

@@ -6,8 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import issued_ticket, pack_any, prepared_ticket, statement_ticket
+from micromegas_jupyter.flightsql.commands import issued_ticket, messages, pack_any, prepared_ticket, statement_ticket
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 
 SQL = "numbers WHERE x = 'é'"

@@ -10,9 +10,7 @@ import grpc
 import pyarrow as pa
 from google.protobuf import any_pb2
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, statement_ticket
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error, messages, pack_any, statement_ticket
 from tests.fakes.fixed_tables import FixedTables, write_log_entries, write_processes
 from tests.fakes.servers import ENDLESS, FAILS_LATE, HUGE, LARGE, NUMBERS, WAITING, WORDS, build_pool, open_server
 from tests.fakes.validator import FakeValidator

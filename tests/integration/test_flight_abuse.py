@@ -17,8 +17,7 @@ import psutil
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ServerUnavailable
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.flightsql.commands import messages, statement_ticket
 from micromegas_jupyter.server import FlightServerSettings, ServerThread, flight_service
 from tests.fakes.servers import build_pool
 from tests.integration.flight_harness import (

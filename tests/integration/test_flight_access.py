@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
     Rejected,
     ResourcesExhausted,
 )
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider

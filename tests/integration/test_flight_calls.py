@@ -12,7 +12,7 @@ import grpc
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.calls import parse_server_identity
+from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.errors import (
     InvalidStatement,
     PermissionDenied,
@@ -21,8 +21,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
     UsageError,
 )
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket
+from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import (
     ALICE,

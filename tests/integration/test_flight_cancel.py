@@ -11,9 +11,15 @@ import pytest
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.errors import QueryCancelled, UsageError
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import issued_ticket, pack_any, prepared_ticket, statement_ticket
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.flightsql.commands import (
+    ERROR_DETAILS_KEY,
+    decode_error,
+    issued_ticket,
+    messages,
+    pack_any,
+    prepared_ticket,
+    statement_ticket,
+)
 from tests.fakes.fixed_tables import FixedTables, write_log_entries
 from tests.fakes.validator import ALICE as ALICE_CONTEXT
 from tests.integration.flight_harness import (

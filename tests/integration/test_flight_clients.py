@@ -10,8 +10,7 @@ import pyarrow.flight
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, statement_ticket
+from micromegas_jupyter.flightsql.commands import messages, pack_any, statement_ticket
 from tests.integration.flight_harness import LARGE, WORDS
 
 if TYPE_CHECKING:

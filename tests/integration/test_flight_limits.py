@@ -9,8 +9,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.flightsql.commands import messages, statement_ticket
 from tests.integration.flight_harness import (
     BOB,
     DEADLINE_SECONDS,

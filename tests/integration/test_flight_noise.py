@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.errors import InternalError
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from tests.fuzz.damage import damage_bytes
 from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS
 from tests.integration.flight_harness import (

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.server import calls
 from tests.integration.flight_harness import (

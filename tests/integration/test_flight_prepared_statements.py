@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket
+from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.integration.flight_harness import (
     ALICE,

@@ -13,9 +13,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error, messages, pack_any
 from tests.integration.flight_harness import (
     DEADLINE_SECONDS,
     FLIGHT,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
-from micromegas_jupyter.flightsql.error_details import (
+from micromegas_jupyter.flightsql.commands import (
     MAX_DETAILS_BYTES,
     MAX_STATUS_BYTES,
     decode_error,

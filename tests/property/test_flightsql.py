@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import (
     PreparedQuery,
     StatementQuery,
+    messages,
     parse_descriptor,
     parse_ticket,
     prepared_ticket,
     statement_ticket,
 )
-from micromegas_jupyter.flightsql.decoding import read_header
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
     ParameterLimits,
     decode_parameters,
+    read_header,
     split_batch,
 )
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin, PendingLogin
     from micromegas_jupyter.auth.tokens.manager import Identity, RenewableProvider
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from micromegas_jupyter.client.wrapper import WrappedClient
+    from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
 
+
+if TYPE_CHECKING:
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin[HubTokenProvider]
 
@@ -246,7 +247,7 @@ class _ClientOpener:
         self._has_warned = False
 
     def open(self, settings: ClientSettings, provider: AuthProvider | None) -> FlightSQLClient | WrappedClient:
-        from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+        from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 
         if not wiring.is_wrapped():
             return wiring.open_client(settings, provider)

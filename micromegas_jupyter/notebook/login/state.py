@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from micromegas_jupyter.client.calls import ServerIdentity
+    from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.login.dependencies import Login
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.client.calls import parse_address
+from micromegas_jupyter.client.transport import parse_address
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, host_text, printable
 from micromegas_jupyter.notebook.shell import (

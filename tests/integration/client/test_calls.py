@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pyarrow.flight import FlightCallOptions
 
-    from micromegas_jupyter.client.calls import Call
+    from micromegas_jupyter.client.transport import Call
 
 pytestmark = pytest.mark.integration
 

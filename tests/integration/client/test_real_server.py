@@ -16,7 +16,7 @@ from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticProvider
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.calls import ServerIdentity
+from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import (
     InvalidStatement,

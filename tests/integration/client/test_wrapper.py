@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.wrapper import WrappedClient, wrapped_client
+from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient, wrapped_client
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,

@@ -14,7 +14,7 @@ import pyarrow as pa
 from google.protobuf import any_pb2
 from micromegas.flightsql import FlightSql_pb2
 
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,7 @@ from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error, messages, statement_ticket
 from tests.integration.executors.server_process import wait_until
 
 if TYPE_CHECKING:

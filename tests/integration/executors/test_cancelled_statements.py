@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.flightsql.commands import messages, statement_ticket
 from tests.integration.executors.callers import OTHERS, BackgroundCall, Caller, SmallStatements
 from tests.integration.executors.conftest import ATTACKER, KEYS
 from tests.integration.executors.server_process import wait_until

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.lake import Lake
 from tests.integration.flight_harness import FlightHarness, running_server

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UnsupportedRequest
-from micromegas_jupyter.flightsql.error_details import ERROR_DETAILS_KEY, decode_error
+from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error
 from micromegas_jupyter.server.settings import IngestSettings
 from tests.integration.flight_harness import ALICE, FLIGHT, running_server
 from tests.integration.ingest.lake_server import create_command, ingest_frames, lake_server

@@ -16,8 +16,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine import sql_hash
 from micromegas_jupyter.errors import QueryDenied
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.waiting import wait_until
 

@@ -10,8 +10,7 @@ import pytest
 from pyarrow import flight
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
 from tests.integration.take_over.serving import END_SECONDS
 

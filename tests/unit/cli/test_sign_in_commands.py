@@ -15,7 +15,7 @@ import pytest
 from micromegas_jupyter.auth import Identity, OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.cli.main import build_parser, run
 from micromegas_jupyter.cli.sign_in_commands import identity_line, local_line, server_line, signed_in_line, time_left
-from micromegas_jupyter.client.calls import ServerIdentity
+from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.config.client import Bearer, ClientSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import ec_key, mint_raw

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.client.calls import (
+from micromegas_jupyter.client.commands import parse_server_identity
+from micromegas_jupyter.client.transport import (
     CallRecord,
+    CallRecorder,
     CredentialSource,
     Notices,
     build_header,
@@ -21,10 +23,8 @@ from micromegas_jupyter.client.calls import (
     build_tag_headers,
     describe_token,
     parse_address,
-    parse_server_identity,
     parse_static_headers,
 )
-from micromegas_jupyter.client.transport import CallRecorder
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     InternalError,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.calls import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.client.parameters import is_read
 from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, QueryReader, StreamEnd
+from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import (
     MicromegasError,

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from micromegas_jupyter.client.calls import Call, CallRecord, Credential
-from micromegas_jupyter.client.transport import translate_failure
+from micromegas_jupyter.client.transport import Call, CallRecord, Credential, translate_failure
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
@@ -27,7 +26,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-from micromegas_jupyter.flightsql.error_details import encode_error
+from micromegas_jupyter.flightsql.commands import encode_error
 
 # What the library adds after the server's own words (pyarrow 23).
 _CONTEXT = (

@@ -24,7 +24,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-from micromegas_jupyter.flightsql.error_details import decode_error, encode_error, parse_status_text, status_text
+from micromegas_jupyter.flightsql.commands import decode_error, encode_error, parse_status_text, status_text
 from tests.fakes.fixed_tables import FixedTables, empty_table, write_log_entries, write_processes
 from tests.unit.engine.conftest import Asker
 from tests.unit.engine.statements import EXHAUSTED, INVALID, REFUSED, UNSUPPORTED

@@ -11,7 +11,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.worker import UploadStream
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.table_sink import FakeSink

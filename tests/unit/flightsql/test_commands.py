@@ -6,7 +6,8 @@ import pytest
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.errors import MicromegasError, StatementRefused, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql import commands, messages
+from micromegas_jupyter.flightsql import commands
+from micromegas_jupyter.flightsql.commands import messages
 
 
 def _descriptor(message: object) -> object:

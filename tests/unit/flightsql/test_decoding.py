@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql.decoding import (
+from micromegas_jupyter.flightsql.framing import (
     HeaderKind,
     IpcHeader,
     clean_views,

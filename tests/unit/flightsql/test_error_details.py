@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     error_classes,
 )
-from micromegas_jupyter.flightsql.error_details import (
+from micromegas_jupyter.flightsql.commands import (
     MAX_DETAILS_BYTES,
     MAX_STATUS_BYTES,
     decode_error,

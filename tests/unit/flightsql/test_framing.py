@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql import framing, messages
+from micromegas_jupyter.flightsql import framing
+from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
     ParameterLimits,

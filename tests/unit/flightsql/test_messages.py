@@ -5,13 +5,12 @@ import importlib
 import pytest
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import pack_any
+from micromegas_jupyter.flightsql.commands import descriptor_set_bytes, messages, pack_any
 from tests.unit.flightsql.compile_descriptors import compile_descriptors
 
 
 def test_the_committed_descriptor_set_fits_the_proto_files() -> None:
-    committed = descriptor_pb2.FileDescriptorSet.FromString(messages.descriptor_set_bytes())
+    committed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes())
 
     fresh = descriptor_pb2.FileDescriptorSet.FromString(compile_descriptors())
 
@@ -36,7 +35,7 @@ def test_upstreams_messages_live_in_the_same_process_and_read_ours() -> None:
 
 def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has() -> None:
     upstream = importlib.import_module("micromegas.flightsql.FlightSql_pb2")
-    committed = descriptor_pb2.FileDescriptorSet.FromString(messages.descriptor_set_bytes())
+    committed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes())
     (ours,) = [file for file in committed.file if file.package == "arrow.flight.protocol.sql"]
     theirs = descriptor_pb2.FileDescriptorProto()
     upstream.DESCRIPTOR.CopyToProto(theirs)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
+from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, Flow
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.notebook.login.dependencies import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server import flight_service
 from micromegas_jupyter.server.calls import abort_call, translate_error
 

@@ -6,8 +6,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import MetadataQuery
+from micromegas_jupyter.flightsql.commands import MetadataQuery, messages
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, build_sql_info, matches_pattern
 
 LOG_SCHEMA = pa.schema({"time": pa.timestamp("ns", "+00:00"), "msg": pa.string()})

@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server import flight_methods
 from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import ServerFacts
