@@ -12,7 +12,7 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, parse_ingest_descriptor
-from micromegas_jupyter.lake.user_columns import check_fits, convert_rows, stored_schema
+from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.telemetry import PROCESSES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns
