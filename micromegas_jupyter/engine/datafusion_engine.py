@@ -24,26 +24,26 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
-from micromegas_jupyter.engine.planning.guard import check_no_ignored_clause, check_statement
+from micromegas_jupyter.engine.planning.checks import (
+    PathScrubber,
+    check_no_ignored_clause,
+    check_plan,
+    check_statement,
+    is_explain,
+    parameter_schema,
+)
 from micromegas_jupyter.engine.planning.parameters import (
     Placeholders,
     RowByRow,
     find_placeholders,
     with_plain_parameters,
 )
-from micromegas_jupyter.engine.planning.plan_checks import (
-    PathScrubber,
-    check_plan,
-    is_explain,
-    parameter_schema,
-)
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security.barrier import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, SessionPool, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, names_of
-from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
-from micromegas_jupyter.engine.workarounds.result_types import may_mix_types, with_result_types
+from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 
 if TYPE_CHECKING:

@@ -3,11 +3,15 @@
 What the tables are is `telemetry`'s, running queries over them is `engine`'s.
 """
 
-from micromegas_jupyter.lake.folder_kind import FolderKind, check_servable, find_folder_kind, make_lake_folder
 from micromegas_jupyter.lake.lake import CachedListing, Lake, LakeWriter
-from micromegas_jupyter.lake.limits import LakeLimits
-from micromegas_jupyter.lake.maintenance import MaintenanceReport
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder
+from micromegas_jupyter.lake.maintenance import LakeLimits, MaintenanceReport
+from micromegas_jupyter.lake.parquet_folder import (
+    FolderKind,
+    ParquetFolder,
+    check_servable,
+    find_folder_kind,
+    make_lake_folder,
+)
 
 __all__ = [
     "CachedListing",

@@ -3,21 +3,51 @@
 Several processes may write into one lake at once. Who may write, and how much, is the server's decision.
 """
 
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.protocols import TableWrite, WriteMode, WriteRequest
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Randomness
-from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.lake.limits import LakeSetup
-from micromegas_jupyter.lake.uploads import CreatingWrite, SegmentWrite, exists_already, new_id
-from micromegas_jupyter.lake.user_columns import check_fits, shown, stored_schema
-from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_rows
-from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
-from micromegas_jupyter.lake.writer import sort_rows
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.lake.files import (
+    COMPRESSION,
+    TEMPORARY_SUFFIX,
+    Segment,
+    is_writer_id,
+    make_private_folder,
+    name_once,
+    rename_durably,
+    sort_rows,
+    storage_errors,
+)
+from micromegas_jupyter.lake.user_tables import (
+    MAX_TABLES,
+    UserTable,
+    UserTables,
+    check_fits,
+    check_name,
+    shown,
+    stored_schema,
+)
+from micromegas_jupyter.lake.user_tables import convert_rows as convert_user_rows
 from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micromegas_jupyter.lake.maintenance import LakeSetup
 
 
 class LakeSink:
@@ -109,3 +139,237 @@ def _convert(rows: pa.RecordBatch, *, definition: TableDefinition, is_trusted: b
 
 def _as_it_came(rows: pa.Table) -> pa.Table:
     return rows
+
+
+ROWS_PER_GROUP: Final = 128 * 1024
+BYTES_PER_GROUP: Final = 16 * 1024 * 1024
+_DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_WHAT: Final = "The rows could not be stored."
+
+
+@contextlib.contextmanager
+def write_errors() -> Iterator[None]:
+    """Turn errors of the file system into those that cross packages, a full one apart from the others."""
+    try:
+        with storage_errors(_WHAT):
+            yield
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES:
+            raise ResourcesExhausted(
+                "There is no room for the rows: the server's storage is full.",
+                remedy="Tell the server's administrator, and send them again later. None of them was stored.",
+            ) from error
+        if isinstance(cause, pa.ArrowNotImplementedError):
+            raise UnsupportedRequest(
+                "These rows cannot be stored: Parquet cannot hold nulls in place of lists of a fixed size.",
+                remedy="Send lists of any size instead.",
+            ) from error
+        raise
+
+
+class StreamedFile:
+    """A file under way; ends with `publish` or `discard`. For one thread at a time."""
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, *, owner_id: str, arrange: Callable[[pa.Table], pa.Table]
+    ) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._temporary = folder / f".{owner_id}{TEMPORARY_SUFFIX}"
+        self._arrange = arrange
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._stream: BinaryIO | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self.row_count = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows."""
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
+        self.row_count += batch.num_rows
+        if self._waiting_rows >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
+            with write_errors():
+                self._write_group()
+
+    def publish(self, name: str, *, is_only_once: bool) -> bool:
+        """Put the file on disk in full and give it its name; return False when there is such a file already."""
+        with write_errors():
+            stream = self._finish()
+            os.fsync(stream.fileno())
+            stream.close()
+            target = self._folder / name
+            if is_only_once:
+                return name_once(self._temporary, target)
+            rename_durably(self._temporary, target)
+        return True
+
+    def discard(self) -> None:
+        """Leave nothing behind; does nothing after `publish`, and never raises."""
+        self._waiting.clear()
+        writer, self._writer = self._writer, None
+        stream, self._stream = self._stream, None
+        # Closing writes what is still to be written, which fails where writing has failed.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            if writer is not None:
+                writer.close()
+        with contextlib.suppress(OSError):
+            if stream is not None:
+                stream.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def _write_group(self) -> None:
+        rows = self._arrange(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        self._open().write_table(rows, row_group_size=max(1, rows.num_rows))
+
+    def _open(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            make_private_folder(self._folder)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+            self._stream = os.fdopen(descriptor, "wb")
+            self._writer = pq.ParquetWriter(self._stream, self._schema, compression=COMPRESSION)
+        return self._writer
+
+    def _finish(self) -> BinaryIO:
+        self._open()
+        if self._waiting:
+            self._write_group()
+        if self._writer is None or self._stream is None:
+            raise OSError("the file has been closed before")
+        self._writer.close()
+        self._writer = None
+        self._stream.flush()
+        return self._stream
+
+
+Convert = Callable[[pa.RecordBatch], pa.RecordBatch]
+Arrange = Callable[[pa.Table], pa.Table]
+
+
+def new_id(randomness: Randomness) -> str:
+    """Return 32 hexadecimal digits that nobody has drawn before."""
+    return base64.urlsafe_b64decode(f"{randomness.token_urlsafe(16)}==").hex()
+
+
+class SegmentWrite:
+    """Writes one segment; implements `contracts.TableWrite`.
+
+    A write with an id of its own has that id's file, whose name nobody can take twice: that is what makes a repeated
+    write store nothing more, also when both run at once, in two processes.
+    """
+
+    def __init__(  # noqa: PLR0913 - options by keyword, each a part that differs between tables
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        *,
+        convert: Convert,
+        arrange: Arrange,
+        write_id: str | None,
+        randomness: Randomness,
+    ) -> None:
+        drawn = new_id(randomness)
+        if write_id is not None and not is_writer_id(write_id):
+            raise InternalError("A write's id is not made of at most 64 letters and digits.")
+        self._folder = folder
+        self._convert = convert
+        self._has_id = write_id is not None
+        self._segment = Segment(write_id or drawn, 0, 0)
+        self._file = StreamedFile(folder, schema, owner_id=drawn, arrange=arrange)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows."""
+        self._file.write(self._convert(batch))
+
+    def commit(self) -> int:
+        """Make the rows durable and visible, unless a write with this id did so before; return how many."""
+        row_count = self._file.row_count
+        if row_count == 0 or self._was_dropped():
+            self._file.discard()
+        elif not self._file.publish(self._segment.file_name, is_only_once=self._has_id):
+            with write_errors():
+                stored = pq.read_metadata(self._folder / self._segment.file_name).num_rows
+            if stored != row_count:
+                raise UsageError(
+                    f"{stored:,} rows were stored under this id before, and these are {row_count:,}.",
+                    remedy="Use a new id for each call, and the same one only to repeat it.",
+                )
+        return row_count
+
+    def move_to(self, folder: Path) -> None:
+        """Put rows that were committed into another table's folder, unless a write with this id did so before."""
+        if self._file.row_count:
+            make_private_folder(folder)
+            name = self._segment.file_name
+            name_once(self._folder / name, folder / name)
+
+    def abandon(self) -> None:
+        """Forget the rows; does nothing after a `commit`."""
+        self._file.discard()
+
+    def _was_dropped(self) -> bool:
+        """Whether rows of this id were stored and have outlived the table's limits since."""
+        tombstone = self._segment._replace(is_tombstone=True)
+        return self._has_id and (self._folder / tombstone.file_name).exists()
+
+
+class CreatingWrite:
+    """Writes rows into a folder that no table has yet, then makes the table; implements `contracts.TableWrite`."""
+
+    def __init__(self, tables: UserTables, table: UserTable, rows: SegmentWrite, request: WriteRequest) -> None:
+        self._tables = tables
+        self._table = table
+        self._rows = rows
+        self._request = request
+        self._is_made = False
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows; see `contracts.TableWrite`."""
+        self._rows.write(batch)
+
+    def commit(self) -> int:
+        """Make the table with its rows and return how many those are.
+
+        When somebody made a table of that name meanwhile, the rows go there if that was asked for and the columns are
+        the same.
+        """
+        row_count = self._rows.commit()
+        with write_errors():
+            self._is_made = self._tables.add(self._table)
+            if not self._is_made:
+                self._join(self._tables.find(self._table.name))
+        return row_count
+
+    def abandon(self) -> None:
+        """Leave nothing behind; does nothing once the table is made."""
+        self._rows.abandon()
+        if not self._is_made:
+            # Nobody else knows this folder: its name was drawn for this write.
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self._table.folder)
+
+    def _join(self, other: UserTable | None) -> None:
+        write_id = self._request.write_id
+        if other is not None and write_id is not None and other.write_id == write_id:
+            return  # the same write, sent twice at once
+        if other is None or self._request.mode is WriteMode.CREATE:
+            raise exists_already(self._table.name)
+        if not other.schema.equals(self._table.schema):
+            raise UsageError(
+                f"The table {other.name} was created by another call, with other columns.",
+                remedy="Send the rows again.",
+            )
+        self._rows.move_to(other.folder)
+
+
+def exists_already(name: str) -> UsageError:
+    """Return the error for a table that is not to be there."""
+    return UsageError(
+        f"There is a table {name} already.", remedy='Append to it (mode "append"), or choose another name.'
+    )

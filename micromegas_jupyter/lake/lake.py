@@ -17,6 +17,8 @@ from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.files import (
+    SegmentWriter,
+    hold_writer,
     is_writer_id,
     list_segments,
     remove_old_temporaries,
@@ -24,10 +26,8 @@ from micromegas_jupyter.lake.files import (
     storage_errors,
 )
 from micromegas_jupyter.lake.ingest import LakeSink
-from micromegas_jupyter.lake.limits import LakeLimits, LakeSetup
-from micromegas_jupyter.lake.maintenance import Maintenance, MaintenanceReport, Stopping
+from micromegas_jupyter.lake.maintenance import LakeLimits, LakeSetup, Maintenance, MaintenanceReport, Stopping
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.lake.writer import SegmentWriter, hold_writer
 from micromegas_jupyter.telemetry import TABLES, TableDefinition
 
 # A folder's time of change moves in steps of up to 10 ms (the kernel's tick), so a listing made this soon after a

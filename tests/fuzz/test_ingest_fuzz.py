@@ -11,7 +11,7 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_ingest_descriptor
-from micromegas_jupyter.lake.user_columns import check_fits, convert_rows, stored_schema
+from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.telemetry import PROCESSES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import TableWrite
     from tests.fuzz.conftest import Fuzzing
+
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -17,7 +17,7 @@ from datafusion import ScalarUDF, SessionContext, udf, udtf
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
-from micromegas_jupyter.engine.planning.guard import check_expression
+from micromegas_jupyter.engine.planning.checks import check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 

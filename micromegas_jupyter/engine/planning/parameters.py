@@ -2,7 +2,7 @@
 
 Finds a statement's placeholders, writes `?` as DataFusion's `$1`, brings what various clients send into one form
 (columns named "0", "1", … or by name, of plain types), and runs a statement once for each row of values. Only the plan
-knows a placeholder's type (`plan_checks`).
+knows a placeholder's type (`checks`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from datafusion import SessionConfig, SessionContext
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
-from micromegas_jupyter.engine.planning.guard import check_expression
+from micromegas_jupyter.engine.planning.checks import check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable

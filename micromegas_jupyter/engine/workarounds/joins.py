@@ -377,3 +377,21 @@ def build_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
+
+
+def may_mix_types(plan_text: str) -> bool:
+    """Return whether an unoptimized plan, one step a line, may announce other types than its result has."""
+    return _MIXES_TYPES.search(plan_text) is not None
+
+
+def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
+    """Return `frame`, a statement that is not EXPLAIN, with the schema of its result; `session` is its session."""
+    try:
+        return session.create_dataframe_from_logical_plan(frame.optimized_logical_plan())
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return frame  # it fails in the same way when it runs

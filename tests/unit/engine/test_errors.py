@@ -12,8 +12,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.explanations import UPSTREAM_FUNCTIONS, UPSTREAM_TABLES
+from micromegas_jupyter.engine.errors import UPSTREAM_FUNCTIONS, UPSTREAM_TABLES, Context, is_engine_failure, translate
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

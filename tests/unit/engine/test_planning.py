@@ -12,8 +12,8 @@ import pytest
 from datafusion import SessionConfig, SessionContext
 
 from micromegas_jupyter.engine import DataFusionEngine, StatementRequest
+from micromegas_jupyter.engine.planning.checks import PathScrubber, check_plan, placeholder_types
 from micromegas_jupyter.engine.planning.parameters import find_placeholders, with_plain_parameters
-from micromegas_jupyter.engine.planning.plan_checks import PathScrubber, check_plan, placeholder_types
 from micromegas_jupyter.engine.scanner import scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, empty_table

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.datafusion_engine import ParsedText, parse_text
-from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
-from micromegas_jupyter.engine.planning.guard import (
+from micromegas_jupyter.engine.planning.checks import (
     MAX_BRACKET_DEPTH,
     check_expression,
     check_no_ignored_clause,
     check_statement,
 )
+from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
 from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 

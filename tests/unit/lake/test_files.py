@@ -14,15 +14,19 @@ from micromegas_jupyter.errors import InternalError, Unavailable
 from micromegas_jupyter.lake import files
 from micromegas_jupyter.lake.files import (
     Segment,
+    SegmentWriter,
+    forget_writer,
+    hold_writer,
     list_segments,
+    list_writers,
     make_private_folder,
     parse_segment,
     publish,
     remove_old_temporaries,
     select_visible,
     storage_errors,
+    try_adopt_writer,
 )
-from micromegas_jupyter.lake.writer import SegmentWriter, forget_writer, hold_writer, list_writers, try_adopt_writer
 from micromegas_jupyter.telemetry import LOG_ENTRIES
 from tests.fakes.telemetry_rows import log_batch
 

@@ -11,7 +11,14 @@ import pytest
 
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake import Lake, LakeLimits, LakeWriter, MaintenanceReport, maintenance
-from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segment_files, list_segments, select_visible
+from micromegas_jupyter.lake.files import (
+    Segment,
+    SegmentFile,
+    SegmentWriter,
+    list_segment_files,
+    list_segments,
+    select_visible,
+)
 from micromegas_jupyter.lake.maintenance import (
     CompactionStopped,
     MergePlan,
@@ -22,7 +29,6 @@ from micromegas_jupyter.lake.maintenance import (
     remove_covered,
     select_expired,
 )
-from micromegas_jupyter.lake.writer import SegmentWriter
 from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES
 from tests.fakes.telemetry_rows import log_batch, process_state
 
