@@ -10,7 +10,7 @@ from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.messages import REPLY_TYPE, REQUEST_TYPE, Unknown, build_message
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.login.control_channel import (
+from micromegas_jupyter.notebook.login.connections import (
     base_address,
     hides_requests,
     kernel_id_of,

@@ -10,7 +10,7 @@ from micromegas_jupyter.client.wrapper import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.client_config import WRAPPER_VARIABLE
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.notebook.login.dependencies import (
+from micromegas_jupyter.notebook.login.connections import (
     FlowPreference,
     PersonalProvider,
     TokenRenewal,
