@@ -5,10 +5,9 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.notebook.completion.matcher import SqlCompleter
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
+from micromegas_jupyter.notebook.completion.sql import SqlCompleter
 from micromegas_jupyter.notebook.login.connections import NamedConnections
-from micromegas_jupyter.notebook.login.display import IdentityDisplay
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.core.magic import Magics
 
-    from micromegas_jupyter.notebook.login.dependencies import Dependencies
+    from micromegas_jupyter.notebook.login.connections import Dependencies
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
@@ -32,7 +31,6 @@ class _Extension:
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
-        self.display = IdentityDisplay(shell, self.session)
         named, history = NamedConnections(), QueryHistory()
         connections = CellConnections(shell, self.session, named)
         self.schemas = SchemaCache(
@@ -48,12 +46,13 @@ class _Extension:
             sql_magic=self.sql.micromegas_sql,
             tables_magic=tables.micromegas_tables,
         )
+        self.identity = IdentityMagics(shell, self.session)
         self.serve = ServeMagic(shell, self.session, named)
         self.magics: tuple[Magics, ...] = (
             self.sql,
             ConnectMagic(shell, self.session, named),
             QueriesMagic(shell, history, runner.run, dependencies.clock),
-            IdentityMagics(shell, self.session, self.display),
+            self.identity,
             tables,
             self.serve,
         )
@@ -62,7 +61,7 @@ class _Extension:
         self.completer.unregister()
         self.schemas.close()
         self.session.close()
-        self.display.close()
+        self.identity.close()
         self.serve.close()
 
 

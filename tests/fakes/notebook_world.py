@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.dependencies import Dependencies, FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.login.connections import Dependencies, FlowPreference, FlowToUse
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
 from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
@@ -29,8 +29,7 @@ from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from micromegas_jupyter.notebook.login.session import NotebookSession
-    from micromegas_jupyter.notebook.login.state import IdentityStatus
+    from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
 
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"

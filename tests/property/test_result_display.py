@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.plot import plot_bundle, value_marks, value_range
-from micromegas_jupyter.notebook.charts.series import thinned
+from micromegas_jupyter.notebook.charts import plot_bundle, thinned, value_marks, value_range
 from micromegas_jupyter.notebook.results.table import MAX_DATA_BYTES, preview_text, result_data, result_html
 from tests.property.arrow_tables import tables
 from tests.property.test_notebook_preview import OWN_ATTRIBUTES, OWN_TAGS, seen

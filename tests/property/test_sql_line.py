@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.completion.sql_line import split_sql_line
 from micromegas_jupyter.notebook.magics.sql import SqlRequest
 from micromegas_jupyter.notebook.results.rows import RowFormat
+from micromegas_jupyter.notebook.shell import split_sql_line
 
 _WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format")
 _FLAGS = ("--explain", "--traceback")

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.login.connections import Connection, Connections
-    from micromegas_jupyter.notebook.login.dependencies import Client
+    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections
 
 FETCH_SECONDS: Final = 10.0
 """The deadline of each call."""

@@ -1,4 +1,9 @@
-"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons."""
+"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons.
+
+The browser half (`static/identity.js`) draws and counts down. Widget state is saved inside notebooks: no trait ever
+holds a token, and what a sign-in asks of the person goes when the sign-in ends. The text and the HTML beside it stay
+as they were when a page is loaded again, because a display's id is not saved: they hold no QR code.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +12,44 @@ import logging
 import shutil
 import sys
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import error_lines
-from micromegas_jupyter.notebook.login.dependencies import FlowPreference
-from micromegas_jupyter.notebook.login.state import (
+from micromegas_jupyter.notebook.login.connections import FlowPreference
+from micromegas_jupyter.notebook.login.session import (
+    MAX_SHOWN_GROUPS,
+    QR_LABEL,
     IdentityAction,
     IdentityState,
     IdentityStatus,
+    SignInOffer,
     accepted_actions,
     has_token,
     identity_lines,
     lines_as_html,
+    offered_actions,
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.login.session import NotebookSession
-    from micromegas_jupyter.notebook.login.widget import IdentityWidget
 
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
@@ -199,8 +214,6 @@ class IdentityDisplay:
             print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
     def _show_widget(self, state: IdentityState) -> None:
-        from micromegas_jupyter.notebook.login.widget import IdentityWidget
-
         if self._widget is None:
             self._widget = IdentityWidget(clock=self._session.dependencies.clock, on_press=self._buttons.press)
             self._session.shown.subscribe(self._follow)
@@ -224,3 +237,189 @@ class IdentityDisplay:
 
 def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
     return {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines)}
+
+
+_STATIC = Path(__file__).parents[1] / "static"
+QUIET_MODULES = 4
+"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+_MAX_CHARACTERS = 512
+_MAX_CACHED = 8
+
+
+class IdentityWidget(anywidget.AnyWidget):
+    """Shows one `IdentityState`.
+
+    Times are durations, because the browser's clock and the kernel's differ; `as_of` (the kernel's time) changes
+    whenever they were measured anew. `_apply_lock` keeps two threads from mixing two states.
+
+    Args:
+        clock: Measures how long a token is still good.
+        on_press: Told which button a person pressed, and where to show what becomes of it; returns at once.
+    """
+
+    # One module for the browser: the words first, which the drawing uses.
+    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("identity_words.js", "identity.js"))
+    _css = _STATIC / "identity.css"
+
+    status = traitlets.Unicode("signed_out").tag(sync=True)
+    name = traitlets.Unicode("").tag(sync=True)
+    email = traitlets.Unicode("").tag(sync=True)
+    subject = traitlets.Unicode("").tag(sync=True)
+    issuer = traitlets.Unicode("").tag(sync=True)
+    through = traitlets.Unicode("").tag(sync=True)
+    groups = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    group_count = traitlets.Int(0).tag(sync=True)
+    is_admin = traitlets.Bool(default_value=False).tag(sync=True)
+    server = traitlets.Unicode("").tag(sync=True)
+    server_line = traitlets.Unicode("").tag(sync=True)
+    detail = traitlets.Unicode("").tag(sync=True)
+    flow = traitlets.Unicode("").tag(sync=True)
+    start_url = traitlets.Unicode("").tag(sync=True)
+    user_code = traitlets.Unicode("").tag(sync=True)
+    qr_label = traitlets.Unicode("").tag(sync=True)
+    qr_path = traitlets.Unicode("").tag(sync=True)
+    qr_side = traitlets.Int(0).tag(sync=True)
+    actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    working = traitlets.Unicode("").tag(sync=True)
+    error = traitlets.Unicode("").tag(sync=True)
+    renews = traitlets.Bool(default_value=False).tag(sync=True)
+    remaining_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
+    renews_in_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
+    since_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
+    as_of = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(
+        self, *, clock: Clock, on_press: Callable[[IdentityAction, IdentityWidget], None] = lambda _action, _board: None
+    ) -> None:
+        self._clock = clock
+        self._on_press = on_press
+        self._apply_lock = Lock()
+        self._identity: IdentityState | None = None
+        self._status_since = clock.now()
+        super().__init__()
+        self.on_msg(self._take_message)
+
+    def apply(self, state: IdentityState) -> None:
+        """Show `state` from now on, in one message to the browser; any thread."""
+        with self._apply_lock, self.hold_sync():
+            if self._identity is None or self._identity.status is not state.status:
+                self._status_since = self._clock.now()
+            self._identity = state
+            self.status = state.status.value
+            self._set_person(state)
+            self.server = state.server
+            self.server_line = state.server_line
+            self.detail = state.detail
+            self._set_offer(state.offer)
+            self.actions = [action.value for action in offered_actions(state)]
+            self.error = ""
+            self.renews = state.renews
+            for name, value in self._times(state).items():
+                setattr(self, name, value)
+
+    def begin_action(self, action: IdentityAction) -> None:
+        """Show that something is being done; any thread."""
+        with self._apply_lock, self.hold_sync():
+            self.working = action.value
+            self.error = ""
+
+    def end_action(self, *, error: str = "") -> None:
+        """Show that it is done, or with an error's line that it is not; any thread."""
+        with self._apply_lock, self.hold_sync():
+            self.working = ""
+            self.error = error
+
+    def notify(self, news: str) -> None:
+        """Show a sentence for a moment, to the pages that are open now; any thread."""
+        self.send({"news": news})
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
+        """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
+        values: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
+        if self._identity is not None and not values.keys().isdisjoint(times := self._times(self._identity)):
+            values |= times
+        return values
+
+    def _times(self, state: IdentityState) -> dict[str, object]:
+        now = self._clock.now()
+        has_ended = state.status is IdentityStatus.EXPIRED
+        return {
+            "remaining_seconds": state.remaining_seconds(now),
+            "renews_in_seconds": state.seconds_until_renewal(now),
+            "since_seconds": max((now - self._status_since).total_seconds(), 0.0) if has_ended else None,
+            "as_of": now.isoformat(),
+        }
+
+    def _set_person(self, state: IdentityState) -> None:
+        self.name = state.name
+        self.email = state.email or ""
+        self.subject = state.subject
+        self.issuer = state.issuer
+        self.through = state.through
+        self.groups = list(state.groups[:MAX_SHOWN_GROUPS])
+        self.group_count = state.group_count
+        self.is_admin = state.is_admin
+
+    def _set_offer(self, offer: SignInOffer | None) -> None:
+        code = None if offer is None else build_qr_code(offer.scan_address)
+        self.flow = "" if offer is None else offer.flow.value
+        self.start_url = "" if offer is None else offer.address
+        self.user_code = "" if offer is None else offer.user_code
+        self.qr_label = "" if code is None else QR_LABEL
+        self.qr_path = "" if code is None else code.path
+        self.qr_side = 0 if code is None else code.side_modules
+
+    def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
+        """Pass a button on; a message that is none comes from no page of ours."""
+        pressed = content.get("action") if isinstance(content, dict) else None
+        if isinstance(pressed, str) and pressed in set(IdentityAction):
+            self._on_press(IdentityAction(pressed), self)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        if shown is None or self._identity is None:
+            return shown
+        bundle, metadata = shown
+        lines = identity_lines(self._identity, now=self._clock.now())
+        html = lines_as_html(lines, offer=self._identity.offer)
+        return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QrCode:
+    """A QR code.
+
+    Attributes:
+        side_modules: Width and height in modules, with the white frame.
+        path: Its dark modules as the data of an SVG path, one unit a module.
+    """
+
+    side_modules: int
+    path: str
+
+
+@lru_cache(maxsize=_MAX_CACHED)
+def build_qr_code(address: str) -> QrCode | None:
+    """Return the code of an address, None for one that is empty or too long to be read off a screen."""
+    if not 0 < len(address) <= _MAX_CHARACTERS:
+        return None
+    import segno
+
+    symbol = segno.make_qr(address, error="m")
+    rows = [bytes(row) for row in symbol.matrix]
+    return QrCode(
+        side_modules=len(rows) + 2 * QUIET_MODULES,
+        path="".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES)),
+    )
+
+
+def _row_path(row: bytes, y: int) -> str:
+    drawn = ""
+    x = QUIET_MODULES
+    for is_dark, modules in groupby(row):
+        width = len(list(modules))
+        if is_dark:
+            drawn += f"M{x} {y}h{width}v1h-{width}z"
+        x += width
+    return drawn

@@ -20,8 +20,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.formatting import error_lines, show_as_lines, sign_in_text
-from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION
-from micromegas_jupyter.notebook.login.dependencies import FlowPreference
+from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION, FlowPreference
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.login.dependencies import Login
+    from micromegas_jupyter.notebook.login.connections import Login
     from micromegas_jupyter.notebook.login.display import IdentityDisplay
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
 
 _AUTOMATIC = "auto"
 _FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
@@ -51,11 +50,16 @@ _MAX_TRIES = 5
 class IdentityMagics(Magics):
     """The magics about who is signed in."""
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, display: IdentityDisplay) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         super().__init__(shell)
         self._shell = shell
         self._session = session
-        self._display = display
+        self._display: IdentityDisplay | None = None
+
+    def close(self) -> None:
+        """Put text in place of the widget."""
+        if self._display is not None:
+            self._display.close()
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
@@ -103,7 +107,7 @@ class IdentityMagics(Magics):
             self._sign_in(settings, preference)
             return
         session.sign_in.leave(settings)
-        self._display.show(state)
+        self._show(state)
         if has_kernel(self._shell) and is_attended(self._shell):
             session.fetch_identity_later(settings)
 
@@ -116,7 +120,7 @@ class IdentityMagics(Magics):
         try:
             state = self._session.fetch_identity(settings)
         finally:
-            self._display.show(self._session.state or state)
+            self._show(self._session.state or state)
             notice = self._session.notice(settings)
             if notice is not None:
                 print(f"⚠ {notice}")  # noqa: T201 - the magic's output
@@ -184,13 +188,20 @@ class IdentityMagics(Magics):
             clear_output(wait=True)
         elif has_kernel(self._shell):
             return
-        self._display.show(self._session.signed_in(settings))
+        self._show(self._session.signed_in(settings))
+
+    def _show(self, state: IdentityState) -> None:
+        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+
+        if self._display is None:
+            self._display = IdentityDisplay(self._shell, self._session)
+        self._display.show(state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""
         state = self._session.state
         if state is not None:
-            self._display.show(state)
+            self._show(state)
         if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
             return True
         return self._session.dependencies.browser.open(login.start_url or "")

@@ -14,7 +14,6 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.completion.sql_line import check_no_template, split_sql_line
 from micromegas_jupyter.notebook.formatting import (
     PlainText,
     TextTable,
@@ -45,6 +44,7 @@ from micromegas_jupyter.notebook.results.rows import (
 from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
+    check_no_template,
     display,
     flags,
     help_text,
@@ -55,6 +55,7 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     options_with_value,
     parse_options,
+    split_sql_line,
     with_arguments,
 )
 
@@ -553,7 +554,7 @@ def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> o
     else:
         value = convert(request.row_format, answer)
     if request.plot:
-        from micromegas_jupyter.notebook.charts.plot import plot_bundle
+        from micromegas_jupyter.notebook.charts import plot_bundle
 
         try:
             display(plot_bundle(shown), raw=True)

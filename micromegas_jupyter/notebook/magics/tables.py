@@ -9,14 +9,6 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
 from micromegas_jupyter.notebook.formatting import host_text
-from micromegas_jupyter.notebook.magics.table_listing import (
-    TableCounter,
-    build_listing,
-    count_rows,
-    listing_html,
-    listing_text,
-    search_listing,
-)
 from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
@@ -60,6 +52,8 @@ class TablesMagic(Magics):
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_tables(self, arguments: argparse.Namespace) -> None:
         """Show the server's tables with their columns, types and descriptions, to search and to look into."""
+        from micromegas_jupyter.notebook import table_explorer  # with anywidget
+
         check_exclusive(arguments, "connection", "profile")
         named = {"connection": arguments.connection, "profile": arguments.profile}
         with self._connections.connected(**named) as (settings, connection, live_line):
@@ -67,17 +61,20 @@ class TablesMagic(Magics):
             schema = fetch_schema(connection.client)
         self._session.note_success(settings, connection.provider)
         self._schemas.note(settings, connection, schema)
-        shown = build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
+        shown = table_explorer.build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
         if arguments.count:
             counted = shown.tables[:MAX_COUNTED]
-            shown = replace(shown, facts={table.name: count_rows(connection.client, table) for table in counted})
+            shown = replace(
+                shown, facts={table.name: table_explorer.count_rows(connection.client, table) for table in counted}
+            )
         if not has_kernel(self._shell):
-            print(listing_text(shown))  # noqa: T201 - a terminal
+            print(table_explorer.listing_text(shown))  # noqa: T201 - a terminal
         elif is_attended(self._shell):
-            from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
-
-            counter = TableCounter(connection.client)
-            listing = search_listing(schema, shown)
-            display(TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
+            counter = table_explorer.TableCounter(connection.client)
+            listing = table_explorer.search_listing(schema, shown)
+            display(table_explorer.TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
         else:
-            display({"text/plain": listing_text(shown), "text/html": listing_html(shown)}, raw=True)
+            display(
+                {"text/plain": table_explorer.listing_text(shown), "text/html": table_explorer.listing_html(shown)},
+                raw=True,
+            )

@@ -1,5 +1,5 @@
 // Draws the tables of a server, searches them here in the browser, and asks the kernel for one thing only: what a
-// table holds, when a person opens it. The kernel's half is tables_widget.py. Everything is set as text, never as markup.
+// table holds, when a person opens it. The kernel's half is table_explorer.py. Everything is set as text, never as markup.
 
 export default {
   render({ model, el }) {

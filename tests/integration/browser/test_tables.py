@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
+from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance
 

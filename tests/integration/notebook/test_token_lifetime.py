@@ -14,7 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.login.dependencies import default_dependencies
+from micromegas_jupyter.notebook.login.connections import default_dependencies
 from micromegas_jupyter.wiring import open_client, service_account_provider
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 from tests.integration.notebook.short_tokens import short_token_stack

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter import quote_identifier
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.login.dependencies import default_dependencies
+from micromegas_jupyter.notebook.login.connections import default_dependencies
 from tests.integration.notebook.hostile_values import BYTES, TEXTS
 from tests.integration.notebook.interrupting import served
 

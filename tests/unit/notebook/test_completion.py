@@ -225,7 +225,7 @@ def shell(
     bare_shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InteractiveShell]:
     # The first completion waits for the answer, which a loaded machine may take its time for.
-    monkeypatch.setattr("micromegas_jupyter.notebook.completion.matcher.FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("micromegas_jupyter.notebook.completion.sql.FIRST_ANSWER_SECONDS", 60.0)
     register(bare_shell, world.dependencies())
     yield bare_shell
     world.tables.may_answer.set()

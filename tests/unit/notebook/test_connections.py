@@ -10,8 +10,7 @@ import pytest
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.login.connections import Connection, Connections
-from micromegas_jupyter.notebook.login.dependencies import TokenRenewal
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, TokenRenewal
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeWorld

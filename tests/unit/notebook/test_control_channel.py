@@ -9,7 +9,7 @@ import pytest
 from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, RedirectLogins, Unknown, build_message
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.login.control_channel import (
+from micromegas_jupyter.notebook.login.connections import (
     base_address,
     hides_requests,
     kernel_id_of,

@@ -9,7 +9,7 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, Flow
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.notebook.login.dependencies import (
+from micromegas_jupyter.notebook.login.connections import (
     FlowPreference,
     PersonalProvider,
     TokenRenewal,

@@ -5,10 +5,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse, default_dependencies
+from micromegas_jupyter.notebook.login.connections import FlowToUse, default_dependencies
 from micromegas_jupyter.notebook.login.display import IdentityButtons
-from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions
+from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession, offered_actions
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 

@@ -6,10 +6,9 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse
+from micromegas_jupyter.notebook.login.connections import FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
-from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
+from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession
 from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.session import ShownState
-from micromegas_jupyter.notebook.login.state import (
+from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
     IdentityStatus,
+    ShownState,
     SignInOffer,
     accepted_actions,
     identity_lines,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
-from micromegas_jupyter.notebook.login.widget import QUIET_MODULES, IdentityWidget, build_qr_code
+from micromegas_jupyter.notebook.login.display import QUIET_MODULES, IdentityWidget, build_qr_code
+from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import PASTE_URL, SCAN_URI, START_URL, USER_CODE, VERIFICATION_URI
 

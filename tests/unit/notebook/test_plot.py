@@ -11,8 +11,17 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.plot import COLOURS, plot_bundle, plot_svg, time_marks, value_marks
-from micromegas_jupyter.notebook.charts.series import MAX_POINTS, plot_zone, thinned, time_series
+from micromegas_jupyter.notebook.charts import (
+    COLOURS,
+    MAX_POINTS,
+    plot_bundle,
+    plot_svg,
+    plot_zone,
+    thinned,
+    time_marks,
+    time_series,
+    value_marks,
+)
 
 LOADS = pa.table(
     {

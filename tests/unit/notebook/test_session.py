@@ -17,9 +17,14 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.login.dependencies import FlowToUse
-from micromegas_jupyter.notebook.login.session import NotebookSession, stored_meanwhile, watch_for_sign_in
-from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.login.connections import FlowToUse
+from micromegas_jupyter.notebook.login.session import (
+    IdentityState,
+    IdentityStatus,
+    NotebookSession,
+    stored_meanwhile,
+    watch_for_sign_in,
+)
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
 

@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.dependencies import FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.login.connections import FlowPreference, FlowToUse
 from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import (

@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.completion.sql_line import (
+from micromegas_jupyter.notebook.shell import (
     CursorPosition,
     OptionName,
     OptionValue,

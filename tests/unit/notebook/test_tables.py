@@ -10,13 +10,14 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import LoginRequired, ServerUnavailable
+from micromegas_jupyter.notebook import table_explorer
 from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
-from micromegas_jupyter.notebook.magics import tables_widget
-from micromegas_jupyter.notebook.magics.table_listing import (
+from micromegas_jupyter.notebook.table_explorer import (
     MAX_OPEN_COUNTS,
     MAX_TABLES,
     TableCounter,
     TableListing,
+    TablesWidget,
     build_listing,
     count_rows,
     listing_html,
@@ -24,7 +25,6 @@ from micromegas_jupyter.notebook.magics.table_listing import (
     listing_traits,
     search_listing,
 )
-from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
 
@@ -160,7 +160,7 @@ def test_a_message_that_names_no_table_is_left_alone(widget: TablesWidget, asked
 
 
 def test_the_browser_half_writes_text_and_never_markup() -> None:
-    source = (Path(tables_widget.__file__).parents[1] / "static" / "tables.js").read_text(encoding="utf-8")
+    source = (Path(table_explorer.__file__).parent / "static" / "tables.js").read_text(encoding="utf-8")
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
 

@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     TokenStoreError,
 )
-from micromegas_jupyter.notebook.login.dependencies import PersonalProvider
+from micromegas_jupyter.notebook.login.connections import PersonalProvider
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
