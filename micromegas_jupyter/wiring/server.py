@@ -16,17 +16,12 @@ from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake, make_lake_folder
-from micromegas_jupyter.server import (
-    DenyList,
-    FlightServerSettings,
-    HttpEndpoint,
-    NotReady,
-    Recorder,
-    ServerMetrics,
-    ServerThread,
-)
-from micromegas_jupyter.server.monitoring import open_tracing
-from micromegas_jupyter.server.settings import IngestSettings, TlsFiles
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
+from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
+from micromegas_jupyter.server.queries import DenyList
+from micromegas_jupyter.server.recorder.recorder import Recorder
+from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings, TlsFiles
 from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
 from micromegas_jupyter.wiring.server_files import (
@@ -139,7 +134,7 @@ class ServerStack:
             self._spill_folder.close()
             raise
         if self.lake is not None and not settings.no_telemetry:
-            self._recorder = Recorder(self.lake, exe=self._program, properties={})
+            self._recorder = Recorder(self.lake, exe=self._program)
         self.metrics = ServerMetrics()
         rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(self._environ)
