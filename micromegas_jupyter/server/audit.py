@@ -28,7 +28,7 @@ from micromegas_jupyter.server.authentication import (
     parse_client_tags,
     resolve_attribution,
 )
-from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.flight_service import Call
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
@@ -52,12 +52,7 @@ class CallOrigin:
 
 
 def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
-    """Return the origin of a call.
-
-    Raises:
-        UsageError: A header cannot be read.
-        PermissionDenied: The headers name another user.
-    """
+    """Return the origin of a call; refuses one whose headers cannot be read, or name another user."""
     return CallOrigin(
         query_id=call.query_id,
         client_address=find_client_address(call.context.peer(), call.headers, trusted_proxies),
@@ -160,13 +155,7 @@ class QueryAudit(_Audit):
 
 
 class IngestAudit(_Audit):
-    """The audit of one ingest.
-
-    Attributes:
-        rows: Rows that were received, and with status `ok` stored.
-        received_bytes: Bytes that were received.
-        write_id: The name of the write, when the caller gave it one.
-    """
+    """The audit of one ingest; `rows` were received, and with status `ok` stored."""
 
     def __init__(self, origin: CallOrigin, command: IngestCommand, clock: Clock) -> None:
         super().__init__(origin, clock)
@@ -189,7 +178,9 @@ class IngestAudit(_Audit):
 
 def _describe_origin(origin: CallOrigin) -> dict[str, object]:
     tags, attribution = origin.tags, origin.attribution
-    record: dict[str, object] = {
+    named: dict[str, object] = {} if attribution.name is None else {"name": attribution.name}
+    account = attribution.service_account_name
+    return {
         "query_id": origin.query_id,
         "client_ip": origin.client_address,
         "client": tags.client,
@@ -198,13 +189,10 @@ def _describe_origin(origin: CallOrigin) -> dict[str, object]:
         **tags.optional,
         "user": attribution.user,
         "email": attribution.email,
+        **named,
+        "service_account": account is not None,
+        **({} if account is None else {"service_account_name": account}),
     }
-    if attribution.name is not None:
-        record["name"] = attribution.name
-    record["service_account"] = attribution.service_account_name is not None
-    if attribution.service_account_name is not None:
-        record["service_account_name"] = attribution.service_account_name
-    return record
 
 
 def classify_error(error: MicromegasError) -> str:

@@ -82,9 +82,9 @@ class QueryOptions:
 class ClientTags:
     """What the client says about itself; for the audit only."""
 
-    client: str = "unknown"
-    agent: str = "unknown"
-    entrypoint: str = "unknown"
+    client: str
+    agent: str
+    entrypoint: str
     optional: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,11 +98,7 @@ def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers
 
 
 def single_value(headers: Headers, name: str) -> str | None:
-    """Return the value of a header that may be sent once only, None when it was not sent.
-
-    Raises:
-        UsageError: It was sent several times.
-    """
+    """Return the value of a header that may be sent once only, None when it was not sent."""
     values = headers.get(name, ())
     if len(values) > 1:
         raise UsageError(f"The header {name} was sent {len(values)} times.", remedy="Send it once.")
@@ -142,9 +138,9 @@ def parse_client_tags(headers: Headers) -> ClientTags:
     """Read the `x-client-*` headers."""
     optional = {name: _first(headers, f"x-client-{name}") for name in ("session", "notebook", "cell")}
     return ClientTags(
-        client=_first(headers, "x-client-type") or "unknown",
-        agent=_first(headers, "x-client-agent") or "unknown",
-        entrypoint=_first(headers, "x-client-entrypoint") or "unknown",
+        client=_first(headers, "x-client-type") or _UNKNOWN,
+        agent=_first(headers, "x-client-agent") or _UNKNOWN,
+        entrypoint=_first(headers, "x-client-entrypoint") or _UNKNOWN,
         optional={name: value for name, value in optional.items() if value},
     )
 
@@ -153,12 +149,8 @@ def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[
     """Return the client's IP address; forwarding headers count only when the peer is a trusted proxy.
 
     The last entry of `x-forwarded-for` is the proxy's own and may have a port. When it cannot be read, nothing else is
-    believed: many proxies pass on an `x-real-ip` that the client made up.
-
-    Args:
-        peer: gRPC's name of the peer, such as `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
-        headers: The call's headers.
-        trusted_proxies: Addresses of proxies.
+    believed: many proxies pass on an `x-real-ip` that the client made up. `peer` is gRPC's name, such as
+    `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
     """
     address = _peer_address(peer)
     if address not in trusted_proxies:
@@ -283,13 +275,10 @@ def _decode_name(headers: Headers, name: str) -> str | None:
 
 
 class Authenticator:
-    """Identifies callers, and turns away those who call too often.
+    """Identifies callers, and turns away those who call too often; each refusal leaves one audit event.
 
-    Checks run on threads of their own, so that they neither hold up the event loop nor take the threads of anything
-    else. A check that needs keys which are being fetched waits on the event loop, so that an issuer that does not
-    answer takes no thread from the others. Everything but those threads belongs to the event loop.
-
-    Each refusal leaves one audit event: the validator's own, or one of this class for what the validator does not see.
+    Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
+    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop.
 
     Args:
         validator: Identifies the bearer of a token; None lets everyone in as administrator. Closed by its owner.
@@ -305,73 +294,69 @@ class Authenticator:
         self._limits = limits
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
         self._check_count = 0
-        self._fetches: dict[Future[KeySet | None], asyncio.Event] = {}
         self._key_waiters: Counter[Future[KeySet | None]] = Counter()
         self._writes_events = isinstance(validator, BaseValidator)
-        self.audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
+        self._audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
 
     async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
         """Return the caller of a call with these headers: exactly one `authorization`, of the `Bearer` scheme.
 
-        Args:
-            headers: The call's headers.
-            describe: Gathers the call's facts for audit events; not called for a caller who is known already.
+        `describe` gathers the call's facts for audit events; it is not called for a caller who is known already.
         """
-        caller, _ = await self._exchange(headers, describe, accepts_basic=False)
-        return caller
+        return (await self.exchange(headers, describe, accepts_basic=False))[0]
 
     async def exchange(
-        self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts
+        self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts, *, accepts_basic: bool = True
     ) -> tuple[AuthContext, Secret]:
         """Return the caller and the bearer token for later calls, from a `Bearer` or `Basic` credential.
 
         With `Basic` the password is the token or API key; the user name says nothing.
         """
-        return await self._exchange(headers, describe, accepts_basic=True)
-
-    def record(self, event: AccessEvent, call: CallFacts) -> None:
-        """Write an audit event about a call."""
-        with checking_for(call):
-            self.audit.record(event)
-
-    def close(self) -> None:
-        """Accept no more checks; running ones end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _exchange(
-        self, headers: Headers, describe: Callable[[], CallFacts], *, accepts_basic: bool
-    ) -> tuple[AuthContext, Secret]:
         if self._validator is None:
             return _ANYONE, Secret(_ANYONE.subject)
         try:
             token = _read_token(headers, accepts_basic=accepts_basic)
         except Rejected as error:
-            self.record(AccessEvent(outcome="refused", reason=error.reason, code=error.code), describe())
+            self.record(describe(), "refused", reason=error.reason, code=error.code)
             raise
-        return await self._identify(HiddenText(token.reveal()), self._validator, describe), token
-
-    async def _identify(self, token: str, validator: TokenValidator, describe: Callable[[], CallFacts]) -> AuthContext:
-        caller = validator.cached_context(token)
+        hidden = HiddenText(token.reveal())
+        caller = self._validator.cached_context(hidden)
         if caller is None:
-            caller = await self._check(token, validator, describe())
+            caller = await self._check(hidden, self._validator, describe())
         if self._limits is not None:
             try:
                 self._limits.count_call(caller.issuer, caller.subject)
             except ResourcesExhausted as error:
-                who = Claimed(issuer=caller.issuer, subject=caller.subject)
-                event = AccessEvent(outcome="limited", reason="calls_of_identity", code=error.code, who=who)
-                self.record(event, describe())
+                self.record(describe(), "limited", reason="calls_of_identity", code=error.code, caller=caller)
                 raise
-        return caller
+        return caller, token
+
+    def record(
+        self,
+        call: CallFacts,
+        outcome: str,
+        *,
+        reason: str | None = None,
+        code: str | None = None,
+        caller: AuthContext | None = None,
+    ) -> None:
+        """Write an audit event about a call."""
+        who = Claimed() if caller is None else Claimed(issuer=caller.issuer, subject=caller.subject)
+        with checking_for(call):
+            self._audit.record(AccessEvent(outcome=outcome, reason=reason, code=code, who=who))
+
+    def close(self) -> None:
+        """Accept no more checks; running ones end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
-        address = call.client_address or UNKNOWN_ADDRESS
         if self._limits is None:
             return await self._validate(token, validator, call)
+        address = call.client_address or UNKNOWN_ADDRESS
         try:
             self._limits.count_refusal(address)
         except ResourcesExhausted as error:
-            self.record(AccessEvent(outcome="limited", reason="refusals_of_address", code=error.code), call)
+            self.record(call, "limited", reason="refusals_of_address", code=error.code)
             raise
         try:
             caller = await self._validate(token, validator, call)
@@ -403,7 +388,7 @@ class Authenticator:
                     Refused(reason=error.reason) if isinstance(error, Rejected) else Undecided(reason="unavailable")
                 )
                 with checking_for(call):
-                    self.audit.record(event_of(finding, token))
+                    self._audit.record(event_of(finding, token))
             raise
 
     async def _validate_in_thread(
@@ -422,39 +407,21 @@ class Authenticator:
 
     async def _wait_for_keys(self, fetch: Future[KeySet | None]) -> bool:
         """Wait for a fetch and return whether it brought keys; when too many wait, only briefly."""
-        ended = self._fetches.get(fetch) or self._follow(fetch)
         is_patient = self._key_waiters[fetch] < _MAX_PATIENT_WAITERS
         self._key_waiters[fetch] += 1
         try:
             async with asyncio.timeout(None if is_patient else _BRIEF_WAIT_SECONDS):
-                await ended.wait()
+                await asyncio.shield(asyncio.wrap_future(fetch))  # others wait for it as well
         except TimeoutError:
             return False
         finally:
             self._key_waiters[fetch] -= 1
             if not self._key_waiters[fetch]:
                 del self._key_waiters[fetch]
-        return fetch.done() and fetch.result() is not None
-
-    def _follow(self, fetch: Future[KeySet | None]) -> asyncio.Event:
-        """Return an event that is set when a fetch has ended; one for all who wait for it."""
-        loop = asyncio.get_running_loop()
-        ended = self._fetches[fetch] = asyncio.Event()
-
-        def end() -> None:
-            self._fetches.pop(fetch, None)
-            ended.set()
-
-        def notify(_fetch: object) -> None:
-            # Called on the thread that fetched; the loop may have been closed meanwhile.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(end)
-
-        fetch.add_done_callback(notify)
-        return ended
+        return fetch.result() is not None
 
     def _undecided(self, what: str, reason: str, call: CallFacts) -> Unavailable:
-        self.record(AccessEvent(outcome="undecided", reason=reason, code=Unavailable.code), call)
+        self.record(call, "undecided", reason=reason, code=Unavailable.code)
         return Unavailable(what)
 
 
@@ -488,25 +455,18 @@ def parse_authorization(headers: Headers) -> tuple[str, Secret]:
 
 
 def _read_token(headers: Headers, *, accepts_basic: bool) -> Secret:
+    """Return the token of a Bearer credential, or the password of a Basic one (RFC 7617)."""
     scheme, credential = parse_authorization(headers)
     if scheme == "bearer":
         return credential
-    if scheme == "basic" and accepts_basic:
-        return _read_password(credential)
-    raise Rejected(reason="scheme")
-
-
-def _read_password(credential: Secret) -> Secret:
-    """Return the password of a Basic credential (RFC 7617); it must be fit to go back as a header.
-
-    Arrow's Go clients leave the padding out.
-    """
-    encoded = credential.reveal().rstrip("=")
+    if scheme != "basic" or not accepts_basic:
+        raise Rejected(reason="scheme")
+    encoded = credential.reveal().rstrip("=")  # Arrow's Go clients leave the padding out
     try:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError):
         raise Rejected(reason="malformed") from None
     password = decoded.partition(":")[2]
-    if re.fullmatch(r"[!-~]+", password) is None:
+    if re.fullmatch(r"[!-~]+", password) is None:  # it goes back as a header
         raise Rejected(reason="malformed")
     return Secret(password)

@@ -182,69 +182,40 @@ _DATE_FUNCTIONS: Final = (
     "to_timestamp_seconds to_unixtime"
 )
 
-_NO: Final = (_BOOL, False)
-_YES: Final = (_BOOL, True)
-_NONE: Final = (_INT32, 0)
+# True: SQL, cancelling, selecting from each table, aliases of columns and tables, null || text is null, ORDER BY
+# expressions and columns that are not selected, columns without nulls, correlated subqueries.
+_YES: Final = (4, 9, 506, 515, 516, 518, 520, 521, 524, 539)
+# False: Substrait, bulk ingestion in a transaction, CREATE and DROP of catalogs, schemas and tables, aliases with the
+# name of a table, LIKE … ESCAPE, integrity enhancement, SELECT … FOR UPDATE, procedures, batches, savepoints.
+_NO: Final = (5, 11, 500, 501, 502, 519, 523, 527, 536, 537, 563, 565, 566, 572, 573, 574, 576)
+# None: transactions and their isolation; case-sensitivity of quoted names, for which the protocol has no value; 507:
+# nulls sort as the highest values; schemas and catalogs in other statements; positioned updates.
+_NONE: Final = (8, 101, 505, 507, 533, 534, 535, 562, 568, 570, 571)
 
 _FACTS: Final[dict[int, tuple[int, object]]] = {
+    **dict.fromkeys(_YES, (_BOOL, True)),
+    **dict.fromkeys(_NO, (_BOOL, False)),
+    **dict.fromkeys(_NONE, (_INT32, 0)),
     0: (_STRING, "micromegas_jupyter"),
     1: (_STRING, micromegas_jupyter.__version__),
     2: (_STRING, pa.__version__),
-    4: _YES,  # takes SQL
-    5: _NO,  # takes Substrait
-    8: _NONE,  # transactions
-    9: _YES,  # cancels queries on request
-    11: _NO,  # bulk ingestion in a transaction
-    101: _NONE,  # how long a transaction may last
-    500: _NO,  # CREATE and DROP of catalogs,
-    501: _NO,  # of schemas,
-    502: _NO,  # of tables
-    503: (_INT32, 3),  # names without quotes are read in lower case;
-    504: (_STRING, '"'),  # names in these quotes
-    505: _NONE,  # are taken as written, for which the protocol has no value
-    506: _YES,  # every table that is listed can be selected from
-    507: _NONE,  # nulls sort as the highest values
+    503: (_INT32, 3),  # names without quotes are read in lower case
+    504: (_STRING, '"'),
     508: (_STRING_LIST, _KEYWORDS.split()),
     509: (_STRING_LIST, _NUMERIC_FUNCTIONS.split()),
     510: (_STRING_LIST, _STRING_FUNCTIONS.split()),
     511: (_STRING_LIST, _SYSTEM_FUNCTIONS.split()),
     512: (_STRING_LIST, _DATE_FUNCTIONS.split()),
     513: (_STRING, "\\"),  # escapes % and _ in a pattern of names
-    515: _YES,  # AS for columns
-    516: _YES,  # null || text is null
-    518: _YES,  # AS for tables,
-    519: _NO,  # also with the name of a table
-    520: _YES,  # expressions in ORDER BY
-    521: _YES,  # ORDER BY columns that are not selected
     522: (_INT32, 0b11),  # GROUP BY columns that are not selected, and beyond those selected
-    523: _NO,  # LIKE … ESCAPE
-    524: _YES,  # columns without nulls
-    527: _NO,  # integrity enhancement facility
     528: (_INT32, 2),  # full outer joins
     529: (_STRING, "schema"),
     531: (_STRING, ""),  # no catalogs
-    533: _NONE,  # schemas in procedure calls, indexes, privileges
-    534: _NONE,  # catalogs in these
-    535: _NONE,  # positioned updates
-    536: _NO,  # SELECT … FOR UPDATE
-    537: _NO,  # stored procedures
     538: (_INT32, 0b1111),  # subqueries in comparisons, EXISTS, IN, ANY and ALL
-    539: _YES,  # correlated subqueries
     540: (_INT32, 0b11),  # UNION and UNION ALL
-    562: _NONE,  # isolation of transactions: there are none
-    563: _NO,
     564: (_INT32, 0b1),
-    565: _NO,
-    566: _NO,
-    567: (_INT32, 0b10),  # results are read forwards
-    568: _NONE,
+    567: (_INT32, 0b10),  # results are read forwards,
     569: (_INT32, 0b10),  # and only read
-    570: _NONE,
-    571: _NONE,
-    572: _NO,  # updates in batches
-    573: _NO,  # savepoints
-    574: _NO,  # named parameters of procedures
-    576: _NO,  # functions by procedure syntax
 }
 _MAX_INT32: Final = 2**31 - 1
 

@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from itertools import accumulate
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
-import pyarrow as pa
-
-from micromegas_jupyter.access.audit import AccessAudit, AccessEvent, Claimed, checking_for
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.errors import (
     ConfigurationError,
@@ -37,8 +34,8 @@ from micromegas_jupyter.flightsql.commands import (
     refuse_transaction,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
-from micromegas_jupyter.server.calls import Call
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
+from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QueryRunner, query_key
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
@@ -66,29 +63,12 @@ _DESCRIPTIONS: Final = {
     "MicromegasWhoAmI": "Describe the caller: no body, one JSON object.",
 }
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
-_Method = Callable[[Call], Awaitable[None]]
-
-
-@runtime_checkable
-class Reloadable(Protocol):
-    """A validator that can read its configuration again."""
-
-    def reload(self) -> None:
-        """Read the configuration and use it from now on; safe to call from several threads."""
-        ...
 
 
 class FlightMethods:
     """Answers the calls of known callers. Belongs to one event loop; one reload runs at a time.
 
-    Args:
-        queries: Plans and runs statements.
-        prepared: Holds prepared statements.
-        tickets: Issues tickets and reads them.
-        ingests: Stores rows.
-        facts: What the server says about itself beyond what always holds.
-        validator: Is reloaded on request, if it can be.
-        audit: Records reloads.
+    `reload` reads the access configuration again, None where there is nothing to reload; `record` writes it down.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -99,16 +79,16 @@ class FlightMethods:
         tickets: Tickets,
         ingests: IngestRunner,
         facts: ServerFacts,
-        validator: object,
-        audit: AccessAudit,
+        reload: Callable[[], None] | None,
+        record: Callable[..., None],
     ) -> None:
         self._queries = queries
         self._prepared = prepared
         self._tickets = tickets
         self._ingests = ingests
         self._facts = facts
-        self._reloadable: Reloadable | None = validator if isinstance(validator, Reloadable) else None
-        self._audit = audit
+        self._reload = reload
+        self._record = record
         self._reload_lock = asyncio.Lock()
         self._actions: dict[str, Callable[[Call, bytes], Awaitable[None]]] = {
             "CreatePreparedStatement": self._create_prepared_statement,
@@ -121,14 +101,14 @@ class FlightMethods:
             "CloseSession": _answering(messages.CloseSessionRequest, close_session),
         }
 
-    def by_name(self) -> dict[str, _Method]:
+    def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
         """Return the methods that are offered, by their names in the Flight service."""
         return {
-            "GetFlightInfo": _reading(self._get_flight_info),
-            "PollFlightInfo": _reading(self._poll_flight_info),
-            "GetSchema": _reading(self._get_schema),
-            "DoGet": _reading(self._do_get),
-            "DoPut": _draining(self._do_put),
+            "GetFlightInfo": self._get_flight_info,
+            "PollFlightInfo": self._poll_flight_info,
+            "GetSchema": self._get_schema,
+            "DoGet": self._do_get,
+            "DoPut": self._do_put,
             "DoAction": self._do_action,
             "ListActions": self._list_actions,
         }
@@ -142,6 +122,7 @@ class FlightMethods:
         await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
     async def _build_flight_info(self, call: Call) -> Any:
+        call.require_scope(READ_SCOPE)
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
@@ -160,21 +141,25 @@ class FlightMethods:
         )
 
     async def _get_schema(self, call: Call) -> None:
+        call.require_scope(READ_SCOPE)
         command = parse_descriptor(parse_message(messages.FlightDescriptor, await call.read_only_message()))
         await call.announce_query_id()
         schema = await self._find_schema(call, command)
         await call.answer(messages.SchemaResult(schema=schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
+        call.require_scope(READ_SCOPE)
         ticket = parse_message(messages.Ticket, await call.read_only_message()).ticket
         command = parse_ticket(ticket)
         await call.announce_query_id()
         match command:
             case IssuedQuery():
                 content = self._tickets.read(command.signed, call.caller_key)
-                await self._run(call, content.id, content.sql, content.parameters)
+                key = query_key(call.caller_key, content.id)
+                await self._queries.run(call, content.sql, tuple(content.parameters), key=key)
             case StatementQuery() | PreparedQuery():
-                await self._run(call, ticket, *self._find_statement(call, command))
+                key = query_key(call.caller_key, ticket)
+                await self._queries.run(call, *self._find_statement(call, command), key=key)
             case _:
                 tables = await self._queries.tables(call) if command.name == "CommandGetTables" else []
                 batch = build_metadata(command, tables, self._facts)
@@ -182,10 +167,17 @@ class FlightMethods:
                 for message in (encoder.encode_schema(), *encoder.encode_batch(batch)):
                     await call.answer(message)
 
-    async def _run(self, call: Call, name: bytes, sql: str, parameters: tuple[bytes, ...]) -> None:
-        await self._queries.run(call, sql, parameters, key=query_key(call.caller_key, name))
-
     async def _do_put(self, call: Call) -> None:
+        try:
+            await self._put(call)
+        except (DeadlineExceeded, ClientGone):
+            raise
+        except Exception:
+            # A client whose call ends while it is still sending often reports only that: Arrow's Go driver `EOF`.
+            await call.drain()
+            raise
+
+    async def _put(self, call: Call) -> None:
         first = await call.read_only_message()
         data = parse_message(messages.FlightData, first)
         ingest = parse_ingest_descriptor(data.flight_descriptor)
@@ -212,7 +204,8 @@ class FlightMethods:
         if isinstance(command, StatementQuery | PreparedQuery):
             schema, _ = await self._queries.plan(call, *self._find_statement(call, command))
             return schema
-        return _serialize(metadata_schema(command))
+        serialized: bytes = metadata_schema(command).serialize().to_pybytes()
+        return serialized
 
     def _find_statement(self, call: Call, command: StatementQuery | PreparedQuery) -> tuple[str, tuple[bytes, ...]]:
         if isinstance(command, StatementQuery):
@@ -241,7 +234,7 @@ class FlightMethods:
     async def _list_actions(self, call: Call) -> None:
         await call.read_only_message()
         offered = dict(_DESCRIPTIONS)
-        if call.caller.is_admin and self._reloadable is not None:
+        if call.caller.is_admin and self._reload is not None:
             offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
         for name, description in offered.items():
             await call.answer(messages.ActionType(type=name, description=description).SerializeToString())
@@ -297,61 +290,25 @@ class FlightMethods:
     async def _reload_access(self, call: Call) -> None:
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may reload the configuration.", reason="not_administrator")
-        if self._reloadable is None:
+        if self._reload is None:
             raise UnsupportedRequest("This server has no access configuration to reload.")
         try:
-            await self._reload(self._reloadable)
+            try:
+                async with asyncio.timeout(_RELOAD_SECONDS), self._reload_lock:
+                    await asyncio.to_thread(self._reload)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    "The configuration could not be read in time.", remedy="Try again, and look at the server's log."
+                ) from None
+            except ConfigurationError as error:
+                if error.key in error.what:
+                    raise
+                raise ConfigurationError(f"{error.key}: {error.what}", key=error.key, remedy=error.remedy) from error
         except MicromegasError as error:
-            self._record(call, "reload_failed", error.code)
+            self._record(call.describe(), "reload_failed", code=error.code, caller=call.caller)
             raise
-        self._record(call, "reloaded", None)
+        self._record(call.describe(), "reloaded", caller=call.caller)
         await _reply(call, json.dumps({"reloaded": True}).encode())
-
-    async def _reload(self, reloadable: Reloadable) -> None:
-        try:
-            async with asyncio.timeout(_RELOAD_SECONDS), self._reload_lock:
-                await asyncio.to_thread(reloadable.reload)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "The configuration could not be read in time.", remedy="Try again, and look at the server's log."
-            ) from None
-        except ConfigurationError as error:
-            if error.key in error.what:
-                raise
-            raise ConfigurationError(f"{error.key}: {error.what}", key=error.key, remedy=error.remedy) from error
-
-    def _record(self, call: Call, outcome: str, code: str | None) -> None:
-        who = Claimed(issuer=call.caller.issuer, subject=call.caller.subject)
-        with checking_for(call.describe()):
-            self._audit.record(AccessEvent(outcome=outcome, code=code, who=who))
-
-
-def _reading(method: _Method) -> _Method:
-    """Return the method for callers who may read."""
-
-    async def answer(call: Call) -> None:
-        call.require_scope(READ_SCOPE)
-        await method(call)
-
-    return answer
-
-
-def _draining(method: _Method) -> _Method:
-    """Return the method with its errors held back until the client has sent everything, within bounds.
-
-    A client whose call ends while it is still sending often reports only that: Arrow's Go driver reports `EOF`.
-    """
-
-    async def answer(call: Call) -> None:
-        try:
-            await method(call)
-        except (DeadlineExceeded, ClientGone):
-            raise
-        except Exception:
-            await call.drain()
-            raise
-
-    return answer
 
 
 def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[None]]:
@@ -367,13 +324,9 @@ async def _reply(call: Call, body: bytes) -> None:
     await call.answer(messages.Result(body=body).SerializeToString())
 
 
-def _serialize(schema: pa.Schema) -> bytes:
-    data: bytes = schema.serialize().to_pybytes()
-    return data
-
-
 def _describe_caller(call: Call) -> bytes:
     caller = call.caller
+    sizes = accumulate(len(json.dumps(name)) for name in caller.groups)
     described: dict[str, Any] = {
         "subject": caller.subject,
         "name": caller.name,
@@ -382,17 +335,12 @@ def _describe_caller(call: Call) -> bytes:
         "auth_type": caller.auth_type.value,
         "is_admin": caller.is_admin,
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
-        "groups": _first_names(caller.groups),
+        # The first ones, as many as a client reads in one answer.
+        "groups": [name for name, size in zip(caller.groups, sizes, strict=True) if size <= _MAX_GROUPS_BYTES],
         "group_count": len(caller.groups),
         "reads_nothing": caller.table_access is not None and not caller.table_access.filters,
     }
     return json.dumps(described).encode()
-
-
-def _first_names(names: Sequence[str]) -> list[str]:
-    """Return the first of the names, as many as a client reads in one answer."""
-    sizes = accumulate(len(json.dumps(name)) for name in names)
-    return [name for name, size in zip(names, sizes, strict=True) if size <= _MAX_GROUPS_BYTES]
 
 
 def get_options(_request: Any) -> Any:

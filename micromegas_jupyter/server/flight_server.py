@@ -9,12 +9,13 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from secrets import token_urlsafe
 from typing import Final
 
 import grpc
 
 from micromegas_jupyter.core.protocols import TokenValidator
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
@@ -43,19 +44,9 @@ _MIN_PING_INTERVAL_MILLISECONDS: Final = 10_000
 class ServerThread:
     """A Flight SQL server on a thread of its own; `start` returns when it answers, `stop` when it no longer does.
 
-    `start` and `stop` are for one thread at a time; `_is_settled` orders what the server's own thread hands over.
-
-    Args:
-        pool: Runs the statements; opened and closed with the server.
-        validator: Identifies the bearer of a token; None lets everyone in as administrator. Its owner closes it.
-        settings: Where and within which limits.
-        clock: Measures queries and idle statements.
-        randomness: Makes query ids and handles.
-        metrics: Counts what happens; its own when left out.
-        deny_list: Refuses queries that an administrator has denied; None for no denials.
-        ticket_key: Signs the tickets and handles that are issued, at least 32 bytes. None for a new one, which makes
-            older tickets worthless.
-        tracing: Makes spans of calls; None for none. Its owner closes it.
+    Both are for one thread at a time; `_is_settled` orders what the server's own thread hands over. The pool is opened
+    and closed with the server; validator and tracing are closed by their owner. Without a validator everyone is an
+    administrator; without a `ticket_key` (32 bytes or more) tickets are worth nothing after a restart.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -65,7 +56,6 @@ class ServerThread:
         validator: TokenValidator | None,
         settings: FlightServerSettings,
         clock: Clock = SYSTEM_CLOCK,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
         metrics: ServerMetrics | None = None,
         deny_list: DenyList | None = None,
         ticket_key: bytes | None = None,
@@ -76,9 +66,8 @@ class ServerThread:
         self._validator = validator
         self._settings = settings
         self._clock = clock
-        self._randomness = randomness
         self._deny_list = deny_list
-        self._signer = Signer(ticket_key or randomness.token_urlsafe(MIN_KEY_BYTES).encode())
+        self._signer = Signer(ticket_key or token_urlsafe(MIN_KEY_BYTES).encode())
         self._tracing = tracing
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._reason = ""
@@ -112,11 +101,7 @@ class ServerThread:
         return is_running and self._stop_requested is not None and not self._stop_requested.is_set()
 
     def start(self) -> None:
-        """Start the thread and wait until the server answers.
-
-        Raises:
-            ConfigurationError: The address, the certificate or the key cannot be used.
-        """
+        """Start the thread and wait until the server answers; ConfigurationError when it cannot listen."""
         self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
         self._thread.start()
         if not self._is_settled.wait(_START_SECONDS):
@@ -128,9 +113,7 @@ class ServerThread:
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
         """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start.
 
-        Args:
-            grace_seconds: How long running calls may take to end.
-            reason: What the clients of ended calls read; empty for a server that stops.
+        `reason` is what the clients of ended calls read; empty for a server that stops.
         """
         if self._thread is None:
             self._pool.abandon()
@@ -187,7 +170,6 @@ class ServerThread:
             max_per_caller=settings.max_prepared_per_caller,
             idle_seconds=settings.prepared_idle_seconds,
             clock=clock,
-            randomness=self._randomness,
         )
         metrics.watch_prepared(lambda: len(prepared))
         metrics.watch_pool(pool)
@@ -195,21 +177,18 @@ class ServerThread:
         methods = FlightMethods(
             queries=QueryRunner(pool, settings=settings, clock=clock, metrics=metrics, deny_list=self._deny_list),
             prepared=prepared,
-            tickets=Tickets(
-                self._signer, life_seconds=settings.ticket_life_seconds, clock=clock, randomness=self._randomness
-            ),
+            tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
             ingests=IngestRunner(pool, settings=settings, clock=clock, metrics=metrics),
             facts=ServerFacts(
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),
-            validator=self._validator,
-            audit=authenticator.audit,
+            reload=getattr(self._validator, "reload", None),
+            record=authenticator.record,
         )
         return FlightService(
             methods=methods.by_name(),
             authenticator=authenticator,
             settings=settings,
-            randomness=self._randomness,
             metrics=metrics,
             tracing=self._tracing,
         )

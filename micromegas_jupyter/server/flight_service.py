@@ -5,31 +5,44 @@ health service (gRPC Health Checking Protocol, grpc.health.v1) answers anyone.
 """
 
 import asyncio
+import logging
+import math
 import re
+import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from micromegas_jupyter.access.audit import AccessEvent, CallFacts, Claimed
-from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.core.system import Randomness
+from micromegas_jupyter.access.audit import CallFacts
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
+    InternalError,
+    MicromegasError,
     PermissionDenied,
     ResourcesExhausted,
     ServerUnavailable,
     UsageError,
 )
 from micromegas_jupyter.executors.pool import ClientGone
-from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE, messages, parse_message, refuse_method
-from micromegas_jupyter.server.authentication import Authenticator, find_client_address, group_headers
-from micromegas_jupyter.server.calls import Call, OpenCalls, abort_call, ends_task, translate_error
+from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
+from micromegas_jupyter.flightsql.commands import (
+    ERROR_DETAILS_KEY,
+    FLIGHT_SERVICE,
+    encode_error,
+    messages,
+    parse_message,
+    refuse_method,
+    status_text,
+)
+from micromegas_jupyter.flightsql.framing import ParameterLimits
+from micromegas_jupyter.server.authentication import Authenticator, Headers, find_client_address, group_headers
 from micromegas_jupyter.server.monitoring import CallSpan, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.tickets import new_query_id
 
 _Context = grpc.aio.ServicerContext
 if TYPE_CHECKING:
@@ -38,23 +51,182 @@ else:
     _GenericRpcHandler = grpc.GenericRpcHandler  # generic only to the type checker
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
+QUERY_ID_HEADER: Final = "x-micromegas-query-id"
+RETRY_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
 _HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
 _GOODBYE_SECONDS: Final = 2.0  # a client that takes no data gets no status; closing the connection ends its call
 _CANCELLATION_SECONDS: Final = 5.0
+_STOPPING_RETRY_MILLISECONDS: Final = 1000
+_NOT_ANSWERED: Final = (GeneratorExit, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)
+_MAX_MESSAGE_BYTES: Final = 1024 * 1024
+_DRAIN_SECONDS: Final = 5.0
+_MAX_DRAINED_BYTES: Final = 16 * 1024 * 1024
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
 _MAX_NOTICE_CHARACTERS: Final = 512
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
-# Health calls are anonymous, so they must not use up what others may call.
+# Health calls are anonymous, so they must not use up what others may call, nor memory: a message takes some from when
+# it is awaited. The message of a real probe arrives with its call.
 _MAX_WATCHERS: Final = 64
-_MAX_READING: Final = 64
-_REQUEST_SECONDS: Final = 1.0
-# A message takes memory from when it is awaited, and may announce as much as any other before it is known: few calls
-# get the whole time. The message of a real probe arrives with its call.
-_FEW: Final = 8
-_SHORT_SECONDS: Final = 0.1
-_LATE_SECONDS: Final = 0.05
+_MAX_PROBES: Final = 8
+_PROBE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An authenticated call; messages go in and out as bytes.
+
+    `describe` gathers its facts for audit events; `readers` bounds the messages that are awaited at once, each of which
+    may take up to the largest size in memory. Methods that write raise `ClientGone` when the client has left.
+    """
+
+    context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
+    headers: Headers = field(repr=False)
+    caller: AuthContext
+    query_id: str
+    describe: Callable[[], CallFacts] = field(repr=False)
+    readers: RunningLimit = field(repr=False)
+    read_timeout_seconds: float = 60.0
+    write_timeout_seconds: float = 300.0
+
+    @property
+    def caller_key(self) -> CallerKey:
+        """Who the caller is to stores and limits: issuer and subject."""
+        return self.caller.issuer, self.caller.subject
+
+    @property
+    def source(self) -> CallerKey:
+        """Whom the call counts for: the caller, or without authentication its connection."""
+        if self.caller.auth_type is AuthType.NONE:
+            return self.caller.issuer, self.context.peer()
+        return self.caller_key
+
+    def require_scope(self, scope: str) -> None:
+        """Check that the caller's credential is for this kind of call."""
+        if scope not in self.caller.scopes:
+            raise PermissionDenied(
+                f"This credential does not have the scope {scope}, which the call needs.",
+                reason="scope_missing",
+                remedy=f"Use an API key with the scope {scope}.",
+            )
+
+    async def read(self) -> bytes | None:
+        """Return the client's next message, None after its last."""
+        source = self.source
+        await self.readers.acquire(source)
+        try:
+            message: object = await self.context.read()
+        finally:
+            self.readers.release(source)
+        return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
+
+    async def read_only_message(self) -> bytes:
+        """Return the message of a call that has one."""
+        with _as_late_message():
+            async with asyncio.timeout(self.read_timeout_seconds):
+                message = await self.read()
+        if message is None:
+            raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
+        if len(message) > _MAX_MESSAGE_BYTES:
+            raise ResourcesExhausted(
+                "The call's message is larger than 1 MiB.", remedy="Send rows and values in messages of their own."
+            )
+        return message
+
+    async def read_values(self, first: bytes, limits: ParameterLimits) -> tuple[bytes, ...]:
+        """Return the messages of a stream of values, which begins with `first`, within `limits`."""
+        frames, size = [first], len(first)
+        with _as_late_message():
+            async with asyncio.timeout(self.read_timeout_seconds):
+                while (frame := await self.read()) is not None:
+                    frames.append(frame)
+                    size += len(frame)
+                    if size > limits.max_bytes or len(frames) > limits.max_messages:
+                        raise ResourcesExhausted(
+                            "The parameters are larger than this server accepts.", remedy="Bind fewer values."
+                        )
+        return tuple(frames)
+
+    async def drain(self) -> None:
+        """Discard what else the client sends, up to 16 MiB and 5 seconds."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while size <= _MAX_DRAINED_BYTES and (message := await self.read()) is not None:
+                    size += len(message)
+
+    async def write(self, message: bytes) -> None:
+        """Send a message, and wait while the client takes none."""
+        try:
+            await self.context.write(message)
+        except grpc.aio.BaseError:
+            raise ClientGone from None  # gRPC is about to cancel this task
+
+    async def answer(self, message: bytes) -> None:
+        """Send a message that needs no executor, within the write timeout."""
+        try:
+            async with asyncio.timeout(self.write_timeout_seconds):
+                await self.write(message)
+        except TimeoutError:
+            raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
+
+    async def announce_query_id(self) -> None:
+        """Send the client the call's query id before anything else."""
+        await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
+
+
+@contextmanager
+def _as_late_message() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "The call's message did not arrive in time.",
+            remedy="Call again over a better connection.",
+            limit="silent_client",
+        ) from None
+
+
+def ends_task(error: BaseException) -> bool:
+    """Whether an error ends the task or the process instead of being an answer to a call.
+
+    A function that merely raises `CancelledError` has failed: only a task that somebody cancelled is cancelled.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, _NOT_ANSWERED)
+
+
+def translate_error(error: BaseException, query_id: str) -> MicromegasError:
+    """Return the error that the client may see; what is not the package's own is logged and becomes a defect.
+
+    Engines written in Rust raise panics that are not an `Exception`, hence `BaseException`.
+
+    Raises:
+        BaseException: `error` itself when it ends the task or the process.
+    """
+    if ends_task(error):
+        raise error
+    if not isinstance(error, MicromegasError):
+        _LOG.error("a call failed unexpectedly, query_id=%s", query_id, exc_info=error)
+        return InternalError("The server failed to answer.", query_id=query_id)
+    if error.query_id is None:
+        error.query_id = query_id
+    return error
+
+
+async def abort_call(context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError) -> None:
+    """End a call with the error's status, and with the trailers that were set before."""
+    trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
+    # Source: gRPC A6, "Pushback".
+    if isinstance(error, ResourcesExhausted) and error.retry_after_seconds is not None:
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(math.ceil(error.retry_after_seconds * 1000))))
+    elif isinstance(error, ServerUnavailable):
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(_STOPPING_RETRY_MILLISECONDS)))
+    await context.abort(grpc.StatusCode[error.grpc_code], details=status_text(error), trailing_metadata=tuple(trailers))
 
 
 class HealthService:
@@ -63,8 +235,7 @@ class HealthService:
     def __init__(self) -> None:
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
-        # The reads of messages, in the order of their calls, each with the client's address.
-        self._reading: dict[asyncio.Task[object], str] = {}
+        self._probes: list[asyncio.Timeout] = []  # those whose message is awaited, the oldest first
         self.methods = {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
 
     def stop_serving(self) -> None:
@@ -100,51 +271,33 @@ class HealthService:
         return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
 
     async def _is_known_service(self, context: "_Context[bytes, bytes]") -> bool:
-        if len(self._reading) >= _MAX_READING:
-            self._cancel_one()
-        seconds = _REQUEST_SECONDS if len(self._reading) < _FEW else _SHORT_SECONDS
-        reading: asyncio.Task[object] = asyncio.ensure_future(context.read())
-        self._reading[reading] = find_client_address(context.peer(), {}, frozenset())
+        if len(self._probes) >= _MAX_PROBES:
+            with suppress(RuntimeError):  # it is about to end by itself
+                self._probes.pop(0).reschedule(0)
+        waiting = asyncio.timeout(_PROBE_SECONDS)
+        self._probes.append(waiting)
         try:
-            if not await _finishes(reading, seconds):
-                raise DeadlineExceeded("The health check's message did not arrive in time.")
+            async with waiting:
+                message: object = await context.read()
+        except TimeoutError:
+            if waiting in self._probes:
+                raise DeadlineExceeded("The health check's message did not arrive in time.") from None
+            raise ResourcesExhausted("Too many clients are checking the health.", remedy="Ask again.") from None
         finally:
-            self._reading.pop(reading, None)
-        if reading.cancelled():
-            raise ResourcesExhausted(f"{_MAX_READING} clients are checking the health already.", remedy="Ask again.")
-        message = reading.result()
+            with suppress(ValueError):
+                self._probes.remove(waiting)
         if not isinstance(message, bytes):
             raise UsageError("The health check carries no message.")
         return parse_message(messages.HealthCheckRequest, message).service in {"", FLIGHT_SERVICE}
 
-    def _cancel_one(self) -> None:
-        """End the wait of the call that has been silent longest, at the address with the most of them."""
-        ((busiest, _),) = Counter(self._reading.values()).most_common(1)
-        longest = next(reading for reading, address in self._reading.items() if address == busiest)
-        del self._reading[longest]
-        longest.cancel()
-
 
 async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
     answer: bytes = messages.HealthCheckResponse(status=status).SerializeToString()
-    sending: asyncio.Task[object] = asyncio.ensure_future(context.write(answer))
-    if not await _finishes(sending, _REQUEST_SECONDS):
-        raise DeadlineExceeded("The client does not read the answer.")
-    sending.result()
-
-
-async def _finishes(task: "asyncio.Task[object]", seconds: float) -> bool:
-    """Wait for a task, and once more when the loop was busy meanwhile; cancel it and return False when it is late."""
-    loop = asyncio.get_running_loop()
-    due_at = loop.time() + seconds
     try:
-        await asyncio.wait({task}, timeout=seconds)
-        if not task.done() and loop.time() - due_at > _LATE_SECONDS:
-            await asyncio.wait({task}, timeout=seconds)
-        return task.done()
-    finally:
-        if not task.done():
-            task.cancel()
+        async with asyncio.timeout(_PROBE_SECONDS):
+            await context.write(answer)
+    except TimeoutError:
+        raise DeadlineExceeded("The client does not read the answer.") from None
 
 
 class FlightService(_GenericRpcHandler):
@@ -152,34 +305,24 @@ class FlightService(_GenericRpcHandler):
 
     All methods are registered as streams of bytes in both directions, of which a call with one message is a case on the
     wire: so no message is read before the caller is known.
-
-    Args:
-        methods: What the methods do, by their names.
-        authenticator: Identifies callers.
-        randomness: Makes query ids.
-        settings: Limits, and whose forwarding headers count.
-        metrics: Counts calls and how they end.
-        tracing: Makes spans of calls; None for none.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a service
+    def __init__(
         self,
         *,
         methods: dict[str, Callable[[Call], Awaitable[None]]],
         authenticator: Authenticator,
         settings: FlightServerSettings,
-        randomness: Randomness,
         metrics: ServerMetrics,
         tracing: Tracing | None = None,
     ) -> None:
         self._methods = {f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.items()}
         self._health = HealthService()
         self._authenticator = authenticator
-        self._randomness = randomness
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing or Tracing()
-        self._open_calls = OpenCalls(settings.max_calls_per_caller)
+        self._open_calls: Counter[CallerKey] = Counter()
         self._readers = RunningLimit(
             max_running=_MAX_READERS,
             max_per_caller=_MAX_READERS_PER_CALLER,
@@ -206,7 +349,7 @@ class FlightService(_GenericRpcHandler):
         method = handler_call_details.method
 
         async def serve(_messages: object, context: _Context[bytes, bytes]) -> None:
-            query_id = new_query_id(self._randomness)
+            query_id = str(uuid.uuid4())
             with self._tracing.call(method, query_id, handler_call_details.invocation_metadata or ()) as span:
                 await self._serve(method, context, query_id, span)
 
@@ -280,13 +423,29 @@ class FlightService(_GenericRpcHandler):
             write_timeout_seconds=self._settings.write_timeout_seconds,
         )
         try:
-            with self._open_calls.counted(call.source):
+            with self._counted(call.source):
                 await answer(call)
         except PermissionDenied as error:
-            who = Claimed(issuer=caller.issuer, subject=caller.subject)
-            event = AccessEvent(outcome="forbidden", reason=error.reason, code=error.code, who=who)
-            self._authenticator.record(event, describe())
+            self._authenticator.record(describe(), "forbidden", reason=error.reason, code=error.code, caller=caller)
             raise
+
+    @contextmanager
+    def _counted(self, caller: CallerKey) -> Iterator[None]:
+        """Count the body as an open call of this caller, or refuse it."""
+        limit = self._settings.max_calls_per_caller
+        if self._open_calls[caller] >= limit:
+            raise ResourcesExhausted(
+                f"You have {limit} calls open, the maximum for one caller.",
+                remedy="Wait for some to end, read results to their end, or cancel them.",
+                limit="calls",
+            )
+        self._open_calls[caller] += 1
+        try:
+            yield
+        finally:
+            self._open_calls[caller] -= 1
+            if not self._open_calls[caller]:
+                del self._open_calls[caller]
 
 
 def _stopping(reason: str = "") -> ServerUnavailable:

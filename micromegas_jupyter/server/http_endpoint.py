@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import TracebackType
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -25,7 +24,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
-from micromegas_jupyter.access.audit import AccessEvent, CallFacts, Claimed
+from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -37,6 +36,7 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     Unavailable,
 )
+from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
@@ -63,21 +63,13 @@ _RENEW_SECONDS: Final = 1.0
 
 
 class NotReady(enum.StrEnum):
-    """Why calls make no sense now; the values are what `/ready` shows.
-
-    Attributes:
-        STARTING: The server does not listen yet.
-        DRAINING: It is stopping, and accepts no more calls.
-        STORAGE: The tables cannot be read.
-        EXECUTORS: No process can run a statement.
-        TIMEOUT: The check took too long.
-    """
+    """Why calls make no sense now; the values are what `/ready` shows."""
 
     STARTING = "starting"
     DRAINING = "draining"
     STORAGE = "storage"
     EXECUTORS = "executors"
-    TIMEOUT = "timeout"
+    TIMEOUT = "timeout"  # the check took too long
 
 
 Readiness = Callable[[], NotReady | None]
@@ -93,14 +85,14 @@ class ReadinessProbe:
         self._check = check
         self._clock = clock
         self._ready_until = float("-inf")
-        self._answer: asyncio.Future[NotReady | None] | None = None
+        self._answer: asyncio.Task[NotReady | None] | None = None
 
     async def check(self) -> NotReady | None:
         """Return why the server is not ready, None when it is."""
         if self._clock.monotonic() < self._ready_until:
             return None
         if self._answer is None or self._answer.done():
-            self._answer = self._start()
+            self._answer = asyncio.get_running_loop().create_task(self._find_answer())
         try:
             async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
                 reason = await asyncio.shield(self._answer)
@@ -110,45 +102,23 @@ class ReadinessProbe:
             self._ready_until = self._clock.monotonic() + _READY_CACHE_SECONDS
         return reason
 
-    def _start(self) -> "asyncio.Future[NotReady | None]":
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[NotReady | None] = loop.create_future()
-
-        def settle(reason: NotReady | None) -> None:
-            if not answer.done():
-                answer.set_result(reason)
-
-        def check() -> None:
-            try:
-                reason = self._check()
-            except Exception:  # noqa: BLE001 - not knowing is an answer, too
-                _LOG.exception("the readiness check failed")
-                reason = NotReady.STORAGE
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, reason)
-
-        # Not in a pool: storage that hangs must delay neither other pages nor the end of the process.
-        threading.Thread(target=check, name="readiness", daemon=True).start()
-        return answer
+    async def _find_answer(self) -> NotReady | None:
+        try:
+            # Storage that hangs must delay neither other pages nor the end of the process.
+            return await run_in_thread(self._check, name="readiness")
+        except Exception:  # noqa: BLE001 - not knowing is an answer, too
+            _LOG.exception("the readiness check failed")
+            return NotReady.STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """What the pages need.
-
-    Attributes:
-        authenticator: Identifies who asks for the metrics.
-        registries: The metrics, one registry after the other.
-        readiness: Says whether calls make sense now.
-        needs_certificate: Whether the metrics are for clients with a certificate only.
-        threads: Where numbers are collected.
-        busy: The connections whose request is being answered.
-    """
+    """What the pages need; `busy` are the connections whose request is being answered."""
 
     authenticator: Authenticator
     registries: Sequence[CollectorRegistry]
     readiness: ReadinessProbe
-    needs_certificate: bool
+    needs_certificate: bool  # for the metrics
     threads: ThreadPoolExecutor
     busy: set[IOStream]
 
@@ -198,12 +168,10 @@ class Page(RequestHandler):
             self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
         self.finish_with(HTTPStatus(status_code))
 
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def log_exception(self, *error: Any) -> None:
         """Log defects, but not the mistakes of clients."""
-        if typ is not None and value is not None and not isinstance(value, HTTPError):
-            _LOG.error("a page could not be made", exc_info=(typ, value, tb))
+        if not isinstance(error[1], HTTPError):
+            _LOG.error("a page could not be made", exc_info=error)
 
     def finish_with(self, status: HTTPStatus, **headers: str) -> None:
         """Answer with a status, its phrase and these headers, whose names have underscores for hyphens."""
@@ -248,9 +216,9 @@ class MetricsPage(Page):
         if caller is None:
             return
         if READ_SCOPE not in caller.scopes:
-            who = Claimed(issuer=caller.issuer, subject=caller.subject)
-            event = AccessEvent(outcome="forbidden", reason="scope_missing", code=PermissionDenied.code, who=who)
-            self.pages.authenticator.record(event, self._describe())
+            self.pages.authenticator.record(
+                self._describe(), "forbidden", reason="scope_missing", code=PermissionDenied.code, caller=caller
+            )
             challenge = f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
             self.finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
             return
@@ -285,21 +253,9 @@ class MetricsPage(Page):
 class HttpEndpoint:
     """Answers `/metrics`, `/health` and `/ready` on a thread of its own.
 
-    `start` and `stop` are for one thread at a time. The validator belongs to whoever passes it in.
-
-    Args:
-        host: The address to listen on.
-        port: The port, 0 for any free one.
-        validator: Says who may see the metrics; None shows them to anyone.
-        registries: The metrics.
-        readiness: Says whether calls make sense now; may block.
-        tls_files: The certificate and its key, with which the endpoint speaks TLS; None for plain text. With
-            authorities for clients, the metrics are shown to clients with a certificate only.
-        rate_limits: How often someone may ask, and be refused.
-        clock: Measures the rates, and how old an answer about readiness is.
-
-    Attributes:
-        listening: The socket that it listens on, once it runs.
+    `start` and `stop` are for one thread at a time. `validator` says who may see the metrics, None shows them to
+    anyone; `readiness` may block. With authorities for clients in `tls_files`, the metrics are for clients with
+    a certificate. `listening` is the socket that it listens on, once it runs.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows
@@ -326,13 +282,9 @@ class HttpEndpoint:
         self.listening: socket.socket | None = None
 
     def start(self, taken: socket.socket | None = None) -> int:
-        """Start to listen and return the port.
+        """Start to listen and return the port; ConfigurationError where that is impossible.
 
-        Args:
-            taken: Another process's listening socket, to be used if it has the address; else closed.
-
-        Raises:
-            ConfigurationError: The address, the certificate or the key cannot be used.
+        `taken` is another process's listening socket, to be used if it has the address; else closed.
         """
         tls = None if self._tls_files is None else HttpTls(self._tls_files)
         listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
@@ -377,9 +329,8 @@ class HttpEndpoint:
         threads = ThreadPoolExecutor(_COLLECT_THREADS, thread_name_prefix="metrics")
         registries = self._registries
         if tls is not None:
-            registry = CollectorRegistry()
-            registry.register(tls)
-            registries = (*registries, registry)
+            registries = (*registries, CollectorRegistry())
+            registries[-1].register(tls)
         pages = Pages(
             authenticator=authenticator,
             registries=registries,

@@ -28,7 +28,7 @@ from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
 from micromegas_jupyter.server.audit import IngestAudit, find_origin
 from micromegas_jupyter.server.authentication import Headers, single_value
-from micromegas_jupyter.server.calls import Call, ends_task, translate_error
+from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts
@@ -55,10 +55,8 @@ def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
 
 def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
     """Return the name of a caller's write in a table: hexadecimal digits that reveal nothing of the parts."""
-    parts = b"".join(
-        len(part).to_bytes(4, "big") + part for part in (text.encode() for text in (*caller, table, ingest_id))
-    )
-    return sha256(parts).hexdigest()
+    parts = (text.encode() for text in (*caller, table, ingest_id))
+    return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
 
 def check_may_ingest(caller: AuthContext) -> None:

@@ -169,8 +169,7 @@ class CallSpan:
 class Tracing:
     """Makes the spans of one server: one for each call, with one for each phase of a query in it.
 
-    Args:
-        provider: OpenTelemetry's provider of tracers; None makes no spans.
+    Without OpenTelemetry's provider of tracers it makes none.
     """
 
     def __init__(self, provider: Any = None) -> None:

@@ -30,7 +30,7 @@ from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
 from micromegas_jupyter.server.authentication import parse_compression, parse_query_options
-from micromegas_jupyter.server.calls import Call, ends_task, translate_error
+from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts
@@ -106,19 +106,10 @@ class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
     Rules are made and removed while the server runs, by SQL (`engine.denials`, in an executor) or in the file; a change
-    of the file holds within `check_seconds`.
+    of the file holds within `check_seconds`. `on_denied` is called with the rule's id for each query that is denied,
+    and must not block. A file that is there and cannot be used is a ConfigurationError.
 
     `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
-
-    Args:
-        path: The file with the rules; it need not exist.
-        clock: Tells the time.
-        max_rules: How many rules there may be.
-        check_seconds: How often the file is looked at, at most.
-        on_denied: Called with the rule's id for each query that is denied; must not block.
-
-    Raises:
-        ConfigurationError: The file is there and cannot be used.
     """
 
     def __init__(
@@ -152,11 +143,7 @@ class DenyList:
             ) from None
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
-        """Refuse a query that a rule denies, unless an administrator's query names a function of denials.
-
-        Raises:
-            QueryDenied: A rule denies it.
-        """
+        """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
         now = self._clock.monotonic()
         if now - self._checked_at >= self._check_seconds:
             self._checked_at = now  # first, so that concurrent queries do not look as well
@@ -248,18 +235,7 @@ def _describe(error: Exception) -> str:
 
 
 class QueryRunner:
-    """Plans and runs queries. Belongs to one event loop.
-
-    Args:
-        pool: Plans and runs statements; closed by its owner.
-        settings: The limits.
-        clock: Measures.
-        metrics: Counts queries and what they send.
-        deny_list: Refuses what an administrator has denied.
-
-    Attributes:
-        running: Lets callers cancel their queries.
-    """
+    """Plans and runs queries. Belongs to one event loop; `running` lets callers cancel theirs."""
 
     def __init__(
         self,
@@ -278,13 +254,7 @@ class QueryRunner:
         self._deny_list = deny_list
 
     async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it.
-
-        Raises:
-            UsageError: A header cannot be read.
-            PermissionDenied: The headers name another user.
-            QueryError: The statement is denied, or cannot be planned, or not in time.
-        """
+        """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
         statement, origin, running = self._prepare(call, sql, parameters)
         audit = QueryAudit(origin, statement, running.report, self._clock)
         try:
@@ -302,16 +272,7 @@ class QueryRunner:
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: bytes) -> None:
         """Run a statement and send its rows; writes the audit line however it ends.
 
-        Args:
-            call: Who asks, with which options.
-            sql: The statement.
-            parameters: Serialized `FlightData` of its values.
-            key: What the caller can cancel it by.
-
-        Raises:
-            UsageError: A header cannot be read.
-            PermissionDenied: The headers name another user.
-            QueryError: The statement cannot be planned or fails, or takes more time or gives more than it may.
+        `parameters` are serialized `FlightData`, `key` is what the caller can cancel it by.
         """
         statement, origin, running = self._prepare(call, sql, parameters)
         output = Output(
@@ -351,11 +312,7 @@ class QueryRunner:
         self._metrics.count_query(running.report, audit.seconds(), "ok")
 
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
-        """Return the tables that the caller sees, each with its IPC schema.
-
-        Raises:
-            Unavailable: They cannot be listed now.
-        """
+        """Return the tables that the caller sees, each with its IPC schema."""
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
             return await list_tables(self._pool, call.caller, running)
 

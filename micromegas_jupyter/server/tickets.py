@@ -1,4 +1,4 @@
-"""What the server signs for a caller and accepts again: query ids, tickets and prepared statements.
+"""What the server signs for a caller and accepts again: tickets and prepared statements.
 
 A prepared statement's handle is the SQL with a signed comment at its end: upstream's client shows it to people as the
 statement's text, and runs it as an ordinary statement. Parameters are the client's own messages, never decoded here.
@@ -13,13 +13,13 @@ import base64
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from secrets import token_urlsafe
 from typing import Any, Final
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.core.system import Clock, Randomness
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, parse_message
@@ -35,16 +35,6 @@ _COMMENT: Final = b"\n-- prepared "
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
 _MAX_TRAVELLING_BYTES: Final = 64 * 1024
 _MAX_ENDED: Final = 16 * 1024
-
-
-def new_query_id(randomness: Randomness) -> str:
-    """Return a random UUID, the form that upstream's query ids have."""
-    drawn = bytearray(base64.urlsafe_b64decode(randomness.token_urlsafe(_ID_BYTES) + "=="))
-    # Version and variant of RFC 9562, section 5.4; `uuid.UUID` takes several times as long for each call.
-    drawn[6] = drawn[6] & 0x0F | 0x40
-    drawn[8] = drawn[8] & 0x3F | 0x80
-    digits = drawn.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def join_parts(*parts: bytes) -> bytes:
@@ -73,49 +63,34 @@ class Signer:
         return hmac.compare_digest(signature, self.sign(purpose, caller, data))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketContent:
-    """What a ticket stands for; `id` is the same after a renewal, `parameters` are serialised `FlightData`."""
-
-    id: bytes
-    sql: str = field(repr=False)
-    expires_at: datetime
-    parameters: tuple[bytes, ...] = field(default=(), repr=False)
-
-
 class Tickets:
     """Issues tickets for one statement and a short time, and reads them again."""
 
-    def __init__(self, signer: Signer, *, life_seconds: float, clock: Clock, randomness: Randomness) -> None:
+    def __init__(self, signer: Signer, *, life_seconds: float, clock: Clock) -> None:
         self._signer = signer
         self._life = timedelta(seconds=life_seconds)
         self._clock = clock
-        self._randomness = randomness
 
     def issue(self, sql: str, caller: CallerKey, parameters: tuple[bytes, ...] = ()) -> Any:
         """Return an endpoint with a new ticket for a statement with its values; it can be read several times."""
-        flight_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
+        flight_id = token_urlsafe(_ID_BYTES).encode()
         return self._build_endpoint(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
     def renew(self, signed: bytes, caller: CallerKey) -> Any:
         """Return an endpoint with a ticket for the same flight and a full life."""
-        found = self.read(signed, caller)
-        return self._build_endpoint(
-            messages.IssuedStatement(id=found.id, sql=found.sql, parameters=found.parameters), caller
-        )
+        return self._build_endpoint(self.read(signed, caller), caller)
 
-    def read(self, signed: bytes, caller: CallerKey, *, accepts_expired: bool = False) -> TicketContent:
-        """Return what a caller's own ticket stands for."""
+    def read(self, signed: bytes, caller: CallerKey, *, accepts_expired: bool = False) -> Any:
+        """Return the `IssuedStatement` of a caller's own ticket; its `id` is the same after a renewal."""
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
                 "The ticket was not issued to you, or the server has been restarted since.", remedy=_REQUEST_AGAIN
             )
         found = parse_message(messages.IssuedStatement, data)
-        expires_at = datetime.fromtimestamp(found.expires_at, UTC)
-        if self._clock.now() >= expires_at and not accepts_expired:
+        if self._clock.now().timestamp() >= found.expires_at and not accepts_expired:
             raise UsageError("The ticket has expired.", remedy=_REQUEST_AGAIN)
-        return TicketContent(id=found.id, sql=found.sql, expires_at=expires_at, parameters=tuple(found.parameters))
+        return found
 
     def _build_endpoint(self, statement: Any, caller: CallerKey) -> Any:
         statement.expires_at = int((self._clock.now() + self._life).timestamp())
@@ -126,18 +101,6 @@ class Tickets:
         return endpoint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
-    """What is stored of a statement: whose it is, and the values bound to it."""
-
-    caller: CallerKey
-    parameters: tuple[bytes, ...] = field(default=(), repr=False)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.parameters))
-
-
 class PreparedStatements:
     """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
 
@@ -145,7 +108,7 @@ class PreparedStatements:
     `idle_seconds` after it was made.
     """
 
-    def __init__(  # noqa: PLR0913 - limits, and what they are measured with
+    def __init__(
         self,
         signer: Signer,
         *,
@@ -153,32 +116,32 @@ class PreparedStatements:
         max_per_caller: int,
         idle_seconds: float,
         clock: Clock,
-        randomness: Randomness,
     ) -> None:
         self._signer = signer
         self._max_per_caller = max_per_caller
         self._idle_seconds = idle_seconds
         self._clock = clock
-        self._randomness = randomness
-        # By id, the longest unused first.
-        self._stored: TTLCache[bytes, _Stored] = TTLCache(max_statements, idle_seconds, timer=clock.monotonic)
+        # The values that are bound, by the statement's id.
+        self._stored: TTLCache[bytes, tuple[bytes, ...]] = TTLCache(max_statements, idle_seconds, clock.monotonic)
+        # The ids of each caller, the longest unused first; some may have expired.
+        self._ids: LRUCache[CallerKey, list[bytes]] = LRUCache(max_statements)
         # Closed ones, whose handles would be accepted otherwise; after this time they have expired.
-        self._closed: TTLCache[bytes, bool] = TTLCache(_MAX_ENDED, idle_seconds, timer=clock.monotonic)
+        self._closed: TTLCache[bytes, bool] = TTLCache(_MAX_ENDED, idle_seconds, clock.monotonic)
 
     def __len__(self) -> int:
         return len(self._stored)
 
     def add(self, sql: str, caller: CallerKey) -> bytes:
         """Make a statement and return its handle."""
-        statement_id = self._randomness.token_urlsafe(_ID_BYTES).encode()
-        self._store_new(statement_id, caller)
+        statement_id = token_urlsafe(_ID_BYTES).encode()
+        self._store(statement_id, (), caller)
         expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
         return self._write_handle(messages.IssuedStatement(id=statement_id, sql=sql, expires_at=expires_at), caller)
 
     def get(self, handle: bytes, caller: CallerKey) -> tuple[str, tuple[bytes, ...]]:
         """Return a caller's own statement and the values bound to it."""
-        found, stored = self._find(handle, caller)
-        parameters = tuple(found.parameters) or stored.parameters
+        found = self._find(handle, caller)
+        parameters = tuple(found.parameters) or self._stored[found.id]
         if not parameters and found.has_stored_parameters:
             raise UsageError(
                 "The statement's parameters were bound before the server was restarted.", remedy="Bind them again."
@@ -187,16 +150,13 @@ class PreparedStatements:
 
     def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
         """Bind parameters to a caller's own statement, in place of those bound before, and return its new handle."""
-        found, _ = self._find(handle, caller)
-        bound = _Stored(caller=caller, parameters=parameters)
-        others = sum(
-            other.size_bytes for key, other in self._stored.items() if other.caller == caller and key != found.id
-        )
-        if others + bound.size_bytes > _MAX_BYTES_PER_CALLER:
+        found = self._find(handle, caller)
+        others = (self._stored[own] for own in self._own_ids(caller) if own != found.id)
+        if _size(parameters) + sum(map(_size, others)) > _MAX_BYTES_PER_CALLER:
             raise ResourcesExhausted(
                 "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
             )
-        self._stored[found.id] = bound
+        self._stored[found.id] = parameters
         found.has_stored_parameters = not can_travel(parameters)
         found.parameters[:] = parameters if can_travel(parameters) else ()
         return self._write_handle(found, caller)
@@ -209,27 +169,31 @@ class PreparedStatements:
             return
         self._forget(found.id)
 
-    def _find(self, handle: bytes, caller: CallerKey) -> tuple[Any, _Stored]:
-        """Return what a handle says and what is stored of its statement, storing one that is not known."""
+    def _find(self, handle: bytes, caller: CallerKey) -> Any:
+        """Return the `IssuedStatement` of a handle; stores one that is not known here."""
         found = self._read_handle(handle, caller)
-        stored: _Stored | None = self._stored.pop(found.id, None)
-        if stored is not None:
-            self._stored[found.id] = stored  # now the last in order, and its time begins anew
-            return found, stored
-        if found.id in self._closed or self._clock.now().timestamp() >= found.expires_at:
+        values = self._stored.get(found.id)
+        if values is None and (found.id in self._closed or self._clock.now().timestamp() >= found.expires_at):
             raise _unknown_statement()
-        return found, self._store_new(found.id, caller)
+        self._store(found.id, values or (), caller)
+        return found
 
-    def _store_new(self, statement_id: bytes, caller: CallerKey) -> _Stored:
-        own = [key for key, stored in self._stored.items() if stored.caller == caller]
-        if len(own) >= self._max_per_caller:
-            self._forget(own[0])
+    def _store(self, statement_id: bytes, values: tuple[bytes, ...], caller: CallerKey) -> None:
+        """Store a statement, or begin its time anew."""
+        own = self._own_ids(caller)
+        if statement_id in own:
+            own.remove(statement_id)
+        elif len(own) >= self._max_per_caller:
+            self._forget(own.pop(0))
         elif len(self._stored) >= self._stored.maxsize:
             raise ResourcesExhausted(
                 "The server holds as many prepared statements as it may.", remedy="Try later.", limit="prepared"
             )
-        stored = self._stored[statement_id] = _Stored(caller=caller)
-        return stored
+        self._stored[statement_id] = values
+        self._ids[caller] = [*own, statement_id]
+
+    def _own_ids(self, caller: CallerKey) -> list[bytes]:
+        return [one for one in self._ids.get(caller, ()) if one in self._stored]
 
     def _forget(self, statement_id: bytes) -> None:
         self._stored.pop(statement_id, None)
@@ -261,7 +225,11 @@ class PreparedStatements:
 
 def can_travel(parameters: tuple[bytes, ...]) -> bool:
     """Whether values are small enough to travel with a handle or a ticket."""
-    return sum(map(len, parameters)) <= _MAX_TRAVELLING_BYTES
+    return _size(parameters) <= _MAX_TRAVELLING_BYTES
+
+
+def _size(parameters: tuple[bytes, ...]) -> int:
+    return sum(map(len, parameters))
 
 
 def _unknown_statement() -> UsageError:

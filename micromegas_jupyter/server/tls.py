@@ -43,15 +43,7 @@ class TlsMaterial:
 class TlsSource:
     """Reads the files once, and again whenever they change; files that cannot be used leave the former in force.
 
-    Safe to use from several threads: one lock covers what was read last.
-
-    Args:
-        files: The files.
-        listener: Whose they are, for the log: `Flight` or `HTTP`.
-        clock: Tells how young a change is.
-
-    Raises:
-        ConfigurationError: The files cannot be used.
+    Safe to use from several threads: one lock covers what was read last. `listener` says whose they are, for the log.
     """
 
     def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -86,11 +78,7 @@ class TlsSource:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """Read all files and check that they belong together.
-
-    Raises:
-        ConfigurationError: They cannot be used.
-    """
+    """Read all files and check that they belong together; ConfigurationError when they cannot be used."""
     certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
     own = _parse_certificates(certificate, "certificate_file")[0]
     try:

@@ -19,17 +19,12 @@ from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import CachedListing, FolderKind, Lake, ParquetFolder, find_folder_kind, make_lake_folder
-from micromegas_jupyter.server import (
-    DenyList,
-    FlightServerSettings,
-    HttpEndpoint,
-    NotReady,
-    Recorder,
-    ServerMetrics,
-    ServerThread,
-)
-from micromegas_jupyter.server.monitoring import open_tracing
-from micromegas_jupyter.server.settings import IngestSettings, TlsFiles
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
+from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
+from micromegas_jupyter.server.queries import DenyList
+from micromegas_jupyter.server.recorder.recorder import Recorder
+from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings, TlsFiles
 from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
@@ -45,6 +40,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from micromegas_jupyter.access.config import ReloadingValidator
+
 
 # These loggers record what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
@@ -136,7 +132,7 @@ class ServerStack:
             self._spill_folder.close()
             raise
         if self.lake is not None and not settings.no_telemetry:
-            self._recorder = Recorder(self.lake, exe=self._program, properties={})
+            self._recorder = Recorder(self.lake, exe=self._program)
         self.metrics = ServerMetrics()
         rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(self._environ)

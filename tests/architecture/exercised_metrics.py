@@ -11,7 +11,7 @@ from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server import ServerMetrics
+from micromegas_jupyter.server.monitoring import ServerMetrics
 
 
 def server_metrics() -> ServerMetrics:

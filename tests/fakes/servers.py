@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.fixed_tables import FixedTables
 from tests.fakes.validator import FakeValidator
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
@@ -94,7 +93,7 @@ def test_a_damaged_request_is_read_or_refused(
 
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
-    tickets = Tickets(Signer(bytes(32)), life_seconds=600, clock=FakeClock(), randomness=SYSTEM_RANDOMNESS)
+    tickets = Tickets(Signer(bytes(32)), life_seconds=600, clock=FakeClock())
     whole = tickets.issue("SELECT 1", ALICE, (b"values",)).ticket.ticket
     command = parse_ticket(whole)
     assert isinstance(command, IssuedQuery)
@@ -117,7 +116,6 @@ def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
         max_per_caller=10,
         idle_seconds=600,
         clock=FakeClock(),
-        randomness=SYSTEM_RANDOMNESS,
     )
     handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), FRAMES, ALICE)
 

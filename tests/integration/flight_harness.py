@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import TableSource, TokenValidator
     from micromegas_jupyter.errors import MicromegasError
     from micromegas_jupyter.executors.pool import Pool
-    from micromegas_jupyter.server import ServerThread
+    from micromegas_jupyter.server.flight_server import ServerThread
 
 __all__ = ["ENDLESS", "FAILS_LATE", "HUGE", "LARGE", "NUMBERS", "WAITING", "WORDS"]
 

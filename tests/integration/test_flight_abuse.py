@@ -18,7 +18,8 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import messages, statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, ServerThread, flight_service
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.servers import build_pool
 from tests.integration.flight_harness import (
     ALICE,
@@ -37,6 +38,7 @@ from tests.integration.flight_harness import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 pytestmark = pytest.mark.integration
 
@@ -206,10 +208,8 @@ def test_stopping_cancels_what_does_not_end() -> None:
 
 
 def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_and_are_soon_gone(
-    flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
+    flight: FlightHarness,
 ) -> None:
-    # As long as the first few have: so that there are too many at once, however slowly they come here.
-    monkeypatch.setattr(flight_service, "_SHORT_SECONDS", 1.0)
     silent = threading.Event()
 
     def send_nothing() -> Iterator[bytes]:

@@ -13,8 +13,9 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
-from micromegas_jupyter.server.settings import TlsFiles
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.wiring import connect
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import NUMBERS, build_pool

@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-from micromegas_jupyter.server import calls
+from micromegas_jupyter.server import flight_service
 from tests.integration.flight_harness import (
     ALICE,
     BOB,
@@ -136,7 +136,7 @@ def first_frame() -> bytes:
 def test_a_client_may_send_everything_before_it_is_refused(
     metadata: tuple[tuple[str, str], ...], code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
+    monkeypatch.setattr(flight_service, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
     ended, sent = threading.Event(), []
 
     def frames() -> Iterator[bytes]:
@@ -157,7 +157,7 @@ def test_a_client_may_send_everything_before_it_is_refused(
 def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
     flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_MAX_DRAINED_BYTES", 10_000)
+    monkeypatch.setattr(flight_service, "_MAX_DRAINED_BYTES", 10_000)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:
@@ -172,7 +172,7 @@ def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
 
 
 def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(flight_service, "_DRAIN_SECONDS", 0.1)
     ended = threading.Event()
 
     def frames() -> Iterator[bytes]:

@@ -17,8 +17,9 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, HttpEndpoint, ServerThread
-from micromegas_jupyter.server.settings import TlsFiles
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tls import TlsSource
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool

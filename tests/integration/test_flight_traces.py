@@ -13,8 +13,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.monitoring import open_tracing
+from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import ALICE, FLIGHT, HEALTH, FlightHarness, ticket_bytes

@@ -3,21 +3,24 @@
 It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted.
 """
 
-import base64
 import contextlib
+import getpass
 import logging
+import os
+import platform
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
+import psutil
 import pyarrow as pa
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
-from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.telemetry import (
     LOG_ENTRIES,
     MEASURES,
@@ -29,6 +32,7 @@ from micromegas_jupyter.telemetry import (
     MeasureRow,
     ProcessInfo,
     StreamInfo,
+    bound_text,
     build_log_batch,
     build_measure_batch,
     build_process_batch,
@@ -44,6 +48,12 @@ MAX_MEASURES = 50_000
 MAX_WAITING_ROWS = 200_000
 # There is no encoded payload behind these rows, only the rows.
 STREAM_FORMAT = "rows/v1"
+SAMPLER_TARGET = "micromegas_jupyter.process_sampler"
+PERCENT, BYTES, COUNT, BYTES_PER_SECOND, PER_SECOND = "percent", "bytes", "count", "bytes/s", "count/s"
+_RATES: Final = frozenset({BYTES_PER_SECOND, PER_SECOND})
+_MAX_ATTRIBUTE_BYTES: Final = 255
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_MAX_CPU_INFO_BYTES: Final = 64 * 1024
 LOG_TAG, METRICS_TAG = "log", "metrics"
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
 _LOG = logging.getLogger("micromegas_jupyter.server.recorder")
@@ -59,29 +69,23 @@ class Recorder:
         lake: Where to.
         exe: The name under which the process appears.
         clock: Tells the time.
-        randomness: Draws the process's id.
         flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the time of one
             write.
-        properties: Anything else worth knowing of the process.
         logger: The logger whose records are stored, with those below it; the root when left out.
     """
 
-    def __init__(  # noqa: PLR0913 - options by keyword
+    def __init__(
         self,
         lake: Lake,
         *,
         exe: str,
         clock: Clock = SYSTEM_CLOCK,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
         flush_interval_seconds: float = 1.0,
-        properties: Mapping[str, str] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        drawn = base64.urlsafe_b64decode(f"{randomness.token_urlsafe(16)}==")
-        self._process_uuid = uuid.UUID(bytes=drawn, version=4)
+        self._process_uuid = uuid.uuid4()
         self._lake = lake
         self._exe = exe
-        self._properties = properties
         self._clock = clock
         self._flush_interval_seconds = flush_interval_seconds
         self._logger = logger or logging.getLogger()
@@ -119,11 +123,7 @@ class Recorder:
             thread.start()
 
     def stop(self, *, timeout_seconds: float = 5.0) -> bool:
-        """Flush everything and end; safe to call twice.
-
-        Returns:
-            Whether it ended in time and everything is stored. If not, the threads end with the process.
-        """
+        """Flush everything and end, and return whether all is stored in time; safe to call twice."""
         self._undo.close()
         self._stopping.set()
         self._wake.set()
@@ -182,10 +182,10 @@ class Recorder:
         now_ns = nanoseconds_since_epoch(self._clock.now().timestamp())
         monotonic_seconds = self._clock.monotonic()
         if self._streams is None:
-            process = describe_process(
-                self.process_id, exe=self._exe, insert_time_ns=now_ns, properties=self._properties
+            self._streams = RecordedStreams(
+                describe_process(self.process_id, exe=self._exe, insert_time_ns=now_ns),
+                heartbeat_seconds=HEARTBEAT_SECONDS,
             )
-            self._streams = RecordedStreams(process, heartbeat_seconds=HEARTBEAT_SECONDS)
         log_rows, dropped_records = self._handler.drain()
         with self._measures_lock:
             measures, self._measures = self._measures, []
@@ -338,3 +338,190 @@ class RecordedStreams:
         )
         streams = [build_stream_batch(stream, last_update_time_ns=now_ns) for stream in self._streams.values()]
         return [(PROCESSES.name, state), *((STREAMS.name, batch) for batch in streams)]
+
+
+class Reading(NamedTuple):
+    """One value as psutil gives it: of a rate, the count so far. `label` is a property that distinguishes it."""
+
+    name: str
+    unit: str
+    value: float
+    label: tuple[str, str] | None = None
+
+
+def build_measures(
+    previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
+) -> list[MeasureRow]:
+    """Return the rows of a sample: rates as growth per second since the previous one, all else as it is.
+
+    A rate that is new, or whose count ran backwards, gives no row; nor does a percentage at first, since psutil
+    measures it from call to call.
+    """
+    before = {(reading.name, reading.label): reading.value for reading in previous}
+    rows: list[MeasureRow] = []
+    for reading in current:
+        value = reading.value
+        if reading.unit in _RATES:
+            growth = value - before.get((reading.name, reading.label), float("inf"))
+            if elapsed_seconds <= 0 or growth < 0:
+                continue
+            value = growth / elapsed_seconds
+        elif reading.unit == PERCENT and not previous:
+            continue
+        rows.append(
+            MeasureRow(
+                time_ns=time_ns,
+                target=SAMPLER_TARGET,
+                name=reading.name,
+                unit=reading.unit,
+                value=float(value),
+                properties={} if reading.label is None else dict([reading.label]),
+            )
+        )
+    return rows
+
+
+def _attributes(measured: Any, unit: str, **names: str) -> list[Reading]:
+    """Return a reading for each of psutil's attributes, under the name given for it."""
+    return [Reading(name, unit, getattr(measured, attribute)) for attribute, name in names.items()]
+
+
+def _read_processors() -> list[Reading]:
+    cores = psutil.cpu_percent(percpu=True)
+    return [
+        Reading("cpu_usage", PERCENT, sum(cores) / len(cores)),
+        *(Reading("cpu_core_usage", PERCENT, value, ("core", str(core))) for core, value in enumerate(cores)),
+    ]
+
+
+def _read_memory() -> list[Reading]:
+    names = {name: f"{name}_memory" for name in ("total", "used", "free", "available")}
+    averages = zip(("1", "5", "15"), psutil.getloadavg(), strict=True)
+    return [
+        *_attributes(psutil.virtual_memory(), BYTES, **names),
+        *_attributes(psutil.swap_memory(), BYTES, total="total_swap", used="used_swap"),
+        *(Reading("load_average", COUNT, value, ("minutes", minutes)) for minutes, value in averages),
+    ]
+
+
+def _read_disks() -> list[Reading]:
+    counters = psutil.disk_io_counters()
+    return [
+        *_attributes(counters, BYTES_PER_SECOND, read_bytes="disk_read", write_bytes="disk_written"),
+        *_attributes(counters, PER_SECOND, read_count="disk_reads", write_count="disk_writes"),
+    ]
+
+
+def _read_network() -> list[Reading]:
+    counters = psutil.net_io_counters()
+    lost = counters.errin + counters.errout + counters.dropin + counters.dropout
+    return [
+        *_attributes(counters, BYTES_PER_SECOND, bytes_recv="network_received", bytes_sent="network_sent"),
+        Reading("network_packets_lost", PER_SECOND, lost),
+    ]
+
+
+def _read_process(process: psutil.Process) -> list[Reading]:
+    switches = process.num_ctx_switches()
+    return [
+        # May be above 100: each busy core counts 100.
+        Reading("process_cpu_usage", PERCENT, process.cpu_percent()),
+        Reading("process_context_switches", PER_SECOND, switches.voluntary + switches.involuntary),
+        *_attributes(process.memory_info(), BYTES, rss="process_resident_bytes", vms="process_virtual_bytes"),
+        Reading("process_threads", COUNT, process.num_threads()),
+    ]
+
+
+def _read_process_files(process: psutil.Process) -> list[Reading]:
+    names = {"read_bytes": "process_disk_read", "write_bytes": "process_disk_written"}
+    return [
+        Reading("process_open_files", COUNT, process.num_fds()),
+        *_attributes(process.io_counters(), BYTES_PER_SECOND, **names),
+    ]
+
+
+class ProcessSampler:
+    """Takes samples of the machine and of this process; remembers the last one for the rates. For one thread."""
+
+    def __init__(self) -> None:
+        process = psutil.Process()
+        self._readers: tuple[Callable[[], list[Reading]], ...] = (
+            _read_processors,
+            _read_memory,
+            _read_disks,
+            _read_network,
+            lambda: _read_process(process),
+            lambda: _read_process_files(process),
+        )
+        self._previous: list[Reading] = []
+        self._previous_seconds = 0.0
+
+    def sample(self, *, time_ns: int, monotonic_seconds: float) -> list[MeasureRow]:
+        """Measure now."""
+        current: list[Reading] = []
+        for read in self._readers:
+            # Containers hide files under /proc; other systems lack a value, and without a network there are none.
+            with contextlib.suppress(psutil.Error, OSError, RuntimeError, AttributeError):
+                current += read()
+        rows = build_measures(
+            self._previous, current, elapsed_seconds=monotonic_seconds - self._previous_seconds, time_ns=time_ns
+        )
+        self._previous, self._previous_seconds = current, monotonic_seconds
+        return rows
+
+
+def describe_process(process_id: str, *, exe: str, insert_time_ns: int) -> ProcessInfo:
+    """Return the attributes of this process in `processes`, each bounded in length.
+
+    `process_id` is UUID text, new for each run; `insert_time_ns` is now, and the start where the system does not tell.
+    """
+    username, start_time_ns = _username(), insert_time_ns
+    with contextlib.suppress(psutil.Error):
+        start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())
+    attributes = {
+        "exe": exe,
+        "username": username,
+        "realname": _realname() or username,
+        "computer": platform.node(),
+        "distro": _distro(),
+        "cpu_brand": _cpu_brand(),
+    }
+    return ProcessInfo(
+        process_id=process_id,
+        start_time_ns=start_time_ns,
+        insert_time_ns=insert_time_ns,
+        properties={"process.pid": str(os.getpid()), "python.version": platform.python_version()},
+        **{name: bound_text(value, max_bytes=_MAX_ATTRIBUTE_BYTES) for name, value in attributes.items()},
+    )
+
+
+def _username() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # A container's arbitrary user id has no name.
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
+
+
+def _realname() -> str:
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        # The first field of the comment is the name; office and telephone follow.
+        return pwd.getpwuid(os.getuid()).pw_gecos.partition(",")[0]
+    return ""
+
+
+def _distro() -> str:
+    with contextlib.suppress(OSError, KeyError):
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{platform.system()} {platform.release()}"
+
+
+def _cpu_brand() -> str:
+    with contextlib.suppress(OSError), _CPU_INFO.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream.read(_MAX_CPU_INFO_BYTES).splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()

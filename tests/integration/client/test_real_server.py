@@ -24,7 +24,8 @@ from micromegas_jupyter.errors import (
     Rejected,
     UsageError,
 )
-from micromegas_jupyter.server import FlightServerSettings, ServerThread
+from micromegas_jupyter.server.flight_server import ServerThread
+from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 from tests.integration.client.conftest import FixedToken

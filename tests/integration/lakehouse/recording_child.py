@@ -13,7 +13,7 @@ from micromegas_jupyter.server.recorder.recorder import Recorder
 
 def main(folder: str) -> None:
     logging.getLogger().setLevel(logging.INFO)
-    recorder = Recorder(Lake(Path(folder)), exe="recording child", flush_interval_seconds=0.2, properties={"run": "1"})
+    recorder = Recorder(Lake(Path(folder)), exe="recording child", flush_interval_seconds=0.2)
     with recorder:
         logging.getLogger("child").info("started", extra={"step": 1})
         print(recorder.process_id, flush=True)

@@ -1,15 +1,12 @@
-"""Errors become statuses without their words; what ends a task is not answered; health checks outlast a busy loop."""
+"""Errors become statuses without their words; what ends a task is not answered."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
 
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.flightsql.commands import messages
-from micromegas_jupyter.server import flight_service
-from micromegas_jupyter.server.calls import abort_call, translate_error
+from micromegas_jupyter.server.flight_service import abort_call, translate_error
 
 
 class Panic(BaseException):
@@ -65,15 +62,11 @@ def test_what_ends_the_task_or_the_process_passes_through(error: BaseException) 
 
 
 class Context:
-    """As much of a servicer context as these tests need; messages travel in later turns of the loop, as in gRPC."""
+    """As much of a servicer context as this test needs."""
 
-    def __init__(self, *trailers: tuple[str, str], is_slow: bool = False) -> None:
+    def __init__(self, *trailers: tuple[str, str]) -> None:
         self.trailers = trailers
-        self.is_slow = is_slow
         self.sent: Any = []
-
-    def peer(self) -> str:
-        return "ipv4:127.0.0.1:1"
 
     def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
         return self.trailers
@@ -82,19 +75,6 @@ class Context:
         self, _code: object, *, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
     ) -> None:
         self.sent = dict(trailing_metadata)
-
-    async def read(self) -> bytes:
-        for _ in range(2):
-            await asyncio.sleep(0)
-        message: bytes = messages.HealthCheckRequest().SerializeToString()
-        return message
-
-    async def write(self, message: bytes) -> None:
-        if self.is_slow:
-            asyncio.get_running_loop().call_soon(time.sleep, 0.1)
-        for _ in range(3):
-            await asyncio.sleep(0)
-        self.sent.append(message)
 
 
 @pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, "1500"), (0.0001, "1"), (60.0, "60000")])
@@ -105,21 +85,3 @@ def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(second
 
     assert context.sent["grpc-retry-pushback-ms"] == milliseconds
     assert sorted(context.sent) == ["grpc-retry-pushback-ms", "micromegas-error-bin", "x-micromegas-notice"]
-
-
-@pytest.mark.parametrize("is_slow", [False, True], ids=["request", "answer"])
-def test_a_health_check_is_answered_although_the_loop_is_busy(is_slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_SHORT_SECONDS": 0.01, "_REQUEST_SECONDS": 0.01, "_FEW": 0}.items():
-        monkeypatch.setattr(flight_service, name, value)
-    context: Any = Context(is_slow=is_slow)
-
-    async def scenario() -> None:
-        checking = asyncio.create_task(flight_service.HealthService().check(context))
-        if not is_slow:
-            asyncio.get_running_loop().call_soon(time.sleep, 0.1)
-        await checking
-
-    asyncio.run(scenario())
-
-    (reply,) = context.sent
-    assert messages.HealthCheckResponse.FromString(reply).status == messages.HealthCheckResponse.SERVING

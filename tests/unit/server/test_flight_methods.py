@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.access.audit import AccessAudit, CallFacts
+from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -21,9 +21,10 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.scheduling import RunningLimit
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server import flight_methods
-from micromegas_jupyter.server.calls import Call
+from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import RELOAD_ACTION, FlightMethods, set_options
+from micromegas_jupyter.server.flight_service import Call
 from tests.fakes.validator import ALICE, BOB, FakeValidator, ReloadableFake
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def _call(validator: object, caller: AuthContext, method: str, request: Any) -> 
     )
 
     async def scenario() -> None:
-        methods = FlightMethods(**parts, facts=ServerFacts(), validator=validator, audit=AccessAudit())
+        record = Authenticator(None, check_seconds=1).record
+        reload = getattr(validator, "reload", None)
+        methods = FlightMethods(**parts, facts=ServerFacts(), reload=reload, record=record)
         await methods.by_name()[method](call)
 
     asyncio.run(scenario())

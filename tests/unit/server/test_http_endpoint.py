@@ -16,8 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.server import HttpEndpoint, NotReady
-from micromegas_jupyter.server.http_endpoint import ReadinessProbe
+from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator

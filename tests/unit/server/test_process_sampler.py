@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from micromegas_jupyter.server.recorder import process_sampler
-from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, Reading, build_measures, describe_process
+from micromegas_jupyter.server.recorder import recorder
+from micromegas_jupyter.server.recorder.recorder import ProcessSampler, Reading, build_measures, describe_process
 
 TIME_NS = 1_795_521_600_000_000_000
 
@@ -60,9 +60,9 @@ def test_what_the_machine_does_not_report_is_left_out(monkeypatch: pytest.Monkey
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(process_sampler.psutil, "disk_io_counters", lambda: None)
-    monkeypatch.setattr(process_sampler.psutil, "net_io_counters", lambda: None)
-    monkeypatch.setattr(process_sampler.psutil, "cpu_percent", refuse)
+    monkeypatch.setattr(recorder.psutil, "disk_io_counters", lambda: None)
+    monkeypatch.setattr(recorder.psutil, "net_io_counters", lambda: None)
+    monkeypatch.setattr(recorder.psutil, "cpu_percent", refuse)
     sampler = ProcessSampler()
     sampler.sample(time_ns=TIME_NS, monotonic_seconds=5.0)
 
@@ -73,7 +73,7 @@ def test_what_the_machine_does_not_report_is_left_out(monkeypatch: pytest.Monkey
 
 
 def test_a_process_is_described_by_its_environment() -> None:
-    process = describe_process("id", exe="server", insert_time_ns=7, properties={"role": "demo"})
+    process = describe_process("id", exe="server", insert_time_ns=7)
 
     assert (process.process_id, process.exe, process.insert_time_ns) == ("id", "server", 7)
     assert (process.username, process.computer) == (psutil.Process().username(), platform.node())
@@ -83,16 +83,11 @@ def test_a_process_is_described_by_its_environment() -> None:
     assert process.properties == {
         "process.pid": str(os.getpid()),
         "python.version": platform.python_version(),
-        "role": "demo",
     }
 
 
 def test_attributes_are_bounded() -> None:
-    process = describe_process("id", exe="x" * 1000, insert_time_ns=7, properties={"k" * 1000: "v" * 10_000})
-
-    assert len(process.exe.encode()) == 255
-    assert max(len(name.encode()) for name in process.properties) == 255
-    assert max(len(value.encode()) for value in process.properties.values()) == 1024
+    assert len(describe_process("id", exe="x" * 1000, insert_time_ns=7).exe.encode()) == 255
 
 
 def test_what_the_system_does_not_report_has_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +97,10 @@ def test_what_the_system_does_not_report_has_a_fallback(monkeypatch: pytest.Monk
     def no_process() -> psutil.Process:
         raise psutil.NoSuchProcess(1)
 
-    monkeypatch.setattr(process_sampler, "_CPU_INFO", Path("/nonexistent"))
-    monkeypatch.setattr(process_sampler.getpass, "getuser", fail)
-    monkeypatch.setattr(process_sampler.platform, "freedesktop_os_release", fail)
-    monkeypatch.setattr(process_sampler.psutil, "Process", no_process)
+    monkeypatch.setattr(recorder, "_CPU_INFO", Path("/nonexistent"))
+    monkeypatch.setattr(recorder.getpass, "getuser", fail)
+    monkeypatch.setattr(recorder.platform, "freedesktop_os_release", fail)
+    monkeypatch.setattr(recorder.psutil, "Process", no_process)
 
     process = describe_process("id", exe="server", insert_time_ns=7)
 

@@ -17,10 +17,9 @@ from micromegas_jupyter.engine.functions import denial_store
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.server import DenyList
 from micromegas_jupyter.server.audit import CallOrigin
 from micromegas_jupyter.server.authentication import Attribution, ClientTags
-from micromegas_jupyter.server.queries import CancelStatus, RunningQueries, query_key
+from micromegas_jupyter.server.queries import CancelStatus, DenyList, RunningQueries, query_key
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import pytest
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, WriteMode
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import IngestCommand
-from micromegas_jupyter.server import FlightServerSettings
 from micromegas_jupyter.server.ingest import build_request, build_write_id, parse_ingest_headers
-from micromegas_jupyter.server.settings import IngestSettings
+from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings
 from tests.fakes.validator import ALICE, INGESTER
 
 SOME = TableAccess(filters={"notes": ()})

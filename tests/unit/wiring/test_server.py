@@ -12,8 +12,8 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake
-from micromegas_jupyter.server import FlightServerSettings, NotReady
-from micromegas_jupyter.server.settings import IngestSettings
+from micromegas_jupyter.server.http_endpoint import NotReady
+from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings
 from micromegas_jupyter.wiring import ServerStack, server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
