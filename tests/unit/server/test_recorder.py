@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.core.system import SystemRandomness
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
@@ -31,7 +31,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def recorder(lake: Lake, clock: FakeClock, logger: logging.Logger) -> Iterator[Recorder]:
-    recorder = Recorder(lake, exe="test", clock=clock, randomness=SystemRandomness(), logger=logger)
+    recorder = Recorder(lake, exe="test", clock=clock, randomness=SYSTEM_RANDOMNESS, logger=logger)
     recorder._attach_handler()
     yield recorder
     recorder.stop()
