@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, AssertionAudience, Bearer
-from micromegas_jupyter.config.decoding import check_issuer_url
+from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
@@ -140,7 +140,7 @@ class ProviderConnection:
         clock: Clock,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
-        check_issuer_url(issuer, key="issuer")
+        as_issuer(issuer, "issuer")
         self.issuer = issuer
         self.client_id = client_id
         self._proof = proof

@@ -35,11 +35,9 @@ EVERY_TABLE = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSetting:
-    """One role.
+    """One role: the readable tables, each with a condition in SQL that its rows must meet, or None for all rows.
 
-    Attributes:
-        tables: The readable tables, each with a condition in SQL that its rows must meet, or None for all rows.
-            The name `*` means every table that is not named.
+    The name `*` means every table that is not named.
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
@@ -82,17 +80,9 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySetting:
-    """One API key and the name that its bearer goes by; exactly one of `key` and `sha256` is set.
+    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set.
 
-    Attributes:
-        name: The bearer's name.
-        key: The key itself (the older form).
-        sha256: The SHA-256 digest of the key, 32 bytes.
-        expires_at: When it ends (aware UTC); None when it does not.
-        scopes: What it is for: `read`, `ingest`.
-        roles: The roles of its bearer; one that is not configured counts for nothing.
-        created_at: When it was made, for display.
-        revoked_at: When it was revoked; a revoked key is refused.
+    A revoked key is refused; a role that is not configured counts for nothing; `created_at` is for display.
     """
 
     name: str
@@ -228,15 +218,10 @@ class LegacyApiKeys(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """How often callers may call; each limit is a token bucket.
+    """How often one identity may call, and one address send credentials that are refused; each is a token bucket.
 
-    Attributes:
-        calls_per_second: Calls of one identity, lasting.
-        burst_calls: Calls of one identity at once.
-        refusals_per_second: Refused credentials from one address, lasting; beyond it, credentials from there that
-            are not known already are not looked at.
-        burst_refusals: Refused credentials from one address at once.
-        max_tracked: How many identities, and how many addresses, are remembered.
+    Beyond the latter, credentials from there that are not known already are not looked at. `max_tracked` bounds how
+    many identities, and how many addresses, are remembered.
     """
 
     calls_per_second: float = 2000.0
@@ -251,15 +236,11 @@ class AccessSettings:
     """Whose tokens and keys a server accepts, who administers it, and what callers may read.
 
     Attributes:
-        api_keys: From the variable and the key file.
-        oidc: The accepted issuers, if any.
-        admins: Who administers the server: `issuer|subject`, `issuer|address`, a subject, or an address.
+        admins: `issuer|subject`, `issuer|address`, a subject, or an address.
         denied: `issuer|subject` of callers who are refused although their tokens are good; for an API key
             `api_key|name`.
         roles: By name; None when there are no roles, and every caller may read every table.
         default_roles: What every caller has in addition to what follows from groups.
-        legacy_api_keys: What becomes of plain-text keys.
-        rate_limits: How often callers may call.
         admins_path: What errors call `admins`.
     """
 

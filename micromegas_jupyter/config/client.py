@@ -38,16 +38,11 @@ from micromegas_jupyter.errors import ConfigurationError
 class Flow(enum.StrEnum):
     """How a person signs in."""
 
-    BROWSER = "browser"
-    """Authorization code with PKCE; the browser comes back to a loopback address of this machine (RFC 8252)."""
-    DEVICE = "device"
-    """A short code that the person types on any device (RFC 8628)."""
-    PASTE = "paste"
-    """Authorization code with PKCE; the person pastes the address that the browser ends at."""
-    REDIRECT = "redirect"
-    """Authorization code with PKCE; the browser comes back to the Jupyter server."""
-    HUB = "hub"
-    """JupyterHub gives the token of the person who is signed in there."""
+    BROWSER = "browser"  # the browser comes back to a loopback address of this machine (RFC 8252)
+    DEVICE = "device"  # a short code that the person types on any device (RFC 8628)
+    PASTE = "paste"  # the person pastes the address that the browser ends at
+    REDIRECT = "redirect"  # the browser comes back to the Jupyter server
+    HUB = "hub"  # JupyterHub gives the token of the person who is signed in there
 
 
 class Bearer(enum.StrEnum):
@@ -84,12 +79,9 @@ class WorkloadExchange(enum.StrEnum):
 class AssertionAudience(enum.StrEnum):
     """The audience of an application's assertions."""
 
-    TOKEN_ENDPOINT = "token-endpoint"  # noqa: S105 - a place, not a token
-    """The provider's token endpoint, as OpenID Connect Core 1.0 section 9 has it."""
-    CALLED_ENDPOINT = "called-endpoint"
-    """The endpoint that each goes to; only revocation and device sign-in differ from the token endpoint."""
+    TOKEN_ENDPOINT = "token-endpoint"  # noqa: S105 - a place: OpenID Connect Core 1.0 section 9
+    CALLED_ENDPOINT = "called-endpoint"  # other than that only in revocation and device sign-in
     ISSUER = "issuer"
-    """The provider itself."""
 
 
 DEFAULT_URI: Final = "grpc://localhost:50051"
@@ -223,15 +215,7 @@ def _setting(reader: Callable[[Any, str], Any], *sources: str, default: Any = No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSetting:
-    """How a program signs in with the identity that its platform gives it.
-
-    Attributes:
-        platform: Who vouches for it.
-        exchange: What becomes of the platform's token.
-        audience: The audience to request for the platform's token.
-        token_file: Where Kubernetes puts the token.
-        managed_identity_client_id: Which of several identities, at Azure.
-    """
+    """How a program signs in with the identity that its platform gives it; `token_file` is Kubernetes's."""
 
     platform: WorkloadPlatform = _setting(
         partial(as_choice, choices=WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform"
@@ -251,14 +235,7 @@ class WorkloadSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKeySetting:
-    """The key with which the application authenticates (`private_key_jwt`, RFC 7523 section 2.2).
-
-    Attributes:
-        file: A PEM or JWK file that only its owner can read.
-        key_id: The key's id at the provider; taken from the JWK when None.
-        algorithm: The signature algorithm; the usual one of the key's type when None.
-        audience: The audience of its assertions.
-    """
+    """The application's key, in a PEM or JWK file (`private_key_jwt`, RFC 7523 section 2.2)."""
 
     file: PurePath = _setting(as_path, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE", "private_key_file")
     key_id: str | None = _setting(as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id")
@@ -275,30 +252,9 @@ class PrivateKeySetting:
 class ClientSettings:
     """Where to connect and how to sign in.
 
+    docs/settings.md describes each; without issuer and client id there is no sign-in.
+
     Attributes:
-        uri: The Flight SQL server.
-        issuer: The OpenID provider; None means no sign-in.
-        client_id: The application's id at that provider; None means no sign-in.
-        client_secret: For service accounts, and for providers that require one of native applications.
-        client_secret_file: A file that holds the client secret, instead of `client_secret`.
-        private_key: The application's key, instead of a client secret.
-        api_key_file: A file that holds an API key, instead of signing in.
-        service_account_file: A Google service account's key file, instead of signing in.
-        workload: How the program signs in with its platform's identity, instead of a person.
-        audience: Requested when signing in, for providers that need it.
-        resource: Requested when signing in, at providers that take it in place of an audience (RFC 8707).
-        scope: Requested when signing in.
-        bearer: Which token the server wants.
-        redirect_uri: The loopback address registered at providers that compare its port.
-        authorize_params: Further parameters of the authorization request, as pairs.
-        flow: How to sign in, chosen by variable or profile; None leaves it to the runtime environment.
-        storage: Where a person's sign-in is stored.
-        ca_bundle: A PEM file of authorities to trust besides the usual ones.
-        client_certificate_file: A PEM file of the certificate that is shown to a server which requires one.
-        client_key_file: A PEM file of its key.
-        proxy: The proxy to the identity provider, instead of the environment's; it may hold a password.
-        provider_timeout_seconds: How long each call to the identity provider may take.
-        profile: The chosen profile's name, None for the flat configuration.
         preset: The provider preset that filled in what was not set; None when none fits.
         secret_is_native: Whether the client secret belongs to an application that people sign in with, so that it
             makes no service account.
@@ -392,12 +348,8 @@ def parse_client_settings(
 ) -> ClientSettings:
     """Combine the environment with `config.json`; a variable that is set wins over the profile's value.
 
-    Args:
-        environ: The process environment; an empty variable counts as not set.
-        config_text: The content of `config.json`, None when there is no such file.
-        profile: A profile requested by argument; wins over `MICROMEGAS_PROFILE` and `default_profile`.
-        options: Variables that a command's options stand in for. When they name another application or provider
-            than the configured one, no credential of the configured one is used: it would go to a stranger.
+    `options` are variables that a command's options stand in for. When they name another application or provider than
+    the configured one, no credential of the configured one is used: it would go to a stranger.
     """
     chosen = _choose_profile(environ, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
@@ -407,7 +359,7 @@ def parse_client_settings(
     settings = _combine(Variables({**environ, **options}), chosen) if options else configured
     if configured.issuer not in {None, settings.issuer} or configured.client_id not in {None, settings.client_id}:
         return _without_credentials(settings)
-    _check_credentials_of_file(settings, issuer_of_file=chosen.get("issuers[0].issuer"))
+    _check_credentials_of_file(settings, issuer_of_file=chosen.members.get("issuers[0].issuer"))
     return settings
 
 
@@ -418,23 +370,16 @@ def is_profile_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """A profile of `config.json`, or the flat file.
+    """A profile of `config.json`, or the flat file, which has no name.
 
-    Attributes:
-        name: Its name, None for the flat file.
-        origin: What chose it.
-        location: What stands before a member's name in an error.
-        members: Its members; those of its first issuer and its workload by their path, as `issuers[0].scope`.
+    `location` stands before a member's name in an error. `members` holds those of its first issuer and its workload by
+    their path, as `issuers[0].scope`.
     """
 
     name: str | None = None
     origin: str = ""
     location: str
     members: Mapping[str, object] = field(repr=False)
-
-    def get(self, member: str) -> object:
-        """Return a member; None when it is null or not there."""
-        return self.members.get(member)
 
 
 def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requested: str | None) -> _Profile:
@@ -485,11 +430,7 @@ def _flatten(members: Mapping[str, object], location: str) -> dict[str, object]:
 
 
 class _Reader:
-    """Reads the declared settings of one environment and profile.
-
-    Attributes:
-        origins: Where each setting that was found stands, by the field that it belongs to.
-    """
+    """Reads the declared settings of one environment and profile, and remembers where each was found."""
 
     def __init__(self, environ: Mapping[str, str], profile: _Profile) -> None:
         self._environ = environ
@@ -504,9 +445,9 @@ class _Reader:
         if variable is not None and self._environ.get(variable):
             self.origins[name] = variable
             return reader(self._environ[variable], variable)
-        if member is not None and self._profile.get(member) is not None:
+        if member is not None and self._profile.members.get(member) is not None:
             self.origins[name] = origin = f"{self._profile.location}{member}"
-            return reader(self._profile.get(member), origin)
+            return reader(self._profile.members[member], origin)
         return None
 
     def read_group(self, kind: type, group: str = "") -> dict[str, Any]:
@@ -633,16 +574,9 @@ def _asks_for_own_api(settings: ClientSettings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPreset:
-    """One provider.
+    """One provider; `pattern` is None when its issuers cannot be told from others.
 
-    Attributes:
-        pattern: What its issuers look like; None when they cannot be told from others.
-        issuer: Its only issuer, when it has just one.
-        scope: The scope to request.
-        authorize_params: Further parameters of the authorization request.
-        secret_is_native: Whether a client secret belongs to an application that people sign in with.
-        private_key_audience: The audience of a private key's assertions.
-        sends_access_token: Whether the access token is the bearer, once the preset is named.
+    `sends_access_token` says whether the access token is the bearer once the preset is named.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -721,10 +655,6 @@ def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettin
 
     A preset that is recognized leaves the bearer alone: an environment that was made for the ID token, as upstream
     sends it, must keep working. One that is named chooses it as the server's preset of that name does.
-
-    Args:
-        settings: What was set; `origins` says which of its fields were.
-        named: The preset that a person named; None leaves it to the issuer.
     """
     if named == NO_PRESET:
         return settings

@@ -25,6 +25,7 @@ SIGNATURE_ALGORITHMS = frozenset(
 )
 
 _MAX_SHOWN_CHARACTERS = 60
+_HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -129,14 +130,10 @@ def describe_type(kind: Any) -> str:
 
 
 def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remedy: str | None = None) -> Any:
-    """Return `value` as a number, text, choice or flag of the type `kind`.
+    """Return `value` as a number, text, choice or flag of the type `kind`, which msgspec knows.
 
-    Args:
-        value: What stands there.
-        key: What an error calls it; the value itself is not repeated, since it may be a secret in the wrong place.
-        kind: A type that msgspec knows, with its limits.
-        is_typed: Whether a number has to be one: a text, as a variable holds it, may not stand for it.
-        remedy: What to do instead.
+    With `is_typed` a text, as a variable holds it, may not stand for a number. An error does not repeat the value: it
+    may be a secret in the wrong place.
     """
     try:
         if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:
@@ -193,12 +190,7 @@ Default = TypeVar("Default")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """One object's members and the place where it stands.
-
-    Attributes:
-        values: The decoded members.
-        place: Names the object in refusals.
-    """
+    """One object's members; `place` names it in refusals."""
 
     values: Mapping[str, object]
     place: str
@@ -221,11 +213,12 @@ class Members:
         return reader(self.values[name], self.key(name))
 
 
-def check_issuer_url(issuer: str, *, key: str) -> None:
-    """Check that an issuer is an https URL, or http on loopback, without query, fragment or user.
+def as_issuer(value: object, key: str) -> str:
+    """Return an issuer: an https URL, or http on loopback, without query, fragment or user.
 
     Source: OpenID Connect Discovery 1.0 section 4.3; RFC 9700 section 2.6.
     """
+    issuer = as_text(value, key)
     # What stands before an @ may be a password, so such a text is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
         raise ConfigurationError(f"{key} names an issuer with a query, a fragment or a user.", key=key)
@@ -233,40 +226,18 @@ def check_issuer_url(issuer: str, *, key: str) -> None:
     if host is None:
         raise ConfigurationError(f"{key} names an issuer that is not an https URL: {shown(issuer)}.", key=key)
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise ConfigurationError(
-            f"{key} names the issuer {shown(issuer)} over http.",
-            key=key,
-            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
-        )
-
-
-def check_fetch_url(url: str, *, key: str) -> None:
-    """Check that a document's address is an https URL, or http on loopback, without fragment or user.
-
-    Unlike an issuer it may have a query. It is never shown: a query may hold a secret.
-    """
-    scheme, host = scheme_and_host(url)
-    if host is None or "@" in url.partition("?")[0] or "#" in url:
-        raise ConfigurationError(f"{key} is not an https URL without user and fragment.", key=key)
-    if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise ConfigurationError(
-            f"{key} is a URL over http.",
-            key=key,
-            remedy="Use https; http is accepted on 127.0.0.1, ::1 and localhost only.",
-        )
-
-
-def as_issuer(value: object, key: str) -> str:
-    """Return an issuer."""
-    issuer = as_text(value, key)
-    check_issuer_url(issuer, key=key)
+        raise ConfigurationError(f"{key} names the issuer {shown(issuer)} over http.", key=key, remedy=_HTTPS_REMEDY)
     return issuer
 
 
 def as_fetch_url(value: object, key: str) -> str:
-    """Return a document's address."""
+    """Return a document's address: as an issuer, but with a query, which may hold a secret and is never shown."""
     url = as_text(value, key)
-    check_fetch_url(url, key=key)
+    scheme, host = scheme_and_host(url)
+    if host is None or "@" in url.partition("?")[0] or "#" in url:
+        raise ConfigurationError(f"{key} is not an https URL without user and fragment.", key=key)
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise ConfigurationError(f"{key} is a URL over http.", key=key, remedy=_HTTPS_REMEDY)
     return url
 
 
@@ -278,12 +249,9 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return the time that `text` names, aware.
+    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `<n>m`, `<n>h`, `<n>d` ago.
 
-    Args:
-        text: RFC 3339 (without an offset: UTC, in a notebook and on a command line), or `<n>m`, `<n>h`, `<n>d` ago.
-        now: The current time, aware.
-        is_future: Whether the relative forms count from now on instead.
+    With `is_future` the relative forms count from now on instead.
     """
     try:
         if relative := _RELATIVE.fullmatch(text):

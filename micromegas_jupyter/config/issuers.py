@@ -126,15 +126,10 @@ class IssuerSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcServerSettings:
-    """What `MICROMEGAS_OIDC_CONFIG` says.
+    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences.
 
-    Attributes:
-        issuers: At least one; each issuer is listed once, with all its audiences.
-        jwks_refresh_interval_seconds: How long a fetched key set counts as fresh.
-        jwks_stale_limit_seconds: How old it may grow while the provider does not answer.
-        jwks_cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed.
-        token_cache_size: How many validated tokens are remembered at most.
-        token_cache_ttl_seconds: How long a validated token is remembered at most.
+    A key set may grow as old as the stale limit while the provider does not answer. An unknown key id causes one fetch,
+    and the next not before the cool-down has passed.
     """
 
     issuers: tuple[IssuerSetting, ...]
@@ -496,31 +491,8 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
 
 
 _NO_MEMBERS: Mapping[str, object] = MappingProxyType({})
-_ACCESS_KINDS = frozenset({"access", "either"})
-_EVERY_KIND = frozenset({"access", "id", "either"})
 # What every token of an issuer says alike, whoever it was made for.
 _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_verified"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """The entry must have at least one of `members`; `remedy` says what to add.
-
-    `required_claims` counts only with a claim that not every token has.
-    """
-
-    members: tuple[str, ...]
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuerRule:
-    """The issuer must look like `pattern` when tokens of one of these kinds are accepted."""
-
-    pattern: re.Pattern[str]
-    token_kinds: frozenset[str]
-    problem: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -530,20 +502,21 @@ class Preset:
     Attributes:
         members: What an entry holds that says nothing else.
         members_by_kind: What it holds in addition, by its `token_kind`. When not empty, no other kind is accepted.
-        needs: What the entry must add.
-        needed_claims: Which `required_claims` it must add, each with one text or several, and how to write them.
-        issuer_rule: What its issuer must look like.
+        needs: The entry must have at least one of these members, and what to add when it has none. `required_claims`
+            counts only with a claim that not every token has.
+        needed_claim: Which of `required_claims` it must hold as a text, and how to write it.
+        issuer_rule: What its issuer must look like, for which kinds of tokens, what is wrong otherwise, and the remedy.
     """
 
     members: Mapping[str, object]
     members_by_kind: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
-    needs: tuple[Need, ...] = ()
-    needed_claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    issuer_rule: IssuerRule | None = None
+    needs: tuple[tuple[tuple[str, ...], str], ...] = ()
+    needed_claim: tuple[str, str] | None = None
+    issuer_rule: tuple[re.Pattern[str], tuple[str, ...], str, str] | None = None
 
 
-def _needs_issuer(example: str) -> Need:
-    return Need(members=("issuer",), remedy=f"Add issuer, such as {example}.")
+def _needs_issuer(example: str) -> tuple[tuple[str, ...], str]:
+    return ("issuer",), f"Add issuer, such as {example}."
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -555,11 +528,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "token_kind": "id",
             },
             needs=(
-                Need(
-                    members=("client_ids", "subjects", "required_claims"),
-                    remedy='Add client_ids (your client id) or required_claims such as {"hd": "example.com"}. Every '
-                    "project at Google can have a token made for a service account of its own with any audience, so "
-                    "the audience alone keeps nobody out.",
+                (
+                    ("client_ids", "subjects", "required_claims"),
+                    (
+                        'Add client_ids (your client id) or required_claims such as {"hd": "example.com"}. Every '
+                        "project at Google can have a token made for a service account of its own with any audience, "
+                        "so the audience alone keeps nobody out."
+                    ),
                 ),
             ),
         ),
@@ -575,22 +550,24 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "okta": Preset(
             members={"token_kind": "access"},
             needs=(_needs_issuer("https://example.okta.com/oauth2/default"),),
-            issuer_rule=IssuerRule(
-                pattern=re.compile(r"https?://[^/]+/oauth2/.+"),
-                token_kinds=_ACCESS_KINDS,
-                problem="is Okta's org authorization server, whose access tokens only Okta itself can read",
-                remedy="Name a custom authorization server, such as https://example.okta.com/oauth2/default, "
-                "or set token_kind to id.",
+            issuer_rule=(
+                re.compile(r"https?://[^/]+/oauth2/.+"),
+                ("access", "either"),
+                "is Okta's org authorization server, whose access tokens only Okta itself can read",
+                (
+                    "Name a custom authorization server, such as https://example.okta.com/oauth2/default, "
+                    "or set token_kind to id."
+                ),
             ),
         ),
         "auth0": Preset(
             members={"token_kind": "access"},
             needs=(_needs_issuer("https://example.eu.auth0.com/, with the slash at the end"),),
-            issuer_rule=IssuerRule(
-                pattern=re.compile(r".*/"),
-                token_kinds=_EVERY_KIND,
-                problem="does not end in a slash, as Auth0's issuers do",
-                remedy="Write it with the slash at the end, such as https://example.eu.auth0.com/.",
+            issuer_rule=(
+                re.compile(r".*/"),
+                ("access", "id", "either"),
+                "does not end in a slash, as Auth0's issuers do",
+                "Write it with the slash at the end, such as https://example.eu.auth0.com/.",
             ),
         ),
         "keycloak": Preset(
@@ -612,24 +589,29 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "github_actions": Preset(
             members={"issuer": "https://token.actions.githubusercontent.com", "token_kind": "id"},
             needs=(
-                Need(
-                    members=("subjects",),
-                    remedy="Add subjects, such as repo:example/lake:*. Every workflow on GitHub can ask for a token "
-                    "with any audience, so the audience alone keeps nobody out.",
+                (
+                    ("subjects",),
+                    (
+                        "Add subjects, such as repo:example/lake:*. Every workflow on GitHub can ask for a token "
+                        "with any audience, so the audience alone keeps nobody out."
+                    ),
                 ),
             ),
-            needed_claims={
-                "repository_owner_id": "Add the number of the account that owns the repository, as a text. A name can "
-                "pass to somebody else, the number cannot."
-            },
+            needed_claim=(
+                "repository_owner_id",
+                (
+                    "Add the number of the account that owns the repository, as a text. A name can pass to somebody "
+                    "else, the number cannot."
+                ),
+            ),
         ),
         "kubernetes": Preset(
             members={"token_kind": "either"},
             needs=(
                 _needs_issuer("https://kubernetes.default.svc.cluster.local"),
-                Need(
-                    members=("jwks_file", "jwks_url", "discovery_url"),
-                    remedy="Add jwks_file, jwks_url or discovery_url: a cluster's keys are seldom below its issuer.",
+                (
+                    ("jwks_file", "jwks_url", "discovery_url"),
+                    "Add jwks_file, jwks_url or discovery_url: a cluster's keys are seldom below its issuer.",
                 ),
             ),
         ),
@@ -681,21 +663,21 @@ def _is_met(member: str, merged: Mapping[str, object]) -> bool:
 
 
 def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: str) -> None:
-    for need in preset.needs:
-        if not any(_is_met(member, merged) for member in need.members):
-            key = f"{path}.{need.members[0]}" if len(need.members) == 1 else path
-            what = "is missing" if len(need.members) == 1 else f"has none of {', '.join(need.members)}"
-            raise ConfigurationError(f"{key} {what}, and the preset {name} needs it.", key=key, remedy=need.remedy)
-    claims = merged.get("required_claims", {})
-    for claim, remedy in preset.needed_claims.items():
+    for members, remedy in preset.needs:
+        if not any(_is_met(member, merged) for member in members):
+            key = f"{path}.{members[0]}" if len(members) == 1 else path
+            what = "is missing" if len(members) == 1 else f"has none of {', '.join(members)}"
+            raise ConfigurationError(f"{key} {what}, and the preset {name} needs it.", key=key, remedy=remedy)
+    if preset.needed_claim is not None:
+        claim, remedy = preset.needed_claim
+        claims = merged.get("required_claims")
         value = claims.get(claim) if isinstance(claims, dict) else None
         listed = value if isinstance(value, list) else [value]
         if not listed or not all(isinstance(text, str) for text in listed):
             key = f"{path}.required_claims.{claim}"
             raise ConfigurationError(f"{key} is not a text, and the preset {name} needs it.", key=key, remedy=remedy)
-    rule, issuer = preset.issuer_rule, merged.get("issuer")
-    if rule is None or not isinstance(issuer, str) or merged.get("token_kind") not in tuple(rule.token_kinds):
-        return
-    if not rule.pattern.fullmatch(issuer):
-        key = f"{path}.issuer"
-        raise ConfigurationError(f"{key} {rule.problem}.", key=key, remedy=rule.remedy)
+    if preset.issuer_rule is not None:
+        pattern, kinds, problem, remedy = preset.issuer_rule
+        issuer = merged.get("issuer")
+        if isinstance(issuer, str) and merged.get("token_kind") in kinds and not pattern.fullmatch(issuer):
+            raise ConfigurationError(f"{path}.issuer {problem}.", key=f"{path}.issuer", remedy=remedy)

@@ -1,7 +1,6 @@
 """Files that other users must not read or change: private files, who may write one, temporary folders.
 
-What a file holds, who may change it when, and the sentence that a person reads are up to the callers: functions raise
-`FileProblem`, `NoSuchFile` or `FileTooLarge`.
+Functions raise `FileProblem`, `NoSuchFile` or `FileTooLarge`; the sentence that a person reads is up to the callers.
 """
 
 import errno
@@ -66,13 +65,7 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
-    """Read a file that belongs to the current user.
-
-    Args:
-        path: The file.
-        max_bytes: How large it may be.
-        closes: Whether to take away the permissions of other users.
-    """
+    """Read a file that belongs to the current user; `closes` takes away the permissions of others."""
     with _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_size > max_bytes:
@@ -91,13 +84,10 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
 def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False) -> FileMark:
     """Replace the file atomically: whatever interrupts this, either the old file or the new one is whole.
 
-    Args:
-        path: The file.
-        content: What it is to hold.
-        keeps_rights: Whether to keep owner, group and mode of the file that is replaced. Otherwise, and for a new
-            file, the mode is 0600.
+    With `keeps_rights` it has the owner, group and mode of the file that is replaced; otherwise, and when new, it is
+    0600.
     """
-    replaced = _replaceable(path)
+    replaced = check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     with _translated("cannot be written"):
         try:
@@ -120,11 +110,6 @@ def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False
             raise
     _sync_folder(path.parent)
     return mark
-
-
-def check_replaceable(path: Path) -> None:
-    """Check that `path` is a regular file of the current user or does not exist."""
-    _replaceable(path)
 
 
 def close_to_others(path: Path) -> None:
@@ -190,12 +175,7 @@ def current_reader() -> Reader | None:
 def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) -> str | None:
     """Return who else could change a file or folder, as the end of a sentence about it; None when nobody could.
 
-    Root can change everything anyway, so what belongs to root is trusted. In a folder with the sticky bit nobody
-    replaces the files of others.
-
-    Args:
-        found: The file's status; for a symbolic link, that of its target.
-        reader: Who reads; the current user when None.
+    What belongs to root is trusted. In a folder with the sticky bit nobody replaces the files of others.
     """
     reader = reader or current_reader()
     if reader is None:
@@ -212,11 +192,7 @@ def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) 
 
 
 def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, reader: Reader | None = None) -> bool:
-    """Whether anybody but the reader and root can read a file.
-
-    A file of root's may be open to a group, through which this program reads it. On a file system that is mounted
-    read-only, a file of root's was put there by an orchestrator, and only that knows who reads it.
-    """
+    """Whether anybody but the reader and root can read a file; exceptions for root's files as in `find_exposure`."""
     reader = reader or current_reader()
     is_roots = found.st_uid == _ROOT
     if reader is None or (is_roots and is_mounted_read_only):
@@ -233,11 +209,6 @@ def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id:
     A file of the user's own has to be 0600 or 0400. A file of root's may be open to a group, through which this
     program reads it. Secrets that an orchestrator mounts into a container belong to root and are open to everybody by
     default (0444, 0644): on a read-only mount the mode is accepted, since nobody inside could change it.
-
-    Args:
-        found: The file's status.
-        is_mounted_read_only: Whether the file's file system cannot be written.
-        user_id: Who reads; the current user when None.
     """
     user_id = os.geteuid() if user_id is None else user_id
     if found.st_uid not in {user_id, _ROOT}:
@@ -261,13 +232,8 @@ def is_mounted_read_only(path: Path) -> bool:
 class TemporaryFolder:
     """A folder that only this process's user can read; removed by `close`, or when the interpreter ends.
 
-    A process that is killed cannot remove its folder. So the folder is locked while its process lives, and whoever
-    gets the lock later may remove the folder (`remove_abandoned`). On Windows, and where the file system has no locks,
-    nobody does.
-
-    Args:
-        prefix: What its name begins with.
-        parent: An existing folder; the system's for temporary files when left out.
+    It is locked while its process lives; whoever gets the lock later may remove it (`remove_abandoned`), since a killed
+    process cannot. On Windows, and where the file system has no locks, nobody does.
     """
 
     def __init__(self, prefix: str, *, parent: str | None = None) -> None:
@@ -300,10 +266,6 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
     """Remove temporary folders of processes that have ended; return how many. Never raises.
 
     Skips every folder that is locked, another user's, open to others, a link, or on a file system without locks.
-
-    Args:
-        prefix: What their names begin with.
-        parent: Where they are; the system's folder for temporary files when left out.
     """
     if sys.platform == "win32":
         return 0
@@ -409,8 +371,8 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
         os.close(descriptor)
 
 
-def _replaceable(path: Path) -> os.stat_result | None:
-    """Return the status of the file that may be replaced, None when there is none."""
+def check_replaceable(path: Path) -> os.stat_result | None:
+    """Check that `path` is a regular file of the current user, and return its status; None when there is none."""
     with _translated("cannot be accessed"):
         try:
             found = path.lstat()
@@ -426,16 +388,11 @@ def _replaceable(path: Path) -> os.stat_result | None:
 def _copy_rights(found: os.stat_result, descriptor: int) -> None:
     """Give an open file the owner, group and mode of another one, so that whoever could read that can read this."""
     with _translated("has an owner, a group or a mode that cannot be kept"):
-        if not _has_owner_of(found, os.fstat(descriptor)):
-            os.fchown(descriptor, found.st_uid, found.st_gid)
+        owner = (found.st_uid, found.st_gid)
+        if owner != (os.fstat(descriptor).st_uid, os.fstat(descriptor).st_gid):
+            os.fchown(descriptor, *owner)
         # After the owner, because changing that clears mode bits.
         os.fchmod(descriptor, found.st_mode & _PERMISSIONS)
-        if not _has_owner_of(found, os.fstat(descriptor)):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-def _has_owner_of(found: os.stat_result, other: os.stat_result) -> bool:
-    return (found.st_uid, found.st_gid) == (other.st_uid, other.st_gid)
 
 
 def _check_regular(found: os.stat_result) -> None:
@@ -479,12 +436,7 @@ _YOUNG = timedelta(seconds=1)
 class FileWatch:
     """Tells whether files have changed since it was last asked. For one thread at a time.
 
-    A file that changed within the last second counts as changed each time.
-
-    Args:
-        paths: The files; one that is missing, or cannot be looked at, counts as absent.
-        clock: Tells how young a change is.
-        follows_links: Whether the target of a symbolic link is watched instead of the link.
+    A file that changed within the last second counts as changed each time, one that cannot be looked at as absent.
     """
 
     def __init__(self, paths: Iterable[Path], *, clock: Clock = SYSTEM_CLOCK, follows_links: bool = False) -> None:
@@ -501,10 +453,10 @@ class FileWatch:
         return is_young or self.marks != before
 
     def _read_marks(self) -> tuple[FileMark | None, ...]:
-        return tuple(map(self._read_mark, self._paths))
-
-    def _read_mark(self, path: Path) -> FileMark | None:
-        try:
-            return mark_of(path, follows_links=self._follows_links)
-        except FileProblem:
-            return None
+        marks: list[FileMark | None] = []
+        for path in self._paths:
+            try:
+                marks.append(mark_of(path, follows_links=self._follows_links))
+            except FileProblem:
+                marks.append(None)
+        return tuple(marks)

@@ -35,11 +35,8 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 MAX_BUNDLE_BYTES = 4 * 2**20
-MAX_RUNNING_PROVIDER_CALLS = 16
-MAX_RUNNING_CALLS = 4
-MAX_PROVIDER_BYTES = 1_000_000
-MAX_PLATFORM_BYTES = 128 * 1024
-MAX_HUB_BYTES = 256 * 1024
+MAX_RUNNING_CALLS = 16
+MAX_RESPONSE_BYTES = 1_000_000
 MAX_PLATFORM_URL_CHARACTERS = 8192
 PROVIDER_TIMEOUT_SECONDS = 10.0
 PLATFORM_TIMEOUT_SECONDS = 5.0
@@ -78,13 +75,10 @@ _PROVIDER_REMEDIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """A provider's response that can be read.
+    """A provider's response that can be read: 2xx, or 4xx for the errors that OAuth reports in JSON.
 
-    Attributes:
-        status: 2xx, or 4xx for the errors that OAuth reports in JSON.
-        body: The decoded JSON; None when the body was empty or not needed.
-        date: The provider's clock (the Date header) as aware UTC; None when absent, unreadable, or a cache's.
-        reached_private: Whether the response came from an address inside a network, without a proxy.
+    `body` is None when it was empty or not needed, `date` the provider's clock as far as it is known.
+    `reached_private`: the response came from an address inside a network, without a proxy.
     """
 
     status: int
@@ -161,40 +155,23 @@ class Callee:
     remedies: Mapping[str, str] = field(default_factory=dict)
 
 
-def _raw_answer(response: Response | None) -> RawAnswer | None:
-    # In a function of its own: a verbose traceback of the caller would show headers and body.
-    if response is None:
-        return None
-    status, headers, body, reached_private = response
-    return RawAnswer(status=status, headers=headers, body=body, reached_private=reached_private)
-
-
 class HttpClient:
     """Sends requests, a bounded number at a time; safe to use from several threads.
 
     A name server that hangs cannot be cut off, so a call that timed out may occupy its slot for a while. The lock
     covers the running exchanges.
 
-    Args:
-        timeout_seconds: The total deadline of a call that names none.
-        max_bytes: How many bytes of a body are accepted.
-        ca_bundle: A PEM file or a folder of certificates to trust instead of the environment's.
-        extra_ca_bundle: A PEM file of certificates to trust as well; read at once.
-        proxy: The proxy for other machines, instead of the environment's, where the callee is reached through one.
-
-    Raises:
-        ConfigurationError: A file of certificates does not exist or cannot be used.
+    `ca_bundle` is a PEM file or a folder of certificates to trust instead of the environment's, `extra_ca_bundle` a PEM
+    file of those to trust as well, and `proxy` takes the place of the environment's for other machines.
     """
 
-    MAX_RUNNING = MAX_RUNNING_CALLS
-    MAX_BYTES = MAX_PROVIDER_BYTES
     TIMEOUT_SECONDS = PROVIDER_TIMEOUT_SECONDS
 
     def __init__(
         self,
         *,
         timeout_seconds: float | None = None,
-        max_bytes: int | None = None,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         ca_bundle: str | Path | None = None,
         extra_ca_bundle: Path | None = None,
         proxy: Secret | None = None,
@@ -205,12 +182,12 @@ class HttpClient:
                 key="ca_bundle",
                 remedy="Correct the path (ca_file, where an issuer's setting names it).",
             )
-        self._max_bytes = self.MAX_BYTES if max_bytes is None else max_bytes
+        self._max_bytes = max_bytes
         self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         self._proxy = proxy
         self._ca_bundle = None if ca_bundle is None else str(ca_bundle)
         self._extra_certificates = None if extra_ca_bundle is None else read_certificates(extra_ca_bundle)
-        self._free_slots = threading.BoundedSemaphore(self.MAX_RUNNING)
+        self._free_slots = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
         self._lock = threading.Lock()
         self._running: set[Exchange] = set()
         self._is_closed = False
@@ -234,16 +211,9 @@ class HttpClient:
         accept_server_errors: bool = False,
         needs_body: bool = True,
     ) -> RawAnswer:
-        """Send one request and return its response, which `check_answer` has checked.
+        """Send the request that `prepare` builds, on another thread, and return its checked response.
 
-        Args:
-            prepare: Builds the request; runs on the thread that sends it, so that secrets are revealed only there.
-            callee: Named in errors.
-            timeout_seconds: The total deadline, from waiting for a slot to the last byte.
-            proxy: The proxy to use; None connects directly.
-            refuse_private: Whether to send nothing when the host turns out to be at an address inside a network.
-            accept_server_errors: Whether to return 5xx and 429; otherwise they raise `ProviderUnavailable`.
-            needs_body: Whether the body of a success matters, and is checked.
+        The deadline covers all, from waiting for a slot to the last byte.
         """
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -269,7 +239,7 @@ class HttpClient:
         )
         try:
             self._register(exchange, callee)
-            raw = _raw_answer(exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic())))
+            raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
             raw = None  # on a machine that stood still, the deadline passed before a failure was seen
             if SYSTEM_CLOCK.monotonic() < deadline:
@@ -323,21 +293,15 @@ class ProviderHttp(HttpClient):
     loopback is never reached through a proxy.
     """
 
-    MAX_RUNNING = MAX_RUNNING_PROVIDER_CALLS
-
     def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
-        """Fetch the JSON document at `url`.
+        """Fetch the JSON document at `url`, https or http on loopback.
 
-        Args:
-            url: Where it is.
-            headers: Further headers, for example `Authorization`.
-            refuses_private: Whether to send nothing when the host turns out to be at an address inside a network.
-                Without effect through a proxy, which looks the host up itself.
+        With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy, which
+        looks the host up itself.
 
         Raises:
             ProviderUnavailable: No response in time, 5xx or 429, or a private address that is refused.
-            ProviderMisbehaved: The URL is not https (or http on loopback), or the response is a redirect, not JSON,
-                oversized or encoded.
+            ProviderMisbehaved: The URL or the response is not acceptable.
             ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
         """
         return self._call("GET", url, headers, refuse_private=refuses_private)
@@ -389,7 +353,6 @@ class PlatformHttp(HttpClient):
     Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
     """
 
-    MAX_BYTES = MAX_PLATFORM_BYTES
     TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
     def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
@@ -411,8 +374,6 @@ class HubHttp(HttpClient):
     Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
     """
 
-    MAX_BYTES = MAX_HUB_BYTES
-
     def call(
         self,
         url: str,
@@ -421,10 +382,9 @@ class HubHttp(HttpClient):
         body: Mapping[str, object] | None = None,
         timeout_seconds: float | None = None,
     ) -> tuple[int, SecretObject | None]:
-        """Post `body` as JSON, or GET without one; the caller has checked that the token may go to `url`.
+        """Post `body` as JSON, or GET without one; return the status and the JSON object of the response, if any.
 
-        Returns:
-            The status, and the JSON object of the response; None when it is empty or anything else.
+        The caller has checked that the token may go to `url`.
         """
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         headers = {"Accept": _JSON, "Content-Type": _JSON}
@@ -577,23 +537,12 @@ class ExchangeFailed(Exception):
         self.kind = kind
 
 
-Response = tuple[int, dict[str, str], bytes, bool]
-"""Status, headers (names in lower case), undecoded body, and whether it came from a private address without a proxy."""
-
-
-class _PrivateAddress(Exception):
-    """The host is at a private address, which the caller refuses."""
-
-
 class Exchange:
-    """Runs one request on a daemon thread; `abort` cuts its connections at any point.
+    """Runs one request on a daemon thread, so that one deadline holds against every way to stall.
 
-    `prepare` builds the request on that thread and `proxy` is revealed there, so that no secret is in a frame of the
-    caller. `settings` go to `requests`, and `on_end` is called when the thread ends, late or not. With
-    `refuse_private` it hangs up, before anything is sent, when the host turns out to be at an address inside a network;
-    a proxy looks up the host itself, so nothing is known about it then.
-
-    Its lock covers the list of connections and whether they were cut; no I/O happens under it.
+    `requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout. Secrets are
+    revealed on that thread only. `on_end` is called when it ends, late or not. The lock covers the list of connections
+    and whether they were cut; no I/O happens under it.
     """
 
     def __init__(  # noqa: PLR0913 - one request's circumstances
@@ -619,9 +568,9 @@ class Exchange:
         self._connections: list[socket.socket] = []
         self._is_cut = False
         self._ended = threading.Event()
-        self._outcome: Response | ExchangeFailed = ExchangeFailed("nothing was sent")
+        self._outcome: RawAnswer | ExchangeFailed = ExchangeFailed("nothing was sent")
 
-    def run(self, *, timeout_seconds: float) -> Response | None:
+    def run(self, *, timeout_seconds: float) -> RawAnswer | None:
         """Send the request and return the response; None when the deadline passed."""
         thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
         try:
@@ -653,7 +602,7 @@ class Exchange:
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True
             if self._refuse_private:
-                raise _PrivateAddress
+                raise ExchangeFailed("its address is a private one, which this call does not accept")
         # TLS takes the socket object apart and keeps only its descriptor: a duplicate still reaches the connection.
         duplicate = connection.dup()
         with self._lock:
@@ -666,15 +615,15 @@ class Exchange:
         _running.set(self)
         try:
             self._outcome = self._send()
-        except _PrivateAddress:
-            self._outcome = ExchangeFailed("its address is a private one, which this call does not accept")
+        except ExchangeFailed as failure:
+            self._outcome = failure
         except Exception as error:  # noqa: BLE001 - `requests`, urllib3, sockets and ssl each have errors of their own
             self._outcome = _describe(error)
         finally:
             self._ended.set()
             self._on_end()
 
-    def _send(self) -> Response:
+    def _send(self) -> RawAnswer:
         settings = dict(self._settings)
         if self._proxy is not None:
             settings["proxies"] = dict.fromkeys(("http", "https"), self._proxy.reveal())
@@ -687,7 +636,9 @@ class Exchange:
                     break
                 body += chunk
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return response.status_code, headers, bytes(body), self._reached_private
+            return RawAnswer(
+                status=response.status_code, headers=headers, body=bytes(body), reached_private=self._reached_private
+            )
 
 
 def is_private_address(address: str) -> bool:
@@ -836,7 +787,7 @@ _AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether the URL's host is this machine, by an address or name that cannot point elsewhere."""
+    """Whether the URL's host is this machine, by an address or a name that cannot point elsewhere."""
     try:
         return urlsplit(url).hostname in LOOPBACK_HOSTS
     except ValueError:
@@ -873,13 +824,9 @@ def scheme_and_host(url: str) -> tuple[str, str | None]:
 
 
 def check_endpoint_url(url: str) -> str:
-    """Check that a provider's address is one that may be called, and return its host for error sentences.
+    """Check that a provider's address may be called, and return its host for error sentences.
 
     Source: RFC 9700 section 2.6; RFC 8252 section 8.3 for http on loopback.
-
-    Raises:
-        ProviderMisbehaved: It is not https (or http on loopback), has a user or a fragment, is longer than
-            `MAX_URL_CHARACTERS`, or holds characters that two URL parsers could read differently.
     """
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or parts.hostname is None:

@@ -22,12 +22,7 @@ class AuthProvider(Protocol):
     """Anything that can give a valid bearer token, called once before each call to the server."""
 
     def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            AuthenticationError: Nobody is signed in, or the sign-in has ended.
-            Unavailable: The identity provider is needed and does not answer.
-        """
+        """Return a token that is valid now; raises `AuthenticationError` or `Unavailable`."""
         ...
 
 
@@ -55,11 +50,7 @@ class TableAccess:
         return table in self.filters or "*" in self.filters
 
     def conditions(self, table: str) -> tuple[str, ...]:
-        """Return the conditions of which a row must meet one; empty when all rows are visible.
-
-        Raises:
-            KeyError: The table does not exist for the caller.
-        """
+        """Return the conditions of which a row must meet one, for a table that exists for the caller."""
         found = self.filters.get(table)
         return self.filters["*"] if found is None else found
 
@@ -131,8 +122,6 @@ class TableSnapshot:
     """One table as it stands at one moment: its schema and the files that hold its rows.
 
     Attributes:
-        name: The table's name in SQL.
-        schema: The Arrow schema that each file is read with.
         files: Absolute paths of Parquet files, each row in exactly one of them. May be empty.
         range_columns: The columns (first, last) that a query's time range [begin, end] filters: rows with
             `first <= end` and `last >= begin`. For an event both are its `time`.
@@ -164,11 +153,8 @@ class WriteMode(enum.Enum):
     """What a write does about the table that it names."""
 
     APPEND = "append"
-    """Add to a table that is there."""
     CREATE = "create"
-    """Make a table that is not there yet."""
     CREATE_OR_APPEND = "create_append"
-    """Add to the table, and make it first when it is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +162,6 @@ class WriteRequest:
     """One write of rows into one table.
 
     Attributes:
-        table: The table's name in SQL.
-        mode: What to do about the table.
         write_id: Names this write among all others, as lower-case hexadecimal digits: a second write with the same id
             into the same table stores nothing more. None when the caller gave no such name.
         is_trusted: Whether the rows may claim to be what the server itself records about its callers.
@@ -196,26 +180,18 @@ class WriteRequest:
 
 
 class TableWrite(Protocol):
-    """One write under way. Each method blocks; one thread at a time. Ends with `commit` or `abandon`."""
+    """One write under way. Each method blocks; one thread at a time. Ends with `commit` or `abandon`.
+
+    They raise `UsageError` when the rows do not fit the table, `ResourcesExhausted` when there is no room for them, and
+    `Unavailable` when they cannot be stored now; none is stored then.
+    """
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows of the schema that the write was opened with; nobody sees them before `commit`.
-
-        Raises:
-            UsageError: The rows do not fit the table.
-            ResourcesExhausted: There is no room for them.
-            Unavailable: They cannot be stored now.
-        """
+        """Take rows of the schema that the write was opened with; nobody sees them before `commit`."""
         ...
 
     def commit(self) -> int:
-        """Make all rows durable and visible at once and return how many were written.
-
-        Raises:
-            UsageError: The table has come to be, changed or gone meanwhile, or the write's id was used for other rows.
-            ResourcesExhausted: There is no room for them; none is stored.
-            Unavailable: They cannot be stored now; none is stored.
-        """
+        """Make all rows durable and visible at once and return how many were written."""
         ...
 
     def abandon(self) -> None:
@@ -223,16 +199,9 @@ class TableWrite(Protocol):
         ...
 
 
-@runtime_checkable
 class TableSink(Protocol):
     """Where a server puts rows that callers send."""
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        """Begin a write of rows with `schema`; blocks.
-
-        Raises:
-            UsageError: There is no such table, there is one already, or the columns do not fit it.
-            ResourcesExhausted: There are as many tables as there may be.
-            Unavailable: The storage cannot be used now.
-        """
+        """Begin a write of rows with `schema`; blocks, and raises as the write does."""
         ...

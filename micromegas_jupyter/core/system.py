@@ -68,14 +68,6 @@ class SystemBrowser:
             return False
 
 
-class SystemRandomness:
-    """The operating system's random source."""
-
-    def token_urlsafe(self, nbytes: int) -> str:
-        """Return `nbytes` bytes of the operating system's randomness as base64url text."""
-        return secrets.token_urlsafe(nbytes)
-
-
 def jitter() -> float:
     """Return a number from 0 to 1, to spread out callers that would all come at the same moment."""
     return random.random()  # noqa: S311 - nobody gains from guessing it
@@ -99,7 +91,7 @@ def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, 
 
 SYSTEM_CLOCK = SystemClock()
 SYSTEM_BROWSER = SystemBrowser()
-SYSTEM_RANDOMNESS = SystemRandomness()
+SYSTEM_RANDOMNESS: Randomness = secrets  # the operating system's random source
 
 
 # Some platforms deliver Ctrl-C only between two waits.

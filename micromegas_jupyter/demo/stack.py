@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, ensure_private_folder, remove_abandoned, write_private_file
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.wiring import ServerStack
@@ -83,14 +83,16 @@ class DemoStack:
             CONFIG_DIR: str(self.folder / "config"),
         }
 
-    def service_environment(self) -> dict[str, str]:
+    def service_environment(self) -> Variables:
         """Return the variables with which a job without a person reaches the demo."""
-        return {
-            **self.client_environment(),
-            "MICROMEGAS_OIDC_CLIENT_ID": self.provider.service_client_id,
-            "MICROMEGAS_OIDC_CLIENT_SECRET": self.provider.service_secret.reveal(),
-            "MICROMEGAS_OIDC_AUDIENCE": self.provider.lake_audience,
-        }
+        return Variables(
+            {
+                **self.client_environment(),
+                "MICROMEGAS_OIDC_CLIENT_ID": self.provider.service_client_id,
+                "MICROMEGAS_OIDC_CLIENT_SECRET": self.provider.service_secret.reveal(),
+                "MICROMEGAS_OIDC_AUDIENCE": self.provider.lake_audience,
+            }
+        )
 
     def job_environment(self) -> dict[str, str]:
         """Return `service_environment` with the secret in a file of its own, and a configuration folder of its own."""
@@ -100,10 +102,10 @@ class DemoStack:
         write_private_file(secret, variables.pop("MICROMEGAS_OIDC_CLIENT_SECRET").encode())
         return {**variables, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE": str(secret), CONFIG_DIR: str(secret.parent)}
 
-    def process_environment(self) -> dict[str, str]:
+    def process_environment(self) -> Variables:
         """Return the process environment with the demo's variables in place of this project's others."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        return {**others, **self.client_environment()}
+        return Variables({**others, **self.client_environment()})
 
     def stop(self) -> None:
         """Stop server and provider and remove the folder."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
-    check_issuer_url,
+    as_issuer,
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
@@ -120,7 +120,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _check_roles(config)
     # None: a variable of the Hub's environment that is not set.
     issuer = _parse_line(issuer, key="issuer") or ""
-    check_issuer_url(issuer, key="issuer")
+    as_issuer(issuer, "issuer")
     service_url = _parse_line(service_url, key="service_url") or ""
     parse_service_url(service_url, key="service_url")
     resource = _parse_line(exchange_resource, key="exchange_resource")

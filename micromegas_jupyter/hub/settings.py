@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import (
-    check_issuer_url,
+    as_issuer,
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
@@ -132,7 +132,7 @@ class ServiceSettings:
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds."""
     issuer = _require(environ, ISSUER, _CONFIGURE_REMEDY)
-    check_issuer_url(issuer, key=ISSUER)
+    as_issuer(issuer, ISSUER)
     host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
     secret = environ.get(CLIENT_SECRET)
     audience, resource, scope = (

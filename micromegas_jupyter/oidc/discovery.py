@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
-from micromegas_jupyter.config.decoding import check_issuer_url
+from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
@@ -177,7 +177,7 @@ def _may_be_set(stated: str, *, configured: str) -> bool:
     if len(stated) > MAX_SHOWN_CHARACTERS or set(stated) & set("{}&'`"):
         return False
     try:
-        check_issuer_url(stated, key="issuer")
+        as_issuer(stated, "issuer")
     except ConfigurationError:
         return False
     return stated.startswith("https://") or is_loopback_url(configured)

@@ -202,7 +202,6 @@ class ScriptedProvider(DemoProvider):
         with self._lock:
             access_token, refresh_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             grant = grant or self.grant(scope or "")
-            self.state.access_tokens[access_token] = grant, grant.scope
             self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
             answer: dict[str, object] = {
                 "access_token": access_token,

@@ -21,7 +21,7 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.config.decoding import check_fetch_url, check_issuer_url
+from micromegas_jupyter.config.decoding import as_fetch_url, as_issuer
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from tests.property.settings_values import places, replaced, telling_values, texts
@@ -46,7 +46,7 @@ def test_server_settings_are_read_or_refused(environ):
 )
 def test_issuers_are_accepted_or_refused(issuer):
     try:
-        check_issuer_url(issuer, key="KEY")
+        as_issuer(issuer, "KEY")
     except ConfigurationError:
         return
 
@@ -60,7 +60,7 @@ def test_issuers_are_accepted_or_refused(issuer):
 )
 def test_addresses_of_documents_are_accepted_or_refused(url):
     try:
-        check_fetch_url(url, key="KEY")
+        as_fetch_url(url, "KEY")
     except ConfigurationError:
         return
 

@@ -26,13 +26,12 @@ from micromegas_jupyter.demo.provider.state import (
     OAuthError,
     Session,
     SignedIn,
+    TokenIssuer,
 )
-from micromegas_jupyter.demo.provider.tokens import TokenIssuer
 
 log = logging.getLogger("micromegas_jupyter.demo.provider")
 
 _KNOWN_PROMPTS = frozenset({"none", "login", "consent", "select_account"})
-_SECONDS = re.compile(r"[0-9]{1,9}")
 # RFC 7636 section 4.2: base64url of a SHA-256.
 _CODE_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 # People meet one application only.
@@ -165,9 +164,6 @@ class Pages:
         self._provider.check_request(query)
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type" if "response_type" in query else "invalid_request")
-        for name in ("request", "request_uri"):
-            if name in query:
-                raise OAuthError(f"{name}_not_supported", "Request objects are not read here.")
         # RFC 9700 section 2.1.1.
         if query.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(
             query.get("code_challenge", "")
@@ -176,8 +172,6 @@ class Pages:
         prompts = set(query.get("prompt", "").split())
         if not prompts <= _KNOWN_PROMPTS or ("none" in prompts and len(prompts) > 1):
             raise OAuthError("invalid_request", "The prompt cannot be understood.")
-        if query.get("response_mode", "query") != "query" or not _SECONDS.fullmatch(query.get("max_age", "0")):
-            raise OAuthError("invalid_request", "The answer is sent in the query, and max_age is a number of seconds.")
         return prompts
 
     def _request_consent(
@@ -216,11 +210,7 @@ class Pages:
             return True
         if session.fresh_for == flask.request.query_string:
             return False
-        if {"login", "select_account"} & set(query.get("prompt", "").split()):
-            return True
-        age = self._clock.now() - session.signed_in.authenticated_at
-        max_age = query.get("max_age", "")
-        return _SECONDS.fullmatch(max_age) is not None and age.total_seconds() > int(max_age)
+        return bool({"login", "select_account"} & set(query.get("prompt", "").split()))
 
     def _sign_in(self, key: str, password: str) -> bool:
         person = PEOPLE.get(key)

@@ -27,15 +27,9 @@ def sign_in(
 ) -> str:
     """Follow `url` through sign-in and consent, and return the URL at which the application got its answer.
 
-    Args:
-        url: An authorization URL, a start page on loopback that leads to one, or a device page.
-        person: The short name of who signs in.
-        password: The password to type.
-        allow: Whether to allow what the application asks for.
-        visit_callback: Whether to fetch that last URL, and what it leads to, as a browser would.
-
-    Raises:
-        LoginFailed: A page was not what it should be, or an address was not on this machine.
+    `url` is an authorization URL, a start page on loopback that leads to one, or a device page. `visit_callback`
+    fetches that last URL, and what it leads to, as a browser would. A page that is not what it should be raises
+    `LoginFailed`.
     """
     fields: dict[str, str] | None = None
     answer_url: str | None = None
@@ -83,11 +77,7 @@ class ScriptedPerson:
         return True
 
     def wait(self) -> None:
-        """Wait until the sign-in at each opened page is over.
-
-        Raises:
-            LoginFailed: One of them could not be.
-        """
+        """Wait until the sign-in at each opened page is over; raises `LoginFailed` when one of them could not be."""
         while self._threads:
             thread = self._threads.pop()
             thread.join(_TOTAL_TIMEOUT_SECONDS)

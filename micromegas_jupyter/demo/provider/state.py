@@ -1,22 +1,25 @@
-"""Who can sign in, which applications may ask, and what the provider remembers.
+"""Who can sign in, which applications may ask, what the provider remembers, and the tokens that it issues.
 
 The provider answers one request at a time, so nothing here needs a lock. Secret texts have 256 bits, twice what RFC
 6749 section 10.10 asks for.
 """
 
+import base64
+import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 from cachetools import TTLCache
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
+from werkzeug.datastructures import MultiDict
 
 from micromegas_jupyter.core.system import Clock, Secret
-
-if TYPE_CHECKING:
-    from werkzeug.datastructures import MultiDict
 
 PASSWORD = "demo"  # noqa: S105 - stated on the sign-in page: the demo protects nothing
 
@@ -112,23 +115,6 @@ class Client:
         return hmac.compare_digest(secret.encode("utf-8", "replace"), self.secret.reveal().encode())
 
 
-def build_clients(
-    person_id: str, service_id: str, *, secret: Secret, jupyter_base_url: str | None
-) -> dict[str, Client]:
-    """Return the registered applications by their client id: people's, and the service account's.
-
-    A Jupyter server's callback below `jupyter_base_url` is a redirect URI too, at any host: the provider never learns
-    which.
-    """
-    redirect_uris = _LOOPBACK_CALLBACK
-    if jupyter_base_url is not None:
-        redirect_uris += f"|{_ORIGIN}{re.escape(jupyter_base_url)}micromegas/callback"
-    grant_types = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
-    person_client = Client(client_id=person_id, grant_types=grant_types, redirect_uris=redirect_uris)
-    service_client = Client(client_id=service_id, grant_types=(CLIENT_CREDENTIALS,), secret=secret)
-    return {person_id: person_client, service_id: service_client}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
     """A person, and when they gave their password (aware UTC)."""
@@ -206,33 +192,16 @@ class OAuthError(Exception):
         self.description = description
 
 
-def check_parameters(parameters: "MultiDict[str, str]", *, audience: str) -> None:
-    """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource but the one there is.
-
-    `audience` is what access tokens are made for. A request may name it as `resource` (RFC 8707, which allows several)
-    or, as some providers have it, `audience`.
-    """
-    for name, values in parameters.lists():
-        if len(values) > 1 and name != "resource":
-            raise OAuthError("invalid_request", "A parameter appears more than once.")
-        if name in {"resource", "audience"} and set(values) != {audience}:
-            raise OAuthError("invalid_target", "No tokens are made for this resource here.")
-
-
 class ProviderState:
     """Everything that is remembered, by the secret text that names it, each for a limited time."""
 
-    def __init__(self, clock: Clock, *, token_lifetime_seconds: int) -> None:
+    def __init__(self, clock: Clock) -> None:
         timer = clock.monotonic
         # Codes are remembered longer than they are good for, so that a second use is noticed and an expired one is
         # told from an unknown one.
         self.codes: TTLCache[str, AuthorizationCode] = TTLCache(_MAX_ENTRIES, 10 * CODE_LIFETIME_SECONDS, timer)
         self.devices: TTLCache[str, DeviceAuthorization] = TTLCache(_MAX_ENTRIES, 2 * DEVICE_LIFETIME_SECONDS, timer)
         self.refresh_tokens: TTLCache[str, RefreshToken] = TTLCache(_MAX_ENTRIES, _REFRESH_LIFETIME_SECONDS, timer)
-        # With their scopes; without a grant they are a service account's.
-        self.access_tokens: TTLCache[str, tuple[Grant | None, str]] = TTLCache(
-            _MAX_ENTRIES, token_lifetime_seconds, timer
-        )
         self.sessions: TTLCache[str, Session] = TTLCache(_MAX_ENTRIES, _SESSION_LIFETIME_SECONDS, timer)
 
     def open_session(self, signed_in: SignedIn | None = None, *, fresh_for: bytes | None = None) -> Session:
@@ -245,3 +214,124 @@ class ProviderState:
         """Return the device that waits for this code to be typed."""
         waiting = (device for device in self.devices.values() if not device.is_decided and now < device.expires_at)
         return next((device for device in waiting if device.user_code == user_code), None)
+
+
+HOST = "127.0.0.1"
+SIGNING_ALGORITHM = "RS256"
+
+Json = dict[str, object]
+
+
+class TokenIssuer:
+    """Signs tokens for the applications; `port` is where the provider listens, once it does."""
+
+    client_id = "micromegas-demo"
+    service_client_id = "micromegas-demo-service"
+    lake_audience = "micromegas-demo-lake"
+
+    def __init__(self, *, token_lifetime_seconds: int, jupyter_base_url: str | None, clock: Clock) -> None:
+        self.service_secret = Secret(secrets.token_urlsafe())
+        self.clock = clock
+        self.token_lifetime_seconds = token_lifetime_seconds
+        self.jupyter_base_url = jupyter_base_url
+        self.state = ProviderState(clock)
+        self.port = 0
+
+    @property
+    def issuer(self) -> str:
+        """The issuer URL; known once started."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def cookie(self) -> tuple[str, str]:
+        """The name and path of the browser's cookie."""
+        # Cookies of one host reach all its ports, so the name holds the port. Behind Jupyter, other servers of the same
+        # host, as on a Hub, do not get them.
+        path = "/" if self.jupyter_base_url is None else f"{self.jupyter_base_url}{PAGES}/"
+        return f"micromegas_demo_{self.port}", path
+
+    @cached_property
+    def clients(self) -> dict[str, Client]:
+        """The registered applications by their client id: people's, and the service account's.
+
+        A Jupyter server's callback below `jupyter_base_url` is a redirect URI too, at any host: the provider never
+        learns which.
+        """
+        redirect_uris = _LOOPBACK_CALLBACK
+        if self.jupyter_base_url is not None:
+            redirect_uris += f"|{_ORIGIN}{re.escape(self.jupyter_base_url)}micromegas/callback"
+        grants = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+        person = Client(client_id=self.client_id, grant_types=grants, redirect_uris=redirect_uris)
+        service = Client(
+            client_id=self.service_client_id, grant_types=(CLIENT_CREDENTIALS,), secret=self.service_secret
+        )
+        return {client.client_id: client for client in (person, service)}
+
+    @cached_property
+    def signing_key(self) -> RSAKey:
+        """The key of this start."""
+        return RSAKey.generate_key(2048, {"alg": SIGNING_ALGORITHM, "use": "sig"}, auto_kid=True)
+
+    def public_keys(self) -> Json:
+        """Return the JWK set with public parts only (RFC 7517 section 5)."""
+        return {**KeySet([self.signing_key]).as_dict(private=False)}
+
+    def check_request(self, parameters: MultiDict[str, str]) -> None:
+        """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource but the lake.
+
+        A request may name it as `resource` (RFC 8707, which allows several) or, as some providers have it, `audience`.
+        """
+        for name, values in parameters.lists():
+            if len(values) > 1 and name != "resource":
+                raise OAuthError("invalid_request", "A parameter appears more than once.")
+            if name in {"resource", "audience"} and set(values) != {self.lake_audience}:
+                raise OAuthError("invalid_target", "No tokens are made for this resource here.")
+
+    def select_scope(self, client: Client, scope: str | None) -> str:
+        """Return those of the requested scopes that a client may have; the rest is left out."""
+        known = SCOPE_MEANINGS if client.secret is None else ()
+        return " ".join(name for name in dict.fromkeys((scope or "").split()) if name in known)
+
+    def read_own_token(self, token: str) -> Mapping[str, object]:
+        """Return the claims of a token that was signed here, whatever its times (raises `JoseError`, `ValueError`)."""
+        return jwt.decode(token, self.signing_key, algorithms=[SIGNING_ALGORITHM]).claims
+
+    def sign(self, token_type: str, claims: Json) -> str:
+        """Return a token of these claims, issued now."""
+        now = int(self.clock.now().timestamp())
+        header = {"alg": SIGNING_ALGORITHM, "kid": self.signing_key.kid, "typ": token_type}
+        issued = {"iss": self.issuer, "iat": now, "exp": now + self.token_lifetime_seconds, **claims}
+        return jwt.encode(header, issued, self.signing_key, algorithms=[SIGNING_ALGORITHM])
+
+    def issue_access_token(self, client: Client, grant: Grant | None, scope: str) -> Json:
+        """Return the token response with an access token (RFC 9068 section 2.2); a service account has no grant."""
+        scopes = {"scope": scope} if scope else {}
+        claims: Json = {"aud": self.lake_audience, "client_id": client.client_id, "jti": secrets.token_urlsafe()}
+        claims |= {"sub": client.client_id} if grant is None else _describe_person(grant, scope)
+        access_token = self.sign("at+jwt", claims | scopes)
+        lifetime = {"expires_in": self.token_lifetime_seconds}
+        return {"token_type": "Bearer", "access_token": access_token, **lifetime, **scopes}
+
+    def issue_tokens(self, grant: Grant, *, scope: str, nonce: str | None = None) -> Json:
+        """Return the token response for a grant; a refresh has no nonce (OpenID Connect Core 1.0 section 12.2)."""
+        response = self.issue_access_token(grant.client, grant, scope)
+        if "openid" in scope.split():
+            # OpenID Connect Core 1.0 sections 2 and 3.1.3.6.
+            digest = hashlib.sha256(str(response["access_token"]).encode()).digest()[:16]
+            claims: Json = {"aud": grant.client.client_id, "amr": ["pwd"], "at_hash": encode_base64url(digest)}
+            claims |= _describe_person(grant, scope) | ({} if nonce is None else {"nonce": nonce})
+            response["id_token"] = self.sign("JWT", claims)
+        if "offline_access" in grant.scope.split():
+            response["refresh_token"] = refresh_token = secrets.token_urlsafe()
+            self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
+        return response
+
+
+def _describe_person(grant: Grant, scope: str) -> Json:
+    person, authenticated_at = grant.signed_in.person, grant.signed_in.authenticated_at
+    return {"sub": person.subject, "auth_time": int(authenticated_at.timestamp()), **person.build_claims(scope)}
+
+
+def encode_base64url(data: bytes) -> str:
+    """Return unpadded base64url."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

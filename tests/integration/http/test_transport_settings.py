@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.http import MAX_RUNNING_PROVIDER_CALLS, ProviderHttp
+from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.wiring import provider_http
@@ -226,7 +226,7 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
 def test_calls_that_a_malformed_proxy_stops_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:99999")
     http = ProviderHttp(timeout_seconds=60)
-    for _ in range(MAX_RUNNING_PROVIDER_CALLS):
+    for _ in range(MAX_RUNNING_CALLS):
         with pytest.raises(ConfigurationError):
             http.fetch_json("https://id.example/")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
@@ -123,13 +122,6 @@ def test_a_removed_variable_is_refused_with_what_replaced_it(name: str) -> None:
     refused = _refusal(environ={name: "5"})
 
     assert (refused.key, refused.remedy) == (name, REMOVED[name])
-
-
-def test_what_replaced_a_removed_setting_exists() -> None:
-    known = {setting.option for setting in SETTINGS} | {setting.variable for setting in SETTINGS}
-
-    for remedy in REMOVED.values():
-        assert set(re.findall(r"--[a-z-]+|MICROMEGAS_\w+", remedy)) <= known
 
 
 def _serve_help(option: str, capsys: pytest.CaptureFixture[str]) -> str:

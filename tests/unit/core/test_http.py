@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import certifi
@@ -18,7 +16,6 @@ from micromegas_jupyter.core.http import (
     RawAnswer,
     check_answer,
     check_platform_url,
-    environment_ca_bundle,
     is_private_address,
     proxy_for,
     read_answer,
@@ -37,71 +34,26 @@ def read(
     return read_answer(raw, callee, needs_body=needs_body)
 
 
-def test_a_json_document_is_decoded() -> None:
-    answer = read(date="Tue, 24 Nov 2026 12:00:00 GMT")
-
-    assert answer == HttpAnswer(status=200, body={"a": 1}, date=datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
-    assert answer.is_success
+def test_json_by_any_name_and_the_errors_of_oauth_are_read() -> None:
+    assert read(content_type="application/jwk-set+json", body=b'"' + b"x" * 98 + b'"').body == "x" * 98
+    assert read(400, b'{"error": "invalid_grant"}').body == {"error": "invalid_grant"}
+    assert read(body=b"done", content_type="text/plain", needs_body=False).body is None
 
 
 @pytest.mark.parametrize(
-    "media_type", ["application/json;charset=utf-8", "application/jwk-set+json", "Application/JSON"]
-)
-def test_every_spelling_of_json_is_accepted(media_type: str) -> None:
-    assert read(content_type=media_type).body == {"a": 1}
-
-
-@pytest.mark.parametrize("media_type", ["text/html", "text/json", "image/svg+json", ""])
-def test_anything_that_does_not_call_itself_json_is_refused(media_type: str) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        read(content_type=media_type)
-
-
-@pytest.mark.parametrize("body", [b"{", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"\xff\xfe", b"[" * 60 + b"]" * 60])
-def test_json_that_means_nothing_or_two_things_is_refused(body: bytes) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        read(body=body, max_bytes=1000)
-
-
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
-def test_a_provider_in_trouble_is_unavailable(status: int) -> None:
-    with pytest.raises(ProviderUnavailable) as caught:
-        read(status, b"<html>")
-
-    assert str(status) in caught.value.what
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304, 101])
-def test_a_redirect_is_refused(status: int) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        read(status)
-
-
-def test_an_error_in_json_is_returned_for_the_caller_to_read() -> None:
-    answer = read(400, b'{"error": "invalid_grant"}')
-
-    assert (answer.status, answer.body, answer.is_success) == (400, {"error": "invalid_grant"}, False)
-
-
-def test_a_body_over_the_cap_is_refused() -> None:
-    assert read(body=b'"' + b"x" * 98 + b'"').body == "x" * 98
-
-    with pytest.raises(ProviderMisbehaved):
-        read(body=b'"' + b"x" * 99 + b'"')
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
-def test_a_compressed_body_is_refused(encoding: str) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        read(content_encoding=encoding)
-
-
-def test_an_empty_body_is_none_whatever_its_type() -> None:
-    assert read(body=b"", content_type="text/html").body is None
-
-
-def test_a_body_that_is_not_needed_is_not_looked_at() -> None:
-    assert read(body=b"done", content_type="text/plain", needs_body=False).body is None
+    ("changes", "error"),
+    [
+        *(({"content_type": media_type}, ProviderMisbehaved) for media_type in ("text/html", "image/svg+json", "")),
+        *(({"body": body}, ProviderMisbehaved) for body in (
+            b"{", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"\xff\xfe", b"[" * 40 + b"]" * 40, b'"' + b"x" * 99 + b'"')),
+        *(({"status": status}, ProviderUnavailable) for status in (500, 503, 429)),
+        *(({"status": status}, ProviderMisbehaved) for status in (301, 307, 304, 101)),
+        *(({"content_encoding": encoding}, ProviderMisbehaved) for encoding in ("gzip", "identity, gzip")),
+    ],
+)  # fmt: skip
+def test_what_a_provider_may_not_answer_is_refused(changes: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("age", "is_taken"), [("0", True), (" 0 ", True), ("1", False), ("8640", False), ("?", False)])
@@ -111,57 +63,19 @@ def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age:
     assert (answer.date is not None) is is_taken
 
 
-@pytest.mark.parametrize("date", ["yesterday", "", "Tue, 24 Nov 2026 12:00:00 -0000", "Tue, 99 Nov 2026 12:00:00 GMT"])
-def test_a_date_that_cannot_be_read_is_left_out(date: str) -> None:
-    assert read(date=date).date is None
-
-
-def test_a_body_does_not_show_in_the_repr() -> None:
-    assert "sesame" not in repr(read(body=b'{"token": "sesame"}'))
-
-
 # Addresses inside a network
 
 
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1",
-        "127.9.9.9",
-        "::1",
-        "0.0.0.0",
-        "::",
-        "10.0.0.1",
-        "172.16.0.1",
-        "172.31.255.255",
-        "192.168.1.1",
-        "169.254.169.254",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fc00::1",
-        "fd12:3456:789a::1",
-        "fec0::1",
-        "100.64.0.1",
-        "100.127.255.255",
-        "198.18.0.1",
-        "192.0.2.1",
-        "2001:db8::1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "224.0.0.1",
-        "ff02::1",
-        "::ffff:10.0.0.1",
-        "::ffff:127.0.0.1",
-        "::ffff:100.64.0.1",
-        "::ffff:169.254.169.254",
-        "64:ff9b::10.0.0.1",
-        "64:ff9b:1::1",
-        "2002:a00:1::1",
-        "",
-        "localhost",
-        "not an address",
+        "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+        "169.254.169.254", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12:3456:789a::1", "fec0::1", "100.64.0.1",
+        "100.127.255.255", "198.18.0.1", "192.0.2.1", "2001:db8::1", "240.0.0.1", "255.255.255.255", "224.0.0.1",
+        "ff02::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::ffff:100.64.0.1", "::ffff:169.254.169.254",
+        "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:a00:1::1", "", "localhost", "not an address",
     ],
-)
+)  # fmt: skip
 def test_an_address_inside_a_network_or_no_address_is_private(address: str) -> None:
     assert is_private_address(address)
 
@@ -169,18 +83,10 @@ def test_an_address_inside_a_network_or_no_address_is_private(address: str) -> N
 @pytest.mark.parametrize(
     "address",
     [
-        "8.8.8.8",
-        "172.15.255.255",
-        "172.32.0.1",
-        "100.63.255.255",
-        "100.128.0.1",
-        "169.253.0.1",
-        "2606:4700::1111",
-        "::ffff:8.8.8.8",
-        "64:ff9b::8.8.8.8",
-        "2002:808:808::1",
+        "8.8.8.8", "172.15.255.255", "172.32.0.1", "100.63.255.255", "100.128.0.1", "169.253.0.1", "2606:4700::1111",
+        "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1",
     ],
-)
+)  # fmt: skip
 def test_an_address_of_the_internet_is_not_private(address: str) -> None:
     assert not is_private_address(address)
 
@@ -218,15 +124,12 @@ def test_the_certificates_of_a_bundle_are_read_and_nothing_else(tmp_path, certif
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"no certificate",
-        b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         b"-----BEGIN CERTIFICATE-----\nc2VzYW1l\n-----END CERTIFICATE-----\n",
-        b"-----BEGIN CERTIFICATE-----\n\xff\xfe\n-----END CERTIFICATE-----\n",
-        b"\x00" * 10,
+        b"-----BEGIN CERTIFICATE-----\n\xff\xfe\n-----END CERTIFICATE-----\n", b"\x00" * 10,
         b" " * (MAX_BUNDLE_BYTES + 1),
     ],
-)
+)  # fmt: skip
 def test_a_file_without_a_usable_certificate_is_refused(tmp_path, content):
     with pytest.raises(ConfigurationError) as caught:
         read_certificates(write(tmp_path, content))
@@ -235,49 +138,10 @@ def test_a_file_without_a_usable_certificate_is_refused(tmp_path, content):
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_one_damaged_certificate_among_good_ones_is_refused(tmp_path, certificate):
-    damaged = certificate.replace("MII", "AAA", 1)
-
-    with pytest.raises(ConfigurationError, match="damaged"):
-        read_certificates(write(tmp_path, f"{certificate}\n{damaged}\n{certificate}\n".encode()))
-
-
-def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-
-    for path in (tmp_path / "nowhere.pem", tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ConfigurationError):
-            read_certificates(path)
-
-
-def test_the_environment_names_a_bundle_as_for_requests(tmp_path, monkeypatch):
-    first, second = write(tmp_path, b""), tmp_path
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    assert environment_ca_bundle() is None
-
-    monkeypatch.setenv("CURL_CA_BUNDLE", str(second))
-    assert environment_ca_bundle() == str(second)
-
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(first))
-    assert environment_ca_bundle() == str(first)
-
-
-def test_a_bundle_of_the_environment_that_does_not_exist_is_refused(monkeypatch):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-
-    with pytest.raises(ConfigurationError):
-        environment_ca_bundle()
-
-
 # Platforms
 
 
 PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
-
-
-def answer(body: bytes, status: int = 200) -> RawAnswer:
-    return RawAnswer(status=status, headers={}, body=body)
 
 
 @pytest.mark.parametrize(
@@ -290,17 +154,11 @@ def test_https_may_go_anywhere(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1:1234/x",
-        "http://127.8.8.8/",
-        "http://localhost:42356/msi/token",
-        "http://[::1]:1/",
-        "http://169.254.169.254/metadata",
-        "http://169.254.130.2:8081/msi/token",
-        "http://[fe80::1]/",
-        "http://metadata.google.internal/computeMetadata",
-        "HTTP://LOCALHOST/",
+        "http://127.0.0.1:1234/x", "http://127.8.8.8/", "http://localhost:42356/msi/token", "http://[::1]:1/",
+        "http://169.254.169.254/metadata", "http://169.254.130.2:8081/msi/token", "http://[fe80::1]/",
+        "http://metadata.google.internal/computeMetadata", "HTTP://LOCALHOST/",
     ],
-)
+)  # fmt: skip
 def test_plain_http_goes_to_this_machine_and_its_metadata_services(url: str) -> None:
     assert check_platform_url(url, PLATFORM) is True
 
@@ -308,19 +166,11 @@ def test_plain_http_goes_to_this_machine_and_its_metadata_services(url: str) -> 
 @pytest.mark.parametrize(
     "url",
     [
-        "http://example.com/",
-        "http://10.0.0.1/",
-        "http://192.168.1.1/",
-        "http://[fd00:ec2::254]/",
-        "http://metadata.google.internal.example.com/",
-        "http://169.254.169.254.example.com/",
-        "http://2852039166/",
-        "http://0.0.0.0/",
-        "ftp://127.0.0.1/",
-        "127.0.0.1/token",
-        "",
+        "http://example.com/", "http://10.0.0.1/", "http://192.168.1.1/", "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal.example.com/", "http://169.254.169.254.example.com/", "http://2852039166/",
+        "http://0.0.0.0/", "ftp://127.0.0.1/", "127.0.0.1/token", "",
     ],
-)
+)  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_platform_url(url, PLATFORM)
@@ -331,34 +181,17 @@ def test_other_addresses_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1@evil.example.com/",
-        "https://user:s3same@example.com/",
-        "https://example.com/#s3same",
-        "http://127.0.0.1:99999/",
-        "http://127.0.0.1:0/",
-        "http://[::1/",
-        "https://example.com/a b?s3same",
-        "https://example.com\\@127.0.0.1/?s3same",
-        "https://exämple.com/?s3same",
-        "https://example.com/\n?s3same",
+        "http://127.0.0.1@evil.example.com/", "https://user:s3same@example.com/", "https://example.com/#s3same",
+        "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://[::1/", "https://example.com/a b?s3same",
+        "https://example.com\\@127.0.0.1/?s3same", "https://exämple.com/?s3same", "https://example.com/\n?s3same",
         "https://example.com/?s3same=" + "x" * 9000,
     ],
-)
+)  # fmt: skip
 def test_an_address_that_can_be_misread_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_platform_url(url, PLATFORM)
 
     assert "s3same" not in str(caught.value)
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a": 1, "a": 2}'])
-def test_an_answer_that_is_no_object_is_an_empty_one(body: bytes) -> None:
-    assert answer(body).json_object() == {}
-
-
-@pytest.mark.parametrize(("body", "expected"), [(b"a.b.c", "a.b.c"), (b"", ""), (b"\xff", "")])
-def test_an_answer_is_read_as_text(body: bytes, expected: str) -> None:
-    assert answer(body).text() == expected
 
 
 # Proxies

@@ -1,8 +1,38 @@
-"""The outside world's real versions."""
+"""Values that stay secret, the environment, and work on another thread."""
+
+import contextvars
+import pickle
+import threading
 
 import pytest
 
-from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.system import (
+    HiddenBytes,
+    HiddenText,
+    Secret,
+    SecretObject,
+    process_variables,
+    run_interruptibly,
+    secret_object,
+)
+
+_cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell")
+
+
+def test_what_is_secret_can_be_read_and_shows_nothing() -> None:
+    secret, found = Secret("sesame"), secret_object({"access_token": "sesame"})
+    text, data, variables = HiddenText("sesame"), HiddenBytes(b"sesame"), process_variables({"SETTING": "sesame"})
+
+    assert (secret.reveal(), text, data) == ("sesame", "sesame", b"sesame")
+    assert (found, variables) == ({"access_token": "sesame"}, {"SETTING": "sesame"})
+    assert [secret_object(value) for value in (None, [], "text", 1)] == [None] * 4
+    assert "sesame" not in f"{[secret, found, text, data, variables]}{secret}{found}{variables}"
+
+
+@pytest.mark.parametrize("value", [Secret("sesame"), SecretObject(a=1)], ids=["text", "object"])
+def test_a_secret_cannot_be_pickled(value: object) -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(value)
 
 
 def test_the_variables_of_the_process_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -11,17 +41,11 @@ def test_the_variables_of_the_process_are_read_when_asked_for(monkeypatch: pytes
     assert process_variables()["SOME_SETTING"] == "sesame"
 
 
-def test_others_stand_in_for_them() -> None:
-    assert process_variables({"SOME_SETTING": "sesame"}) == {"SOME_SETTING": "sesame"}
+def test_work_on_another_thread_gives_its_result_its_error_and_its_context_back() -> None:
+    never = threading.Event()
+    _cell.set("c1")
 
-
-def test_only_their_names_are_shown() -> None:
-    variables = process_variables({"SOME_SETTING": "sesame", "ANOTHER": "secret"})
-
-    assert (repr(variables), str(variables)) == ("Variables(SOME_SETTING, ANOTHER)",) * 2
-
-
-def test_what_was_taken_once_is_not_copied_again() -> None:
-    variables = process_variables()
-
-    assert process_variables(variables) is variables
+    assert run_interruptibly(_cell.get) == "c1"
+    assert run_interruptibly(lambda: never.wait(0.3)) is False  # longer than one wait
+    with pytest.raises(ZeroDivisionError):
+        run_interruptibly(lambda: 1 // 0)

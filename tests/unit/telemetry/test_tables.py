@@ -11,10 +11,9 @@ from micromegas_jupyter.telemetry import (
     STREAMS,
     TABLES,
     ProcessInfo,
-    StreamInfo,
     TableDefinition,
     build_process_batch,
-    build_stream_batch,
+    level_from_logging,
     merge_rows,
 )
 from micromegas_jupyter.telemetry.tables import REMARKS_KEY, with_remarks
@@ -35,7 +34,6 @@ ORIGIN = [
     ("time", TIME, False),
     ("target", DICT, False),
 ]
-PROCESS_TEXTS = ("exe", "username", "realname", "computer", "distro", "cpu_brand")
 PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
 
 
@@ -85,15 +83,6 @@ def test_a_table_has_upstreams_columns_in_order(
 ) -> None:
     assert _described(definition) == columns
     assert {*definition.range_columns, *definition.sort_columns} <= set(definition.schema.names)
-
-
-def test_only_partial_state_tables_have_a_raw_name_and_merge_sql() -> None:
-    assert (PROCESSES.raw_name, STREAMS.raw_name) == ("__processes__partitions", "__streams__partitions")
-    assert LOG_ENTRIES.raw_name is None
-    assert LOG_ENTRIES.merge_sql is None
-    assert MEASURES.merge_sql is None
-    assert PROCESSES.range_columns == ("insert_time", "last_update_time")
-    assert LOG_ENTRIES.range_columns == ("time", "time")
 
 
 def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
@@ -153,39 +142,18 @@ EXPECTED = [
 ]
 
 
-def test_the_engine_takes_the_first_attributes_and_the_latest_times(process_states: pa.Table) -> None:
-    merged = _merge_in_engine(PROCESSES, process_states)
-
-    assert merged.schema.names == PROCESSES.schema.names
-    assert _facts(merged) == EXPECTED
-
-
-def test_merging_stored_rows_gives_the_same_rows_as_the_engine(process_states: pa.Table) -> None:
-    merged = merge_rows(process_states, PROCESSES.merge_rule)
-
-    assert merged.schema.equals(PROCESSES.schema)
-    assert _facts(merged) == EXPECTED
-
-
-def test_merging_in_parts_gives_the_same_rows_as_merging_at_once(process_states: pa.Table) -> None:
+def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_parts(process_states: pa.Table) -> None:
     halves = [merge_rows(process_states.slice(0, 2), PROCESSES.merge_rule), process_states.slice(2)]
+    merged = [
+        _merge_in_engine(PROCESSES, process_states),
+        merge_rows(process_states, PROCESSES.merge_rule),
+        merge_rows(pa.concat_tables(halves), PROCESSES.merge_rule),
+        _merge_in_engine(PROCESSES, pa.concat_tables(halves)),
+    ]
 
-    merged = merge_rows(pa.concat_tables(halves), PROCESSES.merge_rule)
-
-    assert _facts(merged) == EXPECTED
-    assert _facts(_merge_in_engine(PROCESSES, pa.concat_tables(halves))) == EXPECTED
-
-
-def test_streams_are_merged_by_their_id() -> None:
-    stream = StreamInfo(stream_id="s", process_id="p", tags=("log", "app"), format="rows/v1", insert_time_ns=5)
-    raw = pa.Table.from_batches([build_stream_batch(stream, last_update_time_ns=time_ns) for time_ns in (9, 7)])
-
-    merged = _merge_in_engine(STREAMS, raw)
-
-    assert merged.schema.names == STREAMS.schema.names
-    row = merged.to_pylist()[0]
-    assert merged.num_rows == 1
-    assert (row["tags"], row["objects_metadata"], row["last_update_time"].value) == (["log", "app"], b"\x80", 9)
+    assert [_facts(each) for each in merged] == [EXPECTED] * 4
+    assert merged[0].schema.names == PROCESSES.schema.names
+    assert merged[1].schema.equals(PROCESSES.schema)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -197,23 +165,9 @@ def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
         assert remark.endswith(f"{table.name} are merged from.")
 
 
-def test_a_schema_gets_the_remarks_and_is_otherwise_the_same() -> None:
-    schema = pa.schema(
-        [pa.field("level", pa.int32(), metadata={"a": "b"}), ("extra", pa.string())], metadata={"c": "d"}
-    )
-
-    described = with_remarks("log_entries", schema)
-
-    assert described.equals(schema)
-    assert described.field("level").metadata == {
-        b"a": b"b",
-        REMARKS_KEY: LOG_ENTRIES.remarks["level"].encode(),
-    }
-    assert described.field("extra").metadata is None
-    assert described.metadata == {b"c": b"d", REMARKS_KEY: LOG_ENTRIES.remark.encode()}
-
-
-def test_a_table_that_is_not_known_stays_as_it_is() -> None:
-    schema = pa.schema([("level", pa.int32())])
-
-    assert with_remarks("other", schema) is schema
+@pytest.mark.parametrize(
+    ("levelno", "level"),
+    [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)],
+)
+def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno: int, level: int) -> None:
+    assert level_from_logging(levelno) == level

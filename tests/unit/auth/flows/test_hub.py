@@ -12,7 +12,7 @@ from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.tokens.manager import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.http import MAX_HUB_BYTES, HubHttp
+from micromegas_jupyter.core.http import MAX_RESPONSE_BYTES, HubHttp
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
@@ -167,7 +167,7 @@ def test_each_refusal_is_an_error_that_says_what_to_do(hub, code):
         (HubReply(status=204), ProviderMisbehaved, "cannot be used"),
         (HubReply(body="<p>hello</p>"), ProviderMisbehaved, "cannot be used"),
         (HubReply(body=["token"]), ProviderMisbehaved, "cannot be used"),
-        (HubReply(body={"pad": " " * MAX_HUB_BYTES}), ProviderMisbehaved, "sent more than"),
+        (HubReply(body={"pad": " " * MAX_RESPONSE_BYTES}), ProviderMisbehaved, "sent more than"),
     ],
 )
 def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expected, words):

@@ -1,0 +1,299 @@
+"""What the doctor finds with which settings, files and providers, and how its findings read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micromegas_jupyter import wiring
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider, find_hub
+from micromegas_jupyter.auth.flows.select import Facts
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.http import HubHttp
+from micromegas_jupyter.doctor import Finding, examine, exit_code_of, findings_as_json, findings_as_lines
+from micromegas_jupyter.doctor.examination import check_clock, check_issuer, check_token
+from micromegas_jupyter.doctor.findings import complaint, failed, guarded, ok, skipped
+from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable
+from tests.fakes.clock import FakeClock
+from tests.fakes.hub_service import FakeHubService
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.stored_sign_in import DatedCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NO_SCREEN = Facts(has_terminal=True)
+NOBODY = "http://127.0.0.1:1"
+DOCUMENT = {
+    "issuer": NOBODY,
+    "client_id": "notebook",
+    "token": {"access_token": "sesame", "token_type": "Bearer", "expires_at": 1},
+}
+
+
+@pytest.fixture
+def idp() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as running:
+        yield running
+
+
+def examined(folder: Path, issuer: str = NOBODY, facts: Facts = NO_SCREEN, **more: str) -> dict[str, Finding]:
+    environ = {
+        "MICROMEGAS_CONFIG_DIR": str(folder),
+        "MICROMEGAS_ANALYTICS_URI": "no-scheme://",  # refused at once, where a silent server takes its time
+        "MICROMEGAS_OIDC_ISSUER": issuer,
+        "MICROMEGAS_OIDC_CLIENT_ID": "notebook",
+        **more,
+    }
+    findings = examine(environ=environ, facts=facts)
+    assert "sesame" not in findings_as_json(findings) + "\n".join(findings_as_lines(findings))
+    return {finding.check: finding for finding in findings}
+
+
+def outcomes(found: dict[str, Finding]) -> dict[str, str]:
+    return {check: finding.outcome.value for check, finding in found.items()}
+
+
+# All checks together
+
+
+@pytest.mark.parametrize(("offers_device", "flow"), [(True, "device"), (False, "paste")])
+def test_the_flow_follows_from_what_the_provider_offers(tmp_path, idp, offers_device, flow):
+    if not offers_device:
+        idp.metadata_changes["device_authorization_endpoint"] = None
+
+    assert examined(tmp_path, idp.issuer)["sign-in"].facts["flow"] == flow
+    assert len(idp.seen("/.well-known/openid-configuration")) == 1
+
+
+def test_half_a_sign_in_is_the_failure_and_the_provider_is_asked_all_the_same(tmp_path, idp):
+    found = examined(tmp_path, idp.issuer, MICROMEGAS_OIDC_CLIENT_ID="")
+
+    skipped_checks = dict.fromkeys(("sign-in", "store", "token"), "skipped")
+    fine, wrong = dict.fromkeys(("program", "issuer", "clock"), "ok"), dict.fromkeys(("settings", "server"), "failed")
+    assert outcomes(found) == fine | wrong | skipped_checks
+    assert (found["settings"].code, found["settings"].exit_code) == ("CONF001", 2)
+    assert "MICROMEGAS_OIDC_CLIENT_ID" in found["settings"].remedy
+
+
+@pytest.mark.parametrize(
+    ("variable", "prevented"),
+    [
+        ("MICROMEGAS_CA_BUNDLE", {"issuer", "clock", "token", "server"}),
+        ("MICROMEGAS_OIDC_CLIENT_SECRET_FILE", {"token"}),
+        ("MICROMEGAS_OIDC_PRIVATE_KEY_FILE", {"token"}),
+        ("MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", {"token"}),
+    ],
+)
+def test_a_file_that_is_missing_is_one_failure_that_names_its_setting(tmp_path, idp, variable, prevented):
+    found = examined(tmp_path, idp.issuer, **{variable: str(tmp_path / "missing")})
+
+    assert found["settings"].outcome == "failed"
+    assert variable in found["settings"].found
+    assert {check for check, finding in found.items() if finding.found == "see settings"} == prevented
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_a_wrapper_makes_the_client_nothing_is_claimed_of_it(tmp_path, idp):
+    found = examined(tmp_path, idp.issuer, MICROMEGAS_PYTHON_MODULE_WRAPPER="no_such_module")
+
+    others = ("sign-in", "store", "issuer", "clock", "token", "server")
+    assert outcomes(found) == {"program": "ok", "wrapper": "failed", "settings": "ok"} | dict.fromkeys(
+        others, "skipped"
+    )
+    assert "deprecated" in found["wrapper"].remedy
+    assert idp.requests == []
+
+
+def test_a_description_that_is_not_acceptable_is_no_silence(tmp_path, idp):
+    idp.metadata_changes["issuer"] = "https://other.example.com"
+
+    found = examined(tmp_path, idp.issuer)
+
+    assert found["issuer"].code == "AUTH005"
+    assert "set the issuer to exactly that." in found["issuer"].remedy
+    assert found["clock"].found == "the provider's description is not acceptable"
+
+
+def test_with_nothing_set_it_says_what_could_be(tmp_path):
+    settings = replace(
+        wiring.load_client_settings(environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path)}), uri="grpc://127.0.0.1:1"
+    )
+
+    found = {finding.check: finding for finding in examine(load_settings=lambda: settings, environ={}, facts=NO_SCREEN)}
+
+    assert found["settings"].outcome == "ok"
+    assert found["settings"].details[0].startswith("no provider is configured")
+    assert (found["server"].code, found["server"].exit_code) == ("AVAIL003", 4)
+    for name in ("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"):
+        assert name in found["server"].remedy
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        (
+            {"MICROMEGAS_OIDC_CLIENT_SECRET": "sesame-123", "MICROMEGAS_OIDC_PRESET": "none"},
+            "a service account is used",
+        ),
+        ({"MICROMEGAS_OIDC_WORKLOAD": "github-actions"}, "a workload identity is used"),
+    ],
+)
+def test_a_program_with_a_credential_of_its_own_needs_no_sign_in(tmp_path, variables, why):
+    found = examined(tmp_path, **variables)
+
+    assert {found[check].found for check in ("sign-in", "store")} == {f"not needed: {why}"}
+
+
+def test_a_secret_is_only_said_to_be_set(tmp_path):
+    found = examined(tmp_path, MICROMEGAS_OIDC_CLIENT_SECRET="sesame-123", MICROMEGAS_OIDC_PROXY="http://a:sesame@p:1")
+
+    assert "client_secret = set, not shown  (MICROMEGAS_OIDC_CLIENT_SECRET)" in found["settings"].details
+
+
+@pytest.mark.parametrize(
+    ("facts", "flow", "outcome", "said"),
+    [
+        (Facts(), "auto", "ok", "a program without a terminal: nobody can sign in here"),
+        (NO_SCREEN, "hub", "failed", "Choose another way"),
+    ],
+    ids=["nobody", "impossible"],
+)
+def test_where_nobody_can_sign_in_that_is_said(tmp_path, facts, flow, outcome, said):
+    found = examined(tmp_path, facts=facts, MICROMEGAS_OIDC_FLOW=flow)["sign-in"]
+
+    assert found.outcome == outcome
+    assert said in found.found + found.remedy
+
+
+# Files
+
+
+@pytest.mark.parametrize(("mode", "outcome"), [(0o600, "ok"), (0o644, "failed")])
+def test_a_file_that_others_can_read_is_a_failure(tmp_path, mode, outcome):
+    config = {"profiles": {"robot": {"uri": "no-scheme://", "api_key_file": str(tmp_path / "robot.key")}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name, text in (("robot.key", "sesame"), ("tokens.json", json.dumps(DOCUMENT))):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+
+    found = {finding.check: finding for finding in examine(
+        profile="robot", environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path)}, facts=NO_SCREEN)}  # fmt: skip
+    (tmp_path / "config.json").unlink()
+    store = examined(tmp_path)["store"]
+
+    assert (found["api key file"].outcome, "chmod 600" in found["api key file"].remedy) == (outcome, outcome != "ok")
+    assert (store.outcome, store.facts["mode"]) == (outcome, f"{mode:04o}")
+    assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_others_can_change_is_a_failure_with_a_remedy(tmp_path):
+    tmp_path.chmod(0o777)
+
+    assert "chmod go-w" in examined(tmp_path)["store"].remedy
+
+
+@pytest.mark.parametrize("text", ["", "{", json.dumps({**DOCUMENT, "token": {}})])
+def test_a_damaged_token_file_is_a_failure_with_a_remedy(tmp_path, text):
+    (tmp_path / "tokens.json").write_text(text)
+    (tmp_path / "tokens.json").chmod(0o600)
+
+    found = examined(tmp_path)["store"]
+
+    assert (found.outcome, found.code) == ("failed", "AUTH001")
+    assert "`micromegas logout`" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"client_id": "other"}, " (client id other)"),
+        ({"audience": "lake"}, " (audience lake)"),
+        ({"issuer": "https://other.example.com"}, " (issuer https://other.example.com)"),
+    ],
+)
+def test_a_sign_in_with_other_settings_is_said_with_what_is_other(tmp_path, changes, said):
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({**DOCUMENT, **changes}))
+    path.chmod(0o600)
+
+    found = examined(tmp_path)["store"]
+
+    assert found.outcome == "ok"
+    assert found.details == (f"a sign-in with other settings{said} is kept in the file {path}",)
+
+
+# Tokens and clocks
+
+
+def test_a_token_says_whose_it_is_and_how_long_it_is_good(clock: FakeClock) -> None:
+    idp = ScriptedProvider(clock=clock)
+    person = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+    opaque = {"access_token": "opaque", "token_type": "Bearer", "expires_at": int(clock.now().timestamp()) + 600}
+    unnamed = OidcAuthProvider(NOBODY, "notebook", token=opaque, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+    with FakeHubService() as hub:
+        through_hub = check_token(
+            HubTokenProvider(HubService(find_hub(hub.environ), http=HubHttp()), clock=clock), clock
+        )
+
+    assert check_token(person, clock).found == "of Alice Example, valid for 1 h 0 min"
+    assert check_token(unnamed, clock).found == "of somebody whom it does not name"
+    assert "it does not renew by itself" in check_token(unnamed, clock).details
+    assert through_hub.found == "of Alice Martin, through JupyterHub, valid for 1 h 0 min"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (timedelta(minutes=7, seconds=20), "7 min behind"),
+        (timedelta(hours=25, minutes=30), "25 h 30 min behind"),
+        (timedelta(days=-3, hours=-1), "3 days ahead of"),
+    ],
+)
+def test_a_clock_that_is_off_is_a_failure(clock: FakeClock, ahead: timedelta, said: str) -> None:
+    idp = ScriptedProvider(clock=clock)
+    calls = DatedCalls(idp, FakeClock(clock.now() + ahead))
+    connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
+    check_issuer(connection, clock)
+
+    finding = check_clock(connection)
+
+    assert (finding.outcome, finding.found) == ("failed", f"this machine's clock is {said} the provider's")
+
+
+# How findings read
+
+FINE = ok("flow", "browser: it opens here", details=["then device"], facts={"flow": "browser"})
+
+
+@pytest.mark.parametrize(
+    ("findings", "expected"),
+    [
+        ([FINE, skipped("a", "b")], 0),
+        ([FINE, complaint("clock", "late", remedy="Set it.")], 1),
+        ([failed("settings", ConfigurationError("Bad.", key="k")), failed("token", LoginRequired("x"))], 2),
+        ([failed("token", LoginRequired("x"))], 3),
+        ([FINE, failed("issuer", ProviderUnavailable("x")), failed("token", LoginRequired("x"))], 4),
+    ],
+)
+def test_the_exit_code_is_that_of_the_first_failure(findings, expected):
+    assert exit_code_of(findings) == expected
+    assert json.loads(findings_as_json(findings))["ok"] is (expected == 0)
+
+
+def test_nothing_found_can_steer_a_terminal_or_break_a_line_and_a_defect_is_a_finding_without_its_text():
+    def look():
+        raise KeyError("sesame")
+
+    lines = findings_as_lines([ok("issuer", "a\x1b[2Jb\nc"), guarded("store", look)])
+
+    assert lines[0] == "✓ issuer: a\ufffd[2Jb c"
+    assert "INT001" in lines[1]
+    assert "sesame" not in "".join(lines)
