@@ -81,16 +81,6 @@ def test_lines_are_appended_for_the_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_new_file_is_for_its_owner_only_under_every_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        AuditFileHandler(tmp_path / "audit.log").close()
-    finally:
-        os.umask(before)
-
-    assert stat.S_IMODE((tmp_path / "audit.log").stat().st_mode) == 0o600
-
-
 def test_after_a_rotation_lines_go_to_the_new_file(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     handler = AuditFileHandler(path)

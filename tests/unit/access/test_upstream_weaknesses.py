@@ -68,12 +68,6 @@ def test_s2_a_claim_that_nobody_verified_makes_no_administrator(claims, provider
     assert not validator.validate_token(mint(**claims)).is_admin
 
 
-def test_s2_a_verified_address_does(provider, clock):
-    validator = OidcValidator(SETTINGS, ["root@example.com"], http=provider, clock=clock)
-
-    assert validator.validate_token(mint(email="root@example.com", email_verified=True)).is_admin
-
-
 @pytest.mark.parametrize("text", ["root", '"root"', '["root"', "{}", "[1]", '["root",]', "[null]", '[""]'])
 def test_s3_a_malformed_list_of_administrators_stops_the_start(text):
     environ = {"MICROMEGAS_OIDC_CONFIG": OIDC_CONFIG, "MICROMEGAS_API_KEYS": API_KEYS, "MICROMEGAS_ADMINS": text}
@@ -188,25 +182,6 @@ def test_s9_no_token_is_kept_as_text(validator):
 
     assert token not in kept
     assert token.rpartition(".")[2] not in kept
-
-
-@pytest.mark.parametrize("key", ["", " ", "\t"])
-def test_s10_an_empty_api_key_stops_the_start(key):
-    with pytest.raises(ConfigurationError):
-        validator_from_environment({"MICROMEGAS_API_KEYS": json.dumps([{"name": "grafana", "key": key}])})
-
-
-def test_s10_api_keys_are_compared_by_digests_of_one_length(monkeypatch):
-    compared = []
-    monkeypatch.setattr(
-        "hmac.compare_digest", lambda left, right: compared.append((len(left), len(right))) or left == right
-    )
-    validator = ApiKeyValidator([ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f1c3d"))])
-
-    for text in ("m", "mmk_8c1f0a6de2b94b7f1c3", "mmk_8c1f0a6de2b94b7f1c3d", "x" * 5000):
-        validator.cached_context(text)
-
-    assert all(lengths in {(32, 32), (0, 32)} for lengths in compared)
 
 
 def test_s10_an_api_key_is_kept_as_its_digest_only(caplog):
