@@ -8,7 +8,6 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,31 +115,11 @@ def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, na
         assert (tmp_path / "target").read_text() == "[]"
 
 
-def test_a_file_of_another_user_is_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(path)
-    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-
-    with pytest.raises(UsageError, match="another user"):
-        KeyFile(path).load()
-    with pytest.raises(UsageError, match="another user"):
-        add(path)
-
-
 def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
         add(path)
-
-
-def test_writers_at_once_lose_nothing(path: Path) -> None:
-    threads = [threading.Thread(target=add, args=(path, f"key-{number}")) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert {key.name for key in KeyFile(path).load()} == {f"key-{number}" for number in range(20)}
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])

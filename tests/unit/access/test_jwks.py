@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -123,11 +122,6 @@ class TestPrivateAddresses:
             fetcher(provider).fetch(rediscover=True)
         assert [request.refuses_private for request in provider.requests] == [False, True]
 
-    def test_a_private_provider_may_name_a_private_address(self, provider):
-        provider.private_urls = {DISCOVERY_URL, JWKS_URL}
-
-        assert fetched(fetcher(provider)) == ["rsa"]
-
     @pytest.mark.parametrize("member", ["discovery_url", "jwks_url"])
     def test_an_address_that_the_administrator_names_may_be_private(self, provider, member):
         provider.elsewhere[OTHER_URL] = {"issuer": ISSUER, "jwks_uri": JWKS_URL, "keys": [ec_key().jwk()]}
@@ -186,18 +180,6 @@ def test_a_file_that_everybody_may_change_is_not_used(provider, tmp_path, member
 
     with pytest.raises(ProviderUnavailable, match="every user"):
         fetcher(provider, **{member: str(path)}).fetch(rediscover=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
-def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tmp_path):
-    path = tmp_path / "file"
-    path.write_text("sesame")
-    os.chown(path, 12345, -1)
-
-    with pytest.raises(ProviderUnavailable, match="another user"):
-        fetcher(provider, jwks_file=str(path)).fetch(rediscover=True)
-    fetcher(provider, bearer_token_file=str(path)).fetch(rediscover=True)
-    assert sent(provider.requests[0]) == "Bearer sesame"
 
 
 class TestFetching:
@@ -308,20 +290,6 @@ class TestRefreshAhead:
         assert key_names(source) == ["ec"]
         assert provider.requested[2:] == [DISCOVERY_URL, JWKS_URL]
 
-    def test_a_failure_is_followed_by_a_cool_down(self, source, provider, background, clock):
-        first = source.get()
-        provider.go_down()
-        clock.advance(2880)
-        source.get()
-        background.run()
-
-        clock.advance(29)
-        assert source.get() is first
-        assert background.waiting == []
-        clock.advance(1)
-        assert source.get() is first
-        assert len(background.waiting) == 1
-
 
 class TestOutage:
     """The last good keys are used while the provider does not answer, which is asked once in a cool-down."""
@@ -338,18 +306,6 @@ class TestOutage:
         with pytest.raises(Unavailable):
             source.cache.get_newer(first)
         assert (len(provider.requested), len(background.waiting)) == (3, 1)
-
-    def test_after_a_failed_fetch_for_an_unknown_key_no_refresh_is_tried(self, source, provider, background, clock):
-        first = source.get()
-        provider.go_down()
-        clock.advance(3590)
-        with pytest.raises(Unavailable):
-            source.get_newer(first)
-        asked = len(provider.requested)
-        clock.advance(29)
-
-        assert source.get() is first
-        assert (len(provider.requested), background.waiting) == (asked, [])
 
     def test_an_hour_of_outage_under_a_flood_costs_one_fetch_in_a_cool_down(self, source, provider, background, clock):
         first = source.get()

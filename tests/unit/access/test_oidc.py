@@ -444,15 +444,6 @@ class TestExpiringCache:
         clock.advance(1)
         assert cache.get(b"a") is None
 
-    def test_the_least_recently_used_value_makes_room(self, cache):
-        cache.put(b"a", "first")
-        cache.put(b"b", "second")
-        cache.get(b"a")
-
-        cache.put(b"c", "third")
-
-        assert [cache.get(key) for key in (b"a", b"b", b"c")] == ["first", None, "third"]
-
     def test_a_cache_with_room_for_none_remembers_nothing(self, clock):
         cache: ExpiringCache[str] = ExpiringCache(clock=clock, max_entries=0, ttl_seconds=10)
 
