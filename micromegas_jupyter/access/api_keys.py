@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from micromegas_jupyter.access.audit import Claimed, TokenBuckets, record_event
 from micromegas_jupyter.access.validator import (
     Accepted,
-    CachingValidator,
+    BaseValidator,
     Decision,
     Refused,
     Roles,
@@ -99,29 +98,21 @@ def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
     return TokenBuckets(per_second=1 / _ONE_DAY_SECONDS, burst=1, max_tracked=_MAX_WARNED_KEYS, clock=clock)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownKey:
-    """One key: what its bearer gets, or why it is refused.
-
-    Attributes:
-        digest: Its digest.
-        accepted: The decision when it is not refused.
-        refused: Set when the key is refused at any time.
-        warns_at: When the next warning about its form is due, in monotonic seconds.
-    """
+    """One key: what its bearer gets; or why it is refused, at any time."""
 
     digest: bytes = field(repr=False)
-    accepted: Accepted
-    refused: Refused | None
-    warns_at: float = math.inf
+    decision: Accepted | Refused
+    is_warned_of: bool
 
 
-class ApiKeyValidator(CachingValidator):
+class ApiKeyValidator(BaseValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
     The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
     counts for nothing; where there are no roles at all, a key that names one is refused, because it would read
-    everything. Safe to share between threads: nothing changes but the time of the next warning.
+    everything. Safe to share between threads.
 
     Args:
         keys: The keys; several may have one name.
@@ -162,55 +153,44 @@ class ApiKeyValidator(CachingValidator):
 
     def decide(self, token: str) -> Decision:
         """Look the key up."""
-        return self._find(token_digest(token)) or Refused(reason="unknown_api_key")
+        digest = token_digest(token)
+        return (None if digest is None else self._find(digest)) or Refused(reason="unknown_api_key")
 
-    def _find(self, digest: bytes) -> Decision | None:
+    def _find(self, digest: bytes) -> Accepted | Refused | None:
         known = self._keys.get(digest)
         if known is None or not compare_digest(known.digest, digest):
             return None
-        if known.refused is not None:
-            return known.refused
-        context = known.accepted.context
+        if isinstance(known.decision, Refused):
+            return known.decision
+        context = known.decision.context
         if context.expires_at is not None and self._clock.now() >= context.expires_at:
             return _refusal("api_key_expired", context.subject)
-        if known.warns_at is not math.inf and self._clock.monotonic() >= known.warns_at:
-            self._warn(known)
-        return known.accepted
-
-    def _warn(self, known: _KnownKey) -> None:
-        wait_seconds = self._warnings.take(known.digest)
-        known.warns_at = self._clock.monotonic() + (wait_seconds or _ONE_DAY_SECONDS)
-        if not wait_seconds:
+        if known.is_warned_of and not self._warnings.take(digest):
             record_event(
                 logging.WARNING,
                 "An API key is kept as plain text; replace it with one that `micromegas keys create` makes.",
-                subject=known.accepted.context.subject,
-                credential=digest_name(known.digest),
+                subject=context.subject,
+                credential=digest_name(digest),
             )
+        return known.decision
 
     def _add(self, setting: ApiKeySetting) -> None:
         text = None if setting.key is None else setting.key.reveal()
-        if (text is None) == (setting.sha256 is None) or text == "":
-            raise ConfigurationError(
-                f"The API key of {setting.name!r} is not exactly one of a key and the digest of one.", key=_SETTING
-            )
         digest = key_digest(setting)
-        if len(digest) != _DIGEST_BYTES:
+        if (text is None) == (setting.sha256 is None) or text == "" or len(digest) != _DIGEST_BYTES:
             raise ConfigurationError(
-                f"The digest of {setting.name!r} does not have {_DIGEST_BYTES} bytes.", key=_SETTING
-            )
-        known = self._keys.get(digest)
-        if known is not None:
-            raise ConfigurationError(
-                f"The API keys of {known.accepted.context.subject!r} and {setting.name!r} are the same key.",
+                f"The API key of {setting.name!r} is not exactly one of a key and the SHA-256 digest of one.",
                 key=_SETTING,
-                remedy="Give each entry its own key.",
+            )
+        if digest in self._keys:
+            raise ConfigurationError(
+                f"The API key of {setting.name!r} is listed twice.", key=_SETTING, remedy="Give each entry its own key."
             )
         if text is not None and len(text) < _MIN_KEY_CHARACTERS:
             record_event(logging.WARNING, "An API key is short enough to be guessed.", subject=setting.name)
-        warns = text is not None and self._legacy is LegacyApiKeys.WARN
-        roles = self._roles.all_roles(setting.roles)
-        table_access = self._roles.table_access(roles, is_admin=False)
+        is_warned_of = text is not None and self._legacy is LegacyApiKeys.WARN
+        roles, table_access = self._roles.grant(setting.roles)
+        self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
         context = AuthContext(
             subject=setting.name,
             issuer=API_KEY_ISSUER,
@@ -220,32 +200,29 @@ class ApiKeyValidator(CachingValidator):
             roles=roles,
             scopes=setting.scopes,
             table_access=table_access,
-            notice=LEGACY_NOTICE if warns else None,
+            notice=LEGACY_NOTICE if is_warned_of else None,
         )
-        self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
+        refused = self._lasting_refusal(setting, has_roles=table_access is not None)
         self._keys[digest] = _KnownKey(
-            digest=digest,
-            accepted=Accepted(context=context),
-            refused=self._lasting_refusal(setting, has_roles=table_access is not None),
-            warns_at=0.0 if warns else math.inf,
+            digest=digest, decision=refused or Accepted(context=context), is_warned_of=is_warned_of
         )
 
     def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Sequence[str]) -> None:
         if key_state(setting, now=self._clock.now()) != "valid":
             return
         for role in unknown:
-            if self._role_warnings >= _MAX_ROLE_WARNINGS:
-                return
-            if self._warnings.take(digest + role.encode("utf-8", "surrogatepass")):
-                continue
-            self._role_warnings += 1
-            record_event(
-                logging.WARNING,
-                "An API key names a role that is not configured; the role counts for nothing.",
-                subject=setting.name,
-                credential=digest_name(digest),
-                role=role,
+            is_new = self._role_warnings < _MAX_ROLE_WARNINGS and not self._warnings.take(
+                digest + role.encode("utf-8", "surrogatepass")
             )
+            if is_new:
+                self._role_warnings += 1
+                record_event(
+                    logging.WARNING,
+                    "An API key names a role that is not configured; the role counts for nothing.",
+                    subject=setting.name,
+                    credential=digest_name(digest),
+                    role=role,
+                )
 
     def _lasting_refusal(self, setting: ApiKeySetting, *, has_roles: bool) -> Refused | None:
         if setting.revoked_at is not None:

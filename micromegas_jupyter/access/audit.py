@@ -1,9 +1,9 @@
-"""Audit events of access: one JSON line for each decision about a credential, and never a credential among them.
+"""What access leaves behind: audit lines, events, numbers for Prometheus, and the token buckets that limit them.
 
-A line goes to the logger `micromegas_jupyter.audit.access`, next to the audit of queries; its facts are also fields of
-the log record. Other events (keys that arrive, a configuration that changes) are logged by `micromegas_jupyter.access`,
-in fixed sentences with facts as fields. A credential that a validator knows already leaves no line: the audit of
-queries names the caller.
+Each decision about a credential is one JSON line on the logger `micromegas_jupyter.audit.access`, next to the audit of
+queries, and never holds a credential; its facts are also fields of the log record. Other events (keys that arrive, a
+configuration that changes) are logged by `micromegas_jupyter.access`, in fixed sentences with facts as fields. A
+credential that a validator knows already leaves no line: the audit of queries names the caller.
 """
 
 import collections
@@ -17,14 +17,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import msgspec
 from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -38,7 +37,6 @@ AUDIT_LOGGER.setLevel(logging.INFO)
 MAX_FIELD_CHARACTERS = 256
 _SUMMARY_SECONDS = 1.0
 _MAX_SUMMARY_DELAY_SECONDS = 10.0
-_MAX_REASONS = 64
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MAX_QUEUED_LINES: Final = 10_000
@@ -46,9 +44,6 @@ _BATCH_SECONDS: Final = 0.02
 _CLOSE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 
-# Reason codes and issuers come from code and configuration; a validator from elsewhere may have other ideas.
-_MAX_LABEL_SETS = 256
-_OTHER = "other"
 # Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _ALERTED_DECISIONS = (
     ("refused", "internal_error"),
@@ -56,162 +51,94 @@ _ALERTED_DECISIONS = (
     ("refused", "algorithm_not_allowed"),
     ("undecided", "keys_unavailable"),
 )
-_RELOAD_OUTCOMES = ("in_force", "refused", "failed")
 _LATENCY_BUCKETS_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 
-
-class Tally:
-    """A number that many threads count up; counting takes no lock."""
-
-    __slots__ = ("_lock", "_next", "_reads", "add")
-
-    def __init__(self) -> None:
-        self._next = count()
-        self._lock = threading.Lock()
-        self._reads = 0
-        self.add: Callable[[], int] = self._next.__next__
-
-    def value(self) -> int:
-        """Return how often `add` was called."""
-        with self._lock:
-            # Looking at the iterator moves it, so the looks are taken off again.
-            seen = next(self._next) - self._reads
-            self._reads += 1
-            return seen
+Key = TypeVar("Key", bound=Hashable)
 
 
 class AccessMetrics(Collector):
-    """The numbers of one server's validators; safe to share between threads.
-
-    One lock guards the known labels. However many labels there are, memory stays bounded: what
-    comes after the first few hundred is counted as `other`.
+    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few.
 
     Attributes:
         registry: Where a reader finds them.
         cache_hits: Counts credentials that were known already.
         cache_misses: Counts credentials that had to be looked at.
+        rate_limited: Counts refused calls, `by` identity or address.
+        reloads: Counts reloads of the configuration by outcome: `in_force`, `refused` or `failed`.
+        in_force: When the present configuration came into force, in Unix time.
+        key_ages: How to find the age of each issuer's keys in seconds; None when there are none.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.cache_hits = Tally()
-        self.cache_misses = Tally()
-        self._lock = threading.Lock()
-        self._key_ages: Mapping[str, Callable[[], float | None]] = {}
-        self._counted_decisions: dict[tuple[str, str], Counter] = {}
-        self._issuers: set[str] = set()
-        self._reloads = {outcome: Tally() for outcome in _RELOAD_OUTCOMES}
-        self._in_force_seconds: float | None = None
+        self.registry = registry = CollectorRegistry(auto_describe=False)
+        self.key_ages: Mapping[str, Callable[[], float | None]] = {}
+        self.cache_hits = Counter(
+            "micromegas_access_cache_hits", "Credentials that were known already.", registry=registry
+        )
+        self.cache_misses = Counter(
+            "micromegas_access_cache_misses", "Credentials that had to be looked at.", registry=registry
+        )
         self._decisions = Counter(
             "micromegas_access_decisions",
             "Credentials that were looked at, by outcome and reason.",
             ["outcome", "reason"],
-            registry=self.registry,
+            registry=registry,
         )
         self._latency = Histogram(
             "micromegas_access_decision_seconds",
             "How long looking at a credential took, known ones left out.",
             buckets=_LATENCY_BUCKETS_SECONDS,
-            registry=self.registry,
+            registry=registry,
         )
         self._key_fetches = Counter(
             "micromegas_access_key_fetches",
             "Fetches of an issuer's keys, by issuer and outcome.",
             ["issuer", "outcome"],
-            registry=self.registry,
+            registry=registry,
         )
-        self._rate_limited = Counter(
+        self.rate_limited = Counter(
             "micromegas_access_rate_limited",
             "Calls that came too often, by what was counted.",
             ["by"],
-            registry=self.registry,
+            registry=registry,
         )
-        self.registry.register(self)
+        self.reloads = Counter(
+            "micromegas_access_reloads",
+            "Reloads of the access configuration, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.in_force = Gauge(
+            "micromegas_access_configuration_in_force_timestamp_seconds",
+            "Since when the access configuration is in force, in seconds of Unix time.",
+            registry=registry,
+        )
+        registry.register(self)
         for outcome, reason in _ALERTED_DECISIONS:
-            self._new_decision(outcome, reason)
+            self._decisions.labels(outcome, reason)
+        for outcome in ("in_force", "refused", "failed"):
+            self.reloads.labels(outcome)
 
     def count_decision(self, outcome: str, reason: str, seconds: float) -> None:
         """Count one finding: `accepted`, `refused` or `undecided`, with its reason code (empty when accepted)."""
-        counter = self._counted_decisions.get((outcome, reason))
-        if counter is None:
-            counter = self._new_decision(outcome, reason)
-        counter.inc()
+        self._decisions.labels(outcome, reason).inc()
         self._latency.observe(seconds)
 
-    def count_key_fetch(self, issuer: str, *, succeeded: bool) -> None:
-        """Count one fetch of an issuer's keys."""
-        self._key_fetches.labels(self._issuer_label(issuer), "succeeded" if succeeded else "failed").inc()
-
-    def expect_key_fetches(self, issuer: str) -> None:
-        """Report the fetches of an issuer's keys from now on, also while there were none."""
-        label = self._issuer_label(issuer)
-        for outcome in ("succeeded", "failed"):
-            self._key_fetches.labels(label, outcome)
-
-    def count_reload(self, outcome: str) -> None:
-        """Count one reload of the configuration: `in_force`, `refused` or `failed`."""
-        self._reloads[outcome].add()
-
-    def note_in_force(self, loaded_at: datetime) -> None:
-        """Report since when the configuration is in force; from then on, reloads are reported too."""
-        self._in_force_seconds = loaded_at.timestamp()
-
-    def count_rate_limited(self, by: str) -> None:
-        """Count one refused call: by `identity` or by `address`."""
-        self._rate_limited.labels(by).inc()
-
-    def watch_keys(self, ages_seconds: Mapping[str, Callable[[], float | None]]) -> None:
-        """Report the age of these issuers' keys from now on, and of no others."""
-        self._key_ages = ages_seconds
+    def count_key_fetch(self, issuer: str, *, succeeded: bool | None) -> None:
+        """Count one fetch of an issuer's keys; None reports them from now on, also while there were none."""
+        for outcome, is_it in (("succeeded", succeeded), ("failed", succeeded is False)):
+            self._key_fetches.labels(issuer, outcome).inc(1 if is_it else 0)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the numbers that are not counters of the registry's own."""
-        for name, text, tally in (
-            ("hits", "Credentials that were known already.", self.cache_hits),
-            ("misses", "Credentials that had to be looked at.", self.cache_misses),
-        ):
-            yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=tally.value())
+        """Yield the age of keys, which is known only when somebody asks."""
         ages = GaugeMetricFamily(
             "micromegas_access_key_set_age_seconds", "How old an issuer's keys are.", labels=["issuer"]
         )
-        for issuer, age_seconds in self._key_ages.items():
+        for issuer, age_seconds in self.key_ages.items():
             age = age_seconds()
             if age is not None:
                 ages.add_metric([issuer], age)
         yield ages
-        if self._in_force_seconds is not None:
-            yield from self._reload_metrics(self._in_force_seconds)
-
-    def _reload_metrics(self, in_force_seconds: float) -> Iterator[Metric]:
-        reloads = CounterMetricFamily(
-            "micromegas_access_reloads", "Reloads of the access configuration, by outcome.", labels=["outcome"]
-        )
-        for outcome, tally in self._reloads.items():
-            reloads.add_metric([outcome], tally.value())
-        yield reloads
-        yield GaugeMetricFamily(
-            "micromegas_access_configuration_in_force_timestamp_seconds",
-            "Since when the access configuration is in force, in seconds of Unix time.",
-            value=in_force_seconds,
-        )
-
-    def _issuer_label(self, issuer: str) -> str:
-        with self._lock:
-            if issuer not in self._issuers and len(self._issuers) >= _MAX_LABEL_SETS:
-                issuer = _OTHER
-            self._issuers.add(issuer)
-        return issuer
-
-    def _new_decision(self, outcome: str, reason: str) -> Counter:
-        with self._lock:
-            is_full = len(self._counted_decisions) >= _MAX_LABEL_SETS
-            counter: Counter = self._decisions.labels(outcome, _OTHER if is_full else reason)
-            if not is_full:
-                self._counted_decisions[outcome, reason] = counter
-            return counter
-
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 class TokenBuckets(Generic[Key]):
@@ -233,10 +160,6 @@ class TokenBuckets(Generic[Key]):
         self._monotonic = clock.monotonic
         self._lock = threading.Lock()
         self._full_at: LRUCache[Key, float] = LRUCache(max_tracked)
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._full_at)
 
     def take(self, key: Key) -> float:
         """Take a token and return 0, or return how many seconds it is until there is one."""
@@ -296,25 +219,19 @@ def record_event(level: int, sentence: str, **facts: str | float | None) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What is known of the call that carries a credential.
-
-    Attributes:
-        method: What was called, such as `DoGet`.
-        client_address: The client's IP address.
-        call_id: The id under which other logs know the call.
-    """
+    """What is known of the call that carries a credential: its method, address, and id in other logs."""
 
     method: str | None = None
     client_address: str | None = None
     call_id: str | None = None
 
 
-NO_CALL = CallFacts()
-_current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", default=NO_CALL)
+_NO_CALL = CallFacts()
+_current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", default=_NO_CALL)
 
 
 def current_call() -> CallFacts:
-    """Return the facts of the call that is being checked, or `NO_CALL`."""
+    """Return the facts of the call that is being checked."""
     return _current_call.get()
 
 
@@ -329,13 +246,7 @@ def checking_for(facts: CallFacts) -> Iterator[None]:
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential says of itself, believed or not; for the audit log only.
-
-    Attributes:
-        issuer: The token's `iss`, when it is text.
-        subject: The token's `sub`, when it is text.
-        key_id: The token's `kid`, when it has one.
-    """
+    """What a credential says of itself, believed or not; for the audit log only."""
 
     issuer: str | None = None
     subject: str | None = None
@@ -402,11 +313,9 @@ class AccessAudit:
             now = self._clock.monotonic()
             is_written = event.outcome == "accepted" or not self._bucket.take(None)
             if not is_written:
-                reason = event.reason or event.outcome
                 if not self._left_out:
                     self._left_out_since = now
-                is_one_too_many = reason not in self._left_out and len(self._left_out) >= _MAX_REASONS
-                self._left_out["other" if is_one_too_many else reason] += 1
+                self._left_out[event.reason or event.outcome] += 1
             # In a lasting flood a few events get through again and again; one summary a second is enough.
             delay_seconds = _SUMMARY_SECONDS if is_written else _MAX_SUMMARY_DELAY_SECONDS
             if not self._left_out or now - self._left_out_since < delay_seconds:
@@ -452,11 +361,8 @@ class AuditFileHandler(logging.Handler):
     Lines that find no room in the queue, or that the disk does not take, are counted and reported in a line of their
     own. One lock covers queue and counts; it is free while the file is written.
 
-    Args:
-        path: The file; created when missing, for its owner only.
-
     Raises:
-        ConfigurationError: It is a link or not a regular file, belongs to somebody else, or cannot be opened.
+        ConfigurationError: The path is a link or not a regular file, belongs to somebody else, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -532,15 +438,12 @@ class AuditFileHandler(logging.Handler):
 
     def _follow_rotation(self) -> None:
         """Close the file when its name now means another one, or none."""
-        if self._descriptor is None:
-            return
-        mine = os.fstat(self._descriptor)
-        try:
-            named = self._path.lstat()
-        except OSError:
-            named = None
-        if named is None or (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino):
-            self._close_file()
+        if self._descriptor is not None:
+            is_same = False
+            with suppress(OSError):
+                is_same = os.path.samestat(os.fstat(self._descriptor), self._path.lstat())
+            if not is_same:
+                self._close_file()
 
     def _close_file(self) -> None:
         if self._descriptor is not None:

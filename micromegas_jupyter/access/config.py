@@ -9,20 +9,14 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
-from micromegas_jupyter.access.jwks import (
-    MAX_KEY_SET_BYTES,
-    MAX_TOKEN_FILE_BYTES,
-    KeyCaches,
-    find_permission_problem,
-    mark_behind_links,
-)
+from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES, KeyCaches, find_permission_problem
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
 from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (
@@ -39,27 +33,27 @@ from micromegas_jupyter.config.access import (
     read_listed_keys,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting
-from micromegas_jupyter.core.files import FileMark, FileProblem, NoSuchFile, read_shared_file
+from micromegas_jupyter.core.files import FileProblem, FileWatch, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.jws import parse_key_set
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
-WATCH_INTERVAL_SECONDS = 1.0
+# Less than the second in which `FileWatch` does not rely on a mark.
+WATCH_INTERVAL_SECONDS = 0.5
 RELOAD_TIMEOUT_SECONDS = 20.0
 
 _CONFIG_FILE = "MICROMEGAS_ACCESS_CONFIG"
 _KEY_FILE = "MICROMEGAS_API_KEY_FILE"
 _REMEDY = "Correct the file or the setting that names it."
 _RETRY_REMEDY = "The server reads the file again when it changes; you do not have to restart it."
-# Two changes within one tick of a file system's clock leave the same mark, so young marks are not relied on.
-_YOUNG_MARK = timedelta(seconds=2)
 # How often a version that cannot be used is tried again although its files have not changed.
 _RETRY_SECONDS = 5.0
 _STOP_SECONDS = 10.0
+_MAX_LOOKS = 3
 _MAX_WARNINGS = 100
 _PROVIDER_TIMEOUT_SECONDS = 10.0
 
@@ -70,7 +64,6 @@ class _ConfigFile:
 
     path: Path
     setting: str
-    mark: FileMark | None
     text: str | None = field(default=None, repr=False)
     status: os.stat_result | None = None
     problem: ConfigurationError | None = None
@@ -82,40 +75,38 @@ class _ConfigFile:
 
     def warn(self) -> None:
         """Log when others may change the file, or read keys in plain text in it."""
-        if self.status is None or self.text is None:
+        if self.status is None:
             return
         _warn_of_group(self.status, self.setting)
-        if self.status.st_mode & stat.S_IROTH and any(key.key is not None for key in self.keys() or ()):
+        if self.status.st_mode & stat.S_IROTH and any(key.key is not None for key in self.read_keys()):
             record_event(
                 logging.WARNING,
                 "API keys in plain text are in a file that every user of this machine can read.",
                 setting=self.setting,
             )
 
-    def keys(self) -> tuple[ApiKeySetting, ...] | None:
-        """Return the keys in it, whether or not the rest can be used; None when they cannot be read."""
-        if self.text is None:
-            return None
+    def read_keys(self) -> tuple[ApiKeySetting, ...]:
+        """Return the keys in it, whether or not the rest can be used; none when they cannot be read."""
         try:
             is_config = self.setting == _CONFIG_FILE
-            return read_listed_keys(self.text) if is_config else parse_api_keys(self.text, self.setting)
+            text = self.require()
+            return read_listed_keys(text) if is_config else parse_api_keys(text, self.setting)
         except ConfigurationError:
-            return None
+            return ()
 
 
 def _read_file(path: Path, setting: str, max_bytes: int) -> _ConfigFile:
-    mark = mark_behind_links(path)  # before reading, so that no later change is overlooked
     try:
         content, status = read_shared_file(path, max_bytes=max_bytes)
         _check_permissions(status, setting)
-        return _ConfigFile(path=path, setting=setting, mark=mark, text=content.decode("utf-8"), status=status)
+        return _ConfigFile(path=path, setting=setting, text=content.decode("utf-8"), status=status)
     except FileProblem as error:
         problem = ConfigurationError(f"The file that {setting} names {error.args[0]}.", key=setting, remedy=_REMEDY)
     except UnicodeDecodeError:
         problem = ConfigurationError(f"The file that {setting} names is not UTF-8 text.", key=setting, remedy=_REMEDY)
     except ConfigurationError as error:
         problem = error
-    return _ConfigFile(path=path, setting=setting, mark=mark, problem=problem)
+    return _ConfigFile(path=path, setting=setting, problem=problem)
 
 
 def _check_permissions(status: os.stat_result, setting: str, *, any_owner: bool = False) -> None:
@@ -148,14 +139,8 @@ class _Texts:
 class _Reading:
     """The files as one look finds them, each read once, so that all that is made of them agrees.
 
-    Links are followed, because mounted configuration is often linked.
-
-    Args:
-        environ: The variables.
-        last: The version in force; the key file that it names is read too.
-
-    Raises:
-        ConfigurationError: A variable that names a file is malformed.
+    Links are followed, because mounted configuration is often linked. The key file that the version in force (`last`)
+    names is read too.
     """
 
     def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
@@ -168,11 +153,7 @@ class _Reading:
                 self._key_file(config_text)
 
     def newest(self) -> _Texts:
-        """Return what the files say now.
-
-        Raises:
-            ConfigurationError: A file is missing or cannot be used, or the configuration file is malformed.
-        """
+        """Return what the files say now, when all of them can be used."""
         return self._with_config(None if self.config is None else self.config.require())
 
     def candidates(self, last: _Texts) -> Iterator[Callable[[], _Texts]]:
@@ -325,8 +306,10 @@ class ReloadingValidator(BaseValidator):
         self._legacy_api_keys = legacy_api_keys
         self._check = check
         self._clock = clock
-        reading = _Reading(self._environ)
-        self._texts = reading.newest()
+        self._watched: tuple[Path, ...] = ()
+        self._watch = FileWatch(())
+        reading = self._look(None)
+        self._texts, self._fingerprint = reading.newest(), reading.fingerprint()
         self.metrics = AccessMetrics()
         self._warnings = daily_warnings(clock)
         self._http = ProviderHttp(timeout_seconds=_PROVIDER_TIMEOUT_SECONDS, max_bytes=MAX_KEY_SET_BYTES)
@@ -339,23 +322,21 @@ class ReloadingValidator(BaseValidator):
             self._close_shared()
             raise
         self._lock = threading.Lock()
-        self._files, self._fingerprint = reading.files, reading.fingerprint()
         self._is_whole, self._retry_at = True, 0.0
         self._logged_problem: object = None
-        self._denied_besides: tuple[str, ...] = ()
-        self._revoked_besides: dict[bytes, datetime] = {}
+        # Whom and which keys the newest versions of the files deny, although they cannot be used as a whole.
+        self._denied: tuple[str, ...] = ()
+        self._revoked: dict[bytes, datetime] = {}
         self._note_in_force()
         self._warn(reading)
         self._stopping = threading.Event()
-        self._watch = threading.Thread(
-            target=self._run_watch, args=(watch_interval_seconds,), name="micromegas-access", daemon=True
-        )
-        if self._files:
-            self._watch.start()
+        self._thread: threading.Thread | None = None
+        if reading.files:
+            self._thread = start_thread(lambda: self._run_watch(watch_interval_seconds), name="micromegas-access")
 
-    def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context when it is known without any I/O or signature work, else None; never raises."""
-        return self._current.cached_context(token)
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
+        """Return the context of the credential with this digest when it is known, else None; never raises."""
+        return self._current.cached_by_digest(digest)
 
     def decide(self, token: str) -> Decision:
         """Ask the validator that is in force now."""
@@ -368,29 +349,23 @@ class ReloadingValidator(BaseValidator):
             ConfigurationError: The new version cannot be used as a whole; the log says what is in force.
             Unavailable: It could not be looked at now, or another reload does not finish.
         """
-        with self._exclusively():
+        if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
+            raise Unavailable("Another reload of the access configuration does not finish.")
+        try:
             error = self._read_again(is_requested=True)
-        if error is None:
-            return
+        finally:
+            self._lock.release()
         if isinstance(error, MicromegasError):
             raise error
-        raise Unavailable("The access configuration could not be read again now.") from error
-
-    def clear_caches(self) -> None:
-        """Forget all decisions; the settings in force stay.
-
-        Raises:
-            Unavailable: A reload does not finish.
-        """
-        with self._exclusively():
-            self._current = self._build(self.settings)
+        if error is not None:
+            raise Unavailable("The access configuration could not be read again now.") from error
 
     def look_for_changes(self) -> None:
         """Reload when a file has changed since it was read, or when it is time to try a bad version again."""
         if not self._lock.acquire(blocking=False):
             return  # a reload is under way, and the next look comes soon
         try:
-            if self._have_files_changed() or (not self._is_whole and self._clock.monotonic() >= self._retry_at):
+            if self._watch.has_changed() or (not self._is_whole and self._clock.monotonic() >= self._retry_at):
                 self._read_again(is_requested=False)
         finally:
             self._lock.release()
@@ -398,8 +373,8 @@ class ReloadingValidator(BaseValidator):
     def close(self) -> None:
         """Stop watching, and release keys and connections; safe to call twice, and from the watch itself."""
         self._stopping.set()
-        if self._watch.is_alive() and self._watch is not threading.current_thread():
-            self._watch.join(_STOP_SECONDS)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_STOP_SECONDS)
         self._current.close()
         self._close_shared()
 
@@ -419,31 +394,27 @@ class ReloadingValidator(BaseValidator):
                     record_event(logging.ERROR, "Looking for changes failed.", kind=kind)
                 logged = kind
 
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
-            raise Unavailable("Another reload of the access configuration does not finish.")
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _have_files_changed(self) -> bool:
-        oldest_young_ns = (self._clock.now() - _YOUNG_MARK).timestamp() * 1e9
-        marks = [file.mark for file in self._files.values()]
-        is_young = any(mark is not None and mark.changed_ns > oldest_young_ns for mark in marks)
-        return is_young or marks != [mark_behind_links(path) for path in self._files]
+    def _look(self, last: _Texts | None) -> _Reading:
+        """Read the files, and watch them from before that on; what one of them says decides which they are."""
+        for _ in range(_MAX_LOOKS):
+            reading = _Reading(self._environ, last=last)
+            if tuple(reading.files) == self._watched:
+                break
+            self._watched = tuple(reading.files)
+            self._watch = FileWatch(self._watched, clock=self._clock, follows_links=True)
+        return reading
 
     def _read_again(self, *, is_requested: bool) -> Exception | None:
         """Use what the files say now, and return what keeps it from being used as a whole; with the lock held."""
-        reading = _Reading(self._environ, last=self._texts)
-        found, self._files = reading.fingerprint(), reading.files
+        reading = self._look(self._texts)
+        found = reading.fingerprint()
         if self._is_whole and found == self._fingerprint and not is_requested:
             return None
         self._fingerprint = found
-        denied, revoked = self._denials_besides(reading), self._revocations_besides(reading)
-        before = self._texts
+        self._note_denials(reading)
+        before, before_texts = self.settings, self._texts
         problem: Exception | None = None
+        is_new = False
         for candidate in reading.candidates(self._texts):
             try:
                 texts = candidate()
@@ -451,64 +422,40 @@ class ReloadingValidator(BaseValidator):
                 if texts.config != self._texts.config or (is_requested and problem is None):
                     self._check_settings(settings)
                 if problem is not None:
-                    settings = replace(
-                        settings,
-                        denied=tuple(dict.fromkeys((*settings.denied, *denied))),
-                        api_keys=tuple(
-                            replace(key, revoked_at=key.revoked_at or revoked.get(key_digest(key)))
-                            for key in settings.api_keys
-                        ),
-                    )
+                    settings = self._with_denials(settings)
                 validator = self._build(settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest of what is new may be usable
                 problem = problem or error
-            else:
-                is_new = texts != self._texts or settings != self.settings
-                self._use(texts, settings, validator, reading, problem, is_new=is_new, is_requested=is_requested)
-                break
+                continue
+            is_new = (texts, settings) != (self._texts, before) or is_requested or (not problem and not self._is_whole)
+            if is_new:
+                self._texts, self.settings, self._current = texts, settings, validator
+                self._note_in_force()
+            break
         self._caches.retain(self._issuers, self._policy)
         self._is_whole, self._retry_at = problem is None, self._clock.monotonic() + _RETRY_SECONDS
-        self._denied_besides = denied if problem else ()
-        self._revoked_besides = revoked if problem else {}
-        if problem is not None:
-            self._log_problem(problem, reading, is_part=self._texts != before, is_requested=is_requested)
+        if problem is None:
+            self._denied, self._revoked, self._logged_problem = (), {}, None
+            if is_new:
+                self.metrics.reloads.labels("in_force").inc()
+                self._log_in_force(before)
+                self._warn(reading)
+        else:
+            self._log_problem(problem, reading, is_part=self._texts != before_texts, is_requested=is_requested)
         return problem
 
-    def _use(  # noqa: PLR0913 - what a version consists of
-        self,
-        texts: _Texts,
-        settings: AccessSettings,
-        validator: MultiValidator,
-        reading: _Reading,
-        problem: Exception | None,
-        *,
-        is_new: bool,
-        is_requested: bool,
-    ) -> None:
-        if not (is_new or is_requested or (problem is None and not self._is_whole)):
-            return
-        before, self.settings = self.settings, settings
-        self._texts, self._current = texts, validator
-        self._note_in_force()
-        if problem is None:
-            self._logged_problem = None
-            self.metrics.count_reload("in_force")
-            self._log_in_force(before)
-            self._warn(reading)
+    def _note_denials(self, reading: _Reading) -> None:
+        """Note whom and which keys the newest files deny, whether or not the rest of them can be used."""
+        if reading.config is not None:
+            with suppress(ConfigurationError):
+                self._denied = read_denied(reading.config.require())
+        keys = (key for file in reading.files.values() for key in file.read_keys())
+        self._revoked |= {key_digest(key): key.revoked_at for key in keys if key.revoked_at is not None}
 
-    def _denials_besides(self, reading: _Reading) -> tuple[str, ...]:
-        """Return whom the newest configuration file denies, whether or not the rest of it can be used."""
-        if reading.config is None or reading.config.text is None:
-            return self._denied_besides
-        try:
-            return read_denied(reading.config.text)
-        except ConfigurationError:
-            return self._denied_besides
-
-    def _revocations_besides(self, reading: _Reading) -> dict[bytes, datetime]:
-        """Return when the newest files say that keys were revoked, by digest; what was so marked before, too."""
-        keys = (key for file in reading.files.values() for key in file.keys() or ())
-        return self._revoked_besides | {key_digest(key): key.revoked_at for key in keys if key.revoked_at is not None}
+    def _with_denials(self, settings: AccessSettings) -> AccessSettings:
+        revoked = self._revoked
+        keys = (replace(key, revoked_at=key.revoked_at or revoked.get(key_digest(key))) for key in settings.api_keys)
+        return replace(settings, denied=tuple(dict.fromkeys((*settings.denied, *self._denied))), api_keys=tuple(keys))
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
         """Return the settings that the texts mean."""
@@ -569,8 +516,8 @@ class ReloadingValidator(BaseValidator):
         self._policy = None if oidc is None else key_policy(oidc)
         self._caches.retain(self._issuers, self._policy)
         for issuer in self._issuers:
-            self.metrics.expect_key_fetches(issuer.issuer)
-        self.metrics.note_in_force(self._clock.now())
+            self.metrics.count_key_fetch(issuer.issuer, succeeded=None)
+        self.metrics.in_force.set(self._clock.now().timestamp())
 
     def _warn(self, reading: _Reading) -> None:
         """Log what is allowed but rarely intended: files that others may change, names that match nobody."""
@@ -610,7 +557,7 @@ class ReloadingValidator(BaseValidator):
             return
         self._logged_problem = state
         is_refused = isinstance(error, ConfigurationError)
-        self.metrics.count_reload("refused" if is_refused else "failed")
+        self.metrics.reloads.labels("refused" if is_refused else "failed").inc()
         is_config_newest = reading.config is not None and reading.config.text == self._texts.config
         key_file = None if self._texts.key_path is None else reading.files.get(self._texts.key_path)
         is_key_file_newest = key_file is not None and key_file.text == self._texts.keys

@@ -249,9 +249,6 @@ _STEPS: Final[tuple[tuple[str, Collection[str], Callable[[_Case], str]], ...]] =
     ("admission", {"subject_not_allowed", "denied"}, _admission),
 )  # fmt: skip
 
-STEP_REASONS = frozenset(reason for _, reasons, _ in _STEPS for reason in reasons)
-"""The reason codes that belong to a step."""
-
 
 def _shown(value: object) -> str:
     if isinstance(value, list):

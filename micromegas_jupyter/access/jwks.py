@@ -15,15 +15,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
 from micromegas_jupyter.config.issuers import IssuerSetting
-from micromegas_jupyter.core.files import FileMark, FileProblem, mark_of, read_shared_file
-from micromegas_jupyter.core.http import FormFields, ProviderHttp
+from micromegas_jupyter.core.files import FileProblem, FileWatch, read_shared_file
+from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.system import Clock, Secret
+from micromegas_jupyter.core.system import Clock, Secret, start_thread
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.jws import KeySet, parse_key_set
@@ -51,82 +51,14 @@ def find_permission_problem(status: os.stat_result, *, any_owner: bool = False) 
     return None
 
 
-def mark_behind_links(path: str | Path) -> FileMark | None:
-    """Return the present mark of the file, behind links too; None when it is missing or cannot be looked at."""
-    try:
-        return mark_of(Path(path), follows_links=True)
-    except (FileProblem, ValueError):
-        return None
-
-
-class ProviderAnswer(Protocol):
-    """A provider's answer."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status: 2xx, or 4xx with an error in JSON."""
-        ...
-
-    @property
-    def body(self) -> object:
-        """The decoded JSON document."""
-        ...
-
-    @property
-    def reached_private(self) -> bool:
-        """Whether it came from an address inside a network."""
-        ...
-
-
-class ProviderDocuments(Protocol):
-    """Fetches a provider's documents."""
-
-    def fetch_json(
-        self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False
-    ) -> ProviderAnswer:
-        """Fetch one document within a total deadline and a size cap, following no redirect.
-
-        Raises:
-            Unavailable: No proper answer in time, or a private address that is refused.
-            ProviderMisbehaved: The answer breaks the protocol.
-        """
-        ...
-
-
-class CloseableDocuments(ProviderDocuments, Protocol):
-    """The same, with connections to close."""
-
-    def close(self) -> None:
-        """Cut running calls; safe to call twice."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeyLocation:
-    """Where keys are; an address that a provider named may be private only if the provider is at one itself."""
-
-    url: str
-    refuses_private: bool = False
-
-
 class KeyFetcher:
-    """Fetches one issuer's keys from where its setting says. Used by one thread at a time, but for `has_file_changed`.
+    """Fetches one issuer's keys: from a file, an address, or where the discovery document says. For one thread."""
 
-    Args:
-        setting: Says where the keys are: in a file, at an address, or where the discovery document says.
-        http: Fetches documents; the caller closes it.
-    """
-
-    def __init__(self, setting: IssuerSetting, *, http: ProviderDocuments) -> None:
+    def __init__(self, setting: IssuerSetting, *, http: ProviderHttp) -> None:
         self._setting = setting
         self._http = http
-        self._known_location: _KeyLocation | None = None
-        self._mark: FileMark | None = None
-
-    def has_file_changed(self) -> bool:
-        """Whether the key file has changed since it was read; never for keys that a provider publishes."""
-        path = self._setting.jwks_file
-        return path is not None and mark_behind_links(path) != self._mark
+        # The address, and whether it may not be a private one: a provider named it that is not at one itself.
+        self._known_location: tuple[str, bool] | None = None
 
     def fetch(self, *, rediscover: bool) -> KeySet:
         """Return the issuer's keys.
@@ -140,8 +72,6 @@ class KeyFetcher:
         """
         setting = self._setting
         if setting.jwks_file is not None:
-            # The mark comes first: a change while reading is then seen as one.
-            self._mark = mark_behind_links(setting.jwks_file)
             try:
                 document = decode_strict_json(self._read(setting.jwks_file, MAX_KEY_SET_BYTES).decode("utf-8"))
             except (UnicodeDecodeError, JsonError):
@@ -150,22 +80,21 @@ class KeyFetcher:
         location, self._known_location = self._known_location, None
         if location is None or rediscover:
             location = self._find_location()
-        keys = parse_key_set(self._fetch_document(location).body, issuer=setting.issuer, tenant=setting.tenant)
+        keys = parse_key_set(self._fetch_document(*location).body, issuer=setting.issuer, tenant=setting.tenant)
         self._known_location = location
         return keys
 
-    def _find_location(self) -> _KeyLocation:
+    def _find_location(self) -> tuple[str, bool]:
         setting = self._setting
         if setting.jwks_url is not None:
-            return _KeyLocation(url=setting.jwks_url)
+            return setting.jwks_url, False
         url = setting.discovery_url or build_metadata_url(setting.issuer)
-        answer = self._fetch_document(_KeyLocation(url=url))
+        answer = self._fetch_document(url, refuses_private=False)
         named = parse_jwks_uri(answer.body, issuer=setting.issuer, tenant=setting.tenant, read_from=url)
-        return _KeyLocation(url=named, refuses_private=not answer.reached_private)
+        return named, not answer.reached_private
 
-    def _fetch_document(self, location: _KeyLocation) -> ProviderAnswer:
-        headers = self._headers_for(location.url)
-        answer = self._http.fetch_json(location.url, headers=headers, refuses_private=location.refuses_private)
+    def _fetch_document(self, url: str, refuses_private: bool) -> HttpAnswer:  # noqa: FBT001 - as it is kept
+        answer = self._http.fetch_json(url, headers=self._headers_for(url), refuses_private=refuses_private)
         if answer.status != HTTPStatus.OK:
             raise ProviderUnavailable(f"{self._setting.issuer} answered with status {answer.status}.")
         return answer
@@ -244,9 +173,8 @@ class _Freshness(enum.IntEnum):
     EXPIRED = 2
 
 
-def start_thread(work: Callable[[], None]) -> None:
-    """Run `work` on a thread that does not keep the process alive."""
-    threading.Thread(target=work, name="micromegas-key-fetch", daemon=True).start()
+def _start(work: Callable[[], None]) -> None:
+    start_thread(work, name="micromegas-key-fetch")
 
 
 class KeyCache:
@@ -267,19 +195,21 @@ class KeyCache:
         self,
         setting: IssuerSetting,
         *,
-        http: ProviderDocuments,
+        http: ProviderHttp,
         clock: Clock,
         policy: KeyPolicy,
         metrics: AccessMetrics | None = None,
-        start: Callable[[Callable[[], None]], None] = start_thread,
+        start: Callable[[Callable[[], None]], None] = _start,
     ) -> None:
         self._issuer = setting.issuer
-        self._is_file = setting.jwks_file is not None
         self._fetcher = KeyFetcher(setting, http=http)
         self._clock = clock
         self._policy = policy
-        self._metrics = metrics
+        self._metrics = metrics or AccessMetrics()
         self._start_work = start
+        path = setting.jwks_file
+        self._watch = None if path is None else FileWatch([Path(path)], clock=clock, follows_links=True)
+        self._file_checked_at = _LONG_AGO
         self._lock = threading.Lock()
         self._fetch: Fetch | None = None
         self._fetch_began_at = _LONG_AGO
@@ -289,7 +219,6 @@ class KeyCache:
         self._failures = 0
         # Until then no unknown key id causes a fetch; after a failure, nothing does.
         self._retry_at = _LONG_AGO
-        self._file_checked_at = _LONG_AGO
         self._reported = _Freshness.FRESH
 
     def age_seconds(self) -> float | None:
@@ -304,7 +233,7 @@ class KeyCache:
             Unavailable: There are none, and none can be had now.
             KeysPending: They are being fetched.
         """
-        is_outdated = self._is_file and self._has_file_changed()
+        is_outdated = self._has_file_changed()
         with self._lock:
             now = self._clock.monotonic()
             age = now - self._fetched_at
@@ -318,10 +247,10 @@ class KeyCache:
             is_slow = self._fetch is not None and now >= self._fetch_began_at + _SLOW_FETCH_SECONDS
             may_wait = usable is None or is_outdated or (is_late and not is_known_down and not is_slow)
             may_fetch = not self._failures or now >= self._retry_at or is_outdated
-            new_fetch = self._board() if self._fetch is None and may_fetch else None
-            pending = self._fetch
-        if new_fetch is not None:
-            self._start(new_fetch, rediscover=True)
+            is_new = self._fetch is None and may_fetch
+            pending = self._board(now) if is_new else self._fetch
+        if pending is not None and is_new:
+            self._run_in_background(pending, rediscover=True)
         if may_wait and pending is not None:
             raise KeysPending(pending)
         if is_late:
@@ -337,39 +266,40 @@ class KeyCache:
             Unavailable: The provider does not answer, so whether it has newer keys is not known.
             KeysPending: It is being asked.
         """
-        new_fetch = None
         with self._lock:
             if self._keys is not None and self._keys is not seen:
                 return self._keys
             now = self._clock.monotonic()
-            is_too_early = self._fetch is None and now < self._retry_at
+            is_new = self._fetch is None
+            is_too_early = is_new and now < self._retry_at
             # While the provider is known not to answer, nobody waits for the one who tries again.
-            if self._failures and (is_too_early or self._fetch is not None):
+            if self._failures and (is_too_early or not is_new):
                 raise self._unavailable()
             if is_too_early:
                 return seen
-            if self._fetch is None:
-                new_fetch = self._board()
+            if is_new:
                 self._retry_at = now + self._policy.cool_down_seconds
-            pending = self._fetch or Fetch()
+            pending = self._fetch or self._board(now)
             rediscover = now >= self._discovered_at + self._policy.refresh_interval_seconds
-        if new_fetch is not None:
-            self._start(new_fetch, rediscover=rediscover)
+        if is_new:
+            self._run_in_background(pending, rediscover=rediscover)
         raise KeysPending(pending)
 
-    def _board(self) -> Fetch:
-        self._fetch, self._fetch_began_at = Fetch(), self._clock.monotonic()
+    def _board(self, now: float) -> Fetch:
+        self._fetch, self._fetch_began_at = Fetch(), now
         return self._fetch
 
     def _has_file_changed(self) -> bool:
+        if self._watch is None:
+            return False
         with self._lock:
             now = self._clock.monotonic()
             if now < self._file_checked_at + _FILE_CHECK_SECONDS:
                 return False
             self._file_checked_at = now
-        return self._fetcher.has_file_changed()
+        return self._watch.has_changed()
 
-    def _start(self, fetch: Fetch, *, rediscover: bool) -> None:
+    def _run_in_background(self, fetch: Fetch, *, rediscover: bool) -> None:
         try:
             self._start_work(lambda: self._run(fetch, rediscover=rediscover))
         except RuntimeError as error:
@@ -395,8 +325,7 @@ class KeyCache:
             if rediscover:
                 self._discovered_at = started_at
             reported, self._reported = self._reported, _Freshness.FRESH
-        if self._metrics is not None:
-            self._metrics.count_key_fetch(self._issuer, succeeded=True)
+        self._metrics.count_key_fetch(self._issuer, succeeded=True)
         if reported is not _Freshness.FRESH:
             record_event(
                 logging.INFO,
@@ -420,8 +349,7 @@ class KeyCache:
             self._failures += 1
             self._retry_at = now + self._policy.pause_seconds(failures=self._failures, has_keys=has_keys)
             self._fetch = None
-        if self._metrics is not None:
-            self._metrics.count_key_fetch(self._issuer, succeeded=False)
+        self._metrics.count_key_fetch(self._issuer, succeeded=False)
         # Texts of other libraries may hold anything, so only the kind of their errors is logged.
         reason, detail = type(error).__name__, None
         if isinstance(error, MicromegasError):
@@ -464,23 +392,14 @@ class KeyCaches:
         http: Fetches documents of providers whose setting names no `ca_file`; the caller closes it.
         clock: Tells the time.
         metrics: Counts fetches, and reports the keys' age.
-        http_for_ca: Makes what fetches from providers that only the certificates in a file vouch for; closed here.
     """
 
-    def __init__(
-        self,
-        *,
-        http: ProviderDocuments,
-        clock: Clock,
-        metrics: AccessMetrics | None = None,
-        http_for_ca: Callable[[str], CloseableDocuments] | None = None,
-    ) -> None:
+    def __init__(self, *, http: ProviderHttp, clock: Clock, metrics: AccessMetrics | None = None) -> None:
         self._http = http
         self._clock = clock
-        self._metrics = metrics
-        self._http_for_ca = http_for_ca or (lambda ca_file: ProviderHttp(ca_bundle=ca_file))
+        self._metrics = metrics or AccessMetrics()
         self._lock = threading.Lock()
-        self._caches: dict[_CacheName, tuple[KeyCache, CloseableDocuments | None]] = {}
+        self._caches: dict[_CacheName, tuple[KeyCache, ProviderHttp | None]] = {}
 
     def cache_of(self, setting: IssuerSetting, policy: KeyPolicy) -> KeyCache:
         """Return the cache of this issuer's keys, the same one as long as nothing about them has changed.
@@ -491,7 +410,7 @@ class KeyCaches:
         name = (_key_source(setting), policy)
         with self._lock:
             if name not in self._caches:
-                own_http = None if setting.ca_file is None else self._http_for_ca(setting.ca_file)
+                own_http = None if setting.ca_file is None else ProviderHttp(ca_bundle=setting.ca_file)
                 http = own_http or self._http
                 cache = KeyCache(setting, http=http, clock=self._clock, policy=policy, metrics=self._metrics)
                 self._caches[name] = cache, own_http
@@ -502,9 +421,7 @@ class KeyCaches:
         wanted = {(_key_source(setting), policy): setting.issuer for setting in settings}
         with self._lock:
             dropped = [self._caches.pop(name)[1] for name in self._caches.keys() - wanted.keys()]
-            ages = {wanted[name]: cache.age_seconds for name, (cache, _http) in self._caches.items()}
-        if self._metrics is not None:
-            self._metrics.watch_keys(ages)
+            self._metrics.key_ages = {wanted[name]: cache.age_seconds for name, (cache, _) in self._caches.items()}
         for http in dropped:
             if http is not None:
                 http.close()

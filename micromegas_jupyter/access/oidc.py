@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
-from micromegas_jupyter.access.audit import AccessMetrics, Claimed, Tally, record_event
-from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, ProviderDocuments
+from micromegas_jupyter.access.audit import AccessMetrics, Claimed, record_event
+from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending
 from micromegas_jupyter.access.validator import (
     Accepted,
-    CachingValidator,
+    BaseValidator,
     Decision,
     Refused,
     Roles,
@@ -23,6 +23,7 @@ from micromegas_jupyter.access.validator import (
     token_digest,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
@@ -78,13 +79,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminRules:
-    """Administrators, each together with the issuer that says so.
-
-    Attributes:
-        subjects: By issuer and subject.
-        emails: By issuer and an address that this issuer verified.
-        groups: By issuer and a group.
-    """
+    """Administrators: subjects, verified addresses and groups, each together with the issuer that says so."""
 
     subjects: frozenset[tuple[str, str]] = frozenset()
     emails: frozenset[tuple[str, str]] = frozenset()
@@ -93,19 +88,15 @@ class AdminRules:
     def is_admin(
         self, *, issuer: str, subject: str, verified_email: str | None = None, groups: Collection[str] = ()
     ) -> bool:
-        """Whether a rule names this caller.
+        """Whether a rule names this caller of an issuer whose signature was verified.
 
-        Args:
-            issuer: The configured issuer whose signature was verified.
-            subject: The caller's name there.
-            verified_email: The token's `email` when its `email_verified` is JSON `true`, else None.
-            groups: The caller's groups, when they are known in full.
+        `verified_email` is the token's `email` when its `email_verified` is JSON `true`; `groups` are known in full.
         """
-        if (issuer, subject) in self.subjects:
-            return True
-        if verified_email is not None and (issuer, verified_email) in self.emails:
-            return True
-        return bool(self.groups) and any((issuer, group) in self.groups for group in groups)
+        return (
+            (issuer, subject) in self.subjects
+            or (verified_email is not None and (issuer, verified_email) in self.emails)
+            or (bool(self.groups) and any((issuer, group) in self.groups for group in groups))
+        )
 
 
 def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], key: str = ADMINS_KEY) -> AdminRules:
@@ -119,11 +110,6 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
     What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
     like one is written `issuer|subject:<subject>`.
 
-    Args:
-        entries: The entries.
-        issuers: The configured issuers.
-        key: What errors call the entries.
-
     Raises:
         ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.
     """
@@ -132,8 +118,13 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
     for entry in entries:
         bound = _split_issuer(entry, issuers, key)
         if bound is None and "@" in entry:
-            trusted = _trusted_for_email(issuers)
-            emails.update((setting.issuer, entry) for setting in trusted)
+            is_alone = len(issuers) == 1
+            trusted = {
+                (one.issuer, entry)
+                for one in issuers
+                if (is_alone if one.is_trusted_for_email is None else one.is_trusted_for_email)
+            }
+            emails |= trusted
             if not trusted:
                 _warn_of_address(entry, "no issuer is trusted for email; write it as issuer|address, or trust one")
             continue
@@ -172,15 +163,6 @@ def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tup
     return None
 
 
-def _trusted_for_email(issuers: Sequence[IssuerSetting]) -> list[IssuerSetting]:
-    is_default = len(issuers) == 1
-    return [
-        setting
-        for setting in issuers
-        if (is_default if setting.is_trusted_for_email is None else setting.is_trusted_for_email)
-    ]
-
-
 def _warn_of_address(entry: str, reason: str) -> None:
     record_event(logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason)
 
@@ -205,46 +187,31 @@ class ExpiringCache(Generic[Value]):
     def __init__(self, *, clock: Clock, max_entries: int, ttl_seconds: float) -> None:
         self._now = clock.now
         self._monotonic = clock.monotonic
-        self._max_entries = max_entries
         self._ttl_seconds = ttl_seconds
         self._lock = threading.Lock()
         self._entries: LRUCache[bytes, tuple[Value, float, datetime]] = LRUCache(max_entries)
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
-
     def get(self, key: bytes) -> Value | None:
         """Return the value while it lasts, else None."""
-        try:
-            with self._lock:
-                entry = self._entries[key]
-        except KeyError:
-            return None
-        value, ends_at_monotonic, ends_at = entry
-        if self._monotonic() < ends_at_monotonic and self._now() < ends_at:
-            return value
         with self._lock:
-            if self._entries.get(key) is entry:
-                del self._entries[key]
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            value, ends_at_monotonic, ends_at = entry
+            if self._monotonic() < ends_at_monotonic and self._now() < ends_at:
+                return value
+            del self._entries[key]
         return None
 
-    def put(self, key: bytes, value: Value, *, ends_at: datetime | None = None) -> None:
+    def put(self, key: bytes, value: Value, *, ends_at: datetime = _NEVER) -> None:
         """Remember `value` for the cache's time to live, or until `ends_at` when that is earlier."""
-        if self._max_entries > 0:
-            entry = (value, self._monotonic() + self._ttl_seconds, ends_at or _NEVER)
+        if self._entries.maxsize > 0:
             with self._lock:
-                self._entries[key] = entry
+                self._entries[key] = (value, self._monotonic() + self._ttl_seconds, ends_at)
 
 
 class Issuer:
     """One issuer: the rules for its tokens, its keys, and how its claims become a caller.
-
-    Args:
-        setting: The issuer.
-        keys: Its keys.
-        admins: Who administers the server.
-        roles: What the configured roles allow.
 
     Raises:
         ConfigurationError: Nothing would bind the issuer's tokens to this server.
@@ -268,9 +235,7 @@ class Issuer:
         self._is_issue_time_required = setting.is_rfc9068 or setting.token_kind is not TokenKind.EITHER
         self._required = tuple((name, typed_values(values)) for name, values in setting.required_claims.items())
         self._client_ids = frozenset(setting.client_ids)
-        self._subjects = frozenset(name for name in setting.subjects if not name.endswith(_ANY_NAME))
-        prefixes = (name for name in setting.subjects if name.endswith(_ANY_NAME))
-        self._subject_prefixes = tuple(name.removesuffix(_ANY_NAME) for name in prefixes)
+        self._subject_prefixes = tuple(name[:-1] for name in setting.subjects if name.endswith(_ANY_NAME))
         self._group_paths = GROUP_CLAIM_PATHS if setting.group_claims is None else setting.group_claims
         self._group_claims = frozenset(path[0] for path in self._group_paths)
 
@@ -323,23 +288,14 @@ class Issuer:
             verify_signature(parsed, newer, algorithms=self._setting.algorithms)
 
     def check_subject(self, subject: str) -> None:
-        """Check that the subject of a verified token may come here.
-
-        Raises:
-            TokenProblem: The issuer's subjects are listed, and this is not one of them.
-        """
-        if not self._setting.subjects or subject in self._subjects:
-            return
-        if not subject.startswith(self._subject_prefixes):
+        """Check that the subject of a verified token may come here: where subjects are listed, it is one of them."""
+        allowed = self._setting.subjects
+        is_listed = subject in allowed and not subject.endswith(_ANY_NAME)
+        if allowed and not is_listed and not subject.startswith(self._subject_prefixes):
             raise TokenProblem("subject_not_allowed")
 
     def context_of(self, claims: Mapping[str, object], *, subject: str) -> AuthContext:
-        """Build the caller's context from claims that were checked and whose signature was verified.
-
-        Args:
-            claims: The token's claims.
-            subject: The caller's name, from the issuer's subject claim.
-        """
+        """Build the context of the caller with this name from claims that were checked, with a verified signature."""
         email = claims.get("email")
         verified_email = email if isinstance(email, str) and claims.get("email_verified") is True else None
         shown_email = _first_text(claims, _EMAIL_CLAIMS)
@@ -347,8 +303,8 @@ class Issuer:
         is_admin = self._admins.is_admin(
             issuer=self.name, subject=subject, verified_email=verified_email, groups=groups
         )
-        group_roles = self._setting.group_roles
-        roles = self._roles.all_roles(role for group in groups for role in group_roles.get(group, ()))
+        names = (role for group in groups for role in self._setting.group_roles.get(group, ()))
+        roles, table_access = self._roles.grant(names, is_admin=is_admin)
         return AuthContext(
             subject=subject,
             issuer=self.name,
@@ -361,7 +317,7 @@ class Issuer:
             groups=groups,
             client_id=_first_text(claims, CLIENT_CLAIMS),
             roles=roles,
-            table_access=self._roles.table_access(roles, is_admin=is_admin),
+            table_access=table_access,
         )
 
     def _groups(self, claims: Mapping[str, object], subject: str) -> tuple[str, ...]:
@@ -394,7 +350,7 @@ def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | Non
     return None
 
 
-class OidcValidator(CachingValidator):
+class OidcValidator(BaseValidator):
     """Validates signed tokens of the configured issuers; safe to share between threads.
 
     Args:
@@ -417,7 +373,7 @@ class OidcValidator(CachingValidator):
         settings: OidcServerSettings,
         admins: Sequence[str] = (),
         *,
-        http: ProviderDocuments,
+        http: ProviderHttp,
         clock: Clock,
         roles: Roles | None = None,
         denied: AbstractSet[tuple[str, str]] = frozenset(),
@@ -426,26 +382,35 @@ class OidcValidator(CachingValidator):
         admins_key: str = ADMINS_KEY,
     ) -> None:
         self._clock = clock
+        self._metrics = metrics or AccessMetrics()
         self._own_caches = None
         if caches is None:
-            caches = self._own_caches = KeyCaches(http=http, clock=clock, metrics=metrics)
+            caches = self._own_caches = KeyCaches(http=http, clock=clock, metrics=self._metrics)
         policy = key_policy(settings)
         admin_rules = parse_admin_rules(admins, issuers=settings.issuers, key=admins_key)
         self._issuers: dict[str, Issuer] = {}
         for setting in settings.issuers:
             keys = caches.cache_of(setting, policy)
-            self._add(Issuer(setting, keys=keys, admins=admin_rules, roles=roles or Roles()))
+            issuer = Issuer(setting, keys=keys, admins=admin_rules, roles=roles or Roles())
+            for name in issuer.names:
+                if name in self._issuers:
+                    raise ConfigurationError(
+                        f"Two issuers are called {name!r}, so it is not clear whose rules count for its tokens.",
+                        key="MICROMEGAS_OIDC_CONFIG",
+                        remedy="Name each issuer, and each of its aliases, once.",
+                    )
+                self._issuers[name] = issuer
         if self._own_caches is not None:
             self._own_caches.retain(settings.issuers, policy)
-        self._denied = frozenset((self._configured_name(issuer), subject) for issuer, subject in denied)
+        self._denied = frozenset(
+            (self._issuers[name].name if name in self._issuers else name, subject) for name, subject in denied
+        )
         self._accepted: ExpiringCache[Accepted] = ExpiringCache(
             clock=clock, max_entries=settings.token_cache_size, ttl_seconds=settings.token_cache_ttl_seconds
         )
         self._refused: ExpiringCache[Refused] = ExpiringCache(
             clock=clock, max_entries=_MAX_REFUSALS, ttl_seconds=_REFUSAL_TTL_SECONDS
         )
-        self._count_hit = (Tally() if metrics is None else metrics.cache_hits).add
-        self._count_miss = (Tally() if metrics is None else metrics.cache_misses).add
 
     def close(self) -> None:
         """Release what fetches keys that are not shared; safe to call twice."""
@@ -457,7 +422,7 @@ class OidcValidator(CachingValidator):
         accepted = self._accepted.get(digest)
         if accepted is None:
             return None
-        self._count_hit()
+        self._metrics.cache_hits.inc()
         return accepted.context
 
     def decide(self, token: str) -> Decision:
@@ -467,18 +432,20 @@ class OidcValidator(CachingValidator):
         come here at all.
         """
         digest = token_digest(token)
+        if digest is None:
+            return Refused(reason="token_too_large")
         known = self._accepted.get(digest) or self._refused.get(digest)
         if known is not None:
-            self._count_hit()
+            self._metrics.cache_hits.inc()
             return known
         decision = self._judge(token)
         if isinstance(decision, Accepted):
-            self._accepted.put(digest, decision, ends_at=decision.context.expires_at)
+            self._accepted.put(digest, decision, ends_at=decision.context.expires_at or _NEVER)
         elif isinstance(decision, Refused) and decision.reason not in _PASSING_REASONS:
             self._refused.put(digest, decision)
         elif isinstance(decision, Undecided) and decision.pending is not None:
             return decision
-        self._count_miss()
+        self._metrics.cache_misses.inc()
         return decision
 
     def _judge(self, token: str) -> Decision:
@@ -511,20 +478,6 @@ class OidcValidator(CachingValidator):
         if (issuer.name, subject) in self._denied:
             raise TokenProblem("denied")
         return issuer.context_of(parsed.claims, subject=subject)
-
-    def _add(self, issuer: Issuer) -> None:
-        for name in issuer.names:
-            if name in self._issuers:
-                raise ConfigurationError(
-                    f"Two issuers are called {name!r}, so it is not clear whose rules count for its tokens.",
-                    key="MICROMEGAS_OIDC_CONFIG",
-                    remedy="Name each issuer, and each of its aliases, once.",
-                )
-            self._issuers[name] = issuer
-
-    def _configured_name(self, name: str) -> str:
-        issuer = self._issuers.get(name)
-        return name if issuer is None else issuer.name
 
 
 def key_policy(settings: OidcServerSettings) -> KeyPolicy:

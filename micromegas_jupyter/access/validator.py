@@ -1,4 +1,7 @@
-"""From a credential to who bears it, or to one of exactly two errors, with one audit event for each decision."""
+"""From a credential to who bears it, or to one of exactly two errors, with one audit event for each decision.
+
+Beside it, what every validator needs: which tables and rows roles show, and how often callers may call.
+"""
 
 import abc
 import logging
@@ -9,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import ClassVar, TypeAlias, TypeGuard, assert_never
+from typing import ClassVar, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -30,7 +33,7 @@ from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES
 
 # One wait for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
-MAX_KEY_WAITS = 3
+_MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
@@ -45,39 +48,27 @@ _UNDECIDED_SHARE = 0.75
 _MAX_ROLE_SETS = 1024
 
 
-def is_plausible(token: object) -> TypeGuard[str]:
-    """Whether the credential is a text short enough to be looked at."""
+def _is_plausible(token: object) -> TypeGuard[str]:
     return isinstance(token, str) and len(token) <= MAX_TOKEN_BYTES
 
 
-def token_digest(token: str) -> bytes:
-    """Return the SHA-256 digest of a credential, the key of every cache."""
-    try:
-        return sha256(token.encode()).digest()
-    except UnicodeEncodeError:
-        # A credential may hold anything that a str can; "surrogatepass" keeps different texts different.
-        return sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def plausible_digest(token: object) -> bytes | None:
-    """Return the digest of a credential that is plausible, else None; the first step of every cached look-up."""
-    # The two functions above in one: as calls they would cost a fifth of a look-up.
-    if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES:
+def token_digest(token: object) -> bytes | None:
+    """Return the SHA-256 digest of a credential, the key of every cache; None when it cannot be a credential."""
+    if not _is_plausible(token):
         return None
-    try:
-        return sha256(token.encode()).digest()
-    except UnicodeEncodeError:
-        return token_digest(token)
-
-
-def digest_name(digest: bytes) -> str:
-    """Return how logs and lists name a credential: 8 hexadecimal digits of its digest."""
-    return digest.hex()[:8]
+    # A str may hold half characters; "surrogatepass" keeps different texts different.
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def token_name(token: object) -> str:
-    """Return how logs name a credential, whatever it is."""
-    return digest_name(token_digest(token)) if is_plausible(token) else "implausible"
+    """Return how logs name a credential, whatever it is: 8 hexadecimal digits of its digest."""
+    digest = token_digest(token)
+    return "implausible" if digest is None else digest_name(digest)
+
+
+def digest_name(digest: bytes) -> str:
+    """Return how logs name the credential with this digest."""
+    return digest.hex()[:8]
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,11 +115,9 @@ class BaseValidator(abc.ABC):
 
     Attributes:
         metrics: Counts decisions when set.
-        stopwatch: Measures how long a decision took.
     """
 
     metrics: AccessMetrics | None = None
-    stopwatch: Clock = SYSTEM_CLOCK
 
     @cached_property
     def audit(self) -> AccessAudit:
@@ -139,9 +128,14 @@ class BaseValidator(abc.ABC):
     def decide(self, token: str) -> Decision:
         """Judge `token`, a text of at most `MAX_TOKEN_BYTES` characters, without waiting and without logging."""
 
-    def cached_context(self, token: str) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
-        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
+        """Return what `cached_context` returns for the credential with this `token_digest`; never raises."""
         return None
+
+    def cached_context(self, token: str) -> AuthContext | None:
+        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        digest = token_digest(token)
+        return None if digest is None else self.cached_by_digest(digest)
 
     def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
         """Release what the validator holds."""
@@ -153,43 +147,35 @@ class BaseValidator(abc.ABC):
             Rejected: The token is not acceptable, or handling it failed.
             Unavailable: It could not be decided now; the same token may be accepted later.
         """
-        started = self.stopwatch.monotonic()
+        started = SYSTEM_CLOCK.monotonic()
         return self._conclude(decide_safely(self, token), token, started)
 
     def try_token(self, token: str, *, is_last: bool = False) -> AuthContext:
-        """Return the same without waiting.
-
-        Args:
-            token: The credential.
-            is_last: Whether keys that are still being fetched make it undecided.
+        """Return the same without waiting; with `is_last`, keys that are still being fetched make it undecided.
 
         Raises:
             KeysPending: Keys are being fetched; try again after that. Nothing is counted or logged.
         """
-        started = self.stopwatch.monotonic()
-        decision = decide_safely(self, token, waits=False)
+        started = SYSTEM_CLOCK.monotonic()
+        decision = _decide_once(self, token)
         if isinstance(decision, Undecided) and decision.pending is not None and not is_last:
             raise KeysPending(decision.pending)
         return self._conclude(decision, token, started)
 
     def _conclude(self, decision: Decision, token: str, started: float) -> AuthContext:
         if self.metrics is not None:
-            seconds = self.stopwatch.monotonic() - started
+            seconds = SYSTEM_CLOCK.monotonic() - started
             self.metrics.count_decision(decision.outcome, decision.reason or "", seconds)
         if self.audit.is_heard(decision.outcome):
             self.audit.record(event_of(decision, token))
         if isinstance(decision, Accepted):
             return decision.context
-        match decision:
-            case Refused():
-                raise Rejected(reason=decision.reason)
-            case Undecided():
-                raise Unavailable(
-                    "The server cannot check credentials at the moment.",
-                    remedy="Your sign-in is not at fault. Try again in a moment.",
-                )
-            case _:
-                assert_never(decision)
+        if isinstance(decision, Refused):
+            raise Rejected(reason=decision.reason)
+        raise Unavailable(
+            "The server cannot check credentials at the moment.",
+            remedy="Your sign-in is not at fault. Try again in a moment.",
+        )
 
 
 def event_of(decision: Decision, token: object) -> AccessEvent:
@@ -205,27 +191,23 @@ def event_of(decision: Decision, token: object) -> AccessEvent:
     )
 
 
-def decide_safely(validator: TokenValidator, token: str, *, waits: bool = True) -> Decision:
-    """Ask any validator for its decision; whatever goes wrong inside it is a refusal.
+def decide_safely(validator: TokenValidator, token: str) -> Decision:
+    """Ask any validator for its decision, and wait, a bounded time, for keys that are being fetched.
 
-    Args:
-        validator: The validator.
-        token: The credential.
-        waits: Whether to wait, a bounded time, for keys that are being fetched.
+    Whatever goes wrong inside it is a refusal.
     """
     decision = _decide_once(validator, token)
-    if waits and isinstance(decision, Undecided):
-        for _ in range(MAX_KEY_WAITS):
-            if not isinstance(decision, Undecided) or decision.pending is None:
-                break
-            with suppress(TimeoutError):
-                decision.pending.result(timeout=_KEY_WAIT_SECONDS)
-            decision = _decide_once(validator, token)
+    for _ in range(_MAX_KEY_WAITS):
+        if not isinstance(decision, Undecided) or decision.pending is None:
+            break
+        with suppress(TimeoutError):
+            decision.pending.result(timeout=_KEY_WAIT_SECONDS)
+        decision = _decide_once(validator, token)
     return decision
 
 
 def _decide_once(validator: TokenValidator, token: str) -> Decision:
-    if not is_plausible(token):
+    if not _is_plausible(token):
         return Refused(reason="token_implausible")
     try:
         if isinstance(validator, BaseValidator):
@@ -238,19 +220,6 @@ def _decide_once(validator: TokenValidator, token: str) -> Decision:
     except Exception as error:  # noqa: BLE001 - fail closed: a defect must not let anybody in
         record_event(logging.ERROR, "A validator failed.", kind=type(error).__name__)
         return Refused(reason="internal_error")
-
-
-class CachingValidator(BaseValidator):
-    """A validator that knows credentials by the digests that `token_digest` makes."""
-
-    @abc.abstractmethod
-    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return what `cached_context` returns for the credential with this digest; never raises."""
-
-    def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context when it is known without any I/O or signature work, else None; never raises."""
-        digest = plausible_digest(token)
-        return None if digest is None else self.cached_by_digest(digest)
 
 
 class MultiValidator(BaseValidator):
@@ -271,7 +240,7 @@ class MultiValidator(BaseValidator):
         refused: Decision = Refused(reason="no_validator")
         undecided: Undecided | None = None
         for position, validator in enumerate(self._validators):
-            decision = decide_safely(validator, token, waits=False)
+            decision = _decide_once(validator, token)
             if isinstance(decision, Accepted):
                 return decision
             if isinstance(decision, Undecided):
@@ -280,16 +249,10 @@ class MultiValidator(BaseValidator):
                 refused = decision
         return undecided or refused
 
-    def cached_context(self, token: str) -> AuthContext | None:
-        """Return the first context that a validator knows without I/O, else None; makes the digest once."""
-        digest = plausible_digest(token)
-        if digest is None:
-            return None
+    def cached_by_digest(self, digest: bytes) -> AuthContext | None:
+        """Return the first context that a validator of this package knows without I/O, else None."""
         for validator in self._validators:
-            if isinstance(validator, CachingValidator):
-                context = validator.cached_by_digest(digest)
-            else:
-                context = validator.cached_context(token)
+            context = validator.cached_by_digest(digest) if isinstance(validator, BaseValidator) else None
             if context is not None:
                 return context
         return None
@@ -322,21 +285,16 @@ class Roles:
         self._default_roles = tuple(default_roles)
         self._cached_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._access_of)
 
-    def all_roles(self, roles: Iterable[str]) -> tuple[str, ...]:
-        """Return `roles` and the default roles, each once, in order; none that is not configured."""
-        if self._roles is None:
-            return ()
-        return tuple(dict.fromkeys(name for name in (*roles, *self._default_roles) if name in self._roles))
+    def grant(self, names: Iterable[str], *, is_admin: bool = False) -> tuple[tuple[str, ...], TableAccess | None]:
+        """Return the roles of a caller to whom `names` are given, and what they may read; None for everything.
 
-    def table_access(self, roles: Iterable[str], *, is_admin: bool) -> TableAccess | None:
-        """Return what a bearer of `roles` may read; None for everything.
-
-        A row is visible when any of the roles shows it. Administrators read everything; without a role, where
-        roles are configured, nothing exists.
+        The default roles are added; names that are not configured count for nothing. A row is visible when any of the
+        roles shows it. Administrators read everything; without a role, where roles are configured, nothing exists.
         """
-        if self._roles is None or is_admin:
-            return None
-        return self._cached_access(self.all_roles(roles))
+        if self._roles is None:
+            return (), None
+        roles = tuple(dict.fromkeys(name for name in (*names, *self._default_roles) if name in self._roles))
+        return roles, None if is_admin else self._cached_access(roles)
 
     def _access_of(self, roles: tuple[str, ...]) -> TableAccess:
         granted = [self._roles[name].tables for name in roles] if self._roles else []
@@ -351,7 +309,7 @@ class Roles:
 
 
 class CallLimits:
-    """The limits of one server.
+    """How often an identity may call, and how often an address may be refused.
 
     Args:
         limits: The numbers, or where to read those that count now; when they change, all buckets are full again.
@@ -365,27 +323,20 @@ class CallLimits:
         self._metrics = metrics
         self._clock = clock
         self._read_limits = limits if callable(limits) else lambda: limits
-        self._use(self._read_limits())
-
-    def _use(self, limits: RateLimits) -> None:
-        self._limits = limits
-        self._calls: TokenBuckets[tuple[str, str]] = TokenBuckets(
-            per_second=limits.calls_per_second,
-            burst=limits.burst_calls,
-            max_tracked=limits.max_tracked,
-            clock=self._clock,
-        )
-        self._refusals: TokenBuckets[str | bytes] = TokenBuckets(
-            per_second=limits.refusals_per_second,
-            burst=limits.burst_refusals,
-            max_tracked=limits.max_tracked,
-            clock=self._clock,
-        )
+        self._limits: RateLimits | None = None
+        self._follow_changes()
 
     def _follow_changes(self) -> None:
         limits = self._read_limits()
-        if limits is not self._limits and limits != self._limits:
-            self._use(limits)
+        if limits is self._limits or limits == self._limits:
+            return
+        self._limits, clock, tracked = limits, self._clock, limits.max_tracked
+        self._calls: TokenBuckets[tuple[str, str]] = TokenBuckets(
+            per_second=limits.calls_per_second, burst=limits.burst_calls, max_tracked=tracked, clock=clock
+        )
+        self._refusals: TokenBuckets[str | bytes] = TokenBuckets(
+            per_second=limits.refusals_per_second, burst=limits.burst_refusals, max_tracked=tracked, clock=clock
+        )
 
     def count_call(self, issuer: str, subject: str) -> None:
         """Count a call of an identity.
@@ -418,7 +369,7 @@ class CallLimits:
 
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:
-            self._metrics.count_rate_limited(by)
+            self._metrics.rate_limited.labels(by).inc()
         # Rounded up: whoever waits that long must not come too early.
         retry_after_seconds = math.ceil(wait_seconds * 1000) / 1000
         return ResourcesExhausted(

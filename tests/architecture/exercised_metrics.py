@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from micromegas_jupyter.access.audit import AccessMetrics
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
@@ -28,7 +27,6 @@ def access_metrics() -> AccessMetrics:
     metrics = AccessMetrics()
     metrics.count_decision("refused", "expired", 0.001)
     metrics.count_key_fetch("https://id.example.com", succeeded=True)
-    metrics.count_rate_limited("identity")
-    metrics.watch_keys({"https://id.example.com": lambda: 1.0})
-    metrics.note_in_force(SYSTEM_CLOCK.now())
+    metrics.rate_limited.labels("identity").inc()
+    metrics.key_ages = {"https://id.example.com": lambda: 1.0}
     return metrics

@@ -11,7 +11,7 @@ from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.access.jwks import ProviderDocuments
+    from micromegas_jupyter.auth.provider_connection import ProviderDocuments
     from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
     from micromegas_jupyter.core.system import Clock, Secret
     from tests.integration.other_provider.running import OtherProvider

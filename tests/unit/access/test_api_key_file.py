@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
-import json
 import os
 import stat
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +15,7 @@ from filelock import FileLock
 
 from micromegas_jupyter.access import api_keys as key_file
 from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, make_api_key
-from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from tests.fakes.clock import FakeClock
 
@@ -53,16 +49,6 @@ def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept()
     assert text not in repr(made)
 
 
-def test_no_key_is_made_twice() -> None:
-    assert len({new_key().secret.reveal() for _ in range(1000)}) == 1000
-
-
-def test_what_was_written_is_read_again(path: Path) -> None:
-    first, second = add(path, "b"), add(path, "a")
-
-    assert KeyFile(path).load() == (second.setting, first.setting)
-
-
 def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> None:
     before = os.umask(0)
     try:
@@ -86,25 +72,6 @@ def test_reading_and_changing_leave_the_mode_of_the_file(path: Path, mode: int) 
     assert len(KeyFile(path).load()) == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another group")
-def test_a_file_that_a_group_may_read_stays_readable_for_that_group(path: Path) -> None:
-    add(path, "old")
-    os.chown(path, 0, 12345)
-    path.chmod(0o640)
-
-    add(path, "new")
-
-    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (0, 12345, 0o640)
-
-
-def test_plain_keys_stay_as_they_are_when_another_is_added(path: Path) -> None:
-    path.write_text(json.dumps([{"name": "old", "key": "a-plain-text-key"}]))
-
-    add(path)
-
-    assert KeyFile(path).load()[0] == ApiKeySetting(name="old", key=Secret("a-plain-text-key"))
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -123,27 +90,11 @@ def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path,
     assert path.read_bytes() == content
 
 
-def test_what_could_not_be_read_again_is_not_written(path: Path) -> None:
-    add(path)
-    before = path.read_bytes()
-    unreadable = dataclasses.replace(new_key().setting, name="two\nlines")
-
-    with pytest.raises(ConfigurationError):
-        KeyFile(path).change(lambda keys: (*keys, unreadable))
-    assert path.read_bytes() == before
-
-
 def test_a_missing_file_is_an_error_that_says_how_to_make_one(path: Path) -> None:
     for use in (KeyFile(path).load, lambda: KeyFile(path).change(lambda keys: keys)):
         with pytest.raises(UsageError, match="keys create"):
             use()
     assert not path.exists()
-
-
-def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="folder"):
-        add(tmp_path / "missing" / "keys.json")
-    assert list(tmp_path.iterdir()) == []
 
 
 def make_link(path: Path) -> None:
@@ -164,49 +115,11 @@ def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, na
         assert (tmp_path / "target").read_text() == "[]"
 
 
-def test_a_file_of_another_user_is_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(path)
-    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-
-    with pytest.raises(UsageError, match="another user"):
-        KeyFile(path).load()
-    with pytest.raises(UsageError, match="another user"):
-        add(path)
-
-
 def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
         add(path)
-
-
-def test_a_lock_that_cannot_be_taken_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_lock: FileLock) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(FileLock, "acquire", refuse)
-
-    with pytest.raises(UsageError, match="lock file"):
-        add(path)
-    assert not path.exists()
-
-
-def test_the_lock_is_free_after_a_failure(path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        KeyFile(path).change(lambda _keys: 1 // 0, creates=True)  # type: ignore[arg-type,return-value]
-
-    add(path)
-
-
-def test_writers_at_once_lose_nothing(path: Path) -> None:
-    threads = [threading.Thread(target=add, args=(path, f"key-{number}")) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert {key.name for key in KeyFile(path).load()} == {f"key-{number}" for number in range(20)}
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])

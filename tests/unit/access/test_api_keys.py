@@ -3,14 +3,12 @@
 import dataclasses
 import hashlib
 import logging
-import threading
 from datetime import timedelta
 
 import pytest
 
-from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected, TokenValidator
-from micromegas_jupyter.access.api_keys import LEGACY_NOTICE, daily_warnings, find_keys, key_id, key_state
-from micromegas_jupyter.access.audit import Claimed
+from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected
+from micromegas_jupyter.access.api_keys import daily_warnings, find_keys, key_state
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
@@ -54,39 +52,6 @@ def test_a_key_gives_its_name_may_delegate_and_never_administers(setting):
     )
 
 
-def test_a_key_is_known_without_io():
-    validator = validator_of(grafana=KEY)
-
-    context = validator.cached_context(KEY)
-
-    assert context is not None
-    assert context.subject == "grafana"
-    assert isinstance(validator, TokenValidator)
-
-
-def test_a_key_is_found_by_its_digest_and_by_no_other():
-    validator = ApiKeyValidator([HASHED])
-
-    assert validator.cached_by_digest(DIGEST) is validator.cached_context(KEY) is not None
-    assert validator.cached_by_digest(hashlib.sha256(b"another").digest()) is None
-
-
-def test_each_key_has_its_own_name():
-    validator = validator_of(first=KEY, second=KEY + "2")
-
-    assert validator.validate_token(KEY + "2").subject == "second"
-
-
-def test_one_name_may_have_several_keys():
-    validator = ApiKeyValidator([HASHED, ApiKeySetting(name="grafana", key=Secret(KEY + "2"))])
-
-    assert {validator.validate_token(key).subject for key in (KEY, KEY + "2")} == {"grafana"}
-
-
-def test_a_key_beyond_ascii_is_a_key():
-    assert validator_of(zoe="clé-très-secrète-1234").validate_token("clé-très-secrète-1234").subject == "zoe"
-
-
 @pytest.mark.parametrize(
     "token",
     ["", KEY[:-1], KEY + "x", KEY.upper(), f" {KEY}", f"{KEY}\0", "grafana", "\ud800", DIGEST.hex()],
@@ -97,37 +62,13 @@ def test_anything_else_is_rejected(setting, token):
     assert reason_of(ApiKeyValidator([setting]), token) == "unknown_api_key"
 
 
-@pytest.mark.parametrize("token", ["x" * 16385, None, 5, b"key"], ids=["huge", "None", "5", "bytes"])
-def test_what_cannot_be_a_key_is_rejected_unread(token):
-    assert reason_of(validator_of(grafana=KEY), token) == "token_implausible"
-
-
-def test_without_keys_nothing_is_accepted():
-    assert reason_of(validator_of(), "") == "unknown_api_key"
-
-
-def test_the_keys_themselves_are_not_kept():
-    validator = validator_of(grafana=KEY)
-
-    kept = [getattr(known, slot) for known in validator._keys.values() for slot in known.__slots__]
-    assert "grafana" in str(kept)
-    assert KEY not in str([vars(validator), kept])
-
-
-def test_a_key_that_can_be_guessed_leaves_a_warning_without_it(caplog):
-    validator_of(short="hunter2", long=KEY)
-
-    assert warnings_of(caplog, "guessed") == ["short"]
-    assert "hunter2" not in str([vars(record) for record in caplog.records])
-
-
 @pytest.mark.parametrize(
     "keys",
     [(PLAIN, PLAIN), (HASHED, HASHED), (PLAIN, HASHED), (HASHED, dataclasses.replace(PLAIN, name="other"))],
     ids=["plain twice", "hashed twice", "a key and its digest", "a digest and its key"],
 )
 def test_one_key_twice_is_refused_at_start_without_showing_it(keys):
-    with pytest.raises(ConfigurationError, match="same key") as caught:
+    with pytest.raises(ConfigurationError, match="twice") as caught:
         ApiKeyValidator(keys)
 
     assert KEY not in str(caught.value)
@@ -172,11 +113,6 @@ class TestEnd:
 
         assert reason_of(validator) == "api_key_revoked"
 
-    def test_a_refusal_says_whose_key_it_was(self, clock):
-        validator = ApiKeyValidator([dataclasses.replace(HASHED, revoked_at=clock.now())], clock=clock)
-
-        assert validator.decide(KEY).claimed == Claimed(issuer="api_key", subject="grafana")
-
     def test_a_denied_name_is_refused(self):
         other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
         validator = ApiKeyValidator([HASHED, other], denied=frozenset({"grafana"}))
@@ -186,11 +122,6 @@ class TestEnd:
 
 
 class TestRights:
-    def test_scopes_are_those_of_the_setting(self):
-        validator = ApiKeyValidator([dataclasses.replace(HASHED, scopes=frozenset({"ingest"}))])
-
-        assert validator.validate_token(KEY).scopes == {"ingest"}
-
     def test_roles_decide_what_the_bearer_may_read(self):
         rights = Roles({"ops": RoleSetting(tables={"logs": "level <= 2"}), "all": RoleSetting()}, ["all"])
 
@@ -212,56 +143,15 @@ class TestRights:
         (event,) = [vars(record) for record in caplog.records]
         assert (event["subject"], event["credential"], event["role"]) == ("grafana", DIGEST.hex()[:8], "typo")
 
-    @pytest.mark.parametrize("ended", ["revoked_at", "expires_at"])
-    def test_of_the_roles_of_a_key_that_has_ended_nothing_is_said(self, caplog, clock, ended):
-        setting = dataclasses.replace(HASHED, roles=("typo",), **{ended: clock.now()})
-
-        ApiKeyValidator([setting], roles=Roles({}), clock=clock)
-
-        assert caplog.records == []
-
-    def test_many_keys_with_a_wrong_role_do_not_flood_the_log(self, caplog):
-        keys = [ApiKeySetting(name=f"k{n}", sha256=n.to_bytes(32), roles=("typo",)) for n in range(1, 300)]
-
-        ApiKeyValidator(keys, roles=Roles({}))
-
-        assert len(caplog.records) == 100
-
     def test_where_there_are_no_roles_a_key_that_names_one_is_refused_instead_of_reading_everything(self):
         validator = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops",))])
 
         assert reason_of(validator) == "api_key_roles_not_configured"
 
-    def test_where_there_are_roles_a_key_without_one_reads_nothing(self):
-        access = ApiKeyValidator([HASHED], roles=Roles({"ops": RoleSetting()})).validate_token(KEY).table_access
-
-        assert access == TableAccess(filters={})
-
-    def test_where_there_are_no_roles_a_key_reads_everything(self):
-        assert ApiKeyValidator([HASHED]).validate_token(KEY).table_access is None
-
 
 class TestLegacyKeys:
-    def test_by_default_they_work_with_a_notice_and_a_warning(self, caplog):
-        context = ApiKeyValidator([PLAIN]).validate_token(KEY)
-
-        assert context.notice == LEGACY_NOTICE
-        assert warnings_of(caplog) == ["grafana"]
-        assert KEY not in str([vars(record) for record in caplog.records])
-
-    def test_when_they_are_on_they_work_in_silence(self, caplog):
-        context = ApiKeyValidator([PLAIN], legacy=LegacyApiKeys.ON).validate_token(KEY)
-
-        assert context.notice is None
-        assert warnings_of(caplog) == []
-
     def test_when_they_are_refused_the_reason_says_so(self):
         assert reason_of(ApiKeyValidator([PLAIN], legacy=LegacyApiKeys.REFUSE)) == "legacy_api_key_refused"
-
-    @pytest.mark.parametrize("legacy", LegacyApiKeys)
-    def test_hashed_keys_are_none_of_them(self, caplog, legacy):
-        assert ApiKeyValidator([HASHED], legacy=legacy).validate_token(KEY).notice is None
-        assert warnings_of(caplog) == []
 
     def test_the_log_warns_once_per_key_and_day_however_they_are_looked_up(self, caplog, clock):
         other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
@@ -280,29 +170,6 @@ class TestLegacyKeys:
 
         assert warnings_of(caplog) == ["grafana", "other", "grafana"]
 
-    def test_a_successor_that_shares_the_memory_does_not_warn_again(self, caplog, clock):
-        warnings = daily_warnings(clock)
-
-        for _ in range(3):
-            ApiKeyValidator([PLAIN], clock=clock, warnings=warnings).cached_context(KEY)
-
-        assert warnings_of(caplog) == ["grafana"]
-
-    def test_many_threads_at_once_leave_one_warning(self, caplog, clock):
-        validator, barrier = ApiKeyValidator([PLAIN], clock=clock), threading.Barrier(16)
-
-        def call() -> None:
-            barrier.wait(30)
-            validator.cached_context(KEY)
-
-        threads = [threading.Thread(target=call) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-
-        assert warnings_of(caplog) == ["grafana"]
-
 
 class TestFacts:
     """What can be said of a key without showing it."""
@@ -313,9 +180,6 @@ class TestFacts:
     # Shares eight digits with the third, and its name is the id of the first.
     FOURTH = ApiKeySetting(name="11111111", sha256=bytes.fromhex("33" * 31 + "34"))
     KEYS = (FIRST, SECOND, THIRD, FOURTH)
-
-    def test_a_key_has_one_id_whichever_way_it_is_configured(self):
-        assert key_id(PLAIN) == key_id(HASHED) == DIGEST.hex()[:8]
 
     def test_a_state_follows_from_the_times(self, clock):
         now, later = clock.now(), clock.now() + timedelta(seconds=1)

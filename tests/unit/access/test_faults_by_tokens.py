@@ -112,14 +112,6 @@ def test_without_keys_nothing_is_said_about_a_signature(fault, token, clock):
     assert _outcome(_chain(provider, clock), UNDECIDABLE_WITHOUT_KEYS[token]) == "Unavailable"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_api_key_needs_no_provider(fault, clock):
-    provider = FakeProvider()
-    FAULTS[fault](provider)
-
-    assert _outcome(_chain(provider, clock), API_KEY) == "accepted"
-
-
 # The address of the keys is known by then, so the discovery document does not count any more.
 KEY_FAULTS = [fault for fault in FAULTS if "discovery" not in fault and not fault.startswith("keys ")]
 KNOWN_KEYS_OUTCOMES = {
@@ -140,13 +132,6 @@ def test_a_fault_after_the_keys_were_fetched_hurts_only_unknown_keys(fault, toke
     clock.advance(120)
 
     assert _outcome(validator, UNDECIDABLE_WITHOUT_KEYS[token]) == KNOWN_KEYS_OUTCOMES[token]
-
-
-@pytest.mark.parametrize("kind", [*BAD, *list(UNDECIDABLE_WITHOUT_KEYS)[2:5]])
-def test_with_everything_in_order_a_bad_credential_is_rejected(kind, clock):
-    token = {**BAD, **UNDECIDABLE_WITHOUT_KEYS}[kind]
-
-    assert _outcome(_chain(FakeProvider(), clock), token) == "Rejected"
 
 
 @pytest.mark.parametrize("fault", FAULTS)

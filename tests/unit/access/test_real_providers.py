@@ -60,7 +60,3 @@ def test_an_address_makes_an_administrator_only_when_the_provider_verified_it(re
     context = validator.validate_token(real.text())
 
     assert context.is_admin is real.expected.get("email_verified", False)
-
-
-def test_every_provider_has_at_least_three_near_misses():
-    assert all(len(real.near_misses) >= 3 for real in REAL_TOKENS.values())

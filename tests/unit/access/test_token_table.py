@@ -6,10 +6,9 @@ import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
 from micromegas_jupyter.config.issuers import OidcServerSettings
-from tests.fakes.mint import ISSUER, ec_key, mint, rsa_key
+from tests.fakes.mint import ISSUER
 from tests.unit.access import issuer_cases, kind_cases
 from tests.unit.access.claim_cases import ACCEPTED, WRONG_CLAIMS
-from tests.unit.access.conftest import SETTINGS
 from tests.unit.access.form_cases import WRONG_FORM
 from tests.unit.access.key_cases import WRONG_KEY
 
@@ -59,17 +58,6 @@ def test_the_table_holds_each_token_once():
     assert len(set(tokens)) == len(tokens)
     assert len(set(judged)) == len(judged)
     assert len(tokens) + len(judged) >= 350
-
-
-def test_a_weak_key_that_is_published_verifies_nothing(provider, clock):
-    weak = rsa_key("weak", "RS256", 1024)
-    provider.publish(weak, ec_key())
-    validator = OidcValidator(SETTINGS, http=provider, clock=clock)
-
-    with pytest.raises(Rejected) as caught:
-        validator.validate_token(mint(key=weak))
-
-    assert caught.value.reason == "unknown_key"
 
 
 def test_a_refusal_never_asks_an_address_that_the_token_names(validator, provider):
