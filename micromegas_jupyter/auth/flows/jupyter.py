@@ -1,7 +1,7 @@
 """The Jupyter redirect flow, in the kernel: the Jupyter server receives the redirect and passes on what it carries.
 
-Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half; the messages are what both
-say to each other.
+Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half, and the messages are
+what both say to each other.
 """
 
 from __future__ import annotations

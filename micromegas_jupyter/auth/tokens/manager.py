@@ -9,7 +9,7 @@ import weakref
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
@@ -28,7 +28,6 @@ from micromegas_jupyter.oidc.tokens import TokenSet, merge_refreshed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.core.files import FileMark
@@ -221,8 +220,7 @@ class TokenManager:
 
     Args:
         connection: Calls the provider.
-        store: Where the sign-in is stored; None keeps it in memory only.
-        session: The sign-in to begin with, which counts until it is saved; None takes the stored one.
+        store: Where the sign-in is stored and read; None keeps it in memory only.
         key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
         clock: Tells the time.
     """
@@ -232,7 +230,6 @@ class TokenManager:
         connection: ProviderConnection,
         store: TokenStore | None,
         *,
-        session: Session | None,
         key: LoginKey,
         clock: Clock,
     ) -> None:
@@ -240,12 +237,17 @@ class TokenManager:
         self._key = key
         self._clock = clock
         self._refresh_lock: RefreshLock[Session] = RefreshLock(clock)
-        self._state = _State(session=session)
-        self._follows_store = store is not None and session is None
+        self._state = _State(session=None)
+        self._follows_store = store is not None
         self._refused: Secret | None = None
         self._forced_at: float | None = None
         self.store = store
         self.scope = key.scope
+
+    def begin(self, session: Session) -> None:
+        """Take a new sign-in, which counts in place of the stored one until it is saved."""
+        self._follows_store = False
+        self._state = _State(session=session)
 
     def current(self, *, reads_store: bool = False) -> Session:
         """Return the present session without calling the provider.
@@ -275,17 +277,18 @@ class TokenManager:
         session = self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused)
         return session.token(bearer)
 
-    def renew(self, bearer: Bearer) -> Secret:
-        """Refresh the session now, however fresh it is, and return its token; as `token` where nothing can refresh it.
+    def renew(self, bearer: Bearer) -> None:
+        """Refresh the session now, however fresh it is; as `token` where nothing can refresh it.
 
         Forced refreshes are ten seconds apart; a call in between refreshes nothing.
         """
         session = self.current()
         if not self._can_refresh(session, bearer):
-            return self.token(bearer)
+            self.token(bearer)
+            return
         refused, self._refused = self._refused, session.token(bearer)
         try:
-            return self._refreshed(session, bearer, is_valid=False, is_optional=False).token(bearer)
+            self._refreshed(session, bearer, is_valid=False, is_optional=False)
         except MicromegasError:
             self._refused = refused  # or each later call would try again
             raise
@@ -543,19 +546,14 @@ class BackgroundRenewal:
         provider: RenewableProvider,
         *,
         clock: Clock,
-        on_change: Callable[[MicromegasError | None], None] | None = None,
+        on_change: Callable[[MicromegasError | None], None] = lambda _error: None,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         stopped = threading.Event()
-        loop = _Loop(
-            # When the provider is forgotten, the thread wakes up and ends.
-            provider=weakref.ref(provider, lambda _reference: stopped.set()),
-            clock=clock,
-            on_change=on_change,
-            wait=wait or stopped.wait,
-        )
+        # When the provider is forgotten, the thread wakes up and ends.
+        loop = _RenewalLoop(weakref.ref(provider, lambda _reference: stopped.set()), clock, on_change)
         self._thread = threading.Thread(
-            target=loop.run, args=(stopped,), name="micromegas-background-renewal", daemon=True
+            target=loop.run, args=(stopped, wait or stopped.wait), name="micromegas-background-renewal", daemon=True
         )
         # Also called at the end of the program, while threads still run.
         self._finish = weakref.finalize(self, _finish, stopped, self._thread)
@@ -568,38 +566,26 @@ class BackgroundRenewal:
         """End: at once while nothing is being renewed, else after the renewal or a few seconds."""
         self._finish()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class _Loop:
+class _RenewalLoop:
     """What the thread does. It holds a weak reference to the provider, and none to its owner."""
 
     def __init__(
         self,
-        *,
         provider: Callable[[], RenewableProvider | None],
         clock: Clock,
-        on_change: Callable[[MicromegasError | None], None] | None,
-        wait: Callable[[float], bool],
+        on_change: Callable[[MicromegasError | None], None],
     ) -> None:
         self._provider = provider
         self._clock = clock
         self._on_change = on_change
-        self._wait = wait
         self._notified: type[MicromegasError] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
-    def run(self, stopped: threading.Event) -> None:
+    def run(self, stopped: threading.Event, wait: Callable[[float], bool]) -> None:
         while not stopped.is_set():
             pause_seconds = self._step()
-            if pause_seconds is None or self._wait(pause_seconds):
+            if pause_seconds is None or wait(pause_seconds):
                 return
 
     def _step(self) -> float | None:
@@ -608,35 +594,28 @@ class _Loop:
         if provider is None:
             return None
         try:
-            return self._renew_if_due(provider)
+            due_at = provider.renewal_due_at()
+            if due_at is None or due_at <= self._clock.now():
+                provider.get_token()  # without anything to renew it says whether there is a sign-in at all
+                due_at = provider.renewal_due_at()
+            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self._clock.now()).total_seconds()
+            if left_seconds > 0:
+                self._pause_seconds = FIRST_PAUSE_SECONDS
+                self._notify(None)
+                return min(MAX_WAIT_SECONDS, left_seconds)
+            # Else the old token serves on, because it could not be renewed now.
         except MicromegasError as error:
             self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
         except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
             self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
-        return self._next_pause()
-
-    def _renew_if_due(self, provider: RenewableProvider) -> float:
-        due_at = provider.renewal_due_at()
-        if due_at is None or due_at <= self._clock.now():
-            provider.get_token()  # without anything to renew it says whether there is a sign-in at all
-            due_at = provider.renewal_due_at()
-        if due_at is not None and due_at <= self._clock.now():
-            return self._next_pause()  # the old token serves on, because it could not be renewed now
-        self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._notify(None)
-        if due_at is None:
-            return MAX_WAIT_SECONDS
-        return min(MAX_WAIT_SECONDS, (due_at - self._clock.now()).total_seconds())
-
-    def _next_pause(self) -> float:
         pause_seconds = self._pause_seconds
         self._pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
         return pause_seconds
 
     def _notify(self, error: MicromegasError | None) -> None:
         kind = None if error is None else type(error)
-        if kind is self._notified or self._on_change is None:
+        if kind is self._notified:
             return
         self._notified = kind
         try:
@@ -652,8 +631,6 @@ def _finish(stopped: threading.Event, thread: threading.Thread) -> None:
 
 
 _MAX_SHOWN_CHARACTERS = 256
-_UNKNOWN = "The sign-in does not say who you are: the identity provider gave no ID token."
-_UNKNOWN_REMEDY = "Ask the identity provider's administrator to allow the scope openid for this application."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -682,10 +659,7 @@ class Identity:
 def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
     """Return who is signed in: by the ID token, or without one by an access token that can be read.
 
-    Args:
-        session: The sign-in.
-        issuer: The provider.
-        bearer: The token whose end counts.
+    `bearer` names the token whose end counts.
     """
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:
@@ -699,15 +673,16 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
             renews=renews,
             groups=claims.groups,
         )
-    try:
+    with suppress(TokenProblem):
         unverified = parse_token(session.tokens.access_token.reveal()).claims
         ends_at = session.tokens.expires_at or expiry_of(unverified)
-    except TokenProblem:
-        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY) from None
-    subject = _shown(unverified, "sub")
-    if subject is None:
-        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY)
-    return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
+        subject = _shown(unverified, "sub")
+        if subject is not None:
+            return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
+    raise LoginRequired(
+        "The sign-in does not say who you are: the identity provider gave no ID token.",
+        remedy="Ask the identity provider's administrator to allow the scope openid for this application.",
+    )
 
 
 def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: datetime) -> Identity:

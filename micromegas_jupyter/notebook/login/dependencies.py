@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin, PendingLogin
     from micromegas_jupyter.auth.tokens.manager import Identity, RenewableProvider
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.wrapper import WrappedClient
 
     Client = FlightSQLClient | WrappedClient
-    Login = PendingLogin | CompletedLogin[HubTokenProvider]
+    Login = PendingLogin | CompletedLogin
 
 # One attempt without a new token may only mean that another program is refreshing it.
 _MAX_VAIN_ATTEMPTS = 2
