@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,9 +13,7 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.errors import (
-    UsageError,
-)
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     build_authorization_request,
@@ -35,17 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPrompt:
-    """What a person is shown, and for how long it holds.
-
-    Attributes:
-        flow: The flow.
-        timeout_seconds: How long to wait for the person.
-        expires_at: When that ends (aware UTC).
-        start_url: The address to open.
-        user_code: The code to type.
-        verification_uri: Where to type it.
-        verification_uri_complete: The same with the code in it, for a QR code.
-    """
+    """What a person is shown: the address to open, or the code to type and where; and for how long it holds."""
 
     flow: Flow
     timeout_seconds: float
@@ -111,9 +100,34 @@ class CodeGrant:
         return self.connection.exchange_code(self.request, code, needs_id_token=self.needs_id_token)
 
 
+class AnsweredFlow(LoginFlow):
+    """A code grant that ends with one answer, which another thread brings. Its lock covers grant and answer."""
+
+    def __init__(self, prompt: LoginPrompt, grant: CodeGrant | None = None) -> None:
+        super().__init__(prompt)
+        self._lock = threading.Lock()
+        self._grant = grant
+        self._answer: Secret | MicromegasError | None = None
+        self._ended = threading.Event()
+
+    def tokens(self) -> TokenSet | None:
+        """Wait for the answer and exchange its code."""
+        self._ended.wait(self.prompt.timeout_seconds)
+        self._ended.set()  # what comes from now on comes too late
+        with self._lock:
+            grant, answer, self._answer = self._grant, self._answer, None
+        if isinstance(answer, MicromegasError):
+            raise answer
+        return None if answer is None or grant is None else grant.redeem(answer)
+
+    def stop(self) -> None:
+        """End the wait; without effect once an answer was taken."""
+        self._ended.set()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginContext:
-    """What every flow is started with: the request, the provider, and the outside world."""
+    """What every flow is started with."""
 
     request: LoginRequest
     connection: ProviderConnection
@@ -195,27 +209,15 @@ _USUAL_COLOURS = "\x1b[0m"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """An HTML page and its HTTP status."""
+    """An HTML page as it is sent, and its HTTP status."""
 
     status: int
-    html: str
-
-    @property
-    def body(self) -> bytes:
-        """The page as it is sent."""
-        return self.html.encode("utf-8")
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginOutcome:
-    """How a sign-in ended.
-
-    Attributes:
-        is_signed_in: Whether there is a token.
-        who: The person's name; empty when the tokens do not say, and without a token.
-        what: What went wrong, as a sentence; empty with a token.
-        remedy: What to do about it.
-    """
+    """How a sign-in ended: who signed in, as far as the tokens say, or what went wrong and what to do about it."""
 
     is_signed_in: bool
     who: str = ""
@@ -224,22 +226,16 @@ class LoginOutcome:
 
     def page(self) -> Page:
         """Return the page that says so."""
-        return success_page(who=self.who) if self.is_signed_in else failure_page(what=self.what, remedy=self.remedy)
-
-
-def success_page(*, who: str = "") -> Page:
-    """Return the page that says that the person is signed in."""
-    return _page(
-        status=200,
-        title="You are signed in",
-        sentences=[f"Signed in as {who}."] if who else [],
-        hint="You can close this tab and continue where you started.",
-    )
-
-
-def failure_page(*, what: str, remedy: str) -> Page:
-    """Return the page that says why there was no sign-in and what to do."""
-    return _page(status=200, title="You are not signed in", sentences=[what], hint=remedy, is_failure=True)
+        if not self.is_signed_in:
+            return _page(
+                status=200, title="You are not signed in", sentences=[self.what], hint=self.remedy, is_failure=True
+            )
+        return _page(
+            status=200,
+            title="You are signed in",
+            sentences=[f"Signed in as {self.who}."] if self.who else [],
+            hint="You can close this tab and continue where you started.",
+        )
 
 
 def notice_page(*, status: int, what: str) -> Page:
@@ -277,7 +273,7 @@ def _page(  # noqa: PLR0913 - the parts of a page
         f'<body><main role="{role}" class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>'
         f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main></body></html>"
     )
-    return Page(status=status, html=html)
+    return Page(status=status, body=html.encode())
 
 
 NOT_FOUND_PAGE = notice_page(status=404, what="There is no such page.")

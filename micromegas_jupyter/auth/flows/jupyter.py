@@ -12,9 +12,8 @@ import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -23,9 +22,9 @@ from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
     SECURITY_HEADERS,
+    AnsweredFlow,
     CodeGrant,
     LoginContext,
-    LoginFlow,
     LoginOutcome,
     LoginPrompt,
     Page,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
     from tornado.web import RequestHandler
 
-    from micromegas_jupyter.oidc.tokens import TokenSet
 else:
     RequestHandler = object  # this module loads no web server
 
@@ -150,17 +148,15 @@ def build_message(message: Request | Reply) -> dict[str, object]:
 
 def parse_request(content: object) -> Request | None:
     """Return the request that was sent; None when it is not one of this version."""
-    request: Request | None = _parse(content, Request)
-    return request
+    return cast("Request | None", _parse(content, Request))
 
 
 def parse_reply(content: object) -> Reply | None:
     """Return the reply that was sent; None when it is not one of this version."""
-    reply: Reply | None = _parse(content, Reply)
-    return reply
+    return cast("Reply | None", _parse(content, Reply))
 
 
-def _parse(content: object, kind: Any) -> Any:
+def _parse(content: object, kind: Any) -> object:
     if not isinstance(content, Mapping) or "version" not in content:
         return None
     try:
@@ -242,30 +238,16 @@ MAX_LOGINS = 20
 """How many sign-ins a kernel answers for, including ended ones; the oldest is forgotten."""
 
 
-class RedirectFlow(LoginFlow):
-    """A code grant whose redirect a Jupyter server receives.
+class RedirectFlow(AnsweredFlow):
+    """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
 
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches
-    it; a start from another address begins anew, with a state of its own.
-
-    `build_grant` makes an authorization request for a redirect URI without the network; `fetch_keys` fetches and keeps
-    the provider's keys. The lock covers the grant, its answer, the outcome, and the callback for a start.
+    it; a start from another address begins anew, with a state of its own. The lock covers outcome and callback, too.
     """
 
-    def __init__(
-        self,
-        prompt: LoginPrompt,
-        build_grant: Callable[[str], CodeGrant],
-        *,
-        fetch_keys: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, prompt: LoginPrompt, build_grant: Callable[[str], CodeGrant]) -> None:
         super().__init__(prompt)
         self._build_grant = build_grant
-        self._fetch_keys = fetch_keys
-        self._lock = threading.Lock()
-        self._grant: CodeGrant | None = None
-        self._answer: Secret | MicromegasError | None = None
-        self._ended = threading.Event()
         self._outcome: LoginOutcome | None = None
         self._notify_started: Callable[[str], None] = lambda _redirect_uri: None
 
@@ -310,23 +292,6 @@ class RedirectFlow(LoginFlow):
             self._ended.set()
             return True
 
-    def tokens(self) -> TokenSet | None:
-        """Wait for the callback and exchange its code."""
-        # While the person signs in there is time for it; a failure now is retried when the token is checked.
-        with suppress(MicromegasError):
-            self._fetch_keys()
-        self._ended.wait(self.prompt.timeout_seconds)
-        self._ended.set()  # what comes from now on comes too late
-        with self._lock:
-            grant, answer, self._answer = self._grant, self._answer, None
-        if isinstance(answer, MicromegasError):
-            raise answer
-        return None if answer is None or grant is None else grant.redeem(answer)
-
-    def stop(self) -> None:
-        """End the wait; without effect once a callback was accepted."""
-        self._ended.set()
-
     def show(self, outcome: LoginOutcome) -> None:
         """Keep the outcome for the page that the browser is waiting for."""
         with self._lock:
@@ -361,17 +326,13 @@ class RedirectLogins:
         prompt = context.build_prompt(
             Flow.REDIRECT, timeout_seconds, start_url=f"{self._base_address}{START_PATH}{name}"
         )
-        login = RedirectFlow(prompt, build_grant, fetch_keys=context.connection.keys)
-        self.add(name, login)
-        return login
-
-    def add(self, name: str, login: RedirectFlow) -> None:
-        """Answer for a sign-in whose start address has this name."""
+        login = RedirectFlow(prompt, build_grant)
         with self._lock:
             self._logins[digest_of(name)] = login
             oldest = self._logins.popitem(last=False)[1] if len(self._logins) > MAX_LOGINS else None
         if oldest is not None:
             oldest.stop()
+        return login
 
     def reply_to(self, content: object) -> dict[str, object]:
         """Return the reply to a request; what is unknown, replayed, expired or malformed gets the same one."""

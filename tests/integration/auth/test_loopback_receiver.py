@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, success_page
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginOutcome
 from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
@@ -155,7 +155,7 @@ def test_the_last_page_waits_for_the_outcome(receiver: LoopbackReceiver) -> None
     reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
     reader.start()
 
-    receiver.finish(success_page(who="Alice"))
+    receiver.finish(LoginOutcome(is_signed_in=True, who="Alice").page())
     reader.join(60)
 
     assert "Signed in as Alice." in pages[0]

@@ -48,7 +48,7 @@ def test_the_tokens_become_what_is_kept_and_the_page_is_shown_before_anybody_lea
     assert closed(pending)
     assert flow.events == ["show", "told", "close 10", "close 0"]
     assert flow.page is not None
-    assert "Signed in as Alice Example." in flow.page.html
+    assert "Signed in as Alice Example." in flow.page.body.decode()
 
 
 def test_a_sign_in_that_does_not_say_whose_it_is_has_a_page_without_a_name(flow: ScriptedFlow) -> None:
@@ -58,7 +58,7 @@ def test_a_sign_in_that_does_not_say_whose_it_is_has_a_page_without_a_name(flow:
 
     assert closed(pending)
     assert flow.page is not None
-    assert "You are signed in" in flow.page.html
+    assert "You are signed in" in flow.page.body.decode()
 
 
 def test_everybody_is_told_once_in_the_callers_context_and_a_broken_callback_costs_the_others_nothing(
@@ -174,7 +174,7 @@ def test_a_sign_in_that_was_cancelled_while_its_tokens_were_on_the_way_is_not_ke
     assert closed(pending)
     assert (kept, discarded) == ([], [TOKENS])
     assert flow.page is not None
-    assert "cancelled" in flow.page.html
+    assert "cancelled" in flow.page.body.decode()
 
 
 def test_a_sign_in_that_was_cancelled_on_the_way_to_its_place_is_not_kept(flow: ScriptedFlow) -> None:
@@ -222,7 +222,7 @@ def test_an_error_of_the_flow_is_the_result(error: MicromegasError, flow: Script
     assert caught.value is error
     assert closed(pending)
     assert flow.page is not None
-    assert error.what in flow.page.html
+    assert error.what in flow.page.body.decode()
 
 
 def test_a_defect_ends_the_sign_in_as_a_defect(flow: ScriptedFlow, caplog: pytest.LogCaptureFixture) -> None:
