@@ -4,6 +4,7 @@ On request it also ends the session that the person's browser has at the provide
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
@@ -129,10 +130,7 @@ class LogoutReport:
 def end_login(
     manager: TokenManager, connection: ProviderConnection, *, clock: Clock, browser: Browser | None = None
 ) -> LogoutReport:
-    """End one sign-in and have its tokens revoked; `browser` shows the page that ends the session at the provider.
-
-    The local end comes first: it holds even when the provider is down or this program is killed meanwhile.
-    """
+    """End one sign-in, first here, and have its tokens revoked; `browser` shows the page that ends the session."""
     session, files_removed = manager.end()
     calls = RevocationCalls(clock)
     if session is None:
@@ -153,17 +151,10 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
     clock: Clock,
     browser: Browser | None = None,
 ) -> LogoutReport:
-    """Remove sign-ins from their stores, and then have their tokens revoked.
+    """Remove all sign-ins from their stores, and then have their tokens revoked.
 
-    All of them end here before any provider is called.
-
-    Args:
-        stores: The stores.
-        connect: Connects to a provider as an application.
-        issuer: The provider that the report is about first; None takes that of the first sign-in.
-        client_id: The application there.
-        clock: Tells the time.
-        browser: Shows the pages that end the person's sessions at the providers; None leaves those alone.
+    `connect` connects to a provider as an application. The report is about `issuer` first, None takes that of the
+    first sign-in. `browser` shows the pages that end the person's sessions at the providers.
     """
     waits_until = clock.monotonic() + LOCK_WAIT_SECONDS
     removals = [_remove(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]
@@ -228,7 +219,7 @@ class RevocationCalls:
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
         """Open the provider's page that ends the session; the person confirms there, if the provider asks."""
         try:
-            endpoint = self._call(connection.issuer, connection.end_session_endpoint)
+            endpoint = self._call(connection.issuer, connection.metadata).end_session_endpoint
         except MicromegasError as error:
             return replace(report, end_session_problem=error.what)
         if endpoint is None:
@@ -251,9 +242,8 @@ class RevocationCalls:
 def build_end_session_url(endpoint: str, *, client_id: str) -> str:
     """Return the address to open.
 
-    It names the application and carries no `id_token_hint`, which section 2 recommends: the ID token is what the
-    server accepts as bearer, and an address stays in the browser's history, in proxies and in logs. Without the hint
-    the provider asks the person whether to end the session.
+    It carries no `id_token_hint`, which section 2 recommends: the ID token is what the server accepts as bearer, and an
+    address stays in the browser's history, in proxies and in logs.
     """
     parts = urlsplit(endpoint)
     query = "&".join(each for each in (parts.query, urlencode({"client_id": client_id})) if each)
@@ -298,15 +288,10 @@ def _remove_locked(store: TokenStore) -> _Removal:
     try:
         removed_count = store.remove()
     except TokenStoreError as error:
-        problem, failed = error.what, _is_there(store)
+        problem, failed = error.what, True
+        with suppress(TokenStoreError):
+            failed = store.mark() is not None
     return _Removal(login=login, was_there=was_there, removed_count=removed_count, problem=problem, failed=failed)
-
-
-def _is_there(store: TokenStore) -> bool:
-    try:
-        return store.mark() is not None
-    except TokenStoreError:
-        return True
 
 
 def _report_removal(

@@ -645,9 +645,9 @@ def start_flow(
 
             return start_device(context)
         case Flow.BROWSER:
-            from micromegas_jupyter.auth.flows.loopback import start_loopback
+            from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 
-            return start_loopback(context)
+            return LoopbackFlow(context)
         case Flow.PASTE:
             from micromegas_jupyter.auth.flows.paste import start_paste
 

@@ -38,7 +38,7 @@ from micromegas_jupyter.oidc.discovery import (
     describe_provider_error,
     parse_metadata,
 )
-from micromegas_jupyter.oidc.id_token import CLOCK_REMEDY, IdTokenClaims, verify_id_token
+from micromegas_jupyter.oidc.id_token import IdTokenClaims, verify_id_token
 from micromegas_jupyter.oidc.keys import KeySet, UnknownKey, parse_key_set
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.oidc.tokens import (
@@ -60,9 +60,7 @@ _Document = TypeVar("_Document")
 class ProviderDocuments:
     """A provider's discovery document and keys: kept for an hour, and beyond that while the provider is down.
 
-    Safe to use from several threads: its lock covers the kept documents and is free during calls. Both methods raise
-    `ProviderUnavailable` where nothing is kept and the provider does not answer, and `ProviderMisbehaved` where the
-    document is not acceptable.
+    Safe to use from several threads: its lock is free during calls.
     """
 
     def __init__(self, issuer: str, *, http: ProviderCalls, clock: Clock) -> None:
@@ -83,10 +81,7 @@ class ProviderDocuments:
         return self._cached_or_fetched(self._keys, self._fetch_keys)
 
     def keys_after_rotation(self) -> KeySet:
-        """Return the keys for a token whose key is not among the kept ones.
-
-        They are fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included.
-        """
+        """Return keys fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included."""
         now = self._clock.monotonic()
         with self._lock:
             is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
@@ -129,9 +124,8 @@ class ProviderDocuments:
 class ProviderConnection:
     """Calls one provider as one application; safe to use from several threads.
 
-    `proof` is the application's secret or private key, None for a public client. Calls raise `ProviderUnavailable` when
-    the provider does not answer, `ProviderMisbehaved` when its answer breaks the protocol or an ID token is missing or
-    not acceptable, and `LoginFailed` when it refuses; what else they raise is said at each.
+    Calls raise `ProviderUnavailable` when the provider does not answer, `ProviderMisbehaved` when its answer breaks the
+    protocol or an ID token is missing or not acceptable, and `LoginFailed` when it refuses.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -155,19 +149,12 @@ class ProviderConnection:
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How many seconds the provider's clock is ahead of this machine's.
-
-        0 until an answer of the provider was seen, for a difference of two seconds or less, and for one of more than a
-        day, which is a machine whose clock has to be set.
-        """
+        """How many seconds the provider's clock is ahead of this machine's; 0 when unknown, small, or over a day."""
         return self._http.offset_seconds
 
     @property
     def measured_clock_offset_seconds(self) -> float | None:
-        """The difference that was measured, also one of more than a day; None until an answer of the provider was seen.
-
-        0 for a difference of two seconds or less.
-        """
+        """The difference that was measured, also one of more than a day; None until an answer was seen."""
         return self._http.measured_offset_seconds
 
     def now(self) -> datetime:
@@ -182,15 +169,8 @@ class ProviderConnection:
         """Return the provider's keys; kept as the metadata is."""
         return self._documents.keys()
 
-    def end_session_endpoint(self) -> str | None:
-        """Return where a browser session at the provider ends, None where the provider does not say."""
-        return self.metadata().end_session_endpoint
-
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
-        """Exchange a code for tokens, whose ID token was checked.
-
-        An ID token is always checked; one that is missing is an error where `needs_id_token` says so.
-        """
+        """Exchange a code for tokens, whose ID token was checked; it may be missing unless `needs_id_token`."""
         tokens = self._redeem(build_code_request(request, code), requested_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
@@ -211,13 +191,7 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Ask once whether the person has signed in; the ID token of a success was checked.
-
-        Raises:
-            LoginRefused: The person or the provider said no.
-            LoginTimedOut: The code has expired.
-            ProviderUnavailable: The provider does not answer; polling again later, at longer intervals, may help.
-        """
+        """Ask once whether the person has signed in; raises `LoginRefused` or, for an old code, `LoginTimedOut`."""
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
@@ -232,9 +206,7 @@ class ProviderConnection:
     def refresh(self, refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> TokenSet:
         """Spend a refresh token for new tokens; the ID token among them is not checked yet.
 
-        Raises:
-            LoginRequired: The provider says that the sign-in has ended.
-            LoginFailed: It does not accept the application; the refresh token is as good as before.
+        Raises `LoginRequired` when the provider says that the sign-in has ended.
         """
         fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
         return self._redeem(fields, requested_scope=granted_scope, is_refresh=True)
@@ -247,11 +219,7 @@ class ProviderConnection:
     def request_token_answer(
         self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
     ) -> dict[str, object]:
-        """Make any other grant's request, and return the provider's answer as it stands.
-
-        The client authentication is added. `requested_scope` becomes the answer's `scope` when it names none (RFC 6749
-        section 5.1).
-        """
+        """Make any other grant's request, and return the provider's answer, with a scope (RFC 6749 section 5.1)."""
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:
             raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
@@ -273,7 +241,6 @@ class ProviderConnection:
                     now=self.now(),
                     nonce=nonce,
                     access_token=tokens.access_token,
-                    clock_remedy=self._http.remedy,
                 )
         raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.")
 
@@ -368,20 +335,6 @@ class TimedCalls:
         measured = self.measured_offset_seconds or 0.0
         return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
 
-    @property
-    def remedy(self) -> str:
-        """What to do about a token whose times do not fit, in a sentence or two."""
-        measured = self.measured_offset_seconds
-        if measured is None:
-            return CLOCK_REMEDY
-        if not measured:
-            return "The clocks of this machine and of the identity provider agree: tell the provider's administrator."
-        side = "behind" if measured > 0 else "ahead of"
-        difference = f"The clock of this machine is {_duration_text(measured)} {side} the identity provider's"
-        if abs(measured) <= MAX_OFFSET_SECONDS:
-            return f"{difference}, which was allowed for. Set the clock; if that does not help, ask the provider."
-        return f"{difference}. Set the clock and sign in again."
-
     def now(self) -> datetime:
         """Return the provider's time, as far as it is known (aware UTC)."""
         return self._clock.now() + timedelta(seconds=self.offset_seconds)
@@ -421,14 +374,6 @@ class TimedCalls:
         return answer
 
 
-def _duration_text(offset_seconds: float) -> str:
-    seconds = abs(offset_seconds)
-    for unit, unit_seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * unit_seconds:
-            return f"about {seconds / unit_seconds:.0f} {unit}"
-    return f"about {seconds:.0f} seconds"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequest:
     """What is asked of the provider and of the person; `OidcAuthProvider.begin_login` describes it."""
@@ -448,11 +393,7 @@ class LoginRequest:
 
 
 def client_proof(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientProof:
-    """Return what the application proves itself with; an empty secret is none.
-
-    Raises:
-        UsageError: Both were given.
-    """
+    """Return what the application proves itself with; an empty secret is none."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""
     if has_secret and private_key is not None:

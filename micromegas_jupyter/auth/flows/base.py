@@ -110,6 +110,18 @@ class AnsweredFlow(LoginFlow):
         self._answer: Secret | MicromegasError | None = None
         self._ended = threading.Event()
 
+    def accept(self, query: Secret) -> bool:
+        """Take a callback's query if it is this sign-in's, which takes one only; whether it is."""
+        with self._lock:
+            if self._grant is None or self._ended.is_set() or not self._grant.is_answered_by(query.reveal()):
+                return False
+            try:
+                self._answer = self._grant.code_in(query)
+            except MicromegasError as error:
+                self._answer = error
+            self._ended.set()
+            return True
+
     def tokens(self) -> TokenSet | None:
         """Wait for the answer and exchange its code."""
         self._ended.wait(self.prompt.timeout_seconds)

@@ -16,7 +16,7 @@ from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlo
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
 from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
 from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
-from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenCache
+from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import HUB_SERVICE, HUB_UNAVAILABLE_REMEDY, HubHttp
 from micromegas_jupyter.core.protocols import AuthProvider
@@ -408,7 +408,7 @@ class StoredSignIn(AuthProvider, Protocol):
     def invalidate(self, token: str) -> None: ...  # noqa: D102
 
 
-class HubTokenProvider:
+class HubTokenProvider(ServiceTokenProvider):
     """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
 
     Args:
@@ -427,11 +427,10 @@ class HubTokenProvider:
         stored: Callable[[], StoredSignIn | None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(clock)
         self._service = service
         self._issuer = issuer
         self._stored = stored
-        self._clock = clock
-        self._kept = ServiceTokenCache(self._fetch, clock=self._clock)
         self._newest: HubToken | None = None
         self._ends_at = self._clock.now()
         self._substitute: StoredSignIn | None = None
@@ -456,7 +455,7 @@ class HubTokenProvider:
             except LoginRequired:
                 self._substitute = None  # it has ended, so try the Hub again
         try:
-            return self._kept.get_token()
+            return super().get_token()
         except LoginRequired:
             with suppress(MicromegasError):  # the Hub's refusal is what matters
                 substitute = self._stored()
@@ -483,15 +482,22 @@ class HubTokenProvider:
 
     def renew(self) -> None:
         """Fetch another token; the Hub gives the same one again while enough of its life is left."""
-        (self._substitute or self._kept).renew()
+        if self._substitute is not None:
+            self._substitute.renew()
+        else:
+            super().renew()
 
     def invalidate(self, token: str) -> None:
         """Forget `token`, because the server refused it."""
-        (self._substitute or self._kept).invalidate(token)
+        if self._substitute is not None:
+            self._substitute.invalidate(token)
+        else:
+            super().invalidate(token)
 
     def renewal_due_at(self) -> datetime | None:
         """Return from when on `get_token` fetches another one (aware UTC, this machine's clock)."""
-        return (self._substitute or self._kept).renewal_due_at()
+        substitute = self._substitute
+        return super().renewal_due_at() if substitute is None else substitute.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
         began_at = self._clock.now()  # the remaining life began to run out before the answer came
@@ -511,6 +517,3 @@ class HubTokenProvider:
 
     def __repr__(self) -> str:
         return f"HubTokenProvider(service={self._service!r})"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a sign-in cannot be pickled")

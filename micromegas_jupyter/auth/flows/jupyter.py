@@ -280,18 +280,6 @@ class RedirectFlow(AnsweredFlow):
         with self._lock:
             self._notify_started = callback
 
-    def accept(self, query: Secret) -> bool:
-        """Take a callback's query if it is this sign-in's, which takes one only; whether it is."""
-        with self._lock:
-            if self._grant is None or self._ended.is_set() or not self._grant.is_answered_by(query.reveal()):
-                return False
-            try:
-                self._answer = self._grant.code_in(query)
-            except MicromegasError as error:
-                self._answer = error
-            self._ended.set()
-            return True
-
     def show(self, outcome: LoginOutcome) -> None:
         """Keep the outcome for the page that the browser is waiting for."""
         with self._lock:

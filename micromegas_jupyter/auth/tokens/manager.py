@@ -72,11 +72,7 @@ def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
 
 
 class RefreshLock(Generic[T]):
-    """Runs renewals one after another: late callers share the failure that they waited for, and failures are spaced.
-
-    Args:
-        clock: Tells the monotonic time.
-    """
+    """Runs renewals one after another: late callers share the failure that they waited for, and failures are spaced."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -88,10 +84,8 @@ class RefreshLock(Generic[T]):
     def run(self, renew: Callable[[], T], *, is_optional: bool) -> T | None:
         """Return the result of `renew`; None only for an optional call that was left out.
 
-        Args:
-            renew: Renews, or finds that another thread has; raises a `MicromegasError` when it cannot.
-            is_optional: Whether the caller has a valid token: it then neither waits for another thread nor tries
-                again soon after a failure.
+        `is_optional` says that the caller has a valid token: it then neither waits for another thread nor tries again
+        soon after a failure.
         """
         failures_seen = self._failure_count
         if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
@@ -133,12 +127,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The tokens of one sign-in and the claims of its ID token (None without one), with times by the provider's clock.
-
-    Attributes:
-        tokens: The tokens.
-        claims: What the ID token says.
-    """
+    """The tokens of one sign-in and the claims of its ID token, if there is one; times are by the provider's clock."""
 
     tokens: TokenSet
     claims: IdTokenClaims | None
@@ -156,9 +145,8 @@ class Session:
         obtained_at = self.tokens.obtained_at
         if self.claims is None or obtained_at is None:
             return False
-        lifetime = self.claims.expires_at - self.claims.issued_at
-        id_token_due_at = due_at(self.claims.issued_at, self.claims.expires_at)
-        return obtained_at >= id_token_due_at - min(_INACCURACY, lifetime / 4)
+        begins_at, ends_at = self.claims.issued_at, self.claims.expires_at
+        return obtained_at >= due_at(begins_at, ends_at) - min(_INACCURACY, (ends_at - begins_at) / 4)
 
     def renewable_from(self, bearer: Bearer) -> datetime | None:
         """Return from when on another refresh may bring more than the last one did; None when that is at once.
@@ -216,22 +204,11 @@ class TokenManager:
     does not accept the application; `ProviderMisbehaved` when its answer breaks the protocol or is for somebody else.
 
     The state is one value that is replaced as a whole. A thread that puts an older one back is corrected at the next
-    use, because its mark no longer equals the store's.
-
-    Args:
-        connection: Calls the provider.
-        store: Where the sign-in is stored and read; None keeps it in memory only.
-        key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
-        clock: Tells the time.
+    use, because its mark no longer equals the store's. An unknown scope of `key` is taken from the stored sign-in.
     """
 
     def __init__(
-        self,
-        connection: ProviderConnection,
-        store: TokenStore | None,
-        *,
-        key: LoginKey,
-        clock: Clock,
+        self, connection: ProviderConnection, store: TokenStore | None, *, key: LoginKey, clock: Clock
     ) -> None:
         self.connection = connection
         self._key = key
@@ -250,11 +227,7 @@ class TokenManager:
         self._state = _State(session=session)
 
     def current(self, *, reads_store: bool = False) -> Session:
-        """Return the present session without calling the provider.
-
-        Args:
-            reads_store: Whether to read the store even if it looks unchanged.
-        """
+        """Return the present session without calling the provider; `reads_store` even if the store looks unchanged."""
         state = self._state
         if self.store is None or not self._follows_store:
             if state.session is None:
@@ -269,7 +242,7 @@ class TokenManager:
         """Return a token that is valid now, refreshing the session when it ends soon."""
         may_force = self._may_force()  # before reading the session, or the one before a refresh could pass for good
         session = self.current()
-        freshness = self._freshness(session, bearer)
+        freshness = session.freshness(bearer, self.connection.now())
         is_refused = may_force and self._is_refused(session, bearer)
         if freshness is Freshness.FRESH and not is_refused:
             return session.token(bearer)
@@ -319,11 +292,7 @@ class TokenManager:
         return latest - timedelta(seconds=self.connection.clock_offset_seconds)
 
     def save(self, *, check: Callable[[], None] = lambda: None) -> None:
-        """Store the session in place of any other sign-in.
-
-        Args:
-            check: Called under the store's lock before anything is written; what it raises ends this.
-        """
+        """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
         session = self.current()
@@ -364,9 +333,6 @@ class TokenManager:
         self._state = _State(session=session, mark=mark)
         return session, mark
 
-    def _freshness(self, session: Session, bearer: Bearer) -> Freshness:
-        return session.freshness(bearer, self.connection.now())
-
     def _is_refused(self, session: Session, bearer: Bearer) -> bool:
         held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
         return self._refused is not None and held == self._refused
@@ -387,8 +353,7 @@ class TokenManager:
             raise _ended(session)
         try:
             refreshed = self._refresh_lock.run(
-                lambda: self._refresh_alone(bearer, is_optional=is_optional),
-                is_optional=is_optional,
+                lambda: self._refresh_alone(bearer, is_optional=is_optional), is_optional=is_optional
             )
         except MicromegasError as error:
             # A valid token serves on, unless the sign-in itself was found to be gone.
@@ -409,7 +374,7 @@ class TokenManager:
                     raise
             session = self.current(reads_store=True)
             was_refused = self._is_refused(session, bearer) and self._may_force()
-            if self._freshness(session, bearer) is Freshness.FRESH and not was_refused:
+            if session.freshness(bearer, self.connection.now()) is Freshness.FRESH and not was_refused:
                 return session  # another thread or process was faster
             if not self._can_refresh(session, bearer) or session.tokens.refresh_token is None:
                 raise _ended(session)
@@ -418,7 +383,7 @@ class TokenManager:
             finally:
                 if was_refused:  # not earlier: whoever was refused, too, waits for this
                     self._forced_at = self._clock.monotonic()
-            if self._freshness(refreshed, bearer) is Freshness.ENDED:
+            if refreshed.freshness(bearer, self.connection.now()) is Freshness.ENDED:
                 raise _ended(refreshed)
             return refreshed
 
@@ -521,11 +486,9 @@ class RenewableProvider(Protocol):
 
     def get_token(self) -> str:
         """Return a token that is valid now, renewing it when that is due."""
-        ...
 
     def renewal_due_at(self) -> datetime | None:
         """Return from when on `get_token` renews; None when there is nothing to renew."""
-        ...
 
 
 class BackgroundRenewal:

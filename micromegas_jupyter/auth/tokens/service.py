@@ -1,6 +1,5 @@
 """The token of a program: cached while it is fresh, fetched by one thread, still used while a fetch fails."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,23 +35,28 @@ class ServiceToken:
         return min(ends_at, self.obtained_at + MAX_CACHED)
 
 
-class ServiceTokenCache:
-    """Caches a program's token; safe to use from several threads.
+class ServiceTokenProvider:
+    """An `AuthProvider` that caches a program's token; a subclass gets it. Safe to use from several threads."""
 
-    Args:
-        fetch: Gets the next one; raises a `MicromegasError` when it cannot.
-        clock: Tells the time.
-    """
-
-    def __init__(self, fetch: Callable[[], ServiceToken], *, clock: Clock) -> None:
-        self._fetch = fetch
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refresh_lock: RefreshLock[ServiceToken] = RefreshLock(clock)
         self._cached: ServiceToken | None = None
         self._invalidated_at: float | None = None
 
+    def _fetch(self) -> ServiceToken:
+        """Get the next token."""
+        raise NotImplementedError
+
     def get_token(self) -> str:
-        """Return a token that is valid now."""
+        """Return a token that is valid now.
+
+        Raises:
+            LoginFailed: The platform or the provider does not accept the program.
+            ProviderUnavailable: A token is needed, and the platform or the provider does not answer.
+            ProviderMisbehaved: An answer breaks the protocol.
+            ConfigurationError: The program does not run on its platform, or not as it was set up.
+        """
         cached = self._cached
         freshness = self._freshness(cached)
         if cached is not None and freshness is Freshness.FRESH:
@@ -84,7 +88,7 @@ class ServiceTokenCache:
         self._refresh_lock.run(self._fetch_and_cache, is_optional=False)
 
     def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token; None when none is cached."""
+        """Return from when on `get_token` fetches the next token (aware UTC); None when none is cached."""
         cached = self._cached
         return None if cached is None else due_at(cached.obtained_at, cached.cached_until)
 
@@ -107,40 +111,6 @@ class ServiceTokenCache:
         if token is None:
             return Freshness.ENDED
         return freshness_of(token.obtained_at, token.cached_until, self._clock.now())
-
-    def __reduce__(self) -> str:
-        raise TypeError("a token cannot be pickled")
-
-
-class ServiceTokenProvider:
-    """An `AuthProvider` over `_fetch`, which a subclass supplies: for service accounts and workloads."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._cache = ServiceTokenCache(self._fetch, clock=clock)
-
-    def _fetch(self) -> ServiceToken:
-        """Get the next token."""
-        raise NotImplementedError
-
-    def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            LoginFailed: The platform or the provider does not accept the program.
-            ProviderUnavailable: A token is needed, and the platform or the provider does not answer.
-            ProviderMisbehaved: An answer breaks the protocol.
-            ConfigurationError: The program does not run on its platform, or not as it was set up.
-        """
-        return self._cache.get_token()
-
-    def invalidate(self, token: str) -> None:
-        """Forget `token`, because a server refused it, so that the next call fetches another one."""
-        self._cache.invalidate(token)
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token (aware UTC); None when none is cached."""
-        return self._cache.renewal_due_at()
 
     def __reduce__(self) -> str:
         raise TypeError("a sign-in cannot be pickled")

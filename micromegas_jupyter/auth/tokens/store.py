@@ -10,11 +10,12 @@ import json
 import math
 import os
 import threading
-from contextlib import AbstractContextManager, contextmanager
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from micromegas_jupyter.core.files import (
     PRIVATE_FILE_MODE,
@@ -237,43 +238,15 @@ _FOLDER_REMEDY = (
 _Read = TypeVar("_Read")
 
 
-class TokenStore(Protocol):
+class TokenStore(ABC):
     """Stores one sign-in for all programs of a person; safe to use from several threads and processes.
+
+    It rests on a file (`~` is expanded) with a lock file beside it, which stays for those who wait for it. With a `key`
+    it neither reads nor replaces another sign-in.
 
     Methods raise `LoginRequired` when nothing is stored, or what is there is damaged or has another key;
     `TokenStoreError` when the store cannot be used safely, and then what was stored still is; and `Unavailable` when
     another program holds the lock for too long.
-    """
-
-    @property
-    def label(self) -> str:
-        """Where the sign-in is stored, in a few words for people."""
-
-    def mark(self) -> FileMark | None:
-        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
-
-    def load(self) -> tuple[StoredLogin, FileMark]:
-        """Return what is stored, with the mark that belongs to it."""
-
-    def check_usable(self) -> None:
-        """Check, before a person signs in, that the result can be stored."""
-
-    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
-        """Hold the lock that all writers share; the operating system releases it when the process ends."""
-
-    def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
-
-    def remove(self) -> int:
-        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
-
-
-class LockedFile:
-    """A file with a lock file beside it, which stays for those who wait for it: what both kinds of stores rest on.
-
-    Args:
-        path: The file; `~` is expanded.
-        key: The only sign-in that may be read or stored; None allows any.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
@@ -281,18 +254,42 @@ class LockedFile:
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._key = key
 
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Where the sign-in is stored, in a few words for people."""
+
     def mark(self) -> FileMark | None:
-        """See `TokenStore.mark`."""
+        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
         with store_errors(self.path):
             return mark_of(self.path)
 
+    @abstractmethod
+    def load(self) -> tuple[StoredLogin, FileMark]:
+        """Return what is stored, with the mark that belongs to it."""
+
+    @abstractmethod
     def stored_key(self) -> LoginKey | None:
         """Return the key of the stored sign-in, None when nothing readable is there."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def check_usable(self) -> None:
+        """Check, before a person signs in, that the result can be stored."""
+
+    @abstractmethod
+    def save(self, login: StoredLogin) -> FileMark:
+        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
+
+    @abstractmethod
+    def remove(self) -> int:
+        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
 
     @contextmanager
     def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-        """See `TokenStore.locked`. A lock file of another user is refused, for its owner could block everybody."""
+        """Hold the lock that all writers share; the operating system releases it when the process ends.
+
+        A lock file of another user is refused, for its owner could block everybody.
+        """
         from filelock import FileLock, Timeout  # slow to load, and not needed to read
 
         _ensure_own_folder(self.path.parent)
@@ -337,7 +334,7 @@ class LockedFile:
             )
 
 
-class FileTokenStore(LockedFile):
+class FileTokenStore(TokenStore):
     """Stores one sign-in in upstream's token file, and beside it `<name>.extras.json` with scope and resource."""
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
@@ -357,7 +354,7 @@ class FileTokenStore(LockedFile):
         return login, mark
 
     def stored_key(self) -> LoginKey | None:
-        """See `LockedFile.stored_key`."""
+        """See `TokenStore.stored_key`."""
         try:
             return add_extras(self._read(parse_key)[0], self._extras())
         except LoginRequired:
