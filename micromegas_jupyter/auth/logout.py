@@ -4,8 +4,10 @@ On request it also ends the session that the person's browser has at the provide
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache, partial
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -128,16 +130,7 @@ class LogoutReport:
 def end_login(
     manager: TokenManager, connection: ProviderConnection, *, clock: Clock, browser: Browser | None = None
 ) -> LogoutReport:
-    """End one sign-in and have its tokens revoked.
-
-    The local end comes first: it holds even when the provider is down or this program is killed meanwhile.
-
-    Args:
-        manager: Holds the sign-in.
-        connection: Calls its provider.
-        clock: Tells the time.
-        browser: Shows the provider's page that ends the person's session there; None leaves that session alone.
-    """
+    """End one sign-in, first here, and have its tokens revoked; `browser` shows the page that ends the session."""
     session, files_removed = manager.end()
     calls = RevocationCalls(clock)
     if session is None:
@@ -158,28 +151,14 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
     clock: Clock,
     browser: Browser | None = None,
 ) -> LogoutReport:
-    """Remove sign-ins from their stores, and then have their tokens revoked.
+    """Remove all sign-ins from their stores, and then have their tokens revoked.
 
-    All of them end here before any provider is called.
-
-    Args:
-        stores: The stores.
-        connect: Connects to a provider as an application.
-        issuer: The provider that the report is about first; None takes that of the first sign-in.
-        client_id: The application there.
-        clock: Tells the time.
-        browser: Shows the pages that end the person's sessions at the providers; None leaves those alone.
+    `connect` connects to a provider as an application. The report is about `issuer` first, None takes that of the
+    first sign-in. `browser` shows the pages that end the person's sessions at the providers.
     """
     waits_until = clock.monotonic() + LOCK_WAIT_SECONDS
     removals = [_remove(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]
-    calls = RevocationCalls(clock)
-    connections: dict[tuple[str, str], ProviderConnection] = {}
-
-    def connected(issuer: str, client_id: str) -> ProviderConnection:
-        if (issuer, client_id) not in connections:
-            connections[issuer, client_id] = connect(issuer, client_id)
-        return connections[issuer, client_id]
-
+    calls, connected = RevocationCalls(clock), cache(connect)
     reports = {} if issuer is None else {issuer: LogoutReport(issuer=issuer, was_signed_in=False)}
     applications = {} if issuer is None or client_id is None else {issuer: client_id}
     for removal in removals:
@@ -187,13 +166,12 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
         reports[report.issuer] = _joined(reports[report.issuer], report) if report.issuer in reports else report
         if removal.login is not None:
             applications.setdefault(removal.login.key.issuer, removal.login.key.client_id)
-    for name, application in applications.items():
-        if browser is None:
-            break
-        try:
-            reports[name] = calls.end_session(reports[name], connected(name, application), browser)
-        except MicromegasError as error:
-            reports[name] = replace(reports[name], end_session_problem=error.what)
+    if browser is not None:
+        for name, application in applications.items():
+            try:
+                reports[name] = calls.end_session(reports[name], connected(name, application), browser)
+            except MicromegasError as error:
+                reports[name] = replace(reports[name], end_session_problem=error.what)
     failures = [removal.problem for removal in removals if removal.failed and removal.problem]
     if failures:
         raise TokenStoreError(failures[0])
@@ -203,25 +181,11 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """What a provider did about the tokens of one sign-in.
-
-    Attributes:
-        revoked: The tokens that it revoked: `refresh_token`, `access_token`.
-        problem: Why it did not revoke all that it should; None when it did.
-        provider_answered: Whether it could be reached.
-    """
+    """Which tokens of one sign-in a provider revoked, why not all, and whether it could be reached."""
 
     revoked: frozenset[str] = frozenset()
     problem: str | None = None
     provider_answered: bool = True
-
-
-class _CallFailed(Exception):
-    """A provider did not do what it was asked; `args[0]` says why."""
-
-    def __init__(self, why: str, *, provider_answered: bool) -> None:
-        super().__init__(why)
-        self.provider_answered = provider_answered
 
 
 class RevocationCalls:
@@ -233,32 +197,31 @@ class RevocationCalls:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._ends_at = clock.monotonic() + REVOCATION_SECONDS
-        self._unreachable: dict[str, str] = {}
+        self._unreachable: dict[str, Unavailable] = {}
 
     def revoke(self, tokens: TokenSet, connection: ProviderConnection) -> Revocation:
         """Have the refresh token revoked, then the access token. Source: RFC 7009 section 2."""
-        revoked: set[str] = set()
+        revoked: frozenset[str] = frozenset()
         for kind, token in (("refresh_token", tokens.refresh_token), ("access_token", tokens.access_token)):
             if token is None:
                 continue
             try:
-                refusal = self._call(connection.issuer, lambda: connection.revoke(token, kind=kind))  # noqa: B023 - called at once
-            except _CallFailed as failure:
-                return Revocation(
-                    revoked=frozenset(revoked), problem=str(failure), provider_answered=failure.provider_answered
-                )
+                refusal = self._call(connection.issuer, partial(connection.revoke, token, kind=kind))
+            except MicromegasError as error:
+                is_down = isinstance(error, Unavailable)
+                return Revocation(revoked=revoked, problem=error.what, provider_answered=not is_down)
             if refusal is None:
-                revoked.add(kind)
+                revoked |= {kind}
             elif not (kind == "access_token" and refusal == _TOLERATED):
-                return Revocation(revoked=frozenset(revoked), problem=refusal)  # it would refuse the next one, too
-        return Revocation(revoked=frozenset(revoked))
+                return Revocation(revoked=revoked, problem=refusal)  # it would refuse the next one, too
+        return Revocation(revoked=revoked)
 
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
         """Open the provider's page that ends the session; the person confirms there, if the provider asks."""
         try:
-            endpoint = self._call(connection.issuer, connection.end_session_endpoint)
-        except _CallFailed as failure:
-            return replace(report, end_session_problem=str(failure))
+            endpoint = self._call(connection.issuer, connection.metadata).end_session_endpoint
+        except MicromegasError as error:
+            return replace(report, end_session_problem=error.what)
         if endpoint is None:
             return replace(report, end_session_problem="The identity provider has no page that ends a session.")
         url = build_end_session_url(endpoint, client_id=connection.client_id)
@@ -266,24 +229,21 @@ class RevocationCalls:
 
     def _call(self, issuer: str, call: Callable[[], _Answer]) -> _Answer:
         if issuer in self._unreachable:
-            raise _CallFailed(self._unreachable[issuer], provider_answered=False)
+            raise self._unreachable[issuer]
         if self.clock.monotonic() >= self._ends_at:
-            raise _CallFailed("There was no time left to ask.", provider_answered=False)
+            raise Unavailable("There was no time left to ask.")
         try:
             return call()
         except Unavailable as error:
-            self._unreachable[issuer] = error.what
-            raise _CallFailed(error.what, provider_answered=False) from None
-        except MicromegasError as error:
-            raise _CallFailed(error.what, provider_answered=True) from None
+            self._unreachable[issuer] = error
+            raise
 
 
 def build_end_session_url(endpoint: str, *, client_id: str) -> str:
     """Return the address to open.
 
-    It names the application and carries no `id_token_hint`, which section 2 recommends: the ID token is what the
-    server accepts as bearer, and an address stays in the browser's history, in proxies and in logs. Without the hint
-    the provider asks the person whether to end the session.
+    It carries no `id_token_hint`, which section 2 recommends: the ID token is what the server accepts as bearer, and an
+    address stays in the browser's history, in proxies and in logs.
     """
     parts = urlsplit(endpoint)
     query = "&".join(each for each in (parts.query, urlencode({"client_id": client_id})) if each)
@@ -292,7 +252,7 @@ def build_end_session_url(endpoint: str, *, client_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Removal:
-    """What became of a store: the sign-in that was there, if it was readable, and what went wrong."""
+    """The sign-in that was in a store, if it was readable, and what went wrong when it was removed."""
 
     login: StoredLogin | None
     was_there: bool
@@ -328,15 +288,10 @@ def _remove_locked(store: TokenStore) -> _Removal:
     try:
         removed_count = store.remove()
     except TokenStoreError as error:
-        problem, failed = error.what, _is_there(store)
+        problem, failed = error.what, True
+        with suppress(TokenStoreError):
+            failed = store.mark() is not None
     return _Removal(login=login, was_there=was_there, removed_count=removed_count, problem=problem, failed=failed)
-
-
-def _is_there(store: TokenStore) -> bool:
-    try:
-        return store.mark() is not None
-    except TokenStoreError:
-        return True
 
 
 def _report_removal(

@@ -1,18 +1,21 @@
 """`OidcAuthProvider`: a person's sign-in, from the first page to the logout.
 
-Each flow lies in `flows`; the tokens are kept valid by `tokens.manager`.
+The flows lie in `flows`; the tokens are kept valid by `tokens.manager`.
 """
 
 from __future__ import annotations
 
+import contextvars
+import logging
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
-from micromegas_jupyter.auth.flows.base import LINGER_SECONDS, LoginContext, LoginFlow, PendingSignIn, StoreWatch
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection, client_proof, hidden_secret
 from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
-from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, build_token, parse_token
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.system import (
     SYSTEM_BROWSER,
@@ -24,7 +27,14 @@ from micromegas_jupyter.core.system import (
     Secret,
     SecretObject,
 )
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import (
+    InternalError,
+    LoginFailed,
+    LoginTimedOut,
+    MicromegasError,
+    TokenStoreError,
+    UsageError,
+)
 from micromegas_jupyter.oidc.authorization import TokenSet, complete_scope
 
 if TYPE_CHECKING:
@@ -32,18 +42,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.auth.flows.hub import HubService
+    from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
-P = TypeVar("P")
+# For a browser that is slow to fetch the last page; nearly all fetch it at once.
+LINGER_SECONDS = 10.0
+# After the person: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
+COMPLETION_SECONDS = 90.0
+
+_WAIT_SLICE_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
 
 
-class StoredOptions(TypedDict, total=False):
-    """What `from_file` and `from_store` pass on to the constructor, which describes it."""
+class ProviderOptions(TypedDict, total=False):
+    """Options that other calls pass on to the constructor of `OidcAuthProvider`, which describes them."""
 
     private_key: PrivateKey | None
     bearer: Bearer
@@ -51,11 +68,11 @@ class StoredOptions(TypedDict, total=False):
     clock: Clock
 
 
-class LoginOptions(StoredOptions, total=False):
-    """What `login` passes on to `begin_login`, which describes it."""
+class LoginOptions(ProviderOptions, total=False):
+    """Options that `login` passes on to `begin_login`, which describes them."""
 
     timeout_seconds: float | None
-    authorize_params: Mapping[str, str]
+    authorize_params: Mapping[str, str] | None
     store: TokenStore | None
     resource: str | None
     randomness: Randomness
@@ -109,6 +126,10 @@ class OidcAuthProvider:
     ) -> None:
         # Or a traceback would show them.
         client_secret, token = hidden_secret(client_secret), None if token is None else SecretObject(token)
+        if token_file is not None:
+            if store is not None:
+                raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
+            store = FileTokenStore(token_file)
         self.issuer = issuer
         self.client_id = client_id
         self.audience = audience
@@ -116,20 +137,13 @@ class OidcAuthProvider:
         self._clock = clock
         proof = client_proof(client_secret, private_key)
         self._connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock, randomness=randomness)
-        session = None
-        if token is not None:
-            session = session_of(parse_token(token), issuer=issuer, client_id=client_id)
         key = LoginKey(issuer=issuer, client_id=client_id, audience=audience, scope=scope, resource=resource)
-        self._manager = TokenManager(
-            self._connection,
-            token_store(store, token_file),
-            session=session,
-            key=key,
-            clock=clock,
-        )
+        self._manager = TokenManager(self._connection, store, key=key, clock=clock)
+        if token is not None:
+            self._manager.begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
 
     @classmethod
-    def login(  # noqa: PLR0913, PLR0917 - upstream's arguments and the dependencies
+    def login(  # noqa: PLR0913, PLR0917 - upstream's arguments
         cls,
         issuer: str,
         client_id: str,
@@ -154,15 +168,7 @@ class OidcAuthProvider:
         """
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         pending = cls.begin_login(
-            issuer,
-            client_id,
-            client_secret,
-            token_file,
-            redirect_uri,
-            audience,
-            scope,
-            flow=Flow.BROWSER,
-            **options,
+            issuer, client_id, client_secret, token_file, redirect_uri, audience, scope, flow=Flow.BROWSER, **options
         )
         start_url = pending.start_url or ""
         try:
@@ -176,7 +182,7 @@ class OidcAuthProvider:
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
 
     @classmethod
-    def begin_login(  # noqa: PLR0913, PLR0917 - upstream's arguments and the dependencies
+    def begin_login(  # noqa: PLR0913, PLR0917 - upstream's arguments
         cls,
         issuer: str,
         client_id: str,
@@ -189,17 +195,16 @@ class OidcAuthProvider:
         flow: Flow = Flow.BROWSER,
         timeout_seconds: float | None = None,
         authorize_params: Mapping[str, str] | None = None,
-        private_key: PrivateKey | None = None,
         store: TokenStore | None = None,
-        bearer: Bearer = Bearer.ID_TOKEN,
         resource: str | None = None,
-        http: ProviderCalls | None = None,
         redirects: RedirectLogins | None = None,
         hub: HubService | None = None,
-        clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
+        **options: Unpack[ProviderOptions],
     ) -> PendingLogin:
         """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
+
+        Takes the options of the constructor as well.
 
         Args:
             issuer: The provider, exactly as its discovery document names it.
@@ -214,15 +219,12 @@ class OidcAuthProvider:
             timeout_seconds: How long to wait for the person; None means five minutes in the browser flow, ten in the
                 paste and the redirect flow, and as long as the code lives in the device flow.
             authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
-            private_key: Authenticates the application in place of a secret.
             store: Where the sign-in is stored, in place of a token file.
-            bearer: Which token the server expects.
             resource: Requested in place of an audience (RFC 8707).
-            http: Makes the calls; an own `ProviderHttp` when None.
             redirects: Where a Jupyter server's requests come in, in a kernel that has one.
             hub: The service of a Hub that has one redirect for all; preferred to a Jupyter server.
-            clock: Tells the time.
             randomness: Draws state, nonce and verifier.
+            options: `private_key`, `bearer`, `http` and `clock`.
 
         Raises:
             ConfigurationError: The issuer is not an https URL, or http on loopback.
@@ -234,57 +236,60 @@ class OidcAuthProvider:
             LoginFailed: The fixed port is taken, or the provider refuses the application.
         """
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        store = token_store(store, token_file)
-        proof = client_proof(client_secret, private_key)
+        scope = complete_scope(scope or DEFAULT_SCOPE)
+        provider = cls(
+            issuer,
+            client_id,
+            client_secret,
+            token_file,
+            audience=audience,
+            scope=scope,
+            store=store,
+            resource=resource,
+            randomness=randomness,
+            **options,
+        )
+        if provider.store is not None:
+            provider.store.check_usable()
         request = LoginRequest(
-            scope=complete_scope(scope or DEFAULT_SCOPE),
+            scope=scope,
             audience=audience,
             resource=resource,
             redirect_uri=redirect_uri,
             authorize_params=authorize_params or {},
             timeout_seconds=timeout_seconds,
-            bearer=Bearer(bearer),
+            bearer=provider.bearer,
         )
-        if store is not None:
-            store.check_usable()
-        connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock, randomness=randomness)
-        store_watch = StoreWatch(store)
+        was_filled = _is_filled(provider.store)
+        context = LoginContext(
+            request=request, connection=provider._connection, clock=provider._clock, randomness=randomness
+        )
+        running = start_flow(Flow(flow), context, redirects=redirects, hub=hub)
 
         def keep(tokens: TokenSet, check_not_cancelled: Callable[[], None]) -> OidcAuthProvider:
             def check_wanted() -> None:
                 check_not_cancelled()
-                store_watch.check_not_emptied()
+                # Where nothing was stored at the beginning, a sign-out by another program leaves no trace.
+                if was_filled and not _is_filled(provider.store):
+                    raise LoginFailed("You signed out meanwhile, so this sign-in was not kept.")
 
-            provider = cls(
-                issuer,
-                client_id,
-                client_secret,
-                token=build_token(tokens),
-                audience=audience,
-                scope=request.scope,
-                private_key=private_key,
-                store=store,
-                bearer=request.bearer,
-                resource=resource,
-                http=http,
-                clock=clock,
-                randomness=randomness,
-            )
-            provider._connection = provider._manager.connection = connection  # it has measured the provider's clock
-            if store is not None:
+            provider._manager.begin(session_of(tokens, issuer=issuer, client_id=client_id))
+            if provider.store is not None:
                 provider._manager.save(check=check_wanted)
             return provider
 
-        context = LoginContext(request=request, connection=connection, clock=clock, randomness=randomness)
-        running = start_flow(Flow(flow), context, redirects=redirects, hub=hub)
-        return PendingLogin(running, keep, discard=lambda tokens: store_watch.discard(tokens, connection, clock=clock))
+        return PendingLogin(
+            running,
+            keep,
+            discard=lambda tokens: discard_tokens(tokens, provider.store, provider._connection, clock=provider._clock),
+        )
 
     @classmethod
     def from_file(
         cls,
         path: str | os.PathLike[str],
         client_secret: str | Secret | None = None,
-        **options: Unpack[StoredOptions],
+        **options: Unpack[ProviderOptions],
     ) -> OidcAuthProvider:
         """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
@@ -292,7 +297,7 @@ class OidcAuthProvider:
 
     @classmethod
     def from_store(
-        cls, store: TokenStore, client_secret: str | Secret | None = None, **options: Unpack[StoredOptions]
+        cls, store: TokenStore, client_secret: str | Secret | None = None, **options: Unpack[ProviderOptions]
     ) -> OidcAuthProvider:
         """Load a stored sign-in, without calling the provider; takes the options of the constructor.
 
@@ -411,31 +416,211 @@ class OidcAuthProvider:
         raise TypeError("a sign-in cannot be pickled")
 
 
-class PendingLogin(PendingSignIn[OidcAuthProvider]):
-    """A sign-in that was begun by `OidcAuthProvider.begin_login` and runs in the background."""
+class PendingLogin:
+    """A sign-in that was begun by `OidcAuthProvider.begin_login` and runs in the background.
 
-
-class CompletedLogin(Generic[P]):
-    """A sign-in that needed nobody, with the interface of a pending one.
+    Safe to use from several threads. Its lock covers the outcome and the callbacks, and is free while they run.
 
     Args:
-        provider: The provider that it gave.
-        flow: The flow.
-        at: When (aware UTC).
+        running: Waits for the person; owned, and closed at the end.
+        keep: Makes the provider of the tokens and stores them. Calls its second argument at the last moment at which
+            nothing is stored yet; that raises when the sign-in was cancelled.
+        discard: Revokes tokens that were not kept; called after everybody has learned of the end.
     """
 
+    def __init__(
+        self,
+        running: LoginFlow,
+        keep: Callable[[TokenSet, Callable[[], None]], OidcAuthProvider],
+        *,
+        discard: Callable[[TokenSet], None],
+    ) -> None:
+        self._running = running
+        self._keep = keep
+        self._discard = discard
+        self._unkept: TokenSet | None = None
+        self._lock = threading.Lock()
+        self._outcome: OidcAuthProvider | MicromegasError | None = None
+        self._settled = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._is_cancelled = False
+        # The caller's context comes along, so that what a callback prints lands in the caller's notebook cell.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name="micromegas-login", daemon=True)
+        self._thread.start()
+
+    @property
+    def flow(self) -> Flow:
+        """The flow."""
+        return self._running.prompt.flow
+
+    @property
+    def start_url(self) -> str | None:
+        """The address to open; None for a device sign-in.
+
+        In the browser flow it is on loopback, in the redirect flow the Jupyter server's (a path where this process
+        does not know the server's address); both hold no state and no challenge. In the paste flow it is the
+        provider's own page, so do not store the address where others can read it.
+        """
+        return self._running.prompt.start_url
+
+    @property
+    def user_code(self) -> str | None:
+        """The code that the person types; None except for a device sign-in."""
+        return self._running.prompt.user_code
+
+    @property
+    def verification_uri(self) -> str | None:
+        """Where the person types it, on any device; None except for a device sign-in."""
+        return self._running.prompt.verification_uri
+
+    @property
+    def verification_uri_complete(self) -> str | None:
+        """The same with the code in it, where the provider has that; show it, never open it automatically."""
+        return self._running.prompt.verification_uri_complete
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the sign-in stops waiting for the person (aware UTC)."""
+        return self._running.prompt.expires_at
+
+    @property
+    def done(self) -> bool:
+        """Whether the sign-in has ended, successfully or not."""
+        return self._settled.is_set()
+
+    def result(self, timeout_seconds: float | None = None) -> OidcAuthProvider:
+        """Wait for the end and return the provider.
+
+        Args:
+            timeout_seconds: How long to wait; None waits until the sign-in itself gives up.
+
+        Raises:
+            LoginTimedOut: Nobody came back in time, or not within `timeout_seconds` (the sign-in then continues).
+            LoginRefused: The provider or the person said no.
+            LoginFailed: It was cancelled, or the provider gave no token.
+            ProviderMisbehaved: The provider's answer breaks the protocol or does not fit this sign-in.
+            ProviderUnavailable: The provider does not answer.
+            TokenStoreError: The sign-in could not be stored.
+        """
+        longest = self._running.prompt.timeout_seconds + COMPLETION_SECONDS
+        left_seconds = longest if timeout_seconds is None else timeout_seconds
+        # In slices: a Ctrl-C that comes in the instant before a wait is only noticed when that wait ends.
+        while not self._settled.wait(min(max(left_seconds, 0.0), _WAIT_SLICE_SECONDS)) and left_seconds > 0:
+            left_seconds -= _WAIT_SLICE_SECONDS
+        with self._lock:
+            outcome = self._outcome
+        if outcome is None:
+            raise LoginTimedOut("The sign-in has not finished yet.", remedy="Finish it, or start another one.")
+        if isinstance(outcome, MicromegasError):
+            raise outcome
+        return outcome
+
+    def on_done(self, callback: Callable[[Self], None]) -> None:
+        """Call `callback` once, on the sign-in's thread, when it has ended; at once when it already has."""
+        with self._lock:
+            if self._outcome is None:
+                self._callbacks.append(lambda: callback(self))
+                return
+        _call(lambda: callback(self))
+
+    def on_started(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the redirect URI when a browser is sent to the provider; in the redirect flow only.
+
+        It is called on the thread that answers the Jupyter server, so it must not wait.
+        """
+        self._running.on_started(lambda redirect_uri: _call(lambda: callback(redirect_uri)))
+
+    def submit(self, text: str | Secret) -> None:
+        """Take the address that the person's browser ended at; for the paste flow only.
+
+        The sign-in then continues by itself, and `result` returns or raises. Nothing of the text is kept, shown or
+        logged.
+
+        Raises:
+            UsageError: It is not this sign-in's address, which may be tried again, or no address is expected any more.
+            ProviderMisbehaved: It is from another provider or malformed; it may be tried again.
+        """
+        text = Secret(text) if isinstance(text, str) else text  # or a traceback would show it
+        self._running.submit(text)
+
+    def cancel(self) -> None:
+        """End the sign-in; without effect once it is kept. Safe to call twice.
+
+        Whoever then holds the lock of the store sees the sign-in kept, or never.
+        """
+        with self._lock:
+            self._is_cancelled = True
+        self._running.stop()
+
+    def wait_closed(self, timeout_seconds: float) -> bool:
+        """Wait until the person has seen the last page and all is closed; whether that happened in time."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def __repr__(self) -> str:
+        return f"PendingLogin(done={self.done}, expires_at={self.expires_at.isoformat()})"
+
+    def _work(self) -> None:
+        try:
+            outcome = self._run()
+            self._running.show(_shown_outcome(outcome))
+            self._settle(outcome)
+            if self._unkept is not None:
+                tokens, self._unkept = self._unkept, None
+                _call(lambda: self._discard(tokens))
+            self._running.close(linger_seconds=LINGER_SECONDS)
+        finally:
+            self._running.close()
+
+    def _run(self) -> OidcAuthProvider | MicromegasError:
+        try:
+            tokens = self._running.tokens()
+            if tokens is None:
+                self._check_not_cancelled()
+                return LoginTimedOut(f"Nobody signed in within {self._running.prompt.timeout_seconds:g} seconds.")
+            try:
+                self._check_not_cancelled()
+                return self._keep(tokens, self._check_not_cancelled)
+            except MicromegasError:
+                self._unkept = tokens
+                raise
+        except MicromegasError as error:
+            return error
+        except Exception:  # noqa: BLE001 - a thread's end is its outcome: whoever waits must learn of it
+            _log.exception("A sign-in failed unexpectedly.")
+            return InternalError("The sign-in failed because of a defect in this program.")
+
+    def _check_not_cancelled(self) -> None:
+        with self._lock:
+            is_cancelled = self._is_cancelled
+        if is_cancelled:
+            raise LoginFailed("The sign-in was cancelled.")
+
+    def _settle(self, outcome: OidcAuthProvider | MicromegasError) -> None:
+        with self._lock:
+            self._outcome = outcome
+            callbacks, self._callbacks = self._callbacks, []
+        self._settled.set()
+        for callback in callbacks:
+            _call(callback)
+
+
+class CompletedLogin:
+    """A sign-in by a Hub's token, which needed nobody, with the interface of a pending one."""
+
+    flow = Flow.HUB
     start_url: str | None = None
     user_code: str | None = None
     verification_uri: str | None = None
     verification_uri_complete: str | None = None
     done = True
 
-    def __init__(self, provider: P, *, flow: Flow, at: datetime) -> None:
+    def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
         self._provider = provider
-        self.flow = flow
         self.expires_at = at
 
-    def result(self, timeout_seconds: float | None = None) -> P:  # noqa: ARG002 - there is nothing to wait for
+    def result(self, timeout_seconds: float | None = None) -> HubTokenProvider:  # noqa: ARG002 - nothing to wait for
         """Return the provider."""
         return self._provider
 
@@ -447,14 +632,8 @@ class CompletedLogin(Generic[P]):
         """Do nothing: no browser is sent anywhere."""
 
     def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - nothing is accepted
-        """Refuse.
-
-        Raises:
-            UsageError: Always.
-        """
-        raise UsageError(
-            "This sign-in does not wait for a pasted address.", remedy="Start one with the flow `paste` for that."
-        )
+        """Refuse."""
+        raise UsageError("This sign-in does not wait for a pasted address.")
 
     def cancel(self) -> None:
         """Do nothing: it has ended."""
@@ -464,34 +643,19 @@ class CompletedLogin(Generic[P]):
         return True
 
 
-def token_store(store: TokenStore | None, token_file: str | os.PathLike[str] | None) -> TokenStore | None:
-    """Return the place that a caller named; None keeps a sign-in in memory.
-
-    Raises:
-        UsageError: Both were given.
-    """
-    if store is not None and token_file is not None:
-        raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
-    return FileTokenStore(token_file) if token_file is not None else store
-
-
 def start_flow(
     flow: Flow, context: LoginContext, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
 ) -> LoginFlow:
-    """Start a flow; returns as soon as there is something to show to the person.
-
-    A redirect needs `redirects`, where a Jupyter server's requests come in, or `hub`, the service of a Hub that has one
-    redirect for all; the Hub goes first.
-    """
+    """Start a flow; returns as soon as there is something to show. For a redirect, `hub` goes before `redirects`."""
     match flow:
         case Flow.DEVICE:
             from micromegas_jupyter.auth.flows.device import start_device
 
             return start_device(context)
         case Flow.BROWSER:
-            from micromegas_jupyter.auth.flows.loopback import start_loopback
+            from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 
-            return start_loopback(context)
+            return LoopbackFlow(context)
         case Flow.PASTE:
             from micromegas_jupyter.auth.flows.paste import start_paste
 
@@ -503,3 +667,43 @@ def start_flow(
         case Flow.REDIRECT if redirects is not None:
             return redirects.start(context)
     raise UsageError(f"The flow {flow.value!r} cannot be started here.", remedy="Use browser, device or paste.")
+
+
+def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: ProviderConnection, *, clock: Clock) -> None:
+    """Revoke tokens that were not kept, as far as the provider does so within a logout's deadline.
+
+    Some providers end everything that a person has given the application as soon as one of its tokens is revoked
+    (Google). So while a sign-in is stored, the new tokens are only forgotten, which leaves nobody who has them.
+    """
+    from micromegas_jupyter.auth.logout import RevocationCalls
+
+    try:
+        if _is_filled(store):
+            return
+    except TokenStoreError:
+        return  # it cannot be known
+    problem = RevocationCalls(clock).revoke(tokens, connection).problem
+    if problem is not None:
+        _log.warning("The tokens of a sign-in that was not kept could not be revoked.", extra={"problem": problem})
+
+
+def _is_filled(store: TokenStore | None) -> bool:
+    return store is not None and store.mark() is not None
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - one callback's defect must not cost the others
+        _log.exception("A callback of a sign-in failed.")
+
+
+def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:
+    if isinstance(outcome, MicromegasError):
+        return LoginOutcome(is_signed_in=False, what=outcome.what, remedy=outcome.remedy)
+    try:
+        identity = outcome.identity()
+    except MicromegasError:
+        # The tokens say nothing about their person, or the store has just been emptied.
+        return LoginOutcome(is_signed_in=True)
+    return LoginOutcome(is_signed_in=True, who=identity.name or identity.email or identity.subject)

@@ -5,6 +5,7 @@ What requests and answers look like is defined in `oidc`.
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -29,7 +30,7 @@ from micromegas_jupyter.oidc.authorization import (
     choose_authentication_method,
     parse_token_answer,
 )
-from micromegas_jupyter.oidc.claims import CLOCK_REMEDY, IdTokenClaims, verify_id_token
+from micromegas_jupyter.oidc.claims import IdTokenClaims, verify_id_token
 from micromegas_jupyter.oidc.device import (
     DeviceAuthorization,
     DevicePending,
@@ -56,9 +57,7 @@ _Document = TypeVar("_Document")
 class ProviderDocuments:
     """A provider's discovery document and keys: kept for an hour, and beyond that while the provider is down.
 
-    Safe to use from several threads: its lock covers the kept documents and is free during calls. Both methods raise
-    `ProviderUnavailable` where nothing is kept and the provider does not answer, and `ProviderMisbehaved` where the
-    document is not acceptable.
+    Safe to use from several threads: its lock is free during calls.
     """
 
     def __init__(self, issuer: str, *, http: ProviderCalls, clock: Clock) -> None:
@@ -79,10 +78,7 @@ class ProviderDocuments:
         return self._cached_or_fetched(self._keys, self._fetch_keys)
 
     def keys_after_rotation(self) -> KeySet:
-        """Return the keys for a token whose key is not among the kept ones.
-
-        They are fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included.
-        """
+        """Return keys fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included."""
         now = self._clock.monotonic()
         with self._lock:
             is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
@@ -125,9 +121,8 @@ class ProviderDocuments:
 class ProviderConnection:
     """Calls one provider as one application; safe to use from several threads.
 
-    `proof` is the application's secret or private key, None for a public client. Calls raise `ProviderUnavailable` when
-    the provider does not answer, `ProviderMisbehaved` when its answer breaks the protocol or an ID token is missing or
-    not acceptable, and `LoginFailed` when it refuses; what else they raise is said at each.
+    Calls raise `ProviderUnavailable` when the provider does not answer, `ProviderMisbehaved` when its answer breaks the
+    protocol or an ID token is missing or not acceptable, and `LoginFailed` when it refuses.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -146,30 +141,22 @@ class ProviderConnection:
         self._proof = proof
         self._clock = clock
         self._randomness = randomness
-        self._provider_clock = ProviderClock(clock)
-        self._http = TimedCalls(ProviderHttp() if http is None else http, provider_clock=self._provider_clock)
+        self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
         self._documents = ProviderDocuments(issuer, http=self._http, clock=clock)
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How many seconds the provider's clock is ahead of this machine's.
-
-        0 until an answer of the provider was seen, for a difference of two seconds or less, and for one of more than a
-        day, which is a machine whose clock has to be set.
-        """
-        return self._provider_clock.offset_seconds
+        """How many seconds the provider's clock is ahead of this machine's; 0 when unknown, small, or over a day."""
+        return self._http.offset_seconds
 
     @property
     def measured_clock_offset_seconds(self) -> float | None:
-        """The difference that was measured, also one of more than a day; None until an answer of the provider was seen.
-
-        0 for a difference of two seconds or less.
-        """
-        return self._provider_clock.measured_offset_seconds
+        """The difference that was measured, also one of more than a day; None until an answer was seen."""
+        return self._http.measured_offset_seconds
 
     def now(self) -> datetime:
         """Return the provider's time, as far as it is known: what the times of tokens are held against."""
-        return self._provider_clock.now()
+        return self._http.now()
 
     def metadata(self) -> ProviderMetadata:
         """Return the provider's discovery document, which `ProviderDocuments` keeps."""
@@ -179,15 +166,8 @@ class ProviderConnection:
         """Return the provider's keys; kept as the metadata is."""
         return self._documents.keys()
 
-    def end_session_endpoint(self) -> str | None:
-        """Return where a browser session at the provider ends, None where the provider does not say."""
-        return self.metadata().end_session_endpoint
-
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
-        """Exchange a code for tokens, whose ID token was checked.
-
-        An ID token is always checked; one that is missing is an error where `needs_id_token` says so.
-        """
+        """Exchange a code for tokens, whose ID token was checked; it may be missing unless `needs_id_token`."""
         tokens = self._redeem(build_code_request(request, code), requested_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
@@ -208,13 +188,7 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Ask once whether the person has signed in; the ID token of a success was checked.
-
-        Raises:
-            LoginRefused: The person or the provider said no.
-            LoginTimedOut: The code has expired.
-            ProviderUnavailable: The provider does not answer; polling again later, at longer intervals, may help.
-        """
+        """Ask once whether the person has signed in; raises `LoginRefused` or, for an old code, `LoginTimedOut`."""
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
@@ -229,9 +203,7 @@ class ProviderConnection:
     def refresh(self, refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> TokenSet:
         """Spend a refresh token for new tokens; the ID token among them is not checked yet.
 
-        Raises:
-            LoginRequired: The provider says that the sign-in has ended.
-            LoginFailed: It does not accept the application; the refresh token is as good as before.
+        Raises `LoginRequired` when the provider says that the sign-in has ended.
         """
         fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
         return self._redeem(fields, requested_scope=granted_scope, is_refresh=True)
@@ -244,11 +216,7 @@ class ProviderConnection:
     def request_token_answer(
         self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
     ) -> dict[str, object]:
-        """Make any other grant's request, and return the provider's answer as it stands.
-
-        The client authentication is added. `requested_scope` becomes the answer's `scope` when it names none (RFC 6749
-        section 5.1).
-        """
+        """Make any other grant's request, and return the provider's answer, with a scope (RFC 6749 section 5.1)."""
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:
             raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
@@ -260,14 +228,18 @@ class ProviderConnection:
         """Check the set's ID token and return its claims, None when it has none; keys are fetched again once."""
         if tokens.id_token is None:
             return None
-        try:
-            return self._verified(tokens, tokens.id_token, self.keys(), nonce=nonce)
-        except UnknownKey:
-            newest = self._documents.keys_after_rotation()
-        try:
-            return self._verified(tokens, tokens.id_token, newest, nonce=nonce)
-        except UnknownKey:
-            raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.") from None
+        for keys in (self.keys, self._documents.keys_after_rotation):
+            with suppress(UnknownKey):
+                return verify_id_token(
+                    tokens.id_token,
+                    keys(),
+                    issuer=self.issuer,
+                    client_id=self.client_id,
+                    now=self.now(),
+                    nonce=nonce,
+                    access_token=tokens.access_token,
+                )
+        raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.")
 
     def revoke(self, token: Secret, *, kind: str) -> str | None:
         """Revoke a token; None when the provider did, else its error code (`unsupported_token_type` among them)."""
@@ -299,14 +271,11 @@ class ProviderConnection:
         authentication = self._authentication(url)
         sent, headers = {**fields, **authentication.fields}, authentication.headers
         answer = self._http.post_form(url, sent, headers=headers, needs_body=needs_body)
-        return answer, self._unquotable(sent, headers)
-
-    def _unquotable(self, sent: FormFields, headers: FormFields) -> list[Secret]:
         secrets = [value for value in (*sent.values(), *headers.values()) if isinstance(value, Secret)]
         credentials = [
             Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
         ]
-        return [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
+        return answer, [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
 
     def _authentication(self, url: str) -> ClientAuthentication:
         metadata = self.metadata()
@@ -331,18 +300,6 @@ class ProviderConnection:
             raise ProviderMisbehaved("The identity provider gave no ID token.")
         return tokens
 
-    def _verified(self, tokens: TokenSet, id_token: Secret, keys: KeySet, *, nonce: Secret | None) -> IdTokenClaims:
-        return verify_id_token(
-            id_token,
-            keys,
-            issuer=self.issuer,
-            client_id=self.client_id,
-            now=self.now(),
-            nonce=nonce,
-            access_token=tokens.access_token,
-            clock_remedy=self._provider_clock.remedy,
-        )
-
 
 # Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
 TOLERANCE_SECONDS = 2.5
@@ -354,122 +311,69 @@ MAX_OFFSET_SECONDS = 24 * 3600.0
 _HALF_A_SECOND = timedelta(seconds=0.5)
 
 
-class ProviderClock:
-    """Measures one provider's clock at each of its answers, in memory only. Safe to use from several threads.
+class TimedCalls:
+    """Makes one provider's calls and measures its clock by each answer, in memory only. Safe from several threads.
 
     An answer to a POST counts more than a document, which a cache on the way may have stored: once there was one,
     documents are ignored. Only the provider whose keys are trusted gets here, so nobody who could not forge tokens
     anyway can move the time.
-
-    Args:
-        clock: This machine's clock.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, http: ProviderCalls, clock: Clock) -> None:
+        self._http = http
         self._clock = clock
         self._lock = threading.Lock()
         self._was_post = False
-        self._measured: float | None = None
+        self.measured_offset_seconds: float | None = None
 
     @property
     def offset_seconds(self) -> float:
         """How far the provider's clock is ahead of this machine's; 0 when unknown, small, or too large to follow."""
-        measured = self._measured or 0.0
+        measured = self.measured_offset_seconds or 0.0
         return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
-
-    @property
-    def measured_offset_seconds(self) -> float | None:
-        """The difference as it was measured, also one that is too large to follow; None until there is one."""
-        return self._measured
-
-    @property
-    def remedy(self) -> str:
-        """What to do about a token whose times do not fit, in a sentence or two."""
-        measured = self._measured
-        if measured is None:
-            return CLOCK_REMEDY
-        if not measured:
-            return "The clocks of this machine and of the identity provider agree: tell the provider's administrator."
-        side = "behind" if measured > 0 else "ahead of"
-        difference = f"The clock of this machine is {_duration_text(measured)} {side} the identity provider's"
-        if abs(measured) <= MAX_OFFSET_SECONDS:
-            return f"{difference}, which was allowed for. Set the clock; if that does not help, ask the provider."
-        return f"{difference}. Set the clock and sign in again."
 
     def now(self) -> datetime:
         """Return the provider's time, as far as it is known (aware UTC)."""
         return self._clock.now() + timedelta(seconds=self.offset_seconds)
 
-    def started(self) -> tuple[datetime, float]:
-        """Return when a call begins: the time of day, and monotonic seconds."""
-        return self._clock.now(), self._clock.monotonic()
-
-    def observe(self, answer: HttpAnswer, *, started: tuple[datetime, float], was_post: bool) -> None:
-        """Measure by an answer that has just come; one without a date, or without success, says nothing."""
-        if answer.date is None or not answer.is_success:
-            return
-        now = self._clock.now()
-        trip_seconds = max(0.0, self._clock.monotonic() - started[1])
-        if abs((now - started[0]).total_seconds() - trip_seconds) > TOLERANCE_SECONDS:
-            return  # the machine slept or its clock was set meanwhile: the date is from before, the clock from after
-        # The header's second had begun when it was written, about half the round trip ago.
-        measured = (answer.date + _HALF_A_SECOND - now).total_seconds() + trip_seconds / 2
-        tolerance = TOLERANCE_SECONDS + trip_seconds / 2
-        with self._lock:
-            if self._was_post and not was_post:
-                return
-            if abs(measured) <= tolerance:
-                measured = 0.0
-            elif self._measured is not None and abs(measured - self._measured) <= tolerance:
-                measured = self._measured
-            self._measured, self._was_post = measured, was_post
-
-
-class TimedCalls:
-    """Makes a provider's calls, and measures its clock by each answer."""
-
-    def __init__(self, http: ProviderCalls, *, provider_clock: ProviderClock) -> None:
-        self._http = http
-        self._provider_clock = provider_clock
-
     def fetch_json(self, url: str) -> HttpAnswer:
-        """Fetch the JSON document at `url`; raises what `ProviderHttp.fetch_json` does."""
-        started = self._provider_clock.started()
-        answer = self._http.fetch_json(url)
-        self._provider_clock.observe(answer, started=started, was_post=False)
-        return answer
+        """See `ProviderHttp.fetch_json`."""
+        return self._timed(lambda: self._http.fetch_json(url), is_post=False)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
-        """Post a form to `url`; raises what `ProviderHttp.post_form` does."""
-        started = self._provider_clock.started()
-        answer = self._http.post_form(url, fields, headers=headers, needs_body=needs_body)
-        self._provider_clock.observe(answer, started=started, was_post=True)
+        """See `ProviderHttp.post_form`."""
+        return self._timed(
+            lambda: self._http.post_form(url, fields, headers=headers, needs_body=needs_body), is_post=True
+        )
+
+    def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
+        started_at, started = self._clock.now(), self._clock.monotonic()
+        answer = call()
+        if answer.date is None or not answer.is_success:
+            return answer
+        now = self._clock.now()
+        trip_seconds = max(0.0, self._clock.monotonic() - started)
+        if abs((now - started_at).total_seconds() - trip_seconds) > TOLERANCE_SECONDS:
+            return answer  # the machine slept or its clock was set: the date is from before, the clock from after
+        # The header's second had begun when it was written, about half the round trip ago.
+        measured = (answer.date + _HALF_A_SECOND - now).total_seconds() + trip_seconds / 2
+        tolerance = TOLERANCE_SECONDS + trip_seconds / 2
+        with self._lock:
+            if is_post or not self._was_post:
+                before = self.measured_offset_seconds
+                if abs(measured) <= tolerance:
+                    measured = 0.0
+                elif before is not None and abs(measured - before) <= tolerance:
+                    measured = before
+                self.measured_offset_seconds, self._was_post = measured, is_post
         return answer
-
-
-def _duration_text(offset_seconds: float) -> str:
-    seconds = abs(offset_seconds)
-    for unit, unit_seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * unit_seconds:
-            return f"about {seconds / unit_seconds:.0f} {unit}"
-    return f"about {seconds:.0f} seconds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequest:
-    """What is asked of the provider and of the person.
-
-    Attributes:
-        scope: What is asked for; has `openid` in it.
-        audience: Asked for at providers that want it (Auth0).
-        resource: Asked for in place of an audience (RFC 8707).
-        redirect_uri: A loopback address registered at the provider; None leaves it to the flow.
-        authorize_params: Further parameters of the authorization request.
-        timeout_seconds: How long the person is waited for; None leaves it to the flow.
-        bearer: Which token is wanted in the end.
-    """
+    """What is asked of the provider and of the person; `OidcAuthProvider.begin_login` describes it."""
 
     scope: str = DEFAULT_SCOPE
     audience: str | None = None
@@ -486,11 +390,7 @@ class LoginRequest:
 
 
 def client_proof(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientProof:
-    """Return what the application proves itself with; an empty secret is none.
-
-    Raises:
-        UsageError: Both were given.
-    """
+    """Return what the application proves itself with; an empty secret is none."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""
     if has_secret and private_key is not None:

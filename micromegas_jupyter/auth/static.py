@@ -24,13 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """What an API key file holds, and whether others can read it.
-
-    Attributes:
-        name: The file's name without its folder.
-        text: Its whole content.
-        is_readable_by_others: Whether anybody but the reader and root can read it.
-    """
+    """What an API key file holds, its name without folders, and whether anybody but the reader and root can read it."""
 
     name: str
     text: Secret = field(repr=False)
@@ -41,9 +35,6 @@ def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
     """Read the file, also through a symbolic link; `~` stands for the home folder.
 
     Upstream does not check the mode, so a file that others can only read is accepted; the caller warns.
-
-    Raises:
-        ConfigurationError: It is missing, a folder or a pipe, or too large, or somebody else can change it.
     """
     path = Path(path).expanduser()
     try:

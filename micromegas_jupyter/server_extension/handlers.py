@@ -30,7 +30,6 @@ from micromegas_jupyter.auth.flows.base import (
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
     Page,
-    failure_page,
     handed_over_page,
     notice_page,
     reload_page,
@@ -299,7 +298,7 @@ class StartHandler(RelayHandler):
             case NoReply():
                 self.send_no_reply(reply)
             case Ended(outcome=outcome) if not outcome.is_signed_in:
-                self.send_page(failure_page(what=outcome.what, remedy=outcome.remedy))
+                self.send_page(outcome.page())
             case _:
                 self.send_page(_UNKNOWN)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from micromegas_jupyter.auth.flows import select
-from micromegas_jupyter.auth.flows.base import LINGER_SECONDS
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.select import (
@@ -17,7 +16,7 @@ from micromegas_jupyter.auth.flows.select import (
     gather_facts,
     is_below_hub,
 )
-from micromegas_jupyter.auth.provider import CompletedLogin, OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.provider import LINGER_SECONDS, CompletedLogin, OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Secret, process_variables
@@ -116,7 +115,7 @@ def begin_login(
     environ: Mapping[str, str] | None = None,
     store: bool = True,
     redirects: RedirectLogins | None = None,
-) -> PendingLogin | CompletedLogin[HubTokenProvider]:
+) -> PendingLogin | CompletedLogin:
     """Start a sign-in that continues by itself; returns at once with what the person needs.
 
     `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
@@ -131,7 +130,7 @@ def begin_login(
     if flow is Flow.HUB:
         provider = hub_provider(settings, environ)
         provider.get_token()
-        return CompletedLogin(provider, flow=Flow.HUB, at=SYSTEM_CLOCK.now())
+        return CompletedLogin(provider, at=SYSTEM_CLOCK.now())
     hub = None
     if flow is Flow.REDIRECT and is_below_hub(process_variables(environ)):
         hub = hub_service(settings, environ)

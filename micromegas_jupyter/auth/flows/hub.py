@@ -7,15 +7,16 @@ answers is documented in docs/jupyterhub.md.
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
 from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
 from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
-from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenCache
+from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import (
     HUB_SERVICE,
@@ -64,11 +65,10 @@ def _from_hub(error: _Error) -> _Error:
     return error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """What one error code of the service becomes: a person has to act (`LoginRequired`), or to wait."""
 
-    error_class: type[LoginRequired] | type[ProviderUnavailable]
+    error_class: type[LoginRequired] | type[ProviderUnavailable] | type[ProviderMisbehaved]
     what: str
     remedy: str
 
@@ -79,109 +79,92 @@ class Refusal:
 
 REFUSALS: dict[str, Refusal] = {
     "invalid_token": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub does not accept this server's token any more.",
-        remedy="Stop your server in the Hub's control panel and start it again.",
+        LoginRequired,
+        "JupyterHub does not accept this server's token any more.",
+        "Stop your server in the Hub's control panel and start it again.",
     ),
     "not_a_user": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub signs in people only, and this program's token is not a person's.",
-        remedy="Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
+        LoginRequired,
+        "JupyterHub signs in people only, and this program's token is not a person's.",
+        "Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
     ),
     "not_their_server": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub signs in programs of a person's own server only.",
-        remedy="Run it in a notebook or a terminal of your own server.",
+        LoginRequired,
+        "JupyterHub signs in programs of a person's own server only.",
+        "Run it in a notebook or a terminal of your own server.",
     ),
     "dangerous_role": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub signs nobody in while a role lets servers read the sign-ins that it stores.",
-        remedy=f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
+        LoginRequired,
+        "JupyterHub signs nobody in while a role lets servers read the sign-ins that it stores.",
+        f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
     ),
     "no_auth_state": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub has not stored a sign-in of yours that it could pass on.",
-        remedy="Log out of the Hub and in again. If that does not help, ask its administrator for an authenticator of "
+        LoginRequired,
+        "JupyterHub has not stored a sign-in of yours that it could pass on.",
+        "Log out of the Hub and in again. If that does not help, ask its administrator for an authenticator of "
         f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "sign_in_again": Refusal(
-        error_class=LoginRequired,
-        what="Your sign-in at JupyterHub has ended.",
-        remedy="Log out of the Hub and in again, then continue here.",
+        LoginRequired,
+        "Your sign-in at JupyterHub has ended.",
+        "Log out of the Hub and in again, then continue here.",
     ),
     "not_renewed": Refusal(
-        error_class=LoginRequired,
-        what="The identity provider renews your sign-in at JupyterHub without the token that the Hub passes on, and "
+        LoginRequired,
+        "The identity provider renews your sign-in at JupyterHub without the token that the Hub passes on, and "
         "the last one has expired.",
-        remedy="Log out of the Hub and in again. The Hub's administrator can pass on tokens of the other kind (bearer, "
+        "Log out of the Hub and in again. The Hub's administrator can pass on tokens of the other kind (bearer, "
         f"docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "exchange_refused": Refusal(
-        error_class=LoginRequired,
-        what="The identity provider does not let JupyterHub exchange your token for one that the server accepts.",
-        remedy=f"Ask the Hub's administrator to have token exchange allowed for the Hub's application. {_OTHERWISE}",
+        LoginRequired,
+        "The identity provider does not let JupyterHub exchange your token for one that the server accepts.",
+        f"Ask the Hub's administrator to have token exchange allowed for the Hub's application. {_OTHERWISE}",
     ),
     "no_redirect": Refusal(
-        error_class=LoginRequired,
-        what="JupyterHub has no redirect of its own for notebooks to sign in by.",
-        remedy="Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
+        LoginRequired,
+        "JupyterHub has no redirect of its own for notebooks to sign in by.",
+        "Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
         "(docs/jupyterhub.md).",
     ),
-    "slow_down": Refusal(
-        error_class=ProviderUnavailable,
-        what=f"{HUB_SERVICE} received too many requests.",
-        remedy="Try again in a minute.",
-    ),
-    "hub_unavailable": Refusal(
-        error_class=ProviderUnavailable,
-        what=f"{HUB_SERVICE} cannot reach the Hub.",
-        remedy=HUB_UNAVAILABLE_REMEDY,
-    ),
+    "slow_down": Refusal(ProviderUnavailable, f"{HUB_SERVICE} received too many requests.", "Try again in a minute."),
+    "hub_unavailable": Refusal(ProviderUnavailable, f"{HUB_SERVICE} cannot reach the Hub.", HUB_UNAVAILABLE_REMEDY),
     "provider_unavailable": Refusal(
-        error_class=ProviderUnavailable,
-        what="JupyterHub cannot reach the identity provider.",
-        remedy="Your sign-in is not at fault. Try again in a moment.",
+        ProviderUnavailable,
+        "JupyterHub cannot reach the identity provider.",
+        "Your sign-in is not at fault. Try again in a moment.",
     ),
 }
 NO_SERVICE = Refusal(
-    error_class=LoginRequired,
-    what="JupyterHub has no sign-in service at the address that this server was given.",
-    remedy=f"Ask the Hub's administrator to add the service `micromegas` (docs/jupyterhub.md). {_OTHERWISE}",
+    LoginRequired,
+    "JupyterHub has no sign-in service at the address that this server was given.",
+    f"Ask the Hub's administrator to add the service `micromegas` (docs/jupyterhub.md). {_OTHERWISE}",
+)
+_UNREADABLE = Refusal(
+    ProviderMisbehaved,
+    f"{HUB_SERVICE} gave an answer that cannot be used.",
+    "Tell the Hub's administrator: service and notebook may have incompatible versions.",
 )
 
 
-def refusal_of(status: int, body: SecretObject | None) -> MicromegasError:
-    """Return the error that a response without success amounts to; the service's own sentences are not shown."""
+def refusal_of(status: int, body: SecretObject | None) -> Refusal:
+    """Return what a response without success amounts to; the service's own sentences are not shown."""
     code = None if body is None else body.get("error")
-    known = REFUSALS.get(code) if isinstance(code, str) else None
-    if known is not None:
-        return known.error()
+    if isinstance(code, str) and code in REFUSALS:
+        return REFUSALS[code]
     if status == _NOT_FOUND and body is None:
-        return NO_SERVICE.error()
+        return NO_SERVICE
     if code in NOT_UNDERSTOOD:
-        return unreadable()
+        return _UNREADABLE
     if status in _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
-        return _from_hub(
-            ProviderUnavailable(f"{HUB_SERVICE} answered with status {status}.", remedy=HUB_UNAVAILABLE_REMEDY)
-        )
+        return Refusal(ProviderUnavailable, f"{HUB_SERVICE} answered with status {status}.", HUB_UNAVAILABLE_REMEDY)
     if status in _CLIENT_ERRORS:
-        return _from_hub(
-            LoginRequired(
-                f"{HUB_SERVICE} refused this server (status {status}).",
-                remedy=f"Ask the Hub's administrator to look at the service's log. {_OTHERWISE}",
-            )
+        return Refusal(
+            LoginRequired,
+            f"{HUB_SERVICE} refused this server (status {status}).",
+            f"Ask the Hub's administrator to look at the service's log. {_OTHERWISE}",
         )
-    return unreadable()
-
-
-def unreadable() -> ProviderMisbehaved:
-    """Return the error for a response that this service does not give."""
-    return _from_hub(
-        ProviderMisbehaved(
-            f"{HUB_SERVICE} gave an answer that cannot be used.",
-            remedy="Tell the Hub's administrator: service and notebook may have incompatible versions.",
-        )
-    )
+    return _UNREADABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,14 +213,7 @@ def check_hub_url(url: str, *, hub_api_url: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubToken:
-    """A bearer token of the person whose server this is.
-
-    Attributes:
-        text: The token.
-        expires_in_seconds: Its remaining life; the service's clock and this machine's need not agree.
-        issuer: Who made it.
-        user: The person's name at the Hub.
-    """
+    """A bearer token of the person whose server this is, its remaining life, its issuer, and their name at the Hub."""
 
     text: Secret
     expires_in_seconds: int
@@ -299,7 +275,7 @@ class HubService:
         body = self._fetch("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
         name = _text(body, "name")
         if not name.isascii() or not all(character.isalnum() or character in "-_." for character in name):
-            raise unreadable()  # it becomes part of an address
+            raise _UNREADABLE.error()  # it becomes part of an address
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
     def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
@@ -341,27 +317,27 @@ def _expected(status: int, body: SecretObject | None, expected: int) -> SecretOb
         return body
     if status == _NO_CONTENT:
         return None
-    raise refusal_of(status, body)
+    raise refusal_of(status, body).error()
 
 
 def _secret(body: SecretObject | None, name: str) -> Secret:
     value = usable_token(None if body is None else body.get(name))
     if value is None or not value.reveal() or " " in value.reveal():
-        raise unreadable()
+        raise _UNREADABLE.error()
     return value
 
 
 def _text(body: SecretObject | None, name: str) -> str:
     value = None if body is None else body.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_CHARACTERS or not value.isprintable():
-        raise unreadable()
+        raise _UNREADABLE.error()
     return value
 
 
 def _seconds(body: SecretObject | None, name: str, *, minimum: int = 1) -> int:
     value = None if body is None else body.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= MAX_LIFE_SECONDS:
-        raise unreadable()
+        raise _UNREADABLE.error()
     return value
 
 
@@ -379,11 +355,11 @@ def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedire
             )
         )
     if not is_callback_address(offered.redirect_uri):
-        raise unreadable()
+        raise _UNREADABLE.error()
     grant = context.build_grant(metadata, offered.redirect_uri)
     sign_in = service.begin(grant.request.url)
     if not is_web_address(sign_in.start_url):
-        raise unreadable()
+        raise _UNREADABLE.error()
     maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
     timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
     prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
@@ -428,19 +404,13 @@ class StoredSignIn(AuthProvider, Protocol):
     """What `HubTokenProvider` needs of a sign-in that the person made here (`OidcAuthProvider`)."""
 
     def identity(self) -> Identity: ...  # noqa: D102
-
     def renew(self) -> None: ...  # noqa: D102
-
     def renewal_due_at(self) -> datetime | None: ...  # noqa: D102
-
     def invalidate(self, token: str) -> None: ...  # noqa: D102
 
 
-class HubTokenProvider:
+class HubTokenProvider(ServiceTokenProvider):
     """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
-
-    A token is fetched when there is none, and again in the last quarter of its life; while the service does not
-    answer, one that is still valid stays in use. Its end follows from its remaining life.
 
     Args:
         service: Gives the tokens.
@@ -458,11 +428,10 @@ class HubTokenProvider:
         stored: Callable[[], StoredSignIn | None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(clock)
         self._service = service
         self._issuer = issuer
         self._stored = stored
-        self._clock = clock
-        self._kept = ServiceTokenCache(self._fetch, clock=self._clock)
         self._newest: HubToken | None = None
         self._ends_at = self._clock.now()
         self._substitute: StoredSignIn | None = None
@@ -487,12 +456,15 @@ class HubTokenProvider:
             except LoginRequired:
                 self._substitute = None  # it has ended, so try the Hub again
         try:
-            return self._kept.get_token()
+            return super().get_token()
         except LoginRequired:
-            token = self._substitute_token()
-            if token is None:
-                raise
-            return token
+            with suppress(MicromegasError):  # the Hub's refusal is what matters
+                substitute = self._stored()
+                if substitute is not None:
+                    token = substitute.get_token()
+                    self._substitute = substitute
+                    return token
+            raise
 
     def identity(self) -> Identity:
         """Return who is signed in, by the newest token; makes no call.
@@ -501,31 +473,32 @@ class HubTokenProvider:
             LoginRequired: No token has been given yet.
             TokenStoreError: The person's own sign-in is used instead and cannot be read.
         """
-        substitute = self._substitute
-        if substitute is not None:
-            return substitute.identity()
         newest = self._newest
-        if newest is None:
-            stored = self._stored()
-            if stored is not None:
-                return stored.identity()  # it is used as soon as the Hub refuses
+        if self._substitute is None and newest is not None:
+            return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
+        stored = self._substitute or self._stored()  # it is used as soon as the Hub refuses
+        if stored is None:
             raise LoginRequired("Nobody has been signed in through JupyterHub here yet.")
-        return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
+        return stored.identity()
 
     def renew(self) -> None:
         """Fetch another token; the Hub gives the same one again while enough of its life is left."""
-        (self._substitute or self._kept).renew()
+        if self._substitute is not None:
+            self._substitute.renew()
+        else:
+            super().renew()
 
     def invalidate(self, token: str) -> None:
         """Forget `token`, because the server refused it."""
-        (self._substitute or self._kept).invalidate(token)
+        if self._substitute is not None:
+            self._substitute.invalidate(token)
+        else:
+            super().invalidate(token)
 
     def renewal_due_at(self) -> datetime | None:
         """Return from when on `get_token` fetches another one (aware UTC, this machine's clock)."""
         substitute = self._substitute
-        if substitute is not None:
-            return substitute.renewal_due_at()
-        return self._kept.renewal_due_at()
+        return super().renewal_due_at() if substitute is None else substitute.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
         began_at = self._clock.now()  # the remaining life began to run out before the answer came
@@ -543,17 +516,5 @@ class HubTokenProvider:
         self._newest, self._ends_at = found, ends_at
         return ServiceToken(text=found.text, obtained_at=began_at, expires_at=ends_at)
 
-    def _substitute_token(self) -> str | None:
-        try:
-            substitute = self._stored()
-            token = None if substitute is None else substitute.get_token()
-        except MicromegasError:
-            return None  # the Hub's refusal is what matters
-        self._substitute = substitute
-        return token
-
     def __repr__(self) -> str:
         return f"HubTokenProvider(service={self._service!r})"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a sign-in cannot be pickled")

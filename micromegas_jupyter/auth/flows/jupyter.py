@@ -1,7 +1,7 @@
 """The Jupyter redirect flow, in the kernel: the Jupyter server receives the redirect and passes on what it carries.
 
-Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half; the messages are what both
-say to each other.
+Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half, and the messages are
+what both say to each other.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -23,9 +22,9 @@ from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
     SECURITY_HEADERS,
+    AnsweredFlow,
     CodeGrant,
     LoginContext,
-    LoginFlow,
     LoginOutcome,
     LoginPrompt,
     Page,
@@ -35,14 +34,12 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import split_plain_url
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.oidc.authorization import TokenSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tornado.web import RequestHandler
 
-    from micromegas_jupyter.oidc.authorization import TokenSet
 else:
     RequestHandler = object  # this module loads no web server
 
@@ -151,17 +148,15 @@ def build_message(message: Request | Reply) -> dict[str, object]:
 
 def parse_request(content: object) -> Request | None:
     """Return the request that was sent; None when it is not one of this version."""
-    request: Request | None = _parse(content, Request)
-    return request
+    return cast("Request | None", _parse(content, Request))
 
 
 def parse_reply(content: object) -> Reply | None:
     """Return the reply that was sent; None when it is not one of this version."""
-    reply: Reply | None = _parse(content, Reply)
-    return reply
+    return cast("Reply | None", _parse(content, Reply))
 
 
-def _parse(content: object, kind: Any) -> Any:
+def _parse(content: object, kind: Any) -> object:
     if not isinstance(content, Mapping) or "version" not in content:
         return None
     try:
@@ -243,30 +238,16 @@ MAX_LOGINS = 20
 """How many sign-ins a kernel answers for, including ended ones; the oldest is forgotten."""
 
 
-class RedirectFlow(LoginFlow):
-    """A code grant whose redirect a Jupyter server receives.
+class RedirectFlow(AnsweredFlow):
+    """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
 
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches
-    it; a start from another address begins anew, with a state of its own.
-
-    `build_grant` makes an authorization request for a redirect URI without the network; `fetch_keys` fetches and keeps
-    the provider's keys. The lock covers the grant, its answer, the outcome, and the callback for a start.
+    it; a start from another address begins anew, with a state of its own. The lock covers outcome and callback, too.
     """
 
-    def __init__(
-        self,
-        prompt: LoginPrompt,
-        build_grant: Callable[[str], CodeGrant],
-        *,
-        fetch_keys: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, prompt: LoginPrompt, build_grant: Callable[[str], CodeGrant]) -> None:
         super().__init__(prompt)
         self._build_grant = build_grant
-        self._fetch_keys = fetch_keys
-        self._lock = threading.Lock()
-        self._grant: CodeGrant | None = None
-        self._answer: Secret | MicromegasError | None = None
-        self._ended = threading.Event()
         self._outcome: LoginOutcome | None = None
         self._notify_started: Callable[[str], None] = lambda _redirect_uri: None
 
@@ -298,35 +279,6 @@ class RedirectFlow(LoginFlow):
         """Call `callback` with the redirect URI at each start."""
         with self._lock:
             self._notify_started = callback
-
-    def accept(self, query: Secret) -> bool:
-        """Take a callback's query if it is this sign-in's, which takes one only; whether it is."""
-        with self._lock:
-            if self._grant is None or self._ended.is_set() or not self._grant.is_answered_by(query.reveal()):
-                return False
-            try:
-                self._answer = self._grant.code_in(query)
-            except MicromegasError as error:
-                self._answer = error
-            self._ended.set()
-            return True
-
-    def tokens(self) -> TokenSet | None:
-        """Wait for the callback and exchange its code."""
-        # While the person signs in there is time for it; a failure now is retried when the token is checked.
-        with suppress(MicromegasError):
-            self._fetch_keys()
-        self._ended.wait(self.prompt.timeout_seconds)
-        self._ended.set()  # what comes from now on comes too late
-        with self._lock:
-            grant, answer, self._answer = self._grant, self._answer, None
-        if isinstance(answer, MicromegasError):
-            raise answer
-        return None if answer is None or grant is None else grant.redeem(answer)
-
-    def stop(self) -> None:
-        """End the wait; without effect once a callback was accepted."""
-        self._ended.set()
 
     def show(self, outcome: LoginOutcome) -> None:
         """Keep the outcome for the page that the browser is waiting for."""
@@ -362,17 +314,13 @@ class RedirectLogins:
         prompt = context.build_prompt(
             Flow.REDIRECT, timeout_seconds, start_url=f"{self._base_address}{START_PATH}{name}"
         )
-        login = RedirectFlow(prompt, build_grant, fetch_keys=context.connection.keys)
-        self.add(name, login)
-        return login
-
-    def add(self, name: str, login: RedirectFlow) -> None:
-        """Answer for a sign-in whose start address has this name."""
+        login = RedirectFlow(prompt, build_grant)
         with self._lock:
             self._logins[digest_of(name)] = login
             oldest = self._logins.popitem(last=False)[1] if len(self._logins) > MAX_LOGINS else None
         if oldest is not None:
             oldest.stop()
+        return login
 
     def reply_to(self, content: object) -> dict[str, object]:
         """Return the reply to a request; what is unknown, replayed, expired or malformed gets the same one."""

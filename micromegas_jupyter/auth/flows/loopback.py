@@ -5,7 +5,6 @@ import logging
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,19 +19,16 @@ from micromegas_jupyter.auth.flows.base import (
     SECURITY_HEADERS,
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
-    CodeGrant,
+    AnsweredFlow,
     LoginContext,
-    LoginFlow,
     LoginOutcome,
-    LoginPrompt,
     Page,
     notice_page,
 )
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
-from micromegas_jupyter.core.system import Randomness, Secret
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginFailed, UsageError
-from micromegas_jupyter.oidc.authorization import TokenSet
 
 TIMEOUT_SECONDS = 300.0
 DEFAULT_PATH = "/callback"
@@ -86,60 +82,12 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
     return LoopbackAddress(host=host, port=port or 0, path=path)
 
 
-def start_loopback(context: LoginContext) -> "LoopbackFlow":
-    """Listen on loopback and make the authorization request."""
-    address = parse_loopback_address(context.request.redirect_uri)
-    metadata = context.connection.metadata()  # before a port is taken
-    receiver = LoopbackReceiver(address, randomness=context.randomness)
-    try:
-        grant = context.build_grant(metadata, receiver.redirect_uri)
-        prompt = context.build_prompt(
-            Flow.BROWSER, context.timeout_seconds(TIMEOUT_SECONDS), start_url=receiver.start_url
-        )
-        return LoopbackFlow(prompt, receiver, grant)
-    except BaseException:
-        receiver.close()
-        raise
+class LoopbackFlow(AnsweredFlow):
+    """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
 
-
-class LoopbackFlow(LoginFlow):
-    """A code grant whose redirect comes to `receiver`, which is bound, not yet serving, and owned from now on."""
-
-    def __init__(self, prompt: LoginPrompt, receiver: "LoopbackReceiver", grant: CodeGrant) -> None:
-        super().__init__(prompt)
-        self._receiver = receiver
-        self._grant = grant
-        self._came_back = False
-        receiver.serve(authorization_url=grant.request.url, is_own=grant.is_answered_by)
-
-    def tokens(self) -> TokenSet | None:
-        """Wait for the callback and exchange its code."""
-        query = self._receiver.wait(self.prompt.timeout_seconds)
-        if query is None:
-            return None
-        self._came_back = True
-        return self._grant.redeem(self._grant.code_in(query))
-
-    def stop(self) -> None:
-        """End the wait; without effect once the browser has come back."""
-        self._receiver.stop_waiting()
-
-    def show(self, outcome: LoginOutcome) -> None:
-        """Set the page that the browser shows at the end."""
-        self._receiver.finish(outcome.page())
-
-    def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Stop listening; lingers only when there is a browser that wants the last page."""
-        self._receiver.close(linger_seconds=linger_seconds if self._came_back else 0.0)
-
-
-class LoopbackReceiver:
-    """Receives one callback. Bound when made, serving from `serve` on, closed by `close`.
-
-    Its lock covers what was received; handlers run on threads of their own.
-    """
-
-    def __init__(self, address: LoopbackAddress, *, randomness: Randomness) -> None:
+    def __init__(self, context: LoginContext) -> None:
+        address = parse_loopback_address(context.request.redirect_uri)
+        metadata = context.connection.metadata()  # before a port is taken
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -147,17 +95,20 @@ class LoopbackReceiver:
                 f"The sign-in cannot listen on {address.authority(address.port)}.",
                 remedy="Close the program that uses the port, or sign in without a fixed redirect URI.",
             ) from error
-        port = int(self._server.server_address[1])
-        self._authority = address.authority(port)
-        self._callback_path = address.path
-        self._start_path = START_PREFIX + randomness.token_urlsafe(32)
-        self.redirect_uri = f"http://{self._authority}{address.path}"
-        self.start_url = f"http://{self._authority}{self._start_path}"
-        self._authorization_url = ""
-        self._is_own: Callable[[str], bool] = lambda _query: False
-        self._lock = threading.Lock()
-        self._query: Secret | None = None
-        self._received = threading.Event()
+        try:
+            self._authority = address.authority(int(self._server.server_address[1]))
+            self._callback_path = address.path
+            self._start_path = START_PREFIX + context.randomness.token_urlsafe(32)
+            self.redirect_uri = f"http://{self._authority}{address.path}"
+            grant = context.build_grant(metadata, self.redirect_uri)
+            start_url = f"http://{self._authority}{self._start_path}"
+            prompt = context.build_prompt(Flow.BROWSER, context.timeout_seconds(TIMEOUT_SECONDS), start_url=start_url)
+        except BaseException:
+            self._server.server_close()
+            raise
+        super().__init__(prompt, grant)
+        self._authorization_url = grant.request.url
+        self._came_back = False
         self._page: Page | None = None
         self._finished = threading.Event()
         self._page_seen = threading.Event()
@@ -165,31 +116,16 @@ class LoopbackReceiver:
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="micromegas-login-listener", daemon=True
         )
-
-    def serve(self, *, authorization_url: str, is_own: Callable[[str], bool]) -> None:
-        """Begin to serve: the start page leads to `authorization_url`; the first query that `is_own` is received."""
-        self._authorization_url = authorization_url
-        self._is_own = is_own
         self._thread.start()
 
-    def wait(self, timeout_seconds: float) -> Secret | None:
-        """Wait for the callback's query; None when it did not come in time or `stop_waiting` ended the wait."""
-        self._received.wait(timeout_seconds)
-        with self._lock:
-            return self._query
-
-    def stop_waiting(self) -> None:
-        """End `wait` without a callback."""
-        self._received.set()
-
-    def finish(self, page: Page) -> None:
-        """Set the page that the person sees at the end."""
-        self._page = page
+    def show(self, outcome: LoginOutcome) -> None:
+        """Set the page that the browser shows at the end."""
+        self._page = outcome.page()
         self._finished.set()
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Stop listening, after the last page was fetched or `linger_seconds` have passed; safe to call twice."""
-        if linger_seconds > 0:
+        """Stop listening; lingers only when there is a browser that wants the last page."""
+        if linger_seconds > 0 and self._came_back:
             self._page_seen.wait(linger_seconds)
         self._finished.set()
         if self._thread.is_alive():
@@ -210,26 +146,18 @@ class LoopbackReceiver:
         elif handler.headers.get("Sec-Fetch-Dest", "document") != "document":
             handler.send_page(NOT_A_PAGE_LOAD)
         elif path == self._callback_path:
-            self._answer_callback(handler, query)
-        elif self._received.is_set():
+            if self.accept(Secret(query)):
+                self._came_back = True
+                handler.send_redirect(303, DONE_PATH)  # so that the code leaves the address bar and the history
+            else:
+                handler.send_page(_NOT_OURS)
+        elif self._ended.is_set():
             handler.send_page(_NOT_OURS)
         else:
             handler.send_redirect(302, self._authorization_url)
 
-    def _answer_callback(self, handler: "_Handler", query: str) -> None:
-        is_own = self._is_own(query)
-        with self._lock:
-            is_first = is_own and not self._received.is_set()
-            if is_first:
-                self._query = Secret(query)
-                self._received.set()
-        if is_first:
-            handler.send_redirect(303, DONE_PATH)  # so that the code leaves the address bar and the history
-        else:
-            handler.send_page(_NOT_OURS)
-
     def _answer_done(self, handler: "_Handler") -> None:
-        if not self._received.is_set():
+        if not self._ended.is_set():
             handler.send_page(NOT_FOUND_PAGE)
             return
         if self._waiting_pages.acquire(blocking=False):
@@ -249,8 +177,8 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = MAX_SILENT_CONNECTIONS
 
-    def __init__(self, address: LoopbackAddress, receiver: LoopbackReceiver) -> None:
-        self.receiver = receiver
+    def __init__(self, address: LoopbackAddress, flow: LoopbackFlow) -> None:
+        self.flow = flow
         self._silent: OrderedDict[int, socket.socket] = OrderedDict()
         self._silent_lock = threading.Lock()
         if ":" in address.bind_host:
@@ -299,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.note_request(self.connection)
-        self.server.receiver.answer(self)
+        self.server.flow.answer(self)
 
     def _refuse_method(self) -> None:
         self.server.note_request(self.connection)

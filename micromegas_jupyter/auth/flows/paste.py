@@ -3,10 +3,9 @@
 Nobody listens at that address: the browser shows that it cannot be reached, which is expected.
 """
 
-import threading
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.base import AnsweredFlow, CodeGrant, LoginContext, LoginPrompt
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
@@ -18,7 +17,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS, TokenSet
+from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS
 
 TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024
@@ -39,30 +38,13 @@ def start_paste(context: LoginContext) -> "PasteFlow":
     return PasteFlow(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
 
 
-class PasteFlow(LoginFlow):
-    """A code grant whose callback a person carries over. Its lock covers the count of tries and the answer."""
+class PasteFlow(AnsweredFlow):
+    """A code grant whose callback a person carries over."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant) -> None:
-        super().__init__(prompt)
-        self._grant = grant
-        self._lock = threading.Lock()
+        super().__init__(prompt, grant)
+        self._pasted_grant = grant
         self._tries = 0
-        self._answer: Secret | MicromegasError | None = None
-        self._ended = threading.Event()
-
-    def tokens(self) -> TokenSet | None:
-        """Wait for a matching address and exchange its code."""
-        self._ended.wait(self.prompt.timeout_seconds)
-        self._ended.set()  # what is pasted from now on comes too late
-        with self._lock:
-            answer, self._answer = self._answer, None
-        if isinstance(answer, MicromegasError):
-            raise answer
-        return None if answer is None else self._grant.redeem(answer)
-
-    def stop(self) -> None:
-        """End the wait; without effect once a matching address was pasted."""
-        self._ended.set()
 
     def submit(self, text: str | Secret) -> None:
         """Take what the person pasted: the whole address, or the part after its question mark."""
@@ -84,12 +66,12 @@ class PasteFlow(LoginFlow):
         if len(text.reveal()) > MAX_PASTED_CHARACTERS:
             raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))
-        if not self._grant.is_answered_by(query.reveal()):
+        if not self._pasted_grant.is_answered_by(query.reveal()):
             raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
         if not {"code", "error"} & _parameter_names(query.reveal()):
             raise self._mismatch("The pasted address is from before the sign-in ended.")
         try:
-            return self._grant.code_in(query)
+            return self._pasted_grant.code_in(query)
         except (LoginRefused, ProviderUnavailable) as error:
             return error
 
@@ -98,7 +80,7 @@ class PasteFlow(LoginFlow):
             what,
             remedy=(
                 "Sign in on the page that was shown. When the browser says that it cannot open the next one, paste the "
-                f"whole address from its address bar; it begins with {self._grant.request.redirect_uri}?"
+                f"whole address from its address bar; it begins with {self._pasted_grant.request.redirect_uri}?"
             ),
         )
 

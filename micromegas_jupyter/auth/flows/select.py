@@ -194,16 +194,13 @@ class SkippedFlow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowChoice:
-    """How to sign in here, and why.
+    """How to sign in here, and why, as a sentence.
 
     Attributes:
-        flow: The flow; None when nobody can sign in.
+        flow: The flow; None when nobody can sign in, and then `remedy` says what to do instead.
         fallbacks: What to try when that turns out not to work, in order; to be announced, never silent.
-        environment: Where the program runs.
         origin: Who chose: `argument`, `remembered`, `environment`, or the setting's name.
-        reason: Why, as a sentence.
         skipped: The flows that would have come before it.
-        remedy: What to do instead when `flow` is None; empty otherwise.
     """
 
     flow: Flow | None

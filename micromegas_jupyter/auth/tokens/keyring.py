@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from micromegas_jupyter.auth.tokens.store import (
-    LockedFile,
     LoginKey,
     StoredLogin,
+    TokenStore,
     add_extras,
     build_key,
     build_token_file,
@@ -49,6 +49,7 @@ UNLOCK_SECONDS = 20.0  # a locked keyring asks the person for its password
 RUN_FOLDER = Path("/run/user")  # where systemd puts the session bus of each person
 
 _PROBE = "probe"
+_READ_COUNT = 3
 _READ_PAUSE_SECONDS = 0.05
 _DIGEST_CHARACTERS = 16
 _HEADER_CHARACTERS = 2 + _DIGEST_CHARACTERS
@@ -148,7 +149,7 @@ def part_characters(platform: str) -> int:
     return 1200 if platform == "win32" else 65_536
 
 
-class KeyringTokenStore(LockedFile):
+class KeyringTokenStore(TokenStore):
     """Stores one sign-in in a keyring: in one entry, or in several where the platform limits their length.
 
     A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in.
@@ -184,17 +185,17 @@ class KeyringTokenStore(LockedFile):
         content, mark = read_store_file(self.path)
         key = _parse_marker(content)
         self._check_key(key)
-        for is_last in (False, False, True):
+        for tries_left in reversed(range(_READ_COUNT)):
             login = self._stored()
             # Another program may have written the entry: its tokens are not for the issuer that the file names.
             if login is not None and login.key == key:
                 return login, mark
-            if not is_last:
+            if tries_left:
                 threading.Event().wait(_READ_PAUSE_SECONDS)  # perhaps only some of the parts are written yet
         raise LoginRequired("The system's keyring does not hold the stored sign-in.")
 
     def stored_key(self) -> LoginKey | None:
-        """See `LockedFile.stored_key`; the keyring is not asked."""
+        """See `TokenStore.stored_key`; the keyring is not asked."""
         try:
             return _parse_marker(read_store_file(self.path)[0])
         except LoginRequired:
@@ -354,23 +355,28 @@ class _Calls:
         self._lock = threading.Lock()
         self._overdue: threading.Thread | None = None
 
-    def run(self, call: Callable[[], _Answer], *, timeout_seconds: float) -> _Answer:
-        """Return the call's answer, or raise what it raises, or `TimeoutError`."""
+    def run(self, call: Callable[[], _Answer], timeout_seconds: float) -> _Answer:
+        """Return the call's answer, or raise `TokenStoreError`."""
         with self._lock:
-            if self._overdue is not None and self._overdue.is_alive():
-                raise TimeoutError
+            is_blocked = self._overdue is not None and self._overdue.is_alive()
         future: Future[_Answer] = Future()
         thread = threading.Thread(target=_resolve, args=(future, call), name="keyring-call", daemon=True)
-        thread.start()
+        if not is_blocked:
+            thread.start()
         try:
-            return future.result(timeout_seconds)
-        finally:
-            if not future.done():
+            return future.result(0 if is_blocked else timeout_seconds)
+        except TimeoutError:
+            if not is_blocked:
                 with self._lock:
                     self._overdue = thread
+            reason = f"it does not answer in {timeout_seconds:.0f} s; perhaps it waits to be unlocked"
+        except Exception as error:  # noqa: BLE001 - backends raise what their platform gives them
+            reason = type(error).__name__
+        # Outside the handler: the text and the frames of a backend's error may hold what was to be stored.
+        raise _unusable(reason)
 
 
-_calls = _Calls()  # one for the process, for a person is asked for one password at a time
+_in_time = _Calls().run  # one for the process, for a person is asked for one password at a time
 
 
 def _resolve(future: Future[_Answer], call: Callable[[], _Answer]) -> None:
@@ -378,14 +384,3 @@ def _resolve(future: Future[_Answer], call: Callable[[], _Answer]) -> None:
         future.set_result(call())
     except Exception as error:  # noqa: BLE001 - raised in the thread that waits
         future.set_exception(error)
-
-
-def _in_time(call: Callable[[], _Answer], timeout_seconds: float) -> _Answer:
-    try:
-        return _calls.run(call, timeout_seconds=timeout_seconds)
-    except TimeoutError:
-        reason = f"it does not answer in {timeout_seconds:.0f} s; perhaps it waits to be unlocked"
-    except Exception as error:  # noqa: BLE001 - backends raise what their platform gives them
-        reason = type(error).__name__
-    # Outside the handler: the text and the frames of a backend's error may hold what was to be stored.
-    raise _unusable(reason)

@@ -9,7 +9,7 @@ import weakref
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
@@ -33,7 +33,6 @@ from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.core.files import FileMark
@@ -78,11 +77,7 @@ def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
 
 
 class RefreshLock(Generic[T]):
-    """Runs renewals one after another: late callers share the failure that they waited for, and failures are spaced.
-
-    Args:
-        clock: Tells the monotonic time.
-    """
+    """Runs renewals one after another: late callers share the failure that they waited for, and failures are spaced."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -94,10 +89,8 @@ class RefreshLock(Generic[T]):
     def run(self, renew: Callable[[], T], *, is_optional: bool) -> T | None:
         """Return the result of `renew`; None only for an optional call that was left out.
 
-        Args:
-            renew: Renews, or finds that another thread has; raises a `MicromegasError` when it cannot.
-            is_optional: Whether the caller has a valid token: it then neither waits for another thread nor tries
-                again soon after a failure.
+        `is_optional` says that the caller has a valid token: it then neither waits for another thread nor tries again
+        soon after a failure.
         """
         failures_seen = self._failure_count
         if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
@@ -139,12 +132,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The tokens of one sign-in and the claims of its ID token (None without one), with times by the provider's clock.
-
-    Attributes:
-        tokens: The tokens.
-        claims: What the ID token says.
-    """
+    """The tokens of one sign-in and the claims of its ID token, if there is one; times are by the provider's clock."""
 
     tokens: TokenSet
     claims: IdTokenClaims | None
@@ -162,9 +150,8 @@ class Session:
         obtained_at = self.tokens.obtained_at
         if self.claims is None or obtained_at is None:
             return False
-        lifetime = self.claims.expires_at - self.claims.issued_at
-        id_token_due_at = due_at(self.claims.issued_at, self.claims.expires_at)
-        return obtained_at >= id_token_due_at - min(_INACCURACY, lifetime / 4)
+        begins_at, ends_at = self.claims.issued_at, self.claims.expires_at
+        return obtained_at >= due_at(begins_at, ends_at) - min(_INACCURACY, (ends_at - begins_at) / 4)
 
     def renewable_from(self, bearer: Bearer) -> datetime | None:
         """Return from when on another refresh may bring more than the last one did; None when that is at once.
@@ -222,42 +209,30 @@ class TokenManager:
     does not accept the application; `ProviderMisbehaved` when its answer breaks the protocol or is for somebody else.
 
     The state is one value that is replaced as a whole. A thread that puts an older one back is corrected at the next
-    use, because its mark no longer equals the store's.
-
-    Args:
-        connection: Calls the provider.
-        store: Where the sign-in is stored; None keeps it in memory only.
-        session: The sign-in to begin with, which counts until it is saved; None takes the stored one.
-        key: What the sign-in was requested with; an unknown scope is taken from the stored sign-in.
-        clock: Tells the time.
+    use, because its mark no longer equals the store's. An unknown scope of `key` is taken from the stored sign-in.
     """
 
     def __init__(
-        self,
-        connection: ProviderConnection,
-        store: TokenStore | None,
-        *,
-        session: Session | None,
-        key: LoginKey,
-        clock: Clock,
+        self, connection: ProviderConnection, store: TokenStore | None, *, key: LoginKey, clock: Clock
     ) -> None:
         self.connection = connection
         self._key = key
         self._clock = clock
         self._refresh_lock: RefreshLock[Session] = RefreshLock(clock)
-        self._state = _State(session=session)
-        self._follows_store = store is not None and session is None
+        self._state = _State(session=None)
+        self._follows_store = store is not None
         self._refused: Secret | None = None
         self._forced_at: float | None = None
         self.store = store
         self.scope = key.scope
 
-    def current(self, *, reads_store: bool = False) -> Session:
-        """Return the present session without calling the provider.
+    def begin(self, session: Session) -> None:
+        """Take a new sign-in, which counts in place of the stored one until it is saved."""
+        self._follows_store = False
+        self._state = _State(session=session)
 
-        Args:
-            reads_store: Whether to read the store even if it looks unchanged.
-        """
+    def current(self, *, reads_store: bool = False) -> Session:
+        """Return the present session without calling the provider; `reads_store` even if the store looks unchanged."""
         state = self._state
         if self.store is None or not self._follows_store:
             if state.session is None:
@@ -272,7 +247,7 @@ class TokenManager:
         """Return a token that is valid now, refreshing the session when it ends soon."""
         may_force = self._may_force()  # before reading the session, or the one before a refresh could pass for good
         session = self.current()
-        freshness = self._freshness(session, bearer)
+        freshness = session.freshness(bearer, self.connection.now())
         is_refused = may_force and self._is_refused(session, bearer)
         if freshness is Freshness.FRESH and not is_refused:
             return session.token(bearer)
@@ -280,17 +255,18 @@ class TokenManager:
         session = self._refreshed(session, bearer, is_valid=is_valid, is_optional=is_valid and not is_refused)
         return session.token(bearer)
 
-    def renew(self, bearer: Bearer) -> Secret:
-        """Refresh the session now, however fresh it is, and return its token; as `token` where nothing can refresh it.
+    def renew(self, bearer: Bearer) -> None:
+        """Refresh the session now, however fresh it is; as `token` where nothing can refresh it.
 
         Forced refreshes are ten seconds apart; a call in between refreshes nothing.
         """
         session = self.current()
         if not self._can_refresh(session, bearer):
-            return self.token(bearer)
+            self.token(bearer)
+            return
         refused, self._refused = self._refused, session.token(bearer)
         try:
-            return self._refreshed(session, bearer, is_valid=False, is_optional=False).token(bearer)
+            self._refreshed(session, bearer, is_valid=False, is_optional=False)
         except MicromegasError:
             self._refused = refused  # or each later call would try again
             raise
@@ -321,11 +297,7 @@ class TokenManager:
         return latest - timedelta(seconds=self.connection.clock_offset_seconds)
 
     def save(self, *, check: Callable[[], None] = lambda: None) -> None:
-        """Store the session in place of any other sign-in.
-
-        Args:
-            check: Called under the store's lock before anything is written; what it raises ends this.
-        """
+        """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
         session = self.current()
@@ -366,9 +338,6 @@ class TokenManager:
         self._state = _State(session=session, mark=mark)
         return session, mark
 
-    def _freshness(self, session: Session, bearer: Bearer) -> Freshness:
-        return session.freshness(bearer, self.connection.now())
-
     def _is_refused(self, session: Session, bearer: Bearer) -> bool:
         held = session.tokens.access_token if bearer is Bearer.ACCESS_TOKEN else session.tokens.id_token
         return self._refused is not None and held == self._refused
@@ -389,8 +358,7 @@ class TokenManager:
             raise _ended(session)
         try:
             refreshed = self._refresh_lock.run(
-                lambda: self._refresh_alone(bearer, is_optional=is_optional),
-                is_optional=is_optional,
+                lambda: self._refresh_alone(bearer, is_optional=is_optional), is_optional=is_optional
             )
         except MicromegasError as error:
             # A valid token serves on, unless the sign-in itself was found to be gone.
@@ -411,7 +379,7 @@ class TokenManager:
                     raise
             session = self.current(reads_store=True)
             was_refused = self._is_refused(session, bearer) and self._may_force()
-            if self._freshness(session, bearer) is Freshness.FRESH and not was_refused:
+            if session.freshness(bearer, self.connection.now()) is Freshness.FRESH and not was_refused:
                 return session  # another thread or process was faster
             if not self._can_refresh(session, bearer) or session.tokens.refresh_token is None:
                 raise _ended(session)
@@ -420,7 +388,7 @@ class TokenManager:
             finally:
                 if was_refused:  # not earlier: whoever was refused, too, waits for this
                     self._forced_at = self._clock.monotonic()
-            if self._freshness(refreshed, bearer) is Freshness.ENDED:
+            if refreshed.freshness(bearer, self.connection.now()) is Freshness.ENDED:
                 raise _ended(refreshed)
             return refreshed
 
@@ -523,11 +491,9 @@ class RenewableProvider(Protocol):
 
     def get_token(self) -> str:
         """Return a token that is valid now, renewing it when that is due."""
-        ...
 
     def renewal_due_at(self) -> datetime | None:
         """Return from when on `get_token` renews; None when there is nothing to renew."""
-        ...
 
 
 class BackgroundRenewal:
@@ -548,19 +514,14 @@ class BackgroundRenewal:
         provider: RenewableProvider,
         *,
         clock: Clock,
-        on_change: Callable[[MicromegasError | None], None] | None = None,
+        on_change: Callable[[MicromegasError | None], None] = lambda _error: None,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         stopped = threading.Event()
-        loop = _Loop(
-            # When the provider is forgotten, the thread wakes up and ends.
-            provider=weakref.ref(provider, lambda _reference: stopped.set()),
-            clock=clock,
-            on_change=on_change,
-            wait=wait or stopped.wait,
-        )
+        # When the provider is forgotten, the thread wakes up and ends.
+        loop = _RenewalLoop(weakref.ref(provider, lambda _reference: stopped.set()), clock, on_change)
         self._thread = threading.Thread(
-            target=loop.run, args=(stopped,), name="micromegas-background-renewal", daemon=True
+            target=loop.run, args=(stopped, wait or stopped.wait), name="micromegas-background-renewal", daemon=True
         )
         # Also called at the end of the program, while threads still run.
         self._finish = weakref.finalize(self, _finish, stopped, self._thread)
@@ -573,38 +534,26 @@ class BackgroundRenewal:
         """End: at once while nothing is being renewed, else after the renewal or a few seconds."""
         self._finish()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class _Loop:
+class _RenewalLoop:
     """What the thread does. It holds a weak reference to the provider, and none to its owner."""
 
     def __init__(
         self,
-        *,
         provider: Callable[[], RenewableProvider | None],
         clock: Clock,
-        on_change: Callable[[MicromegasError | None], None] | None,
-        wait: Callable[[float], bool],
+        on_change: Callable[[MicromegasError | None], None],
     ) -> None:
         self._provider = provider
         self._clock = clock
         self._on_change = on_change
-        self._wait = wait
         self._notified: type[MicromegasError] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
-    def run(self, stopped: threading.Event) -> None:
+    def run(self, stopped: threading.Event, wait: Callable[[float], bool]) -> None:
         while not stopped.is_set():
             pause_seconds = self._step()
-            if pause_seconds is None or self._wait(pause_seconds):
+            if pause_seconds is None or wait(pause_seconds):
                 return
 
     def _step(self) -> float | None:
@@ -613,35 +562,28 @@ class _Loop:
         if provider is None:
             return None
         try:
-            return self._renew_if_due(provider)
+            due_at = provider.renewal_due_at()
+            if due_at is None or due_at <= self._clock.now():
+                provider.get_token()  # without anything to renew it says whether there is a sign-in at all
+                due_at = provider.renewal_due_at()
+            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self._clock.now()).total_seconds()
+            if left_seconds > 0:
+                self._pause_seconds = FIRST_PAUSE_SECONDS
+                self._notify(None)
+                return min(MAX_WAIT_SECONDS, left_seconds)
+            # Else the old token serves on, because it could not be renewed now.
         except MicromegasError as error:
             self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
         except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
             self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
-        return self._next_pause()
-
-    def _renew_if_due(self, provider: RenewableProvider) -> float:
-        due_at = provider.renewal_due_at()
-        if due_at is None or due_at <= self._clock.now():
-            provider.get_token()  # without anything to renew it says whether there is a sign-in at all
-            due_at = provider.renewal_due_at()
-        if due_at is not None and due_at <= self._clock.now():
-            return self._next_pause()  # the old token serves on, because it could not be renewed now
-        self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._notify(None)
-        if due_at is None:
-            return MAX_WAIT_SECONDS
-        return min(MAX_WAIT_SECONDS, (due_at - self._clock.now()).total_seconds())
-
-    def _next_pause(self) -> float:
         pause_seconds = self._pause_seconds
         self._pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
         return pause_seconds
 
     def _notify(self, error: MicromegasError | None) -> None:
         kind = None if error is None else type(error)
-        if kind is self._notified or self._on_change is None:
+        if kind is self._notified:
             return
         self._notified = kind
         try:
@@ -657,8 +599,6 @@ def _finish(stopped: threading.Event, thread: threading.Thread) -> None:
 
 
 _MAX_SHOWN_CHARACTERS = 256
-_UNKNOWN = "The sign-in does not say who you are: the identity provider gave no ID token."
-_UNKNOWN_REMEDY = "Ask the identity provider's administrator to allow the scope openid for this application."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -687,10 +627,7 @@ class Identity:
 def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
     """Return who is signed in: by the ID token, or without one by an access token that can be read.
 
-    Args:
-        session: The sign-in.
-        issuer: The provider.
-        bearer: The token whose end counts.
+    `bearer` names the token whose end counts.
     """
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:
@@ -704,15 +641,16 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
             renews=renews,
             groups=claims.groups,
         )
-    try:
+    with suppress(TokenProblem):
         unverified = parse_token(session.tokens.access_token.reveal()).claims
         ends_at = session.tokens.expires_at or expiry_of(unverified)
-    except TokenProblem:
-        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY) from None
-    subject = _shown(unverified, "sub")
-    if subject is None:
-        raise LoginRequired(_UNKNOWN, remedy=_UNKNOWN_REMEDY)
-    return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
+        subject = _shown(unverified, "sub")
+        if subject is not None:
+            return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
+    raise LoginRequired(
+        "The sign-in does not say who you are: the identity provider gave no ID token.",
+        remedy="Ask the identity provider's administrator to allow the scope openid for this application.",
+    )
 
 
 def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: datetime) -> Identity:

@@ -1,6 +1,6 @@
 """The token of a program: cached while it is fresh, fetched by one thread, still used while a fetch fails."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,13 +21,7 @@ _MAX_OFFSET = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceToken:
-    """A bearer token of a program.
-
-    Attributes:
-        text: The token.
-        obtained_at: When it came (aware UTC, this machine's clock).
-        expires_at: When it ends, by the same clock; None when unknown.
-    """
+    """A bearer token of a program; its times are this machine's (aware UTC), an unknown end is None."""
 
     text: Secret
     obtained_at: datetime
@@ -39,48 +33,42 @@ class ServiceToken:
         ends_at = self.expires_at or self.obtained_at + UNKNOWN_LIFETIME
         return min(ends_at, self.obtained_at + MAX_CACHED)
 
-    @property
-    def renewal_due_at(self) -> datetime:
-        """From when on the next one should be fetched."""
-        return due_at(self.obtained_at, self.cached_until)
 
-    def freshness(self, now: datetime) -> Freshness:
-        """Return how much life is left."""
-        return freshness_of(self.obtained_at, self.cached_until, now)
+class ServiceTokenProvider:
+    """An `AuthProvider` that caches a program's token; a subclass gets it. Safe to use from several threads."""
 
-
-class ServiceTokenCache:
-    """Caches a program's token; safe to use from several threads.
-
-    Args:
-        fetch: Gets the next one; raises a `MicromegasError` when it cannot.
-        clock: Tells the time.
-    """
-
-    def __init__(self, fetch: Callable[[], ServiceToken], *, clock: Clock) -> None:
-        self._fetch = fetch
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refresh_lock: RefreshLock[ServiceToken] = RefreshLock(clock)
         self._cached: ServiceToken | None = None
         self._invalidated_at: float | None = None
 
+    def _fetch(self) -> ServiceToken:
+        """Get the next token."""
+        raise NotImplementedError
+
     def get_token(self) -> str:
-        """Return a token that is valid now."""
+        """Return a token that is valid now.
+
+        Raises:
+            LoginFailed: The platform or the provider does not accept the program.
+            ProviderUnavailable: A token is needed, and the platform or the provider does not answer.
+            ProviderMisbehaved: An answer breaks the protocol.
+            ConfigurationError: The program does not run on its platform, or not as it was set up.
+        """
         cached = self._cached
         freshness = self._freshness(cached)
         if cached is not None and freshness is Freshness.FRESH:
             return cached.text.reveal()
         is_valid = freshness is Freshness.ENDING
         try:
-            fetched = self._refresh_lock.run(self._fetch_unless_fresh, is_optional=is_valid)
+            cached = self._refresh_lock.run(self._fetch_unless_fresh, is_optional=is_valid) or cached
         except MicromegasError:
             if not is_valid:
                 raise
-            fetched = None
-        token = fetched or cached
-        if token is None:  # only an optional fetch is left out, and then a token is cached
+        if cached is None:  # only an optional fetch is left out, and then a token is cached
             raise Unavailable("No token could be fetched.")
-        return token.text.reveal()
+        return cached.text.reveal()
 
     def invalidate(self, token: str) -> None:
         """Forget `token` if it is the cached one, because the server refused it.
@@ -99,15 +87,14 @@ class ServiceTokenCache:
         self._refresh_lock.run(self._fetch_and_cache, is_optional=False)
 
     def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token; None when none is cached."""
+        """Return from when on `get_token` fetches the next token (aware UTC); None when none is cached."""
         cached = self._cached
-        return None if cached is None else cached.renewal_due_at
+        return None if cached is None else due_at(cached.obtained_at, cached.cached_until)
 
     def _fetch_unless_fresh(self) -> ServiceToken:
         cached = self._cached
-        if cached is not None and self._freshness(cached) is Freshness.FRESH:
-            return cached
-        return self._fetch_and_cache()
+        is_fresh = cached is not None and self._freshness(cached) is Freshness.FRESH
+        return cached if cached is not None and is_fresh else self._fetch_and_cache()
 
     def _fetch_and_cache(self) -> ServiceToken:
         fetched = self._fetch()
@@ -120,41 +107,9 @@ class ServiceTokenCache:
         return fetched
 
     def _freshness(self, token: ServiceToken | None) -> Freshness:
-        return Freshness.ENDED if token is None else token.freshness(self._clock.now())
-
-    def __reduce__(self) -> str:
-        raise TypeError("a token cannot be pickled")
-
-
-class ServiceTokenProvider:
-    """An `AuthProvider` over `_fetch`, which a subclass supplies: for service accounts and workloads."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._cache = ServiceTokenCache(self._fetch, clock=clock)
-
-    def _fetch(self) -> ServiceToken:
-        """Get the next token."""
-        raise NotImplementedError
-
-    def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            LoginFailed: The platform or the provider does not accept the program.
-            ProviderUnavailable: A token is needed, and the platform or the provider does not answer.
-            ProviderMisbehaved: An answer breaks the protocol.
-            ConfigurationError: The program does not run on its platform, or not as it was set up.
-        """
-        return self._cache.get_token()
-
-    def invalidate(self, token: str) -> None:
-        """Forget `token`, because a server refused it, so that the next call fetches another one."""
-        self._cache.invalidate(token)
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches the next token (aware UTC); None when none is cached."""
-        return self._cache.renewal_due_at()
+        if token is None:
+            return Freshness.ENDED
+        return freshness_of(token.obtained_at, token.cached_until, self._clock.now())
 
     def __reduce__(self) -> str:
         raise TypeError("a sign-in cannot be pickled")
@@ -180,12 +135,7 @@ def jwt_service_token(
 ) -> ServiceToken:
     """Make a service token of a JWT, whose end is its own `exp`; nothing else in it is trusted or used.
 
-    Args:
-        token: The JWT.
-        audience: What was requested, and has to be in the JWT; None when nothing was.
-        now: When it came.
-        source: Where it came from, for the error.
-        date: The source's own clock at that moment.
+    A requested `audience` has to be in it. `date` is the source's own clock when the token came.
     """
     try:
         claims = parse_token(token.reveal()).claims
@@ -201,8 +151,6 @@ def jwt_service_token(
 def opaque_service_token(token: Secret, *, now: datetime, expires_at: datetime | None) -> ServiceToken:
     """Make a service token of text that only its receiver understands; without `expires_at`, a JWT's `exp` counts."""
     if expires_at is None:
-        try:
+        with suppress(TokenProblem):
             expires_at = expiry_of(parse_token(token.reveal()).claims)
-        except TokenProblem:
-            expires_at = None
     return ServiceToken(text=token, obtained_at=now, expires_at=expires_at)

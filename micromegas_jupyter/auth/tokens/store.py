@@ -10,11 +10,12 @@ import json
 import math
 import os
 import threading
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from micromegas_jupyter.core.files import (
     PRIVATE_FILE_MODE,
@@ -48,12 +49,8 @@ _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold,
 class LoginKey:
     """What a sign-in is requested with; sign-ins with different keys never replace each other.
 
-    Attributes:
-        issuer: The provider.
-        client_id: The application.
-        audience: The API, at providers that want it named (Auth0).
-        scope: The requested scope; None when unknown.
-        resource: The API, at providers that follow RFC 8707.
+    `audience` names the API at providers that want it (Auth0), `resource` at those that follow RFC 8707. A `scope` of
+    None is unknown.
     """
 
     issuer: str
@@ -89,12 +86,7 @@ class LoginKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLogin:
-    """One sign-in as it is stored.
-
-    Attributes:
-        key: What it was requested with. Its tokens may be sent to this issuer only.
-        tokens: The tokens.
-    """
+    """One sign-in as it is stored; its tokens may be sent to the issuer of its key only."""
 
     key: LoginKey
     tokens: TokenSet
@@ -162,13 +154,7 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
 
 def build_key(key: LoginKey) -> dict[str, object]:
     """Return a sign-in's key as a document: the file beside the token file, or in place of it for a keyring."""
-    return {
-        "issuer": key.issuer,
-        "client_id": key.client_id,
-        "audience": key.audience,
-        "scope": key.scope,
-        "resource": key.resource,
-    }
+    return asdict(key)
 
 
 def parse_key(text: str) -> LoginKey:
@@ -179,8 +165,7 @@ def parse_key(text: str) -> LoginKey:
 def add_extras(key: LoginKey, extras: str | None) -> LoginKey:
     """Return the key of a token file with scope and resource, which upstream's format has no place for.
 
-    They come from the file beside it, unless that is damaged or about another sign-in. The tokens are not compared:
-    what was requested stays true when upstream refreshes them.
+    They come from the file beside it, unless that is damaged or about another sign-in.
     """
     bare = replace(key, scope=None, resource=None)
     try:
@@ -254,50 +239,15 @@ _FOLDER_REMEDY = (
 _Read = TypeVar("_Read")
 
 
-class TokenStore(Protocol):
+class TokenStore(ABC):
     """Stores one sign-in for all programs of a person; safe to use from several threads and processes.
+
+    It rests on a file (`~` is expanded) with a lock file beside it, which stays for those who wait for it. With a `key`
+    it neither reads nor replaces another sign-in.
 
     Methods raise `LoginRequired` when nothing is stored, or what is there is damaged or has another key;
     `TokenStoreError` when the store cannot be used safely, and then what was stored still is; and `Unavailable` when
     another program holds the lock for too long.
-    """
-
-    @property
-    def label(self) -> str:
-        """Where the sign-in is stored, in a few words for people."""
-        ...
-
-    def mark(self) -> FileMark | None:
-        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
-        ...
-
-    def load(self) -> tuple[StoredLogin, FileMark]:
-        """Return what is stored, with the mark that belongs to it."""
-        ...
-
-    def check_usable(self) -> None:
-        """Check, before a person signs in, that the result can be stored."""
-        ...
-
-    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
-        """Hold the lock that all writers share; the operating system releases it when the process ends."""
-        ...
-
-    def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
-        ...
-
-    def remove(self) -> int:
-        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
-        ...
-
-
-class LockedFile:
-    """A file with a lock file beside it, which stays for those who wait for it: what both kinds of stores rest on.
-
-    Args:
-        path: The file; `~` is expanded.
-        key: The only sign-in that may be read or stored; None allows any.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
@@ -305,20 +255,42 @@ class LockedFile:
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._key = key
 
-    def mark(self) -> FileMark | None:
-        """See `TokenStore.mark`."""
-        try:
-            return mark_of(self.path)
-        except FileProblem as problem:
-            raise _store_error(self.path, problem) from problem.__cause__
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Where the sign-in is stored, in a few words for people."""
 
+    def mark(self) -> FileMark | None:
+        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
+        with store_errors(self.path):
+            return mark_of(self.path)
+
+    @abstractmethod
+    def load(self) -> tuple[StoredLogin, FileMark]:
+        """Return what is stored, with the mark that belongs to it."""
+
+    @abstractmethod
     def stored_key(self) -> LoginKey | None:
         """Return the key of the stored sign-in, None when nothing readable is there."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def check_usable(self) -> None:
+        """Check, before a person signs in, that the result can be stored."""
+
+    @abstractmethod
+    def save(self, login: StoredLogin) -> FileMark:
+        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
+
+    @abstractmethod
+    def remove(self) -> int:
+        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
 
     @contextmanager
     def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-        """See `TokenStore.locked`. A lock file of another user is refused, for its owner could block everybody."""
+        """Hold the lock that all writers share; the operating system releases it when the process ends.
+
+        A lock file of another user is refused, for its owner could block everybody.
+        """
         from filelock import FileLock, Timeout  # slow to load, and not needed to read
 
         _ensure_own_folder(self.path.parent)
@@ -363,7 +335,7 @@ class LockedFile:
             )
 
 
-class FileTokenStore(LockedFile):
+class FileTokenStore(TokenStore):
     """Stores one sign-in in upstream's token file, and beside it `<name>.extras.json` with scope and resource."""
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
@@ -383,7 +355,7 @@ class FileTokenStore(LockedFile):
         return login, mark
 
     def stored_key(self) -> LoginKey | None:
-        """See `LockedFile.stored_key`."""
+        """See `TokenStore.stored_key`."""
         try:
             return add_extras(self._read(parse_key)[0], self._extras())
         except LoginRequired:
@@ -410,15 +382,16 @@ class FileTokenStore(LockedFile):
         return sum(remove_store_file(path) for path in (self.path, self._extras_path))
 
     def _read(self, parse: Callable[[str], _Read]) -> tuple[_Read, FileMark]:
-        for _ in range(_READ_COUNT - 1):
+        for tries_left in reversed(range(_READ_COUNT)):
             text, mark = _read_text(self.path)
             try:
                 return parse(text), mark
             except LoginRequired:
+                if tries_left == 0:
+                    raise
                 # Upstream's programs write the file in place, so only half of it may be there yet.
                 threading.Event().wait(_READ_PAUSE_SECONDS)
-        text, mark = _read_text(self.path)
-        return parse(text), mark
+        raise AssertionError
 
     def _extras(self) -> str | None:
         try:
@@ -437,7 +410,7 @@ def store_errors(path: Path) -> Iterator[None]:
     except FileTooLarge:
         raise LoginRequired(f"The token file {path.name} is too large to be one.") from None
     except FileProblem as problem:
-        raise _store_error(path, problem) from problem.__cause__
+        raise TokenStoreError(f"The token file {path.name} {problem.args[0]}.") from problem.__cause__
 
 
 def read_store_file(path: Path) -> tuple[bytes, FileMark]:
@@ -456,10 +429,6 @@ def remove_store_file(path: Path) -> bool:
     """Remove a file of a store; raises as `store_errors`."""
     with store_errors(path):
         return remove_file(path)
-
-
-def _store_error(path: Path, problem: FileProblem) -> TokenStoreError:
-    return TokenStoreError(f"The token file {path.name} {problem.args[0]}.")
 
 
 def _ensure_own_folder(folder: Path) -> None:

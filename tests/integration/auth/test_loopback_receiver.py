@@ -11,26 +11,42 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, success_page
-from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackAddress, LoopbackReceiver
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext, LoginOutcome
+from micromegas_jupyter.auth.flows.loopback import MAX_SILENT_CONNECTIONS, LoopbackFlow
+from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.fakes.scripted_provider import ScriptedProvider
+
 
 pytestmark = pytest.mark.integration
 
-AUTHORIZATION_URL = "https://id.example.com/authorize?state=s"
+
+def start(idp: ScriptedProvider, redirect_uri: str | None = None) -> LoopbackFlow:
+    connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
+    request = LoginRequest(redirect_uri=redirect_uri)
+    return LoopbackFlow(
+        LoginContext(request=request, connection=connection, clock=SYSTEM_CLOCK, randomness=SYSTEM_RANDOMNESS)
+    )
 
 
 @pytest.fixture
-def receiver() -> Iterator[LoopbackReceiver]:
-    made = LoopbackReceiver(LoopbackAddress(), randomness=SYSTEM_RANDOMNESS)
-    made.serve(authorization_url=AUTHORIZATION_URL, is_own=lambda query: query == "code=c&state=s")
+def receiver(idp: ScriptedProvider) -> Iterator[LoopbackFlow]:
+    made = start(idp)
     yield made
     made.close()
+
+
+def start_url(receiver: LoopbackFlow) -> str:
+    return receiver.prompt.start_url or ""
+
+
+def own_query(receiver: LoopbackFlow) -> str:
+    return f"code=c&state={receiver._grant.request.state.reveal()}"
 
 
 def get(url: str, **options: object) -> requests.Response:
@@ -39,30 +55,30 @@ def get(url: str, **options: object) -> requests.Response:
     )
 
 
-def base_of(receiver: LoopbackReceiver) -> str:
+def base_of(receiver: LoopbackFlow) -> str:
     return receiver.redirect_uri.removesuffix("/callback")
 
 
-def complete(receiver: LoopbackReceiver) -> requests.Response:
-    return get(receiver.redirect_uri + "?code=c&state=s")
+def complete(receiver: LoopbackFlow) -> requests.Response:
+    return get(receiver.redirect_uri + "?" + own_query(receiver))
 
 
-def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver: LoopbackReceiver) -> None:
+def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver: LoopbackFlow) -> None:
     for _ in range(2):
-        answer = get(receiver.start_url)
-        assert (answer.status_code, answer.headers["Location"]) == (302, AUTHORIZATION_URL)
+        answer = get(start_url(receiver))
+        assert (answer.status_code, answer.headers["Location"]) == (302, receiver._authorization_url)
 
 
-def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver: LoopbackReceiver) -> None:
+def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver: LoopbackFlow) -> None:
     answer = complete(receiver)
 
     assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
-    assert receiver.wait(0) == Secret("code=c&state=s")
+    assert receiver._ended.is_set()
 
 
-def test_every_answer_carries_the_security_headers(receiver: LoopbackReceiver) -> None:
+def test_every_answer_carries_the_security_headers(receiver: LoopbackFlow) -> None:
     answers = [
-        get(receiver.start_url),
+        get(start_url(receiver)),
         get(base_of(receiver) + "/favicon.ico"),
         get(receiver.redirect_uri),
         get(receiver.redirect_uri, method="POST"),
@@ -75,14 +91,14 @@ def test_every_answer_carries_the_security_headers(receiver: LoopbackReceiver) -
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: LoopbackReceiver) -> None:
-    own = receiver.redirect_uri + "?code=c&state=s"
+def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: LoopbackFlow) -> None:
+    own = receiver.redirect_uri + "?" + own_query(receiver)
     stray = [
         ({"url": base_of(receiver) + "/favicon.ico"}, 404),
         ({"url": base_of(receiver) + "/"}, 404),
         ({"url": base_of(receiver) + "/start/guess"}, 404),
         ({"url": base_of(receiver) + "/done"}, 404),
-        ({"url": base_of(receiver) + "/callback/?code=c&state=s"}, 404),
+        ({"url": base_of(receiver) + "/callback/?" + own_query(receiver)}, 404),
         ({"url": receiver.redirect_uri}, 400),
         ({"url": receiver.redirect_uri + "?code=c&state=wrong"}, 400),
         ({"url": receiver.redirect_uri + "?error=access_denied&state=wrong"}, 400),
@@ -100,7 +116,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: Loo
     statuses = [get(**options).status_code for options, _ in stray]  # type: ignore[arg-type]
 
     assert statuses == [status for _, status in stray]
-    assert receiver.wait(0) is None
+    assert not receiver._ended.is_set()
     assert complete(receiver).status_code == 303
 
 
@@ -119,7 +135,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: Loo
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: LoopbackReceiver) -> None:
+def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: LoopbackFlow) -> None:
     port = int(base_of(receiver).rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(request_bytes)
@@ -127,11 +143,11 @@ def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: Loopba
         answer = connection.recv(65536)
 
     assert not answer.startswith(b"HTTP/1.0 303")
-    assert receiver.wait(0) is None
+    assert not receiver._ended.is_set()
     assert complete(receiver).status_code == 303
 
 
-def test_a_callback_counts_once(receiver: LoopbackReceiver) -> None:
+def test_a_callback_counts_once(receiver: LoopbackFlow) -> None:
     barrier = threading.Barrier(10)
     statuses: list[int] = []
 
@@ -146,22 +162,22 @@ def test_a_callback_counts_once(receiver: LoopbackReceiver) -> None:
         thread.join(60)
 
     assert sorted(statuses) == [303] + [400] * 9
-    assert get(receiver.start_url).status_code == 400
+    assert get(start_url(receiver)).status_code == 400
 
 
-def test_the_last_page_waits_for_the_outcome(receiver: LoopbackReceiver) -> None:
+def test_the_last_page_waits_for_the_outcome(receiver: LoopbackFlow) -> None:
     complete(receiver)
     pages: list[str] = []
     reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
     reader.start()
 
-    receiver.finish(success_page(who="Alice"))
+    receiver.show(LoginOutcome(is_signed_in=True, who="Alice"))
     reader.join(60)
 
     assert "Signed in as Alice." in pages[0]
 
 
-def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackReceiver) -> None:
+def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackFlow) -> None:
     port = int(base_of(receiver).rsplit(":", 1)[1])
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
     for connection in idle[:30]:
@@ -176,7 +192,7 @@ def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackRec
         connection.close()
 
 
-def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: LoopbackReceiver) -> None:
+def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: LoopbackFlow) -> None:
     port = int(base_of(receiver).rsplit(":", 1)[1])
     before = threading.active_count()
     idle = []
@@ -195,32 +211,30 @@ def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: Loopb
         connection.close()
 
 
-def test_nothing_listens_after_closing(receiver: LoopbackReceiver) -> None:
+def test_nothing_listens_after_closing(receiver: LoopbackFlow) -> None:
     receiver.close()
     receiver.close()
 
     with pytest.raises(requests.ConnectionError):
-        get(receiver.start_url)
+        get(start_url(receiver))
 
 
-def test_only_loopback_is_bound(receiver: LoopbackReceiver) -> None:
+def test_only_loopback_is_bound(receiver: LoopbackFlow) -> None:
     assert receiver._server.server_address[0] == "127.0.0.1"
     assert receiver.redirect_uri.startswith("http://127.0.0.1:")
 
 
-def test_a_fixed_port_that_is_taken_fails_with_a_remedy() -> None:
+def test_a_fixed_port_that_is_taken_fails_with_a_remedy(idp: ScriptedProvider) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
         with pytest.raises(LoginFailed, match=str(port)):
-            LoopbackReceiver(LoopbackAddress(port=port), randomness=SYSTEM_RANDOMNESS)
+            start(idp, f"http://127.0.0.1:{port}/callback")
 
 
-def test_ipv6_loopback_and_its_name_are_served() -> None:
-    for address in (LoopbackAddress(host="::1"), LoopbackAddress(host="localhost")):
-        made = LoopbackReceiver(address, randomness=SYSTEM_RANDOMNESS)
-        made.serve(authorization_url=AUTHORIZATION_URL, is_own=lambda query: query == "code=c&state=s")
-        try:
-            assert complete(made).status_code == 303
-        finally:
-            made.close()
+@pytest.mark.parametrize("host", ["[::1]", "localhost"])
+def test_ipv6_loopback_and_its_name_are_served(host: str, idp: ScriptedProvider) -> None:
+    made = start(idp, f"http://{host}/callback")
+
+    assert complete(made).status_code == 303
+    made.close()

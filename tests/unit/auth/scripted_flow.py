@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt, PendingSignIn
+from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.provider import PendingLogin
 from micromegas_jupyter.auth.tokens.manager import Identity
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
@@ -85,9 +86,9 @@ def begin(
     flow: ScriptedFlow,
     keep: Callable[[TokenSet, Callable[[], None]], Person] = lambda tokens, _check: Person(tokens=tokens),
     discarded: list[TokenSet] | None = None,
-) -> PendingSignIn[Person]:
-    return PendingSignIn(flow, keep, discard=([] if discarded is None else discarded).append)
+) -> PendingLogin:
+    return PendingLogin(flow, keep, discard=([] if discarded is None else discarded).append)
 
 
-def closed(pending: PendingSignIn[Person]) -> bool:
+def closed(pending: PendingLogin) -> bool:
     return pending.wait_closed(DEADLINE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -17,7 +18,7 @@ from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasEr
 from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from tests.fakes.clock import FakeClock
@@ -29,6 +30,13 @@ DEADLINE_SECONDS = 60
 def _long_stop_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
     monkeypatch.setattr("micromegas_jupyter.auth.tokens.manager.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
+
+
+@contextlib.contextmanager
+def running(renewal: BackgroundRenewal) -> Iterator[BackgroundRenewal]:
+    renewal.start()
+    yield renewal
+    renewal.stop()
 
 
 class Renewable:
@@ -81,7 +89,7 @@ def run(
     provider: Renewable, waiting: Waiting, on_change: Callable[[MicromegasError | None], None] | None = None
 ) -> None:
     """Let a background renewal work until its last wait."""
-    with BackgroundRenewal(provider, clock=provider.clock, on_change=on_change, wait=waiting):
+    with running(BackgroundRenewal(provider, clock=provider.clock, on_change=on_change, wait=waiting)):
         assert waiting.done.wait(DEADLINE_SECONDS)
 
 
@@ -178,7 +186,7 @@ def test_stopping_waits_for_a_renewal_that_is_on_its_way(clock):
 def test_the_thread_ends_when_the_provider_is_forgotten(clock):
     provider = Renewable(clock)
     forgotten = weakref.ref(provider)
-    with BackgroundRenewal(provider, clock=clock) as renewal:
+    with running(BackgroundRenewal(provider, clock=clock)) as renewal:
         del provider
         gc.collect()
         renewal._thread.join(DEADLINE_SECONDS)
@@ -219,7 +227,7 @@ def test_the_end_of_a_sign_in_is_reported_when_its_token_ends(idp, clock, tmp_pa
     changes: list[MicromegasError | None] = []
     waiting = Waiting(clock, count=62)
 
-    with BackgroundRenewal(provider, clock=clock, on_change=changes.append, wait=waiting):
+    with running(BackgroundRenewal(provider, clock=clock, on_change=changes.append, wait=waiting)):
         assert waiting.done.wait(DEADLINE_SECONDS)
 
     assert [type(change) for change in changes] == [LoginRequired]

@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from joserfc.jwk import RSAKey
 
-from micromegas_jupyter.auth.provider import token_store
 from micromegas_jupyter.auth.provider_connection import LoginRequest, client_proof
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +40,3 @@ def test_a_secret_and_a_private_key_are_one_too_many(key: PrivateKey) -> None:
         client_proof("s3same", key)
 
     assert "s3same" not in str(caught.value)
-
-
-def test_a_token_file_is_a_store(tmp_path: Path) -> None:
-    store = token_store(None, tmp_path / "t.json")
-
-    assert isinstance(store, FileTokenStore)
-    assert store.path == tmp_path / "t.json"
-
-
-def test_a_store_is_taken_as_it_is(tmp_path: Path) -> None:
-    store = FileTokenStore(tmp_path / "t.json")
-
-    assert token_store(store, None) is store
-
-
-def test_without_a_place_a_sign_in_is_kept_in_memory() -> None:
-    assert token_store(None, None) is None
-
-
-def test_two_places_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        token_store(FileTokenStore(tmp_path / "a"), tmp_path / "b")

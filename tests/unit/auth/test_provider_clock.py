@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.provider_connection import ProviderClock, TimedCalls
+from micromegas_jupyter.auth.provider_connection import TimedCalls
 from micromegas_jupyter.core.http import HttpAnswer
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ class DatedCalls:
         self.trip_seconds = 0.0
         self.status = 200
         self.has_date = True
+        self.date: datetime | None = None
+        self.sleep_seconds = 0
         self._clock = clock
 
     def fetch_json(self, url: str) -> HttpAnswer:
         self._clock.advance(self.trip_seconds / 2)
         told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
         self._clock.advance(self.trip_seconds / 2)
-        return HttpAnswer(status=self.status, body={}, date=told if self.has_date else None)
+        self._clock.sleep_through(self.sleep_seconds)
+        return HttpAnswer(status=self.status, body={}, date=self.date or (told if self.has_date else None))
 
     def post_form(
         self,
@@ -50,13 +53,8 @@ def raw(clock: FakeClock) -> DatedCalls:
 
 
 @pytest.fixture
-def provider_clock(clock: FakeClock) -> ProviderClock:
-    return ProviderClock(clock)
-
-
-@pytest.fixture
-def timed(raw: DatedCalls, provider_clock: ProviderClock) -> TimedCalls:
-    return TimedCalls(raw, provider_clock=provider_clock)
+def timed(raw: DatedCalls, clock: FakeClock) -> TimedCalls:
+    return TimedCalls(raw, clock)
 
 
 def post(timed: TimedCalls) -> None:
@@ -75,15 +73,14 @@ def test_a_difference_is_measured_to_about_a_second(
     *,
     timed,
     raw,
-    provider_clock,
     clock,
 ):
     raw.ahead_seconds = ahead_seconds
 
     call(timed)
 
-    assert provider_clock.offset_seconds == pytest.approx(ahead_seconds, abs=1)
-    assert provider_clock.now() == clock.now() + timedelta(seconds=provider_clock.offset_seconds)
+    assert timed.offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.now() == clock.now() + timedelta(seconds=timed.offset_seconds)
 
 
 @pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
@@ -94,7 +91,6 @@ def test_a_difference_of_two_seconds_is_none(
     *,
     timed,
     raw,
-    provider_clock,
     clock,
 ):
     clock.advance(into_the_second)
@@ -102,100 +98,69 @@ def test_a_difference_of_two_seconds_is_none(
 
     post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
+    assert timed.offset_seconds == 0.0
 
 
-def test_a_slow_answer_does_not_pass_for_a_difference(timed, raw, provider_clock):
+def test_a_slow_answer_does_not_pass_for_a_difference(timed, raw):
     raw.ahead_seconds, raw.trip_seconds = 5, 8
 
     post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
+    assert timed.offset_seconds == 0.0
 
 
 @pytest.mark.parametrize("ahead_seconds", [90_000, -90_000])
-def test_a_difference_of_more_than_a_day_is_not_followed_but_said(ahead_seconds, timed, raw, provider_clock, clock):
+def test_a_difference_of_more_than_a_day_is_not_followed_but_said(ahead_seconds, timed, raw, clock):
     raw.ahead_seconds = ahead_seconds
 
     post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
-    assert provider_clock.now() == clock.now()
-    assert provider_clock.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
-    assert "about 25 hours" in provider_clock.remedy
-    assert "Set the clock" in provider_clock.remedy
+    assert timed.offset_seconds == 0.0
+    assert timed.now() == clock.now()
+    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
 
 
-def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(timed, raw, provider_clock):
+def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(timed, raw):
     post(timed)
 
     raw.ahead_seconds = -3000
     fetch(timed)
 
-    assert provider_clock.offset_seconds == 0.0
+    assert timed.offset_seconds == 0.0
 
 
-def test_the_answer_to_a_post_overrules_a_document(timed, raw, provider_clock):
+def test_the_answer_to_a_post_overrules_a_document(timed, raw):
     raw.ahead_seconds = -3000
     fetch(timed)
 
     raw.ahead_seconds = 0
     post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
+    assert timed.offset_seconds == 0.0
 
 
 @pytest.mark.parametrize(("status", "has_date"), [(400, True), (404, True), (200, False)])
-def test_failures_and_answers_without_a_date_say_nothing(status, has_date, timed, raw, provider_clock):
+def test_failures_and_answers_without_a_date_say_nothing(status, has_date, timed, raw):
     raw.ahead_seconds, raw.status, raw.has_date = 300, status, has_date
 
     post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
-    assert provider_clock.remedy == "Check the clock of this machine."
-
-
-@pytest.mark.parametrize(
-    ("ahead_seconds", "said"),
-    [
-        (100, "about 100 seconds behind"),
-        (-100, "about 100 seconds ahead of"),
-        (600, "about 10 minutes behind"),
-        (-10_800, "about 3 hours ahead of"),
-        (10 * 86_400, "about 10 days behind"),
-    ],
-)
-def test_the_remedy_says_how_far_the_clocks_differ(ahead_seconds, said, timed, raw, provider_clock):
-    raw.ahead_seconds = ahead_seconds
-
-    post(timed)
-
-    assert said in provider_clock.remedy
-
-
-def test_the_remedy_does_not_send_anybody_to_a_clock_that_is_right(timed, provider_clock):
-    post(timed)
-
-    assert "agree" in provider_clock.remedy
-    assert "Set the clock" not in provider_clock.remedy
+    assert timed.offset_seconds == 0.0
 
 
 @pytest.mark.parametrize("date", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
-def test_the_ends_of_time_are_only_another_difference_that_is_not_followed(date, provider_clock, clock):
-    answer = HttpAnswer(status=200, body={}, date=date)
+def test_the_ends_of_time_are_only_another_difference_that_is_not_followed(date, timed, raw, clock):
+    raw.date = date
 
-    provider_clock.observe(answer, started=provider_clock.started(), was_post=True)
+    post(timed)
 
-    assert provider_clock.now() == clock.now()
+    assert timed.now() == clock.now()
 
 
 @pytest.mark.parametrize("seconds", [7200, -7200])
-def test_a_machine_that_slept_during_a_call_measures_nothing(seconds, provider_clock, clock):
-    start = provider_clock.started()
-    answer = HttpAnswer(status=200, body={}, date=clock.now())
-    clock.sleep_through(seconds)
+def test_a_machine_that_slept_during_a_call_measures_nothing(seconds, timed, raw):
+    raw.sleep_seconds = seconds
 
-    provider_clock.observe(answer, started=start, was_post=True)
+    post(timed)
 
-    assert provider_clock.offset_seconds == 0.0
-    assert provider_clock.remedy == "Check the clock of this machine."
+    assert timed.offset_seconds == 0.0

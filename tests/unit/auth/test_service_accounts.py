@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
-    ServiceTokenCache,
+    ServiceTokenProvider,
     checked_token,
     clock_offset,
     jwt_service_token,
@@ -226,8 +226,10 @@ def fetches(clock: FakeClock) -> Fetches:
 
 
 @pytest.fixture
-def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenCache:
-    return ServiceTokenCache(fetches, clock=clock)
+def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenProvider:
+    provider = ServiceTokenProvider(clock)
+    provider._fetch = fetches  # type: ignore[method-assign]
+    return provider
 
 
 @pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
