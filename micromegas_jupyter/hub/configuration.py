@@ -69,10 +69,6 @@ _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 # With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
-_DEFAULT_BIND_URL: Final = "http://:8000"
-# The Hub's values for the settings that `bind_url` replaced; one that is set to something else wins over it. The path
-# of `bind_url` stays where `base_url` is not set, also when another one is.
-_DEFAULT_BIND: Final = {"ip": "", "port": 8000, "base_url": "/"}
 
 
 def configure(  # noqa: PLR0913 - what a Hub can choose
@@ -253,16 +249,11 @@ def _parse_address(url: object, *, key: str) -> str:
 
 
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
-    """Return where kernels reach the service.
+    """Return where kernels reach the service, whose `path` is below the Hub's base URL.
 
     That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with a host name for
     each server, where no certificate is for an IP address, and where programs of this machine would send a token over
     plain http to a host that is not the Hub's own, which they do not.
-
-    Args:
-        config: The Hub's configuration.
-        service_url: Where the service listens.
-        path: Of the service, below the Hub's base URL.
     """
     host, port, base = _proxy_address(config)
     path = f"{f'{base}/' if base else ''}{path}"
@@ -276,25 +267,24 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
 
 def _proxy_address(config: Config) -> tuple[str, int | None, str]:
     """Return host, port and base URL as the Hub makes them of its settings."""
-    found = {name: _read(config, "JupyterHub", name) for name in _DEFAULT_BIND}
-    changed = {name: value for name, value in found.items() if value is not None}
-    bind_url = _read(config, "JupyterHub", "bind_url")
+    from jupyterhub.app import JupyterHub
+    from traitlets import TraitError
+    from traitlets.config import Config as HubConfig
+
+    given = {name: _read(config, "JupyterHub", name) for name in ("ip", "port", "base_url", "bind_url")}
+    hub = HubConfig({"JupyterHub": {name: value for name, value in given.items() if value is not None}})
     try:
-        parts = urlsplit(_DEFAULT_BIND_URL if bind_url is None else bind_url)
-        host, port, scheme, base = parts.hostname, parts.port, parts.scheme, parts.path
-    except (ValueError, AttributeError, TypeError):
-        host, port, scheme, base = None, None, "", ""
+        parts = urlsplit(JupyterHub(config=hub).bind_url)
+        host, port, scheme, base = parts.hostname or "", parts.port, parts.scheme, parts.path
+    except (TraitError, ValueError):
+        host, port, scheme, base = "", None, "", ""
     if scheme not in {"http", "https"}:
         raise ConfigurationError(
             "c.JupyterHub.bind_url is not an http or https address, so kernels cannot reach the service by it.",
             key="JupyterHub.bind_url",
             remedy="Correct it, or give configure a kernel_url.",
         )
-    if any(str(changed.get(name, value)).strip("/") != str(value).strip("/") for name, value in _DEFAULT_BIND.items()):
-        bind = {**_DEFAULT_BIND, **changed}
-        host, port = str(bind["ip"]), int(str(bind["port"]))
-    host = host or ""
-    return "127.0.0.1" if host in _ANY_HOST else host, port, str(changed.get("base_url", base)).strip("/")
+    return "127.0.0.1" if host in _ANY_HOST else host, port, base.strip("/")
 
 
 def _is_refused_over_http(config: Config, host: str) -> bool:

@@ -40,36 +40,23 @@ _LOOPBACK: Final = "127.0.0.1"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InternalTls:
-    """PEM files for calls to the Hub: this program's key and certificate, and the authority that is trusted besides."""
-
-    key_file: str
-    certificate_file: str
-    authority_file: str
-
-    def context(self) -> ssl.SSLContext:
-        """Return how to call the Hub."""
-        try:
-            context = ssl.create_default_context()
-            context.load_verify_locations(self.authority_file)
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        except (OSError, ValueError):
-            raise ConfigurationError(
-                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
-            ) from None
-        return context
-
-
-def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
-    """Return what the environment names; None where the Hub's programs speak plain http."""
+def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Return how to call the Hub's API; None where the Hub's programs speak plain http."""
     key, certificate, authority = (environ.get(name, "") for name in _TLS_FILES)
     if not (key or certificate or authority):
         return None
     missing = next((name for name in _TLS_FILES if not environ.get(name)), None)
     if missing is not None:
         raise ConfigurationError(f"{missing} is not set, but related variables are.", key=missing, remedy=_TLS_REMEDY)
-    return InternalTls(key_file=key, certificate_file=certificate, authority_file=authority)
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(authority)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
+        ) from None
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +70,14 @@ class ExchangeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """All settings of the service.
+    """All settings of the service: where the Hub's API and the service are, and at which provider people sign in.
 
     Attributes:
         api_url: The Hub's API, without a slash at its end.
-        api_token: The service's own Hub token.
         prefix: The path of the service's addresses; begins and ends with a slash.
-        host: The address that it listens on.
-        port: The port that it listens on.
-        issuer: The identity provider at which people sign in to the Hub.
-        client_id: The Hub's application there.
-        client_secret: That application's secret; only for an exchange.
-        bearer: Which token kernels get.
+        client_secret: The secret of the Hub's application; only for an exchange.
         public_url: An address at the service's host for browsers; None when it is not known.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
-        exchange: What tokens are exchanged for; None for the tokens themselves.
         internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
     """
 
@@ -113,7 +93,7 @@ class ServiceSettings:
     public_url: str | None = None
     redirect_client_id: str | None = None
     exchange: ExchangeSettings | None = None
-    internal_tls: InternalTls | None = None
+    internal_tls: ssl.SSLContext | None = None
 
     @property
     def public_prefix(self) -> str:
