@@ -18,22 +18,11 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.messages import public_base
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.config.decoding import (
-    check_issuer_url,
-)
+from micromegas_jupyter.config.decoding import check_issuer_url
 from micromegas_jupyter.core.urls import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
 from micromegas_jupyter.hub.settings import (
-    BEARER,
-    CLIENT_ID,
-    CLIENT_SECRET,
-    EXCHANGE_AUDIENCE,
-    EXCHANGE_RESOURCE,
-    EXCHANGE_SCOPE,
-    ISSUER,
-    PUBLIC_URL,
-    REDIRECT_CLIENT_ID,
     check_resource,
     parse_service_url,
 )
@@ -124,16 +113,23 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     if kernel_url is None:
         kernel_url = kernel_address(config, service_url=service_url, path=SERVICE_PATH)
     public_url = public_url or _read(config, "JupyterHub", "public_url")
-    kernel_bearer = _parse_bearer(bearer)
+    kernel_bearer = next((known for known in Bearer if known.value == bearer), None)
+    if kernel_bearer is None:
+        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+    if type(margin_seconds) is not int or not MIN_MARGIN_SECONDS <= margin_seconds <= MAX_MARGIN_SECONDS:
+        raise ConfigurationError(
+            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
+            key="margin_seconds",
+        )
     environment = {
-        ISSUER: issuer,
-        CLIENT_ID: _read_application(config, "client_id"),
-        BEARER: kernel_bearer.value,
-        PUBLIC_URL: _parse_address(public_url, key="public_url") if public_url else None,
-        REDIRECT_CLIENT_ID: _parse_line(redirect_client_id, key="redirect_client_id"),
-        EXCHANGE_AUDIENCE: _parse_line(exchange_audience, key="exchange_audience"),
-        EXCHANGE_RESOURCE: resource,
-        EXCHANGE_SCOPE: _parse_line(exchange_scope, key="exchange_scope"),
+        "MICROMEGAS_HUB_ISSUER": issuer,
+        "MICROMEGAS_HUB_CLIENT_ID": _read_application(config, "client_id"),
+        "MICROMEGAS_HUB_BEARER": kernel_bearer.value,
+        "MICROMEGAS_HUB_PUBLIC_URL": _parse_address(public_url, key="public_url") if public_url else None,
+        "MICROMEGAS_HUB_REDIRECT_CLIENT_ID": _parse_line(redirect_client_id, key="redirect_client_id"),
+        "MICROMEGAS_HUB_EXCHANGE_AUDIENCE": _parse_line(exchange_audience, key="exchange_audience"),
+        "MICROMEGAS_HUB_EXCHANGE_RESOURCE": resource,
+        "MICROMEGAS_HUB_EXCHANGE_SCOPE": _parse_line(exchange_scope, key="exchange_scope"),
     }
     if redirect_client_id and not (public_url or _read(config, "JupyterHub", "subdomain_host")):
         raise ConfigurationError(
@@ -142,8 +138,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
             remedy="Give configure a public_url, such as https://hub.example.com.",
         )
     if exchange_audience or exchange_resource or exchange_scope:
-        environment[CLIENT_SECRET] = _read_application(config, "client_secret")
-    margin = _parse_margin(margin_seconds)
+        environment["MICROMEGAS_HUB_CLIENT_SECRET"] = _read_application(config, "client_secret")
     kernel_url = _parse_address(kernel_url, key="kernel_url")
     if _read(config, "JupyterHub", "shutdown_on_logout") is None:
         _LOG.warning(
@@ -153,7 +148,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _add_service(config, service_url, {name: value for name, value in environment.items() if value})
     _add_roles(config)
     _set_kernel_variable(config, kernel_url)
-    _set_refresh_hook(config, kernel_bearer, margin_seconds=margin)
+    _set_refresh_hook(config, kernel_bearer, margin_seconds=margin_seconds)
 
 
 def _add_service(config: Config, service_url: str, environment: dict[str, str]) -> None:
@@ -218,23 +213,6 @@ def _parse_line(value: object, *, key: str) -> str | None:
     if not isinstance(value, str) or not value.isprintable() or not value.strip():
         raise ConfigurationError(f"{key} is not a line of text.", key=key)
     return value
-
-
-def _parse_bearer(value: object) -> Bearer:
-    found = next((bearer for bearer in Bearer if bearer.value == value), None)
-    if found is None:
-        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
-    return found
-
-
-def _parse_margin(seconds: object) -> int:
-    is_whole = isinstance(seconds, int) and not isinstance(seconds, bool)
-    if not is_whole or not MIN_MARGIN_SECONDS <= seconds <= MAX_MARGIN_SECONDS:  # type: ignore[operator]  # a number
-        raise ConfigurationError(
-            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
-            key="margin_seconds",
-        )
-    return seconds  # type: ignore[return-value]  # a number
 
 
 def _parse_address(url: object, *, key: str) -> str:

@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
 CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
 AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
-ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
-CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
-CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
-BEARER: Final = "MICROMEGAS_HUB_BEARER"
-PUBLIC_URL: Final = "MICROMEGAS_HUB_PUBLIC_URL"
-HUB_PUBLIC_URL: Final = "JUPYTERHUB_PUBLIC_URL"
-REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
-EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
-EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
-EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
 _TLS_FILES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
 _TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
 _HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
@@ -111,19 +101,18 @@ class ServiceSettings:
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds."""
-    issuer = _require(environ, ISSUER, _CONFIGURE_REMEDY)
-    check_issuer_url(issuer, key=ISSUER)
+    issuer = _require(environ, "MICROMEGAS_HUB_ISSUER", _CONFIGURE_REMEDY)
+    check_issuer_url(issuer, key="MICROMEGAS_HUB_ISSUER")
     host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
-    secret = environ.get(CLIENT_SECRET)
-    audience, resource, scope = (
-        environ.get(name) or None for name in (EXCHANGE_AUDIENCE, EXCHANGE_RESOURCE, EXCHANGE_SCOPE)
-    )
-    check_resource(resource)
+    secret = environ.get("MICROMEGAS_HUB_CLIENT_SECRET")
+    targets = ("audience", "resource", "scope")
+    exchange = {name: environ.get(f"MICROMEGAS_HUB_EXCHANGE_{name.upper()}") or None for name in targets}
+    check_resource(exchange["resource"])
     try:
-        bearer = Bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value)
+        bearer = Bearer(environ.get("MICROMEGAS_HUB_BEARER") or Bearer.ID_TOKEN.value)
     except ValueError:
-        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
-    has_exchange = bool(audience or resource or scope)
+        key = "MICROMEGAS_HUB_BEARER"
+        raise ConfigurationError(f"{key} is neither id_token nor access_token.", key=key) from None
     return ServiceSettings(
         api_url=_require(environ, "JUPYTERHUB_API_URL", _HUB_REMEDY).rstrip("/"),
         api_token=Secret(_require(environ, "JUPYTERHUB_API_TOKEN", _HUB_REMEDY)),
@@ -131,12 +120,12 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         host=host,
         port=port,
         issuer=issuer,
-        client_id=_require(environ, CLIENT_ID, _CONFIGURE_REMEDY),
+        client_id=_require(environ, "MICROMEGAS_HUB_CLIENT_ID", _CONFIGURE_REMEDY),
         client_secret=Secret(secret) if secret else None,
         bearer=bearer,
-        public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
-        redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
-        exchange=ExchangeSettings(audience=audience, resource=resource, scope=scope) if has_exchange else None,
+        public_url=environ.get("MICROMEGAS_HUB_PUBLIC_URL") or public_base(environ.get("JUPYTERHUB_PUBLIC_URL", "")),
+        redirect_client_id=environ.get("MICROMEGAS_HUB_REDIRECT_CLIENT_ID") or None,
+        exchange=ExchangeSettings(**exchange) if any(exchange.values()) else None,
         internal_tls=read_internal_tls(environ),
     )
 
@@ -164,7 +153,7 @@ def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
     return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
 
 
-def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> None:
+def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_RESOURCE") -> None:
     """Check that the target of an exchange, if there is one, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return
