@@ -52,13 +52,7 @@ _ROLES_KEY: Final = "JupyterHub.load_roles"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenOwner:
-    """Who bears a Hub token, and what it may do.
-
-    Attributes:
-        kind: `user` or `service`.
-        name: The Hub's name of the person or service.
-        scopes: The token's scopes, expanded by the Hub.
-    """
+    """Who bears a Hub token (of kind `user` or `service`), and its scopes, expanded by the Hub."""
 
     kind: str
     name: str
@@ -173,142 +167,48 @@ def check_service_rights(service: TokenOwner | None) -> None:
         )
 
 
-_ADMIN_HINT: Final = "Tell the administrator of this JupyterHub (docs/jupyterhub.md)."
-_SIGN_IN_HINT: Final = "Open the Hub's home page in the browser, sign out there and sign in again."
-_VERSION_HINT: Final = "Use the same version of micromegas_jupyter in the kernel and at the Hub."
-
 REFUSALS: Final = {
-    "invalid_token": (
-        401,
-        "JupyterHub no longer recognizes the token of this server.",
-        "The server was stopped or replaced. Start it again from the Hub's home page.",
-    ),
-    "not_a_user": (
-        403,
-        "This JupyterHub token belongs to a service, not to a person.",
-        "Call from a person's own server.",
-    ),
-    "not_their_server": (
-        403,
-        "This JupyterHub token was given to a program other than the person's own server.",
-        "Call from a kernel or a terminal of the person's own server.",
-    ),
-    "dangerous_role": (
-        403,
-        (
-            "The Hub gives this server the scope {scope}, which lets any code in it read refresh tokens. The service "
-            "gives no token to such a server."
-        ),
-        "Remove {scope} from the roles of users and servers. " + _ADMIN_HINT,
-    ),
-    "no_auth_state": (
-        409,
-        "JupyterHub has no {bearer} of yours with an expiry time.",
-        (
-            f"{_SIGN_IN_HINT} If that does not help, the Hub's sign-in requests too little: its scope needs openid, "
-            "and auth state has to be enabled."
-        ),
-    ),
-    "sign_in_again": (
-        409,
-        "Your sign-in at JupyterHub has ended at the identity provider.",
-        f"{_SIGN_IN_HINT} Kernels continue where they are.",
-    ),
-    "not_renewed": (
-        409,
-        "The identity provider renews your sign-in without a new {bearer}, and the last one has expired.",
-        f"{_SIGN_IN_HINT} The Hub can give kernels the other kind of token (bearer). {_ADMIN_HINT}",
-    ),
-    "slow_down": (
-        429,
-        "This server requests tokens too often.",
-        "Wait {seconds} seconds; one token serves all calls until it expires.",
-    ),
-    "hub_unavailable": (
-        503,
-        "JupyterHub does not answer its sign-in service.",
-        "Try again in a moment.",
-    ),
-    "provider_unavailable": (
-        503,
-        "The identity provider does not answer, and the token that JupyterHub stores has expired.",
-        "Your sign-in is not at fault. Try again in a moment.",
-    ),
-    "exchange_refused": (
-        409,
-        "{what}",
-        "The identity provider has to let the Hub's application exchange tokens (RFC 8693). " + _ADMIN_HINT,
-    ),
-    "no_redirect": (
-        409,
-        "This JupyterHub offers no sign-in by redirect for kernels.",
-        "Sign in by device code. The Hub needs redirect_client_id and public_url for it. " + _ADMIN_HINT,
-    ),
-    "unknown_sign_in": (404, "This sign-in is no longer waiting.", "Start the sign-in again."),
-    "invalid_sign_in": (
-        400,
-        "The address for the browser is {what}.",
-        "Get the service's redirect address and application again, and sign in with the Hub's own issuer.",
-    ),
-    "invalid_request": (400, "{what}", _VERSION_HINT),
-    "internal_error": (500, "The service could not answer.", _VERSION_HINT),
+    "invalid_token": (401, "JupyterHub no longer recognizes the token of this server."),
+    "not_a_user": (403, "This JupyterHub token belongs to a service, not to a person."),
+    "not_their_server": (403, "This JupyterHub token was given to a program other than the person's own server."),
+    "dangerous_role": (403, "The Hub gives this server the scope {scope}: code in it can read refresh tokens."),
+    "no_auth_state": (409, "JupyterHub has no {bearer} of yours with an expiry time."),
+    "sign_in_again": (409, "Your sign-in at JupyterHub has ended at the identity provider."),
+    "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
+    "slow_down": (429, "This server requests tokens too often."),
+    "hub_unavailable": (503, "JupyterHub does not answer its sign-in service."),
+    "provider_unavailable": (503, "The identity provider does not answer, and the stored token has expired."),
+    "exchange_refused": (409, "{what}"),
+    "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
+    "unknown_sign_in": (404, "This sign-in is no longer waiting."),
+    "invalid_sign_in": (400, "The address for the browser is {what}."),
+    "invalid_request": (400, "{what}"),
+    "internal_error": (500, "The service could not answer."),
 }
+"""Status and message of each code; notebooks have sentences of their own for them (`auth.flows.hub.REFUSALS`)."""
+
 _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 
 
 @dataclass(kw_only=True, eq=False)
 class Refused(Exception):
-    """The service gives nothing.
-
-    Attributes:
-        status: The HTTP status.
-        error: The code, for programs and the audit log.
-        message: One sentence: what happened.
-        remedy: What to do next.
-        retry_after_seconds: When the same call may work, where waiting helps.
-        is_audited: Whether each one gets a line in the audit log.
-    """
+    """The service gives nothing; `retry_after_seconds` says when the same call may work, where waiting helps."""
 
     status: int
     error: str
     message: str
-    remedy: str
     retry_after_seconds: int | None = None
     is_audited: bool = True
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}"
+        return self.message
 
 
-def refuse(error: str, **facts: object) -> Refused:
-    """Return the refusal with this code; its sentences name the facts."""
-    status, message, remedy = REFUSALS[error]
-    return Refused(
-        status=status,
-        error=error,
-        message=message.format(**facts),
-        remedy=remedy.format(**facts),
-        retry_after_seconds=_RETRY_AFTER_SECONDS.get(error),
-    )
-
-
-def slow_down(seconds: int) -> Refused:
-    """Return the refusal of a person who calls too often."""
-    refused = refuse("slow_down", seconds=seconds)
-    refused.retry_after_seconds = seconds
-    return refused
-
-
-def too_many_unknown_tokens(seconds: int) -> Refused:
-    """Return the refusal of a flood of unknown tokens, which must not flood the audit log too."""
-    return Refused(
-        status=429,
-        error="slow_down",
-        message="Too many calls came from here with tokens that JupyterHub does not recognize.",
-        remedy=f"Wait {seconds} seconds. A server that was just started is let in then.",
-        retry_after_seconds=seconds,
-        is_audited=False,
-    )
+def refuse(error: str, *, retry_after_seconds: int | None = None, **facts: object) -> Refused:
+    """Return the refusal with this code; its message names the facts."""
+    status, message = REFUSALS[error]
+    retry_after_seconds = retry_after_seconds or _RETRY_AFTER_SECONDS.get(error)
+    return Refused(status=status, error=error, message=message.format(**facts), retry_after_seconds=retry_after_seconds)
 
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
@@ -377,13 +277,7 @@ class CallerLimits:
     async def fetch_owner(
         self, token: Secret | None, *, address: str, fetch: Callable[[Secret], Awaitable[TokenOwner | None]]
     ) -> TokenOwner:
-        """Return who bears a token, according to the Hub right now; raises `Refused`.
-
-        Args:
-            token: The token; None when the call came without one.
-            address: Where the call comes from.
-            fetch: Asks the Hub.
-        """
+        """Return who bears a token (None without one), according to the Hub right now; raises `Refused`."""
         digest = b"" if token is None else hashlib.sha256(token.reveal().encode()).digest()
         name = self._known.get(digest)
         if name is not None:
@@ -395,14 +289,15 @@ class CallerLimits:
         try:
             owner = await fetch(token)
         except Refused:
-            self._return_unknown(address, is_new=name is None)
+            if name is None:
+                self._forgive(address)
             raise
         if owner is None:
             self._known.pop(digest, None)
             self._unknown[digest] = True
             raise refuse("invalid_token")
         if name is None:
-            self._return_unknown(address, is_new=True)
+            self._forgive(address)
             self._take_call(owner.name)
         self._known[digest] = owner.name
         return owner
@@ -410,30 +305,29 @@ class CallerLimits:
     def _take_call(self, name: str) -> None:
         wait_seconds = self._people.take(name)
         if wait_seconds:
-            raise slow_down(math.ceil(wait_seconds))
+            raise refuse("slow_down", retry_after_seconds=math.ceil(wait_seconds))
 
     def _take_unknown(self, address: str) -> None:
         # Counted before the Hub answers: many may arrive together.
         try:
             self._addresses.count_refusal(address)
+            wait_seconds = self._all_unknown.take(_ALL)
         except ResourcesExhausted as exhausted:
-            raise self._refuse_unknown(address, exhausted.retry_after_seconds or 1.0) from None
-        wait_seconds = self._all_unknown.take(_ALL)
-        if wait_seconds:
-            raise self._refuse_unknown(address, wait_seconds)
-
-    def _return_unknown(self, address: str, *, is_new: bool) -> None:
-        if is_new:
-            self._addresses.forgive_refusal(address)
-            self._all_unknown.release(_ALL)
-
-    def _refuse_unknown(self, address: str, wait_seconds: float) -> Refused:
+            wait_seconds = exhausted.retry_after_seconds or 1.0
+        if not wait_seconds:
+            return
         self._turned_away += 1
         now = self._clock.monotonic()
         if now >= self._next_line_at:
             self._audit.write("calls_turned_away", client_ip=address, calls=self._turned_away)
             self._turned_away, self._next_line_at = 0, now + AUDIT_PAUSE_SECONDS
-        return too_many_unknown_tokens(math.ceil(wait_seconds))
+        refused = refuse("slow_down", retry_after_seconds=math.ceil(wait_seconds))
+        refused.is_audited = False  # a flood of unknown tokens must not flood the audit log, too
+        raise refused
+
+    def _forgive(self, address: str) -> None:
+        self._addresses.forgive_refusal(address)
+        self._all_unknown.release(_ALL)
 
 
 class HubAudit:

@@ -18,29 +18,16 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.config.decoding import (
-    as_issuer,
-)
+from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
-from micromegas_jupyter.hub.settings import (
-    BEARER,
-    CLIENT_ID,
-    CLIENT_SECRET,
-    EXCHANGE_AUDIENCE,
-    EXCHANGE_RESOURCE,
-    EXCHANGE_SCOPE,
-    ISSUER,
-    PUBLIC_URL,
-    REDIRECT_CLIENT_ID,
-    check_resource,
-    parse_service_url,
-)
+from micromegas_jupyter.hub.settings import check_resource, parse_service_url
 from micromegas_jupyter.hub.tokens import AuthStateRefresher
 
 if TYPE_CHECKING:
     from traitlets.config import Config
+
 
 MIN_MARGIN_SECONDS: Final = 2
 MAX_MARGIN_SECONDS: Final = 3600
@@ -69,10 +56,6 @@ _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 # With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
-_DEFAULT_BIND_URL: Final = "http://:8000"
-# The Hub's values for the settings that `bind_url` replaced; one that is set to something else wins over it. The path
-# of `bind_url` stays where `base_url` is not set, also when another one is.
-_DEFAULT_BIND: Final = {"ip": "", "port": 8000, "base_url": "/"}
 
 
 def configure(  # noqa: PLR0913 - what a Hub can choose
@@ -128,16 +111,23 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     if kernel_url is None:
         kernel_url = kernel_address(config, service_url=service_url, path=SERVICE_PATH)
     public_url = public_url or _read(config, "JupyterHub", "public_url")
-    kernel_bearer = _parse_bearer(bearer)
+    kernel_bearer = next((known for known in Bearer if known.value == bearer), None)
+    if kernel_bearer is None:
+        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+    if type(margin_seconds) is not int or not MIN_MARGIN_SECONDS <= margin_seconds <= MAX_MARGIN_SECONDS:
+        raise ConfigurationError(
+            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
+            key="margin_seconds",
+        )
     environment = {
-        ISSUER: issuer,
-        CLIENT_ID: _read_application(config, "client_id"),
-        BEARER: kernel_bearer.value,
-        PUBLIC_URL: _parse_address(public_url, key="public_url") if public_url else None,
-        REDIRECT_CLIENT_ID: _parse_line(redirect_client_id, key="redirect_client_id"),
-        EXCHANGE_AUDIENCE: _parse_line(exchange_audience, key="exchange_audience"),
-        EXCHANGE_RESOURCE: resource,
-        EXCHANGE_SCOPE: _parse_line(exchange_scope, key="exchange_scope"),
+        "MICROMEGAS_HUB_ISSUER": issuer,
+        "MICROMEGAS_HUB_CLIENT_ID": _read_application(config, "client_id"),
+        "MICROMEGAS_HUB_BEARER": kernel_bearer.value,
+        "MICROMEGAS_HUB_PUBLIC_URL": _parse_address(public_url, key="public_url") if public_url else None,
+        "MICROMEGAS_HUB_REDIRECT_CLIENT_ID": _parse_line(redirect_client_id, key="redirect_client_id"),
+        "MICROMEGAS_HUB_EXCHANGE_AUDIENCE": _parse_line(exchange_audience, key="exchange_audience"),
+        "MICROMEGAS_HUB_EXCHANGE_RESOURCE": resource,
+        "MICROMEGAS_HUB_EXCHANGE_SCOPE": _parse_line(exchange_scope, key="exchange_scope"),
     }
     if redirect_client_id and not (public_url or _read(config, "JupyterHub", "subdomain_host")):
         raise ConfigurationError(
@@ -146,8 +136,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
             remedy="Give configure a public_url, such as https://hub.example.com.",
         )
     if exchange_audience or exchange_resource or exchange_scope:
-        environment[CLIENT_SECRET] = _read_application(config, "client_secret")
-    margin = _parse_margin(margin_seconds)
+        environment["MICROMEGAS_HUB_CLIENT_SECRET"] = _read_application(config, "client_secret")
     kernel_url = _parse_address(kernel_url, key="kernel_url")
     if _read(config, "JupyterHub", "shutdown_on_logout") is None:
         _LOG.warning(
@@ -157,7 +146,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _add_service(config, service_url, {name: value for name, value in environment.items() if value})
     _add_roles(config)
     _set_kernel_variable(config, kernel_url)
-    _set_refresh_hook(config, kernel_bearer, margin_seconds=margin)
+    _set_refresh_hook(config, kernel_bearer, margin_seconds=margin_seconds)
 
 
 def _add_service(config: Config, service_url: str, environment: dict[str, str]) -> None:
@@ -224,23 +213,6 @@ def _parse_line(value: object, *, key: str) -> str | None:
     return value
 
 
-def _parse_bearer(value: object) -> Bearer:
-    found = next((bearer for bearer in Bearer if bearer.value == value), None)
-    if found is None:
-        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
-    return found
-
-
-def _parse_margin(seconds: object) -> int:
-    is_whole = isinstance(seconds, int) and not isinstance(seconds, bool)
-    if not is_whole or not MIN_MARGIN_SECONDS <= seconds <= MAX_MARGIN_SECONDS:  # type: ignore[operator]  # a number
-        raise ConfigurationError(
-            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
-            key="margin_seconds",
-        )
-    return seconds  # type: ignore[return-value]  # a number
-
-
 def _parse_address(url: object, *, key: str) -> str:
     base = public_base(url) if isinstance(url, str) else None
     try:
@@ -253,16 +225,11 @@ def _parse_address(url: object, *, key: str) -> str:
 
 
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
-    """Return where kernels reach the service.
+    """Return where kernels reach the service, whose `path` is below the Hub's base URL.
 
     That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with a host name for
     each server, where no certificate is for an IP address, and where programs of this machine would send a token over
     plain http to a host that is not the Hub's own, which they do not.
-
-    Args:
-        config: The Hub's configuration.
-        service_url: Where the service listens.
-        path: Of the service, below the Hub's base URL.
     """
     host, port, base = _proxy_address(config)
     path = f"{f'{base}/' if base else ''}{path}"
@@ -276,25 +243,24 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
 
 def _proxy_address(config: Config) -> tuple[str, int | None, str]:
     """Return host, port and base URL as the Hub makes them of its settings."""
-    found = {name: _read(config, "JupyterHub", name) for name in _DEFAULT_BIND}
-    changed = {name: value for name, value in found.items() if value is not None}
-    bind_url = _read(config, "JupyterHub", "bind_url")
+    from jupyterhub.app import JupyterHub
+    from traitlets import TraitError
+    from traitlets.config import Config as HubConfig
+
+    given = {name: _read(config, "JupyterHub", name) for name in ("ip", "port", "base_url", "bind_url")}
+    hub = HubConfig({"JupyterHub": {name: value for name, value in given.items() if value is not None}})
     try:
-        parts = urlsplit(_DEFAULT_BIND_URL if bind_url is None else bind_url)
-        host, port, scheme, base = parts.hostname, parts.port, parts.scheme, parts.path
-    except (ValueError, AttributeError, TypeError):
-        host, port, scheme, base = None, None, "", ""
+        parts = urlsplit(JupyterHub(config=hub).bind_url)
+        host, port, scheme, base = parts.hostname or "", parts.port, parts.scheme, parts.path
+    except (TraitError, ValueError):
+        host, port, scheme, base = "", None, "", ""
     if scheme not in {"http", "https"}:
         raise ConfigurationError(
             "c.JupyterHub.bind_url is not an http or https address, so kernels cannot reach the service by it.",
             key="JupyterHub.bind_url",
             remedy="Correct it, or give configure a kernel_url.",
         )
-    if any(str(changed.get(name, value)).strip("/") != str(value).strip("/") for name, value in _DEFAULT_BIND.items()):
-        bind = {**_DEFAULT_BIND, **changed}
-        host, port = str(bind["ip"]), int(str(bind["port"]))
-    host = host or ""
-    return "127.0.0.1" if host in _ANY_HOST else host, port, str(changed.get("base_url", base)).strip("/")
+    return "127.0.0.1" if host in _ANY_HOST else host, port, base.strip("/")
 
 
 def _is_refused_over_http(config: Config, host: str) -> bool:

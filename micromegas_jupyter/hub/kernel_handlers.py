@@ -16,16 +16,7 @@ from tornado import web
 
 from micromegas_jupyter.auth.flows.jupyter import MAX_AUTHORIZATION_CHARACTERS, RANDOM_BYTES, digest_of, is_web_address
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Secret
-from micromegas_jupyter.hub.callers import (
-    CallerLimits,
-    HubApi,
-    HubAudit,
-    Refused,
-    check_caller,
-    client_address,
-    refuse,
-    slow_down,
-)
+from micromegas_jupyter.hub.callers import CallerLimits, HubApi, HubAudit, Refused, check_caller, client_address, refuse
 from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY, HubProvider, StoredBearer, read_bearer
 
 if TYPE_CHECKING:
@@ -36,6 +27,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.hub.settings import ServiceSettings
 
 
+LIFETIME_SECONDS: Final = 600
+MAX_PER_OWNER: Final = 20
+MAX_SIGN_INS: Final = 2000
+MAX_WAITING: Final = 4
 _MAX_TOKEN_CHARACTERS: Final = 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SCHEME: Final = "bearer "
@@ -47,6 +42,98 @@ _REFUSED_PARAMETERS: Final = frozenset({"request", "request_uri", "response_mode
 
 _BEARER_NAMES: Final = {"id_token": "ID token", "access_token": "access token"}
 POLL_SECONDS: Final = 25.0
+
+
+@dataclass(kw_only=True, eq=False)
+class SignIn:
+    """One sign-in under way; `answer` is the query that the browser came back with, `waiting` counts calls for it."""
+
+    name: str = field(repr=False)
+    owner: str
+    state_digest: str
+    authorization_url: Secret
+    answer: Secret | None = None
+    has_answer: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    waiting: int = 0
+
+
+class SignIns:
+    """All sign-ins under way; for one event loop. Too many of one owner, or of all, and the oldest are forgotten."""
+
+    def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
+        self._randomness = randomness
+        self._by_name: TTLCache[str, SignIn] = TTLCache(MAX_SIGN_INS, LIFETIME_SECONDS, timer=clock.monotonic)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def begin(self, owner: str, *, state: str, authorization_url: Secret) -> SignIn:
+        """Remember a sign-in and return it with its new name; raises `ValueError` for a state that is in use."""
+        digest = digest_of(state)
+        known = list(self._by_name.values())  # the oldest first
+        if any(sign_in.state_digest == digest for sign_in in known):
+            raise ValueError("this state is in use")
+        own = [sign_in for sign_in in known if sign_in.owner == owner]
+        for sign_in in own[: max(0, len(own) - MAX_PER_OWNER + 1)] or known[: max(0, len(known) - MAX_SIGN_INS + 1)]:
+            self._by_name.pop(sign_in.name, None)
+        name = self._randomness.token_urlsafe(RANDOM_BYTES)
+        sign_in = SignIn(name=name, owner=owner, state_digest=digest, authorization_url=authorization_url)
+        self._by_name[name] = sign_in
+        return sign_in
+
+    def by_name(self, name: str) -> SignIn | None:
+        """Return the sign-in of that name; None when there is none any more."""
+        return self._by_name.get(name)
+
+    def by_state(self, state: str) -> SignIn | None:
+        """Return the sign-in of that state that no browser has answered yet; None when there is none."""
+        digest = digest_of(state)
+        waiting = (sign_in for sign_in in list(self._by_name.values()) if sign_in.answer is None)
+        return next((sign_in for sign_in in waiting if sign_in.state_digest == digest), None)
+
+    def hand_over(self, sign_in: SignIn, answer: Secret) -> None:
+        """Keep what a browser came back with for the kernel."""
+        sign_in.answer = answer
+        sign_in.has_answer.set()
+
+    async def take_answer(self, sign_in: SignIn, *, timeout_seconds: float) -> Secret | None:
+        """Wait for the answer and return it, once; None when there is none in time."""
+        sign_in.waiting += 1
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await sign_in.has_answer.wait()
+        except TimeoutError:
+            return None
+        finally:
+            sign_in.waiting -= 1
+        return None if self._by_name.pop(sign_in.name, None) is None else sign_in.answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What all handlers share."""
+
+    settings: ServiceSettings
+    hub: HubApi
+    audit: HubAudit
+    provider: HubProvider
+    sign_ins: SignIns
+    limits: CallerLimits
+    clock: Clock
+
+
+def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Service:
+    """Return what the handlers share."""
+    audit = HubAudit(clock=clock)
+    return Service(
+        settings=settings,
+        hub=HubApi(settings.api_url, settings.api_token, tls=settings.internal_tls),
+        audit=audit,
+        provider=HubProvider(settings, clock=clock),
+        sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
+        limits=CallerLimits(audit=audit, clock=clock),
+        clock=clock,
+    )
 
 
 class JsonHandler(web.RequestHandler):
@@ -123,7 +210,7 @@ class JsonHandler(web.RequestHandler):
             self.set_header("Retry-After", str(refused.retry_after_seconds))
         if refused.status == 401:  # noqa: PLR2004 - HTTP
             self.set_header("WWW-Authenticate", "Bearer")
-        self.send(refused.status, {"error": refused.error, "message": refused.message, "remedy": refused.remedy})
+        self.send(refused.status, {"error": refused.error, "message": refused.message})
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
         """Answer an error with its own status, where a refusal has one."""
@@ -286,7 +373,7 @@ class AnswerHandler(_SignInHandler):
         if not isinstance(wait_seconds, int | float) or not 0 <= wait_seconds <= POLL_SECONDS:
             raise refuse("invalid_request", what=f"wait_seconds is not a number from 0 to {POLL_SECONDS:g}.")
         if sign_in.waiting >= MAX_WAITING:
-            raise slow_down(1)
+            raise refuse("slow_down", retry_after_seconds=1)
         answer = await self.service.sign_ins.take_answer(sign_in, timeout_seconds=wait_seconds)
         if answer is None:
             self.set_status(204)
@@ -311,119 +398,3 @@ class NotFoundHandler(JsonHandler):
     def prepare(self) -> None:
         """Answer that there is nothing."""
         self.send_error(404)
-
-
-LIFETIME_SECONDS: Final = 600
-MAX_PER_OWNER: Final = 20
-MAX_SIGN_INS: Final = 2000
-MAX_WAITING: Final = 4
-
-
-@dataclass(kw_only=True, eq=False)
-class SignIn:
-    """One sign-in under way.
-
-    Attributes:
-        name: The last part of its start address.
-        owner: The Hub's name of the person whose kernel began it.
-        state_digest: The digest of its state.
-        authorization_url: Where the browser is sent.
-        answer: The query that the browser came back with; None before that.
-        has_answer: Set when there is an answer.
-        waiting: How many calls wait for it.
-    """
-
-    name: str = field(repr=False)
-    owner: str
-    state_digest: str
-    authorization_url: Secret
-    answer: Secret | None = None
-    has_answer: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-    waiting: int = 0
-
-
-class SignIns:
-    """All sign-ins under way; for one event loop. Too many of one owner, or of all, and the oldest are forgotten."""
-
-    def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
-        self._randomness = randomness
-        self._by_name: TTLCache[str, SignIn] = TTLCache(MAX_SIGN_INS, LIFETIME_SECONDS, timer=clock.monotonic)
-        self._by_state: TTLCache[str, SignIn] = TTLCache(MAX_SIGN_INS, LIFETIME_SECONDS, timer=clock.monotonic)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
-
-    def begin(self, owner: str, *, state: str, authorization_url: Secret) -> SignIn:
-        """Remember a sign-in and return it with its new name; raises `ValueError` for a state that is in use."""
-        digest = digest_of(state)
-        if digest in self._by_state:
-            raise ValueError("this state is in use")
-        known = list(self._by_name.values())  # the oldest first
-        own = [sign_in for sign_in in known if sign_in.owner == owner]
-        for sign_in in own[: max(0, len(own) - MAX_PER_OWNER + 1)] or known[: max(0, len(known) - MAX_SIGN_INS + 1)]:
-            self._forget(sign_in)
-        name = self._randomness.token_urlsafe(RANDOM_BYTES)
-        sign_in = SignIn(name=name, owner=owner, state_digest=digest, authorization_url=authorization_url)
-        self._by_name[name] = self._by_state[digest] = sign_in
-        return sign_in
-
-    def by_name(self, name: str) -> SignIn | None:
-        """Return the sign-in of that name; None when there is none any more."""
-        return self._by_name.get(name)
-
-    def by_state(self, state: str) -> SignIn | None:
-        """Return the sign-in of that state that no browser has answered yet; None when there is none."""
-        found = self._by_state.get(digest_of(state))
-        return None if found is None or found.answer is not None else found
-
-    def hand_over(self, sign_in: SignIn, answer: Secret) -> None:
-        """Keep what a browser came back with for the kernel."""
-        sign_in.answer = answer
-        sign_in.has_answer.set()
-
-    async def take_answer(self, sign_in: SignIn, *, timeout_seconds: float) -> Secret | None:
-        """Wait for the answer and return it, once; None when there is none in time."""
-        sign_in.waiting += 1
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await sign_in.has_answer.wait()
-        except TimeoutError:
-            return None
-        finally:
-            sign_in.waiting -= 1
-        if self._by_name.get(sign_in.name) is not sign_in:
-            return None
-        self._forget(sign_in)
-        return sign_in.answer
-
-    def _forget(self, sign_in: SignIn) -> None:
-        self._by_name.pop(sign_in.name, None)
-        self._by_state.pop(sign_in.state_digest, None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """What all handlers share."""
-
-    settings: ServiceSettings
-    hub: HubApi
-    audit: HubAudit
-    provider: HubProvider
-    sign_ins: SignIns
-    limits: CallerLimits
-    clock: Clock
-
-
-def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Service:
-    """Return what the handlers share."""
-    audit = HubAudit(clock=clock)
-    tls = None if settings.internal_tls is None else settings.internal_tls.context()
-    return Service(
-        settings=settings,
-        hub=HubApi(settings.api_url, settings.api_token, tls=tls),
-        audit=audit,
-        provider=HubProvider(settings, clock=clock),
-        sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
-        limits=CallerLimits(audit=audit, clock=clock),
-        clock=clock,
-    )

@@ -9,9 +9,6 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.config.decoding import (
-    as_issuer,
-)
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
@@ -19,19 +16,10 @@ from micromegas_jupyter.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
 CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
 AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
-ISSUER: Final = "MICROMEGAS_HUB_ISSUER"
-CLIENT_ID: Final = "MICROMEGAS_HUB_CLIENT_ID"
-CLIENT_SECRET: Final = "MICROMEGAS_HUB_CLIENT_SECRET"  # noqa: S105 - a variable's name
-BEARER: Final = "MICROMEGAS_HUB_BEARER"
-PUBLIC_URL: Final = "MICROMEGAS_HUB_PUBLIC_URL"
-HUB_PUBLIC_URL: Final = "JUPYTERHUB_PUBLIC_URL"
-REDIRECT_CLIENT_ID: Final = "MICROMEGAS_HUB_REDIRECT_CLIENT_ID"
-EXCHANGE_AUDIENCE: Final = "MICROMEGAS_HUB_EXCHANGE_AUDIENCE"
-EXCHANGE_RESOURCE: Final = "MICROMEGAS_HUB_EXCHANGE_RESOURCE"
-EXCHANGE_SCOPE: Final = "MICROMEGAS_HUB_EXCHANGE_SCOPE"
 _TLS_FILES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
 _TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
 _HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
@@ -40,36 +28,23 @@ _LOOPBACK: Final = "127.0.0.1"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InternalTls:
-    """PEM files for calls to the Hub: this program's key and certificate, and the authority that is trusted besides."""
-
-    key_file: str
-    certificate_file: str
-    authority_file: str
-
-    def context(self) -> ssl.SSLContext:
-        """Return how to call the Hub."""
-        try:
-            context = ssl.create_default_context()
-            context.load_verify_locations(self.authority_file)
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        except (OSError, ValueError):
-            raise ConfigurationError(
-                "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
-            ) from None
-        return context
-
-
-def read_internal_tls(environ: Mapping[str, str]) -> InternalTls | None:
-    """Return what the environment names; None where the Hub's programs speak plain http."""
+def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Return how to call the Hub's API; None where the Hub's programs speak plain http."""
     key, certificate, authority = (environ.get(name, "") for name in _TLS_FILES)
     if not (key or certificate or authority):
         return None
     missing = next((name for name in _TLS_FILES if not environ.get(name)), None)
     if missing is not None:
         raise ConfigurationError(f"{missing} is not set, but related variables are.", key=missing, remedy=_TLS_REMEDY)
-    return InternalTls(key_file=key, certificate_file=certificate, authority_file=authority)
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(authority)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
+        ) from None
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +58,14 @@ class ExchangeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """All settings of the service.
+    """All settings of the service: where the Hub's API and the service are, and at which provider people sign in.
 
     Attributes:
         api_url: The Hub's API, without a slash at its end.
-        api_token: The service's own Hub token.
         prefix: The path of the service's addresses; begins and ends with a slash.
-        host: The address that it listens on.
-        port: The port that it listens on.
-        issuer: The identity provider at which people sign in to the Hub.
-        client_id: The Hub's application there.
-        client_secret: That application's secret; only for an exchange.
-        bearer: Which token kernels get.
+        client_secret: The secret of the Hub's application; only for an exchange.
         public_url: An address at the service's host for browsers; None when it is not known.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
-        exchange: What tokens are exchanged for; None for the tokens themselves.
         internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
     """
 
@@ -113,7 +81,7 @@ class ServiceSettings:
     public_url: str | None = None
     redirect_client_id: str | None = None
     exchange: ExchangeSettings | None = None
-    internal_tls: InternalTls | None = None
+    internal_tls: ssl.SSLContext | None = None
 
     @property
     def public_prefix(self) -> str:
@@ -131,19 +99,18 @@ class ServiceSettings:
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds."""
-    issuer = _require(environ, ISSUER, _CONFIGURE_REMEDY)
-    as_issuer(issuer, ISSUER)
+    issuer = _require(environ, "MICROMEGAS_HUB_ISSUER", _CONFIGURE_REMEDY)
+    check_issuer_url(issuer, key="MICROMEGAS_HUB_ISSUER")
     host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
-    secret = environ.get(CLIENT_SECRET)
-    audience, resource, scope = (
-        environ.get(name) or None for name in (EXCHANGE_AUDIENCE, EXCHANGE_RESOURCE, EXCHANGE_SCOPE)
-    )
-    check_resource(resource)
+    secret = environ.get("MICROMEGAS_HUB_CLIENT_SECRET")
+    targets = ("audience", "resource", "scope")
+    exchange = {name: environ.get(f"MICROMEGAS_HUB_EXCHANGE_{name.upper()}") or None for name in targets}
+    check_resource(exchange["resource"])
     try:
-        bearer = Bearer(environ.get(BEARER) or Bearer.ID_TOKEN.value)
+        bearer = Bearer(environ.get("MICROMEGAS_HUB_BEARER") or Bearer.ID_TOKEN.value)
     except ValueError:
-        raise ConfigurationError(f"{BEARER} is neither id_token nor access_token.", key=BEARER) from None
-    has_exchange = bool(audience or resource or scope)
+        key = "MICROMEGAS_HUB_BEARER"
+        raise ConfigurationError(f"{key} is neither id_token nor access_token.", key=key) from None
     return ServiceSettings(
         api_url=_require(environ, "JUPYTERHUB_API_URL", _HUB_REMEDY).rstrip("/"),
         api_token=Secret(_require(environ, "JUPYTERHUB_API_TOKEN", _HUB_REMEDY)),
@@ -151,12 +118,12 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         host=host,
         port=port,
         issuer=issuer,
-        client_id=_require(environ, CLIENT_ID, _CONFIGURE_REMEDY),
+        client_id=_require(environ, "MICROMEGAS_HUB_CLIENT_ID", _CONFIGURE_REMEDY),
         client_secret=Secret(secret) if secret else None,
         bearer=bearer,
-        public_url=environ.get(PUBLIC_URL) or public_base(environ.get(HUB_PUBLIC_URL, "")),
-        redirect_client_id=environ.get(REDIRECT_CLIENT_ID) or None,
-        exchange=ExchangeSettings(audience=audience, resource=resource, scope=scope) if has_exchange else None,
+        public_url=environ.get("MICROMEGAS_HUB_PUBLIC_URL") or public_base(environ.get("JUPYTERHUB_PUBLIC_URL", "")),
+        redirect_client_id=environ.get("MICROMEGAS_HUB_REDIRECT_CLIENT_ID") or None,
+        exchange=ExchangeSettings(**exchange) if any(exchange.values()) else None,
         internal_tls=read_internal_tls(environ),
     )
 
@@ -184,7 +151,7 @@ def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
     return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
 
 
-def check_resource(resource: str | None, *, key: str = EXCHANGE_RESOURCE) -> None:
+def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_RESOURCE") -> None:
     """Check that the target of an exchange, if there is one, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return

@@ -191,14 +191,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBearer:
-    """A token that can be sent to a server.
-
-    Attributes:
-        token: The token.
-        expires_at: When it expires (aware UTC).
-        subject: The provider's name of the person; None when it does not say.
-        lifetime_seconds: How long it was issued for; None when it does not say.
-    """
+    """A token that can be sent to a server; `lifetime_seconds` is how long it was issued for, where that is known."""
 
     token: Secret
     expires_at: datetime
@@ -255,12 +248,8 @@ def _audience(claims: Mapping[str, object]) -> frozenset[str]:
 class AuthStateRefresher:
     """Refreshes a person's auth state when less than a margin is left of the token that kernels get.
 
-    A lock per person is held across reading, refreshing and writing.
-
-    Args:
-        bearer: The token that kernels get.
-        margin_seconds: The remaining lifetime that triggers a refresh; at most half of a token's lifetime counts.
-        clock: Tells the time.
+    A lock per person is held across reading, refreshing and writing. At most half of a token's lifetime counts as
+    margin.
     """
 
     def __init__(self, bearer: Bearer, *, margin_seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -271,12 +260,7 @@ class AuthStateRefresher:
         self._pauses: LRUCache[str, float] = LRUCache(MAX_PAUSES)
 
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
-        """Refresh the auth state when it is due.
-
-        Args:
-            authenticator: OAuthenticator.
-            user: The Hub's object for the person.
-            _auth_state: The auth state when the Hub called; it is read again under the lock.
+        """Refresh the auth state when it is due; it is read again under the lock.
 
         Returns:
             What OAuthenticator expects: True when nothing about the person changes, False when the person has to sign

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
-    from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
+    from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.core.protocols import AuthProvider
@@ -67,7 +67,7 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return Variables({name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE})
 
 
-def stored_provider(  # noqa: PLR0911 - one for each kind of provider
+def stored_provider(
     settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: Facts | None = None
 ) -> AuthProvider | None:
     """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
@@ -83,15 +83,19 @@ def stored_provider(  # noqa: PLR0911 - one for each kind of provider
         from micromegas_jupyter.auth.static import StaticTokenAuthProvider
 
         return StaticTokenAuthProvider.from_file(Path(settings.api_key_file).expanduser())
-    if settings.service_account_file is not None or settings.workload is not None:
-        return _service_provider(settings, environ)
-    if settings.as_service_account:
-        return service_account_provider(settings, environ)
-    if uses_hub(settings, environ):
-        return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
-    if not sign_in_configured(settings):
-        return None
-    found = _stored_sign_in(settings, environ) or _service_provider(settings, environ)
+    found: AuthProvider | None = None
+    if settings.service_account_file is None and settings.workload is None:
+        if settings.as_service_account:
+            return service_account_provider(settings, environ)
+        if uses_hub(settings, environ):
+            return hub_provider(settings, environ, stored=lambda: _stored_sign_in(settings, environ))
+        if not sign_in_configured(settings):
+            return None
+        found = _stored_sign_in(settings, environ)
+    if found is None:
+        from micromegas_jupyter.wiring.credentials import service_provider
+
+        found = service_provider(settings, environ)
     if found is None:
         raise _login_required(settings, process_variables(environ), facts)
     return found
@@ -108,9 +112,11 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
 
 def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
     """Return the provider of a service account, whoever else may be signed in."""
+    from micromegas_jupyter.wiring.credentials import service_provider
+
     provider = None
     if sign_in_configured(settings):
-        provider = _service_provider(replace(settings, secret_is_native=False), environ)
+        provider = service_provider(replace(settings, secret_is_native=False), environ)
     if provider is None:
         raise ConfigurationError(
             "A service account needs issuer, client id and client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET"
@@ -224,12 +230,6 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
         bearer=settings.bearer,
         http=provider_http(settings),
     )
-
-
-def _service_provider(settings: ClientSettings, environ: Mapping[str, str] | None) -> AuthProvider | None:
-    from micromegas_jupyter.wiring.credentials import service_provider
-
-    return service_provider(settings, environ)
 
 
 CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
@@ -355,6 +355,7 @@ def _read_choices(path: Path) -> dict[str, Flow]:
 
 
 _FILE_SUFFIX = ".json"
+_MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
@@ -364,22 +365,13 @@ def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = Non
     scope or resource: then it is a file of its own beside that. A file whose scope is unknown, because upstream signed
     in, counts for any scope. A sign-in that has a file of its own stays there when the other one has ended.
     """
-    from micromegas_jupyter.auth.tokens.store import FileTokenStore
-
-    return _own_path(settings, environ, _FILE_SUFFIX, lambda path: FileTokenStore(path).stored_key())
+    return _own_path(settings, environ, _FILE_SUFFIX)
 
 
 def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> TokenStore:
     """Return the store of the sign-in of exactly these settings."""
-    key = login_key(settings)
-    if settings.storage is TokenStorage.FILE:
-        from micromegas_jupyter.auth.tokens.store import FileTokenStore
-
-        return FileTokenStore(token_file(settings, environ), key=key)
-    from micromegas_jupyter.auth.tokens.keyring import MARKER_SUFFIX
-
-    path = _own_path(settings, environ, MARKER_SUFFIX, lambda path: _keyring_store(path, environ).stored_key())
-    return _keyring_store(path, environ, key=key)
+    suffix = _FILE_SUFFIX if settings.storage is TokenStorage.FILE else _MARKER_SUFFIX
+    return _store_at(_own_path(settings, environ, suffix), environ, key=login_key(settings))
 
 
 def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> list[TokenStore]:
@@ -387,24 +379,17 @@ def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = 
 
     The keyring is asked only when there is a sign-in in it, or when the settings choose it.
     """
-    from micromegas_jupyter.auth.tokens.keyring import MARKER_SUFFIX
-    from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX, FileTokenStore
+    from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX
 
     folder = config_folder(environ)
     stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
     # An extras file counts, too: upstream's logout leaves it behind.
-    names = sorted({path.name.removesuffix(EXTRAS_SUFFIX) for path in folder.glob("*.json")})
-
-    def paths(suffix: str) -> list[Path]:
-        return [folder / name for name in names if re.fullmatch(rf"{stem}(\.[0-9a-f]{{12}})?{re.escape(suffix)}", name)]
-
-    markers = paths(MARKER_SUFFIX)
+    names = {path.name.removesuffix(EXTRAS_SUFFIX) for path in folder.glob("*.json")}
+    own = re.compile(rf"{stem}(\.[0-9a-f]{{12}})?({re.escape(_MARKER_SUFFIX)}|{re.escape(_FILE_SUFFIX)})")
+    paths = {folder / name for name in names if own.fullmatch(name)}
     if settings.storage is TokenStorage.KEYRING:
-        chosen = _own_path(settings, environ, MARKER_SUFFIX, lambda path: _keyring_store(path, environ).stored_key())
-        if chosen not in markers:
-            markers.append(chosen)  # a logout elsewhere may have left its entry behind
-    files: list[TokenStore] = [FileTokenStore(path) for path in paths(_FILE_SUFFIX)]
-    return files + [_keyring_store(path, environ) for path in markers]
+        paths.add(_own_path(settings, environ, _MARKER_SUFFIX))  # a logout elsewhere may have left its entry behind
+    return [_store_at(path, environ) for path in sorted(paths)]
 
 
 def login_key(settings: ClientSettings) -> LoginKey | None:
@@ -457,18 +442,19 @@ def logout(  # noqa: PLR0913 - its dependencies
     )
 
 
-def _keyring_store(path: Path, environ: Mapping[str, str] | None, *, key: LoginKey | None = None) -> KeyringTokenStore:
+def _store_at(
+    path: Path, environ: Mapping[str, str] | None, *, key: LoginKey | None = None
+) -> FileTokenStore | KeyringTokenStore:
+    if not path.name.endswith(_MARKER_SUFFIX):
+        from micromegas_jupyter.auth.tokens.store import FileTokenStore
+
+        return FileTokenStore(path, key=key)
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, open_keyring
 
     return KeyringTokenStore(path, lambda: open_keyring(environ), key=key)
 
 
-def _own_path(
-    settings: ClientSettings,
-    environ: Mapping[str, str] | None,
-    suffix: str,
-    stored_key: Callable[[Path], LoginKey | None],
-) -> Path:
+def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffix: str) -> Path:
     folder = config_folder(environ)
     stem = settings.token_file_name.removesuffix(_FILE_SUFFIX)
     shared = folder / f"{stem}{suffix}"
@@ -477,7 +463,7 @@ def _own_path(
         return shared
     beside = folder / f"{stem}.{key.digest}{suffix}"
     try:
-        stored = stored_key(shared)
+        stored = _store_at(shared, environ).stored_key()
     except TokenStoreError:
         stored = None  # whoever reads it says what is wrong with it
     if stored is not None:

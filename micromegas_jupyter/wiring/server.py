@@ -37,8 +37,6 @@ from micromegas_jupyter.wiring.take_over import (
 )
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from micromegas_jupyter.access.config import ReloadingValidator
 
 
@@ -75,9 +73,6 @@ class ServerStack:
         program: The name under which it records itself.
         spare_executors: How many idle executor processes are started ahead of demand.
         is_replaceable: Whether a later server may take its ports over.
-
-    Raises:
-        ConfigurationError: The settings or the environment do not make a server that is safe to run.
     """
 
     def __init__(
@@ -91,7 +86,9 @@ class ServerStack:
     ) -> None:
         check_exposure(settings)
         self.settings = settings
-        self._environ = process_variables({**process_variables(environ), **_access_files(settings)})
+        named = {"MICROMEGAS_ACCESS_CONFIG": settings.access_config, "MICROMEGAS_API_KEY_FILE": settings.api_key_file}
+        files = {variable: str(path) for variable, path in named.items() if path is not None}
+        self._environ = process_variables({**process_variables(environ), **files})
         if settings.disable_auth:
             _check_unused_access(self._environ)
         self._program = program
@@ -125,8 +122,14 @@ class ServerStack:
         )
         # The process that executors are forked from starts while this one reads the configuration.
         launcher = open_launcher(worker_options)
+        self.validator: ReloadingValidator | None = None
         try:
-            self.validator: ReloadingValidator | None = self._make_validator()
+            if not settings.disable_auth:
+                self.validator = validator_from_environment(
+                    self._environ,
+                    legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
+                    check=self._check_role_conditions,
+                )
         except BaseException:
             launcher.abandon()
             self._spill_folder.close()
@@ -141,7 +144,7 @@ class ServerStack:
             self._tables,
             settings=build_pool_settings(settings, spare_executors=spare_executors),
             options=worker_options,
-            on_denials_changed=self._reload_denials,
+            on_denials_changed=(lambda: None) if self._deny_list is None else self._deny_list.reload,
         )
         self._server = ServerThread(
             pool=self._pool,
@@ -154,8 +157,26 @@ class ServerStack:
             ticket_key=self._ticket_key.encode(),
             tracing=self._tracing,
         )
-        self._http = None if settings.no_http else self._make_http(rate_limits)
+        self._http = None
         self._http_port: int | None = None
+        if not settings.no_http:
+            access = () if self.validator is None else (self.validator.metrics.registry,)
+            tls_files = None
+            if settings.tls_certificate is not None and settings.tls_key is not None:
+                tls_files = TlsFiles(
+                    certificate_file=settings.tls_certificate,
+                    key_file=settings.tls_key,
+                    client_ca_file=settings.tls_client_ca,
+                )
+            self._http = HttpEndpoint(
+                settings.http_host,
+                settings.http_port,
+                validator=self.validator,
+                registries=(self.metrics.registry, *access),
+                readiness=self.readiness,
+                tls_files=tls_files,
+                rate_limits=rate_limits,
+            )
 
     def _take_over(self) -> Taken | None:
         """Return the sockets of the server that is to be replaced; None when there is none."""
@@ -196,33 +217,6 @@ class ServerStack:
             self._listener = None
             _LOG.warning("this server cannot be taken over: %s", error.what)
 
-    def _make_validator(self) -> "ReloadingValidator | None":
-        if self.settings.disable_auth:
-            return None
-        legacy_api_keys = LegacyApiKeys.ON if self.settings.enable_legacy_api_keys else None
-        return validator_from_environment(
-            self._environ, legacy_api_keys=legacy_api_keys, check=self._check_role_conditions
-        )
-
-    def _make_http(self, rate_limits: RateLimits) -> HttpEndpoint:
-        settings = self.settings
-        tls_files = None
-        if settings.tls_certificate is not None and settings.tls_key is not None:
-            tls_files = TlsFiles(
-                certificate_file=settings.tls_certificate,
-                key_file=settings.tls_key,
-                client_ca_file=settings.tls_client_ca,
-            )
-        return HttpEndpoint(
-            settings.http_host,
-            settings.http_port,
-            validator=self.validator,
-            registries=self.registries,
-            readiness=self.readiness,
-            tls_files=tls_files,
-            rate_limits=rate_limits,
-        )
-
     def _record_denial(self, rule_id: str) -> None:
         if self._recorder is None:
             return
@@ -235,10 +229,6 @@ class ServerStack:
             properties={"rule_id": rule_id},
         )
         self._recorder.add_measures([row])
-
-    def _reload_denials(self) -> None:
-        if self._deny_list is not None:
-            self._deny_list.reload()
 
     def _check_role_conditions(self, access: AccessSettings) -> None:
         """Refuse roles whose conditions the tables do not have."""
@@ -260,18 +250,18 @@ class ServerStack:
 
     def describe_tables(self) -> str:
         """Return what is served, for people."""
-        return describe_tables(self._tables, self.settings.lake)
+        root = self.settings.lake
+        if self.lake is not None:
+            return f"lake: {root}"
+        names = [snapshot.name for snapshot in self._tables.snapshot()]
+        shown = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names[:_MAX_SHOWN_TABLES])
+        more = f" and {len(names) - _MAX_SHOWN_TABLES} more" if len(names) > _MAX_SHOWN_TABLES else ""
+        return f"Parquet files in {root}, read only, without telemetry · tables: {shown}{more}"
 
     @property
     def executor_count(self) -> int:
         """How many executor processes there are."""
         return self._pool.executor_count
-
-    @property
-    def registries(self) -> "tuple[CollectorRegistry, ...]":
-        """What this server counts."""
-        access = () if self.validator is None else (self.validator.metrics.registry,)
-        return (self.metrics.registry, *access)
 
     @property
     def uri(self) -> str:
@@ -303,7 +293,10 @@ class ServerStack:
         if self._recorder is not None:
             self._recorder.start()
         elif self.lake is not None:
-            self._remove_unfinished_files(self.lake)
+            try:  # files of writers that were killed; a recorder removes them all the time
+                self.lake.remove_stale_files()
+            except Unavailable as error:
+                _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
         try:
             if self._http is not None and self._taken is None:
                 self._http_port = self._http.start()
@@ -319,19 +312,10 @@ class ServerStack:
             self.stop()
             raise
 
-    def _remove_unfinished_files(self, lake: Lake) -> None:
-        """Remove files of writers that were killed; a recorder does so all the time."""
-        try:
-            lake.remove_stale_files()
-        except Unavailable as error:
-            _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
-
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice.
 
-        Args:
-            grace_seconds: How long running calls may continue; the drain timeout when left out.
-            why: What calls that are ended are told; empty for a server that stops.
+        Running calls may continue for `grace_seconds`, by default the drain timeout; those that are ended are told why.
         """
         if self._listener is not None:
             self._listener.stop()
@@ -395,11 +379,6 @@ def check_exposure(settings: ServerSettings) -> None:
         raise ConfigurationError(
             f"Tokens would cross the network to {settings.host} in plain text.", key="--host", remedy=_TLS_REMEDY
         )
-
-
-def _access_files(settings: ServerSettings) -> dict[str, str]:
-    named = {"MICROMEGAS_ACCESS_CONFIG": settings.access_config, "MICROMEGAS_API_KEY_FILE": settings.api_key_file}
-    return {variable: str(path) for variable, path in named.items() if path is not None}
 
 
 def _check_unused_access(environ: Mapping[str, str]) -> None:
@@ -486,12 +465,7 @@ _MAX_SHOWN_TABLES: Final = 20
 
 
 def open_tables(root: Path) -> TableSource:
-    """Return what a folder holds: a `Lake`, also for one that is empty or missing, or Parquet files, read only.
-
-    Raises:
-        ConfigurationError: It is a file, or holds something else than tables.
-        Unavailable: It cannot be read.
-    """
+    """Return what a folder holds: a `Lake`, also for one that is empty or missing, or Parquet files, read only."""
     try:
         if find_folder_kind(root) is FolderKind.LAKE:
             return Lake(root)
@@ -508,16 +482,6 @@ def open_tables(root: Path) -> TableSource:
             "the server's own telemetry.",
         )
     return CachedListing(parquet)
-
-
-def describe_tables(source: TableSource, root: Path) -> str:
-    """Return what is served, for people."""
-    if isinstance(source, Lake):
-        return f"lake: {root}"
-    names = [snapshot.name for snapshot in source.snapshot()]
-    shown = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names[:_MAX_SHOWN_TABLES])
-    more = f" and {len(names) - _MAX_SHOWN_TABLES} more" if len(names) > _MAX_SHOWN_TABLES else ""
-    return f"Parquet files in {root}, read only, without telemetry · tables: {shown}{more}"
 
 
 def can_read_tables(source: TableSource, root: Path) -> bool:
@@ -540,11 +504,7 @@ def find_denials_file(settings: ServerSettings, source: TableSource) -> Path | N
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:
-    """Return a new folder for one server's spilled data, and remove those of servers that were killed.
-
-    Raises:
-        ConfigurationError: It cannot be made there.
-    """
+    """Return a new folder for one server's spilled data, and remove those of servers that were killed."""
     parent = None if directory is None else str(directory)
     remove_abandoned(_SPILL_PREFIX, parent=parent)
     try:

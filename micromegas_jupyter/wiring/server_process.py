@@ -32,20 +32,8 @@ _OPTIONS: Final = ("--port=0", "--no-http", "--no-telemetry", "--ready-json", "-
 class ServerProcess:
     """A running server; whoever makes it stops it, and it ends by itself with this process.
 
-    Args:
-        folder: What it serves.
-        is_lake: Whether that is a folder that `micromegas serve` wrote, and not one of plain Parquet files.
-        memory_mib: Memory for its queries, in MiB.
-
-    Attributes:
-        key: The API key that it accepts.
-        uri: Its address.
-        tables: The names of its tables.
-        problems: What was left out, a sentence for each.
-
-    Raises:
-        UsageError: The folder cannot be served.
-        ServerUnavailable: The server did not start in time.
+    It accepts `key` at `uri`. `is_lake` says that `micromegas serve` wrote the folder, and that it does not hold plain
+    Parquet files; `problems` says what of those was left out.
     """
 
     def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
@@ -53,16 +41,9 @@ class ServerProcess:
         self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
         remove_abandoned(_PREFIX)
         self._folder = TemporaryFolder(_PREFIX)
-        access = {
-            "api_keys": [
-                {
-                    "name": "local",
-                    "sha256": hashlib.sha256(self.key.reveal().encode()).hexdigest(),
-                    "roles": ["owner"],
-                }
-            ],
-            "roles": {"owner": {"tables": ["*"]}},
-        }
+        digest = hashlib.sha256(self.key.reveal().encode()).hexdigest()
+        keys = [{"name": "local", "sha256": digest, "roles": ["owner"]}]
+        access = {"api_keys": keys, "roles": {"owner": {"tables": ["*"]}}}
         access_config = self._folder.path / "access.json"
         write_private_file(access_config, json.dumps(access).encode())
         command = (

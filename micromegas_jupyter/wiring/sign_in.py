@@ -86,13 +86,7 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
 
 
 def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
-    """Return the flow that was chosen.
-
-    Raises:
-        LoginRequired: Nobody can sign in here.
-        UsageError: An argument named a flow that is not possible.
-        ConfigurationError: A setting named one, or no provider is configured.
-    """
+    """Return the flow that was chosen, or say why there is none."""
     # A Hub with the service knows a provider by itself.
     if not (choice.flow in {Flow.HUB, Flow.REDIRECT} and choice.environment.may_have_hub_service):
         provider_of(settings)
@@ -120,12 +114,6 @@ def begin_login(
 
     `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
     where a Jupyter server's requests come in, unless this is a Hub.
-
-    Raises:
-        ConfigurationError: No provider is configured.
-        ProviderUnavailable: The provider does not answer.
-        ProviderMisbehaved: The provider's answer breaks the protocol, or it does not offer this flow.
-        LoginRequired: JupyterHub was to sign the person in, and does not.
     """
     if flow is Flow.HUB:
         provider = hub_provider(settings, environ)
@@ -173,16 +161,9 @@ def login(  # noqa: PLR0913 - what varies is passed in
 ) -> OidcAuthProvider | HubTokenProvider:
     """Sign a person in and wait for it; raises as `begin_login` and `PendingLogin.result`.
 
-    Args:
-        settings: Which provider, and as which application.
-        flow: The flow.
-        fallbacks: The flows to try next, in order, when one cannot be started or no browser opens.
-        browser: Opens the page.
-        announce: Called with sentences about what the person is to do, and what changes meanwhile.
-        show: Shows a sign-in that was started, in place of a sentence for `announce`.
-        store: Whether the sign-in is kept for other programs of this person.
-        environ: Stands in for the process environment.
-        prompt: Asks the person for the pasted address; without it nobody can paste.
+    The `fallbacks` are tried next, in order, when a flow cannot be started or no browser opens. `announce` is called
+    with sentences about what the person is to do, `show` in its place with a sign-in that was started, and `prompt`
+    asks for the pasted address; without it nobody can paste.
     """
     left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
     while left:

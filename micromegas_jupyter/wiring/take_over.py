@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Final, Self
+from types import MappingProxyType
+from typing import Final
 
 import psutil
 
@@ -55,12 +55,7 @@ def is_take_over_supported() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeOverAddress:
-    """Where the running server of one gRPC port is found.
-
-    Attributes:
-        listening: The socket address of that port.
-        path: Its Unix socket.
-    """
+    """Where the running server of one gRPC port is found: the socket address of that port, and its Unix socket."""
 
     listening: tuple[object, ...]
     path: Path
@@ -108,11 +103,7 @@ class TakeOverListener:
         self.is_taken = False
 
     def start(self) -> None:
-        """Start to wait. Only for the holder of the port: a socket file of that name is a predecessor's, and replaced.
-
-        Raises:
-            ConfigurationError: There is no private folder for the socket.
-        """
+        """Start to wait. Only for the holder of the port: a socket file of that name is replaced."""
         folder = self._path.parent
         try:
             ensure_private_folder(folder)
@@ -233,11 +224,7 @@ class Taken:
     _resources: ExitStack = field(repr=False)
 
     def confirm_serving(self) -> None:
-        """Tell the running server that this process answers calls; returns when it drains, or has ended.
-
-        Raises:
-            ServerUnavailable: It serves on, and this process must not.
-        """
+        """Tell the running server that this process answers calls; returns when it drains, or has ended."""
         answer: Mapping[str, object] = {}
         with suppress(OSError):
             self._connection.settimeout(_CONFIRM_SECONDS)
@@ -263,12 +250,7 @@ class Taken:
 
 
 def take_over(address: TakeOverAddress) -> Taken | None:
-    """Take the sockets of the server that runs at an address; None when there is none.
-
-    Raises:
-        ConfigurationError: Whoever could answer there is not certainly a process of this user.
-        ServerUnavailable: The server does not hand its sockets over now.
-    """
+    """Take the sockets of the server that runs at an address; None when there is none."""
     path = address.path
     if not os.path.lexists(path.parent) or not _find_socket(path):
         return None
@@ -414,13 +396,10 @@ def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.
 
 
 class ReservedPort:
-    """A port that only processes of this user may listen on, by saying that they share it; a context manager.
+    """A port that only processes of this user may listen on, by saying that they share it (SO_REUSEPORT).
 
-    It is bound alone first, so two servers never share a port without knowing of each other. `taken` is the socket of
-    another process's reservation, which is continued here.
-
-    Raises:
-        ConfigurationError: The address cannot be used.
+    It is bound, never listened on, and bound alone first, so two servers never share a port without knowing of each
+    other. `taken` is the socket of another process's reservation, which is continued here.
     """
 
     def __init__(self, host: str, port: int, *, taken: socket.socket | None = None) -> None:
@@ -445,14 +424,6 @@ class ReservedPort:
     def close(self) -> None:
         """Release the port; safe to call twice."""
         self.socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _bind(host: str, port: int, *, reuses_address: bool = False) -> socket.socket:

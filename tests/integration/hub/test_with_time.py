@@ -41,7 +41,6 @@ def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(si
 
     assert claims_of(running.json()["access_token"])["sub"] == "alice"
     assert (stopped.status_code, stopped.json()["error"]) == (401, "invalid_token")
-    assert stopped.json()["remedy"] == "The server was stopped or replaced. Start it again from the Hub's home page."
 
 
 def test_after_a_hub_sign_out_running_servers_go_on_and_the_service_asks_the_browser_to_sign_in(
@@ -67,7 +66,6 @@ def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(sig
     mended = post_token(signed_in, token)
 
     assert (refused.status_code, refused.json()["error"]) == (409, "sign_in_again")
-    assert "sign in again" in refused.json()["remedy"]
     assert claims_of(mended.json()["access_token"])["sub"] == "bob"
 
 

@@ -122,7 +122,7 @@ def listening(
     *, on_taken: threading.Event | None = None
 ) -> Iterator[tuple[TakeOverListener, TakeOverAddress, ReservedPort]]:
     """Run a listener in this process."""
-    with ReservedPort(HOST, 0) as reserved:
+    with closing(ReservedPort(HOST, 0)) as reserved:
         key = find_take_over_address(HOST, reserved.number, os.environ)
         taken = on_taken or threading.Event()
         listener = TakeOverListener(key.path, {"grpc": reserved.socket}, taken.set)
@@ -371,7 +371,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a f
     ],
 )
 def test_what_is_not_certainly_this_users_is_refused(prepare) -> None:
-    with ReservedPort(HOST, 0) as reserved:
+    with closing(ReservedPort(HOST, 0)) as reserved:
         key = find_take_over_address(HOST, reserved.number, os.environ)
         prepare(key.path)
 

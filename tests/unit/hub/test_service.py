@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.application import build_application
 from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, TokenOwner, refuse
 from micromegas_jupyter.hub.kernel_handlers import build_service
-from micromegas_jupyter.hub.settings import InternalTls, read_internal_tls, read_service_settings
+from micromegas_jupyter.hub.settings import read_internal_tls, read_service_settings
 from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.clock import FakeClock
@@ -230,8 +230,7 @@ def test_a_refusal_says_what_happened_and_what_to_do(
 
     members = json.loads(answer.body)
     assert (answer.code, members["error"]) == (status, error)
-    assert set(members) == {"error", "message", "remedy"}
-    assert members["remedy"]
+    assert set(members) == {"error", "message"}
     assert ("Retry-After" in answer.headers) is (status == 503)
     assert last_audit_line(caplog)["reason"] == error
 
@@ -264,7 +263,7 @@ def test_without_an_application_or_a_public_address_there_is_no_redirect(path: s
     (answer,) = ask(Hub(), path, method=method)
 
     assert (answer.code, json.loads(answer.body)["error"]) == (409, "no_redirect")
-    assert "device code" in json.loads(answer.body)["remedy"]
+    assert "device code" in json.loads(answer.body)["message"]
 
 
 @pytest.mark.parametrize(
@@ -347,6 +346,6 @@ def test_a_part_that_is_missing_is_named(missing: str) -> None:
 def test_files_that_cannot_be_used_are_said_without_their_places(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "none.pem")
     with pytest.raises(ConfigurationError) as caught:
-        InternalTls(key_file=nowhere, certificate_file=nowhere, authority_file=nowhere).context()
+        read_internal_tls(dict.fromkeys((KEY, CERTIFICATE, AUTHORITY), nowhere))
 
     assert str(tmp_path) not in str(caught.value)

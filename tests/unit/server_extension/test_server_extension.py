@@ -10,18 +10,13 @@ import pytest
 from traitlets import TraitError
 from traitlets.config import Config
 
-import micromegas_jupyter
 from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import handlers
 from micromegas_jupyter.server_extension.handlers import (
     MAX_REQUESTS,
-    CallbackHandler,
-    DoneHandler,
     KernelClient,
     MicromegasRelay,
     NoReply,
-    StartHandler,
-    _load_jupyter_server_extension,
     address_for_browsers,
     base_of_request,
     configured_base,
@@ -33,69 +28,40 @@ if TYPE_CHECKING:
 
 
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
+REQUEST = OutcomeRequest(state_digest="a" * 64)
 
 
-class App(SimpleNamespace):
-    """What the extension uses of a server."""
-
-    def __init__(self, config: dict[str, Any] | None = None) -> None:
-        self.rules: list[Any] = []
-        self.lines: list[str] = []
-        super().__init__(
-            config=Config({"MicromegasRelay": config or {}}),
-            base_url="/x/",
-            kernel_manager=object(),
-            web_app=SimpleNamespace(add_handlers=lambda _host, rules: self.rules.extend(rules)),
-            log=SimpleNamespace(info=lambda line, *_args: self.lines.append(line)),
-        )
-
-
-@pytest.fixture(autouse=True)
-def _config_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: MicromegasRelay(config=parent.config))
-
-
-def test_jupyter_finds_the_extension_by_the_packages_name() -> None:
-    points = micromegas_jupyter._jupyter_server_extension_points()
-
-    assert points == [{"module": "micromegas_jupyter.server_extension.handlers"}]
-    assert callable(_load_jupyter_server_extension)
-
-
-def test_a_server_gets_the_addresses_and_its_kernels_are_told() -> None:
-    app, environ = App(), {}
-
+def load_with(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], **config: object) -> tuple[int, dict[str, str]]:
+    """Load the extension into a server with this configuration; return how many addresses it got."""
+    rules: list[object] = []
+    app = SimpleNamespace(
+        base_url="/x/",
+        kernel_manager=object(),
+        web_app=SimpleNamespace(add_handlers=lambda _host, added: rules.extend(added)),
+        log=SimpleNamespace(info=lambda *_line: None),
+    )
+    relay = MicromegasRelay(config=Config({"MicromegasRelay": config}))
+    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: relay)
     load(app, environ)  # type: ignore[arg-type]
-
-    assert [rule[1] for rule in app.rules[:3]] == [StartHandler, CallbackHandler, DoneHandler]
-    assert all(rule[0].startswith("/x/micromegas") for rule in app.rules)
-    assert environ == {VARIABLE: "/x/"}
+    return len(rules), environ
 
 
-def test_a_server_of_a_hub_offers_nothing() -> None:
-    app, environ = App(), {"JUPYTERHUB_API_TOKEN": "t", VARIABLE: "/inherited/"}
+def test_kernels_are_told_of_the_addresses_but_in_a_server_of_a_hub_only_where_its_administrator_said_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_hub = {"JUPYTERHUB_API_TOKEN": "t", "JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
 
-    load(app, environ)  # type: ignore[arg-type]
-
-    assert app.rules == []
-    assert VARIABLE not in environ
-    assert len(app.lines) == 1
-
-
-def test_a_server_of_a_hub_whose_administrator_said_so_does() -> None:
-    environ = {"JUPYTERHUB_API_TOKEN": "t", "JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
-    app = App({"per_user_redirect": True})
-
-    load(app, environ)  # type: ignore[arg-type]
-
-    assert len(app.rules) == 4
-    assert environ[VARIABLE] == "https://hub.example.com/user/alice/"
+    assert load_with(monkeypatch, {}) == (4, {VARIABLE: "/x/"})
+    assert load_with(monkeypatch, {**of_hub, VARIABLE: "/inherited/"}) == (0, of_hub)
+    count, environ = load_with(monkeypatch, of_hub, per_user_redirect=True)
+    assert (count, environ[VARIABLE]) == (4, "https://hub.example.com/user/alice/")
 
 
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url: str) -> None:
     with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url is not"):
         MicromegasRelay(public_url=url)
+    assert configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
 
 
 def test_what_was_configured_goes_before_what_the_hub_says() -> None:
@@ -103,151 +69,93 @@ def test_what_was_configured_goes_before_what_the_hub_says() -> None:
 
     assert configured_base("https://lab.example.com/", environ) == "https://lab.example.com/"
     assert configured_base("", environ) == "https://hub.example.com/user/alice/"
-    assert configured_base("", {}) == ""
-
-
-@pytest.mark.parametrize("value", ["", "hub.example.com", "javascript:alert(1)"])
-def test_what_the_hub_does_not_say_usably_is_left_out(value: str) -> None:
-    assert configured_base("", {"JUPYTERHUB_PUBLIC_URL": value}) == ""
-
-
-def test_a_request_says_what_it_was_sent_to() -> None:
-    base = base_of_request(protocol="http", host="127.0.0.1:8888", base_url="/x/")
-
-    assert base == "http://127.0.0.1:8888/x/"
 
 
 @pytest.mark.parametrize("host", ["", "a b", "evil.example/path", "a@b", "a,b", "a\\b", "läb", "a:1:2", "a?b"])
 def test_a_malformed_host_is_nothing(host: str) -> None:
+    assert base_of_request(protocol="http", host="127.0.0.1:8888", base_url="/x/") == "http://127.0.0.1:8888/x/"
     assert base_of_request(protocol="http", host=host, base_url="/") is None
 
 
-PATHS = {"http://127.0.0.1:9300": "demo/provider"}
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://127.0.0.1:9300/authorize?state=a.b&x=%2F", "/user/alice/demo/provider/authorize?state=a.b&x=%2F"),
+        ("https://id.example.com/authorize?state=a", None),
+        ("http://127.0.0.1:9301/authorize?state=a", None),
+        ("http://127.0.0.1:9300@evil.example/authorize?state=a", None),
+        ("https://127.0.0.1:9300/authorize?state=a", None),
+        ("http://127.0.0.1:93001/authorize?state=a", None),
+    ],
+)
+def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url: str, address: str | None) -> None:
+    paths = {"http://127.0.0.1:9300": "demo/provider"}
 
-
-def test_a_page_of_such_a_provider_is_below_the_servers_base_url_at_the_browsers_own_host() -> None:
-    url = "http://127.0.0.1:9300/authorize?state=a.b&x=%2F"
-
-    address = address_for_browsers(url, paths=PATHS, base_url="/user/alice/")
-
-    assert address == "/user/alice/demo/provider/authorize?state=a.b&x=%2F"
+    assert address_for_browsers(url, paths=paths, base_url="/user/alice/") == (address or url)
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("origin", "path", "is_accepted"),
     [
-        "https://id.example.com/authorize?state=a",
-        "http://127.0.0.1:9301/authorize?state=a",
-        "http://127.0.0.1:9300@evil.example/authorize?state=a",
-        "https://127.0.0.1:9300/authorize?state=a",
-        "http://127.0.0.1:93001/authorize?state=a",
+        ("http://127.0.0.1:9300", "provider", True),
+        ("http://localhost:80", "a/b-c_d", True),
+        ("http://[::1]:9300", "provider", True),
+        ("http://127.0.0.1:9300/", "provider", False),
+        ("http://127.0.0.1", "provider", False),
+        ("https://127.0.0.1:9300", "provider", False),
+        ("http://id.example.com:9300", "provider", False),
+        ("http://127.0.0.1:9300\n", "provider", False),
+        ("http://127.0.0.1.example.com:9300", "provider", False),
+        ("http://127.0.0.1:9300", "", False),
+        ("http://127.0.0.1:9300", "/a", False),
+        ("http://127.0.0.1:9300", "a/", False),
+        ("http://127.0.0.1:9300", "..", False),
+        ("http://127.0.0.1:9300", "a//b", False),
+        ("http://127.0.0.1:9300", "a?b", False),
     ],
 )
-def test_every_other_page_is_where_it_is(url: str) -> None:
-    assert address_for_browsers(url, paths=PATHS, base_url="/") == url
-
-
-def accepts(paths: dict[str, str]) -> bool:
-    try:
-        MicromegasRelay(provider_paths=paths)
-    except TraitError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("http://127.0.0.1:9300", True),
-        ("http://localhost:80", True),
-        ("http://[::1]:9300", True),
-        ("http://127.0.0.1:9300/", False),
-        ("http://127.0.0.1", False),
-        ("https://127.0.0.1:9300", False),
-        ("http://id.example.com:9300", False),
-        ("http://127.0.0.1:9300\n", False),
-        ("http://127.0.0.1.example.com:9300", False),
-    ],
-)
-def test_only_loopback_counts(text: str, is_one: bool) -> None:
-    assert accepts({text: "provider"}) is is_one
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("provider", True),
-        ("a/b-c_d", True),
-        ("", False),
-        ("/a", False),
-        ("a/", False),
-        ("..", False),
-        ("a//b", False),
-        ("a?b", False),
-    ],
-)
-def test_a_path_leads_nowhere_else(text: str, is_one: bool) -> None:
-    assert accepts({"http://127.0.0.1:9300": text}) is is_one
-
-
-# Kernels
-
-
-REQUEST = OutcomeRequest(state_digest="a" * 64)
+def test_a_providers_path_is_of_loopback_and_leads_nowhere_else(origin: str, path: str, is_accepted: bool) -> None:
+    if is_accepted:
+        assert MicromegasRelay(provider_paths={origin: path}).provider_paths == {origin: path}
+    else:
+        with pytest.raises(TraitError):
+            MicromegasRelay(provider_paths={origin: path})
 
 
 class Kernels(dict[str, object]):
     """The kernels of a server, as far as they are asked for here."""
 
-    def get_kernel(self, kernel_id: str) -> object:
-        return self[kernel_id]
+    get_kernel = dict.__getitem__
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awaitable[Any]]) -> object:
     monkeypatch.setattr(handlers, "request_by_control_channel", answer)
+    monkeypatch.setattr(handlers, "REQUEST_TIMEOUT_SECONDS", 0.2)
     calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
+    assert asyncio.run(calls.request("kernel-2", REQUEST)) is NoReply.NO_KERNEL
     return asyncio.run(calls.request("kernel-1", REQUEST))
 
 
-def test_a_reply_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(_manager: object, _content: object) -> dict[str, object]:
-        return build_message(Unknown())
-
-    assert ask(monkeypatch, answer) == Unknown()
-
-
-def test_what_is_no_reply_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(_manager: object, _content: object) -> dict[str, object]:
-        return {"version": 7}
-
-    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
-
-
-def test_a_kernel_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "REQUEST_TIMEOUT_SECONDS", 0.05)
-
-    async def answer(_manager: object, _content: object) -> dict[str, object]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
-
-
-def test_a_defect_of_a_kernel_manager_is_silence_and_its_text_is_not_logged(
+def test_a_reply_is_read_and_anything_else_is_silence_whose_text_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def answer(_manager: object, _content: object) -> dict[str, object]:
+        return build_message(Unknown())
+
+    async def no_reply(_manager: object, _content: object) -> dict[str, object]:
+        return {"version": 7}
+
+    async def silence(_manager: object, _content: object) -> dict[str, object]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def fail(_manager: object, _content: object) -> dict[str, object]:
         raise RuntimeError("code=one-time")
 
-    assert ask(monkeypatch, answer) is NoReply.TIMEOUT
+    assert ask(monkeypatch, answer) == Unknown()
+    assert [ask(monkeypatch, each) for each in (no_reply, silence, fail)] == [NoReply.TIMEOUT] * 3
     assert "RuntimeError" in caplog.text
     assert "one-time" not in caplog.text
-
-
-def test_a_kernel_that_is_not_there_is_said_to_be_gone() -> None:
-    calls = KernelClient(Kernels())  # type: ignore[arg-type]
-
-    assert asyncio.run(calls.request("kernel-2", REQUEST)) is NoReply.NO_KERNEL
 
 
 def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

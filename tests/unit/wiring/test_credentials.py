@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +15,6 @@ from micromegas_jupyter.auth.workloads.google_service_account import GoogleServi
 from micromegas_jupyter.auth.workloads.platforms import WorkloadProvider
 from micromegas_jupyter.config.client import (
     DEFAULT_SCOPE,
-    AssertionAudience,
     Bearer,
     ClientSettings,
     PrivateKeySetting,
@@ -28,7 +27,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring import client_proof, service_provider
-from micromegas_jupyter.wiring.credentials import read_secret_file, read_secret_line, service_scope
+from micromegas_jupyter.wiring.credentials import ca_bundle_file, read_secret_file, read_secret_line, service_scope
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 
@@ -36,63 +35,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVICE: dict[str, str] = {"issuer": "https://id.example.com", "client_id": "svc"}
+ME, ROOT = 1000, 0
 
 
-@pytest.fixture
-def secret_file(tmp_path: Path) -> Path:
-    file = tmp_path / "secret"
-    file.write_text("s3same\n")
-    file.chmod(0o600)
-    return file
+def write(path: Path, content: str | bytes, mode: int = 0o600) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(mode)
+    return path
 
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    file = tmp_path / "key.pem"
-    file.write_bytes(
-        ec_key().private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+    pem = ec_key().private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    file.chmod(0o600)
-    return file
+    return write(tmp_path / "key.pem", pem)
 
 
 @pytest.fixture
 def google_file(tmp_path: Path) -> Iterator[Path]:
     with GoogleTokenEndpoint() as google:
-        file = tmp_path / "google.json"
-        file.write_text(google.key_file())
-        file.chmod(0o600)
-        yield file
+        yield write(tmp_path / "google.json", google.key_file())
 
 
-def test_a_public_application_proves_nothing():
+def test_secret_and_key_are_read_from_their_files(tmp_path, key_file) -> None:
+    secret_file = write(tmp_path / "secret", "s3same\n")
+    key = client_proof(ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file, key_id="k1")))
+
     assert client_proof(ClientSettings(**SERVICE)) is None
-
-
-def test_a_secret_is_read_from_its_file(secret_file):
     assert client_proof(ClientSettings(**SERVICE, client_secret_file=secret_file)) == Secret("s3same")
-
-
-def test_a_key_is_read_from_its_file(key_file):
-    proof = client_proof(ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file, key_id="k1")))
-
-    assert isinstance(proof, PrivateKey)
-    assert (proof.algorithm, proof.key_id) == ("ES256", "k1")
-    assert proof.audience is AssertionAudience.TOKEN_ENDPOINT
-
-
-def test_an_error_names_the_setting_as_it_was_given(secret_file):
-    secret_file.chmod(0o644)
-    settings = ClientSettings(
-        **SERVICE, client_secret_file=secret_file, origins=(("client_secret_file", "config.json: client_secret_file"),)
-    )
-
-    with pytest.raises(ConfigurationError, match=r"config\.json: client_secret_file") as caught:
-        client_proof(settings)
-
-    assert caught.value.key == "config.json: client_secret_file"
+    assert isinstance(key, PrivateKey)
+    assert (key.algorithm, key.key_id) == ("ES256", "k1")
 
 
 @pytest.mark.parametrize(
@@ -105,105 +78,72 @@ def test_an_error_names_the_setting_as_it_was_given(secret_file):
     ],
     ids=["nothing", "public", "no provider", "native"],
 )
-def test_a_person_signs_in_when_no_program_can(settings):
+def test_a_person_signs_in_when_no_program_can(settings) -> None:
     assert service_provider(settings, {}) is None
 
 
-def test_a_secret_makes_a_service_account():
-    provider = service_provider(ClientSettings(**SERVICE, client_secret=Secret("s3same"), audience="lake"), {})
+def test_a_secret_makes_a_service_account_and_a_key_does_even_where_secrets_are_native(key_file) -> None:
+    by_secret = service_provider(ClientSettings(**SERVICE, client_secret=Secret("s3same"), audience="lake"), {})
+    by_key = service_provider(
+        ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file), secret_is_native=True), {}
+    )
 
-    assert isinstance(provider, OidcClientCredentialsProvider)
-    assert (provider.audience, provider.scope) == ("lake", None)
-
-
-def test_a_key_makes_a_service_account_even_where_secrets_are_native(key_file):
-    settings = ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file), secret_is_native=True)
-
-    assert isinstance(service_provider(settings, {}), OidcClientCredentialsProvider)
+    assert isinstance(by_secret, OidcClientCredentialsProvider)
+    assert (by_secret.audience, by_secret.scope) == ("lake", None)
+    assert isinstance(by_key, OidcClientCredentialsProvider)
 
 
-def test_a_key_file_of_google_comes_first(google_file):
-    settings = ClientSettings(**SERVICE, client_secret=Secret("s3same"), service_account_file=google_file)
-
-    assert isinstance(service_provider(settings, {}), GoogleServiceAccountProvider)
-
-
-@pytest.mark.parametrize(("audience", "expected"), [("lake", "lake"), (None, "svc")])
-def test_google_is_asked_for_an_id_token_for_the_audience_or_the_application(google_file, audience, expected):
-    provider = service_provider(ClientSettings(**SERVICE, audience=audience, service_account_file=google_file), {})
+@pytest.mark.parametrize(
+    ("options", "audience", "scope"),
+    [
+        ({**SERVICE, "audience": "lake", "client_secret": Secret("s3same")}, "lake", None),
+        (SERVICE, "svc", None),
+        ({"audience": "lake", "bearer": Bearer.ACCESS_TOKEN, "scope": "https://scope"}, None, "https://scope"),
+    ],
+)
+def test_a_key_file_of_google_comes_first_and_asks_for_what_the_server_takes(
+    google_file, options, audience, scope
+) -> None:
+    provider = service_provider(ClientSettings(**options, service_account_file=google_file), {})
 
     assert isinstance(provider, GoogleServiceAccountProvider)
-    assert (provider.audience, provider.scope) == (expected, None)
+    assert (provider.audience, provider.scope) == (audience, scope)
 
 
-def test_google_is_asked_for_an_access_token_by_its_scope(google_file):
-    settings = ClientSettings(
-        audience="lake", service_account_file=google_file, bearer=Bearer.ACCESS_TOKEN, scope="https://scope"
-    )
+def test_a_secret_is_read_only_where_an_exchange_needs_it(tmp_path) -> None:
+    def settings(exchange: WorkloadExchange) -> ClientSettings:
+        workload = WorkloadSetting(platform=WorkloadPlatform.GOOGLE, exchange=exchange)
+        return ClientSettings(**SERVICE, client_secret_file=tmp_path / "missing", workload=workload)
 
-    provider = service_provider(settings, {})
-
-    assert isinstance(provider, GoogleServiceAccountProvider)
-    assert (provider.audience, provider.scope) == (None, "https://scope")
-
-
-def test_a_secret_that_is_not_needed_is_not_read(tmp_path):
-    settings = ClientSettings(
-        **SERVICE,
-        client_secret_file=tmp_path / "missing",
-        workload=WorkloadSetting(platform=WorkloadPlatform.GOOGLE),
-    )
-
-    assert isinstance(service_provider(settings, {}), WorkloadProvider)
-
-
-def test_a_secret_that_an_exchange_needs_is_read(tmp_path):
-    settings = ClientSettings(
-        **SERVICE,
-        client_secret_file=tmp_path / "missing",
-        workload=WorkloadSetting(platform=WorkloadPlatform.GOOGLE, exchange=WorkloadExchange.TOKEN_EXCHANGE),
-    )
-
+    assert isinstance(service_provider(settings(WorkloadExchange.NONE), {}), WorkloadProvider)
     with pytest.raises(ConfigurationError, match="does not exist"):
-        service_provider(settings, {})
+        service_provider(settings(WorkloadExchange.TOKEN_EXCHANGE), {})
 
 
-ME = 1000
-
-ROOT = 0
-
-
-def found(mode: int, owner: int) -> os.stat_result:
-    return os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, owner, 10, 0, 0, 0))
-
-
-def write(path: Path, content: str | bytes, mode: int = 0o600) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    path.chmod(mode)
-    return path
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o666, 0o611])
-def test_a_file_that_others_can_reach_is_refused_with_the_remedy_and_left_as_it_is(tmp_path, mode):
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o611])
+def test_a_file_that_others_can_reach_is_refused_with_the_remedy_and_left_as_it_is(tmp_path, mode) -> None:
+    name = "config.json: client_secret_file"
     file = write(tmp_path / "secret", "s3same", mode)
+    settings = ClientSettings(**SERVICE, client_secret_file=file, origins=(("client_secret_file", name),))
 
     with pytest.raises(ConfigurationError, match="by others") as caught:
-        read_secret_file(file, setting="client_secret_file")
+        client_proof(settings)
 
     assert "chmod 600" in caught.value.remedy
-    assert caught.value.key == "client_secret_file"
+    assert caught.value.key == name
     assert stat.S_IMODE(file.stat().st_mode) == mode
     assert "s3same" not in str(caught.value)
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "secret", "s3same")
 
     assert read_secret_line(Path("~/secret"), setting="client_secret_file") == Secret("s3same")
+    assert ca_bundle_file(ClientSettings(ca_bundle=PurePath("~/ca.pem"))) == tmp_path / "ca.pem"
 
 
-def test_a_file_system_that_says_nothing_of_itself_counts_as_writable(tmp_path, monkeypatch):
+def test_a_file_system_that_says_nothing_of_itself_counts_as_writable(tmp_path, monkeypatch) -> None:
     def unknown(_path: object) -> os.statvfs_result:
         raise OSError
 
@@ -216,21 +156,20 @@ def test_a_file_system_that_says_nothing_of_itself_counts_as_writable(tmp_path, 
         read_secret_file(file, setting="client_secret_file")
 
 
-def test_a_missing_file_is_told_by_its_setting_not_by_its_path(tmp_path):
+def test_a_missing_file_is_told_by_its_setting_not_by_its_path(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match="client_secret_file names does not exist") as caught:
         read_secret_file(tmp_path / "secret", setting="client_secret_file")
 
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["s3same", "s3same\n", "  s3same \r\n", "\ns3same\n"])
-def test_white_space_around_a_secret_is_dropped(tmp_path, content):
-    assert read_secret_line(write(tmp_path / "secret", content), setting="client_secret_file") == Secret("s3same")
+def test_white_space_around_a_secret_is_dropped(tmp_path) -> None:
+    assert read_secret_line(write(tmp_path / "secret", "\n  s3same \r\n"), setting="x") == Secret("s3same")
 
 
-@pytest.mark.parametrize("content", ["", " \n", "one\ntwo", "one\x00two"])
-def test_a_file_without_one_line_is_refused_without_showing_it(tmp_path, content):
-    with pytest.raises(ConfigurationError, match="does not hold one line") as caught:
+@pytest.mark.parametrize("content", ["", " \n", "one\ntwo", "one\x00two", b"\xff"])
+def test_a_file_without_one_line_of_text_is_refused_without_showing_it(tmp_path, content) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         read_secret_line(write(tmp_path / "secret", content), setting="client_secret_file")
 
     assert "two" not in str(caught.value)
@@ -255,28 +194,26 @@ def test_a_file_without_one_line_is_refused_without_showing_it(tmp_path, content
         (0o440, ROOT, True, None),
     ],
 )
-def test_who_may_reach_a_secret(mode, owner, is_mounted_read_only, expected):
-    assert find_exposure(found(mode, owner), user_id=ME, is_mounted_read_only=is_mounted_read_only) == expected
+def test_who_may_reach_a_secret(mode, owner, is_mounted_read_only, expected) -> None:
+    found = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, owner, 10, 0, 0, 0))
+
+    assert find_exposure(found, user_id=ME, is_mounted_read_only=is_mounted_read_only) == expected
 
 
-def test_a_file_of_root_is_its_own_for_a_program_that_runs_as_root():
-    assert find_exposure(found(0o640, ROOT), user_id=ROOT, is_mounted_read_only=False) == "can be read by others"
-    assert find_exposure(found(0o644, ROOT), user_id=ROOT, is_mounted_read_only=True) is None
+def test_a_file_of_root_is_its_own_for_a_program_that_runs_as_root() -> None:
+    found = os.stat_result((stat.S_IFREG | 0o640, 1, 1, 1, ROOT, ROOT, 10, 0, 0, 0))
 
-
-def test_a_scope_that_somebody_chose_is_asked_for():
-    settings = ClientSettings(scope="api/.default", origins=(("scope", "MICROMEGAS_OIDC_SCOPE"),))
-
-    assert service_scope(settings) == "api/.default"
+    assert find_exposure(found, user_id=ROOT, is_mounted_read_only=False) == "can be read by others"
+    assert find_exposure(found, user_id=ROOT, is_mounted_read_only=True) is None
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("scope", "origin", "expected"),
     [
-        ClientSettings(),
-        ClientSettings(scope=DEFAULT_SCOPE, origins=(("scope", "MICROMEGAS_OIDC_SCOPE"),)),
-        ClientSettings(scope="openid email profile", origins=(("scope", "preset google"),)),
+        ("api/.default", "MICROMEGAS_OIDC_SCOPE", "api/.default"),
+        (DEFAULT_SCOPE, "MICROMEGAS_OIDC_SCOPE", None),
+        ("openid email profile", "preset google", None),
     ],
 )
-def test_a_persons_scope_is_not(settings):
-    assert service_scope(settings) is None
+def test_a_program_asks_for_a_scope_that_somebody_chose_and_for_no_persons(scope, origin, expected) -> None:
+    assert service_scope(ClientSettings(scope=scope, origins=(("scope", origin),))) == expected

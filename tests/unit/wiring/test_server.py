@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server import ServerSettings
+from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake import Lake
@@ -25,6 +29,7 @@ from micromegas_jupyter.wiring.server import (
     find_denials_file,
     make_spill_folder,
 )
+from tests.fakes.fixed_tables import CALLER, FixedTables
 
 MIB = 1024 * 1024
 TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
@@ -35,9 +40,7 @@ TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
     [
         {},
         {"disable_auth": True},
-        {"host": "::1"},
-        {"host": "localhost"},
-        {"host": "127.0.0.2", "http_host": "127.0.0.2"},
+        {"host": "::1", "http_host": "localhost"},
         {"host": "0.0.0.0", "http_host": "0.0.0.0", **TLS},
         {"http_host": "0.0.0.0", "no_http": True},
         {"host": "0.0.0.0", "http_host": "0.0.0.0", "insecure": True, "disable_auth": True},
@@ -66,14 +69,6 @@ def test_it_may_not_run(options, key):
         check_exposure(ServerSettings(**options))
 
     assert caught.value.key == key
-
-
-@pytest.mark.parametrize(
-    ("options", "http_url"),
-    [({}, "http://127.0.0.1:8"), ({"http_host": "::1"}, "http://[::1]:8"), (TLS, "https://127.0.0.1:8")],
-)
-def test_the_http_address_has_its_scheme_and_the_port_that_was_taken(options, http_url):
-    assert ServerSettings(**options).http_url_at(8) == http_url
 
 
 def test_the_defaults_are_those_of_the_parts():
@@ -176,7 +171,7 @@ def test_executors_get_absolute_paths_and_their_limits_in_their_own_units(tmp_pa
     assert written.default_conditions == DEFAULT_ROW_FILTERS
 
 
-@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (1024, 512), (512, 256), (100, 50)])
+@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (100, 50)])
 def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib, pool_mib):
     settings = ServerSettings(memory_mib=memory_mib)
 
@@ -272,3 +267,34 @@ def test_an_access_configuration_that_could_not_be_used_stops_the_start(tmp_path
 
     assert caught.value.key.startswith(variable)
     assert str(tmp_path) not in str(caught.value)
+
+
+_OF_OTHERS = [
+    "micromegas_jupyter.access",
+    "micromegas_jupyter.audit",
+    "micromegas_jupyter.audit.access",
+    "micromegas_jupyter.engine.security.conditions",
+    "micromegas_jupyter.executors",
+    "micromegas_jupyter.server",
+    "micromegas_jupyter.supervisor",
+    "micromegas_jupyter.supervisor.worker",
+]
+_OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client", "micromegas_jupyter.supervisors"]
+
+
+@pytest.mark.parametrize(("is_admin", "expected"), [(False, _OF_EVERYBODY), (True, [*_OF_OTHERS, *_OF_EVERYBODY])])
+def test_lines_about_other_people_are_for_administrators(
+    tmp_path: Path, is_admin: bool, expected: list[str | None]
+) -> None:
+    rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
+    settings = EngineSettings(default_conditions=DEFAULT_ROW_FILTERS)
+    engine = DataFusionEngine(FixedTables([table]), settings)
+
+    request = StatementRequest(sql="SELECT target FROM log_entries")
+    planned = engine.plan(request, replace(CALLER, is_admin=is_admin))
+    seen = [row["target"] for batch in planned.batches() for row in batch.to_pylist()]
+
+    engine.close()
+    assert seen == expected

@@ -1,16 +1,109 @@
-"""A person signs in, against a provider on loopback: what is shown, kept, tried next and refused."""
+"""A person signs in, against a provider on loopback: which flow is chosen, and what is shown, kept and tried next."""
 
+from __future__ import annotations
+
+import json
 import socket
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
-from micromegas_jupyter.config.client import Flow, TokenStorage
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, TokenStoreError, UsageError
-from micromegas_jupyter.wiring.sign_in import login
+from micromegas_jupyter import wiring
+from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+from micromegas_jupyter.auth.flows.select import Facts
+from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage
+from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    LoginRefused,
+    LoginRequired,
+    ProviderUnavailable,
+    TokenStoreError,
+    UsageError,
+)
+from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow
+from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TERMINAL = Facts(has_terminal=True, has_browser=True)
+NO_SCREEN = Facts(has_terminal=True)
+KERNEL = Facts(has_kernel=True, allows_input=True)
+NOWHERE = ClientSettings(issuer="http://127.0.0.1:1", client_id="notebook")
+
+
+def test_the_provider_is_asked_for_its_device_sign_in_where_that_comes_first(settings, environ, idp):
+    idp.metadata_changes["device_authorization_endpoint"] = None
+
+    choice = choose_flow(settings, facts=NO_SCREEN, environ=environ)
+
+    assert choice.flow is Flow.PASTE
+    assert [found.flow for found in choice.skipped] == [Flow.DEVICE]
+    with pytest.raises(ProviderUnavailable):
+        choose_flow(NOWHERE, facts=NO_SCREEN, environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "profile", "remembered", "expected"),
+    [
+        ({"wanted": Flow.PASTE}, "device", "", Flow.BROWSER, (Flow.PASTE, "argument")),
+        ({"is_automatic": True}, "device", "", Flow.PASTE, (Flow.BROWSER, "environment")),
+        ({}, "device", "paste", Flow.PASTE, (Flow.DEVICE, "MICROMEGAS_OIDC_FLOW")),
+        ({}, "", "paste", Flow.BROWSER, (Flow.PASTE, "config.json: flow")),
+        ({}, "", "", Flow.PASTE, (Flow.PASTE, "remembered")),
+        ({}, "", "", None, (Flow.BROWSER, "environment")),
+        ({}, "auto", "", Flow.PASTE, (Flow.BROWSER, "environment")),
+    ],
+)
+def test_argument_variable_profile_and_an_earlier_choice_win_in_this_order(  # noqa: PLR0917 - one case
+    environ, tmp_path, options, variable, profile, remembered, expected
+):
+    environ["MICROMEGAS_OIDC_FLOW"] = variable
+    (tmp_path / "config").mkdir(mode=0o700)
+    (tmp_path / "config" / "config.json").write_text(json.dumps({"flow": profile} if profile else {}))
+    settings = wiring.load_client_settings(environ=environ)
+    wiring.remember_flow(settings, remembered, environ)
+
+    choice = choose_flow(settings, facts=TERMINAL, environ=environ, **options)
+
+    assert (choice.flow, choice.origin) == expected
+
+
+def test_without_a_person_there_is_no_flow_and_no_request(settings, environ, idp):
+    choice = choose_flow(settings, facts=Facts(), environ=environ)
+
+    with pytest.raises(LoginRequired, match="micromegas login"):
+        require_flow(settings, choice)
+    assert idp.requests == []
+
+
+def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, environ, idp):
+    idp.metadata_changes["device_authorization_endpoint"] = None
+    environ["MICROMEGAS_OIDC_FLOW"] = "device"
+    by_variable = wiring.load_client_settings(environ=environ)
+
+    with pytest.raises(UsageError, match="no device sign-in"):
+        require_flow(settings, choose_flow(settings, facts=TERMINAL, wanted=Flow.DEVICE, environ=environ))
+    with pytest.raises(ConfigurationError) as caught:
+        require_flow(by_variable, choose_flow(by_variable, facts=TERMINAL, environ=environ))
+    assert caught.value.key == "MICROMEGAS_OIDC_FLOW"
+
+
+def test_without_a_provider_there_is_nothing_to_choose(environ):
+    choice = choose_flow(ClientSettings(), facts=NO_SCREEN, environ=environ)
+
+    with pytest.raises(ConfigurationError, match="No identity provider"):
+        require_flow(ClientSettings(), choice)
+
+
+# Signing in
 
 
 class NoBrowser:
@@ -18,9 +111,9 @@ class NoBrowser:
         return False
 
 
-def _browse(url):
+def browse(pending):
     """Follow the provider's page to the address that a person would copy."""
-    return requests.get(url, allow_redirects=False, timeout=30).headers["Location"]
+    return requests.get(pending.start_url, allow_redirects=False, timeout=30).headers["Location"]
 
 
 class Person:
@@ -31,12 +124,12 @@ class Person:
         self.shown = []
         self._answers = list(answers)
 
-    def show(self, pending):
-        self.shown.append(pending)
-
     def ask(self, question):
         answer = self._answers.pop(0)
         return answer(self.shown[-1]) if callable(answer) else answer
+
+    def login(self, settings, **options):
+        return login(settings, announce=self.heard.append, show=self.shown.append, prompt=self.ask, **options)
 
 
 def test_a_sign_in_that_is_not_to_be_kept_is_not(settings, environ, tmp_path):
@@ -47,12 +140,9 @@ def test_a_sign_in_that_is_not_to_be_kept_is_not(settings, environ, tmp_path):
 
 
 def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(settings, environ):
-    person = Person(lambda pending: _browse(pending.start_url))
+    person = Person(browse)
 
-    login(
-        settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], browser=NoBrowser(), announce=person.heard.append,
-        show=person.show, prompt=person.ask, environ=environ,
-    )  # fmt: skip
+    person.login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], browser=NoBrowser(), environ=environ)
 
     assert person.heard == ["No browser opened here. Continuing with an address that you open yourself."]
     assert [pending.flow for pending in person.shown] == [Flow.BROWSER, Flow.PASTE]
@@ -60,15 +150,22 @@ def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(sett
 
 def test_a_provider_that_refuses_the_device_sign_in_is_followed_by_the_announced_fallback(settings, environ, idp):
     idp.reply_once("/device_authorization", Reply(status=400, body={"error": "unauthorized_client"}))
-    person = Person(lambda pending: _browse(pending.start_url))
+    person = Person(browse)
 
-    login(
-        settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], announce=person.heard.append, show=person.show,
-        prompt=person.ask, environ=environ,
-    )  # fmt: skip
+    person.login(settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], environ=environ)
 
     assert "unauthorized_client" in person.heard[0]
     assert person.heard[0].endswith("Continuing with an address that you open yourself.")
+
+
+def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
+    person = Person()
+    idp.reply_once("/device_authorization", Reply(status=401, body={"error": "invalid_client"}))
+
+    with pytest.raises(LoginFailed, match="invalid_client"):
+        person.login(settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], environ=environ)
+
+    assert person.heard == []
 
 
 def test_without_a_usable_keyring_no_flow_is_tried(settings, environ, idp):
@@ -76,48 +173,25 @@ def test_without_a_usable_keyring_no_flow_is_tried(settings, environ, idp):
     environ |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
     with pytest.raises(TokenStoreError, match="keyring"):
-        login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], prompt=lambda _: "", environ=environ)
+        Person().login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], environ=environ)
 
     assert idp.requests == []
 
 
-def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
-    person = Person("no address")
-    idp.reply_once("/device_authorization", Reply(status=401, body={"error": "invalid_client"}))
-
-    with pytest.raises(LoginFailed, match="invalid_client"):
-        login(
-            settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], announce=person.heard.append, show=person.show,
-            environ=environ, prompt=person.ask,
-        )  # fmt: skip
-
-    assert person.heard == []
-
-
-def test_an_address_that_does_not_fit_is_asked_for_again(settings, environ):
-    person = Person("http://127.0.0.1/nothing", lambda pending: _browse(pending.start_url))
-
-    login(
-        settings, flow=Flow.PASTE, announce=person.heard.append, show=person.show, prompt=person.ask, environ=environ
-    )  # fmt: skip
+def test_an_address_that_does_not_fit_is_asked_for_again_a_few_times(settings, environ):
+    person = Person("http://127.0.0.1/nothing", browse)
+    person.login(settings, flow=Flow.PASTE, environ=environ)
 
     assert len(person.heard) == 1
-    assert "not the address" in person.heard[0]
-
-
-def test_addresses_that_never_fit_end_the_sign_in(settings, environ):
-    person = Person("one", "two", "three", "four")
-
     with pytest.raises(LoginFailed, match="None of the pasted addresses"):
-        login(settings, flow=Flow.PASTE, prompt=person.ask, show=person.show, environ=environ)
+        Person("one", "two", "three", "four").login(settings, flow=Flow.PASTE, environ=environ)
 
 
 def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
     idp.callback_changes |= {"code": None, "error": "access_denied"}
-    person = Person(lambda pending: _browse(pending.start_url))
 
     with pytest.raises(LoginRefused):
-        login(settings, flow=Flow.PASTE, prompt=person.ask, show=person.show, environ=environ)
+        Person(browse).login(settings, flow=Flow.PASTE, environ=environ)
 
 
 def test_pasting_needs_somebody_who_can(settings, environ):
@@ -126,17 +200,139 @@ def test_pasting_needs_somebody_who_can(settings, environ):
 
 
 def test_an_interrupt_ends_the_sign_in_and_stops_listening(settings, environ):
-    person = Person("no address")
+    person = Person()
 
     class Interrupted:
         def open(self, url):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        login(settings, browser=Interrupted(), show=person.show, environ=environ)
+        person.login(settings, browser=Interrupted(), environ=environ)
 
     (pending,) = person.shown
     port = int(pending.start_url.split(":")[2].split("/")[0])
     assert pending.done
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+# JupyterHub
+
+
+@pytest.fixture
+def hub(idp) -> Iterator[FakeHubService]:
+    with FakeHubService() as service:
+        service.issuer = idp.issuer
+        yield service
+
+
+@pytest.fixture
+def below_hub(environ, hub) -> dict[str, str]:
+    return {**environ, **hub.environ}
+
+
+def stored(environ, **changes) -> object:
+    settings = replace(wiring.load_client_settings(environ=environ), **changes)
+    return wiring.stored_provider(settings, environ)
+
+
+def test_the_hub_signs_in_without_a_click_and_signing_out_leaves_it_alone(below_hub, hub):
+    provider = stored(below_hub)
+    report = wiring.logout(wiring.load_client_settings(environ=below_hub), environ=below_hub)
+
+    assert isinstance(provider, HubTokenProvider)
+    assert (hub.calls, report.was_signed_in) == ([], False)
+    assert provider.get_token()
+    assert provider.identity().email == "alice@example.com"
+
+
+def test_a_server_alone_is_enough_but_without_a_word_about_it_no_token_goes_anywhere(below_hub):
+    del below_hub["MICROMEGAS_OIDC_ISSUER"], below_hub["MICROMEGAS_OIDC_CLIENT_ID"]
+    named = {**below_hub, "MICROMEGAS_ANALYTICS_URI": "grpc+tls://lake.example.com:50051"}
+
+    assert isinstance(stored(named), HubTokenProvider)
+    assert stored(below_hub) is None
+    # A client refuses to send a token over plain text to another machine.
+    with pytest.raises(UsageError, match="could read the token"):
+        wiring.connect("grpc://lake.example.com:50051", environ=below_hub)
+
+
+@pytest.mark.parametrize("missing", ["KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_API_TOKEN"])
+def test_without_the_service_or_this_servers_token_nothing_changes(below_hub, missing):
+    del below_hub[missing]
+
+    with pytest.raises(LoginRequired, match="You are not signed in"):
+        stored(below_hub)
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_a_service_account_wins_over_the_hub(below_hub, asked_for):
+    provider = stored(below_hub, client_secret=Secret("s"), as_service_account=asked_for)
+
+    assert isinstance(provider, OidcClientCredentialsProvider)
+
+
+@pytest.mark.parametrize("how", ["variable", "remembered"])
+def test_another_way_that_a_person_chose_wins_over_the_hub(below_hub, how):
+    if how == "variable":
+        below_hub["MICROMEGAS_OIDC_FLOW"] = "device"
+    else:
+        wiring.remember_flow(wiring.load_client_settings(environ=below_hub), Flow.DEVICE, below_hub)
+
+    with pytest.raises(LoginRequired, match="You are not signed in"):
+        stored(below_hub)
+
+
+def test_outside_a_hub_it_cannot_be_chosen():
+    with pytest.raises(ConfigurationError) as caught:
+        begin_login(ClientSettings(), environ={}, flow=Flow.HUB)
+
+    assert caught.value.key == "KERNEL_MICROMEGAS_HUB"
+
+
+@pytest.mark.parametrize("facts", [KERNEL, Facts(has_terminal=True), Facts()], ids=str)
+def test_everywhere_below_the_hub_it_comes_first_also_where_only_it_knows_a_provider(below_hub, facts):
+    settings = wiring.load_client_settings(environ=below_hub)
+    choice = choose_flow(settings, facts=facts, environ=below_hub)
+    without_provider = choose_flow(ClientSettings(), facts=facts, environ=below_hub)
+
+    assert require_flow(settings, choice) is Flow.HUB
+    assert require_flow(ClientSettings(), without_provider) is Flow.HUB
+    assert set(without_provider.fallbacks) <= {Flow.REDIRECT}
+
+
+def test_the_hubs_redirect_needs_no_provider_in_the_settings(below_hub):
+    choice = choose_flow(ClientSettings(), facts=KERNEL, wanted=Flow.REDIRECT, environ=below_hub)
+
+    assert require_flow(ClientSettings(), choice) is Flow.REDIRECT
+
+
+def test_a_sign_in_through_the_hub_has_ended_when_it_begins(below_hub, hub):
+    pending = wiring.begin_login(wiring.load_client_settings(environ=below_hub), flow=Flow.HUB, environ=below_hub)
+    told = []
+    pending.on_done(told.append)
+
+    assert (pending.flow, pending.done, told) == (Flow.HUB, True, [pending])
+    assert pending.result().get_token()
+    assert len(hub.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HubReply(status=404, body="<p>none</p>"),
+        HubReply(status=409, body={"error": "no_auth_state"}),
+        HubReply(status=503, body="<p>down</p>"),
+    ],
+)
+def test_when_the_hub_does_not_help_the_next_way_is_announced(below_hub, hub, reply):
+    hub.reply = lambda _call: reply
+    person = Person()
+    settings = wiring.load_client_settings(environ=below_hub)
+
+    provider = person.login(
+        settings, flow=Flow.HUB, fallbacks=(Flow.BROWSER,), browser=ScriptedBrowser(), environ=below_hub
+    )
+
+    assert isinstance(provider, OidcAuthProvider)
+    assert person.heard[0].endswith("Continuing with your browser.")
