@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.output import print_rows
+from micromegas_jupyter.cli.query_commands import print_rows
 from micromegas_jupyter.cli.serve_command import (
     StopSignal,
     add_setting_argument,

@@ -19,7 +19,6 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.server_log import log_to_terminal
 from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -30,10 +29,10 @@ _COMMANDS = {
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
     "whoami": ("sign_in_commands", "show who you are here, and to the server"),
     "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
-    "query": ("query_command", "run one SQL statement and print its rows"),
-    "processes": ("process_commands", "list the programs that recently sent telemetry"),
-    "process-log": ("process_commands", "print what one program logged"),
-    "process-metrics": ("process_commands", "print what one program measured"),
+    "query": ("query_commands", "run one SQL statement and print its rows"),
+    "processes": ("query_commands", "list the programs that recently sent telemetry"),
+    "process-log": ("query_commands", "print what one program logged"),
+    "process-metrics": ("query_commands", "print what one program measured"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
     "access": ("access_commands", "explain why a server with this environment accepts or refuses a token"),
@@ -82,10 +81,10 @@ def _run_command(arguments: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper) and (arguments.command not in _PRINTS_ROWS or stream is sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters
     if arguments.command != "serve":  # which logs as its own options say
-        log_to_terminal(logging.WARNING)
+        log_to_terminal(logging.WARNING, FactsFormatter())
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = show_note
             return int(_command_function("run_{}", arguments.command)(arguments))
     except MicromegasError:
         raise
@@ -109,7 +108,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
         return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
 
 
-def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Print a warning, or what the server says about the credential, where it does not get among the results."""
     print(f"note: {message}", file=sys.stderr)
 
 
@@ -236,3 +236,33 @@ def describe_problem(message: str) -> str:
     elif not _KNOWN_PROBLEM.fullmatch(problem):
         problem = "its value cannot be used"
     return f"argument {about_one['name']}: {problem}"
+
+
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_MAX_FACT_CHARACTERS = 256
+
+
+class FactsFormatter(logging.Formatter):
+    """Appends a record's extra fields as `name=value`; what comes from outside cannot break the line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        facts = [f" {name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS]
+        return super().format(record) + "".join(facts)
+
+
+def _fact(value: object) -> str:
+    text = str(value)[:_MAX_FACT_CHARACTERS]
+    return text if text and text.isprintable() and " " not in text else ascii(text)
+
+
+def log_to_terminal(level: int, formatter: logging.Formatter) -> logging.Handler:
+    """Write records of at least `level` to standard error from now on."""
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(formatter)
+    logging.getLogger().addHandler(handler)
+    return handler

@@ -9,18 +9,19 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.main import DiscreetParser
-from micromegas_jupyter.cli.server_log import log_as_server, notify
+from micromegas_jupyter.cli.main import DiscreetParser, FactsFormatter, log_to_terminal
 from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import (
     REMOVED,
     SETTINGS,
+    LogFormat,
     ServerSettings,
     Setting,
     parse_server_settings,
@@ -225,3 +226,51 @@ def _describe_accepted(access: AccessSettings) -> str:
 def count_of(count: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless it is one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+_AUDIT: Final = "micromegas_jupyter.audit"
+
+
+class ServerFormatter(FactsFormatter):
+    """Begins with the time and masks secrets; audit lines hold their facts themselves and stay as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        from micromegas_jupyter.telemetry import redact_secrets
+
+        time = _time_text(datetime.fromtimestamp(record.created, UTC))
+        if _is_audit(record):
+            return f"{time} {logging.Formatter.format(self, record)}"
+        return redact_secrets(f"{time} {super().format(record)}")
+
+
+def _time_text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_audit(record: logging.LogRecord) -> bool:
+    return record.name == _AUDIT or record.name.startswith(f"{_AUDIT}.")
+
+
+def log_as_server(settings: ServerSettings) -> None:
+    """Write records to standard error, and audit lines where they belong, from now on."""
+    from micromegas_jupyter.server.recorder.log_records import JsonFormatter, quiet_libraries
+
+    quiet_libraries()
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    terminal = log_to_terminal(level, JsonFormatter() if settings.log_format is LogFormat.JSON else ServerFormatter())
+    # The root's default would hide what is logged at INFO. What libraries say below WARNING stays hidden.
+    logging.getLogger("micromegas_jupyter").setLevel(min(level, logging.INFO))
+    if settings.audit_log is not None:
+        from micromegas_jupyter.access.audit import AuditFileHandler
+
+        terminal.addFilter(lambda record: not _is_audit(record))
+        logging.getLogger(_AUDIT).addHandler(AuditFileHandler(settings.audit_log.expanduser()))
+
+
+def notify(settings: ServerSettings, line: str) -> None:
+    """Say how the server is doing: as a line for people with its time, or as a log record when the log is JSON."""
+    if settings.log_format is LogFormat.JSON:
+        logging.getLogger("micromegas_jupyter.server").info(line)
+    else:
+        print(_time_text(SYSTEM_CLOCK.now()), line, file=sys.stderr)

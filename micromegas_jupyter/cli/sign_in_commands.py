@@ -4,18 +4,29 @@ What a token says is shown to the person who looks; nothing here is verified or 
 """
 
 import argparse
+import contextlib
+import getpass
+import os
+import re
+import select
 import shlex
+import shutil
 import sys
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, runtime_checkable
 
+from micromegas_jupyter.cli.main import show_note
 from micromegas_jupyter.core.http import host_text
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import LoginRequired, UnsupportedRequest
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables, start_thread
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.tokens.manager import Identity
-    from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
 
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _MAX_MINUTES: Final = 120
+_FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
+_FLOW_HELP: Final = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
 _OPTION_VARIABLES: Final = {
     "issuer": "MICROMEGAS_OIDC_ISSUER",
     "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
@@ -44,10 +57,8 @@ class PersonalProvider(Protocol):
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    from micromegas_jupyter.cli.sign_in_terminal import FLOW_CHOICES, FLOW_HELP
-
     parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--flow", choices=FLOW_CHOICES, help=FLOW_HELP)
+    parser.add_argument("--flow", choices=_FLOW_CHOICES, help=_FLOW_HELP)
     parser.add_argument("--issuer", help="the identity provider, instead of the configured one")
     parser.add_argument("--client-id", help="the application, instead of the configured one")
     parser.add_argument("--scope", help="the scope to request, instead of the configured one")
@@ -57,7 +68,6 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
 def run_login(arguments: argparse.Namespace) -> int:
     """Sign in, wait for the person, print who it was as far as the tokens say it."""
     from micromegas_jupyter import wiring
-    from micromegas_jupyter.cli.sign_in_terminal import sign_in
 
     given = {name: getattr(arguments, option) for option, name in _OPTION_VARIABLES.items()}
     given = {name: value for name, value in given.items() if value}
@@ -99,7 +109,6 @@ def add_whoami_arguments(parser: argparse.ArgumentParser) -> None:
 def run_whoami(arguments: argparse.Namespace) -> int:
     """Print the local identity, then the server's answer."""
     from micromegas_jupyter import wiring
-    from micromegas_jupyter.cli.query_command import show_notice
 
     server = "the wrapper's server"
     if wiring.is_wrapped() and not arguments.profile:
@@ -113,14 +122,16 @@ def run_whoami(arguments: argparse.Namespace) -> int:
         client = wiring.open_client(settings, provider, environ=environ)
         server = host_text(settings.uri)
     with client:
-        client.on_notice(show_notice)
+        client.on_notice(show_note)
         started = SYSTEM_CLOCK.monotonic()
         try:
             identity = client.whoami()
         except UnsupportedRequest:
             print(f"server {server} answers, but cannot say who you are", file=sys.stderr)
             return 0
-    print(server_line(server, identity, (SYSTEM_CLOCK.monotonic() - started) * 1000))
+    milliseconds = (SYSTEM_CLOCK.monotonic() - started) * 1000
+    who = f"{identity.email or identity.subject}{' (admin)' if identity.is_admin else ''}"
+    print(f"server {server} knows you as {who} · {milliseconds:.0f} ms")
     if identity.reads_nothing:
         print(NO_ROLE)
     return 0
@@ -148,19 +159,15 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
     """Return who calls, as far as it is known on this side; gets a token that is valid now."""
     token = provider.get_token()
     now = _provider_now(provider)
-    if isinstance(provider, PersonalProvider):
-        return _personal_line(provider, issuer=settings.issuer or "", now=now)
-    if settings.api_key_file is not None:
-        return f"API key from {settings.api_key_file.name}"
-    return service_line(token, settings, now=now)
-
-
-def _personal_line(provider: PersonalProvider, *, issuer: str, now: datetime) -> str:
-    # Not where the token is: it would be among the variables that a traceback of the error shows.
+    if not isinstance(provider, PersonalProvider):
+        if settings.api_key_file is not None:
+            return f"API key from {settings.api_key_file.name}"
+        return service_line(token, settings, now=now)
+    del token  # it would be among the variables that a traceback of the error shows
     try:
         line = identity_line(provider.identity(), now=now)
     except LoginRequired:
-        return f"signed in at {host_text(issuer)}; the sign-in does not say who you are"
+        return f"signed in at {host_text(settings.issuer or '')}; the sign-in does not say who you are"
     through = _through_text(provider)
     return f"{line} ·{through}" if through else line
 
@@ -194,13 +201,6 @@ def service_line(token: str, settings: "ClientSettings", *, now: datetime) -> st
     return f"{who} (service account) · {host_text(texts['iss'] or settings.issuer or '')}{ends}"
 
 
-def server_line(server: str, identity: "ServerIdentity", milliseconds: float) -> str:
-    """Return who the server says the caller is, in one line."""
-    who = identity.email or identity.subject
-    admin = " (admin)" if identity.is_admin else ""
-    return f"server {server} knows you as {who}{admin} · {milliseconds:.0f} ms"
-
-
 def time_left(expires_at: datetime, now: datetime) -> str:
     """Return how long a token is still valid, in words."""
     seconds = int((expires_at - now).total_seconds())
@@ -229,3 +229,219 @@ def _printable(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     return "".join(character for character in value if character.isprintable())[:_MAX_CHARACTERS]
+
+
+MAX_LINE_BYTES = 16 * 1024
+
+_READ_BYTES = 1024
+_MAX_WAIT_SECONDS = 0.25
+_LINE_END = re.compile(rb"[\r\n]+")
+_END_OF_INPUT = b"\x04"  # Ctrl-D, which a terminal that is read byte by byte passes on
+
+
+class HiddenInput:
+    """Reads lines from a terminal, or from what stands in its place; keeps what came after a line for the next.
+
+    A terminal is read byte by byte: read by lines it takes 4,096 characters at most, too few for some addresses.
+    """
+
+    def __init__(self, source: TextIO, output: TextIO) -> None:
+        self._source = source
+        self._output = output
+        self._buffer = b""
+        self._hiding = contextlib.ExitStack()
+
+    def hide(self) -> None:
+        """Show nothing that is typed from now on, between two questions neither, until `close`."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError, ValueError):  # what stands in a terminal's place may have no descriptor
+                self._hiding.enter_context(_byte_by_byte(self._source.fileno()))
+
+    def close(self) -> None:
+        """Restore the terminal; safe to call twice."""
+        self._hiding.close()
+
+    def prompt(self, prompt: str, *, timeout_seconds: float) -> str:
+        """Prompt for a line and wait for it."""
+        if sys.platform == "win32" and self._source.isatty():
+            return getpass.getpass(prompt, self._output)
+        try:
+            with _byte_by_byte(self._source.fileno()):
+                # Not earlier: what is pasted as soon as the prompt appears would be shown.
+                self._output.write(prompt)
+                self._output.flush()
+                return self._next_line(SYSTEM_CLOCK.monotonic() + timeout_seconds)
+        finally:
+            self._output.write("\n")
+            self._output.flush()
+
+    def _next_line(self, deadline: float) -> str:
+        while True:
+            line, *rest = _LINE_END.split(self._buffer, maxsplit=1)
+            if len(line) > MAX_LINE_BYTES:
+                raise LoginFailed("What was pasted is too long for an address.")
+            chunk = b"" if rest else self._read_chunk(deadline)
+            if chunk:
+                self._buffer += chunk
+                continue
+            self._buffer = rest[0] if rest else b""
+            if text := line.decode("utf-8", errors="replace").strip():
+                return text
+            if not rest:
+                raise LoginFailed("The sign-in was cancelled: there is no more input.")
+
+    def _read_chunk(self, deadline: float) -> bytes:
+        """Return what there is, waiting for it; nothing at the end of the input."""
+        while True:
+            # A Ctrl-C that comes in the instant before a wait is only noticed after it, so no wait is long.
+            left_seconds = max(deadline - SYSTEM_CLOCK.monotonic(), 0.0)
+            if select.select([self._source], [], [], min(left_seconds, _MAX_WAIT_SECONDS))[0]:
+                chunk = os.read(self._source.fileno(), _READ_BYTES)
+                return b"" if chunk == _END_OF_INPUT else chunk
+            if not left_seconds:
+                raise LoginTimedOut("Nobody pasted an address in time.")
+
+
+@contextlib.contextmanager
+def _byte_by_byte(descriptor: int) -> Iterator[None]:
+    if not os.isatty(descriptor):
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    changed[3] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C keeps working: ISIG stays
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        # What was pasted beyond the line would be read by the shell: throw it away.
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+
+
+def _waiting_line(expires_at: datetime) -> str:
+    seconds = max(int((expires_at - SYSTEM_CLOCK.now()).total_seconds()), 0)
+    return f"Waiting for you to sign in; {seconds // 60}:{seconds % 60:02d} left."
+
+
+AUTOMATIC = "auto"
+_MAX_ANSWER_SECONDS = 600.0
+_TICK_SECONDS = 1.0
+_CLEAR_LINE = "\r\x1b[K"
+
+
+def sign_in(
+    settings: "ClientSettings",
+    *,
+    flow: str | None = None,
+    store: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> "OidcAuthProvider | HubTokenProvider":
+    """Choose how to sign in, and do it.
+
+    `flow` is what an argument named; None leaves it to settings and runtime environment. With `store` the sign-in is
+    kept, and the named flow remembered.
+    """
+    from micromegas_jupyter import wiring
+    from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, GraphicalBrowser
+    from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
+
+    environ = process_variables(environ)
+    for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
+        os.environ.pop(name, None)  # the settings hold it by now, and a browser would inherit it
+    wanted = None if flow in {None, AUTOMATIC} else Flow(flow)
+    choice = wiring.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
+    chosen = wiring.require_flow(settings, choice)
+    terminal = SignInTerminal(sys.stderr, environ=environ)
+    if chosen is not Flow.BROWSER or choice.skipped:
+        skipped = "".join(f" Not {found.flow.value}: {found.reason}." for found in choice.skipped)
+        terminal.announce(f"Sign-in by {choice.flow}. {choice.reason}{skipped}")
+    try:
+        provider = wiring.login(
+            settings,
+            flow=chosen,
+            fallbacks=choice.fallbacks,
+            browser=GraphicalBrowser(environ),
+            announce=terminal.announce,
+            show=terminal.show,
+            store=store,
+            environ=environ,
+            prompt=terminal.prompt,
+        )
+    finally:
+        terminal.close()
+    if store and wanted is not None:
+        wiring.remember_flow(settings, wanted, environ)
+        if settings.origin_of("flow") is not None:
+            terminal.announce(f"Without --flow, {settings.origin_of('flow')} goes first.")
+    elif store and flow == AUTOMATIC:
+        wiring.remember_flow(settings, None, environ)
+    return provider
+
+
+class SignInTerminal:
+    """Shows a sign-in on a terminal, or as plain lines where there is none."""
+
+    def __init__(self, stream: TextIO, *, source: TextIO | None = None, environ: Mapping[str, str]) -> None:
+        self._stream = stream
+        self._environ = environ
+        self._input = HiddenInput(sys.stdin if source is None else source, stream)
+
+    def announce(self, sentence: str) -> None:
+        """Print a sentence."""
+        print(sentence, file=self._stream, flush=True)
+
+    def show(self, pending: "PendingLogin") -> None:
+        """Print the instructions, with a QR code and the time left where they help."""
+        from micromegas_jupyter.config.client import Flow
+        from micromegas_jupyter.wiring import sentence_of
+
+        if pending.flow is Flow.PASTE:
+            self._input.hide()
+        self.announce(sentence_of(pending))
+        if pending.flow is Flow.PASTE:
+            return
+        if pending.flow is Flow.DEVICE:
+            self._show_picture(pending.verification_uri_complete)
+        can_rewrite_lines = self._stream.isatty() and self._environ.get("TERM", "") not in {"", "dumb"}
+        if can_rewrite_lines:
+            done = threading.Event()
+            countdown = start_thread(partial(self._count_down, pending.expires_at, done), name="micromegas-countdown")
+
+            def stop(_pending: object) -> None:
+                done.set()
+                countdown.join(_TICK_SECONDS)
+
+            pending.on_done(stop)
+        elif pending.flow is Flow.DEVICE:
+            self.announce(_waiting_line(pending.expires_at))
+
+    def _count_down(self, expires_at: datetime, done: threading.Event) -> None:
+        """Show the time left until the sign-in is done, then take the line away."""
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, and with it whoever would read this
+            while not done.is_set():
+                self._stream.write(f"{_CLEAR_LINE}{_waiting_line(expires_at)}")
+                self._stream.flush()
+                done.wait(_TICK_SECONDS)
+            self._stream.write(_CLEAR_LINE)
+            self._stream.flush()
+
+    def prompt(self, question: str) -> str:
+        """Prompt for the address that the person pastes; it is not shown."""
+        return self._input.prompt(question, timeout_seconds=_MAX_ANSWER_SECONDS)
+
+    def close(self) -> None:
+        """Restore the terminal; safe to call twice."""
+        self._input.close()
+
+    def _show_picture(self, address: str | None) -> None:
+        # Shown, never opened: whoever typed nothing has not looked at what they agree to (RFC 8628 section 5.4).
+        from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
+
+        is_shown = self._stream.isatty() and shows_qr(self._environ, encoding=self._stream.encoding)
+        if address is None or not is_shown:
+            return
+        lines = terminal_qr(address, columns=shutil.get_terminal_size().columns)
+        for line in [QR_CAPTION, *lines] if lines else []:
+            self.announce(line)

@@ -73,7 +73,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
             command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
             with _unless_unsupported(call):
                 info = transport.get_flight_info(command, control_call(call))
-            return transport.do_get(only_ticket(info), call, on_close=partial(_close, transport, handle, call))
+            return transport.do_get(_only_ticket(info), call, on_close=partial(_close, transport, handle, call))
         except BaseException:
             _close(transport, handle, call)
             raise
@@ -103,7 +103,7 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
     return bytes(renewed.prepared_statement_handle) or handle
 
 
-def only_ticket(info: flight.FlightInfo) -> bytes:
+def _only_ticket(info: flight.FlightInfo) -> bytes:
     """Return the ticket of an answer with one endpoint."""
     if len(info.endpoints) != 1:
         raise UnsupportedRequest("The server answers with several endpoints, which this client does not join.")
@@ -155,7 +155,7 @@ def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
     """Return the schema of each table by its name."""
     command = pack_any(messages.CommandGetTables(include_schema=True))
     try:
-        stream = transport.do_get(only_ticket(transport.get_flight_info(command, call)), call)
+        stream = transport.do_get(_only_ticket(transport.get_flight_info(command, call)), call)
     except UnsupportedStatement as error:
         raise UnsupportedRequest(
             "The server does not list its tables.", remedy="Query information_schema.tables.", query_id=error.query_id

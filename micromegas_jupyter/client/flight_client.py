@@ -30,8 +30,8 @@ from micromegas_jupyter.client.commands import (
     split_table,
 )
 from micromegas_jupyter.client.frames import build_frame, check_dtype_backend
-from micromegas_jupyter.client.parameters import Params, bind, is_read, quote_literal
-from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout
+from micromegas_jupyter.client.parameters import Params, bind, quote_literal
+from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout, is_read
 from micromegas_jupyter.client.transport import (
     Call,
     Credential,
@@ -254,18 +254,15 @@ class TelemetryQueries(QueryMethods):
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
         """Create partitions of a view and print the server's messages as they arrive; for administrators."""
-        self._change_partitions("materialize_partitions", (view_set_name, begin, end), partition_delta_seconds)
+        texts = ", ".join(map(quote_literal, (view_set_name, _time(begin), _time(end))))
+        self._print_messages(f"materialize_partitions({texts}, {_count(partition_delta_seconds)})")
 
     def regenerate_partitions(
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
         """Rebuild partitions of a view and print the server's messages as they arrive; for administrators."""
-        self._change_partitions("regenerate_partitions", (view_set_name, begin, end), partition_delta_seconds)
-
-    def _change_partitions(self, function: str, target: tuple[str, datetime, datetime], delta_seconds: int) -> None:
-        view_set_name, begin, end = target
         texts = ", ".join(map(quote_literal, (view_set_name, _time(begin), _time(end))))
-        self._print_messages(f"{function}({texts}, {_count(delta_seconds)})")
+        self._print_messages(f"regenerate_partitions({texts}, {_count(partition_delta_seconds)})")
 
     def _print_messages(self, source: str) -> None:
         for batch in self.query_stream(f"SELECT time, msg FROM {source}"):  # noqa: S608 - quoted
@@ -376,10 +373,10 @@ class FlightSQLClient(TelemetryQueries):
         """Start a statement and return a reader of its batches, to be used as a context manager.
 
         Args:
-            sql: The statement.
-            begin: As for `query`.
-            end: As for `query`.
-            params: As for `query`.
+            sql: The statement; it, the range and `params` are as for `query`.
+            begin: Start of the time range.
+            end: End of the time range.
+            params: Values.
             limit: At most this many rows, besides the statement's own LIMIT.
             timeout_seconds: How long the query may last, in place of the client's own limit.
         """
@@ -388,14 +385,13 @@ class FlightSQLClient(TelemetryQueries):
         options = build_option_headers(
             begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
         )
-        transport, bound = self._transport, bind(sql, params)
+        transport, bound = self._transport, None if params is None else bind(sql, params)
 
         def open_stream(call: Call) -> BatchStream:
             if bound is None:
                 return transport.do_get(statement_ticket(sql), call)
             return open_bound(transport, bound, call)
 
-        self._check_open()
         attempts = self._attempts(
             self._timeout_seconds if timeout_seconds is None else timeout_seconds, may_repeat=is_read(sql)
         )
@@ -461,7 +457,10 @@ class FlightSQLClient(TelemetryQueries):
             timeout_seconds=self._timeout_seconds or _INGEST_TIMEOUT_SECONDS,
             may_repeat=False,
         )
-        return None if answer is None else _parse_update(answer)
+        try:
+            return None if answer is None else parse_message(messages.DoPutUpdateResult, answer)
+        except UsageError as error:
+            raise InternalError("The server's answer to the rows cannot be read.") from error
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Have `callback` called with each notice of the server about the credential, instead of a warning in the log.
@@ -488,7 +487,6 @@ class FlightSQLClient(TelemetryQueries):
         may_repeat: bool = True,
     ) -> T:
         """Make a call with a deadline, on a thread of its own because of Ctrl-C. A write may not be repeated."""
-        self._check_open()
         timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
         credential = attempts.first_credential()
@@ -502,13 +500,11 @@ class FlightSQLClient(TelemetryQueries):
                     raise
                 credential = renewed
 
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise UsageError("The client is closed.", remedy="Make a new one.")
-
     def _attempts(
         self, timeout_seconds: float | None, *, may_repeat: bool, stopped: threading.Event | None = None
     ) -> Attempts:
+        if self._closed.is_set():
+            raise UsageError("The client is closed.", remedy="Make a new one.")
         return Attempts(
             self._credentials,
             clock=self._clock,
@@ -540,20 +536,12 @@ def _check_statement(text: object) -> str:
     return text
 
 
-def _parse_update(answer: bytes) -> Any:
-    try:
-        return parse_message(messages.DoPutUpdateResult, answer)
-    except UsageError as error:
-        raise InternalError("The server's answer to the rows cannot be read.") from error
-
-
 DEPRECATION_NOTICE: Final = (
     f"{WRAPPER_VARIABLE} is deprecated: the wrapper's client is used and all other settings are ignored. Move what it "
     "sets to config.json or variables, then unset it; see the guide's page on migration."
 )
 
-_MODULE_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-_MAX_NAME_CHARACTERS: Final = 200
+_MODULE_NAME: Final = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def wrapped_client(
@@ -563,7 +551,13 @@ def wrapped_client(
     name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
     if not name:
         return None
-    connect = getattr(_imported(name), "connect", None)
+    if not _MODULE_NAME.fullmatch(name):
+        raise _unusable(f"{WRAPPER_VARIABLE} is not the name of a module.")
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise _unusable(f"The wrapper module {name} cannot be imported ({type(error).__name__}).") from error
+    connect = getattr(module, "connect", None)
     if not callable(connect):
         raise _unusable("The wrapper module has no function connect().")
     try:
@@ -605,8 +599,11 @@ class WrappedClient(QueryMethods):
         def open_stream(call: Call) -> "_ForeignStream":
             return _ForeignStream(_batches(self._inner, sql, begin_text, end_text), call, limit=limit)
 
+        def build_call(credential: Credential) -> Call:
+            return Call(server="the wrapper's server", credential=credential, started_at=self._clock.now())
+
         attempts = Attempts(CredentialSource(None), clock=self._clock, may_repeat=False)
-        return QueryReader(attempts, self._call, open_stream, clock=self._clock)
+        return QueryReader(attempts, build_call, open_stream, clock=self._clock)
 
     def whoami(self) -> NoReturn:
         """Raise `UnsupportedRequest`."""
@@ -631,9 +628,6 @@ class WrappedClient(QueryMethods):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._inner, name)
-
-    def _call(self, credential: Credential) -> Call:
-        return Call(server="the wrapper's server", credential=credential, started_at=self._clock.now())
 
 
 class _ForeignStream:
@@ -686,15 +680,6 @@ def _batches(inner: Any, sql: str, begin: str | None, end: str | None) -> Iterat
         yield from inner.query_stream(sql, begin, end)
     else:
         yield from pa.Table.from_pandas(inner.query(sql, begin, end), preserve_index=False).to_batches()
-
-
-def _imported(name: str) -> Any:
-    if len(name) > _MAX_NAME_CHARACTERS or not _MODULE_NAME.fullmatch(name):
-        raise _unusable(f"{WRAPPER_VARIABLE} is not the name of a module.")
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise _unusable(f"The wrapper module {name} cannot be imported ({type(error).__name__}).") from error
 
 
 def _unusable(what: str) -> ConfigurationError:

@@ -1,22 +1,21 @@
 """Placeholders in a statement and their values, which travel as typed Arrow columns, never inside the SQL.
 
-Also whether a statement only reads, and how text is quoted. Strings, quoted identifiers, comments, dollar quotes and
-casts are skipped.
+Also how text is quoted. Strings, quoted identifiers, comments, dollar quotes and casts are skipped.
 """
 
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.flightsql.framing import ParameterLimits
+from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 # One alternative for each thing that a colon could stand in, then the placeholder itself. What does not end runs to
 # the end of the text: the server says what is wrong with it. Nested comments need counting and are handled apart.
@@ -39,8 +38,7 @@ _WORD_BEFORE: Final = re.compile(r"(\w+|\S)\Z")
 _MAX_WORD_CHARACTERS: Final = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placeholder:
+class Placeholder(NamedTuple):
     """One `:name` in a statement: its position, and the word or sign before it, not counting comments."""
 
     name: str
@@ -51,38 +49,24 @@ class Placeholder:
 
 def find_placeholders(sql: str) -> Iterator[Placeholder]:
     """Yield every `:name` in order of appearance."""
+    for found, code in _find_tokens(sql):
+        if found.lastgroup == "placeholder":
+            before = _WORD_BEFORE.search(code.rstrip()[-_MAX_WORD_CHARACTERS:])
+            preceded_by = before[1].upper() if before else ""
+            yield Placeholder(found["name"], found.start("placeholder"), found.end(), preceded_by)
+
+
+def _find_tokens(sql: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield each token with the code before it, in which a comment counts as a space."""
     position, code = 0, ""
     while (found := _TOKEN.search(sql, position)) is not None:
         code += sql[position : found.start()]
         position = found.end()
-        match found.lastgroup:
-            case "placeholder":
-                before = _WORD_BEFORE.search(code.rstrip()[-_MAX_WORD_CHARACTERS:])
-                yield Placeholder(
-                    name=found["name"],
-                    start=found.start("placeholder"),
-                    end=found.end(),
-                    preceded_by=before[1].upper() if before else "",
-                )
-                code = "x"
-            case "block_comment":
-                position = _end_of_comment(sql, position)
-                code += " "
-            case "line_comment":
-                code += " "
-            case _:
-                code = "x"
-
-
-def find_dollar_names(sql: str) -> Iterator[str]:
-    """Yield the name of every `$name` in order of appearance; `$1` has none."""
-    position = 0
-    while (found := _TOKEN.search(sql, position)) is not None:
-        position = found.end()
+        yield found, code
+        is_comment = found.lastgroup in {"block_comment", "line_comment"}
         if found.lastgroup == "block_comment":
             position = _end_of_comment(sql, position)
-        elif found.lastgroup == "dollar_name":
-            yield found["own_name"]
+        code = code + " " if is_comment else "x"
 
 
 def quote_literal(text: object) -> str:
@@ -109,29 +93,6 @@ def _end_of_comment(sql: str, position: int) -> int:
         depth += 1 if edge[0] == "/*" else -1
         position = edge.end()
     return position if depth == 0 else len(sql)
-
-
-_WRITES: Final = re.compile(
-    r"""
-      \b (?: insert \s+ (?:into|overwrite) | delete \s+ from | merge \s+ into | replace \s+ into ) \b
-    | \b update \s+ \S+ \s+ set \b
-    | (?: \A | [;)] ) \s* (?: create | drop | alter | truncate | copy | grant | revoke | call | set | update | insert
-                            | delete | replace | vacuum | refresh | execute | do | begin | start ) \b
-    | \b (?: retire_partition\w* | materialize_partitions | regenerate_partitions | deny_queries
-           | remove_query_denial\w* | delete_\w+ ) "? \s* \(
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-# A string that holds the signs of a comment loses its repetition at most.
-_COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re.DOTALL)
-
-
-def is_read(sql: str) -> bool:
-    """Whether a statement only reads, judging by its text; when in doubt, it does not.
-
-    Upstream changes partitions through functions in a SELECT, so those count as writes too.
-    """
-    return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
 
 
 # The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
@@ -242,20 +203,6 @@ def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Sca
     return pa.scalar(nanoseconds // 1000, pa.int64()).cast(coarse)
 
 
-MAX_VALUES: Final = ParameterLimits().max_columns
-"""How many values one statement may bind, the elements of lists counted; this project's server takes no more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expansion:
-    """Where a list begins in the statement that is sent (from 1), its length there, and that of its `:name`."""
-
-    line: int
-    column: int
-    sent_characters: int
-    original_characters: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundStatement:
     """A statement and its values.
@@ -263,23 +210,22 @@ class BoundStatement:
     Attributes:
         sql: The statement with `$name` where it had `:name`, and `$name_1, $name_2, …` for a list.
         row: One row with a column for each placeholder, named without the `$`.
-        expansions: Where the lists are, in order.
+        lists: Where in `sql` each list begins, its length there, and that of its `:name`.
     """
 
     sql: str = field(repr=False)
     row: pa.RecordBatch = field(repr=False)
-    expansions: tuple[Expansion, ...] = ()
+    lists: tuple[tuple[int, int, int], ...] = ()
 
     def original_column(self, line: int, column: int) -> int:
         """Return the column in the original statement of a column in `sql`; the line is the same in both."""
-        shift = 0
-        for expansion in self.expansions:
-            if expansion.line != line or column < expansion.column:
-                continue
-            if column < expansion.column + expansion.sent_characters:
-                return expansion.column - shift  # within the list: its name
-            shift += expansion.sent_characters - expansion.original_characters
-        return column - shift
+        start = sum(len(text) + 1 for text in self.sql.split("\n")[: line - 1])
+        at = start + column - 1
+        for list_at, sent_characters, original_characters in self.lists:
+            if start <= list_at <= at:  # a place within the list is where its name begins
+                is_within = at < list_at + sent_characters
+                column -= at - list_at if is_within else sent_characters - original_characters
+        return column
 
 
 def parameter_names(sql: str) -> tuple[str, ...]:
@@ -304,10 +250,13 @@ def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
         for name, listed in elements.items()
         for column, value in zip(columns[name], [values[name]] if listed is None else listed, strict=True)
     }
+    rewritten, lists = _rewrite(sql, found, columns, elements)
+    return BoundStatement(sql=rewritten, row=_build_row(scalars), lists=lists)
+
+
+def _build_row(scalars: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
     arrays = [pa.array([scalar], scalar.type) for scalar in scalars.values()]
-    row = pa.RecordBatch.from_arrays(arrays, names=list(scalars))
-    rewritten, expansions = _rewrite(sql, found, columns, elements)
-    return BoundStatement(sql=rewritten, row=row, expansions=expansions)
+    return pa.RecordBatch.from_arrays(arrays, names=list(scalars))
 
 
 def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
@@ -337,13 +286,13 @@ def _column_elements(column: Any) -> list[object] | None:
     """
     match type(column).__module__.partition(".")[0], getattr(column, "ndim", None):
         case "numpy", 1:
-            return list(column[: MAX_VALUES + 1])
+            return list(column[: MAX_PARAMETERS + 1])
         case "pandas", 1:
             # A Series by itself may slice by its labels.
-            first = getattr(column, "iloc", column)[: MAX_VALUES + 1]
+            first = getattr(column, "iloc", column)[: MAX_PARAMETERS + 1]
             return [None if gone else element for element, gone in zip(first, first.isna(), strict=True)]
         case "polars", _ if hasattr(column, "to_arrow") and hasattr(column, "dtype"):
-            return list(column[: MAX_VALUES + 1])
+            return list(column[: MAX_PARAMETERS + 1])
         case _:
             return None
 
@@ -360,9 +309,9 @@ def _check_names(names: Collection[str], values: Mapping[str, object]) -> None:
 
 def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
     count = sum(1 if listed is None else len(listed) for listed in elements.values())
-    if count > MAX_VALUES:
+    if count > MAX_PARAMETERS:
         raise UsageError(
-            f"A statement cannot bind more than {MAX_VALUES} values.",
+            f"A statement cannot bind more than {MAX_PARAMETERS} values.",
             remedy="Use a shorter list, or select the values in the statement.",
         )
     for name, listed in elements.items():
@@ -394,40 +343,23 @@ def _rewrite(
     found: list[Placeholder],
     columns: Mapping[str, list[str]],
     elements: Mapping[str, Sequence[object] | None],
-) -> tuple[str, tuple[Expansion, ...]]:
-    parts: list[str] = []
-    expansions = []
-    position, line, column = 0, 1, 1
+) -> tuple[str, tuple[tuple[int, int, int], ...]]:
+    rewritten, position, lists = "", 0, []
     for placeholder in found:
-        is_list = elements[placeholder.name] is not None
-        before = sql[position : placeholder.start]
-        listed = _expand(placeholder, columns[placeholder.name], is_list=is_list)
-        line += before.count("\n")
-        column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
-        if is_list:
-            original_characters = placeholder.end - placeholder.start
-            expansions.append(
-                Expansion(
-                    line=line, column=column, sent_characters=len(listed), original_characters=original_characters
-                )
-            )
-        parts += [before, listed]
-        column += len(listed)
+        rewritten += sql[position : placeholder.start]
         position = placeholder.end
-    return "".join([*parts, sql[position:]]), tuple(expansions)
-
-
-def _expand(placeholder: Placeholder, columns: Sequence[str], *, is_list: bool) -> str:
-    listed = ", ".join(f"${column}" for column in columns)
-    if not is_list:
-        return listed
-    if placeholder.preceded_by == "IN":
-        return f"({listed})"
-    if placeholder.preceded_by in {"(", ","}:
-        return listed
-    raise UsageError(
-        f"The list :{placeholder.name} stands where one value is needed.", remedy="Use it after IN, or between commas."
-    )
+        listed = ", ".join(f"${column}" for column in columns[placeholder.name])
+        if elements[placeholder.name] is not None:
+            if placeholder.preceded_by == "IN":
+                listed = f"({listed})"
+            elif placeholder.preceded_by not in {"(", ","}:
+                raise UsageError(
+                    f"The list :{placeholder.name} stands where one value is needed.",
+                    remedy="Use it after IN, or between commas.",
+                )
+            lists.append((len(rewritten), len(listed), placeholder.end - placeholder.start))
+        rewritten += listed
+    return rewritten + sql[position:], tuple(lists)
 
 
 Params = Mapping[str, object] | Sequence[object] | None
@@ -450,27 +382,21 @@ def bind(sql: str, params: Params) -> BoundStatement | None:
 
 def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
     """Add the values of `$name`, the server's own syntax."""
-    names = [name for name in dict.fromkeys(find_dollar_names(sql)) if name in values]
-    columns = dict(zip(bound.row.schema.names, bound.row.columns, strict=True))
-    for name in names:
-        if name not in columns:
-            scalar = to_scalar(values[name], name=name)
-            columns[name] = pa.array([scalar], scalar.type)
-    row = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    return BoundStatement(sql=bound.sql, row=row, expansions=bound.expansions)
+    scalars = {name: bound.row.column(name)[0] for name in bound.row.schema.names}
+    for found, _ in _find_tokens(sql):
+        name = found["own_name"]
+        if name is not None and name in values and name not in scalars:
+            scalars[name] = to_scalar(values[name], name=name)
+    return replace(bound, row=_build_row(scalars))
 
 
 def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:
     if names := parameter_names(sql):
         raise UsageError(f"The statement has a name, :{names[0]}, and params has none.", remedy=_SYNTAX)
-    if len(values) > MAX_VALUES:
+    if len(values) > MAX_PARAMETERS:
         raise UsageError(
-            f"A statement cannot bind more than {MAX_VALUES} values.",
-            remedy="Select the values in the statement.",
+            f"A statement cannot bind more than {MAX_PARAMETERS} values.", remedy="Select the values in the statement."
         )
-    scalars = [to_scalar(value, name=str(number)) for number, value in enumerate(values, start=1)]
     # Flight SQL's clients name the columns from 0 on, also where the statement counts from $1.
-    row = pa.RecordBatch.from_arrays(
-        [pa.array([scalar], scalar.type) for scalar in scalars], names=[str(index) for index in range(len(scalars))]
-    )
-    return BoundStatement(sql=sql, row=row)
+    scalars = {str(number): to_scalar(value, name=str(number + 1)) for number, value in enumerate(values)}
+    return BoundStatement(sql=sql, row=_build_row(scalars))

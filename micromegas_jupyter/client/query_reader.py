@@ -4,7 +4,7 @@ The Flight library blocks while the server is silent, and a thread inside it nev
 threads of their own.
 """
 
-import enum
+import re
 import threading
 import weakref
 from collections import deque
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, jitter, start_thread
-from micromegas_jupyter.errors import AuthenticationError, MicromegasError, QueryCancelled, Unavailable, UsageError
+from micromegas_jupyter.errors import AuthenticationError, QueryCancelled, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.transport import Transport
@@ -46,14 +46,7 @@ class BatchStream(Protocol):
         ...
 
 
-class StreamEnd(enum.Enum):
-    """How a stream of events ends without an error."""
-
-    ENDED = enum.auto()
-    STOPPED = enum.auto()
-
-
-Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | StreamEnd
+Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | None
 """The server began to answer, a batch arrived, the call failed, or the stream ended."""
 
 
@@ -78,7 +71,7 @@ class BatchPump:
         with self._changed:
             while not self._events:
                 if self._is_stopped:
-                    return StreamEnd.STOPPED
+                    raise QueryCancelled("The query was cancelled.")
                 self._changed.wait(WAIT_SLICE_SECONDS)
             event, size = self._events.popleft()
             self._waiting_bytes -= size
@@ -98,46 +91,36 @@ class BatchPump:
             stream.cancel()
 
     def _run(self) -> None:
+        stream = None
         try:
             stream = self._open_stream()
-        except BaseException as error:  # noqa: BLE001 - handed to the reader
-            self._put(error)
-            return
-        try:
-            self._read(stream)
+            with self._changed:
+                self._stream = None if self._is_stopped else stream
+            if self._stream is None:
+                # Stopped before the server answered: only now is there something to cancel.
+                stream.cancel()
+            elif self._put(stream.schema):
+                while self._put_next(stream):
+                    pass
         except BaseException as error:  # noqa: BLE001 - handed to the reader
             self._put(error)
         finally:
             with self._changed:
                 self._stream = None  # too late for `stop` to cancel
-            stream.close()
+            if stream is not None:
+                stream.close()
 
-    def _read(self, stream: BatchStream) -> None:
-        if not self._adopt(stream):
-            # Stopped before the server answered: only now is there something to cancel.
-            stream.cancel()
-            return
-        is_running = self._put(stream.schema)
-        while is_running:
-            is_running = self._read_next(stream)
-
-    def _read_next(self, stream: BatchStream) -> bool:
+    def _put_next(self, stream: BatchStream) -> bool:
         """Queue the next batch, or the end; no batch is held here while the next one is awaited."""
         batch = stream.read_batch()
-        if batch is None:
-            self._put(StreamEnd.ENDED)
-            return False
-        return self._put(batch, pa.ipc.get_record_batch_size(batch))
-
-    def _adopt(self, stream: BatchStream) -> bool:
-        with self._changed:
-            self._stream = None if self._is_stopped else stream
-            return self._stream is not None
+        return self._put(batch, 0 if batch is None else pa.ipc.get_record_batch_size(batch)) and batch is not None
 
     def _put(self, event: Event, size: int = 0) -> bool:
         """Queue an event of `size` bytes once the queue is not full; False when stopped."""
         with self._changed:
-            while self._is_full() and not self._is_stopped:
+            while not self._is_stopped and (
+                len(self._events) >= _MAX_WAITING_EVENTS or self._waiting_bytes >= _MAX_WAITING_BYTES
+            ):
                 self._changed.wait(WAIT_SLICE_SECONDS)
             if not self._is_stopped:
                 self._events.append((event, size))
@@ -145,8 +128,28 @@ class BatchPump:
                 self._changed.notify_all()
             return not self._is_stopped
 
-    def _is_full(self) -> bool:
-        return len(self._events) >= _MAX_WAITING_EVENTS or self._waiting_bytes >= _MAX_WAITING_BYTES
+
+_WRITES: Final = re.compile(
+    r"""
+      \b (?: insert \s+ (?:into|overwrite) | delete \s+ from | merge \s+ into | replace \s+ into ) \b
+    | \b update \s+ \S+ \s+ set \b
+    | (?: \A | [;)] ) \s* (?: create | drop | alter | truncate | copy | grant | revoke | call | set | update | insert
+                            | delete | replace | vacuum | refresh | execute | do | begin | start ) \b
+    | \b (?: retire_partition\w* | materialize_partitions | regenerate_partitions | deny_queries
+           | remove_query_denial\w* | delete_\w+ ) "? \s* \(
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# A string that holds the signs of a comment loses its repetition at most.
+_COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re.DOTALL)
+
+
+def is_read(sql: str) -> bool:
+    """Whether a statement only reads, judging by its text; when in doubt, it does not.
+
+    Upstream changes partitions through functions in a SELECT, so those count as writes too.
+    """
+    return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
 
 
 _MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
@@ -180,7 +183,6 @@ class Attempts:
     """The attempts of one call: whether there is another one, when, and with which credential.
 
     Only a call that reads `may_repeat`, and only where `server` is known. `timeout_seconds` is for all attempts.
-    Setting `stopped` ends the pauses between them. `jitter` draws a number from 0 to 1.
     """
 
     def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
@@ -239,9 +241,11 @@ class Attempts:
             case Unavailable() if self._server is not None and self._may_repeat and error.retryable:
                 self._failures += 1
                 pause_seconds = self._pause_seconds(record, self._server)
-                if pause_seconds is None:
-                    self._describe_in(error)
-                elif not self._stopped.wait(pause_seconds):
+                if pause_seconds is None and self._failures > 1:
+                    seconds = self._clock.monotonic() - self._started_at
+                    shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
+                    error.remedy = f"{error.remedy} Tried {self._failures} times in {shown} s.".lstrip()
+                elif pause_seconds is not None and not self._stopped.wait(pause_seconds):
                     self._server.reconnect(record)
                     return self._credentials.fetch()
         return None
@@ -260,15 +264,6 @@ class Attempts:
             pause_seconds = max(pause_seconds, record.pushback_ms / 1000) if record.pushback_ms >= 0 else RETRY_SECONDS
         is_over = self._failures >= _MAX_ATTEMPTS or now + pause_seconds >= self._retry_until
         return None if is_over else pause_seconds
-
-    def _describe_in(self, error: MicromegasError) -> None:
-        if self._failures > 1:
-            seconds = self._clock.monotonic() - self._started_at
-            shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
-            error.remedy = f"{error.remedy} Tried {self._failures} times in {shown} s.".lstrip()
-
-
-_REMEDY: Final = "Run the query again."
 
 
 class QueryReader:
@@ -300,7 +295,7 @@ class QueryReader:
         self._is_closed = False
         self._failure: QueryCancelled | None = None
         self._begin(attempts.first_credential())
-        self._await_schema()
+        self._schema = self._take()
 
     @property
     def schema(self) -> pa.Schema:
@@ -342,20 +337,18 @@ class QueryReader:
         if self._failure is not None:
             raise self._failure
         if self._is_closed:
-            raise UsageError("The query's reader is closed.", remedy=_REMEDY)
+            raise UsageError("The query's reader is closed.", remedy="Run the query again.")
         if self._ended_at is not None:
             raise StopIteration
-        while True:
-            match self._take():
-                case pa.RecordBatch() as batch:
-                    return self._count(batch)
-                case pa.Schema() as schema:  # of another attempt
-                    self._schema = schema
-                case StreamEnd.ENDED:
-                    self._end()
-                    raise StopIteration
-                case _:
-                    raise self._cancelled()
+        while isinstance(event := self._take(), pa.Schema):  # of another attempt
+            self._schema = event
+        if event is None:
+            self._ended_at = self._clock.monotonic()
+            raise StopIteration
+        self._has_batches = True
+        self._rows += event.num_rows
+        self._bytes_received += pa.ipc.get_record_batch_size(event)
+        return event
 
     def read_all(self) -> pa.Table:
         """Return the remaining batches as one table."""
@@ -370,7 +363,7 @@ class QueryReader:
         """Stop the query if it is still running, and release it; calling again does nothing."""
         self._is_closed = True
         if self._ended_at is None:
-            self._end()
+            self._ended_at = self._clock.monotonic()
         self._attempts.stop()
         self._finalizer()
 
@@ -389,14 +382,7 @@ class QueryReader:
         if self._attempts.is_stopped:  # meanwhile
             self._pump.stop()
 
-    def _await_schema(self) -> None:
-        match self._take():
-            case pa.Schema() as schema:
-                self._schema = schema
-            case _:
-                raise self._cancelled()
-
-    def _take(self) -> Event:
+    def _take(self) -> pa.Schema | pa.RecordBatch | None:
         """Return the next event; a failure is raised, unless there is another attempt."""
         try:
             while isinstance(event := self._pump.take(), BaseException):
@@ -406,25 +392,14 @@ class QueryReader:
                 if credential is not None:
                     self._begin(credential)
                 elif self._attempts.is_stopped:
-                    return StreamEnd.STOPPED
+                    raise QueryCancelled("The query was cancelled.")  # noqa: TRY301 - ended as for Ctrl-C
                 else:
                     raise event  # noqa: TRY301 - ended as for Ctrl-C
-        except BaseException:
-            self._end()
+        except BaseException as error:
+            self._ended_at = self._clock.monotonic()
             self._finalizer()
+            if isinstance(error, QueryCancelled):
+                error.query_id = error.query_id or self.query_id
+                self._failure = error
             raise
         return event
-
-    def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        self._has_batches = True
-        self._rows += batch.num_rows
-        self._bytes_received += pa.ipc.get_record_batch_size(batch)
-        return batch
-
-    def _cancelled(self) -> QueryCancelled:
-        self._end()
-        self._failure = QueryCancelled("The query was cancelled.", query_id=self.query_id)
-        return self._failure
-
-    def _end(self) -> None:
-        self._ended_at = self._clock.monotonic()

@@ -74,10 +74,7 @@ class ServerAddress:
 
 
 def parse_address(uri: str) -> ServerAddress:
-    """Read a URI; `http` and `https` mean `grpc` and `grpc+tls`, as upstream has it.
-
-    Without a port, TLS means 443; plain text needs one.
-    """
+    """Read a URI; `http` and `https` mean `grpc` and `grpc+tls`, as upstream has it; TLS without a port means 443."""
     if not isinstance(uri, str):
         raise UsageError("The server's address is not text.", remedy=_EXAMPLE)
     try:
@@ -137,10 +134,9 @@ def build_header(key: str | bytes, value: str | bytes) -> Header:
 
 
 def _as_text(value: str | bytes) -> str:
-    if isinstance(value, bytes):
-        return value.decode("latin-1")  # every byte becomes a character, so that the checks see it
-    if isinstance(value, str):
-        return value
+    text = value.decode("latin-1") if isinstance(value, bytes) else value  # so that the checks see every byte
+    if isinstance(text, str):
+        return text
     raise UsageError("A header is neither text nor bytes.")
 
 
@@ -622,19 +618,11 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
 class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships no types
     def __init__(self, record: CallRecord, notices: Notices) -> None:
         super().__init__()
-        self._record = record
-        self._notices = notices
-
-    def sending_headers(self) -> dict[str, str]:
-        return {}
+        self._listeners = record, notices
 
     def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        # An exception would be lost in the library; neither raises one.
-        self._record.note(headers)
-        self._notices.note(headers)
-
-    def call_completed(self, _error: BaseException | None) -> None:
-        """Do nothing: the caller gets the error."""
+        for listener in self._listeners:  # an exception would be lost in the library; neither raises one
+            listener.note(headers)
 
 
 _MAX_CERTIFICATE_BYTES: Final = 1024 * 1024

@@ -68,6 +68,8 @@ class _Messages:
 messages: Final = _Messages()
 
 _MAX_NAME_LENGTH: Final = 80
+MAX_PARAMETERS: Final = 256
+"""How many values one statement may bind, the elements of lists counted."""
 _USE_A_CLIENT: Final = "Use a Flight SQL client."
 _NO_TRANSACTIONS: Final = "Leave transactions out (autocommit); each statement stands alone."
 _SQL_INSTEAD: Final = "Send SQL."

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql.commands import messages, parse_message
+from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS, messages, parse_message
 
 _MESSAGE_HEADER_TYPE: Final = 1
 _MESSAGE_HEADER: Final = 2
@@ -684,7 +684,7 @@ class ParameterLimits:
     """How much a caller may bind to a statement."""
 
     max_rows: int = 1000
-    max_columns: int = 256
+    max_columns: int = MAX_PARAMETERS
     max_bytes: int = 4 * 1024 * 1024
     max_messages: int = 1024
 

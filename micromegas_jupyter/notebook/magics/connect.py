@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.client.transport import parse_address
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import TextTable, host_text, printable
 from micromegas_jupyter.notebook.shell import (
@@ -70,6 +69,8 @@ class ConnectMagic(Magics):
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
             return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
+        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+
         if "://" in server:
             parse_address(server)
             return self._session.choice.with_server(server, profile=profile)
@@ -97,6 +98,8 @@ class ConnectMagic(Magics):
 
     def _check_server(self, settings: ClientSettings) -> None:
         """Check the address, and that no token would be readable on the way to it."""
+        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+
         address = parse_address(settings.uri)
         if self._tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,23 +65,20 @@ def test_a_second_key_of_one_name_is_made_and_the_first_is_pointed_out(capsys) -
     run("create", "report")
     assert "other valid" not in capsys.readouterr().err
 
-    run("create", "report")
+    run("create", "report", "--role", "ops")
 
-    assert "1 other valid key of this name: revoke by id" in capsys.readouterr().err
-    assert len(listed(capsys)) == 2
-
-    run("create", "report")
-
-    assert "2 other valid keys of this name: revoke by id" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert "1 other valid key of this name: revoke by id" in notes
+    assert "1 role (ops): a role counts only where the server's configuration has it" in notes
 
 
-@pytest.mark.parametrize("words", [("create", "x"), ("list",), ("revoke", "x")], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [("create", "x"), ("list",)])
 def test_without_a_file_the_error_says_what_to_give(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=r"--file FILE.*MICROMEGAS_API_KEY_FILE"):
         run(*words)
 
 
-@pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 256, "\x1b[31m"], ids=ascii)
+@pytest.mark.parametrize("name", [" ", "x" * 256, "\x1b[31m"], ids=ascii)
 def test_a_name_that_cannot_be_shown_is_refused(path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="NAME"):
         run("create", name)
@@ -128,37 +125,6 @@ def test_revoking_a_name_revokes_all_its_keys_and_no_other(capsys) -> None:
 
 
 @pytest.mark.usefixtures("path")
-def test_a_key_with_a_role_comes_with_what_a_role_needs(capsys) -> None:
-    run("create", "plain")
-    assert "role" not in capsys.readouterr().err
-
-    run("create", "report", "--role", "ops")
-
-    assert "1 role (ops): a role counts only where the server's configuration has it" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [("list",), ("revoke", "report")], ids=lambda words: words[0])
-def test_the_mode_of_the_file_stays_as_it_is(path: Path, words: tuple[str, ...]) -> None:
-    run("create", "report")
-    path.chmod(0o640)
-
-    run(*words)
-
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
-@pytest.mark.usefixtures("path")
-def test_revoking_an_id_revokes_one_key(capsys) -> None:
-    run("create", "report")
-    first = str(listed(capsys)[0]["id"])
-    run("create", "report")
-
-    run("revoke", first)
-
-    assert {entry["id"] == first: entry["state"] for entry in listed(capsys)} == {True: "revoked", False: "valid"}
-
-
-@pytest.mark.usefixtures("path")
 def test_revoking_again_keeps_the_first_time(capsys) -> None:
     run("create", "report")
     run("revoke", "report")
@@ -180,26 +146,11 @@ def test_revoking_what_is_not_there_changes_nothing(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("90d", datetime(2027, 2, 22, 12, 0, 30, tzinfo=UTC)),
-        ("12h", datetime(2026, 11, 25, 0, 0, 30, tzinfo=UTC)),
-        ("30m", datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)),
-        ("2027-01-31T12:00:00Z", datetime(2027, 1, 31, 12, tzinfo=UTC)),
-        ("2027-01-31t12:00:00z", datetime(2027, 1, 31, 12, tzinfo=UTC)),
-        ("2027-01-31T12:00:00+02:00", datetime(2027, 1, 31, 12, tzinfo=timezone(timedelta(hours=2)))),
-        ("2027-01-31 12:00", datetime(2027, 1, 31, 12, tzinfo=UTC)),
-    ],
-)
-def test_an_end_is_so_long_from_now_or_a_moment(text: str, expected: datetime) -> None:
-    assert parse_expiry(text, now=NOW) == expected
-
-
-@pytest.mark.parametrize("text", ["", "90", "d", "-1d", "90w", "1.5d", "soon", "2027-13-01T00:00:00Z"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_end_is_so_long_from_now_or_a_time() -> None:
+    assert parse_expiry("90d", now=NOW) == datetime(2027, 2, 22, 12, 0, 30, tzinfo=UTC)
+    assert parse_expiry("2027-01-31T12:00:00+02:00", now=NOW) == datetime(2027, 1, 31, 10, tzinfo=UTC)
     with pytest.raises(UsageError, match="is not a time"):
-        parse_expiry(text, now=NOW)
+        parse_expiry("soon", now=NOW)
 
 
 @pytest.mark.parametrize("text", ["0d", "2026-11-24T12:00:30Z", "1999-01-01T00:00:00Z"])

@@ -1,36 +1,31 @@
-"""The command's entry."""
+"""The command's entry: arguments, exit codes, and how a server logs."""
 
+import json
+import logging
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.cli.main import FactsFormatter, build_parser, describe_problem, run
+from micromegas_jupyter.cli.serve_command import log_as_server, notify
+from micromegas_jupyter.config.server import REMOVED, LogFormat, LogLevel, ServerSettings
 
-ROOT = Path(__file__).parents[3]
+SECRET = "mmk_8c1f0a6de2b94b7f"
 
 
-@pytest.mark.parametrize("command", ["whoami", "login", "logout"])
-def test_a_command_loads_no_other_command(command):
+def test_a_command_loads_no_other_command():
     program = (
         "import sys; from micromegas_jupyter.cli.main import build_parser; "
-        f"build_parser(only={command!r}).parse_args([{command!r}]); "
+        "build_parser(only='whoami').parse_args(['whoami']); "
         "print([name for name in sys.modules if name.endswith(('_command', '_commands'))])"
     )
 
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "['micromegas_jupyter.cli.sign_in_commands']"
-
-
-def test_an_option_before_an_unknown_command_is_told_from_a_command(capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(["nonsense", "login"])
-
-    assert caught.value.code == 2
-    assert "nonsense" not in capsys.readouterr().err
 
 
 def _run(*words, **environ):
@@ -44,11 +39,9 @@ def _run(*words, **environ):
 
 
 def test_a_sentence_is_printed_whatever_the_output_can_hold(tmp_path):
-    done = _run("logout", MICROMEGAS_CONFIG_DIR=str(tmp_path), PYTHONIOENCODING="ascii")
     failed = _run("login", MICROMEGAS_CONFIG_DIR=str(tmp_path), PYTHONIOENCODING="ascii", MICROMEGAS_OIDC_ISSUER="")
 
-    assert (done.returncode, failed.returncode) == (0, 2)
-    assert b"INT001" not in done.stderr + failed.stderr
+    assert failed.returncode == 2
     assert failed.stderr.startswith(b"\\u2717 No identity provider is configured")
 
 
@@ -66,4 +59,132 @@ def test_a_warning_is_a_note_without_its_place(tmp_path):
 
     assert b"note: MICROMEGAS_PYTHON_MODULE_WRAPPER is deprecated" in done.stderr
     assert b"FutureWarning" not in done.stderr
-    assert str(tmp_path).encode() not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["keys", "revoke", "report", SECRET], "micromegas keys revoke: error: unknown argument"),
+        (["keys", "list", f"--json={SECRET}"], "micromegas keys list: error: argument --json: its value cannot be"),
+        (["keys", SECRET], "argument ACTION: not one of its choices (choose from"),
+        (["keys", "create"], "micromegas keys create: error: the following arguments are required: NAME"),
+        (["serve", "--access-config", ""], "argument --access-config: is empty; give a value, or leave it out"),
+        (["serve", "--trusted-proxy", "::1", "--trusted-proxy", ""], "argument --trusted-proxy: is empty"),
+        ([SECRET], "argument COMMAND: not one of its choices (choose from"),
+        ([f"--{SECRET}"], "micromegas: error:"),
+        (["process-log", "1", "--first", SECRET], "error: argument --first: its value cannot be used"),
+        (["query", "SELECT 1", "--format", f"(choose from {SECRET})"], "argument --format: not one of its choices"),
+        (["query", "SELECT 1", "--client-secret"], "argument --client-secret: expected one argument"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_the_usage_of_its_command_and_not_repeated(words, expected, capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(words)
+
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("usage: micromegas")
+    assert expected in printed.err
+    assert SECRET not in printed.err
+
+
+def test_a_sentence_of_argparse_that_is_not_known_is_not_repeated():
+    assert describe_problem("ambiguous option: --hunter2 could match --a") == "unknown argument"
+
+
+@pytest.mark.parametrize("secret", ["-5Kq", "--client-secret", "-h", "plain"])
+def test_a_client_secret_may_begin_with_a_dash(secret):
+    parsed = build_parser().parse_args(
+        ["query", "SELECT 1", "--client-secret", secret, "--issuer", "https://id.example"]
+    )
+
+    assert (parsed.client_secret, parsed.issuer, parsed.sql) == (secret, "https://id.example", "SELECT 1")
+
+
+@pytest.mark.parametrize("words", [["--workers=2"], ["--workers", "--insecure"], ["--drain-seconds", "5"]])
+def test_a_removed_option_is_refused_with_what_replaced_it(words, capsys):
+    name = words[0].partition("=")[0]
+
+    assert run(["serve", *words]) == 2
+
+    assert capsys.readouterr().err.startswith(f"✗ {name} is no longer an option. {REMOVED[name]}")
+
+
+def test_a_value_of_serve_is_not_repeated(capsys):
+    assert run(["serve", "--port", SECRET]) == 2
+
+    printed = capsys.readouterr()
+    assert "✗ --port is not a number from 0 to 65,535." in printed.err
+    assert SECRET not in printed.err
+
+
+@pytest.fixture
+def former_handlers():
+    loggers = [logging.getLogger(name) for name in ("", "micromegas_jupyter", "micromegas_jupyter.audit")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    # What another test left at the root writes to the terminal, too.
+    root = loggers[0]
+    root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
+    yield
+    for logger, handlers, level in before:
+        for handler in logger.handlers:
+            if handler not in handlers:
+                handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("former_handlers")
+def test_a_json_log_holds_every_line_as_an_object(capsys):
+    settings = ServerSettings(log_format=LogFormat.JSON, log_level=LogLevel.WARNING)
+    log_as_server(settings)
+
+    logging.getLogger("micromegas_jupyter.server").warning("Slow.", extra={"seconds": 3})
+    logging.getLogger("micromegas_jupyter.server").info("hidden")
+
+    (shown,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (shown["message"], shown["facts"]) == ("Slow.", {"seconds": 3})
+
+
+@pytest.mark.usefixtures("former_handlers")
+def test_a_text_log_has_times_masks_secrets_and_leaves_audit_lines_and_libraries_details_out(capsys):
+    settings = ServerSettings(log_level=LogLevel.DEBUG)
+    log_as_server(settings)
+
+    logging.getLogger("micromegas_jupyter.server").debug("Authorization: Bearer abcdefghijklmnop")
+    logging.getLogger("micromegas_jupyter.audit").info('{"sql":"SELECT 1 AS token"}')
+    logging.getLogger("urllib3").debug("a header")
+    notify(settings, "ready")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", line) for line in lines)
+    assert "abcdefghijklmnop" not in lines[0]
+    assert lines[1].endswith('INFO micromegas_jupyter.audit {"sql":"SELECT 1 AS token"}')
+    assert lines[2].endswith("Z ready")
+
+
+@pytest.mark.usefixtures("former_handlers")
+def test_with_an_audit_file_audit_lines_go_there_and_nowhere_else(tmp_path, capsys):
+    path = tmp_path / "audit.log"
+    log_as_server(ServerSettings(audit_log=path))
+    handler = logging.getLogger("micromegas_jupyter.audit").handlers[-1]
+
+    logging.getLogger("micromegas_jupyter.audit.access").warning('{"event":"access"}')
+    logging.getLogger("micromegas_jupyter.server").warning("Slow.")
+    handler.close()
+
+    assert path.read_text() == '{"event":"access"}\n'
+    assert "event" not in capsys.readouterr().err
+
+
+def test_a_fact_from_outside_cannot_break_or_fill_the_line():
+    facts = {"reason": "expired", "subject": "a\nINFO n Accepted. \x1b[31m", "issuer": "x" * 1000}
+    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "Refused.", **facts})
+
+    line = FactsFormatter().format(record)
+
+    assert line.startswith("INFO n Refused. reason=expired subject='a\\nINFO")
+    assert len(line) < 400
+    assert "\x1b" not in line

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.cli.output import disk_errors_reported, print_rows
+from micromegas_jupyter.cli.query_commands import disk_errors_reported, print_rows
 from micromegas_jupyter.errors import UsageError
 
 SCHEMA = pa.schema(
@@ -84,32 +83,8 @@ def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
     print_rows(wide.schema, [wide], output=cut, output_format="table")
     print_rows(wide.schema, [wide], output=whole, output_format="table", max_column_width=0)
 
-    assert "x" * 47 + "..." in cut.getvalue()
-    assert "x" * 48 not in cut.getvalue()
+    assert cut.getvalue().splitlines()[2] == "x" * 47 + "..."
     assert "x" * 80 in whole.getvalue()
-
-
-def test_a_time_of_day_without_nanoseconds_is_printed_as_rfc_3339() -> None:
-    batch = pa.record_batch({"t": pa.array([datetime(2026, 1, 2, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))})
-    output = io.StringIO()
-
-    print_rows(batch.schema, [batch], output=output, output_format="json")
-
-    assert json.loads(output.getvalue()) == [{"t": "2026-01-02T00:00:00+00:00"}]
-
-
-NUMBERS = pa.record_batch({"x": pa.array([float("nan"), float("inf"), float("-inf"), None, 0.5])})
-
-
-def test_csv_and_tables_do_so_for_columns_with_a_dictionary() -> None:
-    batch = pa.record_batch({"x": NUMBERS.column(0).dictionary_encode()})
-    text, table = io.StringIO(), io.StringIO()
-
-    print_rows(batch.schema, [batch], output=text, output_format="csv")
-    print_rows(batch.schema, [batch], output=table, output_format="table")
-
-    assert text.getvalue() == 'x\nNaN\ninf\n-inf\n""\n0.5\n'
-    assert [line.strip() for line in table.getvalue().splitlines()[2:]] == ["NaN", "inf", "-inf", "", "0.5"]
 
 
 @pytest.mark.parametrize(
@@ -121,11 +96,11 @@ def test_csv_and_tables_do_so_for_columns_with_a_dictionary() -> None:
             pa.struct({"a": pa.list_(pa.float64()), "b": pa.float64()}),
             '{"a": ["inf"], "b": null}',
         ),
+        (float("-inf"), pa.float64(), "-inf"),
         ([("k", float("-inf")), ("l", None)], pa.map_(pa.string(), pa.float64()), '{"k": "-inf", "l": null}'),
     ],
-    ids=["list", "struct", "map"],
 )
-def test_csv_and_tables_do_so_within_values(held: object, kind: pa.DataType, cell: str) -> None:
+def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held: object, kind: pa.DataType, cell: str) -> None:
     batch = pa.record_batch({"x": pa.array([held], kind)})
     text, table = io.StringIO(newline=""), io.StringIO()
 

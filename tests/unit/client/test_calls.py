@@ -40,13 +40,11 @@ from micromegas_jupyter.errors import (
     ("uri", "location", "is_encrypted", "is_loopback"),
     [
         ("grpc://localhost:50051", "grpc://localhost:50051", False, True),
-        ("grpc+tcp://127.0.0.1:1", "grpc://127.0.0.1:1", False, True),
         ("http://127.8.9.10:80", "grpc://127.8.9.10:80", False, True),
         ("HTTP://lake.example.com:8080/", "grpc://lake.example.com:8080", False, False),
         ("grpc+tls://lake.example.com:50051", "grpc+tls://lake.example.com:50051", True, False),
         ("https://Lake.Example.com", "grpc+tls://lake.example.com:443", True, False),
         ("grpc://[::1]:50051", "grpc://[::1]:50051", False, True),
-        ("grpc://[2001:db8::1]:50051", "grpc://[2001:db8::1]:50051", False, False),
         (" grpc://localhost:50051\n", "grpc://localhost:50051", False, True),
     ],
 )
@@ -61,23 +59,16 @@ def test_an_address_is_read(uri: str, location: str, is_encrypted: bool, is_loop
 @pytest.mark.parametrize(
     "uri",
     [
-        "",
         "localhost:50051",
         "ftp://localhost:1",
         "grpc://",
-        "grpc://:50051",
         "grpc://localhost",
-        "grpc://localhost:0x1",
         "grpc://localhost:99999",
-        "grpc://[::1:1",
         "grpc://a b:1",
-        "grpc://a%2fb:1",
         "grpc://bücher.example:1",
         "grpc://localhost:1/path",
         "grpc://localhost:1?x=y",
-        "grpc://localhost:1#x",
         None,
-        7,
     ],
 )
 def test_what_is_no_address_is_refused(uri: str) -> None:
@@ -92,33 +83,25 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("host", ["localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("host", ["localhost.example.com", "127.0.0.1.example.com", "0.0.0.0"])
 def test_a_host_that_only_looks_local_is_not(host: str) -> None:
     assert not parse_address(f"grpc://{host}:1").is_loopback
 
 
-_ENVIRON = {"MICROMEGAS_CLIENT_ENTRYPOINT": "script", "CLAUDE_CODE_SESSION_ID": "s-1"}
-
-
-def test_a_limit_of_no_rows_is_sent() -> None:
-    assert (b"limit", b"0") in build_option_headers(limit=0)
-
-
-@pytest.mark.parametrize("limit", [-1, 1.0, True, "10", 2**63])
+@pytest.mark.parametrize("limit", [-1, True, 2**63])
 def test_a_limit_that_is_no_number_of_rows_is_refused(limit: int) -> None:
+    assert build_option_headers(limit=0) == ((b"limit", b"0"),)
     with pytest.raises(UsageError):
         build_option_headers(limit=limit)
 
 
-@pytest.mark.parametrize("key", ["", "a b", "ä", "a\n", ":path", "grpc-timeout", "x" * 129, b"\xff", 7])
+@pytest.mark.parametrize("key", ["", "a b", "ä", ":path", "grpc-timeout", "x" * 129, b"\xff", 7])
 def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
     with pytest.raises(UsageError):
         build_header(key, "value")
 
 
-@pytest.mark.parametrize(
-    "value", ["hunter2\n", "hunter2\r\nx: y", "hunter2é", "hunter2\x7f", "hunter2" * 4000, b"\x80", 7]
-)
+@pytest.mark.parametrize("value", ["hunter2\r\nx: y", "hunter2é", "hunter2\x7f", "hunter2" * 4000, b"\x80", 7])
 def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value: str) -> None:
     with pytest.raises(UsageError) as caught:
         build_header("authorization", value)
@@ -147,27 +130,19 @@ def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) 
     )
 
 
-def test_a_plain_process_has_no_agent_and_a_session_of_its_own() -> None:
-    first, second = find_attribution({}), find_attribution({})
+def test_agent_entry_point_and_session_come_from_the_environment() -> None:
+    plain, other = find_attribution({}), find_attribution({})
+    named = find_attribution({"MICROMEGAS_CLIENT_AGENT": "ci", "MICROMEGAS_CLIENT_ENTRYPOINT": "nightly"})
+    known = find_attribution({"CLAUDECODE": "1", "CLAUDE_CODE_SESSION_ID": "s-1"})
 
-    assert first.agent == "none"
-    assert uuid.UUID(first.session).version == 4
-    assert first.session != second.session
-
-
-def test_variables_name_agent_and_entry_point() -> None:
-    found = find_attribution({"MICROMEGAS_CLIENT_AGENT": "ci", "MICROMEGAS_CLIENT_ENTRYPOINT": "nightly"})
-
-    assert (found.agent, found.entrypoint) == ("ci", "nightly")
+    assert plain.agent == "none"
+    assert uuid.UUID(plain.session).version == 4
+    assert plain.session != other.session
+    assert (named.agent, named.entrypoint) == ("ci", "nightly")
+    assert (known.agent, known.session) == ("claude-code", "s-1")
 
 
-def test_known_marks_name_agent_and_session() -> None:
-    found = find_attribution({"CLAUDECODE": "1", "CLAUDE_CODE_SESSION_ID": "s-1"})
-
-    assert (found.agent, found.session) == ("claude-code", "s-1")
-
-
-@pytest.mark.parametrize("bad", ["a\nb", "é", "x" * 65, "\x00"])
+@pytest.mark.parametrize("bad", ["a\nb", "é", "x" * 65])
 def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_from_the_environment(bad: str) -> None:
     found = find_attribution({"MICROMEGAS_CLIENT_AGENT": bad, "MICROMEGAS_CLIENT_ENTRYPOINT": bad})
 
@@ -215,13 +190,6 @@ class _RenewingProvider(_Provider):
         self.invalidated.append(token)
 
 
-def test_a_token_travels_as_bearer() -> None:
-    credential = CredentialSource(_Provider("abc")).fetch()
-
-    assert credential.headers == ((b"authorization", b"Bearer abc"),)
-    assert credential.has_authorization
-
-
 @pytest.mark.parametrize("key", [b"authorization", b"x-api-key", b"cookie"])
 def test_static_headers_are_a_credential_when_they_hold_one(key: bytes) -> None:
     address = parse_address("grpc://lake.example.com:50051")
@@ -231,13 +199,7 @@ def test_static_headers_are_a_credential_when_they_hold_one(key: bytes) -> None:
         CredentialSource(None, ((key, b"k"),)).check_plaintext(address)
 
 
-def test_a_credential_does_not_show_in_a_repr() -> None:
-    credential = CredentialSource(_Provider("hunter2")).fetch()
-
-    assert "hunter2" not in repr(credential)
-
-
-@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "é", "a\x00", "x" * 16_384, None, b"abc", 7])
+@pytest.mark.parametrize("token", ["", "a b", "a\n", "é", "x" * 16_384, None, b"abc"])
 def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
     with pytest.raises(UsageError) as caught:
         CredentialSource(_Provider(token)).fetch()
@@ -249,9 +211,7 @@ def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
     ("raised", "kind"),
     [
         (RuntimeError("hunter2"), LoginRequired),
-        (ValueError("hunter2"), LoginRequired),
         (ConnectionError("hunter2"), ProviderUnavailable),
-        (TimeoutError("hunter2"), ProviderUnavailable),
         (TokenStoreError("Damaged."), TokenStoreError),
     ],
 )
@@ -261,17 +221,6 @@ def test_a_provider_that_fails_stops_the_call(raised: Exception, kind: type[Micr
 
     assert type(caught.value) is kind
     assert "hunter2" not in str(caught.value)
-
-
-def test_a_refused_token_is_given_back_and_a_new_one_fetched() -> None:
-    provider = _RenewingProvider("old", "new")
-    source = CredentialSource(provider)
-
-    renewed = source.renew(source.fetch())
-
-    assert provider.invalidated == ["old"]
-    assert renewed is not None
-    assert renewed.token == Secret("new")
 
 
 def test_the_same_token_again_is_no_renewal() -> None:
@@ -318,12 +267,8 @@ def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
     [
         Secret("mmk_opaque"),
         Secret("a.b.c"),
-        Secret("a.é.c"),
-        Secret("..."),
         _token([]),
-        _token({}),
         _token({"aud": 1, "iss": 2, "exp": "x"}),
-        _token({"exp": True}),
         _token({"exp": 10**30}),
     ],
 )
@@ -348,39 +293,13 @@ def _told(*texts: str | bytes) -> list[str]:
     return told
 
 
-def test_a_text_is_short_and_can_be_shown() -> None:
-    (text,) = _told("a\x1b[31m\n\u202eb " + "x" * 1000)
+def test_a_notice_is_short_printable_and_not_one_of_very_many() -> None:
+    (text,) = _told("", " ", b"bytes", "a\x1b[31m\n\u202eb " + "x" * 1000)
 
     assert text.isprintable()
     assert "\u202e" not in text
     assert len(text) <= 256
-
-
-def test_what_is_no_text_is_not_told() -> None:
-    assert _told("", " ", b"bytes") == []
-
-
-def test_a_server_that_says_something_else_each_time_is_not_listened_to_for_ever() -> None:
     assert len(_told(*(f"Notice {number}." for number in range(1000)))) == 4
-
-
-def test_query_id_and_details_are_kept() -> None:
-    record = CallRecord()
-
-    record.note({"x-micromegas-query-id": ["q-1"], "other": ["x"]})
-    record.note({"micromegas-error-bin": [b"{}"]})
-
-    assert (record.query_id, record.error_details) == ("q-1", b"{}")
-
-
-def test_what_cannot_be_either_is_dropped() -> None:
-    record = CallRecord()
-
-    record.note({"x-micromegas-query-id": ["a b"], "micromegas-error-bin": [b"x" * 4097]})
-    record.note({"x-micromegas-query-id": [b"q"], "micromegas-error-bin": ["text"]})
-    record.note({"x-micromegas-query-id": [], "micromegas-error-bin": []})
-
-    assert (record.query_id, record.error_details) == (None, None)
 
 
 def test_a_call_writes_to_the_record_of_the_thread_that_makes_it() -> None:
@@ -396,11 +315,10 @@ def test_a_call_writes_to_the_record_of_the_thread_that_makes_it() -> None:
         thread.join(60)
         started = recorder.start_call(None)
     started.received_headers({"x-micromegas-query-id": ["mine"]})
+    started.received_headers({"x-micromegas-query-id": ["a b"], "micromegas-error-bin": [b"x" * 4097]})
     recorder.start_call(None).received_headers({"x-micromegas-query-id": ["nobody's"]})
 
-    assert (mine.query_id, other.query_id) == ("mine", "theirs")
-    assert started.sending_headers() == {}
-    assert started.call_completed(None) is None
+    assert (mine.query_id, mine.error_details, other.query_id) == ("mine", None, "theirs")
 
 
 _ANSWER = {
@@ -422,32 +340,15 @@ def test_groups_are_read_and_counted_by_the_server() -> None:
     assert (identity.groups, identity.group_count) == (("analysts", "a\ufffd[2J"), 250)
 
 
-@pytest.mark.parametrize("count", [None, "many", True, -1])
-def test_a_count_that_is_none_is_that_of_the_names(count: object) -> None:
-    answer = {**_ANSWER, "groups": ["analysts"], "group_count": count}
+def test_a_name_is_one_line_and_cannot_steer_a_terminal() -> None:
+    answer = {**_ANSWER, "name": "a\x1b[2J", "email": "ann@x\nSession expired. Run: this"}
 
-    assert parse_server_identity(json.dumps(answer).encode()).group_count == 1
+    identity = parse_server_identity(json.dumps(answer).encode())
 
-
-@pytest.mark.parametrize("groups", ["analysts", [7], {}])
-def test_groups_that_are_no_list_of_names_are_no_answer(groups: object) -> None:
-    with pytest.raises(InternalError):
-        parse_server_identity(json.dumps({**_ANSWER, "groups": groups}).encode())
+    assert (identity.name, identity.email) == ("a\ufffd[2J", "ann@x Session expired. Run: this")
 
 
-def test_a_name_cannot_steer_a_terminal() -> None:
-    identity = parse_server_identity(json.dumps({**_ANSWER, "name": "a\x1b[2J"}).encode())
-
-    assert identity.name == "a\ufffd[2J"
-
-
-def test_a_name_is_one_line() -> None:
-    identity = parse_server_identity(json.dumps({**_ANSWER, "email": "ann@x\nSession expired. Run: this"}).encode())
-
-    assert identity.email == "ann@x Session expired. Run: this"
-
-
-@pytest.mark.parametrize("claimed", ["true", 1, None, []])
+@pytest.mark.parametrize("claimed", ["true", 1])
 def test_only_true_makes_an_administrator(claimed: object) -> None:
     assert not parse_server_identity(json.dumps({**_ANSWER, "is_admin": claimed}).encode()).is_admin
 
@@ -456,16 +357,14 @@ def test_only_true_makes_an_administrator(claimed: object) -> None:
     "data",
     [
         b"",
-        b"[]",
         b"\xff",
         b'{"subject":"a"}',
         json.dumps({**_ANSWER, "subject": 1}).encode(),
-        json.dumps({**_ANSWER, "expires_at": "soon"}).encode(),
         json.dumps({**_ANSWER, "expires_at": "2026-11-24T13:00:00"}).encode(),
-        json.dumps({**_ANSWER, "expires_at": 7}).encode(),
+        json.dumps({**_ANSWER, "groups": {}}).encode(),
         json.dumps({**_ANSWER, "name": "x" * 20_000}).encode(),
     ],
-    ids=range(9),
+    ids=range(7),
 )
 def test_another_answer_cannot_be_read(data: bytes) -> None:
     with pytest.raises(InternalError):

@@ -14,7 +14,7 @@ import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.frames import build_frame, compact, to_frame
+from micromegas_jupyter.client.frames import build_frame, to_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +57,6 @@ def test_a_frame_can_be_written_to() -> None:
     frame.loc[0, "n"] = 7
 
     assert frame["n"].tolist() == [7, 2]
-
-
-def test_several_chunks_with_dictionaries_of_their_own_are_joined() -> None:
-    first = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([[1]]))
-    second = pa.DictionaryArray.from_arrays(pa.array([1], pa.int32()), pa.array([[2], [3]]))
-
-    frame = to_frame(pa.table({"l": pa.chunked_array([first, second])}))
-
-    assert [list(value) for value in frame["l"]] == [[1], [3]]
 
 
 def test_no_rows_keep_their_columns() -> None:
@@ -134,7 +125,7 @@ def assert_as_upstream(columns: dict[str, pa.Array]) -> pd.DataFrame:
     return frame
 
 
-@pytest.mark.parametrize("nulls", NULLS)
+@pytest.mark.parametrize("nulls", ["never", "first", "last", "always"])
 def test_numbers_and_truth_values_are_those_of_upstream(nulls: str) -> None:
     kinds = ("int8", "int32", "int64", "uint16", "uint64", "float16", "float32", "float64", "bool")
     columns = {kind: pa.array((NUMBERS % 100).astype(kind), mask=NULLS[nulls]) for kind in kinds}
@@ -142,7 +133,7 @@ def test_numbers_and_truth_values_are_those_of_upstream(nulls: str) -> None:
     assert_as_upstream({**columns, "large": pa.array(2**62 + NUMBERS, mask=NULLS[nulls])})
 
 
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
 def test_times_and_spans_are_those_of_upstream(unit: str) -> None:
     values = pa.array(NUMBERS, mask=NULLS["often"])
     zones = (None, "UTC", "+00:00", "Europe/Paris", "-03:30")
@@ -151,8 +142,7 @@ def test_times_and_spans_are_those_of_upstream(unit: str) -> None:
     assert_as_upstream({**times, "span": values.cast(pa.duration(unit))})
 
 
-@pytest.mark.parametrize("texts", [FEW, DIFFERENT], ids=["few", "different"])
-@pytest.mark.parametrize("nulls", ["never", "often"])
+@pytest.mark.parametrize(("texts", "nulls"), [(FEW, "often"), (DIFFERENT, "never")], ids=["few", "different"])
 def test_texts_are_those_of_upstream(texts: list[str], nulls: str) -> None:
     values = pa.array(np.array(texts, object), pa.string(), mask=NULLS[nulls])
     kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
@@ -200,45 +190,16 @@ def test_names_may_occur_twice() -> None:
     assert_frame_equal(frame, table.to_pandas())
 
 
-def test_equal_texts_of_all_batches_are_one_object() -> None:
-    frame = to_frame(with_padding({"text": pa.array(FEW)}))
-
-    assert len({id(text) for text in frame["text"]}) == 5000
-
-
-def test_texts_that_turn_out_to_repeat_become_one_object_again() -> None:
-    # All different at first, then the same ones over and over.
-    first = pa.array([f"text {number}" for number in range(150_000)])
-    text = pa.chunked_array([first] * 8)
-    table = pa.table({"text": text})
-
-    frame = to_frame(table)
-
-    assert frame["text"].tolist() == text.to_pylist()
-    assert len({id(value) for value in frame["text"]}) < 700_000
-
-
-def test_a_batch_is_let_go_before_the_next_comes() -> None:
+def test_a_batch_is_let_go_before_the_next_ones_come() -> None:
     before, held = pa.total_allocated_bytes(), []
 
     def measured() -> Iterator[pa.RecordBatch]:
-        for start in range(0, 2_000_000, 50_000):
+        texts = [f"text {number}" for number in range(50_000)]
+        for _ in range(40):
             held.append(pa.total_allocated_bytes() - before)
-            numbers = pa.array(range(start, start + 50_000), pa.int64())
-            texts = pa.array([f"{number}" for number in range(50_000)])
-            yield pa.record_batch({"n": numbers, "text": texts})
+            yield pa.record_batch({"text": texts})
 
-    frame = build_frame(pa.schema({"n": pa.int64(), "text": pa.string()}), measured())
+    frame = build_frame(pa.schema({"text": pa.string()}), measured())
 
     assert len(frame) == 2_000_000
     assert max(held) < 16 * 1024 * 1024
-
-
-def test_a_copy_of_an_array_holds_its_own_values_only() -> None:
-    whole = pa.array(FEW)
-    part = whole.slice(100, 10)
-
-    copied = compact(part)
-
-    assert copied.equals(part)
-    assert copied.get_total_buffer_size() < 2000

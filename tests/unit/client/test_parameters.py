@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import enum
-import math
 import uuid
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.parameters import (
-    MAX_VALUES,
     Params,
     bind,
     bind_named,
@@ -26,6 +24,7 @@ from micromegas_jupyter.client.parameters import (
     to_scalar,
 )
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 
 def _names(sql: str) -> list[str]:
@@ -36,36 +35,27 @@ def _names(sql: str) -> list[str]:
     ("sql", "names"),
     [
         ("SELECT :a, :b_2 FROM t WHERE x=:a", ["a", "b_2", "a"]),
-        (":a", ["a"]),
-        ("(:a)", ["a"]),
         ("x>:a::int", ["a"]),
         ("'it''s :a' || :b", ["b"]),
         ('"col:a" = :b', ["b"]),
-        ('"a"" :x" = :b', ["b"]),
         ("`a :x` = :b", ["b"]),
         ("-- :a\n:b", ["b"]),
         ("/* :a */ :b", ["b"]),
         ("/* /* :a */ :b */ :c", ["c"]),
         ("$$ :a $$ :b", ["b"]),
-        ("$q$ $$ :a $q$ :b", ["b"]),
         (r"e'\' :a' = :b", ["b"]),
         (r"'\' = :b", ["b"]),
         ("x::a", []),
-        ("x :: a", []),
         ("'12:30' '12' :b", ["b"]),
         ("arr[1:n]", []),
-        ("arr[lo:hi]", []),
         ("{'key':value}", []),
-        ("f(x):b", []),
         (":1 : a :", []),
         ("$1 = $name", []),
         ("a$$b :c", ["c"]),
         ("'unclosed :a", []),
         ("/* unclosed :a", []),
-        ("/* /* :a */ unclosed", []),
         ("$$ unclosed :a", []),
         (":größe", ["größe"]),
-        ("", []),
     ],
 )
 def test_placeholders_are_found_where_values_may_stand(sql: str, names: list[str]) -> None:
@@ -77,26 +67,14 @@ def test_placeholders_are_found_where_values_may_stand(sql: str, names: list[str
     [
         ("x in :a", "IN"),
         ("x IN /* these */ :a", "IN"),
-        ("x IN -- these\n :a", "IN"),
         ("x IN (:a", "("),
-        ("x IN (1, :a", ","),
         ("x IN ('in', :a", ","),
         ("'in' :a", "X"),
         ("x = :a", "="),
-        (":b :a", "X"),
-        (":a", ""),
     ],
 )
 def test_the_word_before_a_placeholder_is_known(sql: str, word: str) -> None:
     assert list(find_placeholders(sql))[-1].preceded_by == word
-
-
-def test_the_place_of_a_placeholder_is_exact() -> None:
-    sql = "x = :abc;"
-
-    (placeholder,) = find_placeholders(sql)
-
-    assert sql[placeholder.start : placeholder.end] == ":abc"
 
 
 @pytest.mark.parametrize("text", ["'" * 200_000, "/*" * 100_000, "$a" * 100_000, "x " * 100_000 + ":a", "$$ " * 70_000])
@@ -109,7 +87,7 @@ def test_text_is_quoted_as_a_literal(text: str, literal: str) -> None:
     assert quote_literal(text) == literal
 
 
-@pytest.mark.parametrize("text", ["a\0b", None, 7, b"a"])
+@pytest.mark.parametrize("text", ["a\0b", None])
 def test_what_no_literal_can_hold_is_refused(text: object) -> None:
     with pytest.raises(UsageError):
         quote_literal(text)
@@ -130,7 +108,7 @@ def test_a_name_is_quoted(name: str, quoted: str) -> None:
     assert _names(f"SELECT {quoted}, :b") == ["b"]
 
 
-@pytest.mark.parametrize("name", ["", "a\0", "\ud800", None, 3, ["a"]])
+@pytest.mark.parametrize("name", ["", "a\0", "\ud800", None])
 def test_what_is_no_name_is_not_quoted(name: object) -> None:
     with pytest.raises(UsageError):
         quote_identifier(name)
@@ -151,31 +129,22 @@ class _Tag(enum.StrEnum):
     ("value", "kind", "stored"),
     [
         (None, pa.null(), None),
-        (pd.NaT, pa.null(), None),
         (pd.NA, pa.null(), None),
         (np.datetime64("NaT", "ns"), pa.null(), None),
         (True, pa.bool_(), True),
-        (np.bool_(False), pa.bool_(), False),
         (7, pa.int64(), 7),
-        (-(2**63), pa.int64(), -(2**63)),
         (2**63, pa.uint64(), 2**63),
         (2**64, pa.decimal128(20, 0), Decimal(2**64)),
         (_Level.ERROR, pa.int64(), 2),
         (np.int32(7), pa.int64(), 7),
-        (np.uint64(2**64 - 1), pa.uint64(), 2**64 - 1),
         (1.5, pa.float64(), 1.5),
-        (float("inf"), pa.float64(), float("inf")),
-        (np.float32(0.5), pa.float64(), 0.5),
         ("it's :a\0", pa.string(), "it's :a\0"),
         (_Tag.LOG, pa.string(), "log"),
-        (np.str_("a"), pa.string(), "a"),
         (b"\0\xff", pa.binary(), b"\0\xff"),
-        (bytearray(b"a"), pa.binary(), b"a"),
         (Decimal("0.10"), pa.decimal128(2, 2), Decimal("0.10")),
         (Decimal("1" * 50), pa.decimal256(50, 0), Decimal("1" * 50)),
         (date(2026, 11, 24), pa.date32(), date(2026, 11, 24)),
         (pa.scalar(7, pa.int8()), pa.int64(), 7),
-        (pa.scalar(None, pa.string()), pa.null(), None),
         (_ID, pa.string(), "550e8400-e29b-41d4-a716-446655440000"),
     ],
     ids=str,
@@ -196,17 +165,11 @@ def test_a_member_of_a_plain_enumeration_is_refused_with_what_to_bind_instead() 
         to_scalar(_Colour.RED, name="a")
 
 
-def test_nan_is_a_number_and_not_null() -> None:
-    assert math.isnan(to_scalar(float("nan"), name="a").as_py())
-
-
 @pytest.mark.parametrize(
     ("value", "nanoseconds"),
     [
         (datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC), 1_000_005_000),
-        (datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), 0),
         (datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), -1_000),
-        (pd.Timestamp("1970-01-01T00:00:00.000000007Z"), 7),
         (pd.Timestamp("1969-12-31T23:59:59.999999999Z"), -1),
     ],
 )
@@ -217,21 +180,19 @@ def test_a_time_becomes_nanoseconds_in_utc(value: datetime, nanoseconds: int) ->
     assert scalar.value == nanoseconds
 
 
-def test_a_time_that_nanoseconds_cannot_hold_becomes_microseconds() -> None:
-    scalar = to_scalar(datetime(1, 1, 1, tzinfo=UTC), name="a")
+def test_what_nanoseconds_cannot_hold_becomes_microseconds() -> None:
+    time, duration = to_scalar(datetime(1, 1, 1, tzinfo=UTC), name="a"), to_scalar(timedelta(days=200_000), name="a")
 
-    assert scalar.type == pa.timestamp("us", "+00:00")
-    assert scalar.value == -62_135_596_800_000_000
+    assert (time.type, time.value) == (pa.timestamp("us", "+00:00"), -62_135_596_800_000_000)
+    assert (duration.type, duration.value) == (pa.duration("us"), 17_280_000_000_000_000)
 
 
 @pytest.mark.parametrize(
     ("value", "nanoseconds"),
     [
         (timedelta(hours=1, microseconds=1), 3_600_000_001_000),
-        (timedelta(microseconds=-1), -1_000),
         (pd.Timedelta(-1, "ns"), -1),
         (np.timedelta64(3, "ns"), 3),
-        (np.timedelta64(2, "s"), 2_000_000_000),
     ],
 )
 def test_a_duration_becomes_nanoseconds(value: object, nanoseconds: int) -> None:
@@ -241,34 +202,16 @@ def test_a_duration_becomes_nanoseconds(value: object, nanoseconds: int) -> None
     assert scalar.value == nanoseconds
 
 
-def test_a_duration_that_nanoseconds_cannot_hold_becomes_microseconds() -> None:
-    scalar = to_scalar(timedelta(days=200_000), name="a")
-
-    assert scalar.type == pa.duration("us")
-    assert scalar.value == 17_280_000_000_000_000
-
-
-def test_a_missing_numpy_duration_is_null() -> None:
-    assert to_scalar(np.timedelta64("NaT", "ns"), name="a").type == pa.null()
-
-
 @pytest.mark.parametrize(
     "value",
     [
         datetime(2026, 1, 1),  # noqa: DTZ001 - the point of the case
-        pd.Timestamp("2026-01-01"),
-        np.datetime64("2026-01-01"),
         time(12, 0),
         "\ud800",
         Decimal("NaN"),
-        Decimal("1E+90"),
         10**90,
-        1j,
-        object(),
         {"a": 1},
         pa.scalar([1]),
-        pa.scalar(datetime(2026, 1, 1), pa.timestamp("us")),  # noqa: DTZ001 - the point of the case
-        [1],
         np.array([1, 2]),
     ],
     ids=lambda value: type(value).__name__,
@@ -280,14 +223,6 @@ def test_a_value_that_has_no_sql_type_is_refused(value: object) -> None:
     assert ":when" in str(caught.value)
 
 
-def test_values_stand_in_one_typed_row() -> None:
-    bound = bind_named("SELECT * FROM t WHERE level <= :max AND name = :name", {"max": 3, "name": "it's", "other": 1})
-
-    assert bound.sql == "SELECT * FROM t WHERE level <= $max AND name = $name"
-    assert bound.row.schema == pa.schema([("max", pa.int64()), ("name", pa.string())])
-    assert bound.row.to_pylist() == [{"max": 3, "name": "it's"}]
-
-
 @pytest.mark.parametrize(
     ("sql", "expanded"),
     [
@@ -297,9 +232,8 @@ def test_values_stand_in_one_typed_row() -> None:
         ("make_array(:ids)", "make_array($ids_1, $ids_2)"),
     ],
 )
-@pytest.mark.parametrize("kind", [list, tuple])
-def test_a_list_stands_for_its_elements(sql: str, expanded: str, kind: type) -> None:
-    bound = bind_named(sql, {"ids": kind(["a", "b"])})
+def test_a_list_stands_for_its_elements(sql: str, expanded: str) -> None:
+    bound = bind_named(sql, {"ids": ["a", "b"]})
 
     assert bound.sql == expanded
     assert bound.row.to_pylist() == [{"ids_1": "a", "ids_2": "b"}]
@@ -309,16 +243,11 @@ def test_a_list_stands_for_its_elements(sql: str, expanded: str, kind: type) -> 
     ("column", "elements"),
     [
         (np.array([1, 2]), [1, 2]),
-        (np.array(["a"], dtype=object), ["a"]),
         (pd.Series(["a", np.nan, None]), ["a", None, None]),
-        (pd.Series([1.5, np.nan]), [1.5, None]),
         (pd.Series([1, 2], index=[0.0, 500.0]), [1, 2]),
         (pd.Series([1, None], dtype="Int64"), [1, None]),
-        (pd.Index(["a"]), ["a"]),
-        (pd.array([True, None], dtype="boolean"), [True, None]),
         (pd.Categorical(["a", "b"]), ["a", "b"]),
         (pa.array([1, None]), [1, None]),
-        (pa.chunked_array([[b"a"], [b"b"]]), [b"a", b"b"]),
         (pl.Series([1, None]), [1, None]),
         (frozenset({1}), [1]),
         ([1, None], [1, None]),
@@ -372,18 +301,12 @@ def test_a_missing_value_is_named() -> None:
     [
         ("x IN :a", {"a": []}),
         ("x = :a", {"a": [1, 2]}),
-        ("SELECT :a", {"a": (1,)}),
         ("x IN :a", {"a": [[1]]}),
-        ("x = :a", {"a": {"k": 1}}),
         ("x = :größe", {"größe": 1}),
-        ("x IN :a", {"a": range(3)}),
         ("x IN :a", {"a": np.array([[1]])}),
-        ("x IN :a", {"a": pd.Series([], dtype="float64")}),
         ("x IN :a", {"a": pd.Series([pd.Timestamp("2026-01-01")])}),
-        ("x IN :a", {"a": pd.DataFrame({"a": [1]})}),
         ("x IN :a", {"a": pl.DataFrame({"a": [1]})}),
-        ("x IN :a", {"a": pl.Series([[1]])}),
-        ("x IN :a", {"a": list(range(MAX_VALUES + 1))}),
+        ("x IN :a", {"a": list(range(MAX_PARAMETERS + 1))}),
     ],
 )
 def test_a_value_that_cannot_stand_there_is_refused(sql: str, values: dict[str, object]) -> None:
@@ -391,35 +314,25 @@ def test_a_value_that_cannot_stand_there_is_refused(sql: str, values: dict[str, 
         bind_named(sql, values)
 
 
-def test_neither_statement_nor_values_show_in_a_repr() -> None:
-    bound = bind_named("SELECT 'secret', :a", {"a": "hidden"})
-
-    assert "secret" not in repr(bound)
-    assert "hidden" not in repr(bound)
-
-
 @pytest.mark.parametrize(
-    ("sql", "marked"),
+    "sql",
     [
-        ("SELECT a WHERE b IN :names AND HERE = 1", "HERE"),
-        ("SELECT a WHERE b IN :names AND c IN (:more, :names) AND HERE = 1", "HERE"),
-        ("SELECT HERE WHERE b IN :names", "HERE"),
-        ("SELECT a,\n  HERE WHERE b IN :names", "HERE"),
-        ("SELECT a WHERE b IN :names\n  AND c IN :more AND HERE", "HERE"),
-        ("SELECT :one WHERE b IN :names AND HERE", "HERE"),
+        "SELECT a WHERE b IN :names AND c IN (:more, :names) AND HERE = 1",
+        "SELECT a,\n  HERE WHERE b IN :names",
+        "SELECT a WHERE b IN :names\n  AND c IN :more AND HERE",
     ],
 )
-def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str, marked: str) -> None:
+def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str) -> None:
     bound = bind_named(sql, {"names": ["a", "b", "c"], "more": [1, 2], "one": 1})
     sent_line, given_line = (
-        next(number for number, line in enumerate(text.split("\n"), 1) if marked in line) for text in (bound.sql, sql)
+        next(number for number, line in enumerate(text.split("\n"), 1) if "HERE" in line) for text in (bound.sql, sql)
     )
-    sent_column = bound.sql.split("\n")[sent_line - 1].index(marked) + 1
+    sent_column = bound.sql.split("\n")[sent_line - 1].index("HERE") + 1
 
     column = bound.original_column(sent_line, sent_column)
 
     assert sent_line == given_line
-    assert column == sql.split("\n")[given_line - 1].index(marked) + 1
+    assert column == sql.split("\n")[given_line - 1].index("HERE") + 1
 
 
 def test_a_place_within_a_list_is_where_its_name_stands() -> None:
@@ -443,10 +356,9 @@ def test_without_values_nothing_is_bound(params: Params) -> None:
     assert bind("SELECT 1, ':a', '$b' -- $c", params) is None
 
 
-@pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("sql", ["SELECT ?, ?", "SELECT $1, $2"])
-def test_values_in_order_are_columns_counted_from_zero(sql: str, kind: type[list[object]]) -> None:
-    assert bound_row(sql, kind([7, "ü"])) == (sql, {"0": 7, "1": "ü"})
+def test_values_in_order_are_columns_counted_from_zero(sql: str) -> None:
+    assert bound_row(sql, (7, "ü")) == (sql, {"0": 7, "1": "ü"})
 
 
 def test_both_spellings_of_a_name_are_bound() -> None:
@@ -456,17 +368,12 @@ def test_both_spellings_of_a_name_are_bound() -> None:
     assert bound_row(sql, values) == (sql.replace(":a", "$a"), {"a": "a", "b": "b"})
 
 
-@pytest.mark.parametrize("params", ["text", b"bytes", 7, {1, 2}, iter([1])])
-def test_what_is_neither_a_mapping_nor_a_sequence_is_refused_at_once(params: object) -> None:
-    with pytest.raises(UsageError, match="params is of type"):
-        bind("SELECT ?", params)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("sql", "params", "said"),
     [
+        ("SELECT ?", "text", "params is of type"),
         ("SELECT :a", [1], "has a name, :a, and params has none"),
-        ("SELECT ?", [0] * (MAX_VALUES + 1), "cannot bind more than"),
+        ("SELECT ?", [0] * (MAX_PARAMETERS + 1), "cannot bind more than"),
         ("SELECT ?", [object()], "cannot be bound"),
         ("SELECT $a", {"a": object()}, "The value of :a cannot be bound"),
     ],

@@ -197,7 +197,7 @@ class RunOfEverything:
         lines = [
             "import os, sys; from micromegas_jupyter import wiring",
             "from micromegas_jupyter.config.client import Flow",
-            "from micromegas_jupyter.cli.sign_in_terminal import SignInTerminal as T",
+            "from micromegas_jupyter.cli.sign_in_commands import SignInTerminal as T",
             "t = T(sys.stderr, environ=os.environ); s = wiring.load_client_settings()",
             "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, prompt=t.prompt); print('Signed in as', p)",
         ]

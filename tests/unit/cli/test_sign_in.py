@@ -1,0 +1,354 @@
+"""`micromegas login`, `logout` and `whoami`: what a person sees, and a pasted address that nobody sees."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import threading
+from datetime import timedelta
+from pathlib import PurePath
+
+import pytest
+
+from micromegas_jupyter import wiring
+from micromegas_jupyter.auth import Identity, OidcAuthProvider, StaticTokenAuthProvider
+from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.cli.sign_in_commands import (
+    MAX_LINE_BYTES,
+    HiddenInput,
+    SignInTerminal,
+    identity_line,
+    local_line,
+    sign_in,
+    signed_in_line,
+    time_left,
+)
+from micromegas_jupyter.client.commands import ServerIdentity
+from micromegas_jupyter.config.client import Bearer, ClientSettings, Flow
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut
+from tests.fakes.mint import ec_key, mint_raw
+from tests.fakes.scripted_provider import ScriptedProvider
+from tests.unit.wiring.conftest import environ, idp, settings
+
+__all__ = ["environ", "idp", "settings"]
+
+SETTINGS = ClientSettings(issuer="https://id.example.com", client_id="robot")
+LONG_ADDRESS = "http://127.0.0.1:48080/callback?code=" + "c" * 6000
+CAPABLE = {"TERM": "xterm-256color"}
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "Alice Martin <alice@example.com> · id.example.com · token valid 58 min, renews by itself"),
+        ({"renews": False, "email": None}, "Alice Martin · id.example.com · token valid 58 min"),
+        ({"name": None}, "alice@example.com · id.example.com · token valid 58 min, renews by itself"),
+        ({"name": None, "email": None}, "alice-1 · id.example.com · token valid 58 min, renews by itself"),
+    ],
+)
+def test_a_person_is_named_by_what_is_known(clock, changes, expected):
+    values = {
+        "subject": "alice-1",
+        "name": "Alice Martin",
+        "email": "alice@example.com",
+        "issuer": "https://id.example.com/realms/lake",
+        "expires_at": clock.now() + timedelta(minutes=58, seconds=12),
+        "renews": True,
+    }
+
+    assert identity_line(Identity(**{**values, **changes}), now=clock.now()) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "token expired"), (45, "token valid 45 s"), (7199, "token valid 119 min"), (36_240, "token valid 10 h 4 min")],
+)
+def test_time_left_is_given_in_the_unit_that_fits(clock, seconds, expected):
+    assert time_left(clock.now() + timedelta(seconds=seconds), clock.now()) == expected
+
+
+def test_a_sign_in_that_worked_says_whose_it_is_as_far_as_the_tokens_do(clock):
+    idp = ScriptedProvider(clock=clock)
+    named = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+    ends_at = int(SYSTEM_CLOCK.now().timestamp()) + 600
+    token = {"access_token": "opaque", "token_type": "Bearer", "expires_at": ends_at}
+    settings = ClientSettings(issuer="https://id.example.com", client_id="notebook", bearer=Bearer.ACCESS_TOKEN)
+    unnamed = OidcAuthProvider(settings.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN)
+
+    assert signed_in_line(named, now=clock.now()).startswith("Signed in as Alice Example <alice@example.com> · ")
+    assert signed_in_line(unnamed, now=clock.now()) == "Signed in."
+    assert local_line(settings, unnamed) == "signed in at id.example.com; the sign-in does not say who you are"
+
+
+def test_an_api_key_is_named_by_its_file_and_not_shown():
+    settings = ClientSettings(api_key_file=PurePath("/secrets/of/robot.key"))
+
+    assert local_line(settings, StaticTokenAuthProvider("the-key")) == "API key from robot.key"
+
+
+class ServiceProvider:
+    def __init__(self, token):
+        self._token = token
+
+    def get_token(self):
+        return self._token
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"email": "robot@lake.example.com", "azp": "9876"}, "robot@lake.example.com"),
+        ({"client_id": "robot", "azp": "9876"}, "robot"),
+        ({"email": 5}, "1234"),
+        ({"email": "a\x1b[2Jb@example.com"}, "a[2Jb@example.com"),
+    ],
+)
+def test_a_program_is_named_by_what_its_token_says(claims, expected):
+    ends = int(SYSTEM_CLOCK.now().timestamp()) + 630
+    whole = {"iss": "https://accounts.example.com", "sub": "1234", "exp": ends, **claims}
+    token = mint_raw(json.dumps(whole).encode(), key=ec_key())
+
+    line = local_line(SETTINGS, ServiceProvider(token))
+
+    assert line == f"{expected} (service account) · accounts.example.com · token valid 10 min, renews by itself"
+    assert local_line(SETTINGS, ServiceProvider("a.b.c")) == "robot (service account) · id.example.com"
+
+
+def test_a_fresh_sign_in_needs_none_of_the_slow_libraries(tmp_path):
+    idp = ScriptedProvider()
+    stored = {"issuer": idp.issuer, "client_id": idp.client_id, "token": idp.stored_token(ends_in_seconds=3600)}
+    (tmp_path / "tokens.json").write_text(json.dumps(stored))
+    (tmp_path / "tokens.json").chmod(0o600)
+    slow = ("authlib", "filelock", "joserfc", "numpy", "pandas", "pyarrow", "requests", "webbrowser")
+    program = (
+        "import sys; from micromegas_jupyter import wiring, cli; "
+        "from micromegas_jupyter.cli import sign_in_commands; "
+        "settings = wiring.load_client_settings(); "
+        "print(sign_in_commands.local_line(settings, wiring.stored_provider(settings)).split()[0], "
+        f"[name for name in {slow!r} if name in sys.modules])"
+    )
+    environ = {
+        "MICROMEGAS_CONFIG_DIR": str(tmp_path),
+        "MICROMEGAS_OIDC_ISSUER": idp.issuer,
+        "MICROMEGAS_OIDC_CLIENT_ID": idp.client_id,
+    }
+
+    result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "Alice []"
+
+
+def test_logout_ends_the_named_profile_here_and_one_line_says_that_the_provider_was_out_of_reach(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"profiles": {"work": {}, "home": {}}}))
+    token = {"access_token": "very-secret", "refresh_token": "very-secret-too"}
+    for name in ("tokens-work.json", "tokens-home.json"):
+        document = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": token}
+        (tmp_path / name).write_text(json.dumps(document))
+
+    assert run(["logout", "--profile", "none"]) == 2
+    assert run(["logout", "--profile", "work"]) == 0
+
+    out = capsys.readouterr().out
+    assert re.match(r"Signed out of 127\.0\.0\.1:\d+: 1 file removed\. .* could not be reached to revoke", out)
+    assert out.count("\n") == 1
+    assert "very-secret" not in out
+    assert [path.name for path in tmp_path.glob("tokens-*.json")] == ["tokens-home.json"]
+
+
+def test_a_sign_in_that_cannot_be_removed_is_a_failure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "tokens.json").mkdir()
+
+    assert run(["logout"]) != 0
+
+    assert "tokens.json" in capsys.readouterr().err
+
+
+def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+    identity = ServerIdentity(subject="bob", issuer="i", auth_type="oidc", is_admin=True, reads_nothing=True)
+    monkeypatch.setattr("micromegas_jupyter.client.flight_client.FlightSQLClient.whoami", lambda _self: identity)
+
+    assert run(["whoami"]) == 0
+
+    out = capsys.readouterr().out
+    assert re.search(r"server localhost:50051 knows you as bob \(admin\) · \d+ ms", out)
+    assert "You have no role on this server" in out
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "is_plain"),
+    [(Terminal(), CAPABLE, False), (Terminal(), {"TERM": "dumb"}, True), (io.StringIO(), CAPABLE, True)],
+)
+def test_a_code_is_shown_with_a_warning_its_picture_and_the_time_left(settings, environ, stream, variables, is_plain):
+    pending = wiring.begin_login(settings, flow=Flow.DEVICE, environ=environ)
+
+    SignInTerminal(stream, source=io.StringIO(), environ=variables).show(pending)
+    pending.cancel()
+    pending.wait_closed(30)
+
+    text = stream.getvalue()
+    assert f"Go to {pending.verification_uri} and type {pending.user_code}. Only type it if you started this." in text
+    assert re.search(r"9:5\d left|10:00 left", text)
+    assert pending.verification_uri_complete not in text
+    assert ("\x1b[97;40m" not in text) is is_plain
+    assert ("\r" not in text) is is_plain
+
+
+def test_without_a_terminal_nobody_is_asked(settings, environ, idp, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    with pytest.raises(LoginRequired, match="nobody is here to sign in"):
+        sign_in(settings, environ=environ)
+
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("name", ["MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY"])
+def test_a_browser_does_not_inherit_what_is_secret(settings, environ, monkeypatch, name):
+    monkeypatch.setenv(name, "sesame")
+
+    with pytest.raises(LoginRequired):
+        sign_in(settings, environ={**environ, "CI": "true"})
+
+    assert name not in os.environ
+
+
+@pytest.fixture
+def pipe():
+    """The two ends of a pipe: what is read, and where to write."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as source, os.fdopen(writing, "w") as target:
+        yield source, target
+
+
+@pytest.fixture
+def terminal():
+    """A terminal of the operating system: what the program reads, and the person's side; it is restored."""
+    person, program = pty.openpty()
+    with os.fdopen(program, "r") as source:
+        before = termios.tcgetattr(source.fileno())
+        yield source, person
+        assert termios.tcgetattr(source.fileno()) == before
+    os.close(person)
+
+
+def _is_echoing(source):
+    return bool(termios.tcgetattr(source.fileno())[3] & termios.ECHO)
+
+
+def test_lines_are_read_one_by_one_and_empty_ones_are_no_answer(pipe):
+    source, target = pipe
+    target.write("first\n\n  \nsecond\r\n")
+    target.flush()
+    prompter = HiddenInput(source, io.StringIO())
+
+    assert [prompter.prompt("?", timeout_seconds=10) for _ in range(2)] == ["first", "second"]
+
+
+def test_nobody_who_answers_in_time_ends_the_sign_in(pipe):
+    with pytest.raises(LoginTimedOut):
+        HiddenInput(pipe[0], io.StringIO()).prompt("?", timeout_seconds=0)
+
+
+def test_no_more_input_cancels(pipe):
+    source, target = pipe
+    target.close()
+
+    with pytest.raises(LoginFailed, match="cancelled"):
+        HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=10)
+
+
+def test_a_line_that_never_ends_is_refused(pipe):
+    source, target = pipe
+    target.write("x" * (MAX_LINE_BYTES + 2000))
+    target.flush()
+
+    with pytest.raises(LoginFailed, match="too long"):
+        HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=10)
+
+
+def _answer(terminal, typed):
+    """Return the answers, or failures, of one prompt that is answered once the terminal hides what is typed."""
+    source, person = terminal
+    answers = []
+
+    def ask():
+        try:
+            answers.append(HiddenInput(source, io.StringIO()).prompt("?", timeout_seconds=20))
+        except LoginFailed as failure:
+            answers.append(failure.what)
+
+    def write():  # as a terminal program does, which the program's side may hold up
+        left = typed
+        while left:
+            left = left[os.write(person, left[:1000]) :]
+
+    asking, writing = threading.Thread(target=ask, daemon=True), threading.Thread(target=write, daemon=True)
+    asking.start()
+    while _is_echoing(source):
+        assert asking.is_alive()
+    writing.start()
+    writing.join(60)
+    asking.join(60)
+    return answers
+
+
+def test_a_terminal_does_not_show_what_is_pasted_however_long_it_is(terminal):
+    assert _answer(terminal, LONG_ADDRESS.encode() + b"\r") == [LONG_ADDRESS]
+
+    os.set_blocking(terminal[1], False)
+    with pytest.raises(BlockingIOError):
+        os.read(terminal[1], 10)
+
+
+def test_the_end_of_input_key_cancels(terminal):
+    (failure,) = _answer(terminal, b"\x04")
+
+    assert "cancelled" in failure
+
+
+def test_what_is_pasted_as_soon_as_the_question_appears_is_not_shown(terminal):
+    source, person = terminal
+    echoes = []
+
+    class Screen(io.StringIO):
+        def write(self, text):
+            echoes.append(_is_echoing(source))
+            return super().write(text)
+
+    os.write(person, b"answer\n")
+    HiddenInput(source, Screen()).prompt("?", timeout_seconds=10)
+
+    assert echoes == [False, True]
+
+
+def test_what_is_pasted_between_two_questions_is_not_shown_and_answers_the_next(terminal):
+    source, person = terminal
+    prompter = HiddenInput(source, io.StringIO())
+
+    prompter.hide()
+    assert not _is_echoing(source)
+    os.write(person, b"between\r")
+    assert prompter.prompt("?", timeout_seconds=10) == "between"
+    assert not _is_echoing(source)
+    prompter.close()
