@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import check_match
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
@@ -33,7 +34,7 @@ from micromegas_jupyter.executors.protocol import Output, decode_statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
 from micromegas_jupyter.flightsql.decoding import StreamDecoder, split_rows
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 if TYPE_CHECKING:

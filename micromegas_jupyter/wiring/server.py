@@ -15,7 +15,8 @@ from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import Lake, make_lake_folder
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.parquet_folder import make_lake_folder
 from micromegas_jupyter.server import (
     DenyList,
     FlightServerSettings,

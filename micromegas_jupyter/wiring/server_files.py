@@ -9,7 +9,8 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, UsageError
-from micromegas_jupyter.lake import CachedListing, FolderKind, Lake, ParquetFolder, find_folder_kind
+from micromegas_jupyter.lake.lake import CachedListing, Lake
+from micromegas_jupyter.lake.parquet_folder import FolderKind, ParquetFolder, find_folder_kind
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _DENIALS_FILE: Final = "query_denials.json"

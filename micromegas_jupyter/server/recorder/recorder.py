@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, describe_process
 from micromegas_jupyter.telemetry import (

@@ -11,7 +11,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 
 if TYPE_CHECKING:

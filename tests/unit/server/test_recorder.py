@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.system import SystemRandomness
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
 from micromegas_jupyter.telemetry import LogRow, MeasureRow
 from tests.fakes.clock import FakeClock

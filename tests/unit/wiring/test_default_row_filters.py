@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.wiring.server import DEFAULT_ROW_FILTERS
 from tests.fakes.fixed_tables import CALLER, FixedTables
 

@@ -11,7 +11,7 @@ from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server import FlightServerSettings, NotReady
 from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.wiring import ServerStack, server
