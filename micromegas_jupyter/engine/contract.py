@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,13 +41,6 @@ class EngineSettings:
     batch_rows: int = 65536
     default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False, repr=False)
 
-    def __post_init__(self) -> None:
-        counts = (self.memory_limit_bytes, self.spill_limit_bytes, self.batch_rows)
-        if min(counts) < 1 or (self.target_partitions is not None and self.target_partitions < 1):
-            raise ValueError("engine limits are one or more")
-        if not 1 <= self.max_statement_bytes <= MAX_STATEMENT_BYTES:
-            raise ValueError(f"max_statement_bytes is between 1 and {MAX_STATEMENT_BYTES}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeRange:
@@ -55,10 +48,6 @@ class TimeRange:
 
     begin: datetime
     end: datetime
-
-    def __post_init__(self) -> None:
-        if self.begin.utcoffset() is None or self.end.utcoffset() is None:
-            raise ValueError("a time range needs times with a time zone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +70,6 @@ class StatementRequest:
     row_limit: int | None = None
     preserve_dictionary: bool = False
     partitions: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.row_limit is not None and self.row_limit < 0:
-            raise ValueError("a row limit is zero or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +100,6 @@ class QueryStatistics:
         context_init_seconds: Making the session: listing tables and registering those that the statement names.
         execution_seconds: Optimizing the plan and starting it; reading rows is not included.
         bytes_scanned: Bytes read from files, after whole files, row groups and pages were skipped by statistics.
-        peak_memory_bytes: The most memory that the statement held at once.
         spilled_bytes: Bytes written to the temporary folder for want of memory.
         spill_count: How many times something was written there.
     """
@@ -123,26 +107,25 @@ class QueryStatistics:
     context_init_seconds: float = 0.0
     execution_seconds: float = 0.0
     bytes_scanned: int | None = 0
-    peak_memory_bytes: int | None = None
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
 
 
-@runtime_checkable
 class PlannedQuery(Protocol):
-    """A statement that was understood and can be run once."""
+    """A statement that was understood and can be run once.
+
+    Attributes:
+        schema: The exact schema of every batch, as it goes on the wire.
+        parameter_schema: One field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name"; null
+            if unknown.
+        statistics: What the query took so far; complete once the iterator of `batches` has ended.
+    """
+
+    schema: pa.Schema
+    parameter_schema: pa.Schema
 
     @property
-    def schema(self) -> pa.Schema:
-        """The exact schema of every batch, as it goes on the wire."""
-
-    @property
-    def parameter_schema(self) -> pa.Schema:
-        """One field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name"; null if unknown."""
-
-    @property
-    def statistics(self) -> QueryStatistics:
-        """What the query took so far; complete once the iterator of `batches` has ended."""
+    def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches. Closing the iterator stops the query.

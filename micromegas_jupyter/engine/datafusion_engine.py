@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import QueryStatistics
-from micromegas_jupyter.engine.errors import Context, is_engine_failure, missing_parameter, translate
+from micromegas_jupyter.engine.errors import Context, missing_parameter, translated
 from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.functions.identity import (
     IDENTITY_NAMES,
@@ -41,8 +41,8 @@ from micromegas_jupyter.engine.planning.parameters import (
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security.barrier import barrier_holds, is_leakproof
-from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, SessionPool, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema, names_of
+from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
+from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
 
@@ -60,9 +60,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_STEPS: Final = 2000
-#: Longer texts are parsed each time, so that the cache stays below some 25 MiB whatever is in it.
-_MAX_CACHED_LENGTH: Final = 4096
-_MAX_CACHED: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +73,9 @@ class ParsedText:
     mentions: Mention
     has_caller_functions: bool
 
-    @property
-    def names_join(self) -> bool:
-        """Whether it is likely to have a join; so may others, such as those with subqueries in conditions."""
-        return "join" in self.mentions.names
-
 
 def parse_text(sql: str, *, max_bytes: int, has_denials: bool) -> ParsedText:
     """Check a text and return what it tells; raises for one that is not within the limits."""
-    parse = _parse_text if len(sql) > _MAX_CACHED_LENGTH else _parse_cached
-    return parse(sql, max_bytes, has_denials)
-
-
-def _parse_text(sql: str, max_bytes: int, has_denials: bool) -> ParsedText:  # noqa: FBT001 - the cache's key
     scanned = check_statement(sql, max_bytes=max_bytes)
     check_no_ignored_clause(scanned)
     scanned = with_identity_syntax(scanned)
@@ -102,10 +89,7 @@ def _parse_text(sql: str, max_bytes: int, has_denials: bool) -> ParsedText:  # n
     )
 
 
-_parse_cached: Final = functools.lru_cache(maxsize=_MAX_CACHED)(_parse_text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Statement:
     """One request with parsed text, and the tables that its caller sees."""
 
@@ -127,7 +111,6 @@ class _Plan:
     logical: LogicalPlan
     text: str
     tables: Sequence[VisibleTable]
-    init_seconds: float
     is_behind_barrier: bool
     has_joins: bool
 
@@ -144,17 +127,12 @@ class DataFusionEngine:
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
-        # Statements with joins have sessions of their own.
-        self._pools = {
-            has_joins: SessionPool(functools.partial(self._sessions.open, has_joins=has_joins))
-            for has_joins in (False, True)
-        }
         self._builder = TableBuilder()
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
-        for pool in self._pools.values():
-            lent = pool.lend()
+        for has_joins in (False, True):
+            lent = self._sessions.lend(has_joins=has_joins)
             lent.session.sql("SELECT 1").collect()
             lent.release()
 
@@ -190,8 +168,8 @@ class DataFusionEngine:
 
     def close(self) -> None:
         """Drop the sessions that no query uses."""
-        for pool in self._pools.values():
-            pool.clear()
+        for free in self._sessions.free.values():
+            free.clear()
 
     def _plan_row(self, request: StatementRequest, caller: AuthContext, text: ParsedText) -> DataFusionQuery:
         """Plan a request without parameters, or with one row of them."""
@@ -207,21 +185,20 @@ class DataFusionEngine:
             tables=tables,
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
-        context = Context(sql=placeholders.sql, tables=names_of(tables), own_errors=statement.failures)
+        context = Context(
+            sql=placeholders.sql, tables=tuple(table.snapshot.name for table in tables), own_errors=statement.failures
+        )
         try:
-            plan = self._plan(statement)
-            if any(table.conditions for table in plan.tables):
-                context = replace(context, hides_values=True)
-                plan = self._with_barrier(plan, statement)
-            plan = self._with_workarounds(plan, statement)
-            return DataFusionQuery(plan, statement, context)
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            translated = translate(error, context)
-            if isinstance(translated, QueryError) and translated.line is not None and translated.column is not None:
-                translated.column = placeholders.original_column(translated.line, translated.column)
-            raise translated from error
+            with translated(context):
+                plan = self._plan(statement)
+                context.hides_values = any(table.conditions for table in plan.tables)
+                if context.hides_values:
+                    plan = self._with_barrier(plan, statement)
+                return DataFusionQuery(self._with_workarounds(plan, statement), statement, context)
+        except QueryError as error:
+            if error.line is not None and error.column is not None:
+                error.column = placeholders.original_column(error.line, error.column)
+            raise
 
     def _plan(
         self,
@@ -234,11 +211,12 @@ class DataFusionEngine:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, text, caller = statement.request, statement.text, statement.caller
-        has_joins = has_joins or text.names_join
+        # A statement without the word may have joins, too, such as one with subqueries in conditions.
+        has_joins = has_joins or "join" in text.mentions.names
         if text.has_caller_functions or not can_spill:
             lent = LentSession(self._sessions.open(has_joins=has_joins, can_spill=can_spill))
         else:
-            lent = self._pools[has_joins].lend()
+            lent = self._sessions.lend(has_joins=has_joins)
         session = lent.session
         lent.set_partitions(request.partitions)
         if self._denials is not None and caller.is_admin:
@@ -253,7 +231,7 @@ class DataFusionEngine:
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,
         )
-        init_seconds = SYSTEM_CLOCK.monotonic() - started
+        statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = session.sql_with_options(text.placeholders.sql, READ_ONLY, param_values=statement.values)
         logical = frame.logical_plan()
         return _Plan(
@@ -262,7 +240,6 @@ class DataFusionEngine:
             logical=logical,
             text=check_plan(logical),
             tables=tables,
-            init_seconds=init_seconds,
             is_behind_barrier=is_behind_barrier,
             has_joins=has_joins,
         )
@@ -320,7 +297,7 @@ class DataFusionQuery:
         request, placeholders = statement.request, statement.text.placeholders
         self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
-        self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds + plan.init_seconds)
+        self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame
         self._unbound = () if request.parameters is not None else placeholders.written
         self._row_limit: int | None = None
@@ -342,12 +319,8 @@ class DataFusionQuery:
         if frame is None:
             raise InternalError("A planned query was run twice.")
         started = SYSTEM_CLOCK.monotonic()
-        try:
+        with translated(self._context):
             source = frame.execute_stream()
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            raise translate(error, self._context) from error
         self.statistics = replace(self.statistics, execution_seconds=SYSTEM_CLOCK.monotonic() - started)
         return self._rows(frame, source)
 
@@ -355,20 +328,17 @@ class DataFusionQuery:
         remaining = self._row_limit
         is_whole = False
         try:
-            for found in source:
-                batch = found.to_pyarrow()
-                batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
-                if remaining is not None:
-                    batch = batch.slice(0, remaining)
-                    remaining -= batch.num_rows
-                yield batch
-                if remaining == 0:
-                    return
+            with translated(self._context):
+                for found in source:
+                    batch = found.to_pyarrow()
+                    batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
+                    if remaining is not None:
+                        batch = batch.slice(0, remaining)
+                        remaining -= batch.num_rows
+                    yield batch
+                    if remaining == 0:
+                        return
             is_whole = True
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            raise translate(error, self._context) from error
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
             del source
@@ -381,10 +351,8 @@ class DataFusionQuery:
         try:
             # The plan that ran, with its counters: DataFusion keeps it beside the frame.
             self.statistics = _with_counts(self.statistics, frame.execution_plan())
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
-            _log.warning("the engine's counters cannot be read", exc_info=error)
+        except Exception:  # noqa: BLE001 - the rows were given
+            _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
 
 

@@ -6,11 +6,11 @@ and `PanicException` (a `BaseException`) for a panic.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import re
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ _NOT_OF_THE_FILE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Context:
     """What helps to explain a failure.
 
@@ -123,6 +123,17 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     return found
 
 
+@contextlib.contextmanager
+def translated(context: Context) -> Iterator[None]:
+    """Raise the package's error for what DataFusion raises inside."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, MicromegasError) or not is_engine_failure(error):
+            raise
+        raise translate(error, context) from error
+
+
 def _translate(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
     if _OVERSIZED.search(text[:_MAX_MATCHED]):
@@ -136,21 +147,10 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, and this server only reads.")
     if isinstance(error, pa.ArrowException):
-        return _conversion_error(text, context)
+        explained = explain(VALUES, text, context.sql)
+        return explained or UnsupportedStatement(_sentence("A result of this kind cannot be sent", text))
     causes = [cause.strip()[:_MAX_MATCHED] for cause in _CAUSE.split(text.removeprefix("DataFusion error: "))]
     return _classify(causes, context) or _internal(text, "the engine failed", context)
-
-
-def _conversion_error(text: str, context: Context) -> MicromegasError:
-    """Return the error for a result that pyarrow cannot take over or convert to its form on the wire."""
-    if "Recursion level" in text:
-        return UnsupportedStatement("The result's type is nested too deeply.")
-    if "Null byte at position" in text:
-        return InvalidStatement(
-            "A column name of the result contains a NUL character.",
-            remedy="Give the column another name: SELECT … AS name.",
-        )
-    return explain(VALUES, text, context.sql) or _internal(text, "a result could not be converted", context)
 
 
 def _is_writing(sql: str) -> bool:
@@ -376,10 +376,6 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
-_CONVERT: Final = "Use other arguments, or convert them with CAST."
-_CONVERT_ONE: Final = "Convert one side with CAST."
-_TRY_CAST: Final = "TRY_CAST returns NULL for values that cannot be converted."
-
 PLANNING: Final = (
     Rule(
         r"Ambiguous reference to unqualified field (\S+)",
@@ -400,15 +396,9 @@ PLANNING: Final = (
         name=1,
     ),
     Rule(
-        r"No function matches the given name and argument types '(\w+)\(([^']*)\)'",
-        "The function {1} does not take these arguments: {2}.",
-        _CONVERT,
-        name=1,
-    ),
-    Rule(
-        r"Function '(\w+)' (?:failed to match any signature|user-defined coercion failed)",
+        r"(?:No function matches the given name and argument types|Function) '(\w+)(?:\((.*?)\))?'",
         "The function {1} does not take these arguments.",
-        _CONVERT,
+        "Use other arguments, or convert them with CAST.",
         name=1,
     ),
     Rule(
@@ -416,7 +406,7 @@ PLANNING: Final = (
         r"operation|Cannot get result type for temporal operation|Failed to coerce types|There isn't a common type "
         r"to coerce) (.+?)(?: to valid types| in \w+ expression|: |\.?$)",
         "The types do not fit together: {1}.",
-        _CONVERT_ONE,
+        "Convert one side with CAST.",
     ),
     Rule(
         r"Unsupported Value '\w*?Literal\(|Invalid HexStringLiteral",
@@ -456,15 +446,10 @@ VALUES: Final = (
         r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:string|value|to)|Failed to parse string|Error parsing timestamp"
         r" from ).*?)\.?$",
         "The statement failed on a value: {1}.",
-        f"{_TRY_CAST} Write times as '2026-11-25T12:00:00Z'.",
+        "TRY_CAST returns NULL for values that cannot be converted. Write times as '2026-11-25T12:00:00Z'.",
     ),
     Rule(
-        "Timestamp out of range|represented as nanoseconds|Date arithmetic overflow|out of bounds timestamp",
-        "A time is outside the years 1677 to 2262, the range of nanoseconds, or a date is out of range.",
-        "Use a shorter interval, or keep the value as text: CAST(x AS VARCHAR).",
-    ),
-    Rule(
-        r"^(.*(?:[Oo]verflow|too large to store).*?)\.?$",
+        r"^(.*(?:[Oo]verflow|too large to store|Timestamp out of range|as nanoseconds|out of bounds).*?)\.?$",
         "A result is out of range for its type: {1}.",
         "Convert to a larger type first, for example with CAST(x AS DOUBLE) or CAST(x AS DECIMAL(38, 0)).",
     ),
@@ -473,7 +458,6 @@ VALUES: Final = (
         "A subquery that stands for one value returned several rows.",
         "Compare with IN (…), or take one row with LIMIT 1 or an aggregate function.",
     ),
-    Rule("Regular expression did not compile", "A regular expression in the statement is not valid."),
 )
 
 SYNTAX: Final = (
@@ -485,36 +469,25 @@ SYNTAX: Final = (
     Rule(
         "Unterminated string literal", "The text that begins here is not closed.", "Close it with a single quote (')."
     ),
-    Rule("Expected close delimiter '(.)'", "The name that begins here is not closed.", "Close it with {1}."),
-    Rule("Unexpected EOF while in a multi-line comment", "A comment is not closed.", "Close it with */."),
     Rule(r"Expected: (.+?), found: EOF", "The statement ends too early: {1} is missing.", "Complete it."),
     Rule(r"Expected: (.+?), found: (.*?)\s*$", "Expected {1} here, not {2}."),
 )
 
 _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
-_FUNCTIONS: Final = {
-    "view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
-    "list_partitions list_view_sets retire_partitions retire_partition_by_metadata retire_partition_by_file "
-    "materialize_partitions regenerate_partitions": "This server merges and drops the files of its tables by itself; "
-    "there are no partitions.",
-    "property_get properties_length properties_to_jsonb properties_to_dict properties_to_array": "Properties are a map "
-    "here: write properties['key'] or map_keys(properties).",
-    "process_spans perfetto_trace_chunks parse_block get_payload "
-    "jsonb_parse jsonb_format_json jsonb_get jsonb_as_string jsonb_as_f64 jsonb_as_i64 "
-    "jsonb_object_keys jsonb_array_length jsonb_array_elements jsonb_each jsonb_path_query jsonb_path_query_first "
-    "make_histogram sum_histograms quantile_from_histogram variance_from_histogram "
-    "sum_from_histogram count_from_histogram expand_histogram": _ONLY_UPSTREAM,
-    "deny_queries list_query_denials remove_query_denial": "It is for administrators, on a server with a lake.",
-}
-_TABLES: Final = (
-    "blocks log_stats images net_spans async_events thread_spans otel_spans "
-    "__blocks__partitions __log_stats__partitions"
-)
 #: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
-UPSTREAM_FUNCTIONS: Final[Mapping[str, str]] = MappingProxyType(
-    {name: remedy for names, remedy in _FUNCTIONS.items() for name in names.split()}
-)
-UPSTREAM_TABLES: Final[Mapping[str, str]] = MappingProxyType(dict.fromkeys(_TABLES.split(), _ONLY_UPSTREAM))
+_UPSTREAM_FUNCTIONS: Final = {
+    r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
+    r"list_view_sets|(?:list|retire|materialize|regenerate)_partitions?\w*": "This server merges and drops the files "
+    "of its tables by itself; there are no partitions.",
+    r"property_get|properties_\w+": "Properties are a map here: write properties['key'] or map_keys(properties).",
+    r"process_spans|perfetto_trace_chunks|parse_block|get_payload|jsonb_\w+|\w+_histograms?": _ONLY_UPSTREAM,
+    r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
+}
+_UPSTREAM_TABLES: Final = {
+    r"blocks|log_stats|images|net_spans|async_events|thread_spans|otel_spans|__(?:blocks|log_stats)__partitions": (
+        _ONLY_UPSTREAM
+    )
+}
 _WINDOW_FUNCTIONS: Final = frozenset(
     {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}
 )
@@ -543,13 +516,10 @@ def unknown_name(
 
 
 def _remedy_by_kind(what: str, name: str, sql: str) -> str | None:
-    if what == "table":
-        return UPSTREAM_TABLES.get(name.lower())
-    if what != "function":
-        return None
-    if name in _WINDOW_FUNCTIONS and not re.search(r"\bover\b", sql, re.IGNORECASE):
+    if what == "function" and name in _WINDOW_FUNCTIONS and not re.search(r"\bover\b", sql, re.IGNORECASE):
         return f"{name} needs a window: {name}(…) OVER (ORDER BY …)."
-    return UPSTREAM_FUNCTIONS.get(name.lower())
+    known = {"table": _UPSTREAM_TABLES, "function": _UPSTREAM_FUNCTIONS}.get(what, {})
+    return next((remedy for names, remedy in known.items() if re.fullmatch(names, name.lower())), None)
 
 
 def _suggest(name: str, known: list[str], sql: str, *, kind: str) -> str | None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Kind(enum.StrEnum):
@@ -63,6 +66,14 @@ class Scan:
     def is_certain(self) -> bool:
         """Whether every token is what DataFusion will see."""
         return self.certain_until == len(self.sql)
+
+    def with_replaced(self, changes: Iterable[tuple[Token, str]]) -> str:
+        """Return the statement with other texts in the place of some tokens, which are given in order."""
+        pieces, end = [], 0
+        for token, text in changes:
+            pieces += [self.sql[end : token.start], text]
+            end = token.start + len(token.text)
+        return "".join([*pieces, self.sql[end:]])
 
 
 _COMMON = r"""

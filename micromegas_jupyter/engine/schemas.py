@@ -6,7 +6,6 @@ import functools
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 
 from micromegas_jupyter.engine.scanner import quoted
@@ -105,37 +104,9 @@ def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataTy
 
 
 def _convert(column: pa.Array, target: pa.DataType) -> pa.Array:
-    found = column.type
-    if found == target:
-        return column
-    if pa.types.is_dictionary(found):
-        return _convert_dictionary(column, target)
-    if pa.types.is_struct(found):
-        fields = [_convert(column.field(index), target.field(index).type) for index in range(found.num_fields)]
-        return pa.StructArray.from_arrays(fields, fields=list(target), mask=column.is_null())
-    if pa.types.is_list_view(found) or pa.types.is_large_list_view(found):
-        return _convert_list_view(column, target)
-    if pa.types.is_list(found) or pa.types.is_large_list(found):
-        # Validity and offsets are shared as they are; `from_arrays` cannot take them from a slice with nulls.
-        values = _convert(column.values, target.value_type)
-        return pa.Array.from_buffers(target, len(column), column.buffers()[:2], offset=column.offset, children=[values])
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(target):
+        # The values first: they are few, and pyarrow cannot look up views.
+        return _convert(column.dictionary, target).take(column.indices)
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        return pa.array(column.to_pylist(), target)  # pyarrow's own cast makes its offsets one too short
     return column.cast(target)
-
-
-def _convert_dictionary(column: pa.DictionaryArray, target: pa.DataType) -> pa.Array:
-    """Convert the values before they are looked up: they are few, and pyarrow cannot look up views."""
-    if pa.types.is_dictionary(target):
-        values = _convert(column.dictionary, target.value_type)
-        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=target.ordered)
-    if column.type.value_type != target:
-        column = pa.DictionaryArray.from_arrays(column.indices, _convert(column.dictionary, target))
-    return column.dictionary_decode()
-
-
-def _convert_list_view(column: pa.Array, target: pa.DataType) -> pa.Array:
-    """Return a list of a list view; pyarrow's own cast makes its offsets one too short."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
-    ends = pc.cumulative_sum(lengths)
-    offsets = pa.concat_arrays([pa.array([0], ends.type), ends])
-    kind = pa.LargeListArray if pa.types.is_large_list(target) else pa.ListArray
-    return kind.from_arrays(offsets, _convert(column.flatten(), target.value_type), type=target, mask=column.is_null())

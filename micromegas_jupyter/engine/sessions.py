@@ -13,16 +13,14 @@ path, size and time of change; no statement can ask for it.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
 
-from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.scanner import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from micromegas_jupyter.engine.contract import EngineSettings
 
 _log = logging.getLogger(__name__)
@@ -57,8 +55,29 @@ _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 _MAX_FREE: Final = 2
 
 
+@dataclass(slots=True, eq=False)
+class LentSession:
+    """A session for one statement; without a pool it is not used again."""
+
+    session: SessionContext
+    pool: list[LentSession] | None = None
+    partitions: int | None = None
+
+    def set_partitions(self, partitions: int | None) -> None:
+        """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
+        if partitions is not None and partitions != self.partitions:
+            self.session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
+            self.partitions = partitions
+
+    def release(self) -> None:
+        """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
+        pool, self.pool = self.pool, None
+        if pool is not None and len(pool) < _MAX_FREE and _clear(self.session):
+            pool.append(LentSession(self.session, pool, self.partitions))
+
+
 class Sessions:
-    """Holds the runtime that all sessions of an engine share."""
+    """Opens sessions that share one runtime, and lends each to one statement at a time."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
@@ -68,6 +87,7 @@ class Sessions:
         # What is spilled is capped by statement only, and for each session by itself. With the statement, DataFusion
         # forgets any folder that it was given and takes the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
+        self.free: dict[bool, list[LentSession]] = {False: [], True: []}
 
     def open(self, *, has_joins: bool = False, can_spill: bool = True) -> SessionContext:
         """Return a new session without tables; it needs no closing.
@@ -88,52 +108,10 @@ class Sessions:
             context.sql(self._cap)
         return context
 
-
-class SessionPool:
-    """Lends sessions, each to one statement at a time."""
-
-    def __init__(self, open_session: Callable[[], SessionContext]) -> None:
-        self._open = open_session
-        self._free: list[LentSession] = []
-
-    def __len__(self) -> int:
-        return len(self._free)
-
-    def lend(self) -> LentSession:
+    def lend(self, *, has_joins: bool) -> LentSession:
         """Return a session without tables; drop it, or release it when its statement has given its last row."""
-        return self._free.pop() if self._free else LentSession(self._open(), self)
-
-    def take_back(self, lent: LentSession) -> None:
-        """Keep a session for the next statement, if it is empty."""
-        if len(self._free) < _MAX_FREE and _clear(lent.session):
-            self._free.append(LentSession(lent.session, self, partitions=lent.partitions))
-
-    def clear(self) -> None:
-        """Drop the free ones."""
-        self._free.clear()
-
-
-class LentSession:
-    """A session for one statement; without a pool it is not used again."""
-
-    def __init__(
-        self, session: SessionContext, pool: SessionPool | None = None, *, partitions: int | None = None
-    ) -> None:
-        self.session = session
-        self.partitions = partitions
-        self._pool = pool
-
-    def set_partitions(self, partitions: int | None) -> None:
-        """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
-        if partitions is not None and partitions != self.partitions:
-            self.session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
-            self.partitions = partitions
-
-    def release(self) -> None:
-        """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.take_back(self)
+        free = self.free[has_joins]
+        return free.pop() if free else LentSession(self.open(has_joins=has_joins), free)
 
 
 def _clear(session: SessionContext) -> bool:
@@ -143,9 +121,7 @@ def _clear(session: SessionContext) -> bool:
         for name in schema.table_names():
             session.deregister_table(quoted(name))
         names = (schema.table_names(), session.catalog().schema_names(), session.catalog_names())
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
-        _log.warning("a session could not be cleared", exc_info=error)
+    except Exception:  # noqa: BLE001 - it is not used again
+        _log.warning("a session could not be cleared", exc_info=True)
         return False
-    return names == (set(), {"public"}, {"datafusion"})
+    return bool(names == (set(), {"public"}, {"datafusion"}))

@@ -6,7 +6,6 @@ are built; nothing here reads a file's content. Who has which rights is decided 
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from dataclasses import replace
@@ -27,7 +26,7 @@ from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
 from micromegas_jupyter.engine.security.barrier import behind_barrier
 from micromegas_jupyter.engine.security.conditions import apply_conditions
-from micromegas_jupyter.engine.workarounds.joins import build_varint
+from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
 
 if TYPE_CHECKING:
@@ -77,16 +76,11 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
     return VisibleTable(snapshot=snapshot, conditions=conditions, raw_name=raw_name)
 
 
-def _mentions(mentions: Mention, table: VisibleTable) -> bool:
-    """Return whether a statement may refer to the table."""
-    return any(mentions.has(name) for name in table.names)
-
-
 class TableBuilder:
-    """Builds tables in sessions."""
+    """Builds tables in sessions; it caches the last scan of each schema, in which DataFusion keeps files' footers."""
 
     def __init__(self) -> None:
-        self._reader = FileReader()
+        self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
 
     def register(
         self,
@@ -102,18 +96,19 @@ class TableBuilder:
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
         """
-        _choose_footers(context, tables, mentions)
+        mixed = [table for table in tables if table.snapshot.has_mixed_types]
+        if mixed:  # a reused session may come from another statement
+            uses_footers = not any(mentions.has(name) for table in mixed for name in table.names)
+            context.sql(_USE_FOOTERS.format(str(uses_footers).lower()))
         lists_names = any(mentions.has(name) for name in ("show", "information_schema"))
         registered: list[VisibleTable] = []
         for table in tables:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows.
             schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
-            if _mentions(mentions, table):
+            if any(map(mentions.has, table.names)):
                 _check_files(snapshot)
-                rows = (
-                    self._reader.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
-                )
+                rows = self.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
                 rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
                 if is_behind_barrier and table.conditions:
                     rows = behind_barrier(rows)
@@ -125,6 +120,23 @@ class TableBuilder:
                 continue
             context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
+
+    def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
+        """Return the plan of one native scan over an explicit list of Parquet files, with a schema that is given.
+
+        DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf,
+        though, and a listing scan's paths are a repeated field: the other paths are appended to the plan for the first
+        one, as protobuf merges messages that follow one another. Tests hold that for each version of DataFusion in the
+        range of pyproject.toml.
+        """
+        names = tuple(files)
+        cached, scan = self._scans.get(schema, (None, None))
+        if scan is None or cached != names:
+            scan = SessionContext().read_parquet(file_url(names[0]), schema=schema).logical_plan()
+            others = message_class("Node")(f1=[{"f2": map(file_url, names[1:])}])
+            scan = LogicalPlan.from_bytes(context, scan.to_bytes() + others.SerializeToString())
+            self._scans[schema] = names, scan
+        return context.create_dataframe_from_logical_plan(scan)
 
 
 def _build(
@@ -148,26 +160,9 @@ def _build(
     return _cut(rows, snapshot, time_range) if cuts_last else rows
 
 
-def _choose_footers(context: SessionContext, tables: Sequence[VisibleTable], mentions: Mention) -> None:
-    """Let footers answer only where they are right; a reused session may come from another statement."""
-    mixed = [table for table in tables if table.snapshot.has_mixed_types]
-    if mixed:
-        context.sql(_USE_FOOTERS.format("false" if any(_mentions(mentions, table) for table in mixed) else "true"))
-
-
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the schema of `SELECT *` over a table; cached per schema."""
-    return _wire_schema(visible_schema(snapshot))
-
-
-@functools.lru_cache(maxsize=512)
-def _wire_schema(schema: pa.Schema) -> pa.Schema:
-    return wire_schema(schema, preserve_dictionary=False)
-
-
-def names_of(tables: Sequence[VisibleTable]) -> tuple[str, ...]:
-    """Return the names of all visible tables; those of raw rows are never listed."""
-    return tuple(table.snapshot.name for table in tables)
+    """Return the schema of `SELECT *` over a table."""
+    return wire_schema(visible_schema(snapshot), preserve_dictionary=False)
 
 
 def _check_files(snapshot: TableSnapshot) -> None:
@@ -201,42 +196,6 @@ def _bound(time: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scalar:
     return pa.scalar(min(max(ticks, _INT64[0]), _INT64[1]), stamp)
 
 
-# Tags of `LogicalPlanNode.listing_scan` (field 1) and `ListingTableScanNode.paths` (field 2), both length-delimited, in
-# DataFusion's datafusion.proto.
-_LISTING_SCAN: Final = b"\x0a"
-_PATHS: Final = b"\x12"
-
-
-class FileReader:
-    """Reads an explicit list of Parquet files as one native scan of DataFusion, with a schema that is given.
-
-    DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf, though,
-    and a listing scan's paths are a repeated field: the other paths are appended to the plan for the first one, as
-    protobuf merges messages that follow one another, and the whole is decoded. Tests hold that for each version of
-    DataFusion in the range of pyproject.toml.
-
-    It caches the last scan of each schema, in which DataFusion keeps the files' footers.
-    """
-
-    def __init__(self) -> None:
-        self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
-
-    def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
-        """Return the plan of one scan over all files."""
-        names = tuple(files)
-        cached, scan = self._scans.get(schema, (None, None))
-        if scan is None or cached != names:
-            others = b"".join(_delimited(_PATHS, file_url(file).encode()) for file in names[1:])
-            first: bytes = SessionContext().read_parquet(file_url(names[0]), schema=schema).logical_plan().to_bytes()
-            scan = LogicalPlan.from_bytes(context, first + _delimited(_LISTING_SCAN, others))
-            self._scans[schema] = names, scan
-        return context.create_dataframe_from_logical_plan(scan)
-
-
 def file_url(file: str) -> str:
     """Return the URL of an absolute path, so that no character of it is a pattern; a URL stays as it is."""
     return file if "://" in file else Path(file).as_uri()
-
-
-def _delimited(tag: bytes, value: bytes) -> bytes:
-    return tag + build_varint(len(value)) + value

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import check_match
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
@@ -38,7 +39,7 @@ from micromegas_jupyter.flightsql.framing import (
     decode_parameters,
     split_rows,
 )
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthContext, TableSink, TableSnapshot, TableWrite
     from micromegas_jupyter.engine.contract import PlannedQuery
     from micromegas_jupyter.executors.protocol import Statement, Upload
+
 
 _SEND_LESS: Final = "Send them in several calls."
 

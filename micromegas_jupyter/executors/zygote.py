@@ -40,8 +40,12 @@ class Zygote:
     """Forks executors on request of the front, over a SOCK_SEQPACKET socket, and reports how they end."""
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
+        import pyarrow as pa
+
         # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
         sys.modules["pandas"] = None  # type: ignore[assignment]
+        with contextlib.suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, then knows
+            pa.scalar(0)
         from micromegas_jupyter.executors import worker
 
         self._front = front

@@ -27,7 +27,7 @@ from micromegas_jupyter.access.validator import BaseValidator, CallLimits, Refus
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.system import Clock, HiddenText, Secret
-from micromegas_jupyter.engine import TimeRange
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.flightsql.framing import Compression
 from micromegas_jupyter.oidc.jws import KeySet

@@ -9,7 +9,7 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
 

@@ -18,7 +18,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.wiring import ServerStack
 from micromegas_jupyter.wiring.server import open_tables
 

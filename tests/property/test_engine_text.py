@@ -14,7 +14,6 @@ from micromegas_jupyter.engine.errors import Context, translate
 from micromegas_jupyter.engine.planning.checks import check_statement
 from micromegas_jupyter.engine.planning.parameters import find_placeholders
 from micromegas_jupyter.engine.scanner import Kind, scan
-from micromegas_jupyter.engine.workarounds.joins import Field, WireType, read_fields, write_fields
 from micromegas_jupyter.errors import MicromegasError, QueryError
 
 # Between blanks, since several of them are quotes; `_` stands for a blank.
@@ -97,32 +96,3 @@ def test_any_text_of_the_engine_becomes_an_error_of_the_package(text: str, prefi
 
     assert isinstance(found, MicromegasError)
     assert "\n" not in found.what
-
-
-_VALUES = {
-    WireType.VARINT: st.integers(0, 127).map(lambda value: bytes([value])),
-    WireType.FIXED64: st.binary(min_size=8, max_size=8),
-    WireType.FIXED32: st.binary(min_size=4, max_size=4),
-    WireType.LENGTH_DELIMITED: st.binary(max_size=300),
-}
-
-
-@given(
-    st.lists(
-        st.sampled_from(list(WireType)).flatmap(
-            lambda kind: st.builds(Field, st.integers(1, 2**29 - 1), st.just(kind), _VALUES[kind])
-        )
-    )
-)
-def test_a_protobuf_message_survives_both_ways(fields: list[Field]) -> None:
-    assert read_fields(write_fields(fields)) == fields
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_message_or_an_error(message: bytes) -> None:
-    try:
-        fields = read_fields(message)
-    except ValueError:
-        return
-
-    assert read_fields(write_fields(fields)) == fields

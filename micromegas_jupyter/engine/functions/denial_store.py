@@ -6,13 +6,12 @@ a lake share the file. `denials` decides whether a rule applies to a query.
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from micromegas_jupyter.core import files as private_files
@@ -37,27 +36,31 @@ _MAX_NAME_LENGTH: Final = 256
 MAX_FILE_BYTES: Final = 1024 * 1024
 _LOCK_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
-_VERSION: Final = 1
-_TEXTS: Final = ("rule_id", "created_at", "created_by", "reason", "match_expr")
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class MalformedFile(Exception):
     """The file cannot be parsed; `args[0]` says what is wrong, without its content."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denial:
+class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rule: an expression over `MATCH_COLUMNS`, and a reason that denied callers see.
 
-    Times are aware UTC; `last_hit_at` is when it last denied a query, to a few seconds.
+    `last_hit_at` is when it last denied a query, to a few seconds.
     """
 
-    rule_id: str
-    created_at: datetime
-    created_by: str
-    reason: str
-    match_expr: str = field(repr=False)
-    last_hit_at: datetime | None = None
+    rule_id: _Text
+    created_at: _Time
+    created_by: _Text
+    reason: _Text
+    match_expr: _Text
+    last_hit_at: _Time | None = None
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    version: Literal[1]
+    rules: tuple[Denial, ...]
 
 
 class DenialStore:
@@ -164,53 +167,24 @@ class DenialStore:
 def with_hits(rules: Sequence[Denial], hits: Mapping[str, datetime]) -> list[Denial]:
     """Return the rules, each with the latest of its hits."""
     return [
-        replace(rule, last_hit_at=hit)
+        msgspec.structs.replace(rule, last_hit_at=hit)
         if (hit := hits.get(rule.rule_id)) is not None and (rule.last_hit_at is None or hit > rule.last_hit_at)
         else rule
         for rule in rules
     ]
 
 
-def _encode(rules: Sequence[Denial]) -> bytes:
-    described = [
-        {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in asdict(rule).items()
-            if value is not None
-        }
-        for rule in rules
-    ]
-    return (json.dumps({"version": _VERSION, "rules": described}, indent=2) + "\n").encode()
+def _encode(rules: tuple[Denial, ...]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(_File(version=1, rules=rules)), indent=2) + b"\n"
 
 
 def _parse(content: bytes) -> tuple[Denial, ...]:
     try:
-        found = decode_strict_json(content.decode("utf-8"), max_depth=4)
+        rules = msgspec.convert(decode_strict_json(content.decode("utf-8"), max_depth=4), _File).rules
     except (UnicodeDecodeError, JsonError) as error:
         raise MalformedFile("it is not JSON") from error
-    if not isinstance(found, dict) or found.get("version") != _VERSION or not isinstance(found.get("rules"), list):
-        raise MalformedFile('it is not an object with "version": 1 and a list of "rules"')
-    rules = tuple(_parse_rule(number, rule) for number, rule in enumerate(found["rules"], start=1))
+    except msgspec.ValidationError as error:
+        raise MalformedFile(f"it is not a list of rules: {error}") from error
     if len({rule.rule_id for rule in rules}) < len(rules):
         raise MalformedFile("two of its rules have the same rule_id")
     return rules
-
-
-def _parse_rule(number: int, rule: object) -> Denial:
-    if not isinstance(rule, dict) or not all(isinstance(rule.get(name), str) and rule[name] for name in _TEXTS):
-        raise MalformedFile(f"rule {number} lacks one of {', '.join(_TEXTS)}")
-    try:
-        created_at = datetime.fromisoformat(rule["created_at"])
-        last_hit_at = None if rule.get("last_hit_at") is None else datetime.fromisoformat(rule["last_hit_at"])
-    except (ValueError, TypeError):
-        created_at = last_hit_at = datetime.min  # noqa: DTZ901 - a time that cannot be read is one without an offset
-    if created_at.utcoffset() is None or (last_hit_at is not None and last_hit_at.utcoffset() is None):
-        raise MalformedFile(f"a time of rule {number} is not RFC 3339 with an offset")
-    return Denial(
-        rule_id=rule["rule_id"],
-        created_at=created_at.astimezone(UTC),
-        created_by=rule["created_by"],
-        reason=rule["reason"],
-        match_expr=rule["match_expr"],
-        last_hit_at=None if last_hit_at is None else last_hit_at.astimezone(UTC),
-    )

@@ -38,16 +38,9 @@ LIST: Final = "list_query_denials"
 REMOVE: Final = "remove_query_denial"
 DENIAL_NAMES: Final = frozenset({DENY, LIST, REMOVE})
 _TIME: Final = pa.timestamp("ns", "+00:00")
-_SCHEMA: Final = pa.schema(
-    [
-        pa.field("rule_id", pa.string(), nullable=False),
-        pa.field("created_at", _TIME, nullable=False),
-        pa.field("created_by", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("match_expr", pa.string(), nullable=False),
-        pa.field("last_hit_at", _TIME),
-    ]
-)
+_COLUMNS: Final = {"rule_id": pa.string(), "created_at": _TIME, "created_by": pa.string(), "reason": pa.string(),
+                   "match_expr": pa.string(), "last_hit_at": _TIME}  # fmt: skip
+_SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name == "last_hit_at") for name, kind in _COLUMNS.items()])
 
 
 class MatchRules:
@@ -159,28 +152,17 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
     DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
     """
     tokens = scanned.tokens
-    for index, token in enumerate(tokens[:-1]):
+    for index, token in enumerate(tokens[1:-1], start=1):
         is_call = token.kind is Kind.WORD and token.name == DENY and tokens[index + 1].text == "("
-        if not is_call or token.start >= scanned.certain_until:
+        if not is_call or token.start >= scanned.certain_until or tokens[index - 1].name not in {"from", "join", ","}:
             continue
-        before = tokens[index - 1].name if index else ""
-        end = _closing(scanned, index + 1)
-        if before not in {"from", "join", ","} or end is None:
-            continue
-        sql = scanned.sql
-        call = f"(SELECT now() AS time, {sql[token.start : end]} AS msg)"
-        return scan(sql[: token.start] + call + sql[end:])
+        depth = 0
+        for end in tokens[index + 1 :]:
+            depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(end.kind, 0)
+            if depth == 0:
+                call = f"(SELECT now() AS time, {scanned.sql[token.start : end.start + 1]} AS msg)"
+                return scan(scanned.sql[: token.start] + call + scanned.sql[end.start + 1 :])
     return scanned
-
-
-def _closing(scanned: Scan, opening: int) -> int | None:
-    """Return the offset after the bracket that closes the one at an index; None when there is none."""
-    depth = 0
-    for token in scanned.tokens[opening:]:
-        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)
-        if depth == 0:
-            return token.start + 1
-    return None
 
 
 def register_denial_functions(
@@ -211,14 +193,9 @@ def register_denial_functions(
     if mentions.has(REMOVE):
         session.register_udf(_run_time(REMOVE, remove, 1, failures))
     if mentions.has(LIST):
-        listed = session.read_batch(_rows(denials)).into_view()
+        rules = [{name: getattr(rule, name) for name in _COLUMNS} for rule in denials.rules()]
+        listed = session.read_batch(pa.RecordBatch.from_pylist(rules, schema=_SCHEMA)).into_view()
         session.register_udtf(udtf(lambda *_: listed, LIST))
-
-
-def _rows(denials: DenialStore) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(
-        [{name: getattr(rule, name) for name in _SCHEMA.names} for rule in denials.rules()], schema=_SCHEMA
-    )
 
 
 def _run_time(name: str, function: Callable[..., str], arity: int, failures: list[MicromegasError]) -> ScalarUDF:

@@ -53,21 +53,17 @@ _RIGHTS_SCHEMA: Final = pa.schema(
 )
 
 
-def _value(name: str, caller: AuthContext) -> _Value:
-    match name:
-        case "current_issuer":
-            return caller.issuer
-        case "current_email":
-            # Anyone can claim an address that nobody has verified.
-            return caller.email if caller.email_verified else None
-        case "current_groups":
-            return caller.groups
-        case "current_roles":
-            return caller.roles
-        case "is_admin":
-            return caller.is_admin
-        case _:
-            return caller.subject
+def _values(caller: AuthContext) -> dict[str, _Value]:
+    """Return what each of `IDENTITY_FUNCTIONS` gives."""
+    return {
+        **dict.fromkeys(_BARE_NAMES, caller.subject),
+        "current_issuer": caller.issuer,
+        # Anyone can claim an address that nobody has verified.
+        "current_email": caller.email if caller.email_verified else None,
+        "current_groups": caller.groups,
+        "current_roles": caller.roles,
+        "is_admin": caller.is_admin,
+    }
 
 
 def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
@@ -82,14 +78,15 @@ def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Co
     scanned = scan(condition)
     if not scanned.is_certain:
         return condition
+    values = _values(caller)
     folded = {column.lower() for column in columns}
     pieces: list[str] = []
     end = 0
     for name, opening, closing in _triples(scanned):
         is_call = _is_empty_call(name, opening, closing)
         is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
-        if name.kind is Kind.WORD and name.start >= end and name.name in IDENTITY_FUNCTIONS and (is_call or is_bare):
-            pieces += [condition[end : name.start], _literal(_value(name.name, caller))]
+        if name.kind is Kind.WORD and name.name in values and (is_call or is_bare):
+            pieces += [condition[end : name.start], _literal(values[name.name])]
             end = closing.start + 1 if is_call else name.start + len(name.text)
     return "".join([*pieces, condition[end:]])
 
@@ -142,20 +139,17 @@ def register_identity_functions(
     session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
 ) -> None:
     """Give a session the functions that the statement mentions."""
-    for name in IDENTITY_FUNCTIONS:
+    for name, value in _values(caller).items():
         if mentions.has(name):
-            _register(session, name, _value(name, caller))
+            is_list = isinstance(value, tuple)
+            kind = pa.list_(pa.string()) if is_list else pa.bool_() if isinstance(value, bool) else pa.string()
+            column = pa.array([value], kind)
+            # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
+            session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
     if mentions.has(RIGHTS):
         rows = [dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables)]
         shown = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_RIGHTS_SCHEMA)).into_view()
         session.register_udtf(udtf(lambda *_: shown, RIGHTS))
-
-
-def _register(session: SessionContext, name: str, value: _Value) -> None:
-    kind = pa.list_(pa.string()) if isinstance(value, tuple) else pa.bool_() if isinstance(value, bool) else pa.string()
-    column = pa.array([value], kind)
-    # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
-    session.register_udf(udf(lambda *_: column, [], kind, "immutable", name))
 
 
 def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tuple[str, str, str | None]]:

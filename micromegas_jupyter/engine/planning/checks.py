@@ -9,7 +9,7 @@ from __future__ import annotations
 import os.path
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -30,56 +30,31 @@ _MAX_OPERATORS: Final = 256
 _OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
 
 
-class _IgnoredClause(NamedTuple):
-    """A clause that DataFusion's parser accepts and its planner ignores, as a pattern of the tokens around its word."""
-
-    clause: str
-    remedy: str
-    pattern: re.Pattern[str]
-
-
-def _ignored(clause: str, remedy: str, pattern: str) -> _IgnoredClause:
-    # The end of a table's name, its alias or a subquery; after these words a name stands for itself.
-    name = (
-        r"(?:[\"\])}]|(?!(?:all|and|as|by|case|distinct|else|from|having|in|join|not|on|or|recursive|select|then|when|"
-        r"where|with|between|like|ilike|is|limit|offset|using|for|lateral|qualify) )[^\W\d]\S*)"
-    )
-    return _IgnoredClause(clause, remedy, re.compile(pattern.replace("NAME", name).replace("OPEN", r"[(\[{]")))
-
-
+# The end of a table's name, its alias or a subquery; after these words a name stands for itself.
+_NAME: Final = (
+    r"(?:[\"\])}]|(?!(?:all|and|as|by|case|distinct|else|from|having|in|join|not|on|or|recursive|select|then|when|where|"
+    r"with|between|like|ilike|is|limit|offset|using|for|lateral|qualify) )[^\W\d]\S*)"
+)
+# None of the words that follow a name, unless it is a function.
+_CONDITION: Final = (
+    r"(?:(?:left|right) [(\[{]|[-+:~@(\[{\"'0?]|(?!(?:and|as|asc|between|cross|desc|else|end|except|from|full|group|"
+    r"having|ilike|in|inner|intersect|is|join|left|like|limit|natural|nulls|offset|on|or|order|right|then|union|using|"
+    r"when|where|window|tablesample|qualify|over) )[^\W\d])"
+)
 _FEWER_ROWS: Final = "Write WHERE random() < 0.1 for a tenth of the rows."
-# A window of the token before and four after; see `_describe`.
+# Clauses that DataFusion's parser accepts and its planner ignores, by their first word: a pattern of the token before
+# it and the four after it (see `_describe`), what they are, and what to do.
 _IGNORED_CLAUSES: Final = {
-    "tablesample": [
-        _ignored("TABLESAMPLE", _FEWER_ROWS, r"NAME tablesample (?:OPEN|(?:bernoulli|system|row|block) )"),
-    ],
-    "sample": [_ignored("SAMPLE", _FEWER_ROWS, r"NAME sample (?:OPEN|0|\?|\. 0)")],
-    "partition": [_ignored("PARTITION after a table", "Write WHERE.", r"NAME partition OPEN")],
-    "for": [
-        _ignored("FOR {0}", "Leave it out: rows are sent as Arrow.", r"\S+ for (xml|json) (?:raw|auto|explicit|path) "),
-    ],
-    "prewhere": [
-        _ignored(
-            "PREWHERE",
-            "Write WHERE.",
-            # None of the words that follow a name, unless it is a function.
-            r"NAME prewhere (?:(?:left|right) OPEN|[-+:~@(\[{\"'0?]|(?!(?:and|as|asc|between|cross|desc|else|end|"
-            r"except|from|full|group|having|ilike|in|inner|intersect|is|join|left|like|limit|natural|nulls|offset|on|or|order|"
-            r"right|then|union|using|when|where|window|tablesample|qualify|over) )[^\W\d])",
-        ),
-    ],
-    "with": [
-        _ignored(
-            "WITH {0}",
-            "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…).",
-            r"\S+ with (rollup|cube|totals) (?!as |OPEN)",
-        ),
-        _ignored("WITH ORDINALITY", "Write row_number() OVER ().", r"NAME with ordinality (?!OPEN|as OPEN)"),
-    ],
-    "connect": [_ignored("CONNECT BY", "Write WITH RECURSIVE.", r"\S+ connect by ")],
-    "*": [
-        _ignored("choosing columns with ILIKE", "Name the columns.", r"(?:select|distinct|all|,|\.) \* ilike "),
-    ],
+    "tablesample": (_NAME + r" tablesample (?:[(\[{]|(?:bernoulli|system|row|block) )", "TABLESAMPLE", _FEWER_ROWS),
+    "sample": (_NAME + r" sample (?:[(\[{]|0|\?|\. 0)", "SAMPLE", _FEWER_ROWS),
+    "prewhere": (_NAME + " prewhere " + _CONDITION, "PREWHERE", "Write WHERE."),
+    "with": (
+        r"\S+ with (rollup|cube|totals) (?!as |[(\[{])",
+        "WITH {0}",
+        "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…).",
+    ),
+    "connect": (r"\S+ connect by ", "CONNECT BY", "Write WITH RECURSIVE."),
+    "*": (r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "Name the columns."),
 }
 
 
@@ -133,23 +108,23 @@ def _check_size(sql: str, max_bytes: int) -> None:
 def check_no_ignored_clause(scanned: Scan) -> None:
     """Check for clauses that DataFusion's parser accepts and its planner ignores: they would give other rows.
 
-    Only those below are known, by their words, where they are not likely to be anything else: a column or an alias may
-    have such a name. Others that the planner ignores, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
+    Only those above are known, where they are not likely to be anything else: a column or an alias may have such a
+    name. Others that the planner ignores, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
     """
     tokens = scanned.tokens
     for index, token in enumerate(tokens):
         if token.start >= scanned.certain_until:
             return
-        clauses = _IGNORED_CLAUSES.get(token.text.lower(), ()) if token.kind in {Kind.WORD, Kind.OPERATOR} else ()
-        if clauses and index:
-            window = "".join(_describe(one) for one in tokens[index - 1 : index + 4])
-            for clause, remedy, pattern in clauses:
-                if found := pattern.match(window):
-                    line, column = line_and_column(scanned.sql, token.start)
-                    what = clause.format(*(group.upper() for group in found.groups()))
-                    raise UnsupportedStatement(
-                        f"The engine does not implement {what}.", remedy=remedy, line=line, column=column
-                    )
+        known = _IGNORED_CLAUSES.get(token.text.lower()) if token.kind in {Kind.WORD, Kind.OPERATOR} else None
+        if known is None or not index:
+            continue
+        pattern, clause, remedy = known
+        if found := re.match(pattern, "".join(map(_describe, tokens[index - 1 : index + 4]))):
+            line, column = line_and_column(scanned.sql, token.start)
+            what = clause.format(*(group.upper() for group in found.groups()))
+            raise UnsupportedStatement(
+                f"The engine does not implement {what}.", remedy=remedy, line=line, column=column
+            )
 
 
 def _describe(token: Token) -> str:
@@ -162,7 +137,7 @@ def _describe(token: Token) -> str:
 # other way round. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
 _EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
-_CHILDREN: Final = ("left", "right", "expr", "low", "high", "pattern", "list")
+_CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
 _MAX_VISITED: Final = 2000
 # The label of a counter; a name may hold blanks and commas.
 _FILE_LABEL = re.compile(r"filename=[^}]*")
@@ -183,19 +158,30 @@ def is_explain(plan: LogicalPlan) -> bool:
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
-    """Return the types of placeholders (by name, without `$`) that the plan inferred and shows."""
+    """Return the types of placeholders (by name, without `$`) that the plan inferred and shows.
+
+    DataFusion-Python shows the expressions of filters and projections.
+    """
     found: dict[str, pa.DataType] = {}
-    nodes = [plan]
-    expressions: list[Any] = []
+    waiting: list[Any] = [plan]
     for _ in range(_MAX_VISITED):
-        if expressions:
-            _visit(expressions.pop(), expressions, found)
-        elif nodes:
-            node = nodes.pop()
-            nodes.extend(node.inputs())
-            expressions.extend(_expressions_of(node))
-        else:
+        if not waiting:
             break
+        item = waiting.pop()
+        waiting.extend(item.inputs() if hasattr(item, "inputs") else ())
+        try:
+            variant = item.to_variant()
+        except Exception:  # noqa: BLE001, S112 - there is no class for this kind: an untyped error says so
+            continue
+        if type(variant).__name__ == "Placeholder":
+            field = variant.field()
+            if isinstance(field, pa.Field):
+                found[variant.id().removeprefix("$")] = field.type
+            continue
+        for name in _CHILDREN:
+            child = getattr(variant, name, None)
+            value = child() if callable(child) else None
+            waiting.extend(value if isinstance(value, list) else [] if value is None else [value])
     return found
 
 
@@ -212,38 +198,6 @@ def parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | No
             for column, written in zip(placeholders.columns, placeholders.bound_names, strict=True)
         ]
     )
-
-
-def _expressions_of(node: LogicalPlan) -> list[Any]:
-    """Return the expressions of a node, of the kinds for which DataFusion-Python shows them."""
-    variant = _variant(node)
-    match type(variant).__name__:
-        case "Filter":
-            return [variant.predicate()]
-        case "Projection":
-            return list(variant.projections())
-        case _:
-            return []
-
-
-def _visit(expression: Any, waiting: list[Any], found: dict[str, pa.DataType]) -> None:
-    variant = _variant(expression)
-    if type(variant).__name__ == "Placeholder":
-        field = variant.field()
-        if isinstance(field, pa.Field):
-            found[variant.id().removeprefix("$")] = field.type
-        return
-    for name in _CHILDREN:
-        child = getattr(variant, name, None)
-        value = child() if callable(child) else None
-        waiting.extend(value if isinstance(value, list) else [] if value is None else [value])
-
-
-def _variant(item: Any) -> Any:
-    try:
-        return item.to_variant()
-    except Exception:  # noqa: BLE001 - DataFusion-Python has no class for this kind: an untyped error says so
-        return None
 
 
 class PathScrubber:

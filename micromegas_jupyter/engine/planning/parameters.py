@@ -7,15 +7,15 @@ knows a placeholder's type (`checks`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.engine.contract import QueryStatistics
 from micromegas_jupyter.engine.errors import missing_parameter
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column
-from micromegas_jupyter.errors import InternalError, InvalidStatement
+from micromegas_jupyter.errors import InvalidStatement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,20 +109,12 @@ def find_placeholders(scanned: Scan) -> Placeholders:
     count = len(question_marks) or max(numbers, default=0)
     written = (f"? number {index + 1}" if question_marks else f"${index + 1}" for index in range(count))
     return Placeholders(
-        sql=_with_dollars(scanned.sql, question_marks),
+        sql=scanned.with_replaced([(mark, f"${number}") for number, mark in enumerate(question_marks, start=1)]),
         columns=(*map(str, range(count)), *names),
         written=(*written, *(f"${name}" for name in names)),
         optional=frozenset({_column(token) for token in found} - {_column(token) for token in certain}),
         question_marks=tuple(line_and_column(scanned.sql, token.start) for token in question_marks),
     )
-
-
-def _with_dollars(sql: str, question_marks: list[Token]) -> str:
-    pieces, end = [], 0
-    for number, token in enumerate(question_marks, start=1):
-        pieces += [sql[end : token.start], f"${number}"]
-        end = token.start + 1
-    return "".join([*pieces, sql[end:]])
 
 
 def _number(token: Token) -> int:
@@ -156,7 +148,6 @@ class RowByRow:
         self.schema = _nullable(self._current.schema)
         self.parameter_schema = self._current.parameter_schema
         self._ended = QueryStatistics()  # of the rows before the current one
-        self._has_run = False
 
     @property
     def statistics(self) -> QueryStatistics:
@@ -165,35 +156,28 @@ class RowByRow:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Run the statement for each row of parameters; can be called once."""
-        if self._has_run:
-            raise InternalError("A planned query was run twice.")
-        self._has_run = True
         return self._rows(self._current.batches())
 
     def _rows(self, current: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         remaining = self._request.row_limit
-        count = self._parameters.num_rows
-        for following in range(1, count + 1):
+        for following in range(1, self._parameters.num_rows + 1):
             for batch in current:
                 if remaining is not None:
                     remaining -= batch.num_rows
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
-            if remaining == 0 or following == count:
+            if remaining == 0 or following == self._parameters.num_rows:
                 return
-            self._plan_row(following, remaining)
-            current = self._current.batches()
-
-    def _plan_row(self, index: int, remaining: int | None) -> None:
-        row = self._parameters.slice(index, 1)
-        planned = self._plan(replace(self._request, parameters=row, row_limit=remaining))
-        if not _nullable(planned.schema).equals(self.schema, check_metadata=True):
-            raise InvalidStatement(
-                f"Row {index + 1} of the parameters gives other columns than the first.",
-                remedy="Run the statement for each row alone.",
-            )
-        # Only the statistics are kept: with very many rows the plans would add up.
-        self._ended = _sum(self._ended, self._current.statistics)
-        self._current = planned
+            row = self._parameters.slice(following, 1)
+            planned = self._plan(replace(self._request, parameters=row, row_limit=remaining))
+            if not _nullable(planned.schema).equals(self.schema, check_metadata=True):
+                raise InvalidStatement(
+                    f"Row {following + 1} of the parameters gives other columns than the first.",
+                    remedy="Run the statement for each row alone.",
+                )
+            # Only the statistics are kept: with very many rows the plans would add up.
+            self._ended = _sum(self._ended, self._current.statistics)
+            self._current = planned
+            current = planned.batches()
 
 
 def _nullable(schema: pa.Schema) -> pa.Schema:
@@ -202,18 +186,10 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
 
 
 def _sum(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
-    def added(one: int | None, other: int | None) -> int | None:
-        return None if one is None or other is None else one + other
-
-    peaks = [peak for peak in (first.peak_memory_bytes, second.peak_memory_bytes) if peak is not None]
-    return QueryStatistics(
-        context_init_seconds=first.context_init_seconds + second.context_init_seconds,
-        execution_seconds=first.execution_seconds + second.execution_seconds,
-        bytes_scanned=added(first.bytes_scanned, second.bytes_scanned),
-        peak_memory_bytes=max(peaks, default=None),
-        spilled_bytes=added(first.spilled_bytes, second.spilled_bytes),
-        spill_count=added(first.spill_count, second.spill_count),
-    )
+    facts: dict[str, Any] = asdict(first)
+    for name, value in asdict(second).items():
+        facts[name] = None if value is None or facts[name] is None else facts[name] + value
+    return QueryStatistics(**facts)
 
 
 def with_plain_parameters(request: StatementRequest, columns: tuple[str, ...]) -> StatementRequest:

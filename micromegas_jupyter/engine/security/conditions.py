@@ -62,14 +62,13 @@ def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str
     problem = next((found for found in problems if found is not None), None)
     if problem is None and len(conditions) > 1:
         problem = _find_problem_together(conditions, schema)
-    if problem is not None:
-        raise _unusable(table, problem)
-    try:
+    if problem is None:
         return rows.filter(_either(rows, conditions))
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
-        raise _unusable(table, "it cannot be planned") from None
+    _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
+    raise InternalError(
+        "The server cannot decide which rows of a table you may read, so the statement is not run.",
+        remedy="Tell the server's administrator; the server's log names the table.",
+    )
 
 
 def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
@@ -83,14 +82,6 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
     # The line break ends a comment that a condition may end with.
     known = [rows.parse_sql_expr(f"({condition}\n) IS TRUE") for condition in conditions]
     return functools.reduce(operator.or_, known)
-
-
-def _unusable(table: str, problem: str) -> InternalError:
-    _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
-    return InternalError(
-        "The server cannot decide which rows of a table you may read, so the statement is not run.",
-        remedy="Tell the server's administrator; the server's log names the table.",
-    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -120,9 +111,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
     sample = trial_rows(schema)
     try:
         selected = _filtered(SessionContext(), sample, condition)
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
+    except Exception as error:  # noqa: BLE001 - DataFusion has no class for it
         return _reason(str(error))
     found = _evaluated(selected)
     if found is None:
@@ -165,9 +154,7 @@ def _evaluated(selected: DataFrame) -> list[str] | None:
     """Return the rows as text (NaN equals NaN there); None when a row makes the evaluation fail."""
     try:
         return [str(row) for batch in selected.collect() for row in batch.to_pylist()]
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
+    except Exception:  # noqa: BLE001 - DataFusion has no class for it
         return None
 
 
@@ -220,23 +207,20 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
     """Check the conditions in `filters`, by table name, of which a row must meet one."""
-    for snapshot in _listed(tables):
+    try:
+        snapshots = tables.snapshot()
+    except MicromegasError:
+        raise
+    except Exception as error:
+        _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
+        raise Unavailable("The tables cannot be listed now.") from error
+    for snapshot in snapshots:
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
             raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
         own = filters.get(snapshot.name, ())
         problem = _problem_of_role(snapshot, own) if own else None
         if problem is not None:
             raise _configuration_error(snapshot.name, problem)
-
-
-def _listed(tables: TableSource) -> Sequence[TableSnapshot]:
-    try:
-        return tables.snapshot()
-    except MicromegasError:
-        raise
-    except Exception as error:
-        _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
-        raise Unavailable("The tables cannot be listed now.") from error
 
 
 def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:

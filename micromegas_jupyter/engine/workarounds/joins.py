@@ -1,4 +1,4 @@
-"""Plans joins so that three defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
+"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows or types.
 
 **Filters above joins** are pushed down in the physical plan by column name, not by position. Where both sides of a join
 have a column of that name, a filter can end up on the wrong one, and rows are lost. The logical optimizer has already
@@ -12,6 +12,9 @@ IS NOT DISTINCT FROM, from which DataFusion does not derive a constant; it prune
 **Nested-loop joins** read their left side again when it does not fit into memory and there is room on disk, but a scan
 returns its files only once. They need a session that cannot spill.
 
+**Result types:** the schema of a DataFrame is that of the plan as it was written. Where UNION or CASE mixes types, the
+optimizer converts them afterwards: `SELECT 1 UNION ALL SELECT 2.5` is announced as integers and returns floats.
+
 The filters are changed in the optimized logical plan, in its protobuf form. A plan that has no such form (it reads a
 table function or an information schema, or is nested too deeply) runs unchanged if the physical plan shows neither of
 the first two defects, and is refused otherwise.
@@ -19,21 +22,20 @@ the first two defects, and is refused otherwise.
 
 from __future__ import annotations
 
-import enum
 import functools
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from datafusion import functions, lit
 from datafusion.plan import LogicalPlan
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.sessions import READ_ONLY
 from micromegas_jupyter.errors import UnsupportedStatement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import pyarrow as pa
     from datafusion import DataFrame, SessionContext
@@ -42,53 +44,54 @@ if TYPE_CHECKING:
 _JOIN: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
 _OUTER_JOIN: Final = re.compile(r"^ *(?:Left|Right|Full|LeftMark|RightMark) Join:", re.MULTILINE)
 _NESTED_LOOP_JOIN: Final = re.compile(r"^ *(?!Cross )(?:\w+ )+Join: *(?:Filter:.*)?$", re.MULTILINE)
+_MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 
-# `LogicalPlanNode` in DataFusion's datafusion.proto: numbers of the kinds of nodes, and of their fields that are nodes.
-_FILTER: Final = 4
-_JOIN_NODE: Final = 7
-_INPUTS: Final[Mapping[int, tuple[int, ...]]] = {
-    1: (),  # listing scan
-    3: (1,),  # projection
-    _FILTER: (1,),
-    5: (1,),  # limit
-    6: (1,),  # aggregate
-    _JOIN_NODE: (1, 2),
-    8: (1,),  # sort
-    10: (),  # empty relation
-    13: (1,),  # window
-    16: (),  # values
-    19: (1,),  # union
-    21: (1,),  # subquery alias
-    23: (1,),  # distinct
-    30: (1,),  # unnest
-    31: (2, 3),  # recursive query
-    32: (),  # work table of a recursive query
+# What is read of DataFusion's datafusion.proto: by message, the numbers of fields and their types; the field of number
+# n has the name `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
+_MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
+    "Leaf": {},
+    "Scan": {2: "string"},
+    "Node": {
+        **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, work table of a recursive query
+        1: "Scan",
+        3: "Projection",
+        4: "Filter",
+        **dict.fromkeys((5, 6, 8, 13, 19, 21, 23, 30), "Inner"),  # limit, aggregate, sort, window, union, alias, …
+        7: "Join",
+        31: "Recursive",
+    },
+    "Projection": {1: "Node", 2: "Expr"},
+    "Filter": {1: "Node", 2: "Expr"},
+    "Inner": {1: "Node"},
+    "Join": {1: "Node", 2: "Node", 3: "int32", 8: "Expr"},
+    "Recursive": {2: "Node", 3: "Node"},
+    "Expr": {
+        1: "Leaf",  # column
+        **dict.fromkeys((2, 6, 7, 8, 11, 13, 17, *range(25, 31)), "First"),  # alias, IS NULL, NOT, CAST and their like
+        3: "Literal",
+        4: "Binary",
+        9: "Between",
+        10: "Case",
+        14: "InList",
+        20: "Function",
+        36: "Subquery",
+    },
+    "First": {1: "Expr"},
+    "Literal": {33: "Leaf"},  # the value NULL
+    "Binary": {1: "Expr", 3: "string"},
+    "Between": {1: "Expr", 3: "Expr", 4: "Expr"},
+    "Case": {1: "Expr", 2: "Branch", 3: "Expr"},
+    "Branch": {1: "Expr", 2: "Expr"},
+    "InList": {1: "Expr", 2: "Expr"},
+    "Function": {2: "Expr"},
+    "Subquery": {1: "Inner"},
 }
-#: In which field a node has expressions: a projection, a filter and a join.
-_EXPRESSIONS: Final[Mapping[int, int]] = {3: 2, _FILTER: 2, _JOIN_NODE: 8}
-_JOIN_TYPE: Final = 3
 _LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK = 1, 2, 3, 8, 9
 _OUTER: Final = frozenset({_LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK})
 #: The inputs of which rows can be replaced by NULL.
-_NULLABLE: Final[Mapping[int, tuple[int, ...]]] = {_LEFT: (2,), _RIGHT: (1,), _FULL: (1, 2)}
-# `LogicalExprNode`: numbers of the kinds of expressions, and of their fields that are expressions.
-_LITERAL: Final = 3
-_BINARY: Final = 4
-_CASE: Final = 10
-_SUBQUERY: Final = 36
-_SUBQUERY_KEY: Final = bytes([0xA2, 0x02])
-_OPERANDS: Final[Mapping[int, tuple[int, ...]]] = {
-    **dict.fromkeys((1, _LITERAL), ()),  # column, literal
-    2: (1,),  # alias
-    _BINARY: (1,),
-    **dict.fromkeys((6, 7, 8, 13, *range(25, 31)), (1,)),  # IS NULL, NOT, negative, IS TRUE and their like
-    9: (1, 3, 4),  # BETWEEN
-    **dict.fromkeys((11, 17), (1,)),  # CAST, TRY_CAST
-    14: (1, 2),  # IN
-    20: (2,),  # scalar function
-}
-_OPERAND, _OPERATOR = 1, 3
-_NULL_VALUE: Final = 33
+_NULLABLE: Final[Mapping[int, tuple[str, ...]]] = {_LEFT: ("f2",), _RIGHT: ("f1",), _FULL: ("f1", "f2")}
+_SUBQUERY_KEY: Final = bytes([0xA2, 0x02])  # of field 36
+_REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 
 _FILTER_PUSHDOWN: Final = "physical_plan after FilterPushdown"
 _SAME: Final = "SAME TEXT AS ABOVE"
@@ -98,21 +101,32 @@ _SORT: Final = re.compile(r"^ *(?:Sort(?:Exec)?: .*|WindowAggr: .*?(?= BETWEEN )
 _SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
 _PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
 _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|LeftMark|RightMark),")
-_MAX_VARINT_BYTES: Final = 10
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedJoins:
+class PlannedJoins(NamedTuple):
     """A statement with joins, safe to run; one with nested loops must run in a session that cannot spill."""
 
-    frame: DataFrame = field(repr=False)  # its repr would run it
+    frame: DataFrame
     has_nested_loops: bool
 
 
 def may_join(plan_text: str) -> bool:
     """Return whether an unoptimized plan, one step a line, may have a join or become one."""
     return _JOIN.search(plan_text) is not None
+
+
+def may_mix_types(plan_text: str) -> bool:
+    """Return whether an unoptimized plan, one step a line, may announce other types than its result has."""
+    return _MIXES_TYPES.search(plan_text) is not None
+
+
+def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
+    """Return `frame`, a statement that is not EXPLAIN, with the schema of its result; `session` is its session."""
+    try:
+        return session.create_dataframe_from_logical_plan(frame.optimized_logical_plan())
+    except Exception:  # noqa: BLE001 - it fails in the same way when it runs
+        return frame
 
 
 def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: Mapping[str, pa.Scalar]) -> PlannedJoins:
@@ -122,12 +136,9 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     """
     try:
         plan = frame.optimized_logical_plan()
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
-        return PlannedJoins(frame, has_nested_loops=False)  # it fails in the same way when it runs
+    except Exception:  # noqa: BLE001 - it fails in the same way when it runs
+        return PlannedJoins(frame, has_nested_loops=False)
     text = plan.display_indent()
-    has_nested_loops = _NESTED_LOOP_JOIN.search(text) is not None
     frame = session.create_dataframe_from_logical_plan(plan)
     if _OUTER_JOIN.search(text):
         try:
@@ -136,116 +147,110 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
             if not is_engine_failure(error):
                 raise
             _check_unchanged(session, plan, sql=sql, values=values)
-    return PlannedJoins(frame, has_nested_loops)
+    return PlannedJoins(frame, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
 
 
 def _rewrite(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
     """Return `frame` with changed filters, or as it is where none needs a change."""
-    node = plan.to_bytes(session)
-    rewritten = _Rewriter().rewrite(node)
-    if rewritten == node:
-        return frame
-    frame = session.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(session, rewritten))
-    frame.optimized_logical_plan()
+    node = message_class("Node").FromString(plan.to_bytes(session))
+    rewriter = _Rewriter()
+    rewriter.rewrite(node)
+    if rewriter.has_changed:
+        frame = session.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(session, node.SerializeToString()))
+        frame.optimized_logical_plan()
     return frame
 
 
-class _Rewriter:
-    """Changes the filters of a plan."""
-
-    def __init__(self) -> None:
-        self._outer_joins = 0
-
-    def rewrite(self, node: bytes, *, is_nullable: bool = False) -> bytes:
-        """Return a node with its filters changed.
-
-        `is_nullable` is whether an outer join above it can replace its rows by NULL. KeyError for a node, or a subquery
-        in an expression, of an unknown kind.
-        """
-        (kind,) = read_fields(node)
-        inputs = _INPUTS[kind.number]
-        if not inputs:
-            return node
-        before = self._outer_joins
-        fields = read_fields(kind.value)
-        nullable = inputs if is_nullable else ()
-        if kind.number == _JOIN_NODE:
-            join_type = next((one.value[0] for one in fields if one.number == _JOIN_TYPE), 0)
-            self._outer_joins += join_type in _OUTER
-            nullable = nullable or _NULLABLE.get(join_type, ())
-        for index, one in enumerate(fields):
-            if one.number in inputs:
-                fields[index] = one._replace(value=self.rewrite(one.value, is_nullable=one.number in nullable))
-        is_above_join = self._outer_joins > before
-        for index, one in enumerate(fields):
-            if one.number == _EXPRESSIONS.get(kind.number):
-                expression = self._rewrite_subqueries(one.value)
-                if kind.number == _FILTER:
-                    expression = _changed(expression, is_above_join=is_above_join, is_nullable=is_nullable)
-                fields[index] = one._replace(value=expression)
-            elif one.number not in inputs and _SUBQUERY_KEY in one.value:
-                raise KeyError(kind.number)
-        return write_fields([kind._replace(value=write_fields(fields))])
-
-    def _rewrite_subqueries(self, expression: bytes) -> bytes:
-        if _SUBQUERY_KEY not in expression:
-            return expression
-        (kind,) = read_fields(expression)
-        match kind.number:
-            case number if number == _SUBQUERY:
-                body = _mapped(kind.value, (1,), lambda subquery: _mapped(subquery, (1,), self.rewrite))
-            case number if number == _CASE:
-                body = _mapped(kind.value, (1, 3), self._rewrite_subqueries)
-                body = _mapped(body, (2,), lambda branch: _mapped(branch, (1, 2), self._rewrite_subqueries))
-            case number:
-                body = _mapped(kind.value, _OPERANDS[number], self._rewrite_subqueries)
-        return write_fields([kind._replace(value=body)])
-
-
-def _mapped(message: bytes, numbers: tuple[int, ...], change: Callable[[bytes], bytes]) -> bytes:
-    fields = read_fields(message)
-    return write_fields([one._replace(value=change(one.value)) if one.number in numbers else one for one in fields])
-
-
-def _changed(predicate: bytes, *, is_above_join: bool, is_nullable: bool) -> bytes:
-    """Return a predicate that is true for the same rows."""
-    if is_nullable:
-        predicate = _without_constants(predicate)
-    return _either(predicate, _never()) if is_above_join else predicate
-
-
-def _without_constants(predicate: bytes) -> bytes:
-    """Return a predicate that is true for the same rows, and from which no column follows to be constant."""
-    (kind,) = read_fields(predicate)
-    if kind.number != _BINARY:
-        return predicate
-    fields = read_fields(kind.value)
-    (operator,) = (one for one in fields if one.number == _OPERATOR)
-    operands = [one for one in fields if one.number == _OPERAND]
-    if operator.value == b"And":
-        operands = [operand._replace(value=_without_constants(operand.value)) for operand in operands]
-    elif operator.value == b"Eq":
-        if not any(_is_value(operand.value) for operand in operands):
-            return predicate
-        operator = operator._replace(value=b"IsNotDistinctFrom")
-    return write_fields([kind._replace(value=write_fields([*operands, operator]))])
-
-
-def _is_value(expression: bytes) -> bool:
-    """Return whether an expression is a literal other than NULL."""
-    (kind,) = read_fields(expression)
-    return kind.number == _LITERAL and all(one.number != _NULL_VALUE for one in read_fields(kind.value))
-
-
-def _either(first: bytes, second: bytes) -> bytes:
-    operands = [Field(_OPERAND, WireType.LENGTH_DELIMITED, operand) for operand in (first, second)]
-    binary = write_fields([*operands, Field(_OPERATOR, WireType.LENGTH_DELIMITED, b"Or")])
-    return write_fields([Field(_BINARY, WireType.LENGTH_DELIMITED, binary)])
+@functools.cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    file = descriptor_pb2.FileDescriptorProto(name="plan.proto", package="plan")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, kind in fields.items():
+            # A field that DataFusion has once looks the same on the wire.
+            field = message.field.add(name=f"f{number}", number=number, label=_REPEATED)
+            if kind in _MESSAGES:
+                field.type_name = f".plan.{kind}"
+            else:
+                field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return pool
 
 
 @functools.cache
-def _never() -> bytes:
-    return (functions.random() < lit(0.0)).to_bytes()
+def message_class(name: str) -> Any:
+    """Return the class of one of `_MESSAGES`; it keeps what else it reads."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"plan.{name}"))
+
+
+class _Rewriter:
+    """Changes the filters of a plan. ValueError for a node, or a subquery in an expression, of an unknown kind."""
+
+    has_changed = False
+
+    def rewrite(self, node: Any, *, is_nullable: bool = False) -> bool:
+        """Change a node and those below it; return whether there is an outer join.
+
+        `is_nullable` is whether an outer join above it can replace its rows by NULL.
+        """
+        ((kind, (body,)),) = node.ListFields()
+        join_type = body.f3[0] if kind.message_type.name == "Join" and body.f3 else 0
+        is_outer = join_type in _OUTER
+        nullable = _NULLABLE.get(join_type, ())
+        for field, values in body.ListFields():
+            for value in values if _type_of(field) == "Node" else ():
+                is_outer |= self.rewrite(value, is_nullable=is_nullable or field.name in nullable)
+        self._rewrite_expressions(body)
+        if kind.message_type.name == "Filter":
+            (predicate,) = body.f2
+            if is_nullable:
+                self._drop_constants(predicate)
+            if is_outer:
+                kept = message_class("Expr").FromString((functions.random() < lit(0.0)).to_bytes())
+                either = message_class("Binary")(f1=[predicate, kept], f3=["Or"])
+                predicate.CopyFrom(message_class("Expr")(f4=[either]))
+                self.has_changed = True
+        return is_outer
+
+    def _rewrite_expressions(self, body: Any) -> None:
+        rest = type(body).FromString(body.SerializeToString())
+        for field, values in body.ListFields():
+            rest.ClearField(field.name)
+            for value in values if _type_of(field) == "Expr" else ():
+                self._rewrite_subqueries(value)
+        if _SUBQUERY_KEY in rest.SerializeToString():
+            raise ValueError("a subquery in an expression that is not known")
+
+    def _rewrite_subqueries(self, expression: Any) -> None:
+        if _SUBQUERY_KEY not in expression.SerializeToString():
+            return
+        ((_, (body,)),) = expression.ListFields()
+        for field, values in body.ListFields():
+            for value in values:
+                match _type_of(field):
+                    case "Expr":
+                        self._rewrite_subqueries(value)
+                    case "Branch":
+                        for one in (*value.f1, *value.f2):
+                            self._rewrite_subqueries(one)
+                    case "Inner":
+                        self.rewrite(value.f1[0])
+
+    def _drop_constants(self, predicate: Any) -> None:
+        """Change a predicate so that it is true for the same rows, and no column follows from it to be constant."""
+        for binary in predicate.f4:
+            match list(binary.f3):
+                case ["And"]:
+                    for operand in binary.f1:
+                        self._drop_constants(operand)
+                case ["Eq"] if any(literal and not literal[0].f33 for literal in (one.f3 for one in binary.f1)):
+                    binary.f3[0] = "IsNotDistinctFrom"
+                    self.has_changed = True
+
+
+def _type_of(field: Any) -> str | None:
+    return field.message_type.name if field.message_type is not None else None
 
 
 def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, values: Mapping[str, pa.Scalar]) -> None:
@@ -308,90 +313,3 @@ def _sort_keys(plan: str) -> int:
         partition = _PARTITION.search(line)
         keys += len({*_SORT_KEY.findall(line), *(partition[1].split(", ") if partition else ())})
     return keys
-
-
-class WireType(enum.IntEnum):
-    """How a field's value is written (protobuf encoding guide, "Message Structure")."""
-
-    VARINT = 0
-    FIXED64 = 1
-    LENGTH_DELIMITED = 2
-    FIXED32 = 5
-
-
-class Field(NamedTuple):
-    """One field of a protobuf message; the value of a length-delimited one is without its length."""
-
-    number: int
-    wire_type: WireType
-    value: bytes
-
-
-def read_fields(message: bytes) -> list[Field]:
-    """Return the fields of a protobuf message in order, without its schema; ValueError for other bytes."""
-    fields: list[Field] = []
-    start = 0
-    while start < len(message):
-        key, start = _read_varint(message, start)
-        wire_type = WireType(key & 7)
-        match wire_type:
-            case WireType.VARINT:
-                end = _read_varint(message, start)[1]
-            case WireType.LENGTH_DELIMITED:
-                length, start = _read_varint(message, start)
-                end = start + length
-            case _:
-                end = start + (8 if wire_type is WireType.FIXED64 else 4)
-        if end > len(message):
-            raise ValueError("a protobuf field is cut short")
-        fields.append(Field(key >> 3, wire_type, message[start:end]))
-        start = end
-    return fields
-
-
-def write_fields(fields: list[Field]) -> bytes:
-    """Return the message that has `fields` in order; the inverse of `read_fields`."""
-    pieces: list[bytes] = []
-    for number, wire_type, value in fields:
-        pieces.append(build_varint(number << 3 | wire_type))
-        if wire_type is WireType.LENGTH_DELIMITED:
-            pieces.append(build_varint(len(value)))
-        pieces.append(value)
-    return b"".join(pieces)
-
-
-def _read_varint(message: bytes, start: int) -> tuple[int, int]:
-    value = 0
-    for index, byte in enumerate(message[start : start + _MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follow
-            return value, start + index + 1
-    raise ValueError("a protobuf number is cut short")
-
-
-def build_varint(value: int) -> bytes:
-    """Return a number in protobuf's variable length."""
-    out = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits of a byte
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
-
-
-def may_mix_types(plan_text: str) -> bool:
-    """Return whether an unoptimized plan, one step a line, may announce other types than its result has."""
-    return _MIXES_TYPES.search(plan_text) is not None
-
-
-def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
-    """Return `frame`, a statement that is not EXPLAIN, with the schema of its result; `session` is its session."""
-    try:
-        return session.create_dataframe_from_logical_plan(frame.optimized_logical_plan())
-    except BaseException as error:
-        if not is_engine_failure(error):
-            raise
-        return frame  # it fails in the same way when it runs

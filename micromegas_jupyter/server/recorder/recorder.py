@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.telemetry import (
     LOG_ENTRIES,

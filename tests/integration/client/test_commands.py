@@ -11,7 +11,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql.commands import messages, pack_any
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, results, rows
 from tests.integration.client.conftest import FixedToken

@@ -14,7 +14,7 @@ from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.api_keys import NewApiKey, make_api_key
 from micromegas_jupyter.config.access import render_api_keys
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.telemetry import (
     BlockOrigin,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 

@@ -13,7 +13,7 @@ from pyarrow import flight
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from tests.integration.ingest.lake_server import create_command, lake_server
 
 _NOISE = random.Random(1).randbytes(4 * 1024 * 1024)

@@ -22,7 +22,7 @@ import pytest
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server import ingest
 from micromegas_jupyter.server.ingest import check_may_ingest
 from tests.integration.flight_harness import ALICE, FLIGHT

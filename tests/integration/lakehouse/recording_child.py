@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.recorder.recorder import Recorder
 
 

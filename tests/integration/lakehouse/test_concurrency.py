@@ -13,7 +13,8 @@ import datafusion
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.lake import Lake, LakeLimits
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.maintenance import LakeLimits
 
 pytestmark = pytest.mark.integration
 

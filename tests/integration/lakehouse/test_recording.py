@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from micromegas_jupyter.lake import Lake, LakeLimits
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.maintenance import LakeLimits
 from tests.fakes.telemetry_rows import log_batch
 
 LIMITS = LakeLimits(fan_in=3, tiers=3, grace_seconds=3.0)

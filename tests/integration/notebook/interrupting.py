@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from micromegas_jupyter.lake import ParquetFolder
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
 from tests.integration.notebook.kernels import attended_kernel

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, PlannedQuery, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
 
 if TYPE_CHECKING:

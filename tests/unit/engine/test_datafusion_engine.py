@@ -10,11 +10,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import (
-    DataFusionEngine,
-    EngineSettings,
-    TimeRange,
-)
+from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, write_log_entries
 from tests.unit.engine.conftest import Asker
@@ -161,19 +158,3 @@ def _run(engine: DataFusionEngine, sql: str) -> list[dict[str, Any]]:
 
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"memory_limit_bytes": 0},
-        {"spill_limit_bytes": 0},
-        {"batch_rows": 0},
-        {"target_partitions": 0},
-        {"max_statement_bytes": 0},
-        {"max_statement_bytes": 524289},
-    ],
-)
-def test_engine_settings_have_bounds(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"one or more|between"):
-        EngineSettings(**wrong)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.engine import DataFusionEngine
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import Denial
 from micromegas_jupyter.engine.functions.denials import MatchRules, check_match, names_denial_function
 from micromegas_jupyter.errors import InvalidStatement, Unavailable

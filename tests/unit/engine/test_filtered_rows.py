@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, TimeRange
+from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.tables import Visibility
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import (

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.security.conditions import condition_problem
 from micromegas_jupyter.errors import MicromegasError

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.security.conditions import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InternalError, InvalidStatement

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
 
-from micromegas_jupyter.engine import DataFusionEngine, StatementRequest
+from micromegas_jupyter.engine.contract import StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.planning.checks import PathScrubber, check_plan, placeholder_types
 from micromegas_jupyter.engine.planning.parameters import find_placeholders, with_plain_parameters
 from micromegas_jupyter.engine.scanner import scan

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
-from micromegas_jupyter.engine.sessions import SessionPool, Sessions
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.sessions import Sessions
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 from tests.fakes.fixed_tables import CALLER, FixedTables
 from tests.unit.engine.conftest import SETTINGS, Asker
@@ -98,7 +99,7 @@ def ask(file: Path) -> Iterator[Asker]:
 
 
 def kept(ask: Asker) -> int:
-    return len(ask.engine._pools[False])
+    return len(ask.engine._sessions.free[False])
 
 
 def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
@@ -156,7 +157,7 @@ def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None
         ask.rows(sql)
 
     ask.rows("SELECT * FROM things")
-    session = ask.engine._pools[False].lend().session
+    session = ask.engine._sessions.lend(has_joins=False).session
     assert session.catalog().schema().table_names() == set()
     with pytest.raises(InvalidStatement):
         ask.rows("SELECT * FROM left_behind")
@@ -179,26 +180,18 @@ def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> No
 
 
 def test_few_sessions_are_kept(sessions: Sessions) -> None:
-    opened = 0
-
-    def open_session() -> object:
-        nonlocal opened
-        opened += 1
-        return sessions.open()
-
-    pool = SessionPool(open_session)  # type: ignore[arg-type]
-    lent = [pool.lend() for _ in range(6)]
+    lent = [sessions.lend(has_joins=False) for _ in range(6)]
     for one in lent:
         one.release()
         one.release()
-    assert (opened, len(pool)) == (6, 2)
+
+    assert len(sessions.free[False]) == 2
 
 
 def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: Sessions) -> None:
-    pool = SessionPool(sessions.open)
-    lent = pool.lend()
+    lent = sessions.lend(has_joins=False)
     lent.session.sql("CREATE SCHEMA left_behind").collect()
 
     lent.release()
 
-    assert len(pool) == 0
+    assert sessions.free[False] == []

@@ -193,9 +193,6 @@ LEFT_OUT = [
     ("SELECT n FROM t START WITH n = 1 CONNECT BY PRIOR n = n", "CONNECT BY", (1, 34)),
     ("SELECT * ILIKE '%a%' FROM t", "ILIKE", (1, 8)),
     ("SELECT n FROM t SAMPLE 0.1", "SAMPLE", (1, 17)),
-    ("SELECT n FROM t PARTITION (p0) WHERE n = 1", "PARTITION", (1, 17)),
-    ("SELECT n FROM t WITH ORDINALITY", "WITH ORDINALITY", (1, 17)),
-    ("SELECT n FROM t FOR XML PATH", "FOR XML", (1, 17)),
     ("SELECT n FROM t PREWHERE -n = -1", "PREWHERE", (1, 17)),
     ("SELECT n FROM t PREWHERE left('One', 1) = 'O'", "PREWHERE", (1, 17)),
 ]

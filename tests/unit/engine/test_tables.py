@@ -13,10 +13,11 @@ import pytest
 from datafusion import SessionContext, col, lit
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, QueryStatistics
+from micromegas_jupyter.engine.contract import EngineSettings, QueryStatistics
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.scanner import find_mentions, scan
 from micromegas_jupyter.engine.schemas import flat_schema, to_wire, wire_schema
-from micromegas_jupyter.engine.tables import FileReader, _bound
+from micromegas_jupyter.engine.tables import TableBuilder, _bound
 from micromegas_jupyter.errors import InvalidStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
@@ -70,11 +71,11 @@ def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
 
 
 @pytest.fixture
-def reader() -> FileReader:
-    return FileReader()
+def reader() -> TableBuilder:
+    return TableBuilder()
 
 
-def test_all_files_are_read_with_the_declared_schema(reader: FileReader, tmp_path: Path) -> None:
+def test_all_files_are_read_with_the_declared_schema(reader: TableBuilder, tmp_path: Path) -> None:
     files = [write(tmp_path, str(index), [index, index + 100]) for index in range(20)]
 
     frame = reader.read(SessionContext(), files, SCHEMA)
@@ -84,7 +85,7 @@ def test_all_files_are_read_with_the_declared_schema(reader: FileReader, tmp_pat
     assert frame.filter(col("n") >= lit(100)).count() == 20
 
 
-def test_awkward_file_names_are_names_not_patterns(reader: FileReader, tmp_path: Path) -> None:
+def test_awkward_file_names_are_names_not_patterns(reader: TableBuilder, tmp_path: Path) -> None:
     files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
     write(tmp_path, "x[1]", [7])
     write(tmp_path, "x1ab", [7])
@@ -99,12 +100,12 @@ def test_a_column_that_an_older_file_lacks_is_null(tmp_path: Path) -> None:
     path = tmp_path / "old.parquet"
     pq.write_table(pa.table({"n": [1]}), path)
 
-    frame = FileReader().read(SessionContext(), [str(path)], SCHEMA)
+    frame = TableBuilder().read(SessionContext(), [str(path)], SCHEMA)
 
     assert frame.to_pylist() == [{"n": 1, "word": None}]
 
 
-def test_a_list_of_files_that_has_grown_is_read_anew(reader: FileReader, tmp_path: Path) -> None:
+def test_a_list_of_files_that_has_grown_is_read_anew(reader: TableBuilder, tmp_path: Path) -> None:
     first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
     context = SessionContext()
 
@@ -114,7 +115,7 @@ def test_a_list_of_files_that_has_grown_is_read_anew(reader: FileReader, tmp_pat
 
 
 def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
-    reader = FileReader()
+    reader = TableBuilder()
     files = [write(tmp_path, "one", [1, 2])]
     before = [reader.read(SessionContext(), files, SCHEMA).filter(col("n") > lit(1)).count() for _ in range(2)]
 

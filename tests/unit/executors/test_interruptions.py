@@ -25,7 +25,7 @@ from micromegas_jupyter.executors.pool import (
 )
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.arrow_messages import encode_stream
 from tests.fakes.fixed_tables import CALLER, FixedTables, write_log_entries

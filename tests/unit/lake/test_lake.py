@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
-from micromegas_jupyter.lake import CachedListing, Lake, LakeLimits
 from micromegas_jupyter.lake import lake as lake_module
+from micromegas_jupyter.lake.lake import CachedListing, Lake
+from micromegas_jupyter.lake.maintenance import LakeLimits
 from micromegas_jupyter.telemetry import TABLES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake import Lake, LakeLimits, LakeWriter, MaintenanceReport, maintenance
+from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.files import (
     Segment,
     SegmentFile,
@@ -19,8 +19,11 @@ from micromegas_jupyter.lake.files import (
     list_segments,
     select_visible,
 )
+from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.lake.maintenance import (
     CompactionStopped,
+    LakeLimits,
+    MaintenanceReport,
     MergePlan,
     drop_segment,
     merge_segments,

@@ -14,17 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSource
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import (
+from micromegas_jupyter.lake import parquet_folder
+from micromegas_jupyter.lake.parquet_folder import (
     FolderKind,
     ParquetFolder,
     check_servable,
+    coarser_units,
     find_folder_kind,
+    lossless_units,
     make_lake_folder,
-    parquet_folder,
+    wider_type,
 )
-from micromegas_jupyter.lake.parquet_folder import coarser_units, lossless_units, wider_type
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 

@@ -10,8 +10,8 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
-from micromegas_jupyter.lake import Lake
 from micromegas_jupyter.lake import ingest as lake_ingest
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.user_tables import UserTable, UserTables, check_fits, convert_rows, stored_schema
 
 if TYPE_CHECKING:

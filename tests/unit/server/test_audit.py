@@ -11,7 +11,8 @@ import pytest
 
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.engine import TimeRange, sql_hash
+from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.engine.planning.fingerprint import sql_hash
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -29,6 +30,7 @@ from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
+
 
 STATEMENT = Statement(sql="SELECT 1", caller=ALICE)
 

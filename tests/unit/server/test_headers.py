@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.engine import TimeRange
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.server.authentication import (
     Attribution,

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
 from micromegas_jupyter.telemetry import LogRow, MeasureRow
 from tests.fakes.clock import FakeClock

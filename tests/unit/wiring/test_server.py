@@ -15,7 +15,7 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import Lake
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.http_endpoint import NotReady
 from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings
 from micromegas_jupyter.wiring import ServerStack, server

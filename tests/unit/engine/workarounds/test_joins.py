@@ -10,7 +10,8 @@ import pytest
 from datafusion import SessionConfig, SessionContext
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.errors import UnsupportedStatement
 from tests.fakes.fixed_tables import FixedTables

@@ -12,7 +12,8 @@ import pytest
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ResourcesExhausted
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
