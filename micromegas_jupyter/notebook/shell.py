@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import keyword
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import IPython.display
@@ -89,6 +91,14 @@ def is_attended(shell: InteractiveShell) -> bool:
         return True
     request = kernel.get_parent("shell")
     return bool(request.get("content", {}).get("allow_stdin", False))
+
+
+def start_thread(target: Callable[..., object], *arguments: object, name: str) -> Thread:
+    """Call `target` on a thread of its own, whose displays and widget messages belong to the cell that runs now."""
+    # ipykernel finds that cell in a context variable.
+    thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def load_libraries(*names: str) -> None:

@@ -7,7 +7,6 @@ table that a person opens.
 
 from __future__ import annotations
 
-import contextvars
 import html
 import re
 import threading
@@ -22,6 +21,7 @@ import traitlets
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
 from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name
+from micromegas_jupyter.notebook.shell import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,11 +101,7 @@ class TableCounter:
         if is_busy:
             on_counted(table.name, "Other tables are being counted. Close this one and open it again.")
             return
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(self._count, table, on_counted), name="micromegas-table-count", daemon=True
-        ).start()
+        start_thread(self._count, table, on_counted, name="micromegas-table-count")
 
     def _count(self, table: Table, on_counted: Callable[[str, str], None]) -> None:
         try:

@@ -11,6 +11,7 @@ from cachetools import LRUCache
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.formatting import printable
+from micromegas_jupyter.notebook.shell import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -214,7 +215,7 @@ class SchemaCache:
 
     def _begin(self, settings: ClientSettings) -> threading.Event:
         answered = self._fetching[settings] = threading.Event()
-        threading.Thread(target=self._fetch, args=(settings,), name="micromegas-schema", daemon=True).start()
+        start_thread(self._fetch, settings, name="micromegas-schema")
         return answered
 
     def _fetch(self, settings: ClientSettings) -> None:

@@ -7,7 +7,6 @@ as they were when a page is loaded again, because a display's id is not saved: t
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import shutil
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -26,25 +25,23 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import error_lines
-from micromegas_jupyter.notebook.login.connections import FlowPreference
 from micromegas_jupyter.notebook.login.session import (
     MAX_SHOWN_GROUPS,
-    QR_LABEL,
     IdentityAction,
     IdentityState,
     IdentityStatus,
     SignInOffer,
     accepted_actions,
-    has_token,
     identity_lines,
     lines_as_html,
     offered_actions,
     shown_detail,
 )
-from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
+from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -77,11 +74,7 @@ class IdentityButtons:
             widget.notify(TOO_LATE)
             return
         widget.begin_action(action)
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        Thread(
-            target=context.run, args=(self._run, action, shown[0], widget), name=f"micromegas-{action}", daemon=True
-        ).start()
+        start_thread(self._run, action, shown[0], widget, name=f"micromegas-{action}")
 
     def _begin(self) -> bool:
         with self._lock:
@@ -109,7 +102,7 @@ class IdentityButtons:
             case IdentityAction.SIGN_IN:
                 self._sign_in(settings)
             case IdentityAction.SHOW_CODE:
-                self._begin_login(settings, FlowPreference(flow=Flow.DEVICE))
+                self._begin_login(settings, Flow.DEVICE)
             case IdentityAction.CANCEL:
                 self._session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
@@ -126,7 +119,7 @@ class IdentityButtons:
 
     def _sign_in(self, settings: ClientSettings) -> None:
         self._session.connections.allow_sign_in(settings.profile)
-        if not has_token(self._session.state):
+        if self._session.state is None or not self._session.state.has_token:
             try:
                 self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
             except MicromegasError as error:
@@ -135,9 +128,9 @@ class IdentityButtons:
             else:
                 self._session.fetch_identity(settings)
                 return
-        self._begin_login(settings, FlowPreference())
+        self._begin_login(settings, None)
 
-    def _begin_login(self, settings: ClientSettings, preference: FlowPreference) -> None:
+    def _begin_login(self, settings: ClientSettings, preference: str | None) -> None:
         choice = self._session.dependencies.choose_flow(settings, _CLICKED_SHELL, preference)
         if choice.flow is Flow.PASTE:
             raise UsageError(
@@ -240,6 +233,7 @@ def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
 
 
 _STATIC = Path(__file__).parents[1] / "static"
+QR_LABEL = "QR code of the page to open, with the code filled in"
 QUIET_MODULES = 4
 """The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
 # A longer address makes a code that a telephone cannot read off a screen at this size.
@@ -345,8 +339,8 @@ class IdentityWidget(anywidget.AnyWidget):
         now = self._clock.now()
         has_ended = state.status is IdentityStatus.EXPIRED
         return {
-            "remaining_seconds": state.remaining_seconds(now),
-            "renews_in_seconds": state.seconds_until_renewal(now),
+            "remaining_seconds": _seconds_until(state.ends_at, now),
+            "renews_in_seconds": _seconds_until(state.renews_at if state.renews else None, now),
             "since_seconds": max((now - self._status_since).total_seconds(), 0.0) if has_ended else None,
             "as_of": now.isoformat(),
         }
@@ -384,6 +378,10 @@ class IdentityWidget(anywidget.AnyWidget):
         lines = identity_lines(self._identity, now=self._clock.now())
         html = lines_as_html(lines, offer=self._identity.offer)
         return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
+
+
+def _seconds_until(time: datetime | None, now: datetime) -> float | None:
+    return None if time is None else max((time - now).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,11 @@ from micromegas_jupyter.notebook.formatting import (
     short_query_id,
     show_as_lines,
 )
+from micromegas_jupyter.notebook.shell import new_display_handle, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from types import TracebackType
 
     import pandas as pd
     import pyarrow as pa
@@ -152,8 +152,6 @@ class DisplayLine:
 
     def rewrite(self, text: str, *, address: str = "") -> None:
         """Replace the line by `text`; `address`, which is part of it, becomes a link."""
-        from micromegas_jupyter.notebook.shell import new_display_handle
-
         bundle = {"text/plain": text, "text/html": _line_html(text, address)}
         if self._handle is None:
             self._handle = new_display_handle()
@@ -216,19 +214,16 @@ class LineUpdater:
         self._describe = describe
         self._pause_seconds = pause_seconds
         self._over = Event()
-        # ipykernel finds the cell that a display belongs to in a context variable.
-        context = contextvars.copy_context()
-        self._thread = Thread(target=context.run, args=(self._update,), name="micromegas-live-line", daemon=True)
+        self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = start_thread(self._update, name="micromegas-live-line")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._over.set()
-        self._thread.join(_JOIN_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)
 
     def _update(self) -> None:
         while not self._over.wait(self._pause_seconds):
