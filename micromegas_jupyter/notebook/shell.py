@@ -46,7 +46,6 @@ new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 
 HELP_OPTION = "--help"
 _MAX_MESSAGE_CHARACTERS = 200
-_HELP_ALONE = re.compile(r"%(%(?:sql|micromegas_sql)[ \t](?:[^\n]*[ \t])?--help\s*)")
 
 
 class _Decorator(Protocol):
@@ -176,12 +175,6 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
 def help_text(magic: Callable[..., Any]) -> str:
     """Return what a magic does and its options."""
     return _parser(magic).format_help().removeprefix("::\n\n").strip()
-
-
-def help_as_line_magic(lines: list[str]) -> list[str]:
-    """Return a cell that only asks for help as a line magic, any other unchanged; for `input_transformers_cleanup`."""
-    found = _HELP_ALONE.fullmatch("".join(lines))
-    return lines if found is None else [found[1].rstrip() + "\n"]
 
 
 def _nearest_option(magic: Callable[..., Any], arguments: Sequence[str]) -> str | None:

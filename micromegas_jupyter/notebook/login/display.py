@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -40,7 +41,7 @@ from micromegas_jupyter.notebook.login.session import (
 from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle, start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -141,21 +142,8 @@ class IdentityButtons:
         self._session.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
 
 
-class _ClickedKernel:
-    """A kernel in whose front end a person has just clicked, so somebody is there to sign in."""
-
-    def get_parent(self, _channel: str) -> Mapping[str, object]:
-        """Return what a request of such a front end says."""
-        return {"content": {"allow_stdin": True}}
-
-
-class _ClickedShell:
-    """A stand-in for the shell in the choice of a flow: a widget's message does not say that a person is there."""
-
-    kernel = _ClickedKernel()
-
-
-_CLICKED_SHELL = _ClickedShell()
+# It stands in for the shell in the choice of a flow: a widget's message does not say that a person is there.
+_CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
 class IdentityDisplay:

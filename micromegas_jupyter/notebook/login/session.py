@@ -465,6 +465,11 @@ class PendingSignIn:
         self._lock = Lock()
         self._newest: _Attempt | None = None
 
+    @property
+    def login(self) -> Login | None:
+        """The sign-in that is under way; None when there is none."""
+        return None if self._newest is None or self._newest.is_over else self._newest.login
+
     def begin(
         self,
         settings: ClientSettings,
