@@ -11,13 +11,13 @@ import logging
 import shutil
 import sys
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anywidget
 import traitlets
@@ -372,14 +372,8 @@ def _seconds_until(time: datetime | None, now: datetime) -> float | None:
     return None if time is None else max((time - now).total_seconds(), 0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QrCode:
-    """A QR code.
-
-    Attributes:
-        side_modules: Width and height in modules, with the white frame.
-        path: Its dark modules as the data of an SVG path, one unit a module.
-    """
+class QrCode(NamedTuple):
+    """A QR code: its side in modules, with the white frame, and its dark modules as the data of an SVG path."""
 
     side_modules: int
     path: str
@@ -392,8 +386,7 @@ def build_qr_code(address: str) -> QrCode | None:
         return None
     import segno
 
-    symbol = segno.make_qr(address, error="m")
-    rows = [bytes(row) for row in symbol.matrix]
+    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
     return QrCode(
         side_modules=len(rows) + 2 * QUIET_MODULES,
         path="".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES)),

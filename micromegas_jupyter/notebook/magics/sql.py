@@ -40,6 +40,7 @@ from micromegas_jupyter.notebook.results.rows import (
     to_polars,
 )
 from micromegas_jupyter.notebook.shell import (
+    HELP_OPTION,
     argument,
     check_exclusive,
     check_no_template,
@@ -84,20 +85,9 @@ _MAX_SQL_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlRequest:
-    """A statement, its values and its options.
+    """A statement, the values of its `:name` parameters, and the magic's options as they were written.
 
-    Attributes:
-        sql: The statement.
-        params: Values of its `:name` parameters.
-        name: The variable that takes the rows; None when they are the cell's value.
-        begin: `--begin` as it was written.
-        end: `--end` as it was written.
-        limit: The maximum number of rows; None for all.
-        profile: A profile of `config.json`; None for the one in use.
-        connection: A named connection; None for the one in use.
-        row_format: What the rows become; None shows them as they are.
-        plot: Whether to draw them over time.
-        dtype: The value of `--dtype`; None for NumPy's column types.
+    `name` is the variable that takes the rows; None when they are the cell's value.
     """
 
     sql: str
@@ -287,10 +277,10 @@ class SqlMagic(Magics):
         """
         with errors_as_lines(traceback="--traceback" in line.split()):
             magic = self.micromegas_sql
-            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
-            if parts.wants_help:
+            if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
+            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
             arguments = parse_options(magic, parts.arguments)
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
