@@ -13,9 +13,9 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
     from micromegas_jupyter.notebook.extension import register
-    from micromegas_jupyter.notebook.login.connections import default_dependencies
+    from micromegas_jupyter.notebook.login.connections import Dependencies
 
-    register(ip, default_dependencies())
+    register(ip, Dependencies())
 
 
 def unload_ipython_extension(ip: InteractiveShell) -> None:

@@ -14,7 +14,6 @@ from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.serve import ServeMagic
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, QueriesMagic, QueryHistory, SqlMagic, SqlRunner
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
-from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -74,7 +73,6 @@ def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
     atexit.register(extension.close)
     shell.register_magics(*extension.magics)
     extension.completer.register()
-    shell.input_transformers_cleanup.append(help_as_line_magic)
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
         print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - to the person
     else:
@@ -90,8 +88,6 @@ def unregister(shell: InteractiveShell) -> None:
         for name, magic in list(magics.items()):
             if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
-    if help_as_line_magic in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(help_as_line_magic)
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()

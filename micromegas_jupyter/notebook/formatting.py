@@ -30,7 +30,6 @@ _MAX_SENTENCE_CHARACTERS = 2000
 _EXCERPT_BEFORE = 80
 _EXCERPT_AFTER = 40
 _INDENT = "    "
-_MAX_UNBROKEN_CHARACTERS = 24
 
 
 def count_text(count: int) -> str:
@@ -242,30 +241,18 @@ class TextTable:
     right: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
-        from tabulate import tabulate
-
-        lines = []
-        if self.rows:
-            sides = ["right" if name in self.right else "left" for name in self.head]
-            table = tabulate(self.rows, self.head, tablefmt="simple", disable_numparse=True, colalign=sides)
-            lines = [line.rstrip() for line in table.split("\n")]
+        lines = [line.rstrip() for line in self._tabulate("simple").split("\n")] if self.rows else []
         return "\n".join([*lines, self.note] if self.note else lines)
 
     def _repr_html_(self) -> str:
-        table = ""
-        if self.rows:
-            head = "".join(f'<th scope="col"{self._style(name, name)}>{html.escape(name)}</th>' for name in self.head)
-            body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
-            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        table = self._tabulate("html") if self.rows else ""
+        for cell in ("td", "th"):  # a notebook would put these at the right
+            table = table.replace(f"<{cell}>", f'<{cell} style="text-align: left; white-space: pre-wrap;">')
         note = f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(self.note)}</p>' if self.note else ""
         return f'<div class="micromegas-table" style="overflow-x:auto">{table}{note}</div>'
 
-    def _cells(self, row: Sequence[str]) -> str:
-        return "".join(
-            f"<td{self._style(name, text)}>{html.escape(text)}</td>" for name, text in zip(self.head, row, strict=True)
-        )
+    def _tabulate(self, table_format: str) -> str:
+        from tabulate import tabulate
 
-    def _style(self, name: str, text: str) -> str:
-        side = "right" if name in self.right else "left"
-        white_space = "pre" if len(text) <= _MAX_UNBROKEN_CHARACTERS else "pre-wrap"
-        return f' style="text-align:{side};white-space:{white_space}"'
+        sides = ["right" if name in self.right else "left" for name in self.head]
+        return tabulate(self.rows, self.head, tablefmt=table_format, disable_numparse=True, colalign=sides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import keyword
 import re
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import IPython.display
 from IPython.core import completer, magic_arguments
@@ -44,7 +46,6 @@ new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 
 HELP_OPTION = "--help"
 _MAX_MESSAGE_CHARACTERS = 200
-_HELP_ALONE = re.compile(r"%(%(?:sql|micromegas_sql)[ \t](?:[^\n]*[ \t])?--help\s*)")
 
 
 class _Decorator(Protocol):
@@ -89,6 +90,14 @@ def is_attended(shell: InteractiveShell) -> bool:
         return True
     request = kernel.get_parent("shell")
     return bool(request.get("content", {}).get("allow_stdin", False))
+
+
+def start_thread(target: Callable[..., object], *arguments: object, name: str) -> Thread:
+    """Call `target` on a thread of its own, whose displays and widget messages belong to the cell that runs now."""
+    # ipykernel finds that cell in a context variable.
+    thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def load_libraries(*names: str) -> None:
@@ -168,12 +177,6 @@ def help_text(magic: Callable[..., Any]) -> str:
     return _parser(magic).format_help().removeprefix("::\n\n").strip()
 
 
-def help_as_line_magic(lines: list[str]) -> list[str]:
-    """Return a cell that only asks for help as a line magic, any other unchanged; for `input_transformers_cleanup`."""
-    found = _HELP_ALONE.fullmatch("".join(lines))
-    return lines if found is None else [found[1].rstrip() + "\n"]
-
-
 def _nearest_option(magic: Callable[..., Any], arguments: Sequence[str]) -> str | None:
     """Return the option that a misspelt one was meant to be; None when all are known, or none is near."""
     known = (*options_with_value(magic), *flags(magic))
@@ -210,21 +213,12 @@ _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[
 _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlLine:
-    """A parsed line with the statement.
-
-    Attributes:
-        name: The variable that takes the rows (`NAME <<`); None when the rows are the cell's value.
-        arguments: The options, for argparse.
-        sql: The statement: the rest of the line, then the cell's body.
-        wants_help: Whether `--help` is among the options; the rest is not parsed then.
-    """
+class SqlLine(NamedTuple):
+    """A parsed line: the variable that takes the rows (None: the cell's value), the options, and the statement."""
 
     name: str | None
     arguments: tuple[str, ...]
     sql: str
-    wants_help: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -260,19 +254,10 @@ def _parse_options(text: str, options_with_value: Collection[str], *, before_cur
 
 
 def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[str], flags: Sequence[str]) -> SqlLine:
-    """Parse the magic's line.
-
-    Args:
-        line: The text after the magic's name.
-        cell: The body of a cell magic, None for a line magic.
-        options_with_value: Options such as `--begin` that take a value.
-        flags: Options such as `--traceback` that take none.
-    """
+    """Parse the magic's line and the body of a cell magic (None for a line magic)."""
     parsed = _parse_options(line, options_with_value, before_cursor=False)
     name, known = parsed.name, (*options_with_value, *flags)
     for option, _ in parsed.options:
-        if option == HELP_OPTION:
-            return SqlLine(name=name, arguments=(), sql="", wants_help=True)
         if option not in known:
             shown, nearest = cut(printable(option), _MAX_OPTION_CHARACTERS), get_close_matches(option, known, n=1)
             remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
@@ -308,30 +293,21 @@ def check_no_template(sql: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """The cursor is in SQL.
-
-    Attributes:
-        before: The statement up to the cursor, without the magic's options.
-        after: The rest of it.
-        options: The magic's options that have a value.
-    """
+class Statement(NamedTuple):
+    """The cursor is in SQL: the statement before and after it, and the magic's options that have a value."""
 
     before: str
     after: str
     options: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptionName:
+class OptionName(NamedTuple):
     """The cursor is at an option of the magic; `typed` is its beginning."""
 
     typed: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptionValue:
+class OptionValue(NamedTuple):
     """The cursor is in the value of an option; `typed` is its beginning."""
 
     option: str
@@ -349,15 +325,7 @@ def find_position(
     line_magics: Collection[str],
     options_with_value: Collection[str],
 ) -> CursorPosition | None:
-    """Return what the cursor is in; None when it is not in one of the magics.
-
-    Args:
-        text: The whole cell.
-        cursor: The offset of the cursor in it.
-        cell_magics: Names of the magics whose cells hold SQL.
-        line_magics: Names of the magics whose lines do.
-        options_with_value: Their options that take a value.
-    """
+    """Return what the cursor (an offset in the cell's `text`) is in; None when it is in none of these magics."""
     found = _CELL_MAGIC.match(text)
     if found and found["name"] in cell_magics:
         return None if cursor <= found.end() else _in_cell(text, cursor, found.end(), options_with_value)

@@ -7,10 +7,7 @@ table that a person opens.
 
 from __future__ import annotations
 
-import contextvars
-import html
 import re
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -21,10 +18,11 @@ import traitlets
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name
+from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name, text_html
+from micromegas_jupyter.notebook.shell import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -43,7 +41,6 @@ MAX_COLUMNS: Final = 500
 
 _PREFERRED_COLUMNS: Final = ("time", "insert_time")
 _MAX_TEXT_CHARACTERS: Final = 200
-_CELL: Final = 'style="text-align:left;vertical-align:top"'
 
 
 def count_rows(client: Client, table: Table) -> str:
@@ -75,45 +72,6 @@ def _time(column: pa.ChunkedArray) -> datetime | None:
     except (ValueError, OverflowError):
         return None  # a year that Python's times do not reach
     return time
-
-
-class TableCounter:
-    """Counts the rows of tables in the background."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._lock = threading.Lock()
-        self._open: set[str] = set()
-
-    def count(self, table: Table, on_counted: Callable[[str, str], None]) -> None:
-        """Have a table's rows counted, unless they are already; returns at once.
-
-        Args:
-            table: The table.
-            on_counted: Called with its name and a line about its rows, on another thread.
-        """
-        with self._lock:
-            if table.name in self._open:
-                return
-            is_busy = len(self._open) >= MAX_OPEN_COUNTS
-            if not is_busy:
-                self._open.add(table.name)
-        if is_busy:
-            on_counted(table.name, "Other tables are being counted. Close this one and open it again.")
-            return
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(self._count, table, on_counted), name="micromegas-table-count", daemon=True
-        ).start()
-
-    def _count(self, table: Table, on_counted: Callable[[str, str], None]) -> None:
-        try:
-            line = count_rows(self._client, table)
-        finally:
-            with self._lock:
-                self._open.discard(table.name)
-        on_counted(table.name, line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +117,6 @@ def build_listing(schema: ServerSchema, *, server: str, pattern: str) -> TableLi
     return TableListing(server=server, tables=tuple(found[:MAX_TABLES]), count=len(schema.tables))
 
 
-def search_listing(schema: ServerSchema, shown: TableListing) -> TableListing:
-    """Return all tables with the lines of those that are shown; the shown ones come first if there are too many."""
-    everything = build_listing(schema, server=shown.server, pattern="")
-    tables = everything.tables
-    if len(tables) < everything.count:
-        first = {table.name: schema.tables[table.name] for table in shown.tables}
-        tables = tuple({**first, **{table.name: table for table in tables}}.values())[:MAX_TABLES]
-    return replace(everything, tables=tables, facts=shown.facts)
-
-
 def listing_text(listing: TableListing) -> str:
     """Return the listing as plain text."""
     from tabulate import tabulate
@@ -181,23 +129,10 @@ def listing_text(listing: TableListing) -> str:
     return "\n".join(lines)
 
 
-def listing_html(listing: TableListing) -> str:
-    """Return the listing as HTML: a closed part for each table, which opens without any script."""
-    parts = [f"<p>{html.escape(listing.title)}</p>"]
-    is_open = " open" if len(listing.tables) == 1 else ""
-    for table in listing.tables:
-        about = html.escape(_joined(listing.facts.get(table.name, ""), _short(table.remarks)))
-        rows = "".join(
-            f"<tr><td {_CELL}><code>{html.escape(name)}</code></td>"
-            f"<td {_CELL}>{html.escape(kind)}</td><td {_CELL}>{html.escape(remarks)}</td></tr>"
-            for name, kind, remarks in _column_texts(table)
-        )
-        parts.append(
-            f"<details{is_open}><summary><code>{html.escape(shown_name(table.name))}</code> {about}</summary>"
-            f'<table><thead><tr><th scope="col" {_CELL}>Column</th><th scope="col" {_CELL}>Type</th>'
-            f'<th scope="col" {_CELL}>Description</th></tr></thead><tbody>{rows}</tbody></table></details>'
-        )
-    return "".join(parts)
+def listing_bundle(listing: TableListing) -> dict[str, str]:
+    """Return the listing by MIME type, for where no widget runs."""
+    text = listing_text(listing)
+    return {"text/plain": text, "text/html": text_html(text)}
 
 
 def listing_traits(listing: TableListing) -> list[dict[str, object]]:
@@ -230,13 +165,10 @@ _STATIC = Path(__file__).parent / "static"
 
 
 class TablesWidget(anywidget.AnyWidget):
-    """Shows one `TableListing`.
+    """Shows all tables; until it runs, and where it does not, the ones of a search (`shown`).
 
-    Args:
-        listing: All tables.
-        search: The initial search.
-        shown: The tables that match it, for where no widget runs.
-        count: Has a table's rows counted, and calls back with its name and a line about them.
+    It has the rows of a table counted when a person opens it, a few tables at a time. `_facts_lock` guards `facts` and
+    `_counting`.
     """
 
     _esm = _STATIC / "tables.js"
@@ -248,48 +180,51 @@ class TablesWidget(anywidget.AnyWidget):
     tables = traitlets.List(traitlets.Dict()).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
 
-    def __init__(
-        self,
-        listing: TableListing,
-        *,
-        search: str,
-        shown: TableListing,
-        count: Callable[[Table, Callable[[str, str], None]], None],
-    ) -> None:
+    def __init__(self, client: Client, listing: TableListing, *, search: str, shown: TableListing) -> None:
+        self._client = client
         self._shown = shown
-        self._count = count
         self._facts_lock = Lock()
+        self._counting: set[str] = set()
+        traits = listing_traits(listing)
         # By the names in the browser, which are cut and printable.
-        names = [str(traits["name"]) for traits in listing_traits(listing)]
-        self._tables = dict(zip(names, listing.tables, strict=True))
-        self._shown_names = {table.name: name for name, table in zip(names, listing.tables, strict=True)}
+        self._tables = {str(shown["name"]): table for shown, table in zip(traits, listing.tables, strict=True)}
         super().__init__(
             server=listing.server,
             title=listing.title,
             search=search,
-            tables=listing_traits(listing),
-            facts={self._shown_names[name]: line for name, line in listing.facts.items()},
+            tables=traits,
+            facts={shown_name(name): line for name, line in shown.facts.items()},
         )
         self.on_msg(self._take_message)
 
-    def notify(self, table: str, line: str) -> None:
-        """Show a line about a table (by its own name) from now on; any thread."""
-        with self._facts_lock:
-            self.facts = {**self.facts, self._shown_names[table]: line}
-
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
         name = content.get("open") if isinstance(content, dict) else None
-        table = self._tables.get(name) if isinstance(name, str) else None
-        if table is not None:
-            self._count(table, self.notify)
+        if not isinstance(name, str) or name not in self._tables:
+            return
+        table = self._tables[name]
+        with self._facts_lock:
+            if table.name in self._counting:
+                return
+            if len(self._counting) >= MAX_OPEN_COUNTS:
+                line = "Other tables are being counted. Close this one and open it again."
+                self.facts = {**self.facts, name: line}
+                return
+            self._counting.add(table.name)
+        start_thread(self._count, table, name, name="micromegas-table-count")
+
+    def _count(self, table: Table, shown: str) -> None:
+        line = ""
+        try:
+            line = count_rows(self._client, table)
+        finally:
+            with self._facts_lock:
+                self._counting.discard(table.name)
+                self.facts = {**self.facts, shown: line}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)
         if shown is None:
             return shown
         bundle, metadata = shown
-        listing = replace(self._shown, facts={**self._shown.facts, **self._facts_by_table()})
-        return {**bundle, "text/plain": listing_text(listing), "text/html": listing_html(listing)}, metadata
-
-    def _facts_by_table(self) -> dict[str, str]:
-        return {self._tables[name].name: line for name, line in self.facts.items() if name in self._tables}
+        facts = {table.name: str(self.facts[name]) for name, table in self._tables.items() if name in self.facts}
+        return bundle | listing_bundle(replace(self._shown, facts={**self._shown.facts, **facts})), metadata

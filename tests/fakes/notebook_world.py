@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.connections import Dependencies, FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
 from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
@@ -204,7 +204,7 @@ class FakeClient(ListsTables):
 
 @dataclass(kw_only=True)
 class FakeWorld:
-    """Everything around the magics; `parts()` gives it to them."""
+    """Everything around the magics; it stands in for `Dependencies`."""
 
     clock: FakeClock = field(default_factory=FakeClock)
     settings: ClientSettings = SETTINGS
@@ -227,7 +227,7 @@ class FakeWorld:
     notices: tuple[str, ...] = ()
     flow: FlowToUse = field(default_factory=lambda: FlowToUse(flow=Flow.BROWSER))
     flow_failure: MicromegasError | None = None
-    preferences: list[FlowPreference] = field(default_factory=list)
+    preferences: list[str | None] = field(default_factory=list)
     remembered: list[Flow | None] = field(default_factory=list)
     remember_failure: MicromegasError | None = None
     logins: list[FakeLogin] = field(default_factory=list)
@@ -243,21 +243,15 @@ class FakeWorld:
     opened_pages: list[str] = field(default_factory=list)
     on_page_opened: Callable[[FakeLogin], None] = lambda _: None
 
-    def dependencies(self) -> Dependencies:
-        return Dependencies(
-            load_settings=self._load_settings,
-            stored_provider=self._stored_provider,
-            choose_flow=self._choose_flow,
-            remember_flow=self._remember_flow,
-            begin_login=self._begin_login,
-            logout=self._logout,
-            renewal=self._renewal,
-            open_client=self._open_client,
-            prompt=self._prompt,
-            is_wrapped=lambda: self.has_wrapper,
-            clock=self.clock,
-            browser=self,
-        )
+    def dependencies(self) -> Any:
+        return self
+
+    @property
+    def browser(self) -> FakeWorld:
+        return self
+
+    def is_wrapped(self) -> bool:
+        return self.has_wrapper
 
     def open(self, url: str) -> bool:
         self.opened_pages.append(url)
@@ -265,7 +259,7 @@ class FakeWorld:
             self.on_page_opened(self.logins[-1])
         return self.has_browser
 
-    def _load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
+    def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
         self.profiles.append(profile)
         configured = replace(self.settings, **self.profile_settings.get(profile, {}))
         return replace(
@@ -278,29 +272,29 @@ class FakeWorld:
             profile=profile,
         )
 
-    def _choose_flow(self, _settings: ClientSettings, _shell: object, preference: FlowPreference) -> FlowToUse:
+    def choose_flow(self, _settings: ClientSettings, _shell: object, preference: str | None) -> FlowToUse:
         self.preferences.append(preference)
         if self.flow_failure is not None:
             raise self.flow_failure
-        return self.flow if preference.flow is None else FlowToUse(flow=preference.flow)
+        return self.flow if preference in {None, AUTOMATIC} else FlowToUse(flow=Flow(preference))
 
-    def _remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
+    def remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
         if self.remember_failure is not None:
             raise self.remember_failure
         self.remembered.append(flow)
 
-    def _logout(self, settings: ClientSettings, end_session: bool) -> str:
+    def logout(self, settings: ClientSettings, *, end_session: bool) -> str:
         self.logouts.append((settings, end_session))
         was_signed_in, self.stored = self.stored is not None, None
         return "Signed out." if was_signed_in else "Nobody was signed in to id.example.com."
 
-    def _renewal(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> FakeRenewal | None:
+    def renewal(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> FakeRenewal | None:
         if isinstance(provider, FakeServiceProvider):
             return None
         self.renewals.append(FakeRenewal(provider, on_change))
         return self.renewals[-1]
 
-    def _prompt(self, prompt: str) -> str:
+    def prompt(self, prompt: str) -> str:
         self.prompts.append(prompt)
         if not self.answers:
             return getpass.getpass(prompt)
@@ -309,7 +303,7 @@ class FakeWorld:
             raise answer
         return answer() if callable(answer) else answer
 
-    def _stored_provider(self, settings: ClientSettings) -> Any:
+    def stored_provider(self, settings: ClientSettings) -> Any:
         if self.stored_failure is not None:
             raise self.stored_failure
         if settings.issuer is None and settings.api_key_file is None:
@@ -318,14 +312,14 @@ class FakeWorld:
             raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
         return self.stored
 
-    def _begin_login(self, _settings: ClientSettings, flow: Flow) -> FakeLogin:
+    def begin_login(self, _settings: ClientSettings, flow: Flow) -> FakeLogin:
         if flow in self.begin_failures:
             raise self.begin_failures[flow]
         login = FakeLogin(expires_at=self.clock.now() + timedelta(minutes=10), flow=flow)
         self.logins.append(login)
         return login
 
-    def _open_client(self, settings: ClientSettings, provider: Any) -> FakeClient:
+    def open_client(self, settings: ClientSettings, provider: Any) -> FakeClient:
         self.opened_for.append(settings)
         client = FakeClient(self, provider)
         self.clients.append(client)

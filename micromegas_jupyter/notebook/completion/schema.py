@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from cachetools import LRUCache
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.formatting import printable
+from micromegas_jupyter.notebook.shell import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,27 +84,20 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
     from micromegas_jupyter.notebook.results.table import type_text
 
-    return {
-        name: Table(
-            name=name,
-            columns=tuple(
-                Column(
-                    name=column.name,
-                    type_text=type_text(column.type),
-                    is_nullable=column.nullable,
-                    remarks=_remarks(column.metadata),
-                )
-                for column in schema
-            ),
-            remarks=_remarks(schema.metadata),
-        )
-        for name, schema in sorted(schemas.items(), key=_order)
-    }
-
-
-def _order(table: tuple[str, object]) -> tuple[bool, str]:
+    tables = {}
     # A leading underscore marks internal tables.
-    return table[0].startswith("_"), table[0]
+    for name, schema in sorted(schemas.items(), key=lambda table: (table[0].startswith("_"), table[0])):
+        columns = (
+            Column(
+                name=column.name,
+                type_text=type_text(column.type),
+                is_nullable=column.nullable,
+                remarks=_remarks(column.metadata),
+            )
+            for column in schema
+        )
+        tables[name] = Table(name=name, columns=tuple(columns), remarks=_remarks(schema.metadata))
+    return tables
 
 
 def _tables_of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, Table]:
@@ -149,12 +144,7 @@ class SchemaCache:
     """The schema of each server, by the settings of its connection. Safe to use from several threads.
 
     An answer belongs to its connection: after another sign-in the tables may differ. Errors are silent; a query
-    explains them better.
-
-    Args:
-        connections: The notebook's connections; one is opened when there is none yet.
-        clock: Measures the age of an answer.
-        may_open: Whether a connection may be opened on another thread.
+    explains them better. `may_open` says whether a connection may be opened on another thread.
     """
 
     def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
@@ -166,25 +156,25 @@ class SchemaCache:
         self._fetching: dict[ClientSettings, threading.Event] = {}
         self._is_closed = False
 
-    def known(self, settings: ClientSettings) -> ServerSchema | None:
-        """Return what is cached of a server; without any network."""
-        with self._lock:
-            entry = self._current_entry(settings)
-        return None if entry is None else entry.schema
-
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
         """Return what is cached of a server, and fetch it in the background when that is nothing, or old.
 
-        Args:
-            settings: Which server, and as whom.
-            wait_seconds: How long to wait for the first answer; only the call that starts the fetch waits.
+        Only the call that starts the first fetch waits for the answer.
         """
+        current = self._connections.current(settings)
         with self._lock:
-            entry = self._current_entry(settings)
-            answered = self._begin(settings) if self._is_due(entry) and self._can_fetch(settings) else None
-        if answered is not None and (entry is None or entry.schema is None) and wait_seconds > 0:
+            known = self._known(settings)
+            pause_seconds = RETRY_SECONDS if known.schema is None else FRESH_SECONDS
+            is_due = self._clock.monotonic() - known.fetched_at > pause_seconds
+            is_busy = self._is_closed or settings in self._fetching or len(self._fetching) >= _MAX_SERVERS
+            if not is_due or is_busy or (current is None and not self._may_open()):
+                return known.schema
+            answered = self._fetching[settings] = threading.Event()
+        start_thread(self._fetch, settings, name="micromegas-schema")
+        if known.schema is None:
             answered.wait(wait_seconds)
-        return self.known(settings)
+        with self._lock:
+            return self._known(settings).schema
 
     def note(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
         """Cache a server's answer over a connection."""
@@ -197,25 +187,11 @@ class SchemaCache:
             self._is_closed = True
             self._entries.clear()
 
-    def _current_entry(self, settings: ClientSettings) -> _Entry | None:
+    def _known(self, settings: ClientSettings) -> _Entry:
         entry = self._entries.get(settings)
-        return entry if entry is not None and entry.connection is self._connections.current(settings) else None
-
-    def _is_due(self, entry: _Entry | None) -> bool:
-        if entry is None:
-            return True
-        age_seconds = self._clock.monotonic() - entry.fetched_at
-        return age_seconds > (RETRY_SECONDS if entry.schema is None else FRESH_SECONDS)
-
-    def _can_fetch(self, settings: ClientSettings) -> bool:
-        if self._is_closed or settings in self._fetching or len(self._fetching) >= _MAX_SERVERS:
-            return False
-        return self._connections.current(settings) is not None or self._may_open()
-
-    def _begin(self, settings: ClientSettings) -> threading.Event:
-        answered = self._fetching[settings] = threading.Event()
-        threading.Thread(target=self._fetch, args=(settings,), name="micromegas-schema", daemon=True).start()
-        return answered
+        if entry is None or entry.connection is not self._connections.current(settings):
+            return _Entry(None, None, -math.inf)
+        return entry
 
     def _fetch(self, settings: ClientSettings) -> None:
         connection, schema = None, None

@@ -5,12 +5,11 @@ The tokenizer accepts any text and never fails; names in several scopes all coun
 
 from __future__ import annotations
 
-import enum
 import re
 import uuid
-from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
@@ -86,56 +85,39 @@ _TYPES: Final = tuple(_TYPES_TEXT.split())
 _RESERVED: Final = frozenset(_RESERVED_TEXT.split())  # begin or end something everywhere: never a name without quotes
 _NO_ALIAS: Final = _RESERVED | {word.lower() for word in _AFTER_TABLE}
 _BEFORE_RELATION: Final = ("from", "join")
-_BEFORE_EXPRESSION: Final = ("with", "recursive")
 _BEFORE_TABLE: Final = ("from", "join", "describe", "table")
 _CLAUSES: Final = (_RESERVED - {"as"}) | {"table"}
 _CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
-_MAX_DEPTH: Final = 8
 MAX_CANDIDATES: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """The longest statement that is completed."""
 
 
-class Kind(enum.StrEnum):
-    """The kind of a token; an `OPEN_` one has no end, so that a cursor behind it is inside."""
-
-    WORD = "word"
-    QUOTED = "quoted"
-    OPEN_QUOTED = "open_quoted"
-    STRING = "string"
-    OPEN_STRING = "open_string"
-    OPEN_COMMENT = "open_comment"
-    NUMBER = "number"
-    PLACEHOLDER = "placeholder"
-    CAST = "cast"
-    SIGN = "sign"
-
-
-_INSIDE: Final = frozenset({Kind.OPEN_STRING, Kind.OPEN_COMMENT, Kind.NUMBER})
+_INSIDE: Final = frozenset({"open_string", "open_comment", "number"})
 
 
 class Token(NamedTuple):
-    """One token: its kind, and its text as written."""
+    """One token: its kind (a group of `_TOKEN`; an `open_` one has no end), and its text as written."""
 
-    kind: Kind
+    kind: str
     text: str
 
     @property
     def name(self) -> str:
         """The name as DataFusion reads it; empty for what is not a name."""
-        if self.kind is Kind.WORD:
+        if self.kind == "word":
             return self.text.lower()
-        return self.text[1:-1].replace('""', '"') if self.kind is Kind.QUOTED else ""
+        return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else ""
 
     def is_word(self, keywords: Collection[str]) -> bool:
         """Whether it is one of these keywords (in lower case), without quotes."""
-        return self.kind is Kind.WORD and self.text.lower() in keywords
+        return self.kind == "word" and self.text.lower() in keywords
 
 
 def scan(sql: str) -> list[Token]:
     """Return the tokens of `sql`, without blanks and comments that have an end."""
     groups = (("string" if match.lastgroup == "tag" else match.lastgroup, match[0]) for match in _TOKEN.finditer(sql))
-    return [Token(Kind(group), text) for group, text in groups if group is not None and group != "blank"]
+    return [Token(group, text) for group, text in groups if group is not None and group != "blank"]
 
 
 def name_in_sql(name: str) -> str:
@@ -145,129 +127,43 @@ def name_in_sql(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
-    """A table in a statement: its name, empty for a sub-query, its alias, and the known columns of a sub-query."""
+def find_tables(tokens: Sequence[Token]) -> dict[str, list[str]]:
+    """Return the tables of a statement by what qualifies their columns (alias, else name); a sub-query's name is "".
 
-    name: str
-    alias: str = ""
-    outputs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relations:
-    """All tables in a statement, and its common table expressions with their known columns."""
-
-    tables: tuple[Relation, ...]
-    expressions: Mapping[str, tuple[str, ...]]
-
-
-def find_relations(tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> Relations:
-    """Return the tables of a statement; `columns_of` gives the columns of a table of the server, for `*`."""
-    return _RelationFinder(tokens, columns_of).find()
-
-
-class _RelationFinder:
-    """Finds the tables in one statement; arguments are indices of its tokens, `stop` the first that does not count."""
-
-    def __init__(self, tokens: Sequence[Token], columns_of: Callable[[str], Sequence[str]]) -> None:
-        self._tokens = tokens
-        self._columns_of = columns_of
-        self._expressions: dict[str, tuple[str, ...]] = {}
-        # Where each opening bracket closes, else the number of tokens.
-        self._closing: dict[int, int] = {}
-        opened: list[int] = []
-        for index, token in enumerate(tokens):
-            if token.text == "(":
-                opened.append(index)
-                self._closing[index] = len(tokens)
-            elif token.text == ")" and opened:
-                self._closing[opened.pop()] = index
-
-    def find(self) -> Relations:
-        for index, token in enumerate(self._tokens[:-1]):
-            if token.text == "," or token.is_word(_BEFORE_EXPRESSION):
-                self._note_expression(index + 1)
-        tables: list[Relation] = []
-        for index, token in enumerate(self._tokens):
-            if token.is_word(_BEFORE_RELATION):
-                tables += self._list_at(index + 1, len(self._tokens), depth=0)
-        return Relations(tables=tuple(tables), expressions=self._expressions)
-
-    def _note_expression(self, index: int) -> None:
-        """Note `NAME [(…)] AS (…)`."""
-        name = self._tokens[index].name
-        names: tuple[str, ...] = ()
-        index += 1
-        if name and self._text(index) == "(":
-            names = tuple(found.name for found in self._tokens[index + 1 : self._closing[index]] if found.name)
-            index = self._closing[index] + 1
-        if name and self._is_word(index, ("as",)) and self._text(index + 1) == "(":
-            stop = self._closing[index + 1]
-            self._expressions[name] = names or self._outputs(index + 2, stop, depth=1)
-
-    def _list_at(self, index: int, stop: int, *, depth: int) -> list[Relation]:
-        """Return the tables between commas behind a FROM or JOIN."""
-        found: list[Relation] = []
-        while index < stop:
-            outputs: tuple[str, ...] = ()
-            name = ""
-            if self._text(index) == "(":
-                outputs = self._outputs(index + 1, self._closing[index], depth=depth + 1)
-                index = self._closing[index] + 1
-            elif self._tokens[index].name and not self._is_word(index, _RESERVED):
-                name, index = self._name_at(index)
-            else:
-                break
-            index += self._is_word(index, ("as",))
-            alias = ""
-            if index < stop and not self._is_word(index, _NO_ALIAS):
-                alias = self._tokens[index].name
-                index += bool(alias)
-            found.append(Relation(name=name, alias=alias, outputs=outputs))
-            if self._text(index) != ",":
-                break
-            index += 1
-        return found
-
-    def _name_at(self, index: int) -> tuple[str, int]:
-        """Return the last part of a dotted name, and the index behind it and the arguments of a table function."""
-        while self._text(index + 1) == "." and index + 2 < len(self._tokens) and self._tokens[index + 2].name:
-            index += 2
-        after = index + 1
-        return self._tokens[index].name, self._closing[after] + 1 if self._text(after) == "(" else after
-
-    def _outputs(self, start: int, stop: int, *, depth: int) -> tuple[str, ...]:
-        """Return the columns of a SELECT that have names."""
-        if depth > _MAX_DEPTH or start >= stop or not self._is_word(start, ("select",)):
-            return ()
-        items: list[list[Token]] = [[]]
+    All behind each FROM and JOIN count, in whatever scope.
+    """
+    tokens = [*tokens, *[Token("sign", "")] * 3]  # so that one can look ahead
+    closing: dict[int, int] = {}  # where each opening bracket closes, else the end
+    opened: list[int] = []
+    for index, token in enumerate(tokens):
+        if token.text == "(":
+            opened.append(index)
+            closing[index] = len(tokens) - 3
+        elif token.text == ")" and opened:
+            closing[opened.pop()] = index
+    tables: dict[str, list[str]] = {}
+    for start, token in enumerate(tokens):
         index = start + 1
-        while index < stop and not self._is_word(index, _BEFORE_RELATION[:1]):
-            token = self._tokens[index]
-            if token.text == ",":
-                items.append([])
-            elif not token.is_word(("distinct",)):
-                items[-1].append(token)
-            # What stands in brackets does not count.
-            index = self._closing[index] if token.text == "(" else index + 1
-        names: list[str] = []
-        for item in filter(None, items):
-            if item[-1].text == "*" and (len(item) == 1 or item[-2].text == "."):
-                for relation in self._list_at(index + 1, stop, depth=depth):
-                    names += relation.outputs or self._columns(relation.name)
-            elif item[-1].name:
-                names.append(item[-1].name)
-        return tuple(dict.fromkeys(names))
+        is_table = token.is_word(_BEFORE_RELATION)
+        while is_table and (tokens[index].text == "(" or _is_name(tokens[index], _RESERVED)):
+            name = ""
+            while tokens[index + 1].text == "." and tokens[index + 2].name:
+                index += 2
+            if tokens[index].text != "(":
+                name, index = tokens[index].name, index + 1
+            if index in closing:  # a sub-query, or the arguments of a table function
+                index = closing[index] + 1
+            index += tokens[index].is_word(("as",))
+            alias = tokens[index].name if _is_name(tokens[index], _NO_ALIAS) else ""
+            index += bool(alias)
+            tables.setdefault(alias or name, []).append(name)
+            is_table = tokens[index].text == ","
+            index += 1
+    return tables
 
-    def _columns(self, name: str) -> Sequence[str]:
-        return self._expressions[name] if name in self._expressions else self._columns_of(name)
 
-    def _text(self, index: int) -> str:
-        return self._tokens[index].text if index < len(self._tokens) else ""
-
-    def _is_word(self, index: int, keywords: Collection[str]) -> bool:
-        return index < len(self._tokens) and self._tokens[index].is_word(keywords)
+def _is_name(token: Token, keywords: Collection[str]) -> bool:
+    return bool(token.name) and not token.is_word(keywords)
 
 
 class Candidate(NamedTuple):
@@ -301,10 +197,10 @@ def complete_sql(
     last = tokens[-1] if tokens and before.endswith(tokens[-1].text) else None
     if last is not None and last.kind in _INSIDE:
         return Candidates("")
-    if last is not None and last.kind is Kind.PLACEHOLDER:
+    if last is not None and last.kind == "placeholder":
         return _fitting(last.text[1:], (Candidate(name, "variable") for name in variables()))
     typed = ""
-    if last is not None and last.kind in {Kind.WORD, Kind.OPEN_QUOTED}:
+    if last is not None and last.kind in {"word", "open_quoted"}:
         typed = last.text
         tokens.pop()
     # An editor may have written the closing quote already.
@@ -332,10 +228,16 @@ class _Statement:
     def __init__(self, before: list[Token], after: list[Token], schema: ServerSchema) -> None:
         self._before = before
         self._schema = schema
-        self._relations = find_relations([*before, *after], schema.columns_of)
-        self._tables_by_name: dict[str, list[Relation]] = {}
-        for relation in dict.fromkeys(self._relations.tables):
-            self._tables_by_name.setdefault(relation.alias or relation.name, []).append(relation)
+        tokens = [*before, *after]
+        self._tables_by_name = find_tables(tokens)
+        # What the statement names itself: common table expressions, and columns.
+        self._expressions = [
+            token.name
+            for token, word, bracket in zip(tokens, tokens[1:], tokens[2:], strict=False)
+            if token.name and word.is_word(("as",)) and bracket.text == "("
+        ]
+        named = (token.name for word, token in pairwise(tokens) if word.is_word(("as",)))
+        self._own_names = [name for name in named if name not in self._tables_by_name]
         # The tokens in the cursor's brackets, the nearest first, and the word before these brackets.
         self._level: list[Token] = []
         self._call: Token | None = None
@@ -358,8 +260,8 @@ class _Statement:
         last = self._before[-1]
         if last.text == ".":
             return self._columns_of(self._before[-2].name if len(self._before) > 1 else "")
-        if last.kind is Kind.CAST or last.is_word(("as",)):
-            is_type = last.kind is Kind.CAST or self._is_in_call("cast", "try_cast")
+        if last.kind == "cast" or last.is_word(("as",)):
+            is_type = last.kind == "cast" or self._is_in_call("cast", "try_cast")
             return _keywords(_TYPES, typed, kind="type") if is_type else iter(())  # a new name
         clause = next((token.name for token in self._level if token.is_word(_CLAUSES)), "")
         if clause in _BEFORE_TABLE and not self._is_in_call(*_CALLS_WITH_FROM):
@@ -372,7 +274,8 @@ class _Statement:
     def _expression(self, typed: str) -> Iterator[Candidate]:
         for qualifier in self._tables_by_name:
             yield from self._columns_of(qualifier)
-        yield from _names((relation.alias for relation in self._relations.tables), "alias")
+        yield from _names(self._own_names, "column")
+        yield from _names(self._tables_by_name, "alias")
         if not self._tables_by_name and typed:
             for name in self._schema.tables:
                 yield from _names(self._schema.columns_of(name), "column")
@@ -381,14 +284,15 @@ class _Statement:
         yield from self._tables()
 
     def _tables(self) -> Iterator[Candidate]:
-        yield from _names(self._relations.expressions, "table")
+        yield from _names(self._expressions, "table")
         yield from _names(self._schema.tables, "table")
 
     def _columns_of(self, qualifier: str) -> Iterator[Candidate]:
-        for relation in self._tables_by_name.get(qualifier, ()):
-            yield from _names(relation.outputs, "column")
-            known = self._relations.expressions.get(relation.name)
-            yield from _names(self._schema.columns_of(relation.name) if known is None else known, "column")
+        """Return the columns of a table; for a query in the statement the names that occur in it."""
+        for table in self._tables_by_name.get(qualifier, ()):
+            yield from _names(self._schema.columns_of(table), "column")
+            if table not in self._schema.tables:
+                yield from _names(self._own_names, "column")
 
     def _is_in_call(self, *functions: str) -> bool:
         return self._call is not None and self._call.is_word(functions)

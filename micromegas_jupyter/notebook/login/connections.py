@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import re
 import sys
-import warnings
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,21 +15,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth.flows.jupyter import (
-    REPLY_TYPE,
-    REQUEST_TYPE,
-    is_kernel_id,
-    public_base,
-)
-from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_facts
+from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
+from micromegas_jupyter.auth.flows.select import ARGUMENT, REDIRECT_VARIABLE, FlowChoice, GraphicalBrowser, gather_facts
 from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Clock, process_variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
 from micromegas_jupyter.notebook.formatting import cut, printable, sign_in_text
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
@@ -39,13 +34,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
-    from micromegas_jupyter.config.client import ClientSettings
 
+
+if TYPE_CHECKING:
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin[HubTokenProvider]
-    import logging
 
-
+AUTOMATIC = "auto"
 VARIABLE_OF_OPTION = MappingProxyType(
     {
         "issuer": "MICROMEGAS_OIDC_ISSUER",
@@ -62,6 +57,215 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 _MAX_SHOWN_CHARACTERS = 64
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8
+# One attempt without a new token may only mean that another program is refreshing it.
+_MAX_VAIN_ATTEMPTS = 2
+_REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
+_CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
+_KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
+_LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
+
+
+@runtime_checkable
+class PersonalProvider(AuthProvider, Protocol):
+    """A provider that a person signed in for; service accounts and key files are not known to it."""
+
+    def identity(self) -> Identity:
+        """Return who is signed in."""
+        ...
+
+    def renew(self) -> None:
+        """Renew the token now, where that is possible."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowToUse:
+    """How a person signs in here, why not by another flow (if that is worth a line), and what to try after it."""
+
+    flow: Flow
+    reason: str = ""
+    fallbacks: tuple[Flow, ...] = ()
+
+
+class Dependencies:
+    """What the magics need from the rest of the package; loads it when it is used. Tests have one of their own."""
+
+    clock: Clock = SYSTEM_CLOCK
+    browser: Browser = GraphicalBrowser()
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._redirects: RedirectLogins | None = None
+
+    def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
+        """Return the settings of a profile, with variables that replace the environment's."""
+        return wiring.load_client_settings(profile=profile, options=variables)
+
+    def stored_provider(self, settings: ClientSettings) -> AuthProvider | None:
+        """Return the provider that needs no person; raises `LoginRequired`."""
+        return wiring.stored_provider(settings)
+
+    def is_wrapped(self) -> bool:
+        """Whether a wrapper module makes the client, which then signs in by itself."""
+        return wiring.is_wrapped()
+
+    def open_client(self, settings: ClientSettings, provider: AuthProvider | None) -> Client:
+        """Return a client of the server in the settings."""
+        return wiring.open_client(settings, provider)
+
+    def choose_flow(self, settings: ClientSettings, shell: object, preference: str | None) -> FlowToUse:
+        """Return how a person signs in from this shell; raises when nobody can, or not by the `--flow` they named."""
+        facts, is_automatic = gather_facts(shell=shell), preference == AUTOMATIC
+        wanted = None if preference is None or is_automatic else Flow(preference)
+        choice = wiring.choose_flow(settings, facts=facts, wanted=wanted, is_automatic=is_automatic)
+        flow = wiring.require_flow(settings, choice)
+        return FlowToUse(flow=flow, reason=_flow_reason(choice, facts.has_kernel), fallbacks=choice.fallbacks)
+
+    def remember_flow(self, settings: ClientSettings, flow: Flow | None) -> None:
+        """Store a flow for later sign-ins of the settings' profile; None forgets it."""
+        wiring.remember_flow(settings, flow)
+
+    def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
+        """Start a sign-in and return at once."""
+        redirects = self._listen_for_redirects() if flow is Flow.REDIRECT else None
+        return wiring.begin_login(settings, flow=flow, redirects=redirects)
+
+    def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
+        """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
+        # A browser that opens where the kernel runs need not be the person's; the report then has the address.
+        browser = _NoBrowser() if gather_facts().has_kernel else self.browser
+        return wiring.logout(settings, end_session=end_session, browser=browser)
+
+    def renewal(
+        self, provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]
+    ) -> TokenRenewal | None:
+        """Return what keeps a provider's token fresh; None for providers that need nothing."""
+        # Service accounts renew when a token is needed: nobody watches how long it lasts. So does JupyterHub's sign-in:
+        # messages to the widget outside of cells count as a person's activity, which keeps a server from being culled.
+        if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
+            return None
+        return TokenRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
+
+    def prompt(self, question: str) -> str:
+        """Ask the person for a line; a notebook does not show the answer."""
+        import getpass
+
+        # A kernel puts its front end's password input in place of `getpass`.
+        if not gather_facts().has_kernel and sys.stdin.isatty():
+            from prompt_toolkit import prompt as prompt_hidden
+
+            # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.
+            return prompt_hidden(question, is_password=True)
+        return getpass.getpass(question)
+
+    def _listen_for_redirects(self) -> RedirectLogins | None:
+        """Return the kernel's one handler of sign-ins by redirect."""
+        from IPython.core.getipython import get_ipython
+
+        kernel = getattr(get_ipython(), "kernel", None)
+        with self._lock:
+            self._redirects = self._redirects or open_redirects(kernel, process_variables())
+            if self._redirects is not None:
+                listen(kernel, self._redirects)
+            return self._redirects
+
+
+class _NoBrowser:
+    def open(self, _url: str) -> bool:
+        return False
+
+
+def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
+    """Return why a person signs in by this flow; empty for one they named, and where nobody would wonder."""
+    if choice.origin == ARGUMENT:
+        return ""
+    if choice.skipped:
+        return " ".join(f"Not by {skipped.flow.value}: {skipped.reason}." for skipped in choice.skipped)
+    if choice.flow is Flow.REDIRECT:
+        return ""
+    if choice.flow is Flow.BROWSER:
+        return _REMOTE_KERNEL_HINT if has_kernel else ""
+    return choice.reason
+
+
+def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
+    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
+    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
+
+    base = environ.get(REDIRECT_VARIABLE, "")
+    # A path when the server does not know its own address.
+    is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
+    base_address = base if is_path else public_base(base)
+    if kernel is None or base_address is None:
+        return None
+    # Jupyter's servers and gateways name the connection file after the kernel's id.
+    connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
+    found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
+    kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
+    if not is_kernel_id(kernel_id) or not isinstance(getattr(kernel, "control_handlers", None), dict):
+        raise LoginFailed(
+            "This kernel accepts no messages from the Jupyter server.",
+            remedy="Run %micromegas_login --flow device.",
+        )
+    return RedirectLogins(kernel_id=kernel_id, base_address=base_address)
+
+
+def listen(kernel: Any, redirects: RedirectLogins) -> None:
+    """Let `redirects` answer a Jupyter server's requests on the kernel's control channel, also while a cell runs."""
+
+    def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
+        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
+        content, parent["content"] = parent.get("content"), {}
+        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
+
+    kernel.control_handlers[REQUEST_TYPE] = handle
+    kernel.log.addFilter(hides_requests)
+
+
+def hides_requests(record: logging.LogRecord) -> bool:
+    """Whether a log line may be written: a kernel that logs what it receives would log a code."""
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
+    headers = (argument.get("header") for argument in arguments if isinstance(argument, dict))
+    return not any(isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE for header in headers)
+
+
+class TokenRenewal:
+    """Keeps a provider's token fresh in the background.
+
+    `on_change` gets None for every new token, whoever renewed it, and an error when that fails; on a thread.
+    """
+
+    def __init__(
+        self, provider: RenewableProvider, *, clock: Clock, on_change: Callable[[MicromegasError | None], None]
+    ) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._on_change = on_change
+        self._known_due_at = provider.renewal_due_at()
+        self._vain_attempts = 0
+        # It calls this object in place of the provider, and knows it weakly.
+        background = BackgroundRenewal(self, clock=clock, on_change=on_change)
+        self.start, self.stop = background.start, background.stop
+
+    def get_token(self) -> str:
+        """Return a token that is valid now, renewed if that was due and possible."""
+        token = self._provider.get_token()
+        due_at = self._provider.renewal_due_at()
+        if due_at is None or due_at > self._clock.now():
+            self._vain_attempts = 0
+            return token
+        self._vain_attempts += 1
+        if self._vain_attempts >= _MAX_VAIN_ATTEMPTS:
+            self._on_change(ProviderUnavailable("the identity provider gave no new token."))
+        return token
+
+    def renewal_due_at(self) -> datetime | None:
+        """Return when `get_token` will renew; None when there is nothing to renew."""
+        due_at = self._provider.renewal_due_at()
+        if due_at != self._known_due_at:
+            self._known_due_at = due_at
+            self._on_change(None)
+        return due_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,27 +308,24 @@ class SettingsChoice:
         """Return the choice of another server, of a profile, or of both; a profile starts afresh."""
         return replace(self, uri=uri, settings=None) if profile is None else SettingsChoice(profile=profile, uri=uri)
 
-    def read(
-        self, load: Callable[[str | None, Mapping[str, str]], ClientSettings], *, profile: str | None = None
-    ) -> ClientSettings:
+    def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
         """Read the settings; those of `profile` alone when it is another one.
 
-        `load` withholds the configured application's secret from a provider that the options name instead.
+        The configured application's secret is withheld from a provider that the options name instead.
         """
         if profile is not None and profile != self.profile:
-            return load(profile, {})
-        if self.settings is not None:
-            return replace(self.settings, as_service_account=self.as_service_account)
+            return dependencies.load_settings(profile, {})
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
-        settings = load(self.profile, {**self.variables, **server})
-        return replace(settings, as_service_account=True) if self.as_service_account else settings
+        settings = self.settings or dependencies.load_settings(self.profile, {**self.variables, **server})
+        is_changed = settings.as_service_account != self.as_service_account
+        return replace(settings, as_service_account=self.as_service_account) if is_changed else settings
 
 
 class NamedConnections:
     """The names for `--connection`, each with the settings that were read when it was given."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, tuple[SettingsChoice, ClientSettings]] = {}
+        self._by_name: dict[str, SettingsChoice] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
@@ -135,11 +336,11 @@ class NamedConnections:
             raise UsageError(
                 f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
             )
-        if name not in self._by_name and len(self._by_name) >= MAX_NAMES:
+        known = self._by_name.get(name)
+        if known is None and len(self._by_name) >= MAX_NAMES:
             raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
-        is_changed = name in self._by_name and self._by_name[name][1] != settings
-        self._by_name[name] = (replace(choice, settings=settings), settings)
-        return is_changed
+        self._by_name[name] = replace(choice, settings=settings)
+        return known is not None and known.settings != settings
 
     def forget(self, name: str) -> None:
         """Remove a name, if there is one."""
@@ -147,17 +348,6 @@ class NamedConnections:
 
     def choice(self, name: str) -> SettingsChoice:
         """Return the choice with this name."""
-        return self._require(name)[0]
-
-    def settings(self, name: str) -> ClientSettings:
-        """Return the settings with this name."""
-        return self._require(name)[1]
-
-    def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were given."""
-        return {name: settings for name, (_, settings) in self._by_name.items()}
-
-    def _require(self, name: str) -> tuple[SettingsChoice, ClientSettings]:
         known = self._by_name.get(name)
         if known is not None:
             return known
@@ -167,6 +357,10 @@ class NamedConnections:
             raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
         names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
         raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
+
+    def all(self) -> dict[str, ClientSettings]:
+        """Return the settings of every name, in the order in which the names were given."""
+        return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
 
 
 def _shown(name: str) -> str:
@@ -178,36 +372,21 @@ class Notices:
 
     def __init__(self) -> None:
         self._new: deque[str] = deque(maxlen=_MAX_NOTICES)
-        self._newest: str | None = None
+        self.newest: str | None = None
 
     def add(self, text: str) -> None:
         """Add a text."""
-        self._newest = text
+        self.newest = text
         self._new.append(text)
 
     def take_new(self) -> list[str]:
         """Return the texts that were not taken yet."""
-        taken = []
-        while self._new:
-            taken.append(self._new.popleft())
-        return taken
-
-    def newest(self) -> str | None:
-        """Return the last text, and count all as taken; None when there never was one."""
-        self.take_new()
-        return self._newest
+        return [self._new.popleft() for _ in range(len(self._new))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A client with the provider of its tokens.
-
-    Attributes:
-        provider: Gives the tokens; None when no sign-in is configured.
-        client: The client.
-        renewal: Keeps the provider's token fresh; None when that is not needed.
-        notices: The server's notices about the credential.
-    """
+    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
@@ -231,12 +410,8 @@ class Connection:
 class Connections:
     """The open connections by their settings; closes the oldest when there are too many, and all in `close`.
 
-    `_lock` guards `_by_settings` and `_is_closed`; it is free while a provider or a client is made.
-
-    Args:
-        dependencies: Make providers, clients and renewals.
-        on_renewal: Called after each change of a token in the background, with the error when renewing failed; on any
-            thread.
+    `_lock` guards `_by_settings` and `_is_closed`; it is free while a provider or a client is made. `on_renewal` is
+    called after each change of a token in the background, with the error when renewing failed; on any thread.
     """
 
     def __init__(
@@ -297,12 +472,16 @@ class Connections:
 
     def _open(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool) -> Connection:
         """Open a connection; one that was opened meanwhile may be in use and stays, unless this provider is newer."""
-        connection = Connection(
-            provider=provider,
-            client=self._dependencies.open_client(settings, provider),
-            renewal=None if provider is None else self._renewal(settings, provider),
-        )
-        connection.client.on_notice(connection.notices.add)
+        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        context = contextvars.copy_context()
+        renewal = None
+        if provider is not None:
+            renewal = self._dependencies.renewal(
+                provider, lambda error: context.run(self._on_renewal, settings, provider, error)
+            )
+        client = self._dependencies.open_client(settings, provider)
+        connection = Connection(provider=provider, client=client, renewal=renewal)
+        client.on_notice(connection.notices.add)
         closing = []
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
@@ -315,8 +494,8 @@ class Connections:
                 self._by_settings[settings] = connection
                 while len(self._by_settings) > _MAX_CONNECTIONS:
                     closing.append(self._by_settings.pop(next(iter(self._by_settings))))
-                if connection.renewal is not None:
-                    connection.renewal.start()
+                if renewal is not None:
+                    renewal.start()
         for old in closing:
             old.close()
         return known or connection
@@ -348,316 +527,3 @@ class Connections:
             self._by_settings.clear()
         for old in closing:
             old.close()
-
-    def _renewal(self, settings: ClientSettings, provider: AuthProvider) -> TokenRenewal | None:
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        return self._dependencies.renewal(
-            provider, lambda error: context.run(self._on_renewal, settings, provider, error)
-        )
-
-
-# One attempt without a new token may only mean that another program is refreshing it.
-_MAX_VAIN_ATTEMPTS = 2
-_REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
-
-
-@runtime_checkable
-class PersonalProvider(AuthProvider, Protocol):
-    """A provider that a person signed in for; service accounts and key files are not known to it."""
-
-    def identity(self) -> Identity:
-        """Return who is signed in."""
-        ...
-
-    def renew(self) -> None:
-        """Renew the token now, where that is possible."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowToUse:
-    """How a person signs in here.
-
-    Attributes:
-        flow: The flow.
-        reason: Why not another one, for the person; empty when that is not worth a line.
-        fallbacks: What to try, announced, when it turns out not to work.
-    """
-
-    flow: Flow
-    reason: str = ""
-    fallbacks: tuple[Flow, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowPreference:
-    """The value of `--flow`: a flow, or `auto`; neither when the option was not given."""
-
-    flow: Flow | None = None
-    is_automatic: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependencies:
-    """What the magics need from the rest of the package.
-
-    Attributes:
-        load_settings: Settings of a profile, None for the configured one, with variables that replace the
-            environment's.
-        stored_provider: The provider that needs no person; raises `LoginRequired`.
-        choose_flow: How a person signs in from this shell; raises when nobody can, or not by the preferred flow.
-        remember_flow: Stores a flow for later sign-ins of the settings' profile; None forgets it.
-        begin_login: Starts a sign-in and returns at once.
-        logout: Ends all sign-ins of the settings' profile, on request at the provider's page too; the text of what it
-            returns is the line to show.
-        renewal: Keeps a provider's token fresh and reports each change and failure; None for providers that need none.
-        open_client: A client of the server in the settings.
-        prompt: Asks the person for a line; a notebook does not show the answer.
-        is_wrapped: Whether a wrapper module makes the client, which then signs in by itself.
-        clock: The clock.
-        browser: Opens the sign-in page when there is no notebook to show a link in.
-    """
-
-    load_settings: Callable[[str | None, Mapping[str, str]], ClientSettings]
-    stored_provider: Callable[[ClientSettings], AuthProvider | None]
-    choose_flow: Callable[[ClientSettings, object, FlowPreference], FlowToUse]
-    remember_flow: Callable[[ClientSettings, Flow | None], None]
-    begin_login: Callable[[ClientSettings, Flow], Login]
-    logout: Callable[[ClientSettings, bool], object]
-    renewal: Callable[[AuthProvider, Callable[[MicromegasError | None], None]], TokenRenewal | None]
-    open_client: Callable[[ClientSettings, AuthProvider | None], Client]
-    prompt: Callable[[str], str]
-    is_wrapped: Callable[[], bool] = lambda: False
-    clock: Clock = SYSTEM_CLOCK
-    browser: Browser = SYSTEM_BROWSER
-
-
-class TokenRenewal:
-    """Keeps a provider's token fresh in the background.
-
-    Args:
-        provider: Whose token is kept fresh.
-        clock: The clock.
-        on_change: Called with None for every new token, whoever renewed it, and with an error when that fails; on a
-            thread.
-    """
-
-    def __init__(
-        self, provider: RenewableProvider, *, clock: Clock, on_change: Callable[[MicromegasError | None], None]
-    ) -> None:
-        self._provider = provider
-        self._clock = clock
-        self._on_change = on_change
-        self._known_due_at = provider.renewal_due_at()
-        self._vain_attempts = 0
-        # It calls this object in place of the provider, and knows it weakly.
-        self._background = BackgroundRenewal(self, clock=clock, on_change=on_change)
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._background.start()
-
-    def stop(self) -> None:
-        """End, after a renewal that is under way; returns at once."""
-        self._background.stop()
-
-    def get_token(self) -> str:
-        """Return a token that is valid now, renewed if that was due and possible."""
-        token = self._provider.get_token()
-        due_at = self._provider.renewal_due_at()
-        if due_at is None or due_at > self._clock.now():
-            self._vain_attempts = 0
-            return token
-        self._vain_attempts += 1
-        if self._vain_attempts >= _MAX_VAIN_ATTEMPTS:
-            self._on_change(ProviderUnavailable("the identity provider gave no new token."))
-        return token
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return when `get_token` will renew; None when there is nothing to renew."""
-        due_at = self._provider.renewal_due_at()
-        if due_at != self._known_due_at:
-            self._known_due_at = due_at
-            self._on_change(None)
-        return due_at
-
-
-def default_dependencies() -> Dependencies:
-    """Return the dependencies for a notebook or an IPython terminal."""
-    return Dependencies(
-        load_settings=lambda profile, variables: wiring.load_client_settings(profile=profile, options=variables),
-        stored_provider=lambda settings: wiring.stored_provider(settings),  # noqa: PLW0108 - loads when it is called
-        choose_flow=_choose_flow,
-        remember_flow=lambda settings, flow: wiring.remember_flow(settings, flow),  # noqa: PLW0108 - as above
-        begin_login=_LoginStarter().begin,
-        logout=_logout,
-        renewal=_renewal,
-        open_client=_ClientOpener().open,
-        prompt=_prompt,
-        is_wrapped=lambda: wiring.is_wrapped(),  # noqa: PLW0108 - as above
-        browser=GraphicalBrowser(),
-    )
-
-
-def _choose_flow(settings: ClientSettings, shell: object, preference: FlowPreference) -> FlowToUse:
-    facts = gather_facts(shell=shell)
-    choice = wiring.choose_flow(settings, facts=facts, wanted=preference.flow, is_automatic=preference.is_automatic)
-    flow = wiring.require_flow(settings, choice)
-    return FlowToUse(flow=flow, reason=flow_reason(choice, has_kernel=facts.has_kernel), fallbacks=choice.fallbacks)
-
-
-def flow_reason(choice: FlowChoice, *, has_kernel: bool) -> str:
-    """Return why a person signs in by this flow; empty for one they named, and where nobody would wonder."""
-    if choice.origin == ARGUMENT:
-        return ""
-    if choice.skipped:
-        return " ".join(f"Not by {skipped.flow.value}: {skipped.reason}." for skipped in choice.skipped)
-    if choice.flow is Flow.REDIRECT:
-        return ""
-    if choice.flow is Flow.BROWSER:
-        return _REMOTE_KERNEL_HINT if has_kernel else ""
-    return choice.reason
-
-
-class _LoginStarter:
-    """Starts sign-ins; those by redirect share one object for the kernel, which `_lock` keeps from being made twice."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._redirects: RedirectLogins | None = None
-
-    def begin(self, settings: ClientSettings, flow: Flow) -> Login:
-        redirects = self._open_redirects() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, redirects=redirects)
-
-    def _open_redirects(self) -> RedirectLogins | None:
-        from IPython.core.getipython import get_ipython
-
-        from micromegas_jupyter.notebook.login.connections import listen, open_redirects
-
-        kernel = getattr(get_ipython(), "kernel", None)
-        with self._lock:
-            self._redirects = self._redirects or open_redirects(kernel, process_variables())
-            if self._redirects is not None:
-                listen(kernel, self._redirects)
-            return self._redirects
-
-
-class _NoBrowser:
-    """Opens nothing."""
-
-    def open(self, _url: str) -> bool:
-        return False
-
-
-def _logout(settings: ClientSettings, end_session: bool) -> object:  # noqa: FBT001 - the shape of `Dependencies.logout`
-    # A browser that opens where the kernel runs need not be the person's; the report then has the address.
-    browser = _NoBrowser() if gather_facts().has_kernel else GraphicalBrowser()
-    return wiring.logout(settings, end_session=end_session, browser=browser)
-
-
-def _renewal(provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]) -> TokenRenewal | None:
-    # Service accounts renew when a token is needed: nobody watches how long it lasts. So does JupyterHub's sign-in:
-    # messages to the widget outside of cells count as a person's activity, which keeps a server from being culled.
-    if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
-        return None
-    return TokenRenewal(cast("RenewableProvider", provider), clock=SYSTEM_CLOCK, on_change=on_change)
-
-
-class _ClientOpener:
-    """Opens clients; the deprecation of wrappers is printed once, without a position in the code."""
-
-    def __init__(self) -> None:
-        self._has_warned = False
-
-    def open(self, settings: ClientSettings, provider: AuthProvider | None) -> FlightSQLClient | WrappedClient:
-        from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
-
-        if not wiring.is_wrapped():
-            return wiring.open_client(settings, provider)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FutureWarning)
-            client = wiring.open_client(settings, provider)
-        for warning in caught:
-            if str(warning.message) != DEPRECATION_NOTICE:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            elif not self._has_warned:
-                self._has_warned = True
-                print(f"note: {DEPRECATION_NOTICE}")  # noqa: T201 - to the person
-        return client
-
-
-def _prompt(question: str) -> str:
-    import getpass
-
-    # A kernel puts its front end's password input in place of `getpass`.
-    if not gather_facts().has_kernel and sys.stdin.isatty():
-        from prompt_toolkit import prompt as prompt_hidden
-
-        # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.
-        return prompt_hidden(question, is_password=True)
-    return getpass.getpass(question)
-
-
-_CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
-_KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
-_LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
-
-
-def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
-    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
-    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-    from micromegas_jupyter.auth.flows.select import REDIRECT_VARIABLE
-
-    base = base_address(environ.get(REDIRECT_VARIABLE, ""))
-    if kernel is None or base is None:
-        return None
-    kernel_id = kernel_id_of(kernel, environ)
-    if kernel_id is None or not isinstance(getattr(kernel, "control_handlers", None), dict):
-        raise LoginFailed(
-            "This kernel accepts no messages from the Jupyter server.",
-            remedy="Run %micromegas_login --flow device.",
-        )
-    return RedirectLogins(kernel_id=kernel_id, base_address=base)
-
-
-def listen(kernel: Any, redirects: RedirectLogins) -> None:
-    """Let `redirects` answer the requests to an IPython kernel from now on, in place of an earlier one."""
-
-    def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
-        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
-        content, parent["content"] = parent.get("content"), {}
-        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
-
-    kernel.control_handlers[REQUEST_TYPE] = handle
-    add_filter = getattr(getattr(kernel, "log", None), "addFilter", None)
-    if callable(add_filter):
-        add_filter(hides_requests)
-
-
-def hides_requests(record: logging.LogRecord) -> bool:
-    """Whether a log line may be written: a kernel that logs what it receives would log a code."""
-    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
-    return not any(_is_request(argument) for argument in arguments)
-
-
-def _is_request(argument: Mapping[str, object] | object) -> bool:
-    header = argument.get("header") if isinstance(argument, dict) else None
-    return isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE
-
-
-def base_address(value: str) -> str | None:
-    """Return the base of a server's pages: a path when it does not know its own address; None if neither."""
-    if _LOCAL_BASE.fullmatch(value) and not value.startswith("//"):
-        return value
-    return public_base(value)
-
-
-def kernel_id_of(kernel: object, environ: Mapping[str, str]) -> str | None:
-    """Return the id by which a Jupyter server knows this kernel; None when it is not known."""
-    # Jupyter's servers and gateways name the connection file after it.
-    connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
-    found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
-    kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
-    return kernel_id if is_kernel_id(kernel_id) else None

@@ -7,17 +7,17 @@ as they were when a page is loaded again, because a display's id is not saved: t
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import shutil
 import sys
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anywidget
 import traitlets
@@ -26,25 +26,23 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.formatting import error_lines
-from micromegas_jupyter.notebook.login.connections import FlowPreference
 from micromegas_jupyter.notebook.login.session import (
     MAX_SHOWN_GROUPS,
-    QR_LABEL,
     IdentityAction,
     IdentityState,
     IdentityStatus,
     SignInOffer,
     accepted_actions,
-    has_token,
     identity_lines,
     lines_as_html,
     offered_actions,
     shown_detail,
 )
-from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle
+from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle, start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -77,11 +75,7 @@ class IdentityButtons:
             widget.notify(TOO_LATE)
             return
         widget.begin_action(action)
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        Thread(
-            target=context.run, args=(self._run, action, shown[0], widget), name=f"micromegas-{action}", daemon=True
-        ).start()
+        start_thread(self._run, action, shown[0], widget, name=f"micromegas-{action}")
 
     def _begin(self) -> bool:
         with self._lock:
@@ -109,7 +103,7 @@ class IdentityButtons:
             case IdentityAction.SIGN_IN:
                 self._sign_in(settings)
             case IdentityAction.SHOW_CODE:
-                self._begin_login(settings, FlowPreference(flow=Flow.DEVICE))
+                self._begin_login(settings, Flow.DEVICE)
             case IdentityAction.CANCEL:
                 self._session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
@@ -126,7 +120,7 @@ class IdentityButtons:
 
     def _sign_in(self, settings: ClientSettings) -> None:
         self._session.connections.allow_sign_in(settings.profile)
-        if not has_token(self._session.state):
+        if self._session.state is None or not self._session.state.has_token:
             try:
                 self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
             except MicromegasError as error:
@@ -135,9 +129,9 @@ class IdentityButtons:
             else:
                 self._session.fetch_identity(settings)
                 return
-        self._begin_login(settings, FlowPreference())
+        self._begin_login(settings, None)
 
-    def _begin_login(self, settings: ClientSettings, preference: FlowPreference) -> None:
+    def _begin_login(self, settings: ClientSettings, preference: str | None) -> None:
         choice = self._session.dependencies.choose_flow(settings, _CLICKED_SHELL, preference)
         if choice.flow is Flow.PASTE:
             raise UsageError(
@@ -148,21 +142,8 @@ class IdentityButtons:
         self._session.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
 
 
-class _ClickedKernel:
-    """A kernel in whose front end a person has just clicked, so somebody is there to sign in."""
-
-    def get_parent(self, _channel: str) -> Mapping[str, object]:
-        """Return what a request of such a front end says."""
-        return {"content": {"allow_stdin": True}}
-
-
-class _ClickedShell:
-    """A stand-in for the shell in the choice of a flow: a widget's message does not say that a person is there."""
-
-    kernel = _ClickedKernel()
-
-
-_CLICKED_SHELL = _ClickedShell()
+# It stands in for the shell in the choice of a flow: a widget's message does not say that a person is there.
+_CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
 class IdentityDisplay:
@@ -240,6 +221,7 @@ def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
 
 
 _STATIC = Path(__file__).parents[1] / "static"
+QR_LABEL = "QR code of the page to open, with the code filled in"
 QUIET_MODULES = 4
 """The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
 # A longer address makes a code that a telephone cannot read off a screen at this size.
@@ -345,8 +327,8 @@ class IdentityWidget(anywidget.AnyWidget):
         now = self._clock.now()
         has_ended = state.status is IdentityStatus.EXPIRED
         return {
-            "remaining_seconds": state.remaining_seconds(now),
-            "renews_in_seconds": state.seconds_until_renewal(now),
+            "remaining_seconds": _seconds_until(state.ends_at, now),
+            "renews_in_seconds": _seconds_until(state.renews_at if state.renews else None, now),
             "since_seconds": max((now - self._status_since).total_seconds(), 0.0) if has_ended else None,
             "as_of": now.isoformat(),
         }
@@ -386,14 +368,12 @@ class IdentityWidget(anywidget.AnyWidget):
         return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QrCode:
-    """A QR code.
+def _seconds_until(time: datetime | None, now: datetime) -> float | None:
+    return None if time is None else max((time - now).total_seconds(), 0.0)
 
-    Attributes:
-        side_modules: Width and height in modules, with the white frame.
-        path: Its dark modules as the data of an SVG path, one unit a module.
-    """
+
+class QrCode(NamedTuple):
+    """A QR code: its side in modules, with the white frame, and its dark modules as the data of an SVG path."""
 
     side_modules: int
     path: str
@@ -406,8 +386,7 @@ def build_qr_code(address: str) -> QrCode | None:
         return None
     import segno
 
-    symbol = segno.make_qr(address, error="m")
-    rows = [bytes(row) for row in symbol.matrix]
+    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
     return QrCode(
         side_modules=len(rows) + 2 * QUIET_MODULES,
         path="".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES)),

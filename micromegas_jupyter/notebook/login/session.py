@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
@@ -39,16 +39,9 @@ from micromegas_jupyter.notebook.formatting import (
     time_text,
     where_text,
 )
-from micromegas_jupyter.notebook.login.connections import (
-    Connection,
-    Connections,
-    Dependencies,
-    NamedConnections,
-    PersonalProvider,
-    SettingsChoice,
-)
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
 from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.shell import has_kernel
+from micromegas_jupyter.notebook.shell import has_kernel, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,23 +50,32 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.client.commands import ServerIdentity
-    from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.login.connections import FlowToUse, Login
+    from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login, NamedConnections
+
 
 CODE_WARNING = "Only type it if you started this."
 PASTE_HINT = "When the browser ends at an address that does not load, copy that address and paste it below."
+CHECK_SECONDS = 1.0
+"""The pause between two looks at the stored sign-in: a file of this machine, no network."""
+
+MAX_SHOWN_GROUPS = 32
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
 _WEB_SCHEMES = ("http://", "https://")
-MAX_SHOWN_GROUPS = 32
-QR_LABEL = "QR code of the page to open, with the code filled in"
 _WRAPPED = (
     "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
     "would change nothing."
 )
 _MAX_DETAIL_CHARACTERS = 300
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
+# After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
+_COMPLETION_SECONDS = 90.0
+_NO_BROWSER = "No browser opened here."
+_SIGNED_OUT_LOCALLY = (
+    "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
+    "Hub; %micromegas_login signs you in here again."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +104,15 @@ def offer_of(login: Login) -> SignInOffer:
             user_code=cut(printable(login.user_code or ""), _MAX_CODE_CHARACTERS),
             scan_address=_web_address(login.verification_uri_complete),
         )
-    if login.flow is Flow.REDIRECT:
-        return SignInOffer(flow=Flow.REDIRECT, address=_server_address(login.start_url))
-    return SignInOffer(flow=login.flow, address=_web_address(login.start_url))
+    start_url = login.start_url or ""
+    # A path: the kernel need not know the address under which a browser reaches its server.
+    is_path = login.flow is Flow.REDIRECT and _START_PATH.fullmatch(start_url)
+    return SignInOffer(flow=login.flow, address=start_url if is_path else _web_address(start_url))
+
+
+def _web_address(address: str | None) -> str:
+    # Only such an address becomes a link.
+    return "" if address is None or not address.startswith(_WEB_SCHEMES) else printable(address)
 
 
 def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
@@ -137,18 +145,6 @@ def waiting_address(offer: SignInOffer) -> str:
     return "" if offer.flow is Flow.PASTE else offer.address
 
 
-def _server_address(address: str | None) -> str:
-    # A path: the kernel need not know the address under which a browser reaches its server.
-    if address is not None and _START_PATH.fullmatch(address):
-        return address
-    return _web_address(address)
-
-
-def _web_address(address: str | None) -> str:
-    # Only such an address becomes a link.
-    return "" if address is None or not address.startswith(_WEB_SCHEMES) else printable(address)
-
-
 class IdentityStatus(enum.StrEnum):
     """The stage of a sign-in."""
 
@@ -160,6 +156,9 @@ class IdentityStatus(enum.StrEnum):
     EXPIRED = "expired"
     RENEWAL_FAILED = "renewal_failed"
     OFFLINE = "offline"
+
+
+_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,13 +203,10 @@ class IdentityState:
     offer: SignInOffer | None = None
     detail: str = ""
 
-    def remaining_seconds(self, now: datetime) -> float | None:
-        """Return how long the token, or the time to sign in, lasts; None when it does not end."""
-        return _seconds_until(self.ends_at, now)
-
-    def seconds_until_renewal(self, now: datetime) -> float | None:
-        """Return the time until the token renews; None when it does not, or that is not known."""
-        return _seconds_until(self.renews_at, now) if self.renews else None
+    @property
+    def has_token(self) -> bool:
+        """Whether there was a token that worked when the state was last updated."""
+        return self.status in _HAS_TOKEN
 
 
 def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
@@ -234,19 +230,25 @@ def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> 
 
 
 def _main_line(state: IdentityState, now: datetime) -> str:
+    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
     match state.status:
         case IdentityStatus.NOT_CONFIGURED:
             return f"No sign-in is configured; {state.server} is used without one."
         case IdentityStatus.WRAPPED:
             return _WRAPPED
         case IdentityStatus.WAITING:
-            return _waiting_line(state, now)
-        case IdentityStatus.SIGNED_IN | IdentityStatus.RENEWAL_FAILED | IdentityStatus.OFFLINE:
-            return _signed_in_line(state, now)
+            waiting = f"Waiting for you to sign in at {state.issuer}{until}."
+            return waiting if state.offer is None else offer_line(state.offer, issuer=state.issuer, until=until)
         case IdentityStatus.EXPIRED:
             return f"The sign-in{where_text(state.issuer, state.server)} has ended. Run %micromegas_login."
         case IdentityStatus.SIGNED_OUT:
             return f"Not signed in{where_text(state.issuer, state.server)}."
+    name = f" as {state.name}" if state.name else ""
+    address = f" ({state.email})" if state.email else ""
+    issuer = f" at {state.issuer}" if state.issuer else ""
+    through = f" through {state.through}" if state.through else ""
+    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
+    return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
 
 
 def _rights_line(state: IdentityState) -> str:
@@ -257,30 +259,6 @@ def _rights_line(state: IdentityState) -> str:
     groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
     parts = ("admin" if state.is_admin else "", f"groups: {groups}" if state.group_count else "")
     return " · ".join(part for part in parts if part)
-
-
-def _waiting_line(state: IdentityState, now: datetime) -> str:
-    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
-    if state.offer is None:
-        return f"Waiting for you to sign in at {state.issuer}{until}."
-    return offer_line(state.offer, issuer=state.issuer, until=until)
-
-
-def _signed_in_line(state: IdentityState, now: datetime) -> str:
-    name = f" as {state.name}" if state.name else ""
-    address = f" ({state.email})" if state.email else ""
-    issuer = f" at {state.issuer}" if state.issuer else ""
-    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
-    through = f" through {state.through}" if state.through else ""
-    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
-    return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
-
-
-def _seconds_until(time: datetime | None, now: datetime) -> float | None:
-    return None if time is None else max((time - now).total_seconds(), 0.0)
-
-
-_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
@@ -319,36 +297,6 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
     )
 
 
-def wrapped_state(settings: ClientSettings) -> IdentityState:
-    """Return the state where a wrapper module makes the client."""
-    return IdentityState(status=IdentityStatus.WRAPPED, server=host_text(settings.uri))
-
-
-def waiting_state(settings: ClientSettings, login: Login, *, reason: str = "") -> IdentityState:
-    """Return the state while a person is expected to sign in; `reason` says why by this flow, if that is news."""
-    return IdentityState(
-        status=IdentityStatus.WAITING,
-        server=host_text(settings.uri),
-        issuer=provider_text(settings.issuer),
-        ends_at=login.expires_at,
-        offer=offer_of(login),
-        detail=shown_detail(reason),
-    )
-
-
-def started_state(state: IdentityState, redirect_uri: str) -> IdentityState:
-    """Return the state once a browser was sent to the provider, which has to know the `redirect_uri`."""
-    if state.status is not IdentityStatus.WAITING:
-        return state
-    return replace(
-        state,
-        detail=shown_detail(
-            f"The browser will return to {redirect_uri}. If {state.issuer} rejects that address, have it registered "
-            "there, or run %micromegas_login --flow device."
-        ),
-    )
-
-
 def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
     """Return the state when nobody is signed in; `through` would sign them in again without a click."""
     return IdentityState(
@@ -358,11 +306,6 @@ def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str
         detail=shown_detail(detail),
         through=through,
     )
-
-
-def failed_login_state(settings: ClientSettings, error: MicromegasError) -> IdentityState:
-    """Return the state after a sign-in that ended without a token."""
-    return signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}")
 
 
 def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
@@ -384,35 +327,20 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
 
 def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
     """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
-    if state.status not in _HAS_TOKEN:
+    if not state.has_token:
         return state
     match error:
         case LoginRequired():
-            return replace(
-                state,
-                status=IdentityStatus.EXPIRED,
-                detail=shown_detail(error.what),
-                ends_at=None,
-                renews=False,
-                renews_at=None,
-                is_admin=False,
-                groups=(),
-                group_count=0,
-                server_line="",
-            )
+            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=None, renews=False, renews_at=None)
+            detail = shown_detail(error.what)
+            return replace(ended, detail=detail, is_admin=False, groups=(), group_count=0, server_line="")
         case ProviderUnavailable():
-            return replace(
-                state, status=IdentityStatus.RENEWAL_FAILED, detail=shown_detail(f"Could not renew: {error.what}")
-            )
+            detail = shown_detail(f"Could not renew: {error.what}")
+            return replace(state, status=IdentityStatus.RENEWAL_FAILED, detail=detail)
         case ServerUnavailable():
             return replace(state, status=IdentityStatus.OFFLINE, detail=shown_detail(error.what), server_line="")
         case _:
             return state
-
-
-def has_token(state: IdentityState | None) -> bool:
-    """Whether there was a token that worked when the state was last updated."""
-    return state is not None and state.status in _HAS_TOKEN
 
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
@@ -455,9 +383,8 @@ def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
             flow = None if state.offer is None else state.offer.flow
             if flow is Flow.PASTE:
                 return ()  # the cell below asks for the address and ends it
-            return (
-                (IdentityAction.CANCEL,) if flow is Flow.DEVICE else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
-            )
+            is_code = flow is Flow.DEVICE
+            return (IdentityAction.CANCEL,) if is_code else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
         case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
             return (IdentityAction.REFRESH,)
     if not state.is_personal or state.through:
@@ -472,58 +399,77 @@ def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
     return frozenset((*offered_actions(state), *((IdentityAction.SIGN_IN,) if is_renewable else ())))
 
 
-# After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
-_COMPLETION_SECONDS = 90.0
-CHECK_SECONDS = 1.0
-"""The pause between two looks at the stored sign-in: a file of this machine, no network."""
+class ShownState:
+    """The state that is shown, and of which settings.
 
-_NO_BROWSER = "No browser opened here."
+    `_lock` guards `shown` and `_listeners` and is free while listeners are called. `_notifying` is held while they
+    are, so that the last state that each gets is the newest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._notifying = Lock()
+        self._listeners: list[Callable[[IdentityState], None]] = []
+        self.shown: tuple[ClientSettings, IdentityState] | None = None
+
+    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
+        """Have `listener` called after every change; it may be on another thread."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
+        """Show the state of these settings from now on, and return it."""
+        with self._lock:
+            self.shown = (settings, state)
+        self._notify()
+        return state
+
+    def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
+        """Change the state in one step, if it is that of these settings; nobody is notified when it stays the same."""
+        with self._lock:
+            before = self.shown
+            if before is None or before[0] != settings:
+                return
+            self.shown = (settings, change(before[1]))
+            if self.shown == before:
+                return
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._notifying:
+            with self._lock:
+                listeners, shown = list(self._listeners), self.shown
+            if shown is not None:
+                for listener in listeners:
+                    listener(shown[1])
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Pending:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Attempt:
     settings: ClientSettings
     login: Login
     on_signed_in: Callable[[], None]
     replaces_hub: bool
+    is_over: bool = False
+    is_overtaken: bool = False  # the person was signed in by something else meanwhile
 
 
 class PendingSignIn:
-    """The sign-in that is under way, if there is one.
+    """The session's sign-in that is under way, if there is one.
 
-    `_lock` guards `_pending` and `_overtaken` and is free while anybody waits.
-
-    Args:
-        dependencies: Begin sign-ins and read stored ones.
-        shown: The state that the notebook shows.
-        connections: Get the provider of a finished sign-in.
-        state_of: The state of a provider that has just given a token.
-        on_signed_in_alone: Called when a sign-in has ended with a token and no cell waited for it.
+    `_lock` guards `_newest` and the flags of attempts, and is free while anybody waits.
     """
 
-    def __init__(
-        self,
-        dependencies: Dependencies,
-        *,
-        shown: ShownState,
-        connections: Connections,
-        state_of: Callable[[ClientSettings, AuthProvider | None], IdentityState],
-        on_signed_in_alone: Callable[[ClientSettings], None],
-    ) -> None:
-        self._dependencies = dependencies
-        self._shown = shown
-        self._connections = connections
-        self._state_of = state_of
-        self._on_signed_in_alone = on_signed_in_alone
+    def __init__(self, session: NotebookSession) -> None:
+        self._session = session
+        self._dependencies = session.dependencies
         self._lock = Lock()
-        self._pending: _Pending | None = None
-        self._overtaken: Login | None = None
+        self._newest: _Attempt | None = None
 
     @property
     def login(self) -> Login | None:
         """The sign-in that is under way; None when there is none."""
-        pending = self._current()
-        return None if pending is None else pending.login
+        return None if self._newest is None or self._newest.is_over else self._newest.login
 
     def begin(
         self,
@@ -544,233 +490,166 @@ class PendingSignIn:
         flows, reason = [choice.flow, *choice.fallbacks], choice.reason
         while True:
             flow = flows.pop(0)
-            # A Hub that should have signed the person in is asked again before a cell waits.
-            replaces_hub = choice.flow is Flow.HUB and flow is not Flow.HUB
+            self.cancel()
             try:
-                login = self._begin(settings, flow, reason, on_signed_in=on_signed_in, replaces_hub=replaces_hub)
+                login = self._dependencies.begin_login(settings, flow)
             except MicromegasError as error:
                 if not flows or not is_worth_another_flow(error):
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
                 continue
+            # A Hub that should have signed the person in is asked again before a cell waits.
+            replaces_hub = choice.flow is Flow.HUB and flow is not Flow.HUB
+            attempt = _Attempt(settings=settings, login=login, on_signed_in=on_signed_in, replaces_hub=replaces_hub)
+            self._follow(attempt, reason)
             if on_begun(login) or not flows:
                 return login
             reason = _NO_BROWSER
 
-    def _begin(
-        self, settings: ClientSettings, flow: Flow, reason: str, *, on_signed_in: Callable[[], None], replaces_hub: bool
-    ) -> Login:
-        self.cancel()
-        login = self._dependencies.begin_login(settings, flow)
-        pending = _Pending(settings=settings, login=login, on_signed_in=on_signed_in, replaces_hub=replaces_hub)
+    def _follow(self, attempt: _Attempt, reason: str) -> None:
+        settings, login = attempt.settings, attempt.login
         with self._lock:
-            self._pending = pending
-        self._shown.show(settings, waiting_state(settings, login, reason=reason))
+            self._newest = attempt
+        waiting = IdentityState(
+            status=IdentityStatus.WAITING,
+            server=host_text(settings.uri),
+            issuer=provider_text(settings.issuer),
+            ends_at=login.expires_at,
+            offer=offer_of(login),
+            detail=shown_detail(reason),
+        )
+        self._session.shown.show(settings, waiting)
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context = contextvars.copy_context()
-        login.on_done(lambda *_: context.run(self._finish_alone, pending))
-        started = contextvars.copy_context()
-        login.on_started(lambda redirect_uri: started.run(self._note_started, pending, redirect_uri))
-        if stored_meanwhile(self._dependencies, settings) is None:  # or the person wants another one than there is
-            watch_for_sign_in(login, lambda: self._adopt(pending, stored_meanwhile(self._dependencies, settings)))
-        return login
+        context, started = contextvars.copy_context(), contextvars.copy_context()
+        login.on_done(lambda *_: context.run(self._finish_alone, attempt))
+        login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
+        if self.stored_meanwhile(settings) is None:  # or the person wants another one than there is
+            over = threading.Event()
+            login.on_done(lambda *_: over.set())
+            start_thread(self._watch, attempt, over, name="micromegas-elsewhere")
 
     def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
         """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
-        pending = self._current()
-        if pending is None or pending.settings != settings:
+        attempt = self._current(settings)
+        if attempt is None or (attempt.replaces_hub and self._adopt(attempt, self._hub_provider(settings))):
             return
-        if pending.replaces_hub and self._adopt(pending, hub_provider(self._dependencies, settings)):
-            return
-        if on_wait is not None and not pending.login.done:
-            on_wait(pending.login)
-        self._finish(pending)
+        if on_wait is not None and not attempt.login.done:
+            on_wait(attempt.login)
+        self._finish(attempt)
 
     def finish(self, login: Login) -> None:
         """Wait for the end of a sign-in that was begun here. Raises as it failed."""
-        pending = self._current()
-        if pending is not None and pending.login is login:
-            self._finish(pending)
-        elif not self._is_overtaken(login):
+        attempt = self._newest
+        if attempt is not None and attempt.login is login:
+            self._finish(attempt)
+        else:
             login.result(0.0)  # it has ended already; a failure is still news to the caller
 
     def cancel(self) -> None:
         """End the sign-in that is under way, if there is one, and show that it is over."""
-        pending = self._current()
-        if pending is not None and self._end(pending):
-            pending.login.cancel()
-            self._shown.show(pending.settings, signed_out_state(pending.settings))
+        attempt = self._newest
+        if attempt is not None and self._end(attempt):
+            attempt.login.cancel()
+            self._session.shown.show(attempt.settings, signed_out_state(attempt.settings))
 
     def leave(self, settings: ClientSettings) -> None:
         """End the sign-in of these settings, if there is one: the person is signed in without it, which stays shown."""
-        pending = self._current()
-        if pending is not None and pending.settings == settings and self._end(pending, is_overtaken=True):
-            pending.login.cancel()
+        attempt = self._current(settings)
+        if attempt is not None and self._end(attempt, is_overtaken=True):
+            attempt.login.cancel()
 
-    def _current(self) -> _Pending | None:
-        with self._lock:
-            return self._pending
+    def stored_meanwhile(self, settings: ClientSettings) -> PersonalProvider | None:
+        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
+        try:
+            provider = self._dependencies.stored_provider(settings)
+            # One that had ended before this sign-in was begun is no news.
+            is_valid = (
+                isinstance(provider, PersonalProvider)
+                and provider.identity().expires_at > self._dependencies.clock.now()
+            )
+        except MicromegasError:
+            return None
+        return cast("PersonalProvider", provider) if is_valid else None
 
-    def _end(self, pending: _Pending, provider: AuthProvider | None = None, *, is_overtaken: bool = False) -> bool:
+    def _hub_provider(self, settings: ClientSettings) -> PersonalProvider | None:
+        """Return the provider that signs the person in without a click, after asking it for a token; None without."""
+        try:
+            provider = self._dependencies.stored_provider(settings)
+            through = getattr(provider, "through", "")
+            if through and isinstance(provider, PersonalProvider):
+                provider.get_token()
+                return provider
+        except MicromegasError:
+            pass
+        return None
+
+    def _current(self, settings: ClientSettings) -> _Attempt | None:
+        attempt = self._newest
+        return attempt if attempt is not None and not attempt.is_over and attempt.settings == settings else None
+
+    def _end(self, attempt: _Attempt, provider: AuthProvider | None = None, *, is_overtaken: bool = False) -> bool:
         """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
         with self._lock:
-            if self._pending is not pending:
+            if attempt.is_over:
                 return False
             if provider is not None:
                 # Before the sign-in counts as over, so that no cell makes a second connection meanwhile.
-                self._connections.put(pending.settings, provider)
-            self._pending = None
-            if is_overtaken:
-                self._overtaken = pending.login
+                self._session.connections.put(attempt.settings, provider)
+            attempt.is_over, attempt.is_overtaken = True, is_overtaken
             return True
 
-    def _is_overtaken(self, login: Login) -> bool:
-        with self._lock:
-            return self._overtaken is login
-
-    def _note_started(self, pending: _Pending, redirect_uri: str) -> None:
+    def _note_started(self, attempt: _Attempt, redirect_uri: str) -> None:
         """Show which address the provider has to know: one that does not tells the browser, and never this kernel."""
-        if self._current() is pending:
-            self._shown.change(pending.settings, lambda state: started_state(state, redirect_uri))
 
-    def _finish_alone(self, pending: _Pending) -> None:
+        def started(state: IdentityState) -> IdentityState:
+            if state.status is not IdentityStatus.WAITING:
+                return state
+            detail = (
+                f"The browser will return to {redirect_uri}. If {state.issuer} rejects that address, have it "
+                "registered there, or run %micromegas_login --flow device."
+            )
+            return replace(state, detail=shown_detail(detail))
+
+        if not attempt.is_over:
+            self._session.shown.change(attempt.settings, started)
+
+    def _finish_alone(self, attempt: _Attempt) -> None:
         """Finish on the sign-in's own thread, where the widget shows an error."""
-        try:
-            self._finish(pending)
-        except MicromegasError:
-            return
-        self._on_signed_in_alone(pending.settings)
+        with suppress(MicromegasError):
+            self._finish(attempt)
+            self._session.fetch_identity_later(attempt.settings)
 
-    def _finish(self, pending: _Pending) -> None:
+    def _finish(self, attempt: _Attempt) -> None:
         """Wait for the end; the first of the waiting cell and the sign-in's thread takes what it gave."""
-        remaining_seconds = (pending.login.expires_at - self._dependencies.clock.now()).total_seconds()
+        settings = attempt.settings
+        remaining_seconds = (attempt.login.expires_at - self._dependencies.clock.now()).total_seconds()
         try:
-            provider = pending.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
+            provider = attempt.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
         except MicromegasError as error:
-            if self._is_overtaken(pending.login):
+            if attempt.is_overtaken:
                 return
-            if self._end(pending):
-                self._shown.show(pending.settings, failed_login_state(pending.settings, error))
+            if self._end(attempt):
+                state = signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}")
+                self._session.shown.show(settings, state)
             raise
-        if self._end(pending, provider):
-            self._shown.show(pending.settings, self._state_of(pending.settings, provider))
-            pending.on_signed_in()
+        if self._end(attempt, provider):
+            self._session.shown.show(settings, self._session.state_of(settings, provider))
+            attempt.on_signed_in()
 
-    def _adopt(self, pending: _Pending, provider: AuthProvider | None) -> bool:
-        """Use a provider that signs the person in meanwhile, if there is one; whether this sign-in is over."""
-        if provider is None or pending.login.done:
-            return pending.login.done
-        if self._end(pending, provider, is_overtaken=True):
-            pending.login.cancel()
-            self._shown.show(pending.settings, self._state_of(pending.settings, provider))
-            self._on_signed_in_alone(pending.settings)
-        return True
-
-
-def watch_for_sign_in(login: Login, adopt: Callable[[], bool], *, pause_seconds: float = CHECK_SECONDS) -> None:
-    """Call `adopt` after each pause, on a thread of its own, until it returns true or the sign-in has ended."""
-    over = threading.Event()
-    login.on_done(lambda *_: over.set())
-
-    def check() -> None:
-        while not over.wait(pause_seconds) and not adopt():
+    def _watch(self, attempt: _Attempt, over: threading.Event) -> None:
+        """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
+        while not over.wait(CHECK_SECONDS) and not self._adopt(attempt, self.stored_meanwhile(attempt.settings)):
             pass
 
-    # ipykernel finds the cell that a display belongs to in a context variable.
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(check,), name="micromegas-elsewhere", daemon=True).start()
-
-
-def stored_meanwhile(dependencies: Dependencies, settings: ClientSettings) -> PersonalProvider | None:
-    """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
-    try:
-        provider = dependencies.stored_provider(settings)
-        if not isinstance(provider, PersonalProvider):
-            return None
-        ends_at = provider.identity().expires_at
-    except MicromegasError:
-        return None
-    # One that had ended before this sign-in was begun is no news.
-    return provider if ends_at > dependencies.clock.now() else None
-
-
-def hub_provider(dependencies: Dependencies, settings: ClientSettings) -> PersonalProvider | None:
-    """Return the provider that signs the person in without a click, as JupyterHub's does, after asking it for a token.
-
-    None when there is none, or it has no token.
-    """
-    try:
-        provider = dependencies.stored_provider(settings)
-        if provider is None or not getattr(provider, "through", ""):
-            return None
-        provider.get_token()
-    except MicromegasError:
-        return None
-    return provider if isinstance(provider, PersonalProvider) else None
-
-
-class ShownState:
-    """The state that is shown, and of which settings.
-
-    `_lock` guards `_shown` and `_listeners` and is free while listeners are called. `_notifying` is held while they
-    are, so that the last state that each gets is the newest.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._notifying = Lock()
-        self._shown: tuple[ClientSettings, IdentityState] | None = None
-        self._listeners: list[Callable[[IdentityState], None]] = []
-
-    @property
-    def state(self) -> IdentityState | None:
-        """The state that is shown; None before there was any."""
-        shown = self.shown
-        return None if shown is None else shown[1]
-
-    @property
-    def shown(self) -> tuple[ClientSettings, IdentityState] | None:
-        """The state that is shown, with its settings; None before there was any."""
-        with self._lock:
-            return self._shown
-
-    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
-        """Have `listener` called after every change; it may be on another thread."""
-        with self._lock:
-            self._listeners.append(listener)
-
-    def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
-        """Show the state of these settings from now on, and return it."""
-        with self._lock:
-            self._shown = (settings, state)
-        self._notify()
-        return state
-
-    def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
-        """Change the state in one step, if it is that of these settings; nobody is notified when it stays the same."""
-        with self._lock:
-            if self._shown is None or self._shown[0] != settings:
-                return
-            changed = change(self._shown[1])
-            if changed == self._shown[1]:
-                return
-            self._shown = (settings, changed)
-        self._notify()
-
-    def _notify(self) -> None:
-        with self._notifying:
-            with self._lock:
-                listeners = list(self._listeners)
-                state = None if self._shown is None else self._shown[1]
-            if state is not None:
-                for listener in listeners:
-                    listener(state)
-
-
-_SIGNED_OUT_LOCALLY = (
-    "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
-    "Hub; %micromegas_login signs you in here again."
-)
+    def _adopt(self, attempt: _Attempt, provider: AuthProvider | None) -> bool:
+        """Use a provider that signs the person in meanwhile, if there is one; whether this sign-in is over."""
+        if provider is None or attempt.login.done:
+            return attempt.login.done
+        if self._end(attempt, provider, is_overtaken=True):
+            attempt.login.cancel()
+            self._session.shown.show(attempt.settings, self._session.state_of(attempt.settings, provider))
+            self._session.fetch_identity_later(attempt.settings)
+        return True
 
 
 class NotebookSession:
@@ -784,29 +663,22 @@ class NotebookSession:
         self.shown = ShownState()
         self.choice = SettingsChoice()
         self.connections = Connections(dependencies, self._note_renewal)
-        self.sign_in = PendingSignIn(
-            dependencies,
-            shown=self.shown,
-            connections=self.connections,
-            state_of=self._state_of,
-            on_signed_in_alone=self.fetch_identity_later,
-        )
+        self.sign_in = PendingSignIn(self)
 
     def settings(self, profile: str | None = None) -> ClientSettings:
         """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
-        return self.choice.read(self.dependencies.load_settings, profile=profile)
+        return self.choice.read(self.dependencies, profile=profile)
 
     @property
     def state(self) -> IdentityState | None:
         """The state that is shown; None before there was any."""
-        return self.shown.state
+        shown = self.shown.shown
+        return None if shown is None else shown[1]
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None = None) -> Connection:
         """Return the connection of these settings; waits for their sign-in, if one is under way.
 
-        Args:
-            settings: Which server, and as whom.
-            on_wait: Called with the sign-in once, before the wait.
+        `on_wait` is called with the sign-in once, before the wait.
         """
         self.sign_in.wait_for(settings, on_wait=on_wait)
         return self.connections.get(settings)
@@ -817,7 +689,7 @@ class NotebookSession:
             provider = self.connections.get(settings).provider
             if provider is not None:
                 provider.get_token()
-            return self.shown.show(settings, self._state_of(settings, provider))
+            return self.shown.show(settings, self.state_of(settings, provider))
         except MicromegasError as error:
             self.note_failure(settings, error)
             raise
@@ -833,7 +705,7 @@ class NotebookSession:
             except UnsupportedRequest:
                 answer = None
             seconds = clock.monotonic() - started
-            state = after_answer(self._state_of(settings, connection.provider), answer, seconds)
+            state = after_answer(self.state_of(settings, connection.provider), answer, seconds)
         except MicromegasError as error:
             self.note_failure(settings, error)
             raise
@@ -846,8 +718,7 @@ class NotebookSession:
             with suppress(MicromegasError):
                 self.fetch_identity(settings)
 
-        context = contextvars.copy_context()
-        Thread(target=context.run, args=(fetch,), name="micromegas-whoami", daemon=True).start()
+        start_thread(fetch, name="micromegas-whoami")
 
     def renew(self, settings: ClientSettings) -> bool:
         """Renew the token of whoever is signed in; returns whether that brought a new one.
@@ -878,28 +749,24 @@ class NotebookSession:
         self.note_success(settings, provider)
         return is_new
 
-    def notice(self, settings: ClientSettings) -> str | None:
-        """Return the server's last notice about the credential; None when there is none."""
-        connection = self.connections.current(settings)
-        return None if connection is None else connection.notices.newest()
-
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
         """End the sign-ins of these settings' profile, and one under way, and return a report in one line.
 
-        Args:
-            settings: Whose sign-ins.
-            end_session: Whether to end the person's session at the provider, too.
+        `end_session` ends the person's session at the provider, too.
         """
         self.sign_in.cancel()
         through = ""
         with suppress(LoginRequired):
             provider = self.connections.get(settings).provider
             if not isinstance(provider, PersonalProvider):
-                return f"There is no sign-in to end: {self._other_credential(provider)}."
+                other = "none is configured" if provider is None else "a key or service account is used"
+                if self.dependencies.is_wrapped():
+                    other = "the wrapper's client is used"
+                return f"There is no sign-in to end: {other}."
             through = getattr(provider, "through", "")
         # First, so that no renewal runs beside it.
         self.connections.drop_profile(settings.profile)
-        ended = self.dependencies.logout(settings, end_session)
+        ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
         if through:
             self.connections.sign_out_locally(settings.profile)
@@ -919,8 +786,14 @@ class NotebookSession:
         """Update the shown state after a call that worked: the token may have been renewed."""
         # A query that worked does not fail for what is shown beside it.
         with suppress(MicromegasError):
-            fresh = self._state_of(settings, provider)
+            fresh = self.state_of(settings, provider)
             self.shown.change(settings, lambda state: after_success(state, fresh))
+
+    def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
+        """Return the state of a provider that has just given a token."""
+        if self.dependencies.is_wrapped():
+            return IdentityState(status=IdentityStatus.WRAPPED, server=host_text(settings.uri))
+        return signed_in_state(settings, provider)
 
     def close(self) -> None:
         """End a sign-in under way and close all clients."""
@@ -938,16 +811,6 @@ class NotebookSession:
             # The client stays open: a query that began with a valid token runs to its end.
             self.shown.change(settings, lambda state: after_failure(state, error))
 
-    def _state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-        if self.dependencies.is_wrapped():
-            return wrapped_state(settings)
-        return signed_in_state(settings, provider)
-
-    def _other_credential(self, provider: AuthProvider | None) -> str:
-        if self.dependencies.is_wrapped():
-            return "the wrapper's client is used"
-        return "none is configured" if provider is None else "a key or service account is used"
-
 
 class CellConnections:
     """The connections that cells name by `--connection` and `--profile`; without either, the one in use."""
@@ -963,7 +826,9 @@ class CellConnections:
 
     def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
         """Return the settings of the connection that a cell names."""
-        return self._session.settings(profile) if connection is None else self._named.settings(connection)
+        if connection is None:
+            return self._session.settings(profile)
+        return self._named.choice(connection).read(self._session.dependencies)
 
     @contextmanager
     def connected(

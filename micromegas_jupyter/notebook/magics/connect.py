@@ -55,7 +55,7 @@ class ConnectMagic(Magics):
                 remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
             )
         choice = self._choice(arguments.server, arguments.profile)
-        settings = choice.read(self._session.dependencies.load_settings)
+        settings = choice.read(self._session.dependencies)
         self._check_server(settings)
         if arguments.name is None:
             self._session.choice = choice
@@ -90,7 +90,7 @@ class ConnectMagic(Magics):
         server = host_text(settings.uri)
         if choice.uri is None:
             return f"{tokens} go there."
-        configured = choice.with_server(None, profile=choice.profile).read(self._session.dependencies.load_settings)
+        configured = choice.with_server(None, profile=choice.profile).read(self._session.dependencies)
         elsewhere = host_text(configured.uri)
         if elsewhere == server:
             return f"{tokens} go there."

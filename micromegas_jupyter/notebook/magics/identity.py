@@ -20,7 +20,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.formatting import error_lines, show_as_lines, sign_in_text
-from micromegas_jupyter.notebook.login.connections import VARIABLE_OF_OPTION, FlowPreference
+from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.display import IdentityDisplay
     from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
 
-_AUTOMATIC = "auto"
-_FLOWS = (_AUTOMATIC, *(flow.value for flow in Flow))
+_FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
 _MAX_TRIES = 5
 
@@ -88,23 +87,20 @@ class IdentityMagics(Magics):
             # Whoever names a flow is a person.
             as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
         )
-        settings = choice.read(session.dependencies.load_settings)
+        settings = choice.read(session.dependencies)
         if arguments.service_account:
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
         session.connections.allow_sign_in(settings.profile)
-        is_automatic = arguments.flow == _AUTOMATIC
-        flow = None if arguments.flow is None or is_automatic else Flow(arguments.flow)
-        preference = FlowPreference(flow=flow, is_automatic=is_automatic)
         try:
             state = session.signed_in(settings)
         except MicromegasError as error:
             if not isinstance(error, LoginRequired) and error.giver is None:
                 raise
-            self._sign_in(settings, preference, reason=error)
+            self._sign_in(settings, arguments.flow, reason=error)
             return
-        if flow is not None and (flow is Flow.HUB) is not bool(state.through):
-            self._sign_in(settings, preference)
+        if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not bool(state.through):
+            self._sign_in(settings, arguments.flow)
             return
         session.sign_in.leave(settings)
         self._show(state)
@@ -121,9 +117,10 @@ class IdentityMagics(Magics):
             state = self._session.fetch_identity(settings)
         finally:
             self._show(self._session.state or state)
-            notice = self._session.notice(settings)
-            if notice is not None:
-                print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+            connection = self._session.connections.current(settings)
+            if connection is not None and connection.notices.newest:
+                connection.notices.take_new()
+                print(f"⚠ {connection.notices.newest}")  # noqa: T201 - the magic's output
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
@@ -149,7 +146,7 @@ class IdentityMagics(Magics):
         print("\n".join(lines))  # noqa: T201 - the magic's output
 
     def _sign_in(
-        self, settings: ClientSettings, preference: FlowPreference, *, reason: MicromegasError | None = None
+        self, settings: ClientSettings, preference: str | None, *, reason: MicromegasError | None = None
     ) -> None:
         """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
 
@@ -222,11 +219,13 @@ class IdentityMagics(Magics):
         self._session.sign_in.cancel()
         raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
-    def _remember(self, settings: ClientSettings, preference: FlowPreference) -> None:
-        if preference.flow is not None or preference.is_automatic:
+    def _remember(self, settings: ClientSettings, preference: str | None) -> None:
+        if preference is not None:
             # The person is signed in; that the next sign-in may need the option again does not matter.
             with suppress(MicromegasError):
-                self._session.dependencies.remember_flow(settings, preference.flow)
+                self._session.dependencies.remember_flow(
+                    settings, None if preference == AUTOMATIC else Flow(preference)
+                )
 
 
 class LoginEnded(Exception):

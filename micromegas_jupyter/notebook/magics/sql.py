@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class
@@ -32,16 +32,15 @@ from micromegas_jupyter.notebook.results.rows import (
     LineUpdater,
     LiveLine,
     Progress,
+    Reading,
     RowFormat,
     RowReader,
     RowsSeen,
-    StartedQuery,
-    check_available,
-    check_dtype,
-    check_schema,
-    convert,
+    check_format,
+    to_polars,
 )
 from micromegas_jupyter.notebook.shell import (
+    HELP_OPTION,
     argument,
     check_exclusive,
     check_no_template,
@@ -86,20 +85,9 @@ _MAX_SQL_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlRequest:
-    """A statement, its values and its options.
+    """A statement, the values of its `:name` parameters, and the magic's options as they were written.
 
-    Attributes:
-        sql: The statement.
-        params: Values of its `:name` parameters.
-        name: The variable that takes the rows; None when they are the cell's value.
-        begin: `--begin` as it was written.
-        end: `--end` as it was written.
-        limit: The maximum number of rows; None for all.
-        profile: A profile of `config.json`; None for the one in use.
-        connection: A named connection; None for the one in use.
-        row_format: What the rows become; None shows them as they are.
-        plot: Whether to draw them over time.
-        dtype: The value of `--dtype`; None for NumPy's column types.
+    `name` is the variable that takes the rows; None when they are the cell's value.
     """
 
     sql: str
@@ -139,18 +127,11 @@ class SqlRequest:
         return size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PastQuery:
-    """One query.
+    """One query: its number in this notebook, from 1, and its request, with the values at that time.
 
-    Attributes:
-        number: Its number in this notebook, from 1.
-        request: The request, with the values at that time.
-        started_at: When (aware).
-        ending: How it ended; None while it runs, and while its reader is open.
-        query_id: The server's id; None when there is none, or not yet.
-        rows: How many rows have come.
-        seconds: How long it took.
+    `ending` is None while it runs, and while its reader is open; `query_id` when the server gave none, or not yet.
     """
 
     number: int
@@ -161,47 +142,31 @@ class PastQuery:
     rows: int = 0
     seconds: float | None = None
 
+    def note(self, progress: Progress, ending: Ending | None = None, *, query_id: str | None = None) -> None:
+        """Note how far it is; `query_id` is for a query that only its refusal names."""
+        self.ending, self.query_id = ending, progress.query_id or query_id
+        self.rows, self.seconds = progress.rows, progress.seconds
+
 
 class QueryHistory:
-    """The newest queries. `_lock` guards everything: a reader may end on any thread."""
+    """The newest queries."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._by_number: dict[int, PastQuery] = {}
+        self._queries: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
         self._newest = 0
 
-    def begin(self, request: SqlRequest, *, at: datetime) -> int:
-        """Add a query that begins, and return its number."""
-        with self._lock:
-            self._newest += 1
-            self._by_number[self._newest] = PastQuery(number=self._newest, request=request, started_at=at)
-            while len(self._by_number) > 1 and self._is_too_large():
-                del self._by_number[next(iter(self._by_number))]
-            return self._newest
-
-    def _is_too_large(self) -> bool:
-        size_bytes = sum(query.request.size_bytes() for query in self._by_number.values())
-        return len(self._by_number) > MAX_QUERIES or size_bytes > _MAX_BYTES
-
-    def note(
-        self, number: int, progress: Progress, ending: Ending | None = None, *, query_id: str | None = None
-    ) -> None:
-        """Update a query that is still in the history; `query_id` is for one that only its refusal names."""
-        with self._lock:
-            known = self._by_number.get(number)
-            if known is not None:
-                self._by_number[number] = replace(
-                    known,
-                    ending=ending,
-                    query_id=progress.query_id or query_id,
-                    rows=progress.rows,
-                    seconds=progress.seconds,
-                )
+    def begin(self, request: SqlRequest, *, at: datetime) -> PastQuery:
+        """Add a query that begins."""
+        self._newest += 1
+        query = PastQuery(number=self._newest, request=request, started_at=at)
+        self._queries.append(query)
+        while len(self._queries) > 1 and sum(known.request.size_bytes() for known in self._queries) > _MAX_BYTES:
+            self._queries.popleft()
+        return query
 
     def all(self) -> list[PastQuery]:
         """Return the queries, the oldest first."""
-        with self._lock:
-            return list(self._by_number.values())
+        return list(self._queries)
 
     def get(self, number: int) -> PastQuery:
         """Return one query."""
@@ -312,10 +277,10 @@ class SqlMagic(Magics):
         """
         with errors_as_lines(traceback="--traceback" in line.split()):
             magic = self.micromegas_sql
-            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
-            if parts.wants_help:
+            if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
+            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
             arguments = parse_options(magic, parts.arguments)
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
@@ -372,17 +337,14 @@ class SqlRunner:
     def run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format or RowFormat.PANDAS
-        check_available(row_format)
-        if request.plot and row_format is RowFormat.READER:
-            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
-        check_dtype(request.dtype, row_format)
+        check_format(row_format, dtype=request.dtype, plot=request.plot)
         load_libraries("pyarrow.flight", *(["pandas"] if _is_frame(request) else []))
         max_rows = parse_result_rows(process_variables())
         time_range = self._time_range(request)
         clock = self._session.dependencies.clock
         with self._connected(request) as (settings, connection, line):
             progress = Progress(clock)
-            number = self._history.begin(request, at=clock.now())
+            past = self._history.begin(request, at=clock.now())
             try:
                 with _shown_progress(progress, line):
                     reader = _open(connection, request, time_range, progress)
@@ -390,18 +352,18 @@ class SqlRunner:
                         with reader:
                             answer = _collect(request, reader.schema, _noted(reader, progress), max_rows=max_rows)
             except QueryCancelled:
-                self._history.note(number, progress, Ending.CANCELLED)
+                past.note(progress, Ending.CANCELLED)
                 raise
             except BaseException as error:
-                self._history.note(number, progress, Ending.FAILED, query_id=getattr(error, "query_id", None))
+                past.note(progress, Ending.FAILED, query_id=getattr(error, "query_id", None))
                 raise
         self._session.note_success(settings, connection.provider)
         value: object
         if row_format is RowFormat.READER:
-            self._history.note(number, progress)
-            value = self._row_reader(reader, request, settings, progress=progress, line=line, number=number)
+            past.note(progress)
+            value = self._row_reader(reader, request, settings, progress=progress, line=line, past=past)
         else:
-            self._history.note(number, progress, Ending.DONE)
+            past.note(progress, Ending.DONE)
             line.finish(f"{progress.done_line()}{request.target}")
             value = _show(answer, request, max_rows=max_rows)
         return self._assign(value, request, connection)
@@ -463,17 +425,14 @@ class SqlRunner:
         *,
         progress: Progress,
         line: LiveLine,
-        number: int,
+        past: PastQuery,
     ) -> RowReader:
         def note_end(ending: Ending, error: MicromegasError | None) -> None:
-            self._history.note(number, progress, ending)
+            past.note(progress, ending)
             if error is not None:
                 self._session.note_failure(settings, error)
 
-        started = StartedQuery(
-            reader=reader, progress=progress, line=line, target=request.target, sql=request.sql, on_end=note_end
-        )
-        return RowReader(started)
+        return RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
 
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
@@ -527,8 +486,8 @@ def _collect(
     """Return the rows as a DataFrame that is built while they arrive, or as a table for every other use."""
     import pyarrow as pa
 
-    if request.row_format is not None:
-        check_schema(request.row_format, schema)
+    if request.row_format is RowFormat.POLARS:
+        to_polars(schema.empty_table())  # or all rows would come in vain
     if not _is_frame(request):
         return pa.Table.from_batches(batches, schema)
     from micromegas_jupyter.client.frames import build_frame, to_frame
@@ -552,7 +511,7 @@ def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> o
     elif request.row_format is None:
         value = QueryResult(answer, max_rows=max_rows)
     else:
-        value = convert(request.row_format, answer)
+        value = to_polars(answer) if request.row_format is RowFormat.POLARS else answer
     if request.plot:
         from micromegas_jupyter.notebook.charts import plot_bundle
 

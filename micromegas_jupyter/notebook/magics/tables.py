@@ -70,11 +70,7 @@ class TablesMagic(Magics):
         if not has_kernel(self._shell):
             print(table_explorer.listing_text(shown))  # noqa: T201 - a terminal
         elif is_attended(self._shell):
-            counter = table_explorer.TableCounter(connection.client)
-            listing = table_explorer.search_listing(schema, shown)
-            display(table_explorer.TablesWidget(listing, search=arguments.pattern, shown=shown, count=counter.count))
+            listing = table_explorer.build_listing(schema, server=shown.server, pattern="")
+            display(table_explorer.TablesWidget(connection.client, listing, search=arguments.pattern, shown=shown))
         else:
-            display(
-                {"text/plain": table_explorer.listing_text(shown), "text/html": table_explorer.listing_html(shown)},
-                raw=True,
-            )
+            display(table_explorer.listing_bundle(shown), raw=True)

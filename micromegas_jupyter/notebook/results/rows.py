@@ -6,11 +6,10 @@ import contextvars
 import html
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Self, TextIO, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.formatting import (
@@ -24,11 +23,11 @@ from micromegas_jupyter.notebook.formatting import (
     short_query_id,
     show_as_lines,
 )
+from micromegas_jupyter.notebook.shell import new_display_handle, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from types import TracebackType
 
     import pandas as pd
     import pyarrow as pa
@@ -152,8 +151,6 @@ class DisplayLine:
 
     def rewrite(self, text: str, *, address: str = "") -> None:
         """Replace the line by `text`; `address`, which is part of it, becomes a link."""
-        from micromegas_jupyter.notebook.shell import new_display_handle
-
         bundle = {"text/plain": text, "text/html": _line_html(text, address)}
         if self._handle is None:
             self._handle = new_display_handle()
@@ -216,19 +213,16 @@ class LineUpdater:
         self._describe = describe
         self._pause_seconds = pause_seconds
         self._over = Event()
-        # ipykernel finds the cell that a display belongs to in a context variable.
-        context = contextvars.copy_context()
-        self._thread = Thread(target=context.run, args=(self._update,), name="micromegas-live-line", daemon=True)
+        self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = start_thread(self._update, name="micromegas-live-line")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._over.set()
-        self._thread.join(_JOIN_SECONDS)
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)
 
     def _update(self) -> None:
         while not self._over.wait(self._pause_seconds):
@@ -261,65 +255,34 @@ class RowFormat(StrEnum):
     @property
     def shown(self) -> str:
         """What a line calls the variable's type."""
-        match self:
-            case RowFormat.PANDAS:
-                return "DataFrame"
-            case RowFormat.ARROW:
-                return "pyarrow.Table"
-            case RowFormat.POLARS:
-                return "polars.DataFrame"
-            case RowFormat.READER:
-                return "reader"
-            case _:
-                assert_never(self)
+        return {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.DataFrame"}.get(self, "reader")
 
 
-def check_available(row_format: RowFormat) -> None:
-    """Check that what makes this format is installed."""
+def check_format(row_format: RowFormat, *, dtype: str | None, plot: bool) -> None:
+    """Check that what makes this format is installed, and that the other options suit it."""
     if row_format is RowFormat.POLARS and find_spec("polars") is None:
         raise UsageError(
             "--format polars needs polars, which is not installed here.",
             remedy="Run %pip install 'micromegas_jupyter[polars]', or use --format arrow.",
         )
-
-
-def check_dtype(dtype: str | None, row_format: RowFormat) -> str | None:
-    """Return the argument, a value of `--dtype`."""
+    if plot and row_format is RowFormat.READER:
+        raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
     if dtype is not None and row_format is not RowFormat.PANDAS:
         raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format.value}.")
-    return dtype
 
 
-def check_schema(row_format: RowFormat, schema: pa.Schema) -> None:
-    """Check that this format can hold such rows, before they are fetched."""
-    if row_format is not RowFormat.POLARS:
-        return
-    for column in schema:
+def to_polars(table: pa.Table) -> Any:
+    """Return the rows as a polars DataFrame; call it without rows to find out whether polars can hold them."""
+    import polars as pl
+
+    for column in table.schema:
         # polars ends in a panic over these, not in an error.
         if "decimal256" in str(column.type):
             raise UsageError(
-                f"The column {_quoted(column.name)} is of type decimal256, which polars cannot hold.",
+                f'The column "{cut(printable(column.name), _MAX_NAME_CHARACTERS)}" is of type decimal256, which polars '
+                "cannot hold.",
                 remedy="Cast it in the statement, or use --format arrow.",
             )
-    _to_polars(schema.empty_table())
-
-
-def convert(row_format: RowFormat, table: pa.Table) -> Any:
-    """Return the rows in a format that is made of a whole table."""
-    match row_format:
-        case RowFormat.ARROW:
-            return table
-        case RowFormat.POLARS:
-            return _to_polars(table)
-        case RowFormat.PANDAS | RowFormat.READER:
-            raise AssertionError("made before there is a table")
-        case _:
-            assert_never(row_format)
-
-
-def _to_polars(table: pa.Table) -> Any:
-    import polars as pl
-
     try:
         return pl.from_arrow(table)
     except pl.exceptions.DuplicateError as error:
@@ -335,31 +298,6 @@ def _to_polars(table: pa.Table) -> Any:
         ) from error
 
 
-def _quoted(name: str) -> str:
-    return f'"{cut(printable(name), _MAX_NAME_CHARACTERS)}"'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartedQuery:
-    """A query whose rows can be read.
-
-    Attributes:
-        reader: The rows; closed by whoever takes this.
-        progress: How far it is.
-        line: Follows it, also when the cell has ended.
-        target: What the line says at its end: where the rows go.
-        sql: The statement, for errors that point into it.
-        on_end: Told once how it ended, with the error if there is one; on any thread.
-    """
-
-    reader: QueryReader
-    progress: Progress
-    line: LiveLine
-    target: str = ""
-    sql: str = field(default="", repr=False)
-    on_end: Callable[[Ending, MicromegasError | None], None] = lambda *_: None
-
-
 class RowReader:
     """The rows of a query, batch by batch as they are asked for: like `pyarrow.RecordBatchReader`, and read once.
 
@@ -369,8 +307,8 @@ class RowReader:
     Belongs to one thread at a time.
     """
 
-    def __init__(self, started: StartedQuery) -> None:
-        self._reading = _Reading(started)
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
         self._finalizer = weakref.finalize(self, self._reading.drop)
         # The client stops its queries at the end of the process; nobody is left to show a line to.
         self._finalizer.atexit = False
@@ -451,22 +389,43 @@ class RowReader:
         return f"<rows of a query: {columns} columns, {rows_text(self.rows)} read so far, {state}>"
 
 
-class _Reading:
-    """What goes on without the `RowReader`, which must be free to be collected."""
+class Reading:
+    """A query whose rows can be read; what goes on without the `RowReader`, which must be free to be collected.
 
-    def __init__(self, started: StartedQuery) -> None:
-        self.reader = started.reader
+    Args:
+        reader: The rows; closed at the end.
+        progress: How far it is.
+        line: Follows it, also when the cell has ended.
+        target: What the line says at its end: where the rows go.
+        sql: The statement, for errors that point into it.
+        on_end: Told once how it ended, with the error if there is one; on any thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - what outlives the cell
+        self,
+        reader: QueryReader,
+        progress: Progress,
+        line: LiveLine,
+        *,
+        target: str = "",
+        sql: str = "",
+        on_end: Callable[[Ending, MicromegasError | None], None] = lambda *_: None,
+    ) -> None:
+        self.reader = reader
         self.ending: Ending | None = None
-        self._started = started
-        self._progress = started.progress
-        self._line = started.line
+        self._progress = progress
+        self._line = line
+        self._target = target
+        self._sql = sql
+        self._on_end = on_end
         self._failure: MicromegasError | None = None
-        self._rewritten_at = self._progress.seconds
+        self._rewritten_at = progress.seconds
         # ipykernel finds the cell that a display belongs to in a context variable.
         self._context = contextvars.copy_context()
-        self._line.finish(f"{self._progress.opened_line()}{started.target}")
+        line.finish(f"{progress.opened_line()}{target}")
 
     def take(self) -> pa.RecordBatch:
+        """Return the next batch."""
         if self._failure is not None:
             raise self._failure
         if self.ending is Ending.STOPPED:
@@ -487,7 +446,7 @@ class _Reading:
             raise
         except MicromegasError as error:
             self._failure = error
-            show_as_lines(error, error_lines(error, sql=self._started.sql))
+            show_as_lines(error, error_lines(error, sql=self._sql))
             self._end(Ending.FAILED, error)
             raise
         self._progress.note_batch()
@@ -495,6 +454,7 @@ class _Reading:
         return batch
 
     def close(self) -> None:
+        """Stop the query when it still runs."""
         self.reader.close()
         self._end(Ending.STOPPED)
 
@@ -512,7 +472,7 @@ class _Reading:
         seconds = self._progress.seconds
         if self._line.outlives_cell and seconds - self._rewritten_at >= REWRITE_SECONDS:
             self._rewritten_at = seconds
-            self._line.rewrite(f"{self._progress.reading_line()}{self._started.target}")
+            self._line.rewrite(f"{self._progress.reading_line()}{self._target}")
 
     def _end(self, ending: Ending, error: MicromegasError | None = None) -> None:
         if self.ending is not None:
@@ -520,17 +480,12 @@ class _Reading:
         self.ending = ending
         done = ending is Ending.DONE
         line = self._progress.done_line() if done else self._progress.ended_line(ending)
-        self._line.finish(f"{line}{self._started.target}")
-        self._started.on_end(ending, error)
+        self._line.finish(f"{line}{self._target}")
+        self._on_end(ending, error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenColumn:
-    """A column of rows that have gone by.
-
-    Attributes:
-        null_count: How many of its values were null.
-    """
+class SeenColumn(NamedTuple):
+    """A column of rows that have gone by, with the number of its nulls."""
 
     null_count: int
 
@@ -552,8 +507,15 @@ class RowsSeen:
 
     def note(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Take notice of the next batch and return it; nothing is kept of rows behind the first."""
+        import pyarrow as pa
+
+        from micromegas_jupyter.client.frames import compact
+
         if self.num_rows < self._max_rows:
-            self._head.append(_own_copy(batch.slice(0, self._max_rows - self.num_rows)))
+            first = batch.slice(0, self._max_rows - self.num_rows)
+            # In memory of its own, so that the message that it came in can go.
+            own = [compact(column) for column in first.columns]
+            self._head.append(pa.RecordBatch.from_arrays(own, schema=batch.schema))
         self.num_rows += batch.num_rows
         for index, column in enumerate(batch.columns):
             self._null_counts[index] += column.null_count
@@ -568,12 +530,3 @@ class RowsSeen:
         import pyarrow as pa
 
         return pa.Table.from_batches(self._head, self.schema).slice(offset, length)
-
-
-def _own_copy(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch in memory of its own, so that the message that it came in can go."""
-    import pyarrow as pa
-
-    from micromegas_jupyter.client.frames import compact
-
-    return pa.RecordBatch.from_arrays([compact(column) for column in batch.columns], schema=batch.schema)

@@ -110,11 +110,11 @@ def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
         "from micromegas_jupyter.errors import LoginTimedOut\n"
         "def expire():\n"
         "    world.logins[0].fail(LoginTimedOut('Nobody signed in within 300 seconds.'))\n"
-        "asked = world._prompt\n"
+        "asked = world.prompt\n"
         "def ask(prompt):\n"
         "    threading.Timer(0.3, expire).start()\n"
         "    return asked(prompt)\n"
-        "object.__setattr__(get_ipython()._micromegas_extension.session.dependencies, 'prompt', ask)"
+        "world.prompt = ask"
     )
 
     cell = kernel.run("%micromegas_login --flow paste")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -14,7 +13,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.login.connections import default_dependencies
+from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.wiring import open_client, service_account_provider
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 from tests.integration.notebook.short_tokens import short_token_stack
@@ -125,7 +124,10 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
         monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", provider.service_client_id)
         monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_SECRET", provider.service_secret.reveal())
         monkeypatch.setenv("MICROMEGAS_OIDC_AUDIENCE", provider.lake_audience)
-        register(shell, replace(default_dependencies(), stored_provider=stored_provider, open_client=open_slow_client))
+        dependencies = Dependencies()
+        monkeypatch.setattr(dependencies, "stored_provider", stored_provider)
+        monkeypatch.setattr(dependencies, "open_client", open_slow_client)
+        register(shell, dependencies)
 
         for _try in range(TRIES):
             given_before = len(providers[0].given) if providers else 0

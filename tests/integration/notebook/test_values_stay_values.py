@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter import quote_identifier
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.login.connections import default_dependencies
+from micromegas_jupyter.notebook.login.connections import Dependencies
 from tests.integration.notebook.hostile_values import BYTES, TEXTS
 from tests.integration.notebook.interrupting import served
 
@@ -40,7 +40,7 @@ def shell(uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShel
     shell = InteractiveShell()
     shell.history_manager.enabled = False
     with shell.builtin_trap, shell.display_trap:
-        register(shell, default_dependencies())
+        register(shell, Dependencies())
         yield shell
     unregister(shell)
     shell.history_manager.end_session()

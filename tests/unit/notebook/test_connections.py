@@ -69,16 +69,19 @@ def test_a_sign_in_that_ends_after_the_close_is_not_kept_fresh(world: FakeWorld,
     assert world.clients[0].is_closed
 
 
-def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(world: FakeWorld) -> None:
-    parts = world.dependencies()
+def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(
+    world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_provider = world.stored_provider
     others: list[Connection] = []
 
     def overtaken(settings: ClientSettings) -> AuthProvider | None:
         if not others:
-            others.append(raced.put(settings, parts.stored_provider(settings)))
-        return parts.stored_provider(settings)
+            others.append(raced.put(settings, stored_provider(settings)))
+        return stored_provider(settings)
 
-    raced = Connections(replace(parts, stored_provider=overtaken), lambda *_: None)
+    monkeypatch.setattr(world, "stored_provider", overtaken)
+    raced = Connections(world.dependencies(), lambda *_: None)
 
     mine = raced.get(SETTINGS)
 

@@ -10,9 +10,7 @@ from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, Redi
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
 from micromegas_jupyter.notebook.login.connections import (
-    base_address,
     hides_requests,
-    kernel_id_of,
     listen,
     open_redirects,
 )
@@ -90,22 +88,25 @@ def test_a_kernel_that_logs_what_it_receives_leaves_requests_out() -> None:
 
 @pytest.mark.parametrize("value", ["/", "/x/", "/user/alice@example.com/", "https://lab.example.com/x/"])
 def test_a_path_or_an_address_is_what_the_servers_pages_lie_below(value: str) -> None:
-    assert base_address(value) == value
+    redirects = open_redirects(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: value})
+
+    assert redirects is not None
 
 
 @pytest.mark.parametrize("value", ["", "x", "x/", "/x", "//evil.example/", "javascript:alert(1)/", "/a b/", "/x\n/"])
 def test_anything_else_is_not(value: str) -> None:
-    assert base_address(value) is None
+    assert open_redirects(kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={}), {VARIABLE: value}) is None
 
 
 def test_a_gateway_on_another_machine_says_it_by_a_variable() -> None:
-    assert kernel_id_of(kernel_with("connection.json"), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
-    assert kernel_id_of(SimpleNamespace(), {"KERNEL_ID": KERNEL_ID}) == KERNEL_ID
+    for kernel in (kernel_with("connection.json", control_handlers={}), SimpleNamespace(control_handlers={})):
+        assert open_redirects(kernel, {VARIABLE: "/x/", "KERNEL_ID": KERNEL_ID}) is not None
 
 
 @pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
 def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> None:
-    assert kernel_id_of(kernel_with(connection_file), {"KERNEL_ID": "a/b"}) is None
+    with pytest.raises(LoginFailed):
+        open_redirects(kernel_with(connection_file, control_handlers={}), {VARIABLE: "/x/", "KERNEL_ID": "a/b"})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.shell import help_as_line_magic
 from tests.fakes.notebook_world import FakeWorld
 
 NAMES = [
@@ -113,22 +112,6 @@ def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("cell", "becomes"),
-    [
-        ("%%sql --help", "%sql --help\n"),
-        ("%%sql rows << --help\n", "%sql rows << --help\n"),
-        ("%%micromegas_sql --limit 1 --help\n\n", "%micromegas_sql --limit 1 --help\n"),
-        ("%%sql --help\nSELECT 1\n", None),
-        ("%%sql --helpful\n", None),
-        ("%%sqlite --help\n", None),
-        ("x = '%%sql --help'\n", None),
-    ],
-)
-def test_only_a_cell_that_asks_for_help_alone_becomes_a_line(cell: str, becomes: str | None) -> None:
-    assert "".join(help_as_line_magic(cell.splitlines(keepends=True))) == (becomes or cell)
 
 
 def test_an_interrupt_within_a_first_import_leaves_a_library_that_works(tmp_path):

@@ -197,7 +197,7 @@ def test_every_listener_is_told_what_is_shown() -> None:
     shown.change(SETTINGS, lambda _: SIGNED_IN)
 
     assert first == second == [SIGNED_OUT, SIGNED_IN]
-    assert shown.state == SIGNED_IN
+    assert shown.shown == (SETTINGS, SIGNED_IN)
 
 
 def test_a_change_that_changes_nothing_is_not_told() -> None:

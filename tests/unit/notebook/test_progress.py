@@ -16,8 +16,8 @@ from micromegas_jupyter.notebook.results.rows import (
     DisplayLine,
     Ending,
     Progress,
+    Reading,
     RowReader,
-    StartedQuery,
     TerminalLine,
 )
 from tests.fakes.clock import FakeClock
@@ -130,11 +130,8 @@ class Started:
         progress = Progress(clock)
         progress.note_opened(self.source, token_ends_at=None)
         self.rows = RowReader(
-            StartedQuery(
-                reader=self.source, progress=progress, line=self.line, target=" → rows (reader)", sql="SELECT n",
-                on_end=self._note,
-            )
-        )  # fmt: skip
+            Reading(self.source, progress, self.line, target=" → rows (reader)", sql="SELECT n", on_end=self._note)
+        )
 
     def _note(self, ending: Ending, error: object) -> None:
         self.ends.append((ending, error))

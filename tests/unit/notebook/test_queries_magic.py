@@ -7,8 +7,6 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, UsageError
 from micromegas_jupyter.notebook.magics.sql import MAX_QUERIES, QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.rows import Ending, Progress
-from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import FakeWorld
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -102,8 +100,6 @@ def test_only_the_newest_queries_are_kept() -> None:
     history = QueryHistory()
     for _ in range(MAX_QUERIES + 1):
         history.begin(SqlRequest(sql="SELECT 1"), at=NOW)
-
-    history.note(1, Progress(FakeClock()), Ending.DONE)
 
     assert [query.number for query in history.all()][::199] == [2, 201]
     with pytest.raises(UsageError, match=r"There is no query 1\. Numbers 2 to 201 are available"):

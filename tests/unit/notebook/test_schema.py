@@ -95,7 +95,7 @@ def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
     def ask_and_wait() -> ServerSchema | None:
         cache.look_up(SETTINGS)
         wait_for(cache)
-        return cache.known(SETTINGS)
+        return cache._known(SETTINGS).schema
 
     return ask_and_wait
 
@@ -128,7 +128,7 @@ def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_backgro
     wait_for(cache)
 
     assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
-    assert list(cache.known(SETTINGS).tables) == []
+    assert list(cache._known(SETTINGS).schema.tables) == []
     assert world.tables.asked_count == 2
 
 
@@ -154,7 +154,7 @@ def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
 
     session.connections.put(SETTINGS, FakePersonalProvider())
 
-    assert cache.known(SETTINGS) is None
+    assert cache._known(SETTINGS).schema is None
     assert list(ask().tables) == []
 
 
@@ -169,7 +169,7 @@ def test_an_answer_to_a_sign_in_that_has_ended_is_not_used(
     world.tables.may_answer.set()
     wait_for(cache)
 
-    assert cache.known(SETTINGS) is None
+    assert cache._known(SETTINGS).schema is None
 
 
 def test_a_wrappers_client_is_not_made_behind_the_persons_back(
@@ -187,4 +187,4 @@ def test_the_number_of_servers_is_bounded(cache: SchemaCache, session: NotebookS
     for settings in asked:
         assert cache.look_up(settings, wait_seconds=WAIT_SECONDS) is not None
 
-    assert sum(cache.known(settings) is not None for settings in asked) <= 8
+    assert sum(cache._known(settings).schema is not None for settings in asked) <= 8

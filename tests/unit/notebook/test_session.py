@@ -22,8 +22,6 @@ from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,
     NotebookSession,
-    stored_meanwhile,
-    watch_for_sign_in,
 )
 from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
 from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
@@ -207,10 +205,7 @@ def test_a_renewal_that_ends_after_the_logout_shows_nothing(world: FakeWorld, se
 
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def watch(login, take):
-        watch_for_sign_in(login, take, pause_seconds=0.01)
-
-    monkeypatch.setattr("micromegas_jupyter.notebook.login.session.watch_for_sign_in", watch)
+    monkeypatch.setattr("micromegas_jupyter.notebook.login.session.CHECK_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +217,10 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["nobody", "a service account", "ended"],
 )
-def test_only_a_person_with_a_good_token_counts(world: FakeWorld, stored: object) -> None:
+def test_only_a_person_with_a_good_token_counts(world: FakeWorld, session: NotebookSession, stored: object) -> None:
     world.stored = stored
 
-    assert stored_meanwhile(world.dependencies(), SETTINGS) is None
+    assert session.sign_in.stored_meanwhile(SETTINGS) is None
 
 
 @pytest.mark.usefixtures("quick_looks")

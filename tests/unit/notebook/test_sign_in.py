@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.login.connections import FlowPreference, FlowToUse
+from micromegas_jupyter.notebook.login.connections import FlowToUse
 from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import (
@@ -164,15 +164,15 @@ def test_whoever_does_not_want_to_paste_ends_the_sign_in(
 @pytest.mark.parametrize(
     ("option", "wish"),
     [
-        ("", FlowPreference()),
-        ("--flow auto", FlowPreference(is_automatic=True)),
-        ("--flow device", FlowPreference(flow=Flow.DEVICE)),
-        ("--flow paste", FlowPreference(flow=Flow.PASTE)),
-        ("--flow browser", FlowPreference(flow=Flow.BROWSER)),
+        ("", None),
+        ("--flow auto", "auto"),
+        ("--flow device", "device"),
+        ("--flow paste", "paste"),
+        ("--flow browser", "browser"),
     ],
 )
 def test_the_way_that_is_asked_for_is_passed_on(
-    shell: InteractiveShell, world: FakeWorld, option: str, wish: FlowPreference
+    shell: InteractiveShell, world: FakeWorld, option: str, wish: str | None
 ) -> None:
     world.flow_failure = UsageError("The identity provider has no device sign-in.")
 

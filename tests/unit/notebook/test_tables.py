@@ -15,23 +15,17 @@ from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, 
 from micromegas_jupyter.notebook.table_explorer import (
     MAX_OPEN_COUNTS,
     MAX_TABLES,
-    TableCounter,
-    TableListing,
     TablesWidget,
     build_listing,
     count_rows,
-    listing_html,
+    listing_bundle,
     listing_text,
     listing_traits,
-    search_listing,
 )
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.waiting import wait_until
 
-LOG_TABLE = Table(
-    name="log_entries", columns=(Column(name="msg", type_text="string"),), remarks="What programs logged."
-)
-WIDGET_SCHEMA = ServerSchema(tables={"log_entries": LOG_TABLE, "odd\nname": Table(name="odd\nname")})
 SCHEMA = ServerSchema(
     tables={
         "log_entries": Table(
@@ -95,68 +89,37 @@ def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_
     assert "Traceback" not in capsys.readouterr().out
 
 
-@pytest.fixture
-def asked() -> list[Table]:
-    return []
+def widget_of(client: FakeClient, *names: str) -> TablesWidget:
+    """Return the widget of tables with these names."""
+    shown = listing(schema=ServerSchema(tables={name: Table(name=name) for name in names}))
+    return TablesWidget(client, shown, search="", shown=replace(shown, facts=dict.fromkeys(names[:1], "2 rows")))
 
 
-@pytest.fixture
-def widget_listing() -> TableListing:
-    return build_listing(WIDGET_SCHEMA, server="lake.example.com", pattern="")
+def facts_of(widget: TablesWidget, *, count: int) -> dict[str, str]:
+    """Return what the widget says of tables, once it says something of so many."""
+    wait_until(lambda: len(widget.facts) >= count, "lines about tables")
+    return widget.get_state()["facts"]
 
 
-@pytest.fixture
-def widget(widget_listing: TableListing, asked: list[Table]) -> TablesWidget:
-    shown = replace(
-        build_listing(WIDGET_SCHEMA, server="lake.example.com", pattern="log"), facts={"log_entries": "2 rows"}
-    )
-    return TablesWidget(
-        replace(widget_listing, facts=shown.facts),
-        search="log",
-        shown=shown,
-        count=lambda table, _tell: asked.append(table),
-    )
+def test_a_table_that_is_opened_is_counted(client: FakeClient, world: FakeWorld) -> None:
+    world.script = answer(3)
+    widget = widget_of(client, "log_entries", "odd\nname")
 
-
-def test_what_is_known_of_a_table_behind_the_limit_is_shown_with_it() -> None:
-    schema = ServerSchema(
-        tables={name: Table(name=name) for name in (f"t{number}" for number in range(MAX_TABLES + 1))}
-    )
-    last = f"t{MAX_TABLES}"
-    shown = replace(build_listing(schema, server="lake.example.com", pattern=last), facts={last: "2 rows"})
-
-    widget = TablesWidget(search_listing(schema, shown), search=last, shown=shown, count=lambda _table, _tell: None)
-
-    state = widget.get_state()
-    assert [table["name"] for table in state["tables"]][:2] == [last, "t0"]
-    assert len(state["tables"]) == MAX_TABLES
-    assert state["facts"] == {last: "2 rows"}
-
-
-def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working() -> None:
-    schema = ServerSchema(tables={name: Table(name=name) for name in ("t" * 200 + "1", "t" * 200 + "2")})
-    shown = replace(
-        build_listing(schema, server="lake.example.com", pattern=""), facts=dict.fromkeys(schema.tables, "2 rows")
-    )
-
-    widget = TablesWidget(search_listing(schema, shown), search="", shown=shown, count=lambda _table, _tell: None)
-
-    assert list(widget.get_state()["facts"].values()) == ["2 rows"]
-
-
-def test_opening_a_table_asks_for_it_and_the_answer_is_shown(widget: TablesWidget, asked: list[Table]) -> None:
     widget._handle_custom_msg({"open": "odd\\nname"}, [])
-    widget.notify("odd\nname", "3 rows")
 
-    assert [table.name for table in asked] == ["odd\nname"]
-    assert widget.get_state()["facts"] == {"log_entries": "2 rows", "odd\\nname": "3 rows"}
+    assert facts_of(widget, count=2) == {"log_entries": "2 rows", "odd\\nname": "3 rows"}
+    assert "odd\\nname · 3 rows" in widget._repr_mimebundle_()[0]["text/plain"]
 
 
-@pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, {"open": None}, "open", None])
-def test_a_message_that_names_no_table_is_left_alone(widget: TablesWidget, asked: list[Table], content: object) -> None:
-    widget._handle_custom_msg(content, [])
+def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working(client: FakeClient) -> None:
+    assert list(widget_of(client, "t" * 200 + "1", "t" * 200 + "2").facts.values()) == ["2 rows"]
 
-    assert asked == []
+
+@pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, "open", None])
+def test_a_message_that_names_no_table_is_left_alone(client: FakeClient, world: FakeWorld, content: object) -> None:
+    widget_of(client, "log_entries")._handle_custom_msg(content, [])
+
+    assert world.asked == []
 
 
 def test_the_browser_half_writes_text_and_never_markup() -> None:
@@ -191,7 +154,7 @@ def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
     table = Table(name=evil, columns=(Column(name=evil, type_text=evil, remarks=evil),), remarks=evil)
     shown = listing(schema=ServerSchema(tables={evil: table}))
 
-    assert "<script" not in listing_html(shown)
+    assert "<script" not in listing_bundle(shown)["text/html"]
     assert "\x1b" not in listing_text(shown) + str(listing_traits(shown))
     assert "\u202e" not in listing_text(shown) + str(listing_traits(shown))
 
@@ -247,22 +210,18 @@ def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: 
 def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
     may_answer = Event()
     world.script = [lambda: may_answer.wait(WAIT_SECONDS), *answer(3)]
-    told: list[tuple[str, str]] = []
-    all_told = Event()
+    names = [f"table_{number}" for number in range(MAX_OPEN_COUNTS + 2)]
+    widget = widget_of(client, *names)
 
-    def tell(name: str, line: str) -> None:
-        told.append((name, line))
-        if len(told) == MAX_OPEN_COUNTS + 1:
-            all_told.set()
-
-    counter = TableCounter(client)
-    for number in range(MAX_OPEN_COUNTS):
-        counter.count(table(f"table_{number}"), tell)
-        counter.count(table(f"table_{number}"), tell)
-    counter.count(table("one_too_many"), tell)
-    refused = list(told)
+    for name in names[1:]:
+        widget._handle_custom_msg({"open": name}, [])
+        widget._handle_custom_msg({"open": name}, [])
+    refused = dict(widget.facts)
     may_answer.set()
-    assert all_told.wait(WAIT_SECONDS)
 
-    assert refused == [("one_too_many", "Other tables are being counted. Close this one and open it again.")]
+    assert refused == {
+        names[0]: "2 rows",
+        names[-1]: "Other tables are being counted. Close this one and open it again.",
+    }
+    assert facts_of(widget, count=len(names))[names[1]] == "3 rows"
     assert len(world.asked) == MAX_OPEN_COUNTS
