@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError
@@ -37,6 +37,7 @@ _START_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_CONTROL_BYTES: Final = 16 * 1024
 _CLOSE_SECONDS: Final = 5.0
+_NICENESS: Final = 5
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _LEAVE_SECONDS: Final = 5.0
@@ -54,29 +55,51 @@ _PASSED_ON: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a process ended; None where that is not known.
+    """How a process ended, with what it took in its whole life; None where that is not known."""
 
-    `code` is its exit code, negative for a signal; CPU time and peak memory are of its whole life; `error` is the end
-    of what it wrote to standard error.
-    """
-
-    code: int | None = None
+    code: int | None = None  # negative for a signal
     cpu_seconds: float | None = None
     max_resident_bytes: int | None = None
-    error: str = ""
+    error: str = ""  # the end of what it wrote to standard error
 
 
-class Process(Protocol):
-    """A running executor process."""
+class ForkedProcess:
+    """A child of the zygote, by its descriptor: its id cannot become another process's."""
 
-    @property
-    def pid(self) -> int:
-        """Its id."""
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
 
     def signal(self, number: int) -> None:
         """Send a signal; does nothing when it has ended."""
+        if self._descriptor >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
+class SpawnedProcess:
+    """An executor with an interpreter of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal; does nothing when it has ended."""
+        with suppress(ProcessLookupError):
+            if number == _SIGKILL:
+                self.process.kill()
+            else:
+                self.process.send_signal(number)
+
+
+Process = ForkedProcess | SpawnedProcess
 OnStarted = Callable[[Process, socket.socket], None]
 OnEnded = Callable[[int, Ended], None]
 OnFailed = Callable[[], None]
@@ -111,24 +134,6 @@ async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
     return await future
 
 
-class _ForkedProcess:
-    """A child of the zygote, by its descriptor: its id cannot become another process's."""
-
-    def __init__(self, pid: int, descriptor: int) -> None:
-        self.pid = pid
-        self._descriptor = descriptor
-
-    def signal(self, number: int) -> None:
-        if self._descriptor >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptor, number)
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
 def can_fork() -> bool:
     """Whether executors can be forked from a zygote here."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
@@ -142,7 +147,7 @@ class ZygoteLauncher:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
-        self._processes: dict[int, _ForkedProcess] = {}
+        self._processes: dict[int, ForkedProcess] = {}
         self._requested = 0
         self._failures = 0
         self._is_closed = self._is_ready = False
@@ -220,18 +225,23 @@ class ZygoteLauncher:
         if "threads" not in facts:
             raise InternalError("The process that executors are forked from did not start.")
         if facts["threads"] != 1:
-            _LOG.warning(
-                "A library started a thread in the process that executors are forked from, so each executor is a new "
-                "interpreter; starting one takes seconds.",
-                extra={"threads": facts["threads"]},
-            )
-            self._fallback = SpawnLauncher(self._options)
-            await self._fallback.open(self._on_started, self._on_ended, self._on_failed)
+            self._fall_back(facts["threads"])
         loop.add_reader(self._control, self._read_control)
         self._is_ready = True
         requested, self._requested = self._requested, 0
         for _ in range(requested):
             self.start_one()
+
+    def _fall_back(self, threads: int) -> SpawnLauncher:
+        if self._fallback is None:
+            _LOG.warning(
+                "A library started a thread in the process that executors are forked from, so each executor is a new "
+                "interpreter; starting one takes seconds.",
+                extra={"threads": threads},
+            )
+            self._fallback = SpawnLauncher(self._options)
+            self._fallback.use(self._on_started, self._on_ended, self._on_failed)
+        return self._fallback
 
     def _read_control(self) -> None:
         while not self._is_closed:
@@ -257,10 +267,13 @@ class ZygoteLauncher:
                     _LOG.error("An executor was started, but this process may open no more files.")
                     self._on_failed()
                     return
-                process = self._processes[pid] = _ForkedProcess(pid, descriptors[1])
+                process = self._processes[pid] = ForkedProcess(pid, descriptors[1])
                 self._on_started(process, socket.socket(fileno=descriptors[0]))
             case {"ended": int(pid), **how}:
                 self._forget(pid, Ended(**how))
+            case {"threads": int(threads)}:  # it was asked to fork, and no longer can
+                self._requested -= 1
+                self._fall_back(threads).start_one()
             case {"failed": int(number)}:
                 self._requested -= 1
                 _LOG.error("An executor could not be started: %s.", os.strerror(number))
@@ -299,32 +312,21 @@ class ZygoteLauncher:
                 return
 
 
-class _SpawnedProcess:
-    """An executor with an interpreter of its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.pid = process.pid
-
-    def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            if number == _SIGKILL:
-                self.process.kill()
-            else:
-                self.process.send_signal(number)
-
-
 class SpawnLauncher:
     """Starts each executor as a new interpreter."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
-        self._processes: set[_SpawnedProcess] = set()
+        self._processes: set[SpawnedProcess] = set()
         self._is_closed = False
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Remember the callbacks."""
+        """Do as `use`."""
+        self.use(on_started, on_ended, on_failed)
+
+    def use(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
+        """Call these when a process has started, has ended, or could not be started."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
 
     def start_one(self) -> None:
@@ -363,7 +365,7 @@ class SpawnLauncher:
         shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
         self._on_ended(process.pid, Ended(code=code))
 
-    def _spawn(self) -> tuple[_SpawnedProcess, socket.socket]:
+    def _spawn(self) -> tuple[SpawnedProcess, socket.socket]:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
         with theirs:
@@ -378,7 +380,7 @@ class SpawnLauncher:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
                     command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
                 )
-        return _SpawnedProcess(process), ours
+        return SpawnedProcess(process), ours
 
 
 def _encode_options(options: WorkerOptions) -> str:
@@ -397,47 +399,29 @@ class ExecutorEnded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedPlan:
-    """A plan that waits in an executor for the call that runs it, once.
-
-    Attributes:
-        statement: What was planned.
-        version: The tables' version that it was planned with.
-        plan_id: Its name in the executor.
-        schemas: The IPC schemas of the result and of the parameters.
-        expires_at: Monotonic seconds.
-    """
+    """A plan that waits in an executor for the call that runs it, once."""
 
     statement: Statement
-    version: int
+    version: int  # of the tables
     plan_id: int
-    schemas: tuple[bytes, bytes] = field(repr=False)
-    expires_at: float
+    schemas: tuple[bytes, bytes] = field(repr=False)  # of the result and of the parameters
+    expires_at: float  # monotonic seconds
 
 
 class Executor:
-    """One process and the socket to it. Belongs to one event loop.
-
-    Attributes:
-        process: The process.
-        ended: Done when the process has ended and how is known.
-        is_ready: Whether it has started.
-        is_gone: Whether it has ended, or is about to.
-        is_reniced: Whether its priority was lowered, which cannot be undone.
-        tables_version: Which version of the tables it knows; 0 for none.
-        cpu_seconds: CPU time of its whole life up to the end of its last statement.
-        baseline_bytes: Its resident memory when it was ready.
-        baseline_private_bytes: Its anonymous memory when it was ready, most of which it shares with the zygote.
-        plan: The plan that it has cached.
-    """
+    """One process and the socket to it. Belongs to one event loop."""
 
     def __init__(self, process: Process, connection: socket.socket) -> None:
         self.process = process
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        self.is_ready = self.is_gone = self.is_reniced = False
-        self.tables_version = 0
-        self.cpu_seconds = 0.0
+        self.is_ready = False
+        self.is_gone = False  # or about to end
+        self.is_reniced = False
+        self.tables_version = 0  # which tables it knows; 0 for none
+        self.cpu_seconds = 0.0  # of its whole life up to the end of its last statement
+        # When it was ready; most of its anonymous memory it shares with the zygote.
         self.baseline_bytes = self.baseline_private_bytes = 0
         self.plan: CachedPlan | None = None
         self._received = b""
@@ -455,25 +439,21 @@ class Executor:
         head = protocol.HEAD
         while len(self._received) < head.size:
             self._received += await self._receive(_RECEIVE_BYTES)
-        kind, _, length = head.unpack_from(self._received)
+        kind, length = head.unpack_from(self._received)
         if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
             raise ExecutorEnded
         end = head.size + length
-        if len(self._received) >= end:
-            body, self._received = self._received[head.size : end], self._received[end:]
-            return kind, body
-        pieces, missing = [self._received[head.size :]], end - len(self._received)
-        self._received = b""
-        while missing:
-            piece = await self._receive(min(missing, _LARGE_RECEIVE_BYTES))
-            pieces.append(piece)
-            missing -= len(piece)
+        pieces, missing = [self._received[head.size : end]], end - len(self._received)
+        self._received = self._received[end:]
+        while missing > 0:
+            pieces.append(await self._receive(min(missing, _LARGE_RECEIVE_BYTES)))
+            missing -= len(pieces[-1])
         return kind, b"".join(pieces)
 
     async def send(self, kind: bytes, body: bytes) -> None:
         """Send a request; ExecutorEnded when that fails."""
         try:
-            await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, 0, len(body)) + body)
+            await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, len(body)) + body)
         except OSError:
             raise ExecutorEnded from None
 
@@ -481,6 +461,14 @@ class Executor:
         """End the process at once, also one that is stopped."""
         self.is_gone = True
         self.process.signal(_SIGKILL)
+
+    def renice(self) -> None:
+        """Lower its priority, which cannot be undone."""
+        if not self.is_reniced:
+            self.is_reniced = True
+            if hasattr(os, "setpriority"):
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PGRP, self.process.pid, _NICENESS)
 
     def leave(self) -> None:
         """Have the process drop its upload and end by itself, as it does when the front closes the connection."""

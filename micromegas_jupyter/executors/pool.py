@@ -30,14 +30,13 @@ from micromegas_jupyter.executors.launcher import (
     ZygoteLauncher,
     run_in_thread,
 )
-from micromegas_jupyter.executors.protocol import Output, Statement, Upload, encode_listing, encode_statement
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
     LONG_SECONDS,
     CallerKey,
     Cause,
     EndedLimit,
-    LongStatement,
     RunningLimit,
     build_error,
     choose_largest,
@@ -58,7 +57,6 @@ _TICK_SECONDS: Final = 0.1
 _FAST_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
 _FAST_SHARE: Final = 0.4
 _KILL_SHARE: Final = 0.85  # a statement grows between two ticks
-_NICENESS: Final = 5
 _SHORT_SECONDS: Final = 0.1
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
@@ -83,8 +81,7 @@ _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
 class Pool:
     """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread.
 
-    `on_denials_changed` is called when a statement has changed the denied queries, `on_end` with the cause when a
-    statement's executor was ended.
+    `on_denials_changed` is called when a statement has changed the denied queries, `on_end` when one was ended.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -237,15 +234,18 @@ class Pool:
         return found
 
     def _put_idle(self, executor: Executor) -> None:
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(executor)
-                return
-        if len(self._idle) >= max(self.settings.max_idle_executors, self.settings.spare_executors):
+        if (waiting := self._next_waiting()) is not None:
+            waiting.set_result(executor)
+        elif len(self._idle) >= max(self.settings.max_idle_executors, self.settings.spare_executors):
             executor.kill()
         else:
             self._idle.append(executor)
+
+    def _next_waiting(self) -> asyncio.Future[Executor] | None:
+        while self._waiting:
+            if not (waiting := self._waiting.popleft()).done():
+                return waiting
+        return None
 
     # Processes.
 
@@ -298,13 +298,10 @@ class Pool:
 
     def _note_failed_start(self) -> None:
         self._starting -= 1
-        if not self._executors:
-            while self._waiting:
-                waiting = self._waiting.popleft()
-                if not waiting.done():
-                    waiting.set_exception(
-                        ResourcesExhausted("The server cannot start a process for this statement.", remedy="Try later.")
-                    )
+        while not self._executors and (waiting := self._next_waiting()) is not None:
+            waiting.set_exception(
+                ResourcesExhausted("The server cannot start a process for this statement.", remedy="Try later.")
+            )
 
     def _run_in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -345,30 +342,19 @@ class Pool:
         return sum(used.values()) / self.settings.memory_bytes
 
     def _schedule(self, now: float) -> None:
-        working: dict[RunningStatement, LongStatement[RunningStatement]] = {}
+        working = []
         for one in self.running:
             if one.executor is None or one.is_upload or now - one.started_at < LONG_SECONDS:
                 continue
-            self._renice(one.executor)
+            one.executor.renice()
             if one.waits_for_client_since is None:
-                working[one] = LongStatement(
-                    key=one, caller=one.caller_key, is_stopped=one.is_stopped, slice_at=one.slice_at
-                )
+                working.append(one)
             elif one.is_stopped:
                 one.set_stopped(now, is_stopped=False)
-        if not hasattr(signal, "SIGSTOP"):
-            return
-        chosen = choose_running(list(working.values()), slots=self.settings.processors, now=now)
-        for one in working:
-            one.set_stopped(now, is_stopped=one not in chosen)
-
-    def _renice(self, executor: Executor) -> None:
-        if executor.is_reniced:
-            return
-        executor.is_reniced = True
-        if hasattr(os, "setpriority"):
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PGRP, executor.process.pid, _NICENESS)
+        if hasattr(signal, "SIGSTOP"):
+            chosen = choose_running(working, slots=self.settings.processors, now=now)
+            for one in working:
+                one.set_stopped(now, is_stopped=one not in chosen)
 
     def _end_stalled(self, now: float) -> None:
         limit = self.settings.write_timeout_seconds
@@ -440,41 +426,25 @@ class ClientGone(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class StatementReport:
-    """What a statement took, as far as it came. What is not known is None.
-
-    Attributes:
-        waiting_seconds: Until it had an executor.
-        planning_seconds: Until it was planned, making the session included.
-        context_init_seconds: Listing and registering tables.
-        execution_seconds: Physical planning and starting the streams.
-        peak_memory_bytes: The executor's memory at its peak, beyond what it had when it started.
-        cause: Why it was ended; None when it was not.
-    """
+    """What a statement took, as far as it came. What is not known is None."""
 
     rows: int = 0
-    waiting_seconds: float = 0.0
-    planning_seconds: float | None = None
-    context_init_seconds: float = 0.0
-    execution_seconds: float = 0.0
+    waiting_seconds: float = 0.0  # until it had an executor
+    planning_seconds: float | None = None  # until it was planned, making the session included
+    context_init_seconds: float = 0.0  # listing and registering tables
+    execution_seconds: float = 0.0  # physical planning and starting the streams
     cpu_seconds: float | None = None
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None  # of the executor, beyond what it had when it started
     bytes_scanned: int | None = None
     spilled_bytes: int | None = None
     spill_count: int | None = None
-    cause: Cause | None = None
+    cause: Cause | None = None  # why it was ended
 
 
 class RunningStatement:
     """One call's use of the pool; an async context manager. Belongs to one event loop.
 
-    Args:
-        pool: Lends the executor.
-        caller_key: Who calls: issuer and subject.
-        query_id: The call's id, for the log.
-        slots: An upload's limit of how many run at once; the pool's of statements when left out.
-
-    Attributes:
-        report: What it took; complete after the end of the `async with`.
+    `slots` are an upload's limit of how many run at once; `report` is complete after the end of the `async with`.
     """
 
     def __init__(
@@ -657,14 +627,14 @@ async def plan_statement(pool: Pool, statement: Statement, running: RunningState
     executor = await running.begin()
     plan_id = pool.next_plan_id()
     version = pool.listing.version
-    body = encode_statement(
-        statement, Output(), plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
+    await running.request(
+        protocol.PLAN, _pickled(statement, Output(), plan_id, pool.partitions, _new_tables(pool, executor))
     )
-    await running.request(protocol.PLAN, body)
     kind, body = await running.read()
     if kind != protocol.PLANNED:
         raise InternalError("An executor gave an unexpected answer.")
-    schemas = protocol.parse_pair(body)
+    found = protocol.parse_json(body)
+    schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
     if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
         executor.plan = CachedPlan(
             statement=statement,
@@ -685,15 +655,9 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     write: Callable[[bytes], Awaitable[None]],
     on_running: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a statement and pass each frame of its result to `write`.
+    """Run a statement and pass each frame of its result, a serialized `FlightData`, to `write`.
 
-    Args:
-        pool: Lends the executor.
-        statement: The statement.
-        running: The call's use of the pool, entered.
-        output: How the result is sent.
-        write: Sends one serialized `FlightData` to the client.
-        on_running: Called when an executor has the statement.
+    `on_running` is called when an executor has the statement.
     """
     await pool.listing.refresh_for(statement.sql)
     plan = pool.find_plan(statement)
@@ -701,10 +665,9 @@ async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
     plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
     executor.plan = None
     on_running()
-    body = encode_statement(
-        statement, output, plan_id=plan_id, partitions=pool.partitions, tables=_new_tables(pool, executor)
+    await running.request(
+        protocol.RUN, _pickled(statement, output, plan_id, pool.partitions, _new_tables(pool, executor))
     )
-    await running.request(protocol.RUN, body)
     while True:
         kind, body = await running.read()
         if kind == protocol.END:
@@ -718,7 +681,7 @@ async def list_tables(pool: Pool, caller: AuthContext, running: RunningStatement
     """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
     await pool.listing.refresh()
     executor = await running.begin()
-    await running.request(protocol.TABLES, encode_listing(caller, _new_tables(pool, executor)))
+    await running.request(protocol.TABLES, _pickled(caller, _new_tables(pool, executor)))
     _, body = await running.read()
     return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
@@ -733,7 +696,7 @@ class RunningUpload:
     async def begin(self, upload: Upload) -> None:
         """Get an executor and announce the upload."""
         await self._running.begin()
-        await self._running.request(protocol.INGEST, pickle.dumps(upload, pickle.HIGHEST_PROTOCOL))
+        await self._running.request(protocol.INGEST, _pickled(upload))
         await self._running.read()
 
     async def send(self, frame: bytes) -> None:
@@ -747,6 +710,10 @@ class RunningUpload:
         await self._running.request(protocol.COMMIT, b"")
         await self._running.read()
         return self._running.report.rows
+
+
+def _pickled(*request: object) -> bytes:
+    return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
 
 
 def _new_tables(pool: Pool, executor: Executor) -> Sequence[TableSnapshot] | None:

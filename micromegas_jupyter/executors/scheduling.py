@@ -10,8 +10,7 @@ import asyncio
 import enum
 import signal
 from collections import Counter, deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from cachetools import LRUCache
 
@@ -24,7 +23,7 @@ from micromegas_jupyter.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping
 
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.executors.launcher import Ended
@@ -150,40 +149,39 @@ class EndedLimit:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LongStatement(Generic[_Key]):
-    """A long statement that has work to do; its slice began at `slice_at` (monotonic), or ended when it is stopped."""
+class LongStatement(Protocol):
+    """A long statement; its slice began at `slice_at` (monotonic), or ended when it is stopped."""
 
-    key: _Key
-    caller: Hashable
+    caller_key: CallerKey
     is_stopped: bool
     slice_at: float
 
-    def last_ran_at(self, now: float) -> float:
-        """Return when it last ran."""
-        return self.slice_at if self.is_stopped else now
+
+_Long = TypeVar("_Long", bound=LongStatement)
 
 
-def choose_running(statements: Sequence[LongStatement[_Key]], *, slots: int, now: float) -> set[_Key]:
-    """Return the keys of the long statements that run from now on, at most `slots`."""
+def choose_running(statements: Collection[_Long], *, slots: int, now: float) -> set[_Long]:
+    """Return the long statements that run from now on, at most `slots`; each has work to do."""
     if len(statements) <= slots:
-        return {one.key for one in statements}
+        return set(statements)
     # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
     in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < SLICE_SECONDS]
-    kept = sorted(in_slice, key=lambda one: one.slice_at)[:slots]
-    chosen = {one.key for one in kept}
-    served = {one.caller for one in kept}
-    waiting = [one for one in statements if one.key not in chosen]
-    last_served: dict[Hashable, float] = {}
-    for one in statements:
-        last_served[one.caller] = max(one.last_ran_at(now), last_served.get(one.caller, float("-inf")))
+    chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
+    served = {one.caller_key for one in chosen}
+    waiting = [one for one in statements if one not in chosen]
+    last_ran_at = {one: one.slice_at if one.is_stopped else now for one in statements}
+    last_served: dict[CallerKey, float] = {}
+    for one, at in last_ran_at.items():
+        last_served[one.caller_key] = max(at, last_served.get(one.caller_key, at))
     while len(chosen) < slots:
         # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
-        following = min(waiting, key=lambda one: (one.caller in served, last_served[one.caller], one.last_ran_at(now)))
+        following = min(
+            waiting, key=lambda one: (one.caller_key in served, last_served[one.caller_key], last_ran_at[one])
+        )
         waiting.remove(following)
-        chosen.add(following.key)
-        served.add(following.caller)
-        last_served[following.caller] = now
+        chosen.add(following)
+        served.add(following.caller_key)
+        last_served[following.caller_key] = now
     return chosen
 
 
@@ -211,6 +209,7 @@ class Cause(enum.StrEnum):
 
 #: Causes that are the statement's own doing: they count against its caller.
 CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
+_ALONE: Final = "nothing else was affected"
 _SMALLER: Final = "Aggregate or filter first, or ask the server's administrator for a higher limit."
 _NO_MEMORY: Final = ("memory allocation", "allocation failed", "out of memory", "cannot allocate", "capacity overflow")
 
@@ -238,13 +237,12 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
     size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
     exhausted = {
         Cause.MEMORY: ResourcesExhausted(
-            f"This statement needed more memory than it may use (at most {size}) and was ended; nothing else was "
-            "affected.",
+            f"This statement needed more memory than it may use (at most {size}) and was ended; {_ALONE}.",
             remedy=_SMALLER,
             limit="memory",
         ),
         Cause.STACK: ResourcesExhausted(
-            "This statement is nested too deeply for the engine and was ended; nothing else was affected.",
+            f"This statement is nested too deeply for the engine and was ended; {_ALONE}.",
             remedy="Split it: fewer nested subqueries, brackets or operators in one expression.",
             limit="stack",
         ),
@@ -254,7 +252,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
             limit="memory",
         ),
         Cause.CRASH: ResourcesExhausted(
-            "This statement crashed the engine's process and was ended; nothing else was affected.",
+            f"This statement crashed the engine's process and was ended; {_ALONE}.",
             remedy="Write it in another way, with smaller numbers and values. The server's log has details.",
             limit="crash",
         ),

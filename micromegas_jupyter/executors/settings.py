@@ -29,26 +29,17 @@ def count_processors() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every executor of a server has in common. Nothing secret: it is an argument of the zygote.
+    """What every executor of a server has in common. Nothing secret: it is an argument of the zygote."""
 
-    Attributes:
-        lake: The folder that uploads go to; None where the server only reads.
-        denials_file: The file of denied queries; None without denials.
-        spill_directory: Where each executor has a folder of its own for temporary files.
-        memory_pool_bytes: The engine's pool for the operators of one statement.
-        data_limit_bytes: The executor's RLIMIT_DATA; None for no limit.
-        planning_seconds: CPU time that planning may take.
-        default_conditions: By table, a condition in SQL for callers who are not administrators and have no roles.
-    """
-
-    lake: str | None
+    lake: str | None  # the folder that uploads go to
     denials_file: str | None
-    spill_directory: str
-    memory_pool_bytes: int = _MAX_MEMORY_POOL_BYTES
-    data_limit_bytes: int | None = DATA_LIMIT_BYTES
+    spill_directory: str  # where each executor has a folder of its own
+    memory_pool_bytes: int = _MAX_MEMORY_POOL_BYTES  # for the operators of one statement
+    data_limit_bytes: int | None = DATA_LIMIT_BYTES  # RLIMIT_DATA
     spill_limit_bytes: int = 8192 * MIB
     max_statement_bytes: int = 131072
-    planning_seconds: float = 10.0
+    planning_seconds: float = 10.0  # of CPU time
+    #: By table, a condition in SQL for callers who are not administrators and have no roles.
     default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
     @property
@@ -59,29 +50,17 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """The pool of one server.
+    """The pool of one server; what its limits mean is declared in `config.server`."""
 
-    Attributes:
-        max_executors: Processes, and so statements that run at once.
-        spare_executors: Idle ones that are started ahead of demand.
-        max_idle_executors: Idle ones that stay when demand falls.
-        max_uploads: Uploads that run at once, each in an executor of its own besides these.
-        statement_timeout_seconds: Waiting included; None for no limit.
-        memory_bytes: Private memory of all executors together; above it the largest statement is ended.
-        max_ended_per_caller: Statements of one caller that may be ended for memory, a crash or their deadline within a
-            minute, before the caller has to wait a minute; 0 for no limit.
-        processors: Processors that statements share: so many long ones run at once.
-    """
-
-    max_executors: int = 40
-    spare_executors: int = 4
-    max_idle_executors: int = 16
-    max_uploads: int = 16
+    max_executors: int = 40  # and so statements that run at once
+    spare_executors: int = 4  # idle ones that are started ahead of demand
+    max_idle_executors: int = 16  # that stay when demand falls
+    max_uploads: int = 16  # each in an executor of its own besides these
     max_per_caller: int = 16
     queue_timeout_seconds: float = 60.0
     statement_timeout_seconds: float | None = 1800.0
     write_timeout_seconds: float = 300.0
-    memory_bytes: int = 4096 * MIB
+    memory_bytes: int = 4096 * MIB  # private memory of all executors together
     max_ended_per_caller: int = 20
     processors: int = field(default_factory=count_processors)
 

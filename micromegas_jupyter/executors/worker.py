@@ -30,7 +30,7 @@ from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import check_match
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.protocol import Output, decode_statement
+from micromegas_jupyter.executors.protocol import Output
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
@@ -125,15 +125,10 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 class _ReceivedTables:
     """The tables that the front sent last; implements `protocols.TableSource`."""
 
-    def __init__(self) -> None:
-        self.tables: Sequence[TableSnapshot] = ()
+    tables: Sequence[TableSnapshot] = ()
 
     def snapshot(self) -> Sequence[TableSnapshot]:
         return self.tables
-
-    def replace(self, tables: Sequence[TableSnapshot] | None) -> None:
-        if tables is not None:
-            self.tables = tables
 
 
 class _LogRecords(logging.Handler):
@@ -196,12 +191,12 @@ class Worker:
 
     def _receive(self) -> tuple[bytes, bytes] | None:
         received, head = self._received, protocol.HEAD
-        while len(received) < head.size or len(received) < head.size + head.unpack_from(received)[2]:
+        while len(received) < head.size or len(received) < head.size + head.unpack_from(received)[1]:
             chunk = self._front.recv(_MIB)
             if not chunk:
                 return None
             received += chunk
-        kind, _, length = head.unpack_from(received)
+        kind, length = head.unpack_from(received)
         body = bytes(memoryview(received)[head.size : head.size + length])
         del received[: head.size + length]
         return kind, body
@@ -232,25 +227,28 @@ class Worker:
         planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
         match kind:
             case protocol.PLAN | protocol.RUN:
-                statement, output, plan_id, partitions, tables = decode_statement(body)
-                self._tables.replace(tables)
+                statement, output, plan_id, partitions, tables = pickle.loads(body)  # noqa: S301 - from the front
+                self._tables.tables = self._tables.tables if tables is None else tables
                 if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
                     planned = self._plan(statement, partitions)
                 if kind == protocol.RUN:
                     self._run(planned, output)
                     return
                 self._planned, self._plan_id = planned, plan_id
-                schemas = (planned.schema, planned.parameter_schema)
-                self._send(protocol.PLANNED, protocol.build_pair(*(one.serialize().to_pybytes() for one in schemas)))
+                schemas = {
+                    "schema": planned.schema.serialize().to_pybytes().hex(),
+                    "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
+                }
+                self._send(protocol.PLANNED, json.dumps(schemas).encode())
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables.replace(tables)
+                self._tables.tables = self._tables.tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:
                     raise InternalError("This executor has no lake to store rows in.")
                 sink = Lake(Path(self._options.lake)).sink()
-                self._upload = UploadStream(sink, pickle.loads(body))  # noqa: S301 - from the front
+                self._upload = UploadStream(sink, *pickle.loads(body))  # noqa: S301 - from the front
                 self._send(protocol.ACCEPTED, b'{"rows": 0}')
             case _:
                 raise InternalError("An executor received an unknown request.")
@@ -277,17 +275,16 @@ class Worker:
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
-        pieces: list[Any] = [protocol.HEAD.pack(protocol.FRAME, 0, len(schema)), schema]  # go with the first rows
+        waiting: list[Any] = [protocol.HEAD.pack(protocol.FRAME, len(schema)), schema]  # goes with the first rows
         sending = threading.Lock()
 
-        def send_schema() -> None:
+        def send(*pieces: Any) -> None:
             with sending:
-                if pieces:
-                    protocol.send_pieces(self._front, pieces)
-                    pieces.clear()
+                protocol.send_pieces(self._front, [*waiting, *pieces])
+                waiting.clear()
 
         # Clients learn that the statement runs, and its id, from the schema: it does not wait long for rows.
-        timer = threading.Timer(_SCHEMA_WAIT_SECONDS, send_schema)
+        timer = threading.Timer(_SCHEMA_WAIT_SECONDS, send)
         timer.daemon = True
         timer.start()
         try:
@@ -298,21 +295,16 @@ class Worker:
                 for frame in encoder.encode_pieces(fitting):
                     length = sum(map(len, frame))
                     size.check_message(length)
-                    head = protocol.HEAD.pack(protocol.FRAME, 0, length)
-                    with sending:
-                        protocol.send_pieces(self._front, [*pieces, head, *frame])
-                        pieces.clear()
+                    send(protocol.HEAD.pack(protocol.FRAME, length), *frame)
                 size.count_rows(fitting.num_rows, of=batch.num_rows)
         except BaseException:
             with sending:
-                pieces.clear()
+                waiting.clear()
             raise
         finally:
             timer.cancel()
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
-        with sending:
-            protocol.send_pieces(self._front, [*pieces, protocol.HEAD.pack(protocol.END, 0, len(end)), end])
-            pieces.clear()
+        send(protocol.HEAD.pack(protocol.END, len(end)), end)
 
     def _list(self, caller: AuthContext) -> bytes:
         tables = [
@@ -369,7 +361,7 @@ class Worker:
         return InternalError("The server failed to answer.")
 
     def _send(self, kind: bytes, body: bytes) -> None:
-        protocol.send_pieces(self._front, [protocol.HEAD.pack(kind, 0, len(body)), body])
+        protocol.send_pieces(self._front, [protocol.HEAD.pack(kind, len(body)), body])
 
 
 class _ResultSize:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import gc
 import json
 import os
@@ -90,8 +89,8 @@ class Zygote:
             socket.send_fds(self._front, [json.dumps(facts).encode()], list(descriptors))
 
     def _fork(self) -> None:
-        if _thread_count() != 1:
-            self._report(failed=errno.EAGAIN)
+        if (threads := _thread_count()) != 1:
+            self._report(threads=threads)
             return
         theirs, ours = socket.socketpair()
         try:

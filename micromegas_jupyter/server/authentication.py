@@ -29,6 +29,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValida
 from micromegas_jupyter.core.system import Clock, HiddenText, Secret
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.flightsql.framing import Compression
 from micromegas_jupyter.oidc.jws import KeySet
 
@@ -70,15 +71,6 @@ class ReceivedHeaders(dict[str, tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueryOptions:
-    """What a query's headers ask for."""
-
-    time_range: TimeRange | None = None
-    row_limit: int | None = None
-    preserve_dictionary: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTags:
     """What the client says about itself; for the audit only."""
 
@@ -105,15 +97,18 @@ def single_value(headers: Headers, name: str) -> str | None:
     return values[0] if values else None
 
 
-def parse_query_options(headers: Headers) -> QueryOptions:
-    """Read `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary`.
+def parse_statement(headers: Headers, sql: str, caller: AuthContext, parameters: tuple[bytes, ...] = ()) -> Statement:
+    """Return a statement with what `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary` say.
 
     One end of a range without the other is ignored, and an empty one counts as not sent, as upstream does.
     """
     limit = _first(headers, "limit")
     if limit is not None and _ROW_LIMIT.fullmatch(limit) is None:
         raise UsageError("The limit header is not a whole number.", remedy="Send decimal digits, or leave it out.")
-    return QueryOptions(
+    return Statement(
+        sql=sql,
+        caller=caller,
+        parameters=parameters,
         time_range=_parse_time_range(headers),
         row_limit=None if limit is None else int(limit),
         preserve_dictionary=(_first(headers, "preserve_dictionary") or "").lower() == "true",

@@ -271,7 +271,7 @@ class FlightMethods:
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
-        return await self._queries.running.cancel(keys)
+        return await self._queries.cancel(keys)
 
     def _find_key(self, call: Call, ticket: bytes) -> bytes:
         command = parse_ticket(ticket)

@@ -144,14 +144,13 @@ class ServerMetrics:
 class CallSpan:
     """The span of one call, once it has begun; does nothing without one."""
 
-    def __init__(self, start: Callable[[], Any] | None = None) -> None:
+    def __init__(self, start: Callable[[], Any] = lambda: None) -> None:
         self._start = start
         self._span: Any = None
 
     def begin(self) -> None:
         """Begin the span once the caller is authenticated: nobody else makes spans."""
-        if self._start is not None and self._span is None:
-            self._span = self._start()
+        self._span = self._start()
 
     def note_end(self, status: str, code: str | None = None) -> None:
         """Note the gRPC status that the call ends with, and the code of its error, if any."""

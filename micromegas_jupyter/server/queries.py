@@ -29,7 +29,7 @@ from micromegas_jupyter.executors.pool import (
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
-from micromegas_jupyter.server.authentication import parse_compression, parse_query_options
+from micromegas_jupyter.server.authentication import parse_compression, parse_statement
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
@@ -59,39 +59,6 @@ def query_key(caller: CallerKey, name: bytes) -> bytes:
     The caller is part of it, so nobody can name another caller's query.
     """
     return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()
-
-
-class RunningQueries:
-    """The statements that run, by their keys, so that another call can cancel them. Belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._running: dict[bytes, set[RunningStatement]] = {}
-
-    @contextmanager
-    def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
-        """Let the statement be cancelled by its key while the body runs."""
-        self._running.setdefault(key, set()).add(statement)
-        try:
-            yield
-        finally:
-            self._running[key].discard(statement)
-            if not self._running[key]:
-                del self._running[key]
-
-    async def cancel(self, keys: Collection[bytes]) -> CancelStatus:
-        """End the statements with these keys, and wait a moment for their end."""
-        statements = [statement for key in keys for statement in self._running.get(key, ())]
-        if not statements:
-            return CancelStatus.NOT_CANCELLABLE
-        for statement in statements:
-            statement.end(Cause.CANCELLED)
-        try:
-            async with asyncio.timeout(_CANCEL_SECONDS):
-                for statement in statements:
-                    await statement.has_ended.wait()
-        except TimeoutError:
-            return CancelStatus.CANCELLING
-        return CancelStatus.CANCELLED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +202,7 @@ def _describe(error: Exception) -> str:
 
 
 class QueryRunner:
-    """Plans and runs queries. Belongs to one event loop; `running` lets callers cancel theirs."""
+    """Plans and runs queries, and lets callers cancel theirs. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -246,7 +213,7 @@ class QueryRunner:
         metrics: ServerMetrics,
         deny_list: DenyList | None = None,
     ) -> None:
-        self.running = RunningQueries()
+        self._running: dict[bytes, set[RunningStatement]] = {}  # by their keys
         self._pool = pool
         self._settings = settings
         self._clock = clock
@@ -288,7 +255,7 @@ class QueryRunner:
 
         try:
             await self._check_denials(origin, sql)
-            with self.running.listed(key, running), ExitStack() as phases:
+            with self.listed(key, running), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
                 def begin_run() -> None:
@@ -311,6 +278,32 @@ class QueryRunner:
         audit.write("ok")
         self._metrics.count_query(running.report, audit.seconds(), "ok")
 
+    @contextmanager
+    def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
+        """Let the statement be cancelled by its key while the body runs."""
+        self._running.setdefault(key, set()).add(statement)
+        try:
+            yield
+        finally:
+            self._running[key].discard(statement)
+            if not self._running[key]:
+                del self._running[key]
+
+    async def cancel(self, keys: Collection[bytes]) -> CancelStatus:
+        """End the statements with these keys, and wait a moment for their end."""
+        statements = [statement for key in keys for statement in self._running.get(key, ())]
+        if not statements:
+            return CancelStatus.NOT_CANCELLABLE
+        for statement in statements:
+            statement.end(Cause.CANCELLED)
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                for statement in statements:
+                    await statement.has_ended.wait()
+        except TimeoutError:
+            return CancelStatus.CANCELLING
+        return CancelStatus.CANCELLED
+
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
         """Return the tables that the caller sees, each with its IPC schema."""
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
@@ -319,15 +312,7 @@ class QueryRunner:
     def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
     ) -> tuple[Statement, CallOrigin, RunningStatement]:
-        options = parse_query_options(call.headers)
-        statement = Statement(
-            sql=sql,
-            caller=call.caller,
-            parameters=parameters,
-            time_range=options.time_range,
-            row_limit=options.row_limit,
-            preserve_dictionary=options.preserve_dictionary,
-        )
+        statement = parse_statement(call.headers, sql, call.caller, parameters)
         origin = find_origin(call, self._settings.trusted_proxies)
         return statement, origin, RunningStatement(self._pool, call.source, query_id=call.query_id)
 

@@ -13,7 +13,7 @@ from micromegas_jupyter.server.authentication import (
     parse_authorization,
     parse_client_tags,
     parse_compression,
-    parse_query_options,
+    parse_statement,
     resolve_attribution,
 )
 from tests.fakes.validator import FakeValidator
@@ -46,7 +46,7 @@ CALLER = FakeValidator().validate_token("alice")
 def test_a_damaged_header_is_read_or_refused(fuzzing: Fuzzing) -> None:
     readers = (
         parse_authorization,
-        parse_query_options,
+        lambda headers: parse_statement(headers, "SELECT 1", CALLER),
         parse_compression,
         parse_client_tags,
         lambda headers: resolve_attribution(CALLER, headers),

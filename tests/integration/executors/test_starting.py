@@ -162,6 +162,33 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
     assert "may open no more files" in caplog.text
 
 
+def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = options_in(tmp_path)
+    receive = socket.recv_fds
+
+    def receive_report(*arguments: Any) -> tuple[bytes, list[int], int, Any]:
+        """Receive what such a zygote reports in place of an executor."""
+        data, descriptors, flags, address = receive(*arguments)
+        if b"started" not in data:
+            return data, descriptors, flags, address
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return b'{"threads": 2}', [], flags, address
+
+    async def scene() -> None:
+        async with opened(ZygoteLauncher(options), options) as pool:
+            monkeypatch.setattr(processes.socket, "recv_fds", receive_report)
+            for _ in range(2):
+                with pytest.raises(ResourcesExhausted):
+                    await ask(pool, BOMB)
+            assert (await ask(pool, "SELECT 1")).report.rows == 1
+
+    asyncio.run(scene())
+    assert caplog.text.count("each executor is a new interpreter") == 1
+
+
 def test_a_stopped_executor_ends_when_the_pool_closes(tmp_path: Path) -> None:
     options = options_in(tmp_path)
 

@@ -32,7 +32,7 @@ class NoProcess:
 
 
 def _message(kind: bytes, body: bytes, *, length: int | None = None) -> bytes:
-    return protocol.HEAD.pack(kind, 0, len(body) if length is None else length) + body
+    return protocol.HEAD.pack(kind, len(body) if length is None else length) + body
 
 
 def _read_all(write: Callable[[socket.socket], object], count: int) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +21,6 @@ from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.scheduling import (
     Cause,
     EndedLimit,
-    LongStatement,
     RunningLimit,
     build_error,
     choose_largest,
@@ -32,6 +31,15 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
+
+
+@dataclass(eq=False)
+class Long:
+    """As much of a `RunningStatement` as its turns depend on."""
+
+    caller_key: tuple[str, str]
+    slice_at: float
+    is_stopped: bool = False
 
 
 def _simulate(
@@ -46,18 +54,18 @@ def _simulate(
         arrivals: When statements come, in seconds; 0 when left out.
     """
     arrivals = arrivals or {}
-    statements: dict[str, LongStatement] = {}
+    statements: dict[str, Long] = {}
     seen: list[set[str]] = []
     for tick in range(seconds * 10):
         now = tick / 10
         for key, caller in owners.items():
             if key not in statements and arrivals.get(key, 0) <= now:
-                statements[key] = LongStatement(key=key, caller=caller, is_stopped=False, slice_at=now)
-        chosen = choose_running(list(statements.values()), slots=slots, now=now)
-        for key, one in statements.items():
-            if one.is_stopped == (key in chosen):
-                statements[key] = replace(one, is_stopped=key not in chosen, slice_at=now)
-        seen.append({str(key) for key in chosen})
+                statements[key] = Long((caller, caller), now)
+        chosen = choose_running(statements.values(), slots=slots, now=now)  # type: ignore[arg-type]
+        for one in statements.values():
+            if one.is_stopped == (one in chosen):
+                one.is_stopped, one.slice_at = one not in chosen, now
+        seen.append({key for key, one in statements.items() if one in chosen})
     return seen
 
 

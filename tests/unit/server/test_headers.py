@@ -7,15 +7,15 @@ import pytest
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.server.authentication import (
     Attribution,
     ClientTags,
-    QueryOptions,
     find_client_address,
     group_headers,
     parse_client_tags,
     parse_compression,
-    parse_query_options,
+    parse_statement,
     resolve_attribution,
 )
 from tests.fakes.validator import ALICE, BOB, SERVICE
@@ -26,12 +26,12 @@ CLAIM = {"x-user-id": ("carol",), "x-user-email": ("carol%40example.com",), "x-u
 PROXY = frozenset({"10.0.0.1"})
 
 
-def _options(**headers: str) -> QueryOptions:
-    return parse_query_options({key: (value,) for key, value in headers.items()})
+def _options(**headers: str) -> Statement:
+    return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE)
 
 
 def test_no_headers_ask_for_nothing() -> None:
-    assert _options() == QueryOptions(time_range=None, row_limit=None, preserve_dictionary=False)
+    assert _options() == Statement(sql="SELECT 1", caller=ALICE)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, Quer
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin
 from micromegas_jupyter.server.authentication import Attribution, ClientTags
-from micromegas_jupyter.server.queries import CancelStatus, DenyList, RunningQueries, query_key
+from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, query_key
 from tests.fakes.validator import ALICE
 
 if TYPE_CHECKING:
@@ -272,8 +272,13 @@ class FakeStatement:
             self.has_ended.set()
 
 
+def _runner() -> QueryRunner:
+    parts: Any = dict.fromkeys(("settings", "clock", "metrics"))
+    return QueryRunner(None, **parts)  # type: ignore[arg-type]
+
+
 def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
-    running, mine, other = RunningQueries(), [FakeStatement(), FakeStatement()], FakeStatement()
+    running, mine, other = _runner(), [FakeStatement(), FakeStatement()], FakeStatement()
 
     async def scenario() -> tuple[CancelStatus, CancelStatus]:
         with (
@@ -290,7 +295,7 @@ def test_all_statements_with_the_key_are_ended_and_no_other() -> None:
 
 def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
-    running, stubborn = RunningQueries(), FakeStatement(is_stubborn=True)
+    running, stubborn = _runner(), FakeStatement(is_stubborn=True)
 
     async def scenario() -> CancelStatus:
         with running.listed(KEY, stubborn):  # type: ignore[arg-type]
