@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
@@ -100,7 +101,7 @@ class ServiceSettings:
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
     """Return the settings that the environment holds."""
     issuer = _require(environ, "MICROMEGAS_HUB_ISSUER", _CONFIGURE_REMEDY)
-    check_issuer_url(issuer, key="MICROMEGAS_HUB_ISSUER")
+    as_issuer(issuer, "MICROMEGAS_HUB_ISSUER")
     host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
     secret = environ.get("MICROMEGAS_HUB_CLIENT_SECRET")
     targets = ("audience", "resource", "scope")

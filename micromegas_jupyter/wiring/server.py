@@ -18,9 +18,8 @@ from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unava
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.lake import CachedListing, FolderKind, ParquetFolder, find_folder_kind
-from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.lake.parquet_folder import make_lake_folder
+from micromegas_jupyter.lake.lake import CachedListing, Lake
+from micromegas_jupyter.lake.parquet_folder import FolderKind, ParquetFolder, find_folder_kind, make_lake_folder
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing

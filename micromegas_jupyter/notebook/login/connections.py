@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.auth import Identity, PendingLogin
-    from micromegas_jupyter.auth.flows.hub import HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     Client = FlightSQLClient | WrappedClient
-    Login = PendingLogin | CompletedLogin[HubTokenProvider]
+    Login = PendingLogin | CompletedLogin
 
 AUTOMATIC = "auto"
 VARIABLE_OF_OPTION = MappingProxyType(

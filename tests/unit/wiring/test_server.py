@@ -12,7 +12,8 @@ import pytest
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine import DataFusionEngine, EngineSettings, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import Lake
