@@ -40,7 +40,6 @@ def read_guide() -> str:
 
 
 def blocks(*names: str) -> list[Block]:
-    """Return the fenced blocks of the pages."""
     found: list[Block] = []
     for name in names:
         text = read_page(name)
@@ -59,7 +58,6 @@ def blocks(*names: str) -> list[Block]:
 
 
 def table_rows(text: str) -> list[tuple[str, ...]]:
-    """Return the cells of every row of every table; `\\|` stays within a cell."""
     lines = [line.strip() for line in text.split("\n") if line.startswith("|")]
     return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
@@ -69,7 +67,6 @@ def headings(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of the headings, as GitHub makes them."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
 
 

@@ -27,7 +27,6 @@ class RegisteredMagic:
 
 
 def registered_magics() -> list[RegisteredMagic]:
-    """Load the extension in a new process and return what it registered."""
     printed = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, timeout=100)
     return [
         RegisteredMagic(names=tuple(names.split()), options=tuple(options))
@@ -36,7 +35,6 @@ def registered_magics() -> list[RegisteredMagic]:
 
 
 def option_texts(parser: argparse.ArgumentParser) -> list[str]:
-    """Return a parser's options, each as `--help` writes it, with `|` between choices."""
     formatter = argparse.HelpFormatter(prog="")
     return [
         _text_of(action, formatter)

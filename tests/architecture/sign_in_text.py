@@ -15,7 +15,6 @@ PAGES = ("sign-in.md", "sign-in-providers.md", "service-accounts.md", "storing-s
 
 
 def in_one_line(page: str) -> str:
-    """Return a page's text in which a sentence is never broken."""
     return " ".join(read_page(page).split())
 
 

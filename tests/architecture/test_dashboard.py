@@ -28,7 +28,6 @@ ADDED_LABELS = {"instance", "job"}
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The labels of each sample that a server reports."""
     pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
     tls = CollectorRegistry()
     tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))

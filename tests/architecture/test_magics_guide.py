@@ -20,7 +20,6 @@ def magics() -> list[RegisteredMagic]:
 
 
 def sections() -> dict[str, str]:
-    """Return the text below each heading of the guide, the heading first."""
     parts = re.split(r"^## ", read_page("magics.md"), flags=re.MULTILINE)[1:]
     return {part.partition("\n")[0]: part for part in parts}
 

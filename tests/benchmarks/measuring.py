@@ -71,7 +71,6 @@ class Bench:
     folder: Path
 
     def run(self, way: str, sql: str, *, warm_up: str | None = None, kept_at: str = "") -> Cost:
-        """Run a query in a process of its own."""
         task = Task(
             way=way,
             sql=sql,
@@ -115,7 +114,6 @@ def median(costs: list[Cost]) -> Cost:
 
 @contextmanager
 def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
-    """Serve the rows, with a key, until the block ends."""
     served, own = folder / "served", folder / "own"
     served.mkdir()
     own.mkdir(mode=0o700)
@@ -134,5 +132,4 @@ def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
 
 
 def load_text() -> str:
-    """Return how busy the machine is, without which times say little."""
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

@@ -82,7 +82,6 @@ def new_shell() -> Any:
 
 
 def magic(task: Task, line: str = "frame <<") -> Callable[[str], Any]:
-    """`%%sql` in IPython; the server and its key are those of `config.json`."""
     shell = new_shell()
     shell.run_line_magic("load_ext", "micromegas_jupyter")
 
@@ -112,7 +111,6 @@ WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
 
 
 def memory_mib(name: str) -> float:
-    """Return `VmRSS` or `VmHWM` of this process (proc_pid_status(5))."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

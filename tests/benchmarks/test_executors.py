@@ -106,13 +106,11 @@ class Rounds:
 
 
 def in_turns(names: list[str], rounds: int) -> Iterator[str]:
-    """Yield the names in turn, in every second round backwards."""
     for number in range(rounds):
         yield from names if number % 2 == 0 else reversed(names)
 
 
 def spread(values: list[float]) -> str:
-    """Return the median, with the least and the greatest behind it."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "unknown"
 
 
@@ -158,7 +156,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """This version's server, and that of the version before."""
     checkouts = {NEW: CHECKOUT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
     with ExitStack() as stack:
         found = {}
@@ -173,7 +170,6 @@ def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def peer(folder: Path) -> Iterator[Served]:
-    """pyarrow's own Flight server over the same tables."""
     command = [sys.executable, "-m", "tests.benchmarks.flight_peer", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -193,7 +189,6 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @contextmanager
 def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[bytes, float], tuple[int, int]]]:
-    """Yield what reads a ticket's rows and returns how many there are, and their bytes."""
     headers = [(b"authorization", f"Bearer {key}".encode())]
     # Without this all clients of a process share one connection.
     with flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
@@ -211,7 +206,6 @@ def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[by
 
 @contextmanager
 def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> Iterator[Callable[[], object]]:
-    """Yield what runs a statement on a connection of its own."""
     if is_adbc:
         settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
         with (
@@ -352,11 +346,9 @@ class HeavyClients:
         return self._child.stdout.readline().strip()
 
     def start(self) -> None:
-        """Count from now on."""
         self._send("start")
 
     def stop(self) -> dict[str, int]:
-        """Return how many statements ended since `start`, by outcome."""
         self._send("stop")
         found: dict[str, int] = json.loads(self._hear())
         return found
@@ -394,8 +386,6 @@ def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -
 
 
 def wait_until_quiet(served: Served) -> None:
-    """Wait until a server has done what it was asked for."""
-
     def is_quiet() -> bool:
         before = served.cpu_seconds()
         threading.Event().wait(0.5)

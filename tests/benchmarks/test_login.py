@@ -72,8 +72,6 @@ def rounds(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a line that is seen in any case."""
-
     def show(line: str) -> None:
         with capsys.disabled():
             print(f"\n{line}", end="", file=sys.stderr)
@@ -82,19 +80,16 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long one call takes."""
     started = SYSTEM_CLOCK.monotonic()
     call()
     return SYSTEM_CLOCK.monotonic() - started
 
 
 def in_milliseconds(found: Sequence[float]) -> str:
-    """Return the median and the shortest."""
     return f"{statistics.median(found) * 1e3:.1f} ms (shortest {min(found) * 1e3:.1f})"
 
 
 def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
-    """Call a provider with nothing between it and the socket."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
@@ -108,7 +103,6 @@ def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
 
 
 def stored_at(store: TokenStore, stack: DemoStack) -> OidcAuthProvider:
-    """Sign a person in."""
     provider = stack.provider
     pending = OidcAuthProvider.begin_login(provider.issuer, provider.client_id, store=store)
     sign_in(pending.start_url or "")
@@ -212,7 +206,6 @@ def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
 
 
 def run(command: Sequence[str], environ: dict[str, str]) -> Run:
-    """Run a program to its end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = SYSTEM_CLOCK.monotonic()
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PROCESS_SECONDS)

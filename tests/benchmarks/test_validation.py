@@ -50,7 +50,6 @@ def _unheard() -> Iterator[None]:
 
 @contextmanager
 def _audit_written_to(path: Path) -> Iterator[None]:
-    """Write the audit into a file meanwhile, as a server does."""
     handler = logging.FileHandler(path)
     with _unheard(), closing(handler):
         logging.getLogger("micromegas_jupyter").addHandler(handler)
@@ -58,7 +57,6 @@ def _audit_written_to(path: Path) -> Iterator[None]:
 
 
 def _microseconds(call: Callable[[], object], *, calls: int = 20_000) -> float:
-    """Return the median over seven rounds of one call's time."""
     rounds = []
     with _unheard():
         for _ in range(7):
@@ -70,7 +68,6 @@ def _microseconds(call: Callable[[], object], *, calls: int = 20_000) -> float:
 
 
 def _each(call: Callable[[str], object], tokens: Iterable[str]) -> float:
-    """Return the median time of one call over many arguments, in microseconds."""
     spent = []
     for token in tokens:
         started = SYSTEM_CLOCK.monotonic()

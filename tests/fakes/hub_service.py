@@ -83,12 +83,10 @@ class FakeHubService(LoopbackHttp):
         return Reply(status=reply.status, body=reply.body, headers=headers)
 
     def refuse(self, status: int, code: str) -> None:
-        """Answer every call with an error of the contract."""
         body = {"error": code, "message": "Words of the service.", "remedy": "More of its words."}
         self.reply = lambda _call: HubReply(status=status, body=body)
 
     def token(self) -> str:
-        """Make a bearer token of Alice's; each one is another."""
         claims = {
             "iss": self.issuer,
             "sub": "alice-sub",
@@ -102,7 +100,6 @@ class FakeHubService(LoopbackHttp):
         return mint_raw(json.dumps(claims).encode(), key=PLATFORM_KEY)
 
     def contract(self, call: HubCall) -> HubReply:  # noqa: PLR0911 - one for each call
-        """Answer as the contract says."""
         if call.authorization != f"Bearer {HUB_TOKEN}":
             return HubReply(status=401, body={"error": "invalid_token", "message": "", "remedy": ""})
         match call.method, call.path.removeprefix("/services/micromegas/"), call.body:

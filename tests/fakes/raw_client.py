@@ -39,7 +39,6 @@ class RawClient:
         self.metadata = self.get("/.well-known/openid-configuration").json()
 
     def authorization_url(self, **changes: str | None) -> str:
-        """A well-formed authorization URL; a change to None leaves the parameter out."""
         challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
         parameters: dict[str, str | None] = {
             "response_type": "code",
@@ -95,19 +94,16 @@ class RawClient:
 
 
 def query_of(url: str) -> dict[str, str]:
-    """The query of a callback URL, each name once."""
     found = parse_qs(urlsplit(url).query, keep_blank_values=True)
     assert all(len(values) == 1 for values in found.values())
     return {name: values[0] for name, values in found.items()}
 
 
 def claims_of(token: str) -> dict[str, object]:
-    """The claims of a JWT, unchecked."""
     return json.loads(_segment(token, 1))
 
 
 def header_of(token: str) -> dict[str, object]:
-    """The header of a JWT, unchecked."""
     return json.loads(_segment(token, 0))
 
 

@@ -66,7 +66,6 @@ class RotatingProvider(ScriptedProvider):
         self._generation = 0
 
     def sign_in(self) -> dict[str, object]:
-        """Give the first tokens of a new family, as they stand in a token file."""
         with self._lock:
             family = self._generation + 1
             self._live_families.add(family)

@@ -35,7 +35,6 @@ class ScriptedBrowser:
         return True
 
     def wait(self) -> ScriptedBrowser:
-        """Wait until it came to rest."""
         assert self._thread is not None
         self._thread.join(60)
         assert not self._thread.is_alive()

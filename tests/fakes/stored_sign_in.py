@@ -62,7 +62,6 @@ class StoredSignIn:
         self._calls = DatedCalls(idp, idp_clock or clock)
 
     def write(self, *, ends_in_seconds: float = 3600, **changes: object) -> None:
-        """Store tokens that end so soon; a change to None removes a member."""
         token = {**self.idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
         kept = {name: value for name, value in token.items() if value is not None}
         self.path.write_text(json.dumps({"issuer": self.idp.issuer, "client_id": "notebook", "token": kept}))
@@ -74,7 +73,6 @@ class StoredSignIn:
         scope: str | None = None,
         resource: str | None = None,
     ) -> OidcAuthProvider:
-        """Take the file up as a program of its own does."""
         return OidcAuthProvider(
             self.idp.issuer,
             "notebook",
@@ -87,20 +85,16 @@ class StoredSignIn:
         )
 
     def opened(self, *, ends_in_seconds: float = 3600, **changes: object) -> OidcAuthProvider:
-        """Store tokens and take them up."""
         self.write(ends_in_seconds=ends_in_seconds, **changes)
         return self.open()
 
     def token(self) -> dict[str, object]:
-        """Return the tokens in the file."""
         return json.loads(self.path.read_text())["token"]
 
     def store(self) -> FileTokenStore:
-        """Return the store of another program."""
         return FileTokenStore(self.path)
 
     def login(self, *, audience: str | None = None, scope: str | None = None) -> StoredLogin:
-        """Make a sign-in that was asked for so."""
         tokens = parse_token(self.idp.stored_token(ends_in_seconds=3600))
         return StoredLogin(
             key=LoginKey(issuer=self.idp.issuer, client_id="notebook", audience=audience, scope=scope), tokens=tokens

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from micromegas_jupyter.flightsql import messages
-from tests.fakes.arrow_messages import encode_stream
-from tests.fakes.ingest_rows import sent_processes
+from tests.fakes.fixed_tables import encode_stream
+from tests.fakes.telemetry_rows import sent_processes
 
 if TYPE_CHECKING:
     import random

@@ -15,7 +15,7 @@ from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.flightsql import messages
 from micromegas_jupyter.flightsql.commands import pack_any, prepared_ticket
-from tests.fakes.arrow_messages import encode_stream
+from tests.fakes.fixed_tables import encode_stream
 from tests.fuzz.damage import damage_stream, sample_streams
 from tests.integration.executors.callers import end_of
 from tests.integration.executors.conftest import KEYS, MEMORY_MIB, UPLOADER

@@ -16,7 +16,7 @@ from adbc_driver_manager import NotSupportedError
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake import Lake
-from tests.fakes.ingest_rows import PAIRS
+from tests.fakes.telemetry_rows import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

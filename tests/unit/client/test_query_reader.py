@@ -20,8 +20,8 @@ from micromegas_jupyter.errors import (
     Rejected,
     ServerUnavailable,
 )
-from tests.fakes.known_server import KnownServer
 from tests.fakes.pause import FakePause
+from tests.unit.client.known_server import KnownServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

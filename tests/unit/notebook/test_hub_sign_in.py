@@ -9,8 +9,7 @@ from micromegas_jupyter.notebook.login.dependencies import FlowToUse, default_de
 from micromegas_jupyter.notebook.login.display import IdentityButtons
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus, offered_actions
-from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakeLogin, FakePersonalProvider, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "

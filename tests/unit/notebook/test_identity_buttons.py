@@ -10,8 +10,7 @@ from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityStatus
-from tests.fakes.notebook_people import SECRET_TOKEN
-from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
+from tests.fakes.notebook_world import SECRET_TOKEN, SETTINGS, FakeWorld, shown
 
 WAIT_SECONDS = 60
 

@@ -20,8 +20,15 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.notebook.login.dependencies import FlowToUse
 from micromegas_jupyter.notebook.login.session import NotebookSession, stored_meanwhile, watch_for_sign_in
 from micromegas_jupyter.notebook.login.state import IdentityState, IdentityStatus
-from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
+from tests.fakes.notebook_world import (
+    SETTINGS,
+    WITHOUT_SIGN_IN,
+    FakeIdentity,
+    FakePersonalProvider,
+    FakeServiceProvider,
+    FakeWorld,
+    shown,
+)
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)

@@ -25,8 +25,7 @@ from micromegas_jupyter.notebook.magics.table_listing import (
     search_listing,
 )
 from micromegas_jupyter.notebook.magics.tables_widget import TablesWidget
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
 
 LOG_TABLE = Table(
     name="log_entries", columns=(Column(name="msg", type_text="string"),), remarks="What programs logged."
