@@ -1,15 +1,12 @@
-"""What executors cost and what they bring, beside the version before and pyarrow's own server; printed, never judged.
+"""What executors cost and what they bring, beside pyarrow's own server; printed, never judged.
 
-`MICROMEGAS_BENCHMARK_BASELINE` names a checkout of the version before; without it only this one and its peers are
-measured. All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what
-else the machine does hits both. A ratio is this version's figure by the other's: the median of the rounds, with the
-least and the greatest behind it.
+All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what else the
+machine does hits both. A ratio is the median of the rounds, with the least and the greatest behind it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +14,6 @@ import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
@@ -37,11 +33,11 @@ from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerPro
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-BASELINE = os.environ.get("MICROMEGAS_BENCHMARK_BASELINE")
-NEW, BEFORE, PEER = "this version", "the version before", "pyarrow.flight"
+NEW, PEER = "this server", "pyarrow.flight"
 CALL_SECONDS = 600
 CLIENTS = 8
 HEAVY_CLIENTS = 16
@@ -156,16 +152,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    checkouts = {NEW: CHECKOUT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
-    with ExitStack() as stack:
-        found = {}
-        for name, checkout in checkouts.items():
-            options = supported_options([("--no-telemetry",)], checkout=checkout)
-            own = tmp_path_factory.mktemp("server")
-            server = ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=checkout)
-            stack.enter_context(server)
-            found[name] = Served(server.uri, server.cpu_seconds)
-        yield found
+    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    own = tmp_path_factory.mktemp("server")
+    with ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=CHECKOUT) as server:
+        yield {NEW: Served(server.uri, server.cpu_seconds)}
 
 
 @pytest.fixture(scope="module")
