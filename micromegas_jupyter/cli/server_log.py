@@ -40,7 +40,7 @@ class FactsFormatter(logging.Formatter):
         line = " ".join(parts)
         if not self._masks_secrets:
             return line
-        from micromegas_jupyter.telemetry import redact_secrets
+        from micromegas_jupyter.telemetry.text import redact_secrets
 
         return redact_secrets(line)
 

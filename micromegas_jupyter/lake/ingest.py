@@ -16,8 +16,8 @@ from micromegas_jupyter.lake.user_columns import check_fits, shown, stored_schem
 from micromegas_jupyter.lake.user_columns import convert_rows as convert_user_rows
 from micromegas_jupyter.lake.user_tables import MAX_TABLES, UserTable, UserTables, check_name
 from micromegas_jupyter.lake.writer import sort_rows
-from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
 
 class LakeSink:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.telemetry import TableDefinition
+from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _MEBIBYTE = 1024 * 1024
 _DAY_SECONDS = 24 * 3600

@@ -32,7 +32,7 @@ from micromegas_jupyter.lake.writer import (
     sort_rows,
     try_adopt_writer,
 )
-from micromegas_jupyter.telemetry import TableDefinition, merge_rows
+from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from micromegas_jupyter.errors import InternalError, Unavailable
 from micromegas_jupyter.lake.files import Segment, list_segments, make_private_folder, publish, storage_errors
-from micromegas_jupyter.telemetry import TableDefinition
+from micromegas_jupyter.telemetry.tables import TableDefinition
 
 WRITERS_FOLDER = ".writers"
 _NAME = re.compile(r"([A-Za-z0-9]{1,64})\.lock", re.ASCII)

@@ -27,7 +27,7 @@ from micromegas_jupyter.server import (
 )
 from micromegas_jupyter.server.monitoring import open_tracing
 from micromegas_jupyter.server.settings import IngestSettings, TlsFiles
-from micromegas_jupyter.telemetry import MeasureRow, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.rows import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.port import ReservedPort, is_port_shareable
 from micromegas_jupyter.wiring.server_files import (
     can_read_tables,

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
+from micromegas_jupyter.telemetry.rows import (
+    BlockOrigin,
+    LogRow,
+    ProcessInfo,
+    build_log_batch,
+    build_process_batch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

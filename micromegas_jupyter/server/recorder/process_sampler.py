@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-from micromegas_jupyter.telemetry import MeasureRow, ProcessInfo, bound_text, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.rows import MeasureRow, ProcessInfo, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET: Final = "micromegas_jupyter.process_sampler"
 PERCENT, BYTES, COUNT, BYTES_PER_SECOND, PER_SECOND = "percent", "bytes", "count", "bytes/s", "count/s"

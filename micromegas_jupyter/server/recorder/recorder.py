@@ -18,11 +18,7 @@ from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.server.recorder.process_sampler import ProcessSampler, describe_process
-from micromegas_jupyter.telemetry import (
-    LOG_ENTRIES,
-    MEASURES,
-    PROCESSES,
-    STREAMS,
+from micromegas_jupyter.telemetry.rows import (
     BlockOrigin,
     Level,
     LogRow,
@@ -34,6 +30,12 @@ from micromegas_jupyter.telemetry import (
     build_process_batch,
     build_stream_batch,
     nanoseconds_since_epoch,
+)
+from micromegas_jupyter.telemetry.tables import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
 )
 
 TARGET = "micromegas_jupyter.recorder"

@@ -23,7 +23,7 @@ from micromegas_jupyter.access.audit import (
 )
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.telemetry import is_secret_property, redact_secrets
+from micromegas_jupyter.telemetry.text import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
 
 API_KEY = "mmk_8c1f0a6de2b94b7f"

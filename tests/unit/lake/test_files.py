@@ -23,7 +23,7 @@ from micromegas_jupyter.lake.files import (
     storage_errors,
 )
 from micromegas_jupyter.lake.writer import SegmentWriter, forget_writer, hold_writer, list_writers, try_adopt_writer
-from micromegas_jupyter.telemetry import LOG_ENTRIES
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
 from tests.fakes.telemetry_rows import log_batch
 
 if TYPE_CHECKING:

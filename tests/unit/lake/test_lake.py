@@ -11,7 +11,7 @@ import pytest
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from micromegas_jupyter.lake import CachedListing, Lake, LakeLimits
 from micromegas_jupyter.lake import lake as lake_module
-from micromegas_jupyter.telemetry import TABLES
+from micromegas_jupyter.telemetry.tables import TABLES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
 

@@ -23,7 +23,7 @@ from micromegas_jupyter.lake.maintenance import (
     select_expired,
 )
 from micromegas_jupyter.lake.writer import SegmentWriter
-from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.telemetry_rows import log_batch, process_state
 
 if TYPE_CHECKING:
