@@ -16,14 +16,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One fenced block.
-
-    Attributes:
-        place: Page and line of its fence.
-        language: What stands behind the fence.
-        text: What it holds.
-        announced_by: The last line before it that is not empty.
-    """
+    """One fenced block."""
 
     place: str
     language: str

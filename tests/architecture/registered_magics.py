@@ -15,12 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredMagic:
-    """One magic.
-
-    Attributes:
-        names: What it is called by, without `%`.
-        options: Its options and positional arguments, such as `--begin T`, `--flow auto|browser`, `--traceback`, `URI`.
-    """
+    """One magic."""
 
     names: tuple[str, ...]
     options: tuple[str, ...]

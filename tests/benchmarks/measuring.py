@@ -54,15 +54,7 @@ def write_rows(folder: Path, count: int) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """A server over the rows, and a folder for what the children need.
-
-    Attributes:
-        uri: The server.
-        key: Its API key.
-        rows: The file that it serves.
-        row_count: How many there are in it.
-        folder: For frames and configuration.
-    """
+    """A server over the rows, and a folder for what the children need."""
 
     uri: str
     key: str

@@ -71,12 +71,7 @@ FROM_MEMORY = "SELECT {columns} FROM generate_series(1, {{rows}})".format(
 
 @dataclass(frozen=True)
 class Served:
-    """A running server.
-
-    Attributes:
-        uri: Its address.
-        cpu_seconds: What its processes have used so far.
-    """
+    """A running server."""
 
     uri: str
     cpu_seconds: Callable[[], float]
@@ -349,11 +344,7 @@ class HeavyClients:
 
 
 def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -> dict[str, list[float]]:
-    """Begin statements at fixed times, each of `queries` by a thread of its own, whether or not the one before ended.
-
-    Returns:
-        By the names of the queries, the milliseconds from when each should have begun to its end.
-    """
+    """Begin statements at fixed times, each of `queries` on its own thread; return how many ms each took."""
     interval = len(queries) / SMALL_CALLS_A_SECOND
     began = SYSTEM_CLOCK.monotonic()
     found: dict[str, list[float]] = {name: [] for name, _ in queries}

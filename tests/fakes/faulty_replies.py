@@ -35,12 +35,7 @@ _UNSPENT_GRANTS = ("refresh_token", "urn:ietf:params:oauth:grant-type:device_cod
 
 
 class Wire:
-    """One connection on which a fault answers.
-
-    Attributes:
-        provider: Who answers.
-        request: What was asked.
-    """
+    """One connection on which a fault answers."""
 
     def __init__(self, handler: FaultyHandler, request: Seen) -> None:
         self._handler = handler
@@ -67,13 +62,7 @@ Fault: TypeAlias = "Callable[[Wire, Reply], None]"
 
 
 class FaultyProvider(ScriptedProvider):
-    """A scripted provider with a fault at some paths.
-
-    Attributes:
-        faults: What spoils the answers of each path, until the test takes it away.
-        stopping: Set when the test is over.
-        secrets: Every token, code and secret that was sent by either side.
-    """
+    """A scripted provider with a fault at some paths."""
 
     poll_seconds = 0.005
 

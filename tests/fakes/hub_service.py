@@ -39,11 +39,7 @@ class HubReply:
 
 
 class FakeHubService(LoopbackHttp):
-    """A context manager; every call is kept, and `reply` may be replaced.
-
-    Attributes:
-        environ: What a Hub with this service starts a server with.
-    """
+    """A context manager; every call is kept, and `reply` may be replaced."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -123,11 +123,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
 
 class LoopbackHttp:
-    """A context manager that serves at `base`.
-
-    Args:
-        clock: Tells its time.
-    """
+    """A context manager that serves at `base`."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.clock = clock

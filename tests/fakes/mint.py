@@ -113,18 +113,7 @@ def mint(
     without: Collection[str] = (),
     **claims: object,
 ) -> str:
-    """Make a token that is valid at `NOW` unless an argument says otherwise.
-
-    Args:
-        key: Signs; the RSA key by default.
-        issuer: `iss`.
-        audience: `aud`.
-        subject: `sub`.
-        expires_in: Seconds from `NOW` to `exp`.
-        header: Header members to add or replace; None removes one.
-        without: Claims to leave out.
-        claims: Further claims, or other values for `exp`, `iat` and so on.
-    """
+    """Make a token that is valid at `NOW` unless an argument says otherwise."""
     standard = {"iss": issuer, "aud": audience, "sub": subject, "exp": NOW_SECONDS + expires_in, "iat": NOW_SECONDS}
     payload = {name: value for name, value in {**standard, **claims}.items() if name not in without}
     return mint_raw(json.dumps(payload).encode(), key=key, header=header)

@@ -234,9 +234,6 @@ class FakeLogin:
     def fail(self, error: MicromegasError) -> None:
         self._end(error)
 
-    def interrupt_the_wait(self) -> None:
-        self._end(KeyboardInterrupt())
-
     def _end(self, outcome: Any) -> None:
         if not self.done:
             self._outcome = outcome

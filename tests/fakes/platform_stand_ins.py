@@ -34,11 +34,7 @@ PLATFORM_KEY = rsa_key("platform")
 
 
 class StandIn(LoopbackHttp):
-    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced.
-
-    Args:
-        clock: Tells its time, in tokens and in the Date header.
-    """
+    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(clock=clock)
@@ -271,13 +267,7 @@ class GoogleTokenEndpoint(StandIn):
 
 
 class ExchangingProvider(StandIn):
-    """A provider that trusts the platform's tokens: token exchange, and client credentials with a client assertion.
-
-    Args:
-        trusted_audience: What the platform's tokens have to be for; the issuer when None.
-        clock: Tells its time.
-        client_secret: What the application proves itself with in a token exchange; None for a public one.
-    """
+    """A provider that trusts the platform's tokens: token exchange, and client credentials with a client assertion."""
 
     client_id = "lake-service"
 

@@ -21,13 +21,7 @@ TIMEOUT_SECONDS = 60
 
 
 class RawClient:
-    """One application at one provider.
-
-    Args:
-        issuer: The provider's issuer URL.
-        client_id: The application.
-        redirect_uri: Where answers go.
-    """
+    """One application at one provider."""
 
     def __init__(self, issuer: str, client_id: str, *, redirect_uri: str = "http://127.0.0.1:40404/callback") -> None:
         self.issuer = issuer

@@ -45,11 +45,7 @@ def connect(port: int) -> socket.socket:
 
 
 def read_frame(stream: BinaryIO) -> tuple[int, int, int, bytes]:
-    """The kind, flags, stream and payload of the next frame.
-
-    Raises:
-        EOFError: The server has closed the connection.
-    """
+    """The kind, flags, stream and payload of the next frame."""
     head = stream.read(9)
     if len(head) < 9:
         raise EOFError

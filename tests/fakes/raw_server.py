@@ -14,12 +14,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class Listener:
-    """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`.
-
-    Attributes:
-        stopping: Set when the test is over.
-        connection_count: How many have come.
-    """
+    """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`."""
 
     def __init__(self, port: int = 0) -> None:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
@@ -51,11 +46,7 @@ class Listener:
 
 
 class RawServer(Listener):
-    """Runs `talk` with each connection after its request has begun to arrive.
-
-    Attributes:
-        hung_up: Set when the other side closed a connection on which something was being written.
-    """
+    """Runs `talk` with each connection after its request has begun to arrive."""
 
     def __init__(self, talk: Callable[[socket.socket, RawServer], None]) -> None:
         super().__init__()

@@ -49,12 +49,7 @@ class _RefreshToken:
 
 
 class RotatingProvider(ScriptedProvider):
-    """Serves like `ScriptedProvider`; its ID tokens have a claim `generation` that counts all answers.
-
-    Args:
-        clock: The provider's clock.
-        grace_seconds: How long a spent refresh token may be repeated, by the real monotonic clock.
-    """
+    """Serves like `ScriptedProvider`; its ID tokens have a claim `generation` that counts all answers."""
 
     def __init__(self, *, clock: Clock, grace_seconds: float = 0.0) -> None:
         super().__init__(clock=clock)

@@ -49,14 +49,7 @@ GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, DEVICE_COD
 
 
 class ScriptedDevices:
-    """How the provider treats devices, and the person in that flow.
-
-    Attributes:
-        interval_seconds: The pace that it asks for.
-        lifetime_seconds: How long codes live.
-        answer_changes: Members to add or replace in its answers; None removes one.
-        pace: How many seconds passed between the requests for tokens that came.
-    """
+    """How the provider treats devices, and the person in that flow."""
 
     def __init__(self, provider: ScriptedProvider) -> None:
         self.interval_seconds: float = 5
@@ -77,12 +70,7 @@ class ScriptedDevices:
 class ScriptedProvider(DemoProvider):
     """A context manager that serves on a socket while entered; before, it is reached through `DirectCalls` only.
 
-    Attributes:
-        id_token_changes: Claims to add or replace in ID tokens; None removes one.
-        callback_changes: Parameters to add or replace in callbacks; None removes one.
-        metadata_changes: Members to add or replace in the discovery document; None removes one.
-        refresh_changes: Members to add or replace in the answers to refresh tokens; None removes one.
-        device: The device flow, and the person in it.
+    What stands in `…_changes` is added to answers, or replaces their members; None removes one.
     """
 
     handler: type[LoopbackHandler] = LoopbackHandler

@@ -44,14 +44,7 @@ class DatedCalls(DirectCalls):
 
 
 class StoredSignIn:
-    """Writes the token file of one sign-in and opens it as any number of programs would.
-
-    Args:
-        idp: Where the sign-in was made.
-        path: The token file.
-        clock: This machine's clock.
-        idp_clock: The provider's clock, when it is another one.
-    """
+    """Writes the token file of one sign-in and opens it as any number of programs would."""
 
     def __init__(
         self, idp: ScriptedProvider, path: Path, *, clock: FakeClock, idp_clock: FakeClock | None = None

@@ -21,12 +21,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class ProgramAtTerminal:
-    """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe.
-
-    Attributes:
-        text: All that was shown so far, with what moves the cursor and sets colours.
-        process: The program.
-    """
+    """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe."""
 
     def __init__(
         self,
