@@ -236,7 +236,7 @@ class ServerFormatter(FactsFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
-        from micromegas_jupyter.telemetry import redact_secrets
+        from micromegas_jupyter.telemetry.text import redact_secrets
 
         time = _time_text(datetime.fromtimestamp(record.created, UTC))
         if _is_audit(record):

@@ -255,22 +255,17 @@ class AccessSettings:
     admins_path: str = field(default="MICROMEGAS_ADMINS", compare=False)
 
 
+RATE_LIMIT_MEMBERS = frozenset(RateLimits.__slots__)
 _as_frequency = partial(as_rate, minimum=0.001, maximum=1_000_000)
-_as_count = partial(as_count, maximum=1_000_000)
-_RATE_LIMITS: Mapping[str, Callable[[object, str], float]] = {
-    "calls_per_second": _as_frequency,
-    "burst_calls": _as_count,
-    "refusals_per_second": _as_frequency,
-    "burst_refusals": _as_count,
-    "max_tracked": _as_count,
-}
-RATE_LIMIT_MEMBERS = frozenset(_RATE_LIMITS)
+_as_number = partial(as_count, maximum=1_000_000)
 
 
 def as_rate_limits(value: object, key: str) -> RateLimits:
     """Read the limits; each that is left out has its default."""
-    given = as_object(value, key, known=RATE_LIMIT_MEMBERS)
-    limits: dict[str, Any] = {name: _RATE_LIMITS[name](limit, f"{key}.{name}") for name, limit in given.items()}
+    limits: dict[str, Any] = {}
+    for name, limit in as_object(value, key, known=RATE_LIMIT_MEMBERS).items():
+        reader = _as_frequency if name.endswith("_per_second") else _as_number
+        limits[name] = reader(limit, f"{key}.{name}")
     return RateLimits(**limits)
 
 
@@ -289,17 +284,7 @@ _AUDIENCE_GRANT_VARIABLES = (
 )
 
 CONFIG_MEMBERS = frozenset(
-    {
-        "oidc",
-        "api_keys",
-        "api_key_file",
-        "admins",
-        "denied",
-        "roles",
-        "default_roles",
-        "legacy_api_keys",
-        "rate_limits",
-    }
+    ["oidc", "api_keys", "api_key_file", "admins", "denied", "roles", "default_roles", "legacy_api_keys", "rate_limits"]
 )
 
 

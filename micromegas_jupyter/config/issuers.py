@@ -7,7 +7,7 @@ is checked here; the validator holds tokens against the rules.
 import enum
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -67,77 +67,6 @@ class TokenKind(enum.StrEnum):
     ACCESS = "access"
     ID = "id"
     EITHER = "either"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuerSetting:
-    """One accepted issuer.
-
-    Attributes:
-        issuer: Compared with `iss` byte for byte.
-        audiences: A token names at least one of them. Empty only for issuers whose tokens have no `aud`; then
-            `client_ids` is not empty and `token_use` is among `required_claims`.
-        aliases: Other values of `iss` that mean this issuer.
-        discovery_url: Where its discovery document is, when it is not below the issuer.
-        jwks_url: Where its keys are; no discovery document is read then.
-        jwks_file: A file with its keys; nothing is fetched then.
-        ca_file: A PEM file of the only certificates to trust when fetching.
-        bearer_token_file: A file whose text authorizes the fetches; read for each of them. Goes with `ca_file`.
-        algorithms: Accepted signature algorithms.
-        subject_claim: The claim that names the caller, at the top level.
-        subjects: When not empty, the caller must be one of these; an entry that ends in `*` is a prefix.
-        group_claims: Where groups or roles are: paths of literal names. None: the usual places.
-        required_claims: Claims that must have one of the listed values, or, as a list, hold one.
-        client_ids: When not empty, the token must be made for one of these applications (`azp`, `client_id`,
-            `appid` or `cid`).
-        is_trusted_for_email: Whether its `email_verified` counts. None: with one issuer yes, with several no.
-        tenant: The tenant for which a templated issuer was expanded; `tid` must equal it.
-        token_kind: Which tokens are accepted.
-        is_rfc9068: Its access tokens follow RFC 9068: `typ` is `at+jwt`, and that profile's claims are there.
-        leeway_seconds: How far clocks may differ, at most `MAX_LEEWAY_SECONDS`.
-        admin_groups: Members of these groups administer the server.
-        group_roles: Roles by group.
-        path: What errors call its entry.
-    """
-
-    issuer: str
-    audiences: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    discovery_url: str | None = None
-    jwks_url: str | None = None
-    jwks_file: str | None = None
-    ca_file: str | None = None
-    bearer_token_file: str | None = None
-    algorithms: frozenset[str] = SIGNATURE_ALGORITHMS
-    subject_claim: str = "sub"
-    subjects: tuple[str, ...] = ()
-    group_claims: tuple[tuple[str, ...], ...] | None = None
-    required_claims: Mapping[str, tuple[ClaimValue, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    client_ids: tuple[str, ...] = ()
-    is_trusted_for_email: bool | None = None
-    tenant: str | None = None
-    token_kind: TokenKind = TokenKind.EITHER
-    is_rfc9068: bool = False
-    leeway_seconds: int = MAX_LEEWAY_SECONDS
-    admin_groups: tuple[str, ...] = ()
-    group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    path: str = field(default="issuer", compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OidcServerSettings:
-    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences.
-
-    A key set may grow as old as the stale limit while the provider does not answer. An unknown key id causes one fetch,
-    and the next not before the cool-down has passed.
-    """
-
-    issuers: tuple[IssuerSetting, ...]
-    jwks_refresh_interval_seconds: int = 3600
-    jwks_stale_limit_seconds: int = 24 * 3600
-    jwks_cool_down_seconds: int = 30
-    token_cache_size: int = 1000
-    token_cache_ttl_seconds: int = 300
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
@@ -236,45 +165,90 @@ def _as_group_roles(value: object, key: str, *, known_roles: Collection[str] | N
     )
 
 
-_Reader = Callable[[object, str], Any]
-# How each member of an entry is read, and into which field; what is left out has the field's default.
-_ISSUER_FIELDS: Mapping[str, tuple[str, _Reader]] = {
-    "issuer": ("issuer", as_issuer),
-    "aliases": ("aliases", as_texts),
-    "discovery_url": ("discovery_url", as_fetch_url),
-    "jwks_url": ("jwks_url", as_fetch_url),
-    "jwks_file": ("jwks_file", as_text),
-    "ca_file": ("ca_file", as_text),
-    "bearer_token_file": ("bearer_token_file", as_text),
-    "algorithms": ("algorithms", _as_algorithms),
-    "subject_claim": ("subject_claim", as_text),
-    "subjects": ("subjects", as_subjects),
-    "groups_claim": ("group_claims", as_claim_paths),
-    "required_claims": ("required_claims", as_required_claims),
-    "client_ids": ("client_ids", as_texts),
-    "trusted_for_email": ("is_trusted_for_email", as_flag),
-    "token_kind": ("token_kind", partial(as_choice, choices=TokenKind)),
-    "rfc9068": ("is_rfc9068", as_flag),
-    "leeway_secs": ("leeway_seconds", partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS)),
-    "admin_groups": ("admin_groups", as_texts),
-}
-ISSUER_MEMBERS = frozenset({*_ISSUER_FIELDS, "audience", "preset", "tenants", "without_audience", "group_roles"})
+def _member(reader: Callable[[object, str], Any], *default: Any, name: str | None = None) -> Any:
+    """Declare a field that an entry's member sets: what checks it, the default, and its name if that is another."""
+    metadata = {"reader": reader, "member": name}
+    if default and default[0] == {}:
+        return field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
+    return field(default=default[0], metadata=metadata) if default else field(metadata=metadata)
+
 
 _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
-_OIDC_FIELDS: Mapping[str, tuple[str, _Reader]] = {
-    "jwks_refresh_interval_secs": ("jwks_refresh_interval_seconds", _as_seconds),
-    "jwks_stale_limit_secs": ("jwks_stale_limit_seconds", _as_seconds),
-    "jwks_cool_down_secs": ("jwks_cool_down_seconds", partial(as_count, minimum=10, maximum=60)),
-    "token_cache_size": ("token_cache_size", partial(as_count, maximum=1_000_000)),
-    "token_cache_ttl_secs": ("token_cache_ttl_seconds", _as_seconds),
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSetting:
+    """One accepted issuer; docs/settings.md says what each member means.
+
+    Attributes:
+        audiences: A token names at least one of them. Empty only for issuers whose tokens have no `aud`; then
+            `client_ids` is not empty and `token_use` is among `required_claims`.
+        subjects: When not empty, the caller must be one of these; an entry that ends in `*` is a prefix.
+        group_claims: Where groups or roles are: paths of literal names. None: the usual places.
+        required_claims: Claims that must have one of the listed values, or, as a list, hold one.
+        is_trusted_for_email: Whether its `email_verified` counts. None: with one issuer yes, with several no.
+        tenant: The tenant for which a templated issuer was expanded; `tid` must equal it.
+        path: What errors call its entry.
+    """
+
+    issuer: str = _member(as_issuer)
+    audiences: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = _member(as_texts, ())
+    discovery_url: str | None = _member(as_fetch_url, None)
+    jwks_url: str | None = _member(as_fetch_url, None)
+    jwks_file: str | None = _member(as_text, None)
+    ca_file: str | None = _member(as_text, None)
+    bearer_token_file: str | None = _member(as_text, None)
+    algorithms: frozenset[str] = _member(_as_algorithms, SIGNATURE_ALGORITHMS)
+    subject_claim: str = _member(as_text, "sub")
+    subjects: tuple[str, ...] = _member(as_subjects, ())
+    group_claims: tuple[tuple[str, ...], ...] | None = _member(as_claim_paths, None, name="groups_claim")
+    required_claims: Mapping[str, tuple[ClaimValue, ...]] = _member(as_required_claims, {})
+    client_ids: tuple[str, ...] = _member(as_texts, ())
+    is_trusted_for_email: bool | None = _member(as_flag, None, name="trusted_for_email")
+    tenant: str | None = None
+    token_kind: TokenKind = _member(partial(as_choice, choices=TokenKind), TokenKind.EITHER)
+    is_rfc9068: bool = _member(as_flag, False, name="rfc9068")
+    leeway_seconds: int = _member(
+        partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS), MAX_LEEWAY_SECONDS, name="leeway_secs"
+    )
+    admin_groups: tuple[str, ...] = _member(as_texts, ())
+    group_roles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    path: str = field(default="issuer", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcServerSettings:
+    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences.
+
+    A key set may grow as old as the stale limit while the provider does not answer. An unknown key id causes one fetch,
+    and the next not before the cool-down has passed.
+    """
+
+    issuers: tuple[IssuerSetting, ...]
+    jwks_refresh_interval_seconds: int = _member(_as_seconds, 3600, name="jwks_refresh_interval_secs")
+    jwks_stale_limit_seconds: int = _member(_as_seconds, 24 * 3600, name="jwks_stale_limit_secs")
+    jwks_cool_down_seconds: int = _member(partial(as_count, minimum=10, maximum=60), 30, name="jwks_cool_down_secs")
+    token_cache_size: int = _member(partial(as_count, maximum=1_000_000), 1000)
+    token_cache_ttl_seconds: int = _member(_as_seconds, 300, name="token_cache_ttl_secs")
+
+
+def _declared(kind: type) -> dict[str, tuple[str, Callable[[object, str], Any]]]:
+    """Return by member the declared field and what checks its value."""
+    found = [(entry.name, entry.metadata) for entry in fields(kind) if entry.metadata]
+    return {declared["member"] or name: (name, declared["reader"]) for name, declared in found}
+
+
+_ISSUER_FIELDS = _declared(IssuerSetting)
+_OIDC_FIELDS = _declared(OidcServerSettings)
+ISSUER_MEMBERS = frozenset({*_ISSUER_FIELDS, "audience", "preset", "tenants", "without_audience", "group_roles"})
 OIDC_MEMBERS = frozenset({*_OIDC_FIELDS, "issuers"})
 
 
-def _read_fields(members: Members, fields: Mapping[str, tuple[str, _Reader]]) -> dict[str, Any]:
+def _read_fields(members: Members, declared: Mapping[str, tuple[str, Callable[[object, str], Any]]]) -> dict[str, Any]:
     return {
         field: reader(members.values[name], members.key(name))
-        for name, (field, reader) in fields.items()
+        for name, (field, reader) in declared.items()
         if name in members
     }
 
@@ -292,9 +266,9 @@ def _read_issuer(members: Members, tenant: str | None, known_roles: Collection[s
     _check_key_locations(members)
     members.require("issuer", as_issuer)
     audiences = _read_audiences(members)
-    fields = _read_fields(members, _ISSUER_FIELDS)
+    values = _read_fields(members, _ISSUER_FIELDS)
     roles = members.read("group_roles", partial(_as_group_roles, known_roles=known_roles), MappingProxyType({}))
-    setting = IssuerSetting(**fields, audiences=audiences, group_roles=roles, tenant=tenant, path=members.place)
+    setting = IssuerSetting(**values, audiences=audiences, group_roles=roles, tenant=tenant, path=members.place)
     if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
         raise ConfigurationError(
             f"{members.key('rfc9068')} is about access tokens with an audience, which are not accepted here.",

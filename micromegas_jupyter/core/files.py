@@ -269,16 +269,25 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
     """
     if sys.platform == "win32":
         return 0
+    from shutil import rmtree
     from tempfile import gettempdir
 
     name = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}", re.ASCII)
     removed = 0
-    with suppress(OSError), _opened_folder(parent or gettempdir(), follows_links=True) as parent_descriptor:
-        with os.scandir(parent_descriptor) as entries:
-            found = [entry.name for entry in islice(entries, _MAX_SCANNED_ENTRIES) if name.fullmatch(entry.name)]
+    with suppress(OSError), os.scandir(parent or gettempdir()) as entries:
+        found = [Path(entry.path) for entry in islice(entries, _MAX_SCANNED_ENTRIES) if name.fullmatch(entry.name)]
         for folder in found:
             with suppress(OSError):
-                removed += _remove_folder(folder, parent_descriptor)
+                status = folder.lstat()
+                is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == PRIVATE_FOLDER_MODE
+                # Nobody else can put another folder in the place of one that is the user's own.
+                lock = _lock_folder(folder) if is_own and stat.S_ISDIR(status.st_mode) else None
+                if lock is not None:
+                    try:
+                        rmtree(folder)
+                        removed += 1
+                    finally:
+                        os.close(lock)
     return removed
 
 
@@ -307,35 +316,6 @@ else:
         if not is_held:
             raise FileNotFoundError(path)
         return folder
-
-    @contextmanager
-    def _opened_folder(path: str, *, below: int | None = None, follows_links: bool = False) -> Iterator[int]:
-        no_links = 0 if follows_links else os.O_NOFOLLOW
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | no_links, dir_fd=below)
-        try:
-            yield folder
-        finally:
-            os.close(folder)
-
-    def _remove_folder(name: str, below: int) -> bool:
-        """Remove one folder if its process is gone. All names are resolved below the folder that was checked."""
-        from shutil import rmtree
-
-        with _opened_folder(name, below=below) as folder:
-            status = os.fstat(folder)
-            is_own = status.st_uid == os.geteuid() and status.st_mode & 0o777 == PRIVATE_FOLDER_MODE
-            if not is_own or status.st_dev != os.fstat(below).st_dev:
-                return False
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with os.scandir(folder) as entries:
-                names = [entry.name for entry in entries]
-            for inside in names:
-                try:
-                    os.unlink(inside, dir_fd=folder)
-                except OSError:
-                    rmtree(inside, dir_fd=folder)
-            os.rmdir(name, dir_fd=below)
-            return True
 
 
 @contextmanager

@@ -131,11 +131,6 @@ class Case:
         return self.settings.issuer is None and self.settings.client_id is None and not self.has_own_credential
 
     @property
-    def has_default_server(self) -> bool:
-        """Whether no setting names the server."""
-        return self.settings.origin_of("uri") is None
-
-    @property
     def has_own_credential(self) -> bool:
         """Whether a credential is set that comes before any sign-in of a person."""
         settings = self.settings

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from micromegas_jupyter.errors import InternalError, Unavailable
-from micromegas_jupyter.telemetry import TableDefinition
+from micromegas_jupyter.telemetry.tables import TableDefinition
 
 ROWS_SUFFIX = ".parquet"
 TOMBSTONE_SUFFIX = ".dropped"

@@ -41,8 +41,8 @@ from micromegas_jupyter.lake.user_tables import (
     stored_schema,
 )
 from micromegas_jupyter.lake.user_tables import convert_rows as convert_user_rows
-from micromegas_jupyter.telemetry import LOG_ENTRIES, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
 if TYPE_CHECKING:
     from pathlib import Path

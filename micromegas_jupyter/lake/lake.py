@@ -28,7 +28,7 @@ from micromegas_jupyter.lake.files import (
 from micromegas_jupyter.lake.ingest import LakeSink
 from micromegas_jupyter.lake.maintenance import LakeLimits, LakeSetup, Maintenance, MaintenanceReport, Stopping
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.telemetry import TABLES, TableDefinition
+from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition
 
 # A folder's time of change moves in steps of up to 10 ms (the kernel's tick), so a listing made this soon after a
 # change may lack a file that came in the same step.

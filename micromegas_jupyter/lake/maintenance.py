@@ -30,7 +30,7 @@ from micromegas_jupyter.lake.files import (
     try_adopt_writer,
 )
 from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.telemetry import TableDefinition, merge_rows
+from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

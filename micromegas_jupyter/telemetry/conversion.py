@@ -35,11 +35,7 @@ _MAX_NAME_LENGTH: Final = 80
 
 
 def check_targets(rows: pa.RecordBatch) -> None:
-    """Check that log entries, with the table's columns, do not come from the server's own loggers.
-
-    Raises:
-        UsageError: One does.
-    """
+    """Check that log entries, with the table's columns, do not come from the server's own loggers."""
     targets = rows.column("target").dictionary
     is_own = pc.or_(pc.equal(targets, _PACKAGE), pc.starts_with(targets, f"{_PACKAGE}."))
     if pc.any(is_own).as_py():
@@ -50,11 +46,7 @@ def check_targets(rows: pa.RecordBatch) -> None:
 
 
 def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
-    """Check that columns of these names and types can be made into the table's.
-
-    Raises:
-        UsageError: They cannot; the error names the column.
-    """
+    """Check that columns of these names and types can be made into the table's; an error names the column."""
     known = set(definition.schema.names)
     table = definition.name
     for name in schema.names:
@@ -74,11 +66,7 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
 
 
 def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
-    """Return rows, whose columns `check_columns` accepted, with the table's columns.
-
-    Raises:
-        UsageError: A value does not fit, or one is missing; the error names the column.
-    """
+    """Return rows, whose columns `check_columns` accepted, with the table's columns; an error names the column."""
     columns = []
     for field in definition.schema:
         name = field.name

@@ -19,9 +19,7 @@ _OBJECT: Final = 2
 _ARRAY: Final = 4
 _SCALAR: Final = 1
 _CONTAINER: Final = 5
-_FALSE: Final = 3
-_TRUE: Final = 4
-_NULL: Final = 0
+_CONSTANTS: Final[Mapping[int, object]] = {0: None, 3: False, 4: True}
 _STRING: Final = 1
 _NUMBER: Final = 2
 _SPECIAL_NUMBERS: Final = {0x00: 0, 0x10: float("nan"), 0x20: float("inf"), 0x30: float("-inf")}
@@ -31,11 +29,7 @@ _FLOAT: Final = 0x6
 
 
 def parse_jsonb(data: bytes) -> object:
-    """Return the value as `json.loads` would.
-
-    Raises:
-        UsageError: The bytes are not such a value.
-    """
+    """Return the value as `json.loads` would."""
     try:
         return _parse(data, depth=0)
     except (struct.error, ValueError, IndexError):
@@ -45,11 +39,7 @@ def parse_jsonb(data: bytes) -> object:
 
 
 def parse_properties(data: bytes) -> Mapping[str, str]:
-    """Return an object's members as text: strings as they are, all else as JSON.
-
-    Raises:
-        UsageError: The bytes are not binary JSON, or not an object.
-    """
+    """Return an object's members as text: strings as they are, all else as JSON."""
     found = parse_jsonb(data)
     if not isinstance(found, dict):
         raise UsageError("Properties are not a JSON object.", remedy="Send key and value pairs.")
@@ -98,10 +88,9 @@ def _value(kind: int, data: bytes, *, depth: int) -> object:
         return _number(data)
     if kind == _CONTAINER:
         return _parse(data, depth=depth + 1)
-    constants = {_NULL: None, _FALSE: False, _TRUE: True}
-    if kind not in constants:
+    if kind not in _CONSTANTS:
         raise ValueError("an unknown type")
-    return constants[kind]
+    return _CONSTANTS[kind]
 
 
 def _number(data: bytes) -> int | float:

@@ -52,21 +52,7 @@ def level_from_logging(levelno: int) -> Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """A process that records.
-
-    Attributes:
-        process_id: UUID text.
-        exe: The program's name.
-        username: The account's name.
-        realname: The person's name, or the account's again.
-        computer: The machine's name.
-        distro: The operating system's name.
-        cpu_brand: The processor's name.
-        start_time_ns: When the process began, nanoseconds since 1970 UTC.
-        insert_time_ns: When it was registered.
-        parent_process_id: UUID text of the process that started it, empty when unknown.
-        properties: Anything else worth knowing.
-    """
+    """A process that records, as the table `processes` describes it; times are nanoseconds since 1970 UTC."""
 
     process_id: str
     exe: str

@@ -42,12 +42,7 @@ class MergeRule:
     """How the partial states of one key are merged.
 
     The same rule exists twice, as SQL for the engine at query time and as a function on Arrow tables for compaction;
-    both give the same rows.
-
-    Attributes:
-        key: The column that tells whose state a row is.
-        order_by: The columns that order the states of one key; attributes come from the first state.
-        latest: The columns of which the greatest value counts; all others are attributes.
+    both give the same rows. Of the `latest` columns the greatest value counts; all others come from the first state.
     """
 
     key: str
@@ -90,16 +85,10 @@ _Column = tuple[str, pa.DataType, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
-    """One table.
+    """One table; remarks say what it and its columns hold.
 
-    Attributes:
-        name: The table's name in SQL.
-        remark: What it holds, for a person who has not seen it before.
-        schema: The columns of the stored rows.
-        remarks: What the columns hold, by their names.
-        range_columns: First and last column that a time range filters.
-        sort_columns: What stored rows are sorted by, each ascending.
-        merge_rule: How stored rows are merged at query time; None when they are the table's rows.
+    A time range filters the first and the last of `range_columns`. Without a `merge_rule`, the stored rows are the
+    table's rows.
     """
 
     name: str

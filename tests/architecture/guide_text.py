@@ -16,14 +16,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One fenced block.
-
-    Attributes:
-        place: Page and line of its fence.
-        language: What stands behind the fence.
-        text: What it holds.
-        announced_by: The last line before it that is not empty.
-    """
+    """One fenced block."""
 
     place: str
     language: str
@@ -40,7 +33,6 @@ def read_guide() -> str:
 
 
 def blocks(*names: str) -> list[Block]:
-    """Return the fenced blocks of the pages."""
     found: list[Block] = []
     for name in names:
         text = read_page(name)
@@ -59,7 +51,6 @@ def blocks(*names: str) -> list[Block]:
 
 
 def table_rows(text: str) -> list[tuple[str, ...]]:
-    """Return the cells of every row of every table; `\\|` stays within a cell."""
     lines = [line.strip() for line in text.split("\n") if line.startswith("|")]
     return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
@@ -69,7 +60,6 @@ def headings(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of the headings, as GitHub makes them."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
 
 

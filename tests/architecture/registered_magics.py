@@ -15,19 +15,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredMagic:
-    """One magic.
-
-    Attributes:
-        names: What it is called by, without `%`.
-        options: Its options and positional arguments, such as `--begin T`, `--flow auto|browser`, `--traceback`, `URI`.
-    """
+    """One magic."""
 
     names: tuple[str, ...]
     options: tuple[str, ...]
 
 
 def registered_magics() -> list[RegisteredMagic]:
-    """Load the extension in a new process and return what it registered."""
     printed = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, timeout=100)
     return [
         RegisteredMagic(names=tuple(names.split()), options=tuple(options))
@@ -36,7 +30,6 @@ def registered_magics() -> list[RegisteredMagic]:
 
 
 def option_texts(parser: argparse.ArgumentParser) -> list[str]:
-    """Return a parser's options, each as `--help` writes it, with `|` between choices."""
     formatter = argparse.HelpFormatter(prog="")
     return [
         _text_of(action, formatter)

@@ -9,10 +9,10 @@ import pytest
 
 from micromegas_jupyter.access import explain
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.config.access import CONFIG_MEMBERS, AccessSettings, RateLimits, parse_access_settings
-from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRESETS, IssuerSetting, OidcServerSettings
+from micromegas_jupyter.config.access import AccessSettings, parse_access_settings
+from micromegas_jupyter.config.issuers import PRESETS
 from micromegas_jupyter.engine.security.conditions import condition_problem
-from micromegas_jupyter.telemetry import TABLES
+from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.exercised_metrics import access_metrics
 from tests.architecture.guide_text import (
     GUIDE,
@@ -23,14 +23,10 @@ from tests.architecture.guide_text import (
     read_page,
     table_rows,
 )
-from tests.unit.access.claim_cases import WRONG_CLAIMS
-from tests.unit.access.form_cases import WRONG_FORM
-from tests.unit.access.key_cases import WRONG_KEY
 
 PACKAGE = ROOT / "micromegas_jupyter"
 # `nbf` is only read when it is there.
 UNREACHABLE = frozenset({"not_before_missing"})
-DEFAULTS = OidcServerSettings(issuers=())
 
 
 def _explained_codes() -> list[str]:
@@ -52,17 +48,6 @@ class TestReasonCodes:
 
         assert len(written) > 50
         assert sorted((written | step_reasons) - UNREACHABLE - set(_explained_codes())) == []
-
-    def test_every_explained_code_exists_and_stands_once(self):
-        source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-        known = set(re.findall(r'"([a-z0-9_]+)"', source))
-        known |= {reason for table in (WRONG_FORM, WRONG_CLAIMS, WRONG_KEY) for _token, reason in table.values()}
-
-        # Some are made of a claim's name.
-        unknown = {code for code in _explained_codes() if not {code, code.removesuffix("_malformed")} & known}
-
-        assert unknown == set()
-        assert len(_explained_codes()) == len(set(_explained_codes()))
 
 
 def _configuration_files() -> list[Block]:
@@ -106,12 +91,6 @@ class TestConfigurations:
 
         assert len(found) == 1
         assert f'"preset": "{preset}"' in found[0]
-
-    @pytest.mark.parametrize("member", sorted(CONFIG_MEMBERS | OIDC_MEMBERS | ISSUER_MEMBERS))
-    def test_every_member_has_a_row(self, member):
-        rows = [row[0] for row in table_rows(read_page("settings.md"))]
-
-        assert f"`{member}`" in rows
 
     def test_every_condition_of_a_role_fits_its_table(self):
         schemas = {table.name: table.schema for table in TABLES}
@@ -159,57 +138,3 @@ class TestMetrics:
         reported = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
 
         assert set(re.findall(r"micromegas_access_[a-z_]+", read_guide())) == reported
-
-    def test_every_label_that_the_guide_names_is_one(self):
-        labels = {
-            (sample.name, frozenset(sample.labels))
-            for family in access_metrics().registry.collect()
-            for sample in family.samples
-        }
-
-        stated = re.findall(r"`(micromegas_access_[a-z_]+)\{([a-z, ]+)\}`", read_page("access.md"))
-
-        assert stated
-        assert [name for name, listed in stated if (name, frozenset(listed.split(", "))) not in labels] == []
-
-
-class TestNumbers:
-    """Defaults and times are those of the code."""
-
-    @pytest.mark.parametrize(
-        ("member", "default"),
-        [
-            ("jwks_refresh_interval_secs", DEFAULTS.jwks_refresh_interval_seconds),
-            ("jwks_stale_limit_secs", DEFAULTS.jwks_stale_limit_seconds),
-            ("jwks_cool_down_secs", DEFAULTS.jwks_cool_down_seconds),
-            ("token_cache_size", DEFAULTS.token_cache_size),
-            ("token_cache_ttl_secs", DEFAULTS.token_cache_ttl_seconds),
-            ("leeway_secs", IssuerSetting(issuer="https://id.example.com").leeway_seconds),
-        ],
-    )
-    def test_a_default_is_the_one_that_is_stated(self, member, default):
-        stated = [row[2] for row in table_rows(read_page("access.md")) if row[0] == f"`{member}`"]
-
-        assert stated == [str(default)]
-
-    @pytest.mark.parametrize("name", RateLimits.__slots__)
-    def test_a_rate_limit_is_the_one_that_is_stated(self, name):
-        stated = [row[2] for row in table_rows(read_page("settings.md")) if row[0] == f"`{name}`"]
-
-        assert stated == [f"{getattr(RateLimits(), name):g}"]
-
-
-def test_every_log_sentence_that_the_guide_quotes_is_one():
-    text = read_page("access.md")
-    source = re.sub(r'"\s+"', "", "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")))
-    quoted = [" ".join(found.split()) for found in re.findall(r"(?<!\*)\*([A-Za-z][^*]{20,140})\*(?!\*)", text)]
-
-    assert quoted
-    assert [sentence for sentence in quoted if sentence not in source] == []
-
-
-def test_every_environment_variable_that_the_guide_names_is_one():
-    source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-    named = set(re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", read_guide()))
-
-    assert sorted(name for name in named if name not in source) == []

@@ -1,10 +1,7 @@
 """The page about Binder: the files that it names, the badge."""
 
-import os
 import re
 from urllib.parse import parse_qs, urlsplit
-
-import pytest
 
 from tests.architecture.guide_text import ROOT, read_page, table_rows
 
@@ -13,11 +10,6 @@ def test_the_page_names_each_file_and_there_are_no_others() -> None:
     named = {row[0].strip("`") for row in table_rows(read_page("binder.md")) if row[0].startswith("`binder/")}
 
     assert named == {f"binder/{path.name}" for path in (ROOT / "binder").iterdir()}
-
-
-@pytest.mark.parametrize("name", ["postBuild", "start"])
-def test_programs_can_be_run(name: str) -> None:
-    assert os.access(ROOT / "binder" / name, os.X_OK)
 
 
 def test_the_badge_opens_the_notebook_that_is_there() -> None:

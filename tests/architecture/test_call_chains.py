@@ -51,20 +51,17 @@ sitecustomize.write()
 
 
 def documented_files(flow: str) -> list[str]:
-    """Return the files that docs/architecture.md lists for a flow."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = text.partition(f"\n### {TITLES[flow]}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
     return sorted(re.findall(r"`([a-z_/]+\.py)`", section))
 
 
 def run_traced(folder: Path, *arguments: str, environ: Mapping[str, str]) -> None:
-    """Run Python with the trace on."""
     own = {**os.environ, **environ, "MICROMEGAS_TEST_TRACE": str(folder), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
     subprocess.run([sys.executable, *arguments], env=own, check=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
 def traced_files(folder: Path) -> list[str]:
-    """Return the files that the processes of a traced run wrote down."""
     return sorted({name for path in folder.glob("*.txt") for name in path.read_text(encoding="utf-8").split()})
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 from tests.architecture.exercised_metrics import access_metrics, server_metrics
-from tests.architecture.guide_text import ROOT, read_page
+from tests.architecture.guide_text import ROOT
 from tests.fakes.certificates import Authority
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ ADDED_LABELS = {"instance", "job"}
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The labels of each sample that a server reports."""
     pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
     tls = CollectorRegistry()
     tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
@@ -60,9 +59,3 @@ def test_every_label_that_it_chooses_or_groups_by_is_reported(reported: dict[str
         unknown += [(name, label) for label in (chosen | grouped) - ADDED_LABELS - reported[name]]
 
     assert unknown == []
-
-
-def test_what_is_reported_of_tls_is_documented_and_nothing_else(reported: dict[str, set[str]]) -> None:
-    named = set(re.findall(r"^\| `(micromegas_tls[a-z_]*)", read_page("metrics.md"), re.MULTILINE))
-
-    assert named == {name for name in reported if name.startswith("micromegas_tls")}

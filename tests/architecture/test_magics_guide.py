@@ -20,7 +20,6 @@ def magics() -> list[RegisteredMagic]:
 
 
 def sections() -> dict[str, str]:
-    """Return the text below each heading of the guide, the heading first."""
     parts = re.split(r"^## ", read_page("magics.md"), flags=re.MULTILINE)[1:]
     return {part.partition("\n")[0]: part for part in parts}
 
@@ -52,12 +51,6 @@ def test_every_section_that_names_a_magic_names_one_that_is_registered(magics: l
     assert set().union(*map(names_in, sections())) <= registered
 
 
-def test_every_name_of_a_magic_is_told(magics: list[RegisteredMagic]) -> None:
-    text = read_page("magics.md")
-
-    assert [name for magic in magics for name in magic.names if f"%{name}`" not in text] == []
-
-
 def test_a_section_lists_the_options_of_its_magic_as_help_writes_them_and_no_other(
     magics: list[RegisteredMagic],
 ) -> None:
@@ -71,10 +64,3 @@ def test_every_option_that_the_guide_names_is_one_of_a_magic_or_a_command(magics
     known |= {option for _command, option in command_line_options()}
 
     assert set(re.findall(r"`(--[a-z][a-z-]*)", read_page("magics.md"))) <= known
-
-
-def test_every_magic_that_the_guide_to_notebooks_names_is_one(magics: list[RegisteredMagic]) -> None:
-    named = set(re.findall(r"%(micromegas_\w+|sql)\b", read_page("notebook-guide.md")))
-
-    assert named
-    assert named <= {name for magic in magics for name in magic.names}

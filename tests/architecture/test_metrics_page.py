@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from micromegas_jupyter.executors.scheduling import Cause
 from tests.architecture.exercised_metrics import server_metrics
 from tests.architecture.guide_text import ROOT, read_page, table_rows
 
@@ -50,9 +49,3 @@ def test_every_limit_that_an_error_names_has_a_row() -> None:
 
     assert sorted(rows) == sorted(raised)
     assert raised == counted
-
-
-def test_every_cause_for_which_statements_are_ended_is_named() -> None:
-    (row,) = [row for row in table_rows(read_page(PAGE)) if row[0].startswith("`micromegas_server_statements_ended")]
-
-    assert re.findall(r"`([a-z_]+)`", row[1]) == [cause.value for cause in Cause]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import configparser
 import json
 import re
@@ -12,11 +11,10 @@ import pytest
 
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.cli.serve_command import load_settings
-from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.http_endpoint import NotReady
-from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows
+from tests.architecture.guide_text import blocks, read_page, table_rows
 from tests.architecture.test_documentation import command_line_options
 
 if TYPE_CHECKING:
@@ -33,22 +31,6 @@ def test_every_option_exists(page: str) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read_page(page)))
 
     assert named - FOREIGN_OPTIONS - {option for _command, option in command_line_options()} == set()
-
-
-def test_every_sentence_of_the_log_is_one_that_is_logged() -> None:
-    said = set(re.findall(r"(?<!\*)\*([A-Z][^*\n]+\.)\*(?!\*)", GUIDE))
-
-    assert said - _texts_of_the_package() == set()
-    assert len(said) >= 5
-
-
-def _texts_of_the_package() -> set[str]:
-    return {
-        node.value
-        for path in (ROOT / "micromegas_jupyter").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
 
 
 def test_every_reason_for_not_being_ready_is_explained() -> None:
@@ -78,19 +60,6 @@ def _first_column(text: str) -> list[str]:
     return [row[0].strip("`") for row in table_rows(text) if row[0].startswith("`")]
 
 
-def test_the_numbers_of_processes_and_memory_are_the_defaults() -> None:
-    limits = ServerSettings()
-    most = limits.max_queries + limits.max_ingests + PoolSettings().spare_executors
-
-    assert f"({most} by default)" in GUIDE
-    assert f"`--memory-mib` ({limits.memory_mib:,})" in GUIDE
-    assert f"`--statement-memory-mib` ({limits.statement_memory_mib:,})" in GUIDE
-    assert f"statements run at once ({limits.max_queries})" in GUIDE
-    assert f"may be one caller's ({limits.max_queries_per_caller})" in GUIDE
-    assert f"`MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER` ({limits.max_ended_per_caller})" in GUIDE
-    assert f"`--write-timeout` ({limits.write_timeout_seconds} s)" in GUIDE
-
-
 def test_the_start_of_the_service_is_understood() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign] # names of settings keep their case
@@ -112,12 +81,3 @@ def test_the_container_starts_what_is_understood() -> None:
 
     assert program == "micromegas"
     assert build_parser().parse_args(arguments).command == "serve"
-
-
-def test_every_panel_that_the_guide_sends_somebody_to_is_on_the_dashboard() -> None:
-    board = json.loads((ROOT / "docs" / "operating" / "dashboard.json").read_text(encoding="utf-8"))
-    titles = {panel["title"] for panel in board["panels"]}
-    named = set(re.findall(r"\*((?:Queries|Waiting|Limits|Statements)[^*.]*)\*", GUIDE))
-
-    assert {name for name in named if not any(title.startswith(name) for title in titles)} == set()
-    assert named

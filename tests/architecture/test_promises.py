@@ -31,7 +31,6 @@ _WORDS = set(re.findall(r"[\w.%-]+", " ".join(re.findall(r"`([^`]+)`", PAGE))))
 
 @cache
 def functions(path: Path) -> frozenset[str]:
-    """Return the names of a file's functions, without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))

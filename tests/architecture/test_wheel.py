@@ -40,19 +40,16 @@ def test_the_wheel_holds_only_what_is_allowed(names: list[str]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "micromegas_jupyter/py.typed",
-        "micromegas_jupyter/flightsql/proto/wire.binpb",
-        "micromegas_jupyter/notebook/static/identity.js",
-        "micromegas_jupyter/notebook/static/identity_words.js",
-        "micromegas_jupyter/notebook/static/identity.css",
-        "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
+        "micromegas_jupyter/py.typed", "micromegas_jupyter/flightsql/proto/wire.binpb",
+        "micromegas_jupyter/notebook/static/identity.js", "micromegas_jupyter/notebook/static/identity_words.js",
+        "micromegas_jupyter/notebook/static/identity.css", "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
         "micromegas_jupyter/demo/notebooks/investigating-an-incident.ipynb",
         "micromegas_jupyter/demo/notebooks/jupyterhub.ipynb",
         "micromegas_jupyter/demo/notebooks/service-account.ipynb",
         "micromegas_jupyter-0.1.0.data/data/etc/jupyter/jupyter_server_config.d/micromegas_jupyter.json",
         *(f"{LAB_EXTENSION}/{name}" for name in ("package.json", "install.json", "static/remoteEntry.js")),
     ],
-)
+)  # fmt: skip
 def test_the_wheel_holds_what_the_program_reads(names: list[str], name: str) -> None:
     assert name in names
 

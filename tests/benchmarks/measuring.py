@@ -54,15 +54,7 @@ def write_rows(folder: Path, count: int) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """A server over the rows, and a folder for what the children need.
-
-    Attributes:
-        uri: The server.
-        key: Its API key.
-        rows: The file that it serves.
-        row_count: How many there are in it.
-        folder: For frames and configuration.
-    """
+    """A server over the rows, and a folder for what the children need."""
 
     uri: str
     key: str
@@ -71,7 +63,6 @@ class Bench:
     folder: Path
 
     def run(self, way: str, sql: str, *, warm_up: str | None = None, kept_at: str = "") -> Cost:
-        """Run a query in a process of its own."""
         task = Task(
             way=way,
             sql=sql,
@@ -115,7 +106,6 @@ def median(costs: list[Cost]) -> Cost:
 
 @contextmanager
 def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
-    """Serve the rows, with a key, until the block ends."""
     served, own = folder / "served", folder / "own"
     served.mkdir()
     own.mkdir(mode=0o700)
@@ -134,5 +124,4 @@ def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
 
 
 def load_text() -> str:
-    """Return how busy the machine is, without which times say little."""
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

@@ -83,7 +83,6 @@ def mutants(root: Path, packages: list[str]) -> list[tuple[Path, str, str, int]]
 
 
 def tests_of(data: coverage.CoverageData, path: Path, line: int) -> list[str]:
-    """Return tests that run a line, or the beginning of its statement."""
     by_line = data.contexts_by_lineno(str(path))
     near = next(
         (names for n in range(line, max(0, line - 9), -1) if (names := [c for c in by_line.get(n, ()) if c])), []
@@ -101,7 +100,6 @@ def tests_of(data: coverage.CoverageData, path: Path, line: int) -> list[str]:
 
 
 def is_killed(root: Path, path: Path, text: str, tests: list[str]) -> bool:
-    """Whether one of the tests fails, or does not end, with a mutant in place."""
     before = path.read_text()
     path.write_text(text)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]

@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to run.
-
-    Attributes:
-        way: A name of `WAYS`.
-        sql: The statement.
-        warm_up: A statement with the same columns and few rows, run before anything is measured.
-        uri: The Flight SQL server.
-        key: The API key for it.
-        kept_at: Where the frame is written after the measurement; empty for nowhere.
-    """
+    """What to run."""
 
     way: str
     sql: str
@@ -42,14 +33,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a query took.
-
-    Attributes:
-        wall_seconds: From the call to its result.
-        cpu_seconds: Of all threads of the process, in the kernel too.
-        peak_mib: By how much the process's memory grew meanwhile, at the most.
-        rows: How many rows came.
-    """
+    """What a query took."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -82,7 +66,6 @@ def new_shell() -> Any:
 
 
 def magic(task: Task, line: str = "frame <<") -> Callable[[str], Any]:
-    """`%%sql` in IPython; the server and its key are those of `config.json`."""
     shell = new_shell()
     shell.run_line_magic("load_ext", "micromegas_jupyter")
 
@@ -112,7 +95,6 @@ WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
 
 
 def memory_mib(name: str) -> float:
-    """Return `VmRSS` or `VmHWM` of this process (proc_pid_status(5))."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

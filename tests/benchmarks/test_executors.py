@@ -1,15 +1,12 @@
-"""What executors cost and what they bring, beside the version before and pyarrow's own server; printed, never judged.
+"""What executors cost and what they bring, beside pyarrow's own server; printed, never judged.
 
-`MICROMEGAS_BENCHMARK_BASELINE` names a checkout of the version before; without it only this one and its peers are
-measured. All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what
-else the machine does hits both. A ratio is this version's figure by the other's: the median of the rounds, with the
-least and the greatest behind it.
+All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what else the
+machine does hits both. A ratio is the median of the rounds, with the least and the greatest behind it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +14,6 @@ import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
@@ -37,11 +33,11 @@ from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerPro
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-BASELINE = os.environ.get("MICROMEGAS_BENCHMARK_BASELINE")
-NEW, BEFORE, PEER = "this version", "the version before", "pyarrow.flight"
+NEW, PEER = "this server", "pyarrow.flight"
 CALL_SECONDS = 600
 CLIENTS = 8
 HEAVY_CLIENTS = 16
@@ -75,12 +71,7 @@ FROM_MEMORY = "SELECT {columns} FROM generate_series(1, {{rows}})".format(
 
 @dataclass(frozen=True)
 class Served:
-    """A running server.
-
-    Attributes:
-        uri: Its address.
-        cpu_seconds: What its processes have used so far.
-    """
+    """A running server."""
 
     uri: str
     cpu_seconds: Callable[[], float]
@@ -106,13 +97,11 @@ class Rounds:
 
 
 def in_turns(names: list[str], rounds: int) -> Iterator[str]:
-    """Yield the names in turn, in every second round backwards."""
     for number in range(rounds):
         yield from names if number % 2 == 0 else reversed(names)
 
 
 def spread(values: list[float]) -> str:
-    """Return the median, with the least and the greatest behind it."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "unknown"
 
 
@@ -158,22 +147,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """This version's server, and that of the version before."""
-    checkouts = {NEW: CHECKOUT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
-    with ExitStack() as stack:
-        found = {}
-        for name, checkout in checkouts.items():
-            options = supported_options([("--no-telemetry",)], checkout=checkout)
-            own = tmp_path_factory.mktemp("server")
-            server = ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=checkout)
-            stack.enter_context(server)
-            found[name] = Served(server.uri, server.cpu_seconds)
-        yield found
+    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    own = tmp_path_factory.mktemp("server")
+    with ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=CHECKOUT) as server:
+        yield {NEW: Served(server.uri, server.cpu_seconds)}
 
 
 @pytest.fixture(scope="module")
 def peer(folder: Path) -> Iterator[Served]:
-    """pyarrow's own Flight server over the same tables."""
     command = [sys.executable, "-m", "tests.benchmarks.flight_peer", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -193,7 +174,6 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @contextmanager
 def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[bytes, float], tuple[int, int]]]:
-    """Yield what reads a ticket's rows and returns how many there are, and their bytes."""
     headers = [(b"authorization", f"Bearer {key}".encode())]
     # Without this all clients of a process share one connection.
     with flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
@@ -211,7 +191,6 @@ def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[by
 
 @contextmanager
 def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> Iterator[Callable[[], object]]:
-    """Yield what runs a statement on a connection of its own."""
     if is_adbc:
         settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
         with (
@@ -352,11 +331,9 @@ class HeavyClients:
         return self._child.stdout.readline().strip()
 
     def start(self) -> None:
-        """Count from now on."""
         self._send("start")
 
     def stop(self) -> dict[str, int]:
-        """Return how many statements ended since `start`, by outcome."""
         self._send("stop")
         found: dict[str, int] = json.loads(self._hear())
         return found
@@ -367,11 +344,7 @@ class HeavyClients:
 
 
 def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -> dict[str, list[float]]:
-    """Begin statements at fixed times, each of `queries` by a thread of its own, whether or not the one before ended.
-
-    Returns:
-        By the names of the queries, the milliseconds from when each should have begun to its end.
-    """
+    """Begin statements at fixed times, each of `queries` on its own thread; return how many ms each took."""
     interval = len(queries) / SMALL_CALLS_A_SECOND
     began = SYSTEM_CLOCK.monotonic()
     found: dict[str, list[float]] = {name: [] for name, _ in queries}
@@ -394,8 +367,6 @@ def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -
 
 
 def wait_until_quiet(served: Served) -> None:
-    """Wait until a server has done what it was asked for."""
-
     def is_quiet() -> bool:
         before = served.cpu_seconds()
         threading.Event().wait(0.5)

@@ -51,7 +51,6 @@ def tries(request: pytest.FixtureRequest) -> int:
 
 
 def beside(title: str, costs: dict[str, Cost], of: str) -> str:
-    """Return a line for each way: its medians, and their ratios to those of the way `of`."""
     base = costs[of]
     lines = [
         f"  {way}: CPU {cost.cpu_seconds * 1e3:.0f} ms ({cost.cpu_seconds / base.cpu_seconds:.2f}), "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import resource
 import statistics
@@ -12,7 +10,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -34,8 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROUNDS, LONG_ROUNDS = 2, 10
 PROCESS_SECONDS = 120
-DOCUMENTS = ("/.well-known/openid-configuration", "/keys")
-
 FLOOR = """
 import sys, grpc
 with grpc.insecure_channel(sys.argv[1]) as channel:
@@ -72,8 +67,6 @@ def rounds(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a line that is seen in any case."""
-
     def show(line: str) -> None:
         with capsys.disabled():
             print(f"\n{line}", end="", file=sys.stderr)
@@ -82,100 +75,20 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long one call takes."""
     started = SYSTEM_CLOCK.monotonic()
     call()
     return SYSTEM_CLOCK.monotonic() - started
 
 
 def in_milliseconds(found: Sequence[float]) -> str:
-    """Return the median and the shortest."""
     return f"{statistics.median(found) * 1e3:.1f} ms (shortest {min(found) * 1e3:.1f})"
 
 
-def ask(url: str, fields: dict[str, str] | None = None) -> bytes:
-    """Call a provider with nothing between it and the socket."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    if fields is None:
-        connection.request("GET", path)
-    else:
-        connection.request("POST", path, urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"})
-    body = connection.getresponse().read()
-    connection.close()
-    return body
-
-
 def stored_at(store: TokenStore, stack: DemoStack) -> OidcAuthProvider:
-    """Sign a person in."""
     provider = stack.provider
     pending = OidcAuthProvider.begin_login(provider.issuer, provider.client_id, store=store)
     sign_in(pending.start_url or "")
     return pending.result(timeout_seconds=30)
-
-
-def test_a_sign_in_without_the_persons_own_time(
-    stack: DemoStack, tmp_path: Path, rounds: int, say: Callable[[str], None]
-) -> None:
-    totals, beginnings, endings = [], [], []
-    for number in range(rounds + 1):
-        store = FileTokenStore(tmp_path / f"{number}.json")
-        started = SYSTEM_CLOCK.monotonic()
-        pending = OidcAuthProvider.begin_login(stack.provider.issuer, stack.provider.client_id, store=store)
-        begun = SYSTEM_CLOCK.monotonic()
-        callback = sign_in(pending.start_url or "", visit_callback=False)
-        came_back = SYSTEM_CLOCK.monotonic()
-        ask(callback)
-        provider = pending.result(timeout_seconds=30)
-        ended = SYSTEM_CLOCK.monotonic()
-        assert provider.get_token()
-        pending.wait_closed(30)
-        beginnings.append(begun - started)
-        endings.append(ended - came_back)
-        totals.append(beginnings[-1] + endings[-1])
-
-    first, *totals = totals
-    say(
-        f"sign-in without the person: {in_milliseconds(totals)}; up to the page {in_milliseconds(beginnings[1:])}, "
-        f"from the callback on {in_milliseconds(endings[1:])}; the first of a process {first * 1e3:.0f} ms"
-    )
-
-
-def test_a_renewal_beside_the_providers_own_time(
-    stack: DemoStack, tmp_path: Path, rounds: int, say: Callable[[str], None]
-) -> None:
-    issuer, client_id = stack.provider.issuer, stack.provider.client_id
-    path, raw_path = tmp_path / "tokens.json", tmp_path / "raw.json"
-    stored_at(FileTokenStore(path), stack)
-    stored_at(FileTokenStore(raw_path), stack)
-    raw_token = json.loads(raw_path.read_text())["token"]["refresh_token"]
-    renewals, whole_renewals, raw_renewals, raw_documents = [], [], [], []
-
-    for _ in range(rounds + 1):
-        for found, is_prepared in ((renewals, True), (whole_renewals, False)):
-            provider = OidcAuthProvider.from_file(path)
-            if is_prepared:
-                provider._connection.keys()
-            before = provider.get_token()
-            provider.invalidate(before)
-            found.append(seconds_of(provider.get_token))
-            assert provider.get_token() != before
-        fields = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": raw_token}
-        started = SYSTEM_CLOCK.monotonic()
-        answer = ask(f"{issuer}/token", fields)
-        raw_renewals.append(SYSTEM_CLOCK.monotonic() - started)
-        raw_token = json.loads(answer)["refresh_token"]
-        raw_documents.append(sum(seconds_of(lambda path=path: ask(issuer + path)) for path in DOCUMENTS))
-
-    own, documents = statistics.median(raw_renewals), statistics.median(raw_documents)
-    beyond = statistics.median(renewals[1:]) - own
-    whole_beyond = statistics.median(whole_renewals[1:]) - own - documents
-    say(
-        f"renewal: {in_milliseconds(renewals[1:])}, the provider's own {in_milliseconds(raw_renewals)}, beyond it "
-        f"{beyond * 1e3:.1f} ms; with its documents {in_milliseconds(whole_renewals[1:])}, beyond them "
-        f"{whole_beyond * 1e3:.1f} ms"
-    )
 
 
 @pytest.mark.parametrize("kind", ["file", "keyring", "service account"])
@@ -185,7 +98,7 @@ def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callabl
         provider = OidcClientCredentialsProvider.from_env(stack.service_environment())
     else:
         path = tmp_path / "tokens.json"
-        in_keyring = KeyringTokenStore(path, SystemKeyring(MemoryKeyring()))
+        in_keyring = KeyringTokenStore(path, lambda: SystemKeyring(MemoryKeyring()))
         provider = stored_at(FileTokenStore(path) if kind == "file" else in_keyring, stack)
     token = provider.get_token()
     calls = 2_000
@@ -212,7 +125,6 @@ def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
 
 
 def run(command: Sequence[str], environ: dict[str, str]) -> Run:
-    """Run a program to its end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = SYSTEM_CLOCK.monotonic()
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PROCESS_SECONDS)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import logging
 import statistics
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from pyarrow.flight import FlightCallOptions, FlightClient
 
-from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator
-from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.access import OidcValidator
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
@@ -50,27 +43,13 @@ def _unheard() -> Iterator[None]:
 
 @contextmanager
 def _audit_written_to(path: Path) -> Iterator[None]:
-    """Write the audit into a file meanwhile, as a server does."""
     handler = logging.FileHandler(path)
     with _unheard(), closing(handler):
         logging.getLogger("micromegas_jupyter").addHandler(handler)
         yield
 
 
-def _microseconds(call: Callable[[], object], *, calls: int = 20_000) -> float:
-    """Return the median over seven rounds of one call's time."""
-    rounds = []
-    with _unheard():
-        for _ in range(7):
-            started = SYSTEM_CLOCK.monotonic()
-            for _ in range(calls // 7):
-                call()
-            rounds.append((SYSTEM_CLOCK.monotonic() - started) / (calls // 7) * 1e6)
-    return statistics.median(rounds)
-
-
 def _each(call: Callable[[str], object], tokens: Iterable[str]) -> float:
-    """Return the median time of one call over many arguments, in microseconds."""
     spent = []
     for token in tokens:
         started = SYSTEM_CLOCK.monotonic()
@@ -126,53 +105,3 @@ def test_a_new_token_beside_its_bare_signature(key: SigningKey, tmp_path: Path) 
         f"with its audit line in a file {written:.0f} us"
     )
     assert quiet.cached_context(tokens[0]) is not None
-
-
-def test_a_known_token_in_the_chain_of_all_validators() -> None:
-    keys = [ApiKeySetting(name=f"key-{number}", sha256=hashlib.sha256(b"%d" % number).digest()) for number in range(10)]
-    oidc = _validator()
-    chain = MultiValidator([ApiKeyValidator(keys), oidc])
-    token = _tokens(rsa_key(), 1)[0]
-    chain.validate_token(token)
-
-    alone, in_chain = (_microseconds(lambda part=part: part.cached_context(token)) for part in (oidc, chain))
-    whole = _microseconds(lambda: chain.validate_token(token))
-
-    print(
-        f"\nknown token: OIDC alone {alone:.2f} us, with API keys before it {in_chain:.2f}, validate_token {whole:.2f}"
-    )
-    assert chain.cached_context(token) is not None
-
-
-def test_an_api_key_whatever_their_number() -> None:
-    for count in (1, 1000, 100_000):
-        texts = [f"mmk_{number:043d}" for number in range(count)]
-        settings = [ApiKeySetting(name=text, sha256=hashlib.sha256(text.encode()).digest()) for text in texts]
-        validator = ApiKeyValidator(settings)
-        wanted = texts[count // 2]
-
-        cached = _microseconds(partial(validator.cached_context, wanted))
-        whole = _microseconds(partial(validator.validate_token, wanted))
-
-        print(f"\nAPI key, one of {count}: look-up {cached:.2f} us, validate_token {whole:.2f} us")
-        assert validator.validate_token(wanted).subject == wanted
-
-
-def test_a_known_token_beside_a_call_through_the_server(tmp_path) -> None:
-    key = "a-key-for-this-benchmark-only"
-    environ = {"MICROMEGAS_API_KEYS": json.dumps([{"name": "bench", "key": key}])}
-    options = ServerSettings(no_http=True, lake=tmp_path, port=0, no_telemetry=True)
-    with (
-        ServerStack(options, environ=environ) as server,
-        FlightClient(server.uri.replace("grpc:", "grpc+tcp:")) as client,
-    ):
-        assert server.validator is not None
-        validator = server.validator
-        headers = FlightCallOptions(headers=[(b"authorization", f"Bearer {key}".encode())])
-        assert client.list_actions(headers)
-
-        call = _microseconds(lambda: client.list_actions(headers), calls=700)
-        check = _microseconds(lambda: validator.cached_context(key))
-
-    print(f"\nno-op call {call:.0f} us, of which the credential {check:.2f} us ({check / call:.2%})")
-    assert validator.cached_context(key) is not None

@@ -24,7 +24,6 @@ class Pair:
     key_file: Path
 
     def replace_by(self, other: Pair) -> None:
-        """Put another pair in the place of this one, as a renewal does: file by file."""
         for mine, its in ((self.certificate_file, other.certificate_file), (self.key_file, other.key_file)):
             beside = mine.with_suffix(".new")
             beside.write_bytes(its.read_bytes())
@@ -47,7 +46,6 @@ class Authority:
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, *, host: str = "127.0.0.1") -> Pair:
-        """Make a certificate for a host, good for a day, with `name` as its subject."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(_name(name), self._name, key.public_key())

@@ -21,5 +21,4 @@ class FakeClock:
         self._monotonic += seconds
 
     def sleep_through(self, seconds: float) -> None:
-        """Move the time of day alone, as a machine that sleeps or has its clock set sees it."""
         self._now += timedelta(seconds=seconds)

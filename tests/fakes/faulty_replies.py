@@ -35,12 +35,7 @@ _UNSPENT_GRANTS = ("refresh_token", "urn:ietf:params:oauth:grant-type:device_cod
 
 
 class Wire:
-    """One connection on which a fault answers.
-
-    Attributes:
-        provider: Who answers.
-        request: What was asked.
-    """
+    """One connection on which a fault answers."""
 
     def __init__(self, handler: FaultyHandler, request: Seen) -> None:
         self._handler = handler
@@ -67,13 +62,7 @@ Fault: TypeAlias = "Callable[[Wire, Reply], None]"
 
 
 class FaultyProvider(ScriptedProvider):
-    """A scripted provider with a fault at some paths.
-
-    Attributes:
-        faults: What spoils the answers of each path, until the test takes it away.
-        stopping: Set when the test is over.
-        secrets: Every token, code and secret that was sent by either side.
-    """
+    """A scripted provider with a fault at some paths."""
 
     poll_seconds = 0.005
 
@@ -99,7 +88,6 @@ class FaultyProvider(ScriptedProvider):
         return reply
 
     def unspent(self, seen: Seen) -> Reply:
-        """Make the answer that a fault spoils."""
         if seen.path == "/revoke":
             self.handle(seen)
             return Reply(text="")  # to access tokens, too
@@ -138,12 +126,10 @@ FaultyProvider.handler = FaultyHandler
 
 
 def hang(wire: Wire, _reply: Reply) -> None:
-    """Say nothing."""
     wire.provider.stopping.wait(LONGEST_STALL_SECONDS)
 
 
 def trickle(wire: Wire, reply: Reply) -> None:
-    """Say everything, a byte at a time."""
     content = _long(reply)
     wire.send_head(reply.status, reply.all_headers, length=len(content))
     for byte in content:
@@ -153,7 +139,6 @@ def trickle(wire: Wire, reply: Reply) -> None:
 
 
 def cut(wire: Wire, reply: Reply) -> None:
-    """Hang up in the middle of the body."""
     content = _long(reply)
     wire.send_head(reply.status, reply.all_headers, length=len(content))
     wire.send(content[: len(content) // 2])
@@ -172,7 +157,6 @@ def malformed_json(wire: Wire, reply: Reply) -> None:
 
 
 def oversized(wire: Wire, reply: Reply) -> None:
-    """Send a good document with more blanks behind it than anybody should read."""
     wire.send_reply(reply, reply.content + b" " * OVERSIZED_BYTES)
 
 
@@ -182,7 +166,6 @@ def compressed(wire: Wire, reply: Reply) -> None:
 
 
 def redirect(wire: Wire, reply: Reply) -> None:
-    """Send the client elsewhere with everything that it sent (307 repeats the form)."""
     wire.send_reply(replace(reply, status=307, headers={**reply.headers, "Location": wire.provider.base + ELSEWHERE}))
 
 
@@ -195,8 +178,6 @@ def not_an_object(wire: Wire, reply: Reply) -> None:
 
 
 def refuse(code: str) -> Fault:
-    """Return a fault that refuses as OAuth does, and repeats all that was sent."""
-
     def fault(wire: Wire, _reply: Reply) -> None:
         sent = urlencode(wire.request.form)
         wire.send_reply(Reply(status=400, body={"error": code, "error_description": f"no: {sent}"}))
@@ -205,8 +186,6 @@ def refuse(code: str) -> Fault:
 
 
 def change(**members: object) -> Fault:
-    """Return a fault that replaces members of the answer; None leaves one out."""
-
     def fault(wire: Wire, reply: Reply) -> None:
         assert isinstance(reply.body, dict)
         body = {name: value for name, value in {**reply.body, **members}.items() if value is not None}
@@ -226,12 +205,10 @@ def forge(*, key: SigningKey | None = None, **claims: object) -> Fault:
 
 
 def unsigned(wire: Wire, reply: Reply) -> None:
-    """Send the ID token without a signature."""
     change(id_token=f"{encode_json({'alg': 'none'})}.{encode_json(_claims(reply))}.")(wire, reply)
 
 
 def another_issuer_in_callback(wire: Wire, reply: Reply) -> None:
-    """Send the browser back with the name of another provider (RFC 9207)."""
     location = reply.headers["Location"].replace(urlencode({"iss": wire.provider.issuer}), "iss=https%3A%2F%2Fevil")
     wire.send_reply(replace(reply, headers={"Location": location}))
 

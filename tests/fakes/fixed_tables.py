@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
+from micromegas_jupyter.flightsql import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,6 @@ def log_rows(hour: int) -> pa.Table:
 
 
 def write_log_entries(folder: Path, hours: int) -> TableSnapshot:
-    """Write one file of `log_rows` for each hour and return the table."""
     files = []
     for hour in range(hours):
         path = folder / f"log {hour}.parquet"
@@ -109,7 +109,6 @@ def write_processes(folder: Path) -> TableSnapshot:
 
 
 def empty_table() -> TableSnapshot:
-    """Return a table without files."""
     return TableSnapshot(name="measures", schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
 
 
@@ -142,3 +141,22 @@ def write_ledger(folder: Path, name: str, *, with_hidden: bool) -> TableSnapshot
         pq.write_table(ledger_rows(number, with_hidden=with_hidden), path, row_group_size=5)
         files.append(str(path))
     return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+
+
+def encode_stream(
+    *rows: pa.RecordBatch | pa.Table,
+    schema: pa.Schema | None = None,
+    compression: str | None = None,
+    deltas: bool = False,
+) -> list[bytes]:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=deltas)
+    with pa.ipc.new_stream(sink, rows[0].schema if schema is None else schema, options=options) as writer:
+        for part in rows:
+            writer.write(part)
+    return [
+        messages.FlightData(
+            data_header=message.metadata.to_pybytes(), data_body=message.body.to_pybytes() if message.body else b""
+        ).SerializeToString()
+        for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
+    ]

@@ -35,7 +35,6 @@ class SeenCall:
 
 
 def rows(table: pa.Table) -> Iterator[bytes]:
-    """Yield a table as `DoGet` sends it."""
     encoder = FlightDataEncoder(table.schema)
     yield encoder.encode_schema()
     for batch in table.to_batches():
@@ -43,7 +42,6 @@ def rows(table: pa.Table) -> Iterator[bytes]:
 
 
 def results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
-    """Return an answer of an action: its results' bodies."""
     return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
 
 

@@ -39,11 +39,7 @@ class HubReply:
 
 
 class FakeHubService(LoopbackHttp):
-    """A context manager; every call is kept, and `reply` may be replaced.
-
-    Attributes:
-        environ: What a Hub with this service starts a server with.
-    """
+    """A context manager; every call is kept, and `reply` may be replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,12 +79,10 @@ class FakeHubService(LoopbackHttp):
         return Reply(status=reply.status, body=reply.body, headers=headers)
 
     def refuse(self, status: int, code: str) -> None:
-        """Answer every call with an error of the contract."""
         body = {"error": code, "message": "Words of the service.", "remedy": "More of its words."}
         self.reply = lambda _call: HubReply(status=status, body=body)
 
     def token(self) -> str:
-        """Make a bearer token of Alice's; each one is another."""
         claims = {
             "iss": self.issuer,
             "sub": "alice-sub",
@@ -102,7 +96,6 @@ class FakeHubService(LoopbackHttp):
         return mint_raw(json.dumps(claims).encode(), key=PLATFORM_KEY)
 
     def contract(self, call: HubCall) -> HubReply:  # noqa: PLR0911 - one for each call
-        """Answer as the contract says."""
         if call.authorization != f"Bearer {HUB_TOKEN}":
             return HubReply(status=401, body={"error": "invalid_token", "message": "", "remedy": ""})
         match call.method, call.path.removeprefix("/services/micromegas/"), call.body:

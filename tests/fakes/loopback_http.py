@@ -53,7 +53,6 @@ class Seen:
 
 
 def flat_query(query: str) -> dict[str, str]:
-    """Return the first value of each name of a query or form."""
     return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
 
 
@@ -124,11 +123,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
 
 class LoopbackHttp:
-    """A context manager that serves at `base`.
-
-    Args:
-        clock: Tells its time.
-    """
+    """A context manager that serves at `base`."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.clock = clock

@@ -35,12 +35,10 @@ class SigningKey:
     kid: str
 
     def jwk(self, **changes: object) -> dict[str, object]:
-        """Return the public half as a JWK; a change to None removes the member."""
         members = {"kid": self.kid, "use": "sig", "alg": self.algorithm, **_public_members(self.private), **changes}
         return {name: value for name, value in members.items() if value is not None}
 
     def sign(self, message: bytes, algorithm: str | None = None) -> bytes:
-        """Sign with this key, by default with its own algorithm."""
         name = algorithm or self.algorithm
         if isinstance(self.private, rsa.RSAPrivateKey):
             digest = _HASHES[name[2:]]
@@ -71,7 +69,6 @@ def _public_members(private: PrivateKey) -> dict[str, object]:
 
 @functools.cache
 def rsa_key(kid: str = "rsa", algorithm: str = "RS256", bits: int = 2048) -> SigningKey:
-    """Return an RSA key, made once per test session."""
     return SigningKey(
         private=rsa.generate_private_key(public_exponent=65537, key_size=bits), algorithm=algorithm, kid=kid
     )
@@ -79,35 +76,29 @@ def rsa_key(kid: str = "rsa", algorithm: str = "RS256", bits: int = 2048) -> Sig
 
 @functools.cache
 def ec_key(kid: str = "ec", curve: str = "P-256") -> SigningKey:
-    """Return an elliptic-curve key, made once per test session."""
     algorithm = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[curve]
     return SigningKey(private=ec.generate_private_key(_CURVES[curve][0]), algorithm=algorithm, kid=kid)
 
 
 @functools.cache
 def ed25519_key(kid: str = "ed") -> SigningKey:
-    """Return an Ed25519 key, made once per test session."""
     return SigningKey(private=ed25519.Ed25519PrivateKey.generate(), algorithm="EdDSA", kid=kid)
 
 
 @functools.cache
 def ed448_key(kid: str = "ed448") -> SigningKey:
-    """Return an Ed448 key, made once per test session."""
     return SigningKey(private=ed448.Ed448PrivateKey.generate(), algorithm="EdDSA", kid=kid)
 
 
 def encode(data: bytes) -> str:
-    """Write unpadded base64url."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def encode_number(number: int, width: int | None = None) -> str:
-    """Write a number as unpadded base64url of its big-endian bytes."""
     return encode(number.to_bytes(width or (number.bit_length() + 7) // 8, "big"))
 
 
 def encode_json(value: object) -> str:
-    """Write compact JSON as unpadded base64url."""
     return encode(json.dumps(value, separators=(",", ":")).encode())
 
 
@@ -122,18 +113,7 @@ def mint(
     without: Collection[str] = (),
     **claims: object,
 ) -> str:
-    """Make a token that is valid at `NOW` unless an argument says otherwise.
-
-    Args:
-        key: Signs; the RSA key by default.
-        issuer: `iss`.
-        audience: `aud`.
-        subject: `sub`.
-        expires_in: Seconds from `NOW` to `exp`.
-        header: Header members to add or replace; None removes one.
-        without: Claims to leave out.
-        claims: Further claims, or other values for `exp`, `iat` and so on.
-    """
+    """Make a token that is valid at `NOW` unless an argument says otherwise."""
     standard = {"iss": issuer, "aud": audience, "sub": subject, "exp": NOW_SECONDS + expires_in, "iat": NOW_SECONDS}
     payload = {name: value for name, value in {**standard, **claims}.items() if name not in without}
     return mint_raw(json.dumps(payload).encode(), key=key, header=header)
@@ -146,7 +126,6 @@ def mint_raw(
     header: Mapping[str, object] | None = None,
     header_bytes: bytes | None = None,
 ) -> str:
-    """Sign any payload, under any header."""
     signer = key or rsa_key()
     members = {"alg": signer.algorithm, "kid": signer.kid, "typ": "JWT", **(header or {})}
     kept = {name: value for name, value in members.items() if value is not None}
@@ -156,6 +135,5 @@ def mint_raw(
 
 
 def forge(change: Callable[[str, str, str], tuple[str, str, str]], **arguments: object) -> str:
-    """Mint a valid token, then change its segments without signing again."""
     header, payload, signature = mint(**arguments).split(".")  # type: ignore[arg-type]
     return ".".join(change(header, payload, signature))

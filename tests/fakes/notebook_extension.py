@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import FakeWorld
+from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

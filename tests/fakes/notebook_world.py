@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,13 +23,12 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_people import FakePersonalProvider, FakeRenewal, FakeServerIdentity, FakeServiceProvider
-from tests.fakes.server_tables import FakeTables, ListsTables, ReadsAll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
+
 
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
@@ -45,6 +44,137 @@ SECRET_CHALLENGE = "challenge-that-nobody-may-keep"
 PASTE_URL = f"https://id.example.com/authorize?state={SECRET_STATE}&code_challenge={SECRET_CHALLENGE}"
 FITTING_ADDRESS = "http://127.0.0.1:1/callback?code=one-time&state=fitting"
 ROWS = pa.table({"n": pa.array([1, 2, None], pa.int64()), "msg": ["a", "<b>", "c"]})
+
+
+TABLES = {
+    "log_entries": pa.schema(
+        [
+            pa.field("time", pa.timestamp("ns", "UTC"), nullable=False),
+            pa.field("level", pa.int32(), metadata={"ARROW:FLIGHT:SQL:REMARKS": "How severe."}),
+            pa.field("msg", pa.string()),
+        ],
+        metadata={"ARROW:FLIGHT:SQL:REMARKS": "What programs logged."},
+    ),
+    "measures": pa.schema([("time", pa.timestamp("ns", "UTC")), ("value", pa.float64())]),
+}
+
+
+@dataclass(kw_only=True)
+class FakeTables:
+    """The tables, or why they cannot be told; `may_answer` holds the answer back."""
+
+    schemas: Mapping[str, pa.Schema] = field(default_factory=lambda: TABLES)
+    failure: MicromegasError | None = None
+    asked_count: int = 0
+    was_asked: Event = field(default_factory=Event)
+    may_answer: Event = field(default_factory=Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+
+class ListsTables:
+    """A client's `list_tables`, as its world says."""
+
+    _world: Any
+
+    def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
+        tables: FakeTables = self._world.tables
+        tables.asked_count += 1
+        tables.was_asked.set()
+        assert tables.may_answer.wait(60)
+        if tables.failure is not None:
+            raise tables.failure
+        return dict(tables.schemas)
+
+
+class ReadsAll:
+    """A reader's `read_all`, over its batches."""
+
+    schema: pa.Schema
+
+    def read_all(self: Any) -> pa.Table:
+        return pa.Table.from_batches(list(self), self.schema)
+
+
+SECRET_TOKEN = "secret-token-that-nobody-may-see"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeIdentity:
+    subject: str = "user-1"
+    name: str | None = "Alice Martin"
+    email: str | None = "alice@example.com"
+    issuer: str = "https://id.example.com"
+    expires_at: datetime = datetime(2026, 11, 24, 15, 42, tzinfo=UTC)
+    renews: bool = True
+    groups: tuple[str, ...] = ("analysts", "lake-admins")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeServerIdentity:
+    subject: str = "user-1"
+    name: str | None = "Alice Martin"
+    email: str | None = "alice@example.com"
+    issuer: str = "https://id.example.com"
+    auth_type: str = "oidc"
+    is_admin: bool = True
+    expires_at: datetime | None = None
+    groups: tuple[str, ...] = ()
+    group_count: int = 0
+
+
+class FakePersonalProvider:
+    """A person's sign-in; `failure` is raised instead of giving a token, `renewal_failure` instead of a renewal."""
+
+    def __init__(self, identity: FakeIdentity | None = None, *, through: str = "") -> None:
+        self.through = through
+        self.failure: MicromegasError | None = None
+        self.renewal_failure: MicromegasError | None = None
+        self.token_count = 0
+        self.renewal_count = 0
+        self._identity = identity or FakeIdentity()
+
+    def get_token(self) -> str:
+        self.token_count += 1
+        if self.failure is not None:
+            raise self.failure
+        return SECRET_TOKEN + "-renewed" * self.renewal_count
+
+    def renew(self) -> None:
+        if self.renewal_failure is not None:
+            raise self.renewal_failure
+        self.renewal_count += 1
+
+    def identity(self) -> FakeIdentity:
+        return self._identity
+
+
+class FakeServiceProvider:
+    """A service account: gives a token and knows nothing of a person."""
+
+    def get_token(self) -> str:
+        return SECRET_TOKEN
+
+
+class FakeRenewal:
+    """Stands in for `TokenRenewal`; the test calls `on_change` as the real one would on its thread."""
+
+    def __init__(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> None:
+        self.provider = provider
+        self.on_change = on_change
+        self.start_count = 0
+        self.stop_count = 0
+
+    @property
+    def is_running(self) -> bool:
+        return self.start_count > 0 and self.stop_count == 0
+
+    def start(self) -> None:
+        self.start_count += 1
+
+    def stop(self) -> None:
+        self.stop_count += 1
 
 
 class FakeLogin:
@@ -101,9 +231,6 @@ class FakeLogin:
 
     def fail(self, error: MicromegasError) -> None:
         self._end(error)
-
-    def interrupt_the_wait(self) -> None:
-        self._end(KeyboardInterrupt())
 
     def _end(self, outcome: Any) -> None:
         if not self.done:
@@ -327,5 +454,4 @@ class FakeWorld:
 
 
 def shown(session: NotebookSession) -> IdentityStatus | None:
-    """Return the status that a session shows."""
     return None if session.state is None else session.state.status

@@ -11,15 +11,7 @@ if TYPE_CHECKING:
 
 
 class FakePause:
-    """Implements what the device flow uses of a `threading.Event`.
-
-    Attributes:
-        waited: How long each wait was.
-        meanwhile: What happens during a wait, by its number from 1.
-
-    Args:
-        clock: Is moved by each wait.
-    """
+    """Implements what the device flow uses of a `threading.Event`."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.waited: list[float] = []

@@ -34,11 +34,7 @@ PLATFORM_KEY = rsa_key("platform")
 
 
 class StandIn(LoopbackHttp):
-    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced.
-
-    Args:
-        clock: Tells its time, in tokens and in the Date header.
-    """
+    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(clock=clock)
@@ -48,11 +44,9 @@ class StandIn(LoopbackHttp):
         self._lock = threading.Lock()
 
     def reply_once(self, reply: Reply) -> None:
-        """Answer the next request with `reply`."""
         self._replacements.append(reply)
 
     def handle(self, call: Seen) -> Reply:
-        """Keep a request and answer it."""
         assert call.method != "POST" or call.headers["content-type"] == FORM_TYPE
         assert call.body.count(b"=") == len(call.form), "a parameter came twice"
         with self._lock:
@@ -60,15 +54,12 @@ class StandIn(LoopbackHttp):
             return self._replacements.pop(0) if self._replacements else self.answer(call)
 
     def answer(self, call: Seen) -> Reply:
-        """Answer one request as the vendor does."""
         raise NotImplementedError
 
     def now_seconds(self) -> int:
-        """Return the stand-in's time."""
         return int(self.clock.now().timestamp())
 
     def mint(self, *, issuer: str, subject: str, audience: object, **claims: object) -> str:
-        """Make a token of the platform."""
         now = self.now_seconds()
         times = {"iat": now, "exp": now + self.lifetime_seconds, "jti": f"{len(self.calls)}"}
         content = {"iss": issuer, "sub": subject, "aud": audience, **times, **claims}
@@ -106,14 +97,12 @@ class GithubRunner(StandIn):
     """The address at which a job of GitHub Actions gets its token."""
 
     def environ(self) -> dict[str, str]:
-        """Return the variables of a job that may have a token."""
         return {
             "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.base}/idtoken?api-version=2.0",
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": REQUEST_TOKEN,
         }
 
     def answer(self, call: Seen) -> Reply:
-        """Give a token to whoever has the request token."""
         scheme, _, given = call.headers.get("authorization", "").partition(" ")
         if (scheme.lower(), given) != ("bearer", REQUEST_TOKEN):
             return Reply(status=401, body={"message": "unauthorized"})
@@ -132,11 +121,9 @@ class GoogleMetadataServer(StandIn):
     has_service_account = True
 
     def environ(self) -> dict[str, str]:
-        """Return the variable that leads here."""
         return {"GCE_METADATA_HOST": self.base.removeprefix("http://")}
 
     def answer(self, call: Seen) -> Reply:
-        """Give an ID token for the audience."""
         flavor = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM", "Content-Type": "text/html"}
         if call.headers.get("metadata-flavor") != "Google" or "x-forwarded-for" in call.headers:
             return Reply(status=403, text="Missing Metadata-Flavor:Google header.", headers=flavor)
@@ -155,11 +142,9 @@ class AzureMachine(StandIn):
     """The instance metadata service of a virtual machine with a managed identity."""
 
     def environ(self) -> dict[str, str]:
-        """Return the variable that leads here."""
         return {"AZURE_POD_IDENTITY_AUTHORITY_HOST": self.base}
 
     def answer(self, call: Seen) -> Reply:
-        """Give an access token for the resource; all numbers are text."""
         if call.headers.get("metadata") != "true" or "x-forwarded-for" in call.headers:
             return _azure_error("invalid_request", "Required metadata header not specified")
         if (call.path, call.query.get("api-version")) != ("/metadata/identity/oauth2/token", "2018-02-01"):
@@ -187,11 +172,9 @@ class AzureApp(StandIn):
     """The identity endpoint of App Service, Functions and Container Apps."""
 
     def environ(self) -> dict[str, str]:
-        """Return the variables of an app with an identity."""
         return {"IDENTITY_ENDPOINT": f"{self.base}/MSI/token/", "IDENTITY_HEADER": APP_HEADER}
 
     def answer(self, call: Seen) -> Reply:
-        """Give an access token for the resource, and say only until when it holds."""
         if call.headers.get("x-identity-header") != APP_HEADER:
             return Reply(status=401, body={"statusCode": 401, "message": "No identity header"})
         if (call.path, call.query.get("api-version")) != ("/MSI/token/", "2019-08-01"):
@@ -252,7 +235,6 @@ class GoogleTokenEndpoint(StandIn):
         return json.dumps({name: value for name, value in members.items() if value is not None})
 
     def answer(self, call: Seen) -> Reply:
-        """Exchange an assertion for an ID token or an access token."""
         if (call.method, call.path) != ("POST", "/token"):
             return Reply(status=404, body={"error": "not_found"})
         if call.form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
@@ -285,13 +267,7 @@ class GoogleTokenEndpoint(StandIn):
 
 
 class ExchangingProvider(StandIn):
-    """A provider that trusts the platform's tokens: token exchange, and client credentials with a client assertion.
-
-    Args:
-        trusted_audience: What the platform's tokens have to be for; the issuer when None.
-        clock: Tells its time.
-        client_secret: What the application proves itself with in a token exchange; None for a public one.
-    """
+    """A provider that trusts the platform's tokens: token exchange, and client credentials with a client assertion."""
 
     client_id = "lake-service"
 
@@ -304,11 +280,9 @@ class ExchangingProvider(StandIn):
         self.client_secret = client_secret
 
     def token_calls(self) -> list[Seen]:
-        """Return the calls of the token endpoint."""
         return [call for call in self.calls if call.path == "/token"]
 
     def answer(self, call: Seen) -> Reply:
-        """Answer for the discovery document and the token endpoint."""
         if call.path == "/.well-known/openid-configuration":
             return Reply(
                 body={

@@ -58,15 +58,12 @@ class FakeProvider:
         self._lock = threading.Lock()
 
     def publish(self, *keys: SigningKey) -> None:
-        """Replace the published keys."""
         self.jwks = {"keys": [key.jwk() for key in keys]}
 
     def go_down(self) -> None:
-        """Stop answering."""
         self.failure = ProviderUnavailable("The identity provider id.example.com does not answer.")
 
     def come_back(self) -> None:
-        """Answer again."""
         self.failure = None
 
     def fetch_json(

@@ -21,13 +21,7 @@ TIMEOUT_SECONDS = 60
 
 
 class RawClient:
-    """One application at one provider.
-
-    Args:
-        issuer: The provider's issuer URL.
-        client_id: The application.
-        redirect_uri: Where answers go.
-    """
+    """One application at one provider."""
 
     def __init__(self, issuer: str, client_id: str, *, redirect_uri: str = "http://127.0.0.1:40404/callback") -> None:
         self.issuer = issuer
@@ -39,7 +33,6 @@ class RawClient:
         self.metadata = self.get("/.well-known/openid-configuration").json()
 
     def authorization_url(self, **changes: str | None) -> str:
-        """A well-formed authorization URL; a change to None leaves the parameter out."""
         challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
         parameters: dict[str, str | None] = {
             "response_type": "code",
@@ -95,19 +88,16 @@ class RawClient:
 
 
 def query_of(url: str) -> dict[str, str]:
-    """The query of a callback URL, each name once."""
     found = parse_qs(urlsplit(url).query, keep_blank_values=True)
     assert all(len(values) == 1 for values in found.values())
     return {name: values[0] for name, values in found.items()}
 
 
 def claims_of(token: str) -> dict[str, object]:
-    """The claims of a JWT, unchecked."""
     return json.loads(_segment(token, 1))
 
 
 def header_of(token: str) -> dict[str, object]:
-    """The header of a JWT, unchecked."""
     return json.loads(_segment(token, 0))
 
 

@@ -18,7 +18,6 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header(name: str, value: str) -> bytes:
-    """A literal field without indexing; name and value below 127 bytes."""
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
@@ -40,18 +39,13 @@ def grpc_message(message: bytes) -> bytes:
 
 
 def connect(port: int) -> socket.socket:
-    """A connection after its preface and empty settings, from which nobody reads."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
     return connection
 
 
 def read_frame(stream: BinaryIO) -> tuple[int, int, int, bytes]:
-    """The kind, flags, stream and payload of the next frame.
-
-    Raises:
-        EOFError: The server has closed the connection.
-    """
+    """The kind, flags, stream and payload of the next frame."""
     head = stream.read(9)
     if len(head) < 9:
         raise EOFError

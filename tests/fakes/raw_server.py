@@ -14,12 +14,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class Listener:
-    """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`.
-
-    Attributes:
-        stopping: Set when the test is over.
-        connection_count: How many have come.
-    """
+    """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`."""
 
     def __init__(self, port: int = 0) -> None:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
@@ -40,7 +35,6 @@ class Listener:
         self._thread.join(60)
 
     def serve(self, connection: socket.socket) -> None:
-        """Hang up."""
         connection.close()
 
     def _accept(self) -> None:
@@ -52,11 +46,7 @@ class Listener:
 
 
 class RawServer(Listener):
-    """Runs `talk` with each connection after its request has begun to arrive.
-
-    Attributes:
-        hung_up: Set when the other side closed a connection on which something was being written.
-    """
+    """Runs `talk` with each connection after its request has begun to arrive."""
 
     def __init__(self, talk: Callable[[socket.socket, RawServer], None]) -> None:
         super().__init__()
@@ -65,7 +55,6 @@ class RawServer(Listener):
         self.url = f"http://127.0.0.1:{self.port}/document"
 
     def trickle(self, connection: socket.socket, data: bytes, *, pause_seconds: float = 0.05) -> None:
-        """Write byte by byte, again and again, until the other side hangs up or the test ends."""
         while not self.stopping.is_set():
             for byte in data:
                 connection.sendall(bytes([byte]))
@@ -81,17 +70,38 @@ class RawServer(Listener):
 
 
 def hang(_connection: socket.socket, server: RawServer) -> None:
-    """Say nothing."""
     server.stopping.wait(60)
 
 
 def trickle_headers(connection: socket.socket, server: RawServer) -> None:
-    """Begin an answer and go on with its headers for ever."""
     connection.sendall(_HEAD)
     server.trickle(connection, b"X-Padding: a\r\n")
 
 
 def trickle_body(connection: socket.socket, server: RawServer) -> None:
-    """Begin a long body and send it byte by byte."""
     connection.sendall(_HEAD + b"Content-Length: 100000\r\n\r\n")
     server.trickle(connection, b" ")
+
+
+class SilentServer:
+    """A context manager; connections stay open until it ends."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._connections: list[socket.socket] = []
+        self.port: int = self._socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for one in (self._socket, *self._connections):
+            one.close()
+
+    def was_called(self, *, timeout_seconds: float = 30.0) -> bool:
+        self._socket.settimeout(timeout_seconds)
+        try:
+            self._connections.append(self._socket.accept()[0])
+        except TimeoutError:
+            return False
+        return True

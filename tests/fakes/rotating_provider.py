@@ -49,12 +49,7 @@ class _RefreshToken:
 
 
 class RotatingProvider(ScriptedProvider):
-    """Serves like `ScriptedProvider`; its ID tokens have a claim `generation` that counts all answers.
-
-    Args:
-        clock: The provider's clock.
-        grace_seconds: How long a spent refresh token may be repeated, by the real monotonic clock.
-    """
+    """Serves like `ScriptedProvider`; its ID tokens have a claim `generation` that counts all answers."""
 
     def __init__(self, *, clock: Clock, grace_seconds: float = 0.0) -> None:
         super().__init__(clock=clock)
@@ -66,7 +61,6 @@ class RotatingProvider(ScriptedProvider):
         self._generation = 0
 
     def sign_in(self) -> dict[str, object]:
-        """Give the first tokens of a new family, as they stand in a token file."""
         with self._lock:
             family = self._generation + 1
             self._live_families.add(family)

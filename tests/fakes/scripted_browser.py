@@ -12,15 +12,7 @@ if TYPE_CHECKING:
 
 
 class ScriptedBrowser:
-    """Implements `core.system.Browser`; browses on a thread of its own, as a real one does.
-
-    Attributes:
-        visited: The addresses that were opened, in order.
-        last_page: The text of the page where it came to rest.
-
-    Args:
-        before: Called with each address before it is opened; may return another one.
-    """
+    """Implements `core.system.Browser`; browses on a thread of its own, as a real one does."""
 
     def __init__(self, before: Callable[[str], str] | None = None) -> None:
         self.visited: list[str] = []
@@ -35,7 +27,6 @@ class ScriptedBrowser:
         return True
 
     def wait(self) -> ScriptedBrowser:
-        """Wait until it came to rest."""
         assert self._thread is not None
         self._thread.join(60)
         assert not self._thread.is_alive()

@@ -49,14 +49,7 @@ GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, DEVICE_COD
 
 
 class ScriptedDevices:
-    """How the provider treats devices, and the person in that flow.
-
-    Attributes:
-        interval_seconds: The pace that it asks for.
-        lifetime_seconds: How long codes live.
-        answer_changes: Members to add or replace in its answers; None removes one.
-        pace: How many seconds passed between the requests for tokens that came.
-    """
+    """How the provider treats devices, and the person in that flow."""
 
     def __init__(self, provider: ScriptedProvider) -> None:
         self.interval_seconds: float = 5
@@ -66,25 +59,18 @@ class ScriptedDevices:
         self._provider = provider
 
     def decide(self, user_code: str | None, *, allow: bool = True) -> None:
-        """Be the person who typed the code."""
         (device,) = (found for found in self._provider.state.devices.values() if found.user_code == user_code)
         device.is_decided = True
         device.grant = self._provider.grant(device.scope) if allow else None
 
     def device_codes(self) -> list[str]:
-        """Return the codes that are alive."""
         return list(self._provider.state.devices)
 
 
 class ScriptedProvider(DemoProvider):
     """A context manager that serves on a socket while entered; before, it is reached through `DirectCalls` only.
 
-    Attributes:
-        id_token_changes: Claims to add or replace in ID tokens; None removes one.
-        callback_changes: Parameters to add or replace in callbacks; None removes one.
-        metadata_changes: Members to add or replace in the discovery document; None removes one.
-        refresh_changes: Members to add or replace in the answers to refresh tokens; None removes one.
-        device: The device flow, and the person in it.
+    What stands in `…_changes` is added to answers, or replaces their members; None removes one.
     """
 
     handler: type[LoopbackHandler] = LoopbackHandler
@@ -161,21 +147,17 @@ class ScriptedProvider(DemoProvider):
         return Grant(client=self._client, signed_in=person, scope=scope)
 
     def reply_once(self, path: str, reply: Reply) -> None:
-        """Answer the next request for `path` with `reply`."""
         with self._lock:
             self._replies.setdefault(path, []).append(reply)
 
     def seen(self, path: str) -> list[Seen]:
-        """Return the requests that came for `path`."""
         with self._lock:
             return [request for request in self.requests if request.path == path]
 
     def refreshes(self) -> list[Seen]:
-        """Return the refresh requests that came."""
         return [request for request in self.seen("/token") if request.form.get("grant_type") == "refresh_token"]
 
     def handle(self, seen: Seen) -> Reply:
-        """Answer one request."""
         with self._lock:
             self.requests.append(seen)
             if self.is_down:
@@ -198,7 +180,6 @@ class ScriptedProvider(DemoProvider):
     def issue(
         self, *, grant: Grant | None = None, nonce: str | None = None, scope: str | None = None
     ) -> dict[str, object]:
-        """Make a token answer as the token endpoint would."""
         with self._lock:
             access_token, refresh_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             grant = grant or self.grant(scope or "")
@@ -213,7 +194,6 @@ class ScriptedProvider(DemoProvider):
             return answer if scope is None else {**answer, "scope": scope}
 
     def mint_id_token(self, *, access_token: str | None = None, nonce: str | None = None, **changes: object) -> str:
-        """Make an ID token; a change to None removes a claim."""
         now = int(self.clock.now().timestamp())
         claims: dict[str, object] = {
             "iss": self.issuer,
@@ -233,7 +213,6 @@ class ScriptedProvider(DemoProvider):
         return mint_raw(payload, key=self.signing_key)
 
     def stored_token(self, *, ends_in_seconds: float, lifetime_seconds: int = 3600) -> dict[str, object]:
-        """Make the `token` of a token file whose tokens end in `ends_in_seconds`."""
         ends_at = int(self.clock.now().timestamp() + ends_in_seconds)
         times = {"expires_at": ends_at, "expires_in": lifetime_seconds}
         return {**self.issue(), "id_token": self.mint_id_token(exp=ends_at, iat=ends_at - lifetime_seconds), **times}
@@ -300,7 +279,6 @@ class ScriptedProvider(DemoProvider):
         return _without_none(answer | self.refresh_changes)
 
     def _revoke(self) -> flask.Response:
-        """Revoke whoever's token it is: a test signs in under several names."""
         form = flask.request.form
         if form.get("token_type_hint") == "access_token":
             raise OAuthError("unsupported_token_type")

@@ -106,14 +106,7 @@ def _end_unused() -> None:
 def build_pool(
     tables: TableSource | None = None, *, worker: dict[str, Any] | None = None, lasts: bool = True, **settings: Any
 ) -> Pool:
-    """Return a pool that is not open yet.
-
-    Args:
-        tables: What statements read.
-        worker: Fields of `WorkerOptions`.
-        lasts: Whether the zygote may be another test's, and be used by another after this one.
-        settings: Fields of `PoolSettings`.
-    """
+    """Return a pool that is not open yet."""
     options = WorkerOptions(**{"lake": None, "denials_file": None, "spill_directory": "", **(worker or {})})
     pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "processors": 2, **settings})
     unused = _UNUSED[options] if lasts else []
@@ -136,14 +129,7 @@ def _make_spill_folder() -> str:
 def open_server(
     pool: Pool | None = None, *, validator: TokenValidator | None = None, is_open: bool = False, **settings: Any
 ) -> Iterator[ServerThread]:
-    """Run a server on a free port.
-
-    Args:
-        pool: Runs statements; one without tables when left out.
-        validator: Says who calls; a `FakeValidator` when left out.
-        is_open: Leave authentication out.
-        settings: Fields of `FlightServerSettings`.
-    """
+    """Run a server on a free port."""
     server = ServerThread(
         pool=pool or build_pool(),
         validator=None if is_open else validator or FakeValidator(),

@@ -43,14 +43,7 @@ class DatedCalls(DirectCalls):
 
 
 class StoredSignIn:
-    """Writes the token file of one sign-in and opens it as any number of programs would.
-
-    Args:
-        idp: Where the sign-in was made.
-        path: The token file.
-        clock: This machine's clock.
-        idp_clock: The provider's clock, when it is another one.
-    """
+    """Writes the token file of one sign-in and opens it as any number of programs would."""
 
     def __init__(
         self, idp: ScriptedProvider, path: Path, *, clock: FakeClock, idp_clock: FakeClock | None = None
@@ -61,7 +54,6 @@ class StoredSignIn:
         self._calls = DatedCalls(idp, idp_clock or clock)
 
     def write(self, *, ends_in_seconds: float = 3600, **changes: object) -> None:
-        """Store tokens that end so soon; a change to None removes a member."""
         token = {**self.idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
         kept = {name: value for name, value in token.items() if value is not None}
         self.path.write_text(json.dumps({"issuer": self.idp.issuer, "client_id": "notebook", "token": kept}))
@@ -73,7 +65,6 @@ class StoredSignIn:
         scope: str | None = None,
         resource: str | None = None,
     ) -> OidcAuthProvider:
-        """Take the file up as a program of its own does."""
         return OidcAuthProvider(
             self.idp.issuer,
             "notebook",
@@ -86,20 +77,16 @@ class StoredSignIn:
         )
 
     def opened(self, *, ends_in_seconds: float = 3600, **changes: object) -> OidcAuthProvider:
-        """Store tokens and take them up."""
         self.write(ends_in_seconds=ends_in_seconds, **changes)
         return self.open()
 
     def token(self) -> dict[str, object]:
-        """Return the tokens in the file."""
         return json.loads(self.path.read_text())["token"]
 
     def store(self) -> FileTokenStore:
-        """Return the store of another program."""
         return FileTokenStore(self.path)
 
     def login(self, *, audience: str | None = None, scope: str | None = None) -> StoredLogin:
-        """Make a sign-in that was asked for so."""
         tokens = parse_token(self.idp.stored_token(ends_in_seconds=3600))
         return StoredLogin(
             key=LoginKey(issuer=self.idp.issuer, client_id="notebook", audience=audience, scope=scope), tokens=tokens

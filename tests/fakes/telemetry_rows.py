@@ -1,10 +1,21 @@
 """Rows of the data model for tests: numbered log entries, so that a test can tell each of them."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
+from micromegas_jupyter.telemetry.rows import (
+    BlockOrigin,
+    LogRow,
+    ProcessInfo,
+    build_log_batch,
+    build_process_batch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NOON_NS = 1_795_521_600_000_000_000
 
@@ -25,12 +36,34 @@ def process_info(process_id: str = "process") -> ProcessInfo:
 
 
 def log_batch(numbers: Iterable[int], *, writer: str = "w") -> pa.RecordBatch:
-    """Return log entries `<writer>:<number>`, one nanosecond apart."""
     origin = BlockOrigin(process=process_info(), stream_id="stream", block_id="block", insert_time_ns=NOON_NS)
     rows = [LogRow(time_ns=NOON_NS + number, target=writer, level=4, msg=f"{writer}:{number}") for number in numbers]
     return build_log_batch(rows, origin)
 
 
 def process_state(process_id: str, *, updated: int) -> pa.RecordBatch:
-    """Return one partial state of a process, updated that many nanoseconds after noon."""
     return build_process_batch(process_info(process_id), last_update_time_ns=NOON_NS + updated)
+
+
+PAIRS = pa.list_(pa.struct([("key", pa.utf8()), ("value", pa.utf8())]))
+UTC_NS = pa.timestamp("ns", "UTC")
+
+
+def sent_processes(*process_ids: str, **changes: pa.Array | None) -> pa.Table:
+    """Return rows for `processes` as upstream's replication sends them; a change to None leaves the column out."""
+    count = len(process_ids)
+    columns: dict[str, pa.Array | None] = {
+        "process_id": pa.array(process_ids, pa.utf8()),
+        **{
+            name: pa.array([name] * count, pa.utf8())
+            for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")
+        },
+        "tsc_frequency": pa.array([1] * count, pa.int64()),
+        "start_time": pa.array([NOON_NS] * count, pa.int64()).cast(UTC_NS),
+        "start_ticks": pa.array([0] * count, pa.int64()),
+        "insert_time": pa.array([NOON_NS] * count, pa.int64()).cast(UTC_NS),
+        "parent_process_id": pa.array([""] * count, pa.utf8()),
+        "properties": pa.array([[{"key": "a", "value": "b"}]] * count, PAIRS),
+    }
+    columns |= changes
+    return pa.table({name: column for name, column in columns.items() if column is not None})

@@ -21,12 +21,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class ProgramAtTerminal:
-    """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe.
-
-    Attributes:
-        text: All that was shown so far, with what moves the cursor and sets colours.
-        process: The program.
-    """
+    """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe."""
 
     def __init__(
         self,
@@ -54,11 +49,9 @@ class ProgramAtTerminal:
 
     @property
     def words(self) -> str:
-        """Return what was shown so far, without what moves the cursor and sets colours."""
         return _CONTROL.sub("", self.text)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read what is shown until the pattern is there, behind what was waited for before."""
         deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
         while not (found := re.compile(pattern).search(self.words, self._position)):
             assert self._read(deadline - SYSTEM_CLOCK.monotonic()), self.text
@@ -66,15 +59,12 @@ class ProgramAtTerminal:
         return found
 
     def type(self, text: str) -> None:
-        """Type it; a line ends with a carriage return."""
         os.write(self._terminal, text.encode())
 
     def interrupt(self) -> None:
-        """Send the signal of Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     def finish(self) -> str:
-        """Read until nobody holds the terminal any more; returns all that was shown."""
         deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
         while self._read(deadline - SYSTEM_CLOCK.monotonic()):
             pass
@@ -92,7 +82,6 @@ class ProgramAtTerminal:
         return output, self.process.returncode
 
     def close(self) -> None:
-        """End the program, if it still runs."""
         self.process.kill()
         self.process.wait(WAIT_SECONDS)
         self._close_terminal()

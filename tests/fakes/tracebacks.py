@@ -29,7 +29,6 @@ def traceback_with_variables(error: BaseException) -> str:
 
 
 def verbose_traceback(call: Callable[[], object]) -> str:
-    """Return how the error that a call ends with is shown."""
     with pytest.raises(MicromegasError) as caught:
         call()
     return traceback_with_variables(caught.value)

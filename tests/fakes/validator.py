@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.core.protocols import TokenValidator
 
 ALICE = AuthContext(
     subject="alice",
@@ -60,3 +65,13 @@ class ReloadableFake(FakeValidator):
         self.reloads += 1
         if self.failure is not None:
             raise self.failure
+
+
+def is_accepted(validator: TokenValidator, token: str) -> bool:
+    if validator.cached_context(token) is not None:
+        return True
+    try:
+        validator.validate_token(token)
+    except Rejected:
+        return False
+    return True

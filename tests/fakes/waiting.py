@@ -16,7 +16,6 @@ _LOOK_SECONDS: Final = 0.005
 
 
 def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
-    """Block until something holds; fail when it does not in time."""
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     pause = threading.Event()
     while not holds():
@@ -25,8 +24,21 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLIN
 
 
 async def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
-    """Let the event loop run until something holds; fail when it does not in time."""
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     while not holds():
         assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+class FakeBackground:
+    """Keeps what is started in the background until the test lets it run."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def start(self, work: Callable[[], None]) -> None:
+        self.waiting.append(work)
+
+    def run(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()

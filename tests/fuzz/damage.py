@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from micromegas_jupyter.flightsql.commands import messages
-from tests.fakes.arrow_messages import encode_stream
-from tests.fakes.ingest_rows import sent_processes
+from tests.fakes.fixed_tables import encode_stream
+from tests.fakes.telemetry_rows import sent_processes
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
+
 
 ODD_TEXTS = (
     "", "\0", "\r\n", "\u2028", "\ud800", "é" * 50, "none", "HS256", "RS256", "../../etc/passwd", "' OR 1=1 --",

@@ -18,7 +18,6 @@ import grpc
 import pytest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from tests.fakes.half_sent import HalfSender, send_halves
 from tests.fakes.raw_http2 import (
     CANCEL,
     CONTINUATION,
@@ -44,6 +43,7 @@ from tests.integration.flight_harness import (
     running_server,
     ticket_bytes,
 )
+from tests.integration.half_sent import HalfSender, send_halves
 
 if TYPE_CHECKING:
     import socket

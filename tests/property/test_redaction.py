@@ -4,7 +4,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.telemetry import bound_text, redact_secrets
+from micromegas_jupyter.telemetry.text import bound_text, redact_secrets
 
 _segments = st.binary(min_size=12, max_size=80).map(lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
 _headers = st.sampled_from(['{"alg":"RS256"}', '{ "typ":"JWT"}', '{\n"alg":"none"}', '{\t"kid":"1"}', '{"":1}']).map(

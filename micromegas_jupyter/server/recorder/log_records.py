@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
-from micromegas_jupyter.telemetry import (
+from micromegas_jupyter.telemetry.rows import LogRow, level_from_logging, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.text import (
     MASK,
-    LogRow,
     bound_text,
     is_secret_property,
-    level_from_logging,
-    nanoseconds_since_epoch,
     redact_secrets,
 )
 

@@ -21,24 +21,21 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
-from micromegas_jupyter.telemetry import (
-    LOG_ENTRIES,
-    MEASURES,
-    PROCESSES,
-    STREAMS,
+from micromegas_jupyter.telemetry.rows import (
     BlockOrigin,
     Level,
     LogRow,
     MeasureRow,
     ProcessInfo,
     StreamInfo,
-    bound_text,
     build_log_batch,
     build_measure_batch,
     build_process_batch,
     build_stream_batch,
     nanoseconds_since_epoch,
 )
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
+from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET = "micromegas_jupyter.recorder"
 HEARTBEAT_SECONDS = 10.0

@@ -17,8 +17,8 @@ from micromegas_jupyter.access import Rejected, validator_from_environment
 from micromegas_jupyter.access.api_keys import KeyFile, make_api_key
 from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS, ReloadingValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from tests.fakes.asking import is_accepted
 from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.fakes.validator import is_accepted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring.client_side import stored_logins, token_store
-from tests.fakes.session_bus import SessionBus, require_programs
+from tests.integration.auth.session_bus import SessionBus, require_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

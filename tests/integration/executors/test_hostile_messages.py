@@ -14,7 +14,7 @@ from grpc import StatusCode
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
-from tests.fakes.arrow_messages import encode_stream
+from tests.fakes.fixed_tables import encode_stream
 from tests.fuzz.damage import damage_stream, sample_streams
 from tests.integration.executors.callers import end_of
 from tests.integration.executors.conftest import KEYS, MEMORY_MIB, UPLOADER
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.integration.executors.callers import Answer, Caller, SmallStatements
     from tests.integration.executors.server_process import MemoryWatch, ServerProcess
+
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 

@@ -14,10 +14,10 @@ from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.wiring import provider_http
-from tests.fakes.connect_proxy import ConnectProxy
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import OTHER_HOST, TlsProvider, server_context
+from tests.integration.http.connect_proxy import ConnectProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import PermissionDenied, UsageError
-from tests.fakes.ingest_rows import sent_processes
-from tests.fakes.telemetry_rows import log_batch
+from tests.fakes.telemetry_rows import log_batch, sent_processes
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient

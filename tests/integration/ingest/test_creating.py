@@ -16,12 +16,13 @@ from adbc_driver_manager import NotSupportedError
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.lake import Lake
-from tests.fakes.ingest_rows import PAIRS
+from tests.fakes.telemetry_rows import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.ingest.lake_server import LakeServer
+
 
 pytestmark = [
     pytest.mark.integration,

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from tests.fakes.ingest_rows import sent_processes
-from tests.fakes.telemetry_rows import log_batch
+from tests.fakes.telemetry_rows import log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_people import SECRET_TOKEN
-from tests.fakes.notebook_world import START_URL
+from tests.fakes.notebook_world import SECRET_TOKEN, START_URL
 from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack
-from tests.fakes.silent_server import SilentServer
+from tests.fakes.raw_server import SilentServer
 from tests.integration.notebook.kernels import AttendedKernel, attended_kernel, widget_states
 
 if TYPE_CHECKING:

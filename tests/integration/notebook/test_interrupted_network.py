@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, rows
-from tests.fakes.slow_relay import SlowRelay
 from tests.integration.notebook.interrupting import (
     RUNNING,
     AuditLines,
@@ -20,6 +19,7 @@ from tests.integration.notebook.interrupting import (
     says,
     served,
 )
+from tests.integration.notebook.slow_relay import SlowRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
-from tests.fakes.notebook_people import SECRET_TOKEN
-from tests.fakes.notebook_world import START_URL
+from tests.fakes.notebook_world import SECRET_TOKEN, START_URL
 from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended
 
 pytestmark = pytest.mark.integration

@@ -25,7 +25,7 @@ from tests.fakes.platform_stand_ins import (
     StandIn,
     verified_claims,
 )
-from tests.fakes.silent_server import SilentServer
+from tests.fakes.raw_server import SilentServer
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider

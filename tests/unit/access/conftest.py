@@ -9,9 +9,9 @@ import pytest
 from micromegas_jupyter.access import OidcValidator
 from micromegas_jupyter.access.jwks import KeyCache, KeyPolicy, KeysPending
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from tests.fakes.background import FakeBackground
 from tests.fakes.mint import AUDIENCE, ISSUER
 from tests.fakes.provider import FakeProvider
+from tests.fakes.waiting import FakeBackground
 
 if TYPE_CHECKING:
     from collections.abc import Callable

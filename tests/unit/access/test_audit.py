@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, CallFacts, checking_for
-from micromegas_jupyter.telemetry import is_secret_property, redact_secrets
+from micromegas_jupyter.telemetry.text import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
 
 API_KEY = "mmk_8c1f0a6de2b94b7f"

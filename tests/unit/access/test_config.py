@@ -18,9 +18,9 @@ from micromegas_jupyter.config.access import LegacyApiKeys
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
-from tests.fakes.asking import is_accepted
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.fakes.validator import is_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

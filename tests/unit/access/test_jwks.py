@@ -23,8 +23,8 @@ from tests.unit.access.conftest import WaitingKeys, key_names
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fakes.background import FakeBackground
     from tests.fakes.mint import SigningKey
+    from tests.fakes.waiting import FakeBackground
 
 
 SETTING = IssuerSetting(issuer=ISSUER)

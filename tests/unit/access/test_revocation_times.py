@@ -11,8 +11,8 @@ import pytest
 from micromegas_jupyter.access import OidcValidator, Rejected
 from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from tests.fakes.asking import is_accepted
 from tests.fakes.mint import AUDIENCE, ISSUER, ec_key, mint, rsa_key
+from tests.fakes.validator import is_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

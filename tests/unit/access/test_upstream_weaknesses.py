@@ -19,7 +19,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.mint import AUDIENCE, ISSUER, SigningKey, ec_key, ed448_key, ed25519_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
-from tests.fakes.silent_server import SilentServer
+from tests.fakes.raw_server import SilentServer
 from tests.unit.access.conftest import SETTINGS
 
 OIDC_CONFIG = json.dumps({"issuers": [{"issuer": ISSUER, "audience": AUDIENCE}]})

@@ -32,7 +32,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.wiring.credentials import workload_provider
 from tests.fakes.mint import NOW, NOW_SECONDS, mint
-from tests.fakes.platform_calls import PlatformScript, answer
+from tests.unit.auth.platform_calls import PlatformScript, answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

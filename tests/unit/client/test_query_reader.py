@@ -14,8 +14,8 @@ from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, Batc
 from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
-from tests.fakes.known_server import KnownServer
 from tests.fakes.pause import FakePause
+from tests.unit.client.known_server import KnownServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

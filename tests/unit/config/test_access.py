@@ -21,8 +21,6 @@ from micromegas_jupyter.config.access import (
     parse_access_settings,
     parse_api_keys,
     read_api_keys,
-    read_denied,
-    read_listed_keys,
     render_api_keys,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
@@ -122,17 +120,6 @@ def test_a_configuration_file_alone_is_enough():
     )
 
 
-def test_variables_and_files_add_up():
-    config = {"denied": ["https://id.example.com|mallory"], "api_key_file": "keys.json", "admins": ["root"]}
-    settings = parse(config, [DIGEST], **{OIDC: issuers(ISSUER), KEYS: json.dumps([PLAIN]), ADMINS: ""})
-
-    assert settings.denied == ("https://id.example.com|mallory",)
-    assert [key.name for key in settings.api_keys] == ["grafana", "collector"]
-    assert settings.admins == ("root",)
-    config |= {"oidc": json.loads(issuers(ISSUER)), "api_keys": [PLAIN]}
-    assert [key.name for key in parse(config, [DIGEST]).api_keys] == ["grafana", "collector"]
-
-
 def test_roles_are_not_checked_while_the_file_that_has_them_is_not_read():
     environ = {OIDC: issuers({**ISSUER, "group_roles": {"a": "viewer"}}), CONFIG: "access.json"}
 
@@ -161,14 +148,6 @@ def test_files_that_are_named_wrongly_are_refused(environ, text, key):
         )
 
     assert caught.value.key == key
-
-
-def test_parts_of_a_file_are_read_whatever_is_beside_them():
-    text = '{"colour": 1, "oidc": [], "denied": ["api_key|x", "y"], "api_keys": [{"name": "a", "key": "k"}]}'
-
-    assert read_denied(text) == ("api_key|x", "y")
-    assert [key.name for key in read_listed_keys(text)] == ["a"]
-    assert (read_denied("{}"), read_listed_keys('{"api_keys": []}')) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -243,11 +222,6 @@ def test_a_file_that_is_not_strict_json_is_refused(text):
         assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("roles", [{}, {"nobody": {"tables": {}}}, {"a": {"tables": {"spans": "id = 'x'", "*": None}}}])
-def test_roles_may_be_none_read_nothing_or_have_conditions(roles):
-    assert parse({"roles": roles}).roles == {name: RoleSetting(**role) for name, role in roles.items()}
-
-
 class TestApiKeys:
     """The list of keys, which a variable or a file holds."""
 
@@ -284,14 +258,6 @@ class TestApiKeys:
             ApiKeySetting(name="grafana", key=Secret("new")),
         )
         assert parse_api_keys("[]", "KEYS") == ()
-
-    @pytest.mark.parametrize("first", [{"key": "hunter2"}, {"sha256": HEX}])
-    @pytest.mark.parametrize("second", [{"key": "hunter2"}, {"sha256": HEX.upper()}])
-    def test_a_key_that_is_listed_twice_in_any_form_is_refused_with_both_places(self, first, second):
-        error = self.refusal({"name": "other", "key": "other"}, {"name": "a", **first}, {"name": "b", **second})
-
-        assert error.key == "KEYS[2]"
-        assert "KEYS[1]" in str(error)
 
     @pytest.mark.parametrize(
         ("members", "place"),

@@ -49,13 +49,6 @@ def refusal(config: object = None, profile: str | None = None, **environ: str) -
     return caught.value
 
 
-def test_neither_the_secret_nor_the_proxy_is_shown():
-    settings = ClientSettings(client_secret=Secret("hunter2"), proxy=Secret("http://alice:sesame@proxy:3128"))
-
-    assert "hunter2" not in repr(settings)
-    assert "proxy:3128" not in repr(settings)
-
-
 EVERYTHING = ClientSettings(
     uri="grpc+tls://lake.example.com:50051",
     issuer="https://id.example.com",
@@ -243,12 +236,6 @@ def test_the_argument_wins_over_the_variable_and_that_over_the_default_profile(a
     assert (settings.profile, settings.origin_of("profile")) == (name, origin)
 
 
-def test_what_is_null_counts_as_not_there():
-    nothing = {"uri": None, "issuers": [{"issuer": None}], "workload": None, "default_profile": "ignored"}
-
-    assert parse(nothing) == parse({"issuers": None}) == ClientSettings()
-
-
 @pytest.mark.parametrize(
     ("name", "texts"),
     [
@@ -350,21 +337,6 @@ def test_an_option_does_not_take_the_secret_of_a_variable_along(options):
     assert parse_client_settings(environ, options=options).client_secret is None
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"MICROMEGAS_OIDC_ISSUER": GOOD},
-        {"MICROMEGAS_OIDC_ISSUER": GOOD, "MICROMEGAS_OIDC_CLIENT_ID": "app"},
-        {"MICROMEGAS_OIDC_SCOPE": "openid"},
-        {"MICROMEGAS_ANALYTICS_URI": "grpc://localhost:1"},
-    ],
-)
-def test_an_option_that_names_the_same_application_leaves_its_secret(options):
-    environ = {"MICROMEGAS_OIDC_CLIENT_SECRET": "sesame"}
-
-    assert parse_client_settings(environ, config_text=_file(), options=options).client_secret == Secret("sesame")
-
-
 def test_a_provider_that_options_name_wins_over_the_profiles_api_key():
     text = json.dumps({"uri": "grpc://localhost:1", "api_key_file": "key"})
     options = {"MICROMEGAS_OIDC_ISSUER": GOOD, "MICROMEGAS_OIDC_CLIENT_ID": "app"}
@@ -448,15 +420,6 @@ def test_a_provider_is_recognised_by_its_issuer(issuer, name):
 )  # fmt: skip
 def test_what_only_resembles_a_provider_is_not_recognised(issuer):
     assert recognize_preset(issuer) is None
-
-
-def test_google_gets_the_parameters_that_give_a_refresh_token_and_no_scope_that_it_does_not_know():
-    settings = apply_preset(settings_of("https://accounts.google.com"), named=None)
-
-    assert settings.scope == "openid email profile"
-    assert settings.authorize_params == (("access_type", "offline"), ("prompt", "consent"))
-    assert settings.secret_is_native
-    assert settings.bearer is Bearer.ID_TOKEN
 
 
 def test_a_preset_never_overrides_what_was_set():

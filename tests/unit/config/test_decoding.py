@@ -15,9 +15,7 @@ from micromegas_jupyter.config.decoding import (
     as_object,
     as_rate,
     as_text,
-    as_texts,
     as_time,
-    decode_setting,
     parse_range,
     parse_time,
 )
@@ -32,19 +30,6 @@ class Answer(enum.StrEnum):
 one_to_ten = partial(as_count, maximum=10)
 rate = partial(as_rate, minimum=0.5, maximum=1000)
 answer = partial(as_choice, choices=Answer)
-
-
-@pytest.mark.parametrize(
-    ("reader", "values"),
-    [
-        (as_object, [{}, {"a": 1}]), (as_list, [[], [1]]), (as_text, ["a", "Zoë läke", " a "]), (one_to_ten, [1, 10]),
-        (partial(as_count, minimum=0, maximum=60), [0, 60]), (rate, [0.5, 1, 1000.0]), (answer, [Answer.YES, "no"]),
-        (as_flag, [True, False]), (as_named, [{"a name": 1}]),
-    ],
-)  # fmt: skip
-def test_what_fits_is_returned(reader, values):
-    for value in values:
-        assert reader(value, "KEY") == value
 
 
 @pytest.mark.parametrize(
@@ -65,16 +50,6 @@ def test_what_does_not_fit_is_refused_by_the_key(reader, values):
         assert caught.value.key == "KEY"
 
 
-@pytest.mark.parametrize("text", ["", "{", "secret", '{"secret": 1, "secret": 2}', "[NaN]", "[secret]"])
-def test_text_that_is_not_json_is_an_error_that_does_not_repeat_it(text):
-    with pytest.raises(ConfigurationError) as caught:
-        decode_setting(text, "KEY")
-
-    assert caught.value.key == "KEY"
-    assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
 def test_an_unknown_name_is_shown_cut_and_escaped_with_the_known_ones():
     with pytest.raises(ConfigurationError, match="unknown name") as caught:
         as_object({"\n" * 1000: 1}, "KEY", known=frozenset({"issuer", "audience"}))
@@ -82,17 +57,6 @@ def test_an_unknown_name_is_shown_cut_and_escaped_with_the_known_ones():
     assert caught.value.remedy == "Known names: audience, issuer."
     assert len(str(caught.value)) < 250
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "key"),
-    [("a", "KEY"), ({}, "KEY"), (None, "KEY"), ([], "KEY"), (["a", ""], "KEY[1]"), (["a"] * 10_001, "KEY")],
-)
-def test_another_value_is_no_list_of_texts(value, key):
-    with pytest.raises(ConfigurationError) as caught:
-        as_texts(value, "KEY")
-
-    assert caught.value.key == key
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
@@ -36,32 +35,6 @@ def test_an_option_wins_over_the_variable_which_wins_over_the_file() -> None:
     settings = parse_server_settings(environ, options={"max_rows": "6"}, config_text=file)
 
     assert (settings.max_rows, settings.max_queries, settings.query_timeout_seconds) == (6, 5, 3)
-
-
-def test_every_setting_can_stand_in_the_file() -> None:
-    text = """
-        lake = "/srv/lake"
-        host = "::1"
-        port = 0
-        disable-auth = true
-        trusted-proxy = ["10.0.0.1", "::2"]
-        log-format = "json"
-        drain-timeout = 2.5
-        spill-directory = "/srv/spill"
-    """
-
-    settings = parse_server_settings({}, config_text=text)
-
-    assert settings == ServerSettings(
-        lake=Path("/srv/lake"),
-        host="::1",
-        port=0,
-        disable_auth=True,
-        trusted_proxy=("10.0.0.1", "::2"),
-        log_format=settings.log_format.JSON,
-        drain_timeout_seconds=2.5,
-        spill_directory=Path("/srv/spill"),
-    )
 
 
 @pytest.mark.parametrize(
@@ -107,14 +80,6 @@ def test_what_is_not_a_number_is_refused_by_the_name_that_was_used(text: str) ->
     assert (by_option.key, by_variable.key) == ("--max-rows", "MICROMEGAS_SERVER_MAX_ROWS")
     assert len(str(by_option)) < 500
     assert "many" not in str(by_option)
-
-
-@pytest.mark.parametrize("name", ["spill_directory", "query_denials_file"])
-@pytest.mark.parametrize("text", ["spill", "./spill", "/tmp/\0"])
-def test_a_folder_for_all_processes_is_named_by_an_absolute_path(name: str, text: str) -> None:
-    (setting,) = [found for found in SETTINGS if found.name == name]
-
-    assert _refusal(environ={setting.variable or "": text}).key == setting.variable
 
 
 @pytest.mark.parametrize("name", [name for name in REMOVED if name.startswith("MICROMEGAS_")])

@@ -27,11 +27,10 @@ from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.settings import IngestSettings
-from tests.fakes.arrow_messages import encode_stream
-from tests.fakes.fixed_tables import CALLER, FixedTables, write_log_entries
-from tests.fakes.interruption import Interrupted
+from tests.fakes.fixed_tables import CALLER, FixedTables, encode_stream, write_log_entries
 from tests.fakes.servers import HUGE, NUMBERS, build_pool
 from tests.fakes.waiting import until
+from tests.unit.executors.interruption import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

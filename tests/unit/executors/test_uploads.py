@@ -13,8 +13,8 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server.settings import IngestSettings
-from tests.fakes.arrow_messages import encode_stream
-from tests.fakes.table_sink import FakeSink
+from tests.fakes.fixed_tables import encode_stream
+from tests.unit.executors.table_sink import FakeSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

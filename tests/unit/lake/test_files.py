@@ -27,7 +27,7 @@ from micromegas_jupyter.lake.files import (
     storage_errors,
     try_adopt_writer,
 )
-from micromegas_jupyter.telemetry import LOG_ENTRIES
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
 from tests.fakes.telemetry_rows import log_batch
 
 if TYPE_CHECKING:

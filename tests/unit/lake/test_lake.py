@@ -12,7 +12,7 @@ from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageErro
 from micromegas_jupyter.lake import lake as lake_module
 from micromegas_jupyter.lake.lake import CachedListing, Lake
 from micromegas_jupyter.lake.maintenance import LakeLimits
-from micromegas_jupyter.telemetry import TABLES
+from micromegas_jupyter.telemetry.tables import TABLES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
 

@@ -32,13 +32,14 @@ from micromegas_jupyter.lake.maintenance import (
     remove_covered,
     select_expired,
 )
-from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.telemetry_rows import log_batch, process_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.fakes.clock import FakeClock
+
 
 MERGE_LIMITS = LakeLimits(fan_in=4, tiers=2, max_file_bytes=1000)
 

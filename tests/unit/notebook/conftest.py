@@ -10,8 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import FakeWorld
+from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

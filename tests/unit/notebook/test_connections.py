@@ -12,8 +12,7 @@ from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, TokenRenewal
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider, FakeWorld
 
 Told = list[tuple[ClientSettings, AuthProvider, MicromegasError | None]]
 THREAD = "micromegas-background-renewal"

@@ -8,8 +8,7 @@ from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
 from micromegas_jupyter.notebook.login.display import IdentityButtons
 from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession, offered_actions
-from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakeLogin, FakePersonalProvider, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "

@@ -9,8 +9,7 @@ from micromegas_jupyter.errors import ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import FlowToUse
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
 from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession
-from tests.fakes.notebook_people import SECRET_TOKEN
-from tests.fakes.notebook_world import SETTINGS, FakeWorld, shown
+from tests.fakes.notebook_world import SECRET_TOKEN, SETTINGS, FakeWorld, shown
 
 WAIT_SECONDS = 60
 

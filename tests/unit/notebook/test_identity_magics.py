@@ -9,8 +9,15 @@ from micromegas_jupyter.errors import (
     ConfigurationError,
     ServerUnavailable,
 )
-from tests.fakes.notebook_people import SECRET_TOKEN, FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, START_URL, FakeLogin, FakeWorld
+from tests.fakes.notebook_world import (
+    SECRET_TOKEN,
+    SETTINGS,
+    START_URL,
+    FakeLogin,
+    FakePersonalProvider,
+    FakeServiceProvider,
+    FakeWorld,
+)
 
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 

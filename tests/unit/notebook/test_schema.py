@@ -17,8 +17,7 @@ from micromegas_jupyter.notebook.completion.schema import (
     fetch_schema,
 )
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
 
 WAIT_SECONDS = 60.0
 

@@ -18,13 +18,16 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.notebook.login.connections import FlowToUse
-from micromegas_jupyter.notebook.login.session import (
-    IdentityState,
-    IdentityStatus,
-    NotebookSession,
+from micromegas_jupyter.notebook.login.session import IdentityState, IdentityStatus, NotebookSession
+from tests.fakes.notebook_world import (
+    SETTINGS,
+    WITHOUT_SIGN_IN,
+    FakeIdentity,
+    FakePersonalProvider,
+    FakeServiceProvider,
+    FakeWorld,
+    shown,
 )
-from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, WITHOUT_SIGN_IN, FakeWorld, shown
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)

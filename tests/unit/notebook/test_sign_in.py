@@ -21,7 +21,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import FlowToUse
 from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
-from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import (
     FITTING_ADDRESS,
     PASTE_URL,
@@ -31,6 +30,7 @@ from tests.fakes.notebook_world import (
     USER_CODE,
     VERIFICATION_URI,
     FakeLogin,
+    FakePersonalProvider,
     FakeWorld,
 )
 

@@ -22,8 +22,7 @@ from micromegas_jupyter.notebook.table_explorer import (
     listing_text,
     listing_traits,
 )
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
 from tests.fakes.waiting import wait_until
 
 SCHEMA = ServerSchema(

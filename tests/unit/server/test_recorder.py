@@ -10,7 +10,7 @@ import pytest
 from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
-from micromegas_jupyter.telemetry import LogRow, MeasureRow
+from micromegas_jupyter.telemetry.rows import LogRow, MeasureRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 

@@ -8,10 +8,14 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry import LOG_ENTRIES, PROCESSES, STREAMS, TableDefinition
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
-from tests.fakes.ingest_rows import PAIRS, sent_processes
-from tests.fakes.telemetry_rows import NOON_NS, log_batch
+from micromegas_jupyter.telemetry.tables import (
+    LOG_ENTRIES,
+    PROCESSES,
+    STREAMS,
+    TableDefinition,
+)
+from tests.fakes.telemetry_rows import NOON_NS, PAIRS, log_batch, sent_processes
 
 _JSONB = bytes.fromhex("400000011000000110000001") + b"ab"
 _WHEN = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -4,19 +4,18 @@ import datafusion
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.telemetry import (
+from micromegas_jupyter.telemetry.rows import ProcessInfo, build_process_batch, level_from_logging
+from micromegas_jupyter.telemetry.tables import (
     LOG_ENTRIES,
     MEASURES,
     PROCESSES,
+    REMARKS_KEY,
     STREAMS,
     TABLES,
-    ProcessInfo,
     TableDefinition,
-    build_process_batch,
-    level_from_logging,
     merge_rows,
+    with_remarks,
 )
-from micromegas_jupyter.telemetry.tables import REMARKS_KEY, with_remarks
 
 DICT = "dictionary<values=string, indices=int32, ordered=0>"
 TIME = "timestamp[ns, tz=+00:00]"

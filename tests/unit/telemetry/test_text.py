@@ -1,6 +1,6 @@
 import pytest
 
-from micromegas_jupyter.telemetry import bound_text, is_secret_property, redact_secrets
+from micromegas_jupyter.telemetry.text import bound_text, is_secret_property, redact_secrets
 
 # Three segments whose header is {"alg":"RS256"}; no key ever made the signature.
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.telemetry import TABLES
+from micromegas_jupyter.telemetry.tables import TABLES
 from tests.integration.system.escapes.scanner import Place, Text
 
 if TYPE_CHECKING:

@@ -33,7 +33,6 @@ _BUS = DBusAddress("/org/freedesktop/DBus", bus_name="org.freedesktop.DBus", int
 
 
 def require_programs() -> None:
-    """Skip the test where the programs are missing."""
     for program in ("dbus-daemon", "gnome-keyring-daemon"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is missing: apt-get install -y dbus-daemon gnome-keyring")
@@ -70,7 +69,6 @@ class SessionBus:
             process.wait(60)
 
     def start_keyring(self, *, password: bytes | None) -> None:
-        """Start the keyring: unlocked with `password`, or locked."""
         unlock = [] if password is None else ["--unlock"]
         process = self._start("gnome-keyring-daemon", "--foreground", "--components=secrets", *unlock, takes_input=True)
         assert process.stdin is not None
@@ -79,7 +77,6 @@ class SessionBus:
         _wait_until(lambda: self._has_owner("org.freedesktop.secrets"))
 
     def stop_keyring(self) -> None:
-        """Stop the keyring; what it keeps stays on disk."""
         process = self._processes.pop()
         process.terminate()
         process.wait(60)

@@ -43,7 +43,6 @@ class PlatformScript:
 def answer(
     body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, date: datetime | None = None
 ) -> RawAnswer:
-    """Make an answer; text and bytes are sent as they are, anything else as JSON."""
     content = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = dict(headers or {})
     if date is not None:

@@ -55,7 +55,6 @@ class HalfSender:
         return not self.is_over and (bool(self._out) or self._room() > 0)
 
     def step(self) -> None:
-        """Read what has come, and send what may be sent."""
         try:
             self._take(self.socket.recv(1 << 16))
         except (BlockingIOError, InterruptedError):
