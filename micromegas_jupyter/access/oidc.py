@@ -34,7 +34,6 @@ from micromegas_jupyter.oidc.claims import (
     check_bearer_use,
     check_client,
     check_kind,
-    check_no_audience,
     check_required_claims,
     check_rfc9068,
     check_times,
@@ -251,8 +250,9 @@ class Issuer:
         check_algorithm(parsed, setting.algorithms)
         if self._audiences:
             check_audience(claims, self._audiences)
-        else:
-            check_no_audience(claims)
+        elif "aud" in claims:
+            # Access tokens of this issuer have none, so this is another kind of token, made for somebody else.
+            raise TokenProblem("audience_mismatch")
         check_times(
             claims,
             now_seconds,

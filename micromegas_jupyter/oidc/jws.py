@@ -33,11 +33,7 @@ _ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 
 
 class TokenProblem(ValueError):
-    """A token that is not acceptable.
-
-    Attributes:
-        reason: A fixed snake_case word that says why; safe to log, holds nothing of the token.
-    """
+    """A token that is not acceptable."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,14 +41,7 @@ class TokenProblem(ValueError):
 
 
 class ParsedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified.
-
-    Attributes:
-        header: The protected header; `alg` is a string in it, and `kid` is one when present.
-        claims: The payload.
-        signing_input: What the signature covers.
-        signature: The decoded signature.
-    """
+    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified."""
 
     header: Mapping[str, object]
     claims: Mapping[str, object]
@@ -108,9 +97,6 @@ def decode_base64url(segment: str) -> bytes:
     """Decode unpadded base64url that is written in the one canonical way.
 
     Source: RFC 7515 section 2; RFC 4648 section 3.5 on trailing bits.
-
-    Raises:
-        TokenProblem: Padding, a foreign character, an impossible length, or trailing bits that are not zero.
     """
     text = segment.encode("ascii", "replace").translate(_TO_BASE64)
     padding = -len(text) % 4
@@ -188,15 +174,7 @@ class _Unusable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """One public key that may verify signatures.
-
-    Attributes:
-        key: The public key, as `cryptography` has it.
-        key_id: Its `kid`, when it has one.
-        algorithm: The only algorithm that it is for, when its `alg` says so.
-        key_type: `RSA`, `EC` or `OKP`.
-        curve: The curve's name; None for RSA.
-    """
+    """One public key that may verify signatures."""
 
     key: Any
     key_id: str | None
@@ -207,12 +185,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The usable keys of one provider.
-
-    Attributes:
-        keys: In the order of the document.
-        ignored_count: How many published keys were left out as unusable.
-    """
+    """The usable keys of one provider."""
 
     keys: tuple[VerificationKey, ...]
     ignored_count: int = 0
@@ -376,9 +349,6 @@ def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
     """Check that the token's algorithm is one that is accepted.
 
     Source: RFC 8725 section 3.1. Symmetric algorithms and `none` are never accepted, whatever `algorithms` holds.
-
-    Raises:
-        TokenProblem: It is not.
     """
     algorithm = parsed.algorithm
     if algorithm not in algorithms or algorithm not in _RULES:

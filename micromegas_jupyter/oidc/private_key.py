@@ -66,16 +66,7 @@ class _Problem(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKey:
-    """The key with which an application signs assertions about itself.
-
-    Attributes:
-        key: The key itself.
-        algorithm: How it signs.
-        key_id: Its id at the provider.
-        certificate_thumbprint: The SHA-256 thumbprint of its certificate in base64url, for providers that know keys
-            by that (Entra ID).
-        audience: Whom assertions that authenticate the application are made out to.
-    """
+    """The key with which an application signs assertions about itself."""
 
     key: Key = field(repr=False)
     algorithm: str
@@ -96,13 +87,6 @@ def parse_private_key(
     audience: AssertionAudience = AssertionAudience.TOKEN_ENDPOINT,
 ) -> PrivateKey:
     """Read a private key in PEM (PKCS #8, PKCS #1 or SEC 1) or as one JWK.
-
-    Args:
-        text: The key; in PEM its certificate may be included.
-        key_id: Its id at the provider; the JWK's own `kid` when None.
-        algorithm: How it signs; the JWK's own `alg`, else the usual one of its type, when None.
-        source_name: The setting that the text came from, for errors.
-        audience: Whom assertions that authenticate the application are made out to.
 
     Source: RFC 7517 section 4; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
