@@ -68,17 +68,7 @@ ClientProof: TypeAlias = Secret | PrivateKey | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
-    """One started sign-in: what its callback and tokens will be held against.
-
-    Attributes:
-        url: Where the browser is sent; it holds state, nonce and challenge.
-        redirect_uri: Where the provider sends the browser back to.
-        scope: What was asked for.
-        state: Ties the callback to this sign-in.
-        nonce: Ties the ID token to this sign-in.
-        code_verifier: Proves at the token endpoint that the code is ours (RFC 7636).
-        resource: The API that was asked for (RFC 8707).
-    """
+    """One started sign-in: what its callback and tokens will be held against."""
 
     url: str = field(repr=False)
     redirect_uri: str
@@ -91,17 +81,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSet:
-    """The tokens of one sign-in, as the provider gave them.
-
-    Attributes:
-        access_token: For APIs.
-        token_type: Always a bearer type.
-        id_token: Says who signed in.
-        refresh_token: Gets the next set.
-        obtained_at: When the access token was received (aware UTC, by the provider's clock as far as it is known).
-        expires_at: When the access token ends (the same); None when the provider does not say.
-        scope: What was granted; None when unknown.
-    """
+    """The tokens of one sign-in; times are aware UTC, by the provider's clock as far as it is known."""
 
     access_token: Secret
     token_type: str = "Bearer"  # noqa: S105 - a type's name, not a password
@@ -121,11 +101,7 @@ class ClientAuthentication:
 
 
 def resource_fields(resource: str | None) -> dict[str, str]:
-    """Return the parameters that ask for `resource`, none when it is None or empty.
-
-    Raises:
-        UsageError: It is not an absolute URI, or has a fragment.
-    """
+    """Return the parameters that ask for `resource`, none when it is None or empty."""
     if not resource:
         return {}
     if len(resource) > _MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
@@ -137,9 +113,6 @@ def complete_scope(scope: str) -> str:
     """Return `scope` with `openid` in it, without which there would be no ID token.
 
     Source: RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1.
-
-    Raises:
-        UsageError: It is not a list of scope names separated by single spaces.
     """
     if not _SCOPE.fullmatch(scope):
         raise UsageError("The scope is not a list of names separated by single spaces.")
@@ -288,9 +261,6 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
 
     Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
     and 3; OpenID Connect Core 1.0 section 9.
-
-    Raises:
-        ConfigurationError: There is a secret or a key and the provider takes none.
     """
     if proof is None:
         return ClientAuthentication(fields={"client_id": client_id})
@@ -411,9 +381,6 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
     """Read a successful answer of the token endpoint, which came at `now`.
 
     The requested scope is what an answer means that names none: RFC 6749 section 5.1.
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the token is not a bearer token.
     """
     body = secret_object(body)
     if body is None:
@@ -445,9 +412,6 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
     Not every provider names that type, although it is required, so only a wrong one is refused.
     Source: RFC 8693 section 2.2.1.
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the token cannot be used as a bearer token.
     """
     body = secret_object(body)
     if body is None:
@@ -501,11 +465,7 @@ def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
 
 
 def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secret | None:
-    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty.
-
-    Raises:
-        ProviderMisbehaved: It is not text, too long, or has characters that no request could carry.
-    """
+    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty."""
     if body.get(name) in (None, ""):
         return None
     token = usable_token(body[name])
@@ -522,11 +482,7 @@ def usable_token(value: object) -> Secret | None:
 
 
 def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_in") -> float | None:
-    """Return a number of seconds that a provider's answer holds; None when it is absent.
-
-    Raises:
-        ProviderMisbehaved: It is not a finite number of at least zero.
-    """
+    """Return a number of seconds that a provider's answer holds; None when it is absent."""
     if value is None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):

@@ -246,16 +246,8 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
 ) -> IdTokenClaims:
     """Check an ID token that came from the token endpoint, and return its claims.
 
-    Args:
-        token: The ID token.
-        keys: The provider's keys.
-        issuer: The configured issuer; compared byte for byte.
-        client_id: Must be among the audiences, and the authorized party where one is named.
-        now: The provider's time, as far as it is known.
-        nonce: What was sent; None for a refresh, whose token need not carry one.
-        access_token: Held against `at_hash` when the token has one.
-        algorithms: The signature algorithms to accept.
-        clock_remedy: What to do when the token's times do not fit.
+    The client must be among the audiences, and the authorized party where one is named. `now` is the provider's time,
+    as far as it is known; a refresh needs no `nonce`; an access token is held against the token's `at_hash`.
 
     Source: OpenID Connect Core 1.0 sections 3.1.3.7 and 3.1.3.8.
 

@@ -69,11 +69,7 @@ class ProviderMetadata:
     pkce_methods: tuple[str, ...] | None = None
 
     def require_token_endpoint(self) -> str:
-        """Return the token endpoint.
-
-        Raises:
-            ProviderMisbehaved: The provider has none.
-        """
+        """Return the token endpoint."""
         if self.token_endpoint is None:
             raise ProviderMisbehaved(f"The identity provider {self.issuer} names no token endpoint.")
         return self.token_endpoint

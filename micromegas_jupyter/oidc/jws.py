@@ -1,6 +1,6 @@
 """From the text of a signed token to its parts, refusing every form that has more than one reading.
 
-Nothing is believed yet: `keys` checks signatures, `claims` what the token says.
+Then to a signature that a published key verifies; each key is imported by itself, so that a bad one disables no other.
 """
 
 import binascii
@@ -210,11 +210,8 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     order), and all after the first `MAX_KEYS`. Several keys of one name are all kept. Source: RFC 7517 sections 4 and
     5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
-    Args:
-        document: The decoded document.
-        issuer: Left out are keys whose `issuer` member names another issuer. A provider with many tenants publishes
-            the keys of all of them in one set. None: the member is not looked at.
-        tenant: The tenant for which the issuer was expanded; a key may say `{tenantid}` in its place.
+    A provider with many tenants publishes the keys of all of them in one set: with an `issuer`, keys whose `issuer`
+    member names another one are left out; a key may say `{tenantid}` in place of `tenant`.
 
     Raises:
         ProviderMisbehaved: The document is not a JWK Set, or holds no key at all.
@@ -323,24 +320,15 @@ class UnknownKey(TokenProblem):
     """No key of the set can have made the signature; a newer set of the same provider might hold it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    key_type: str
-    curves: frozenset[str | None] = frozenset({None})
-    # By curve; a signature of any other length has a second encoding: RFC 7518 section 3.4, RFC 8032 section 5.1.
-    signature_bytes: Mapping[str | None, int]
-
-
-_RSA = _Rule(key_type="RSA", signature_bytes={})
-_RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), _RSA),
-    "ES256": _Rule(key_type="EC", curves=frozenset({"P-256"}), signature_bytes={"P-256": 64}),
-    "ES384": _Rule(key_type="EC", curves=frozenset({"P-384"}), signature_bytes={"P-384": 96}),
-    "ES512": _Rule(key_type="EC", curves=frozenset({"P-521"}), signature_bytes={"P-521": 132}),
-    "EdDSA": _Rule(
-        key_type="OKP", curves=frozenset({"Ed25519", "Ed448"}), signature_bytes={"Ed25519": 64, "Ed448": 114}
-    ),
-    "Ed25519": _Rule(key_type="OKP", curves=frozenset({"Ed25519"}), signature_bytes={"Ed25519": 64}),
+# By algorithm: the key's type, and for each of its curves the signature's bytes; a signature of any other length has a
+# second encoding (RFC 7518 section 3.4, RFC 8032 section 5.1).
+_RULES: Mapping[str, tuple[str, Mapping[str | None, int | None]]] = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", {None: None})),
+    "ES256": ("EC", {"P-256": 64}),
+    "ES384": ("EC", {"P-384": 96}),
+    "ES512": ("EC", {"P-521": 132}),
+    "EdDSA": ("OKP", {"Ed25519": 64, "Ed448": 114}),
+    "Ed25519": ("OKP", {"Ed25519": 64}),
 }
 DEFAULT_ALGORITHMS = frozenset(_RULES)
 
@@ -380,13 +368,12 @@ def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset
 
 
 def _fits(key: VerificationKey, algorithm: str) -> bool:
-    rule = _RULES[algorithm]
-    return key.key_type == rule.key_type and key.curve in rule.curves and key.algorithm in {None, algorithm}
+    key_type, signature_bytes = _RULES[algorithm]
+    return key.key_type == key_type and key.curve in signature_bytes and key.algorithm in {None, algorithm}
 
 
 def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool:
-    expected_bytes = _RULES[algorithm].signature_bytes.get(key.curve)
-    if expected_bytes is not None and len(parsed.signature) != expected_bytes:
+    if _RULES[algorithm][1][key.curve] not in {None, len(parsed.signature)}:
         return False
     try:
         _verifier(algorithm)(key.key, parsed.signature, parsed.signing_input)
