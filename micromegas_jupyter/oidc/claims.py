@@ -206,6 +206,8 @@ def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] =
     found: dict[str, None] = {}
     for path in paths:
         listed = claims.get(path[0])
+        if listed is None:
+            continue
         for name in path[1:]:
             listed = listed.get(name) if isinstance(listed, dict) else None
         if isinstance(listed, str):
