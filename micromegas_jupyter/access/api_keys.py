@@ -74,11 +74,7 @@ def key_state(key: ApiKeySetting, *, now: datetime) -> str:
 
 
 def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
-    """Return all keys of that name, or else the one with that id.
-
-    Raises:
-        UsageError: No key matches, or several do.
-    """
+    """Return all keys of that name, or else the one with that id."""
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
@@ -289,12 +285,7 @@ class KeyFile:
         self._lock_path = self._path.with_name(self._path.name + ".lock")
 
     def load(self) -> Keys:
-        """Return the keys in the file.
-
-        Raises:
-            UsageError: There is no such file, or it cannot be used safely.
-            ConfigurationError: It does not hold a list of keys.
-        """
+        """Return the keys in the file."""
         try:
             content, _ = private_files.read_private_file(self._path, max_bytes=MAX_KEY_FILE_BYTES, closes=False)
         except private_files.FileProblem as problem:
@@ -302,17 +293,7 @@ class KeyFile:
         return _parse(content, self._path.name)
 
     def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
-        """Replace the keys by what `changed` makes of them, with no other writer in between.
-
-        Args:
-            changed: Called with the keys that are there, while the lock is held.
-            creates: Whether a file that does not exist is made.
-
-        Raises:
-            UsageError: The file cannot be used safely, or, without `creates`, does not exist.
-            ConfigurationError: What it holds, or would hold, is not a list of keys; it is left as it is.
-            Unavailable: Another program holds the lock too long.
-        """
+        """Replace the keys by what `changed` makes of them, with no other writer in between."""
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"The folder of the key file {self._path.name} does not exist.",

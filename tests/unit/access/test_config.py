@@ -281,7 +281,7 @@ class TestIssuerFiles:
 
     @pytest.mark.parametrize(
         ("content", "problem"),
-        [(b"[", "JSON"), (b"\xff", "JSON"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
+        [(b"[", "JSON"), (b"\xff", "UTF-8"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
     )
     def test_a_key_file_without_keys_is_refused(self, files, content, problem):
         files.jwks.write_bytes(content)
