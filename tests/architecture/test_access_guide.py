@@ -25,9 +25,7 @@ from tests.architecture.guide_text import (
     read_page,
     table_rows,
 )
-from tests.unit.access.claim_cases import WRONG_CLAIMS
-from tests.unit.access.form_cases import WRONG_FORM
-from tests.unit.access.key_cases import WRONG_KEY
+from tests.unit.access.token_cases import WRONG_CLAIMS, WRONG_FORM, WRONG_KEY
 
 PACKAGE = ROOT / "micromegas_jupyter"
 # `nbf` is only read when it is there.
