@@ -106,27 +106,14 @@ def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_
 @pytest.mark.parametrize(
     "changes",
     [
-        {"device_code": None},
-        {"device_code": ""},
-        {"device_code": 17},
-        {"device_code": "a\nb"},
-        {"device_code": "a" * 70_000},
-        {"user_code": None},
-        {"user_code": 17},
-        {"user_code": "\x00\x1b"},
-        {"user_code": "A" * 65},
-        {"verification_uri": None},
-        {"verification_uri": ["https://id.example.com/device"]},
-        {"expires_in": None},
-        {"expires_in": 0},
-        {"expires_in": -1},
-        {"expires_in": True},
-        {"expires_in": "soon"},
-        {"interval": "often"},
-        {"interval": -1},
+        {"device_code": None}, {"device_code": ""}, {"device_code": 17}, {"device_code": "a\nb"},
+        {"device_code": "a" * 70_000}, {"user_code": None}, {"user_code": 17}, {"user_code": "\x00\x1b"},
+        {"user_code": "A" * 65}, {"verification_uri": None},
+        {"verification_uri": ["https://id.example.com/device"]}, {"expires_in": None}, {"expires_in": 0},
+        {"expires_in": -1}, {"expires_in": True}, {"expires_in": "soon"}, {"interval": "often"}, {"interval": -1},
         {"interval": [5]},
     ],
-)
+)  # fmt: skip
 def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ProviderMisbehaved):
         parse(**changes)

@@ -210,18 +210,10 @@ class TestIssuerOfAKey:
 
 
 ALL_KEYS = [
-    rsa_key(),
-    rsa_key("rs384", "RS384"),
-    rsa_key("rs512", "RS512"),
-    rsa_key("ps256", "PS256"),
-    rsa_key("ps384", "PS384"),
-    rsa_key("ps512", "PS512"),
-    ec_key(),
-    ec_key("ec384", "P-384"),
-    ec_key("ec521", "P-521"),
-    ed25519_key(),
-    ed448_key(),
-]
+    rsa_key(), rsa_key("rs384", "RS384"), rsa_key("rs512", "RS512"), rsa_key("ps256", "PS256"),
+    rsa_key("ps384", "PS384"), rsa_key("ps512", "PS512"), ec_key(), ec_key("ec384", "P-384"),
+    ec_key("ec521", "P-521"), ed25519_key(), ed448_key(),
+]  # fmt: skip
 
 
 def key_set(*keys: SigningKey, **changes: object) -> KeySet:

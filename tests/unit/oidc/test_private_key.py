@@ -149,23 +149,11 @@ def test_an_algorithm_that_does_not_fit_the_key_is_refused_with_those_that_do(al
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kty": "oct", "k": "c2VjcmV0"},
-        {"kty": 1},
-        {"use": "enc"},
-        {"key_ops": ["verify"]},
-        {"key_ops": "sign"},
-        {"crv": "secp256k1"},
-        {"crv": None},
-        {"d": 1},
-        {"d": "!"},
-        {"x": "AAAA"},
-        {"kid": 1},
-        {"kid": "a" * 1025},
-        {"kid": "a\nb"},
-        {"alg": 1},
-        {"alg": "RS256"},
+        {"kty": "oct", "k": "c2VjcmV0"}, {"kty": 1}, {"use": "enc"}, {"key_ops": ["verify"]}, {"key_ops": "sign"},
+        {"crv": "secp256k1"}, {"crv": None}, {"d": 1}, {"d": "!"}, {"x": "AAAA"}, {"kid": 1}, {"kid": "a" * 1025},
+        {"kid": "a\nb"}, {"alg": 1}, {"alg": "RS256"},
     ],
-)
+)  # fmt: skip
 def test_a_jwk_that_is_not_a_sound_signing_key_is_refused(changes: dict[str, object]) -> None:
     refusal_of(jwk_of(ec_key(), **changes))
 
@@ -185,18 +173,12 @@ def test_a_pem_key_of_a_kind_that_cannot_sign_here_is_refused(name: str) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "not a key",
-        PEM.replace("PRIVATE", "ENCRYPTED PRIVATE"),
-        "{",
-        "{}",
-        '{"keys": []}',
-        '["kty"]',
+        "", "not a key", PEM.replace("PRIVATE", "ENCRYPTED PRIVATE"), "{", "{}", '{"keys": []}', '["kty"]',
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         "-----BEGIN PRIVATE KEY-----" + "A" * 70_000,
     ],
-)
+)  # fmt: skip
 def test_what_is_no_key_is_refused(text: str) -> None:
     refusal_of(text)
 

@@ -309,19 +309,14 @@ def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read,
 @pytest.mark.parametrize(
     ("code", "is_refresh", "expected"),
     [
-        ("invalid_grant", True, LoginRequired),
-        ("invalid_scope", True, LoginRequired),
-        ("invalid_client", True, LoginFailed),
-        ("unauthorized_client", True, LoginFailed),
-        ("slow_down", True, ProviderUnavailable),
-        ("slow_down", False, ProviderUnavailable),
-        ("invalid_grant", False, LoginFailed),
-        ("invalid_scope", False, LoginFailed),
-        ("invalid_client", False, LoginFailed),
-        ("server_error", True, ProviderUnavailable),
+        ("invalid_grant", True, LoginRequired), ("invalid_scope", True, LoginRequired),
+        ("invalid_client", True, LoginFailed), ("unauthorized_client", True, LoginFailed),
+        ("slow_down", True, ProviderUnavailable), ("slow_down", False, ProviderUnavailable),
+        ("invalid_grant", False, LoginFailed), ("invalid_scope", False, LoginFailed),
+        ("invalid_client", False, LoginFailed), ("server_error", True, ProviderUnavailable),
         ("temporarily_unavailable", False, ProviderUnavailable),
     ],
-)
+)  # fmt: skip
 def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(code, is_refresh, expected):
     body = {"error": code, "error_description": "bad token s3same"}
     error = build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])
