@@ -8,8 +8,6 @@ import hashlib
 import logging
 import os
 import stat
-import subprocess
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -270,18 +268,6 @@ def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> Non
     assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o660])
-def test_reading_and_changing_leave_the_mode_of_the_file(path: Path, mode: int) -> None:
-    add(path, "old")
-    path.chmod(mode)
-
-    KeyFile(path).load()
-    add(path, "new")
-
-    assert stat.S_IMODE(path.stat().st_mode) == mode
-    assert len(KeyFile(path).load()) == 2
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -298,13 +284,6 @@ def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path,
     with pytest.raises(ConfigurationError, match=r"keys\.json"):
         add(path)
     assert path.read_bytes() == content
-
-
-def test_a_missing_file_is_an_error_that_says_how_to_make_one(path: Path) -> None:
-    for use in (KeyFile(path).load, lambda: KeyFile(path).change(lambda keys: keys)):
-        with pytest.raises(UsageError, match="keys create"):
-            use()
-    assert not path.exists()
 
 
 def make_link(path: Path) -> None:
@@ -330,24 +309,3 @@ def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyP
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
         add(path)
-
-
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_a_writer_that_is_killed_leaves_the_old_keys_and_no_lock(path: Path, step: str) -> None:
-    add(path, "old")
-    program = (
-        "import os, pathlib, signal\n"
-        "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"setattr({'pathlib.Path' if step == 'replace' else 'os'}, {step!r}, die)\n"
-        "from tests.unit.access.test_api_keys import add\n"
-        f"add(pathlib.Path({str(path)!r}), 'new')\n"
-    )
-
-    killed = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
-    names = [key.name for key in KeyFile(path).load()]
-    add(path, "next")
-
-    assert killed.returncode == -9
-    assert names == ["old"]
-    assert {key.name for key in KeyFile(path).load()} == {"next", "old"}
-    assert not list(path.parent.glob(".*"))
