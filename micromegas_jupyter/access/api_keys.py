@@ -4,9 +4,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hmac import compare_digest
@@ -302,7 +301,7 @@ class KeyFile:
         try:
             private_files.check_replaceable(self._path)
             private_files.check_replaceable(self._lock_path)
-            with self._locked():
+            with FileLock(self._lock_path, timeout=LOCK_TIMEOUT_SECONDS, mode=private_files.PRIVATE_FILE_MODE):
                 private_files.remove_temporaries(self._path)
                 is_new = creates and private_files.mark_of(self._path) is None
                 text = render_api_keys(changed(() if is_new else self.load()))
@@ -310,20 +309,10 @@ class KeyFile:
                 private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
         except private_files.FileProblem as problem:
             raise self._unusable(problem) from problem.__cause__
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(self._lock_path, timeout=LOCK_TIMEOUT_SECONDS, mode=private_files.PRIVATE_FILE_MODE)
-        try:
-            lock.acquire()
         except Timeout:
             raise Unavailable(f"Another program is using {self._path.name} and does not finish.") from None
         except OSError as error:
             raise UsageError(f"The lock file {self._lock_path.name} cannot be used.") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _unusable(self, problem: private_files.FileProblem) -> UsageError:
         if isinstance(problem, private_files.NoSuchFile):
