@@ -4,9 +4,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hmac import compare_digest
@@ -73,11 +72,7 @@ def key_state(key: ApiKeySetting, *, now: datetime) -> str:
 
 
 def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
-    """Return all keys of that name, or else the one with that id.
-
-    Raises:
-        UsageError: No key matches, or several do.
-    """
+    """Return all keys of that name, or else the one with that id."""
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
@@ -288,12 +283,7 @@ class KeyFile:
         self._lock_path = self._path.with_name(self._path.name + ".lock")
 
     def load(self) -> Keys:
-        """Return the keys in the file.
-
-        Raises:
-            UsageError: There is no such file, or it cannot be used safely.
-            ConfigurationError: It does not hold a list of keys.
-        """
+        """Return the keys in the file."""
         try:
             content, _ = private_files.read_private_file(self._path, max_bytes=MAX_KEY_FILE_BYTES, closes=False)
         except private_files.FileProblem as problem:
@@ -301,17 +291,7 @@ class KeyFile:
         return _parse(content, self._path.name)
 
     def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
-        """Replace the keys by what `changed` makes of them, with no other writer in between.
-
-        Args:
-            changed: Called with the keys that are there, while the lock is held.
-            creates: Whether a file that does not exist is made.
-
-        Raises:
-            UsageError: The file cannot be used safely, or, without `creates`, does not exist.
-            ConfigurationError: What it holds, or would hold, is not a list of keys; it is left as it is.
-            Unavailable: Another program holds the lock too long.
-        """
+        """Replace the keys by what `changed` makes of them, with no other writer in between."""
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"The folder of the key file {self._path.name} does not exist.",
@@ -320,7 +300,7 @@ class KeyFile:
         try:
             private_files.check_replaceable(self._path)
             private_files.check_replaceable(self._lock_path)
-            with self._locked():
+            with FileLock(self._lock_path, timeout=LOCK_TIMEOUT_SECONDS, mode=private_files.PRIVATE_FILE_MODE):
                 private_files.remove_temporaries(self._path)
                 is_new = creates and private_files.mark_of(self._path) is None
                 text = render_api_keys(changed(() if is_new else self.load()))
@@ -328,20 +308,10 @@ class KeyFile:
                 private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
         except private_files.FileProblem as problem:
             raise self._unusable(problem) from problem.__cause__
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(self._lock_path, timeout=LOCK_TIMEOUT_SECONDS, mode=private_files.PRIVATE_FILE_MODE)
-        try:
-            lock.acquire()
         except Timeout:
             raise Unavailable(f"Another program is using {self._path.name} and does not finish.") from None
         except OSError as error:
             raise UsageError(f"The lock file {self._lock_path.name} cannot be used.") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _unusable(self, problem: private_files.FileProblem) -> UsageError:
         if isinstance(problem, private_files.NoSuchFile):

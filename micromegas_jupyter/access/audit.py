@@ -57,17 +57,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class AccessMetrics(Collector):
-    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few.
-
-    Attributes:
-        registry: Where a reader finds them.
-        cache_hits: Counts credentials that were known already.
-        cache_misses: Counts credentials that had to be looked at.
-        rate_limited: Counts refused calls, `by` identity or address.
-        reloads: Counts reloads of the configuration by outcome: `in_force`, `refused` or `failed`.
-        in_force: When the present configuration came into force, in Unix time.
-        key_ages: How to find the age of each issuer's keys in seconds; None when there are none.
-    """
+    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
@@ -146,12 +136,6 @@ class TokenBuckets(Generic[Key]):
 
     A bucket is stored as the time at which it will be full again, so a full one needs no memory. When there are too
     many, the least recently used one is forgotten, which can only be in its user's favor.
-
-    Args:
-        per_second: Tokens that come back per second.
-        burst: Tokens of a full bucket.
-        max_tracked: Buckets that are remembered.
-        clock: Tells the time.
     """
 
     def __init__(self, *, per_second: float, burst: int, max_tracked: int, clock: Clock) -> None:
@@ -258,15 +242,7 @@ NOTHING_CLAIMED = Claimed()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessEvent:
-    """What became of a credential or of a call, and why.
-
-    Attributes:
-        outcome: `accepted`, `refused`, `undecided`; of a call whose caller is known, `forbidden` or `limited`.
-        reason: A fixed word; None when accepted.
-        code: The error's code, as the client sees it.
-        who: The identity; of a credential that was not accepted, what it claims.
-        credential: The credential's name: 8 hexadecimal digits of its digest.
-    """
+    """What became of a credential or of a call, and why."""
 
     outcome: str
     reason: str | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
-from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES, KeyCaches, find_permission_problem
+from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, KeyCaches, find_permission_problem
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
 from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (
@@ -49,6 +49,10 @@ RELOAD_TIMEOUT_SECONDS = 20.0
 _CONFIG_FILE = "MICROMEGAS_ACCESS_CONFIG"
 _KEY_FILE = "MICROMEGAS_API_KEY_FILE"
 _REMEDY = "Correct the file or the setting that names it."
+_PERMISSION_REMEDY = (
+    "Let it belong to the account that the server runs as, or to root, and take the write permission from others: "
+    "chmod o-w."
+)
 _RETRY_REMEDY = "The server reads the file again when it changes; you do not have to restart it."
 # How often a version that cannot be used is tried again although its files have not changed.
 _RETRY_SECONDS = 5.0
@@ -95,29 +99,25 @@ class _ConfigFile:
             return ()
 
 
-def _read_file(path: Path, setting: str, max_bytes: int) -> _ConfigFile:
+def _read_file(
+    path: Path, setting: str, max_bytes: int, *, encoding: str = "utf-8", is_token: bool = False
+) -> _ConfigFile:
+    """Read a file; one with a token may come later and belong to anybody, as mounted secrets do."""
+    remedy = _REMEDY
     try:
         content, status = read_shared_file(path, max_bytes=max_bytes)
-        _check_permissions(status, setting)
-        return _ConfigFile(path=path, setting=setting, text=content.decode("utf-8"), status=status)
+        problem = find_permission_problem(status, any_owner=is_token)
+        if problem is None:
+            return _ConfigFile(path=path, setting=setting, text=content.decode(encoding), status=status)
+        remedy = _PERMISSION_REMEDY
     except FileProblem as error:
-        problem = ConfigurationError(f"The file that {setting} names {error.args[0]}.", key=setting, remedy=_REMEDY)
+        if is_token and isinstance(error, NoSuchFile):
+            return _ConfigFile(path=path, setting=setting)
+        problem = str(error.args[0])
     except UnicodeDecodeError:
-        problem = ConfigurationError(f"The file that {setting} names is not UTF-8 text.", key=setting, remedy=_REMEDY)
-    except ConfigurationError as error:
-        problem = error
-    return _ConfigFile(path=path, setting=setting, problem=problem)
-
-
-def _check_permissions(status: os.stat_result, setting: str, *, any_owner: bool = False) -> None:
-    problem = find_permission_problem(status, any_owner=any_owner)
-    if problem is not None:
-        raise ConfigurationError(
-            f"The file that {setting} names {problem}.",
-            key=setting,
-            remedy="Let it belong to the account that the server runs as, or to root, and take the write permission "
-            "from others: chmod o-w.",
-        )
+        problem = "is not UTF-8 text"
+    refused = ConfigurationError(f"The file that {setting} names {problem}.", key=setting, remedy=remedy)
+    return _ConfigFile(path=path, setting=setting, problem=refused)
 
 
 def _warn_of_group(status: os.stat_result, setting: str) -> None:
@@ -196,11 +196,7 @@ def _path(written: str) -> Path:
 
 
 def read_access_settings(environ: Mapping[str, str]) -> AccessSettings:
-    """Read the settings that the environment and the files that it names hold now.
-
-    Raises:
-        ConfigurationError: A variable or a file is malformed or missing.
-    """
+    """Read the settings that the environment and the files that it names hold now."""
     return _parse(environ, _Reading(environ).newest())
 
 
@@ -211,44 +207,29 @@ def _parse(environ: Mapping[str, str], texts: _Texts) -> AccessSettings:
 def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
     """Check that key files and certificates are there and can be trusted, and that key files hold keys.
 
-    A file with a token may come later and belong to anybody, as mounted secrets do; nobody else may change it.
-
     Raises:
         ConfigurationError: One is not so; the error names the setting, not the file.
     """
     for issuer, member, path in _issuer_files(issuers):
         setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
+        has_keys = member == "jwks_file"
+        encoding = "utf-8" if has_keys else "latin-1"  # certificates may stand between comments in any
+        text = _read_file(path, setting, MAX_KEY_SET_BYTES, encoding=encoding, is_token=is_token).require()
+        if not has_keys:
+            continue
         try:
-            content, status = read_shared_file(Path(path), max_bytes=max(MAX_KEY_SET_BYTES, MAX_TOKEN_FILE_BYTES))
-        except NoSuchFile as error:
-            if is_token:
-                continue
-            problem = str(error.args[0])
-        except FileProblem as error:
-            problem = str(error.args[0])
-        else:
-            _check_permissions(status, setting, any_owner=is_token)
-            if member != "jwks_file":
-                continue
-            try:
-                parse_key_set(decode_strict_json(content.decode("utf-8")), issuer=issuer.issuer, tenant=issuer.tenant)
-                continue
-            except (UnicodeDecodeError, JsonError):
-                problem = "is not valid JSON"
-            except ProviderMisbehaved:
-                problem = "is not a key set (RFC 7517)"
-        raise ConfigurationError(f"The file that {setting} names {problem}.", key=setting, remedy=_REMEDY)
+            parse_key_set(decode_strict_json(text), issuer=issuer.issuer, tenant=issuer.tenant)
+        except (JsonError, ProviderMisbehaved) as error:
+            problem = "is not valid JSON" if isinstance(error, JsonError) else "is not a key set (RFC 7517)"
+            raise ConfigurationError(f"The file that {setting} names {problem}.", key=setting, remedy=_REMEDY) from None
 
 
-def _issuer_files(issuers: Iterable[IssuerSetting]) -> Iterator[tuple[IssuerSetting, str, str]]:
-    """Yield the files that issuers' settings name; one that many tenants share only once, but for keys."""
-    seen: set[tuple[str, str]] = set()
+def _issuer_files(issuers: Iterable[IssuerSetting]) -> Iterator[tuple[IssuerSetting, str, Path]]:
     for issuer in issuers:
         for member in ("jwks_file", "ca_file", "bearer_token_file"):
             path: str | None = getattr(issuer, member)
-            if path is not None and (member == "jwks_file" or (member, path) not in seen):
-                seen.add((member, path))
-                yield issuer, member, path
+            if path is not None:
+                yield issuer, member, Path(path)
 
 
 def split_denied(entries: Iterable[str], *, issuers: Iterable[IssuerSetting]) -> frozenset[tuple[str, str]]:
@@ -279,16 +260,6 @@ class ReloadingValidator(BaseValidator):
     Attributes:
         metrics: What is counted, over all reloads.
         settings: The settings in force.
-
-    Args:
-        environ: The variables; read once.
-        legacy_api_keys: What becomes of plain-text keys, whatever the settings say.
-        check: Looks at settings before they come into force; may refuse them with a `ConfigurationError`.
-        clock: Tells the time.
-        watch_interval_seconds: How often the files are looked at.
-
-    Raises:
-        ConfigurationError: The settings cannot be used, or nothing would ever be accepted.
     """
 
     metrics: AccessMetrics
@@ -525,7 +496,7 @@ class ReloadingValidator(BaseValidator):
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
             with suppress(OSError, ValueError):
-                _warn_of_group(Path(path).stat(), f"{issuer.path}.{member}")
+                _warn_of_group(path.stat(), f"{issuer.path}.{member}")
         settings = self.settings
         if settings.admins and settings.oidc is None:
             record_event(
@@ -552,44 +523,43 @@ class ReloadingValidator(BaseValidator):
 
     def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
         """Log why a version is not in force as a whole; once for the same texts and problem, however often tried."""
-        state = (self._fingerprint, type(error), str(error) if isinstance(error, MicromegasError) else None)
+        own = error if isinstance(error, MicromegasError) else None
+        state = (self._fingerprint, type(error), str(own))
         if state == self._logged_problem and not is_requested:
             return
         self._logged_problem = state
-        is_refused = isinstance(error, ConfigurationError)
-        self.metrics.reloads.labels("refused" if is_refused else "failed").inc()
-        is_config_newest = reading.config is not None and reading.config.text == self._texts.config
-        key_file = None if self._texts.key_path is None else reading.files.get(self._texts.key_path)
-        is_key_file_newest = key_file is not None and key_file.text == self._texts.keys
+        refused = error if isinstance(error, ConfigurationError) else None
+        self.metrics.reloads.labels("failed" if refused is None else "refused").inc()
         sentence = "A new version of the access configuration cannot be used; the old one stays in force."
-        if not is_refused:
+        if refused is None:
             sentence = "A new version of the access configuration could not be looked at; it is tried again."
         elif is_part:
             sentence = "A part of a new version of the access configuration cannot be used; the rest is in force."
+        remedy = None if own is None else own.remedy
+        if refused is not None:
+            # The usual remedy, at the start, is a restart.
+            is_usual = remedy == ConfigurationError.default_remedy
+            remedy = f"{'Correct what it says.' if is_usual else remedy} {_RETRY_REMEDY}"
+        texts = self._texts
+        key_file = None if texts.key_path is None else reading.files.get(texts.key_path)
         record_event(
             logging.ERROR,
             sentence,
             kind=type(error).__name__,
-            setting=error.key if isinstance(error, ConfigurationError) else None,
+            setting=None if refused is None else refused.key,
             # Texts of other libraries may hold anything.
-            problem=error.what if isinstance(error, MicromegasError) else None,
-            remedy=_remedy_of(error),
-            configuration_file=None if self._texts.config is None else _version_name(is_newest=is_config_newest),
-            key_file=None if self._texts.keys is None else _version_name(is_newest=is_key_file_newest),
+            problem=None if own is None else own.what,
+            remedy=remedy,
+            configuration_file=_version_name(texts.config, reading.config),
+            key_file=_version_name(texts.keys, key_file),
             **count_settings(self.settings, now=self._clock.now()),
         )
 
 
-def _version_name(*, is_newest: bool) -> str:
-    return "newest version" if is_newest else "last good version"
-
-
-def _remedy_of(error: Exception) -> str | None:
-    """Return what to do while the server keeps running; the usual remedy, at the start, is a restart."""
-    if not isinstance(error, ConfigurationError):
-        return error.remedy if isinstance(error, MicromegasError) else None
-    own = "Correct what it says." if error.remedy == ConfigurationError.default_remedy else error.remedy
-    return f"{own} {_RETRY_REMEDY}"
+def _version_name(text: str | None, file: _ConfigFile | None) -> str | None:
+    if text is None:
+        return None
+    return "newest version" if file is not None and file.text == text else "last good version"
 
 
 def count_settings(settings: AccessSettings, *, now: datetime) -> dict[str, float]:

@@ -84,14 +84,7 @@ class _Case:
 def explain_decision(
     token: str, decision: Decision, *, settings: AccessSettings, now: datetime
 ) -> tuple[ExplainedStep, ...]:
-    """Return the steps that `decision` about `token` went through; the last one says why it ended.
-
-    Args:
-        token: The credential that was judged.
-        decision: What the validators decided.
-        settings: What they were built from.
-        now: The current time, aware.
-    """
+    """Return the steps that `decision` about `token` went through; the last one says why it ended."""
     if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
         return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
     reason = None if isinstance(decision, Accepted) else decision.reason

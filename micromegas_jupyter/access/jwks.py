@@ -61,15 +61,7 @@ class KeyFetcher:
         self._known_location: tuple[str, bool] | None = None
 
     def fetch(self, *, rediscover: bool) -> KeySet:
-        """Return the issuer's keys.
-
-        Args:
-            rediscover: Whether to ask again where they are. After a failure that is done in any case.
-
-        Raises:
-            Unavailable: The provider or the file gives no answer.
-            ProviderMisbehaved: What it gives is not acceptable.
-        """
+        """Return the issuer's keys."""
         setting = self._setting
         if setting.jwks_file is not None:
             try:
@@ -156,11 +148,7 @@ Fetch: TypeAlias = Future[KeySet | None]
 
 
 class KeysPending(Exception):
-    """The answer depends on a fetch that has not ended.
-
-    Attributes:
-        fetch: The fetch, with the keys or None as its result; shared by all who wait, so it must not be cancelled.
-    """
+    """The answer depends on a fetch that has not ended."""
 
     def __init__(self, fetch: Fetch) -> None:
         super().__init__("the keys are being fetched")
@@ -181,14 +169,6 @@ class KeyCache:
     """One issuer's keys for any number of threads: one fetch at a time, shared by all who wait for it.
 
     One lock guards the state and is free during I/O. Nothing is fetched before the first call.
-
-    Args:
-        setting: Says where the keys are.
-        http: Fetches documents; the caller closes it.
-        clock: Tells the time.
-        policy: How long keys are believed.
-        metrics: Counts fetches.
-        start: Starts a fetch.
     """
 
     def __init__(  # noqa: PLR0913 - the outside world of one cache
@@ -227,12 +207,7 @@ class KeyCache:
             return None if self._keys is None else self._clock.monotonic() - self._fetched_at
 
     def get(self) -> KeySet:
-        """Return fresh keys, or the last good ones while the provider does not answer.
-
-        Raises:
-            Unavailable: There are none, and none can be had now.
-            KeysPending: They are being fetched.
-        """
+        """Return fresh keys, or the last good ones while the provider does not answer."""
         is_outdated = self._has_file_changed()
         with self._lock:
             now = self._clock.monotonic()
@@ -260,12 +235,7 @@ class KeyCache:
         return usable
 
     def get_newer(self, seen: KeySet) -> KeySet:
-        """Return a set fetched after `seen`, or `seen` itself when it is too early to ask again.
-
-        Raises:
-            Unavailable: The provider does not answer, so whether it has newer keys is not known.
-            KeysPending: It is being asked.
-        """
+        """Return a set fetched after `seen`, or `seen` itself when it is too early to ask again."""
         with self._lock:
             if self._keys is not None and self._keys is not seen:
                 return self._keys
@@ -386,13 +356,7 @@ _CacheName: TypeAlias = tuple[tuple[str | None, ...], KeyPolicy]
 
 
 class KeyCaches:
-    """One key cache for each setting and policy, so that a reloaded configuration keeps its keys; thread-safe.
-
-    Args:
-        http: Fetches documents of providers whose setting names no `ca_file`; the caller closes it.
-        clock: Tells the time.
-        metrics: Counts fetches, and reports the keys' age.
-    """
+    """One key cache for each setting and policy, so that a reloaded configuration keeps its keys; thread-safe."""
 
     def __init__(self, *, http: ProviderHttp, clock: Clock, metrics: AccessMetrics | None = None) -> None:
         self._http = http
@@ -402,11 +366,7 @@ class KeyCaches:
         self._caches: dict[_CacheName, tuple[KeyCache, ProviderHttp | None]] = {}
 
     def cache_of(self, setting: IssuerSetting, policy: KeyPolicy) -> KeyCache:
-        """Return the cache of this issuer's keys, the same one as long as nothing about them has changed.
-
-        Raises:
-            ConfigurationError: The setting's `ca_file` does not exist.
-        """
+        """Return the cache of this issuer's keys, the same one as long as nothing about them has changed."""
         name = (_key_source(setting), policy)
         with self._lock:
             if name not in self._caches:

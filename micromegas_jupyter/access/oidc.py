@@ -34,7 +34,6 @@ from micromegas_jupyter.oidc.claims import (
     check_bearer_use,
     check_client,
     check_kind,
-    check_no_audience,
     check_required_claims,
     check_rfc9068,
     check_times,
@@ -109,9 +108,6 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
 
     What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
     like one is written `issuer|subject:<subject>`.
-
-    Raises:
-        ConfigurationError: An entry names an issuer that is not configured, or no issuer where it must.
     """
     subjects: set[tuple[str, str]] = set()
     emails: set[tuple[str, str]] = set()
@@ -211,11 +207,7 @@ class ExpiringCache(Generic[Value]):
 
 
 class Issuer:
-    """One issuer: the rules for its tokens, its keys, and how its claims become a caller.
-
-    Raises:
-        ConfigurationError: Nothing would bind the issuer's tokens to this server.
-    """
+    """One issuer: the rules for its tokens, its keys, and how its claims become a caller."""
 
     def __init__(self, setting: IssuerSetting, *, keys: KeyCache, admins: AdminRules, roles: Roles) -> None:
         if not setting.audiences and not (setting.client_ids and "token_use" in setting.required_claims):
@@ -243,16 +235,14 @@ class Issuer:
         """Check what can be checked before the signature, and return the subject that the token claims.
 
         The order: algorithm, audience, times, kind, required claims, application, the subject's form.
-
-        Raises:
-            TokenProblem: A rule is broken.
         """
         setting, claims = self._setting, parsed.claims
         check_algorithm(parsed, setting.algorithms)
         if self._audiences:
             check_audience(claims, self._audiences)
-        else:
-            check_no_audience(claims)
+        elif "aud" in claims:
+            # Access tokens of this issuer have none, so this is another kind of token, made for somebody else.
+            raise TokenProblem("audience_mismatch")
         check_times(
             claims,
             now_seconds,
@@ -271,13 +261,7 @@ class Issuer:
         return read_subject(claims, self.subject_claim)
 
     def verify_signature(self, parsed: ParsedToken) -> None:
-        """Check the signature, with newer keys when the ones at hand do not hold the token's.
-
-        Raises:
-            TokenProblem: The signature is wrong, or no key of the issuer has the token's name.
-            Unavailable: The keys cannot be had now.
-            KeysPending: They are being fetched.
-        """
+        """Check the signature, with newer keys when the ones at hand do not hold the token's."""
         keys = self._keys.get()
         try:
             verify_signature(parsed, keys, algorithms=self._setting.algorithms)

@@ -112,9 +112,6 @@ class BaseValidator(abc.ABC):
     """A `TokenValidator` whose subclasses answer with a `Decision`.
 
     A validator that others ask is not counted and writes no event by itself; the outermost does both, once.
-
-    Attributes:
-        metrics: Counts decisions when set.
     """
 
     metrics: AccessMetrics | None = None
@@ -151,11 +148,7 @@ class BaseValidator(abc.ABC):
         return self._conclude(decide_safely(self, token), token, started)
 
     def try_token(self, token: str, *, is_last: bool = False) -> AuthContext:
-        """Return the same without waiting; with `is_last`, keys that are still being fetched make it undecided.
-
-        Raises:
-            KeysPending: Keys are being fetched; try again after that. Nothing is counted or logged.
-        """
+        """Return the same without waiting; with `is_last`, keys that are still being fetched make it undecided."""
         started = SYSTEM_CLOCK.monotonic()
         decision = _decide_once(self, token)
         if isinstance(decision, Undecided) and decision.pending is not None and not is_last:
@@ -273,12 +266,7 @@ def _says_more(decision: Decision, refused: Decision, token: str) -> bool:
 
 
 class Roles:
-    """The configured roles. Safe to share between threads.
-
-    Args:
-        roles: By name; None when there are none, and every caller may read everything.
-        default_roles: What every caller has.
-    """
+    """The configured roles. Safe to share between threads."""
 
     def __init__(self, roles: Mapping[str, RoleSetting] | None = None, default_roles: Iterable[str] = ()) -> None:
         self._roles = roles
@@ -309,13 +297,7 @@ class Roles:
 
 
 class CallLimits:
-    """How often an identity may call, and how often an address may be refused.
-
-    Args:
-        limits: The numbers, or where to read those that count now; when they change, all buckets are full again.
-        clock: Tells the time.
-        metrics: Counts calls that are turned away.
-    """
+    """How often an identity may call, and how often an address may be refused."""
 
     def __init__(
         self, limits: RateLimits | Callable[[], RateLimits], *, clock: Clock, metrics: AccessMetrics | None = None
@@ -339,11 +321,7 @@ class CallLimits:
         )
 
     def count_call(self, issuer: str, subject: str) -> None:
-        """Count a call of an identity.
-
-        Raises:
-            ResourcesExhausted: It calls too often.
-        """
+        """Count a call of an identity."""
         self._follow_changes()
         wait_seconds = self._calls.take((issuer, subject))
         if wait_seconds:
@@ -353,9 +331,6 @@ class CallLimits:
         """Count a credential from an address as refused, before it is looked at.
 
         Counted in advance, since of many that arrive together none is refused yet.
-
-        Raises:
-            ResourcesExhausted: Too many were refused, so this one is not to be looked at.
         """
         self._follow_changes()
         wait_seconds = self._refusals.take(_network_of(client_address))

@@ -27,7 +27,6 @@ from micromegas_jupyter.oidc.authorization import (
     build_refresh_request,
     build_revocation_request,
     build_token_error,
-    choose_authentication_method,
     parse_token_answer,
 )
 from micromegas_jupyter.oidc.claims import IdTokenClaims, verify_id_token
@@ -280,7 +279,7 @@ class ProviderConnection:
     def _authentication(self, url: str) -> ClientAuthentication:
         metadata = self.metadata()
         return build_client_authentication(
-            choose_authentication_method(metadata.token_endpoint_auth_methods, proof=self._proof),
+            metadata.token_endpoint_auth_methods,
             client_id=self.client_id,
             proof=self._proof,
             assertion_audience=self._assertion_audience(url, metadata.token_endpoint or url),

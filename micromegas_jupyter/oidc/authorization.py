@@ -1,7 +1,10 @@
-"""The authorization request that a browser is sent with, and the callback that it comes back with."""
+"""From an authorization request to tokens: the browser's way, client authentication, token requests and answers.
+
+The `build_` functions return a form's fields; they raise `UsageError` when the resource is not an absolute URI. What a
+`parse_` or `read_` function refuses shows nothing of itself, not even in a traceback with variables.
+"""
 
 import base64
-import enum
 import hmac
 import math
 import re
@@ -9,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 from urllib.parse import parse_qsl, quote_plus
 
 from micromegas_jupyter.core.system import Randomness, Secret, SecretObject, secret_object
@@ -26,60 +29,45 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.oidc.discovery import ProviderMetadata, describe_provider_error
 from micromegas_jupyter.oidc.private_key import PrivateKey, sign_jwt
 
-MAX_RESOURCE_CHARACTERS = 2048
+MAX_CALLBACK_PARAMETERS = 50
+_MAX_RESOURCE_CHARACTERS = 2048
+_MAX_CODE_CHARACTERS = 4096
+_MAX_TOKEN_CHARACTERS = 64 * 1024
+_MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
+_RANDOM_BYTES = 32
+_ASSERTION_ID_BYTES = 24
+# One call takes ten seconds at most; the rest is for clocks that differ.
+_ASSERTION_LIFETIME_SECONDS = 120
 
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
+JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
+ID_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - a type's name
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
+# What can be sent to a server as a bearer token: RFC 8693 section 3.
+_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
+
+_ANSWER = "token answer"
+_DIGITS = re.compile(r"[0-9]{1,10}")
 # An absolute URI without a fragment, loosely: RFC 8707 section 2. A URN is one, too.
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
-
-
-def resource_fields(resource: str | None) -> dict[str, str]:
-    """Return the parameters that ask for `resource`, none when it is None or empty.
-
-    Raises:
-        UsageError: It is not an absolute URI, or has a fragment.
-    """
-    if not resource:
-        return {}
-    if len(resource) > MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
-        raise UsageError("The resource is not an absolute URI without a fragment, as https://lake.example.com is.")
-    return {"resource": resource}
-
-
-RANDOM_BYTES = 32
-MAX_CODE_CHARACTERS = 4096
-MAX_CALLBACK_PARAMETERS = 50
-
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
-_OWN_PARAMETERS = frozenset(
-    {
-        "response_type",
-        "response_mode",
-        "client_id",
-        "redirect_uri",
-        "scope",
-        "state",
-        "nonce",
-        "code_challenge",
-        "code_challenge_method",
-        "request",
-        "request_uri",
-    }
-)
+_OWN_PARAMETERS = frozenset({
+    "response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
+    "code_challenge_method", "request", "request_uri",
+})  # fmt: skip
+_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
+_PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
+
+Fields: TypeAlias = dict[str, str | Secret]
+# What an application proves itself with; None for a public client.
+ClientProof: TypeAlias = Secret | PrivateKey | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
-    """One started sign-in: what its callback and tokens will be held against.
-
-    Attributes:
-        url: Where the browser is sent; it holds state, nonce and challenge.
-        redirect_uri: Where the provider sends the browser back to.
-        scope: What was asked for.
-        state: Ties the callback to this sign-in.
-        nonce: Ties the ID token to this sign-in.
-        code_verifier: Proves at the token endpoint that the code is ours (RFC 7636).
-        resource: The API that was asked for (RFC 8707).
-    """
+    """One started sign-in: what its callback and tokens will be held against."""
 
     url: str = field(repr=False)
     redirect_uri: str
@@ -90,13 +78,40 @@ class AuthorizationRequest:
     resource: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSet:
+    """The tokens of one sign-in; times are aware UTC, by the provider's clock as far as it is known."""
+
+    access_token: Secret
+    token_type: str = "Bearer"  # noqa: S105 - a type's name, not a password
+    id_token: Secret | None = None
+    refresh_token: Secret | None = None
+    obtained_at: datetime | None = None
+    expires_at: datetime | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAuthentication:
+    """What is added to a request: form fields and headers."""
+
+    fields: Mapping[str, str | Secret]
+    headers: Mapping[str, str | Secret] = field(default_factory=dict)
+
+
+def resource_fields(resource: str | None) -> dict[str, str]:
+    """Return the parameters that ask for `resource`, none when it is None or empty."""
+    if not resource:
+        return {}
+    if len(resource) > _MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
+        raise UsageError("The resource is not an absolute URI without a fragment, as https://lake.example.com is.")
+    return {"resource": resource}
+
+
 def complete_scope(scope: str) -> str:
     """Return `scope` with `openid` in it, without which there would be no ID token.
 
     Source: RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1.
-
-    Raises:
-        UsageError: It is not a list of scope names separated by single spaces.
     """
     if not _SCOPE.fullmatch(scope):
         raise UsageError("The scope is not a list of names separated by single spaces.")
@@ -133,15 +148,12 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
         raise UsageError(f"These authorization parameters cannot be set: {', '.join(sorted(_OWN_PARAMETERS))}.")
     requested_scope = complete_scope(scope)
     prefixes = (state_prefix, "", "")
-    state, nonce, verifier = (Secret(prefix + randomness.token_urlsafe(RANDOM_BYTES)) for prefix in prefixes)
+    state, nonce, verifier = (Secret(prefix + randomness.token_urlsafe(_RANDOM_BYTES)) for prefix in prefixes)
     parameters = {"prompt": "consent"} if "offline_access" in requested_scope.split() else {}
-    if audience:
-        parameters["audience"] = audience
     asked_resource = resource_fields(resource)
     if asked_resource.keys() & extra_parameters.keys():
         raise UsageError("The resource is given twice: as itself and among the authorization parameters.")
-    parameters.update(asked_resource)
-    parameters.update(extra_parameters)
+    parameters |= {**_without_empty(audience=audience), **asked_resource, **extra_parameters}
     from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
     from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
@@ -209,7 +221,7 @@ def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObj
 
 
 def _is_code(text: str) -> bool:
-    return 0 < len(text) <= MAX_CODE_CHARACTERS and text.isascii() and text.isprintable()
+    return 0 < len(text) <= _MAX_CODE_CHARACTERS and text.isascii() and text.isprintable()
 
 
 def _raise_callback_error(found: Mapping[str, object]) -> None:
@@ -231,71 +243,8 @@ def _parameters(query: str) -> list[tuple[str, str]]:
         return []
 
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-# One call takes ten seconds at most; the rest is for clocks that differ.
-ASSERTION_LIFETIME_SECONDS = 120
-ASSERTION_ID_BYTES = 24
-
-
-class ClientAuthenticationMethod(enum.StrEnum):
-    """The methods that this client knows, by their registered names (OpenID Connect Core 1.0 section 9)."""
-
-    NONE = "none"
-    BASIC = "client_secret_basic"
-    POST = "client_secret_post"
-    PRIVATE_KEY_JWT = "private_key_jwt"
-
-
-# What an application proves itself with; None for a public client.
-ClientProof: TypeAlias = Secret | PrivateKey | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientAuthentication:
-    """What is added to a request: form fields and headers."""
-
-    fields: Mapping[str, str | Secret]
-    headers: Mapping[str, str | Secret] = field(default_factory=dict)
-
-
-def choose_authentication_method(
-    supported: tuple[str, ...] | None, *, proof: ClientProof
-) -> ClientAuthenticationMethod:
-    """Choose from what the provider's metadata lists; None means that it lists nothing.
-
-    A client without a proof always goes unauthenticated: many providers accept public clients without listing
-    `none`. With a secret the default is Basic (RFC 8414 section 2).
-
-    Raises:
-        ConfigurationError: There is a secret or a key and the provider takes none.
-    """
-    match proof:
-        case None:
-            return ClientAuthenticationMethod.NONE
-        case PrivateKey():
-            if supported is None or ClientAuthenticationMethod.PRIVATE_KEY_JWT in supported:
-                return ClientAuthenticationMethod.PRIVATE_KEY_JWT
-            raise ConfigurationError(
-                "The identity provider does not let applications sign in with a private key.",
-                key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE",
-                remedy="Use a client secret in place of the private key.",
-            )
-        case Secret():
-            if supported is None or ClientAuthenticationMethod.BASIC in supported:
-                return ClientAuthenticationMethod.BASIC
-            if ClientAuthenticationMethod.POST in supported:
-                return ClientAuthenticationMethod.POST
-            raise ConfigurationError(
-                "The identity provider accepts no client secret.",
-                key="MICROMEGAS_OIDC_CLIENT_SECRET",
-                remedy="Unset the client secret, or register the application with one.",
-            )
-        case _:
-            assert_never(proof)
-
-
 def build_client_authentication(  # noqa: PLR0913 - what an assertion says
-    method: ClientAuthenticationMethod,
+    supported: Collection[str] | None,
     *,
     client_id: str,
     proof: ClientProof,
@@ -303,92 +252,52 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
     now: datetime,
     randomness: Randomness,
 ) -> ClientAuthentication:
-    """Return the fields and headers of `method`.
+    """Return the fields and headers with which a client proves itself by a `supported` method; None for any.
 
-    An assertion is made out to `assertion_audience`, whichever of the provider's endpoints it goes to; `now` is the
-    provider's time.
+    A client without a proof always goes unauthenticated: many providers accept public clients without listing
+    `none`. With a secret the default is Basic (RFC 8414 section 2). An assertion is made out to `assertion_audience`,
+    whichever of the provider's endpoints it goes to; `now` is the provider's time.
 
     Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
     and 3; OpenID Connect Core 1.0 section 9.
-
-    Raises:
-        ConfigurationError: The method needs a secret or a key, and there is none.
     """
-    match method, proof:
-        case ClientAuthenticationMethod.NONE, _:
-            return ClientAuthentication(fields={"client_id": client_id})
-        case ClientAuthenticationMethod.POST, Secret():
-            return ClientAuthentication(fields={"client_id": client_id, "client_secret": proof})
-        case ClientAuthenticationMethod.BASIC, Secret():
-            pair = f"{quote_plus(client_id)}:{quote_plus(proof.reveal())}"
-            credentials = base64.b64encode(pair.encode("ascii")).decode("ascii")
-            return ClientAuthentication(fields={}, headers={"Authorization": Secret(f"Basic {credentials}")})
-        case ClientAuthenticationMethod.PRIVATE_KEY_JWT, PrivateKey():
-            issued_at = int(now.timestamp())
-            claims = {
-                "iss": client_id,
-                "sub": client_id,
-                "aud": assertion_audience,
-                "jti": randomness.token_urlsafe(ASSERTION_ID_BYTES),
-                "iat": issued_at,
-                "exp": issued_at + ASSERTION_LIFETIME_SECONDS,
-            }
-            return ClientAuthentication(
-                fields={
-                    "client_id": client_id,
-                    "client_assertion_type": ASSERTION_TYPE,
-                    "client_assertion": sign_jwt(proof, claims),
-                }
-            )
-        case ClientAuthenticationMethod.PRIVATE_KEY_JWT, _:
+    if proof is None:
+        return ClientAuthentication(fields={"client_id": client_id})
+    if isinstance(proof, PrivateKey):
+        if supported is not None and "private_key_jwt" not in supported:
             raise ConfigurationError(
-                "The identity provider asks for a private key.", key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
+                "The identity provider does not let applications sign in with a private key.",
+                key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE",
+                remedy="Use a client secret in place of the private key.",
             )
-        case _:
-            raise ConfigurationError(
-                "The identity provider asks for a client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET"
-            )
+        who = {"iss": client_id, "sub": client_id, "aud": assertion_audience}
+        claims = {**who, "jti": randomness.token_urlsafe(_ASSERTION_ID_BYTES)}
+        assertion = build_assertion(proof, claims, now=now, lifetime_seconds=_ASSERTION_LIFETIME_SECONDS)
+        return ClientAuthentication(fields={"client_id": client_id, **_assertion_fields(assertion)})
+    if supported is None or "client_secret_basic" in supported:
+        pair = f"{quote_plus(client_id)}:{quote_plus(proof.reveal())}"
+        credentials = base64.b64encode(pair.encode("ascii")).decode("ascii")
+        return ClientAuthentication(fields={}, headers={"Authorization": Secret(f"Basic {credentials}")})
+    if "client_secret_post" in supported:
+        return ClientAuthentication(fields={"client_id": client_id, "client_secret": proof})
+    raise ConfigurationError(
+        "The identity provider accepts no client secret.",
+        key="MICROMEGAS_OIDC_CLIENT_SECRET",
+        remedy="Unset the client secret, or register the application with one.",
+    )
 
 
-MAX_TOKEN_CHARACTERS = 64 * 1024
-MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
-TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a grant's name
-JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
-ID_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - a type's name
-ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
-
-_ANSWER = "token answer"
-_DIGITS = re.compile(r"[0-9]{1,10}")
-_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
-_PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
-# What can be sent to a server as a bearer token: RFC 8693 section 3.
-_BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
-
-Fields: TypeAlias = dict[str, str | Secret]
+def _assertion_fields(assertion: Secret) -> Fields:
+    return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": assertion}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSet:
-    """The tokens of one sign-in, as the provider gave them.
+def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
+    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
 
-    Attributes:
-        access_token: For APIs.
-        token_type: Always a bearer type.
-        id_token: Says who signed in.
-        refresh_token: Gets the next set.
-        obtained_at: When the access token was received (aware UTC, by the provider's clock as far as it is known).
-        expires_at: When the access token ends (the same); None when the provider does not say.
-        scope: What was granted; None when unknown.
+    Source: RFC 7523 section 3.
     """
-
-    access_token: Secret
-    token_type: str = "Bearer"  # noqa: S105 - a type's name, not a password
-    id_token: Secret | None = None
-    refresh_token: Secret | None = None
-    obtained_at: datetime | None = None
-    expires_at: datetime | None = None
-    scope: str | None = None
+    issued_at = int(now.timestamp())
+    return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
 
 
 def build_code_request(request: AuthorizationRequest, code: Secret) -> Fields:
@@ -431,20 +340,8 @@ def build_client_assertion_request(
     assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
 ) -> Fields:
     """Get a service account's token with somebody else's statement about it. Source: RFC 7523 section 2.2."""
-    return {
-        **build_client_credentials_request(scope=scope, audience=audience, resource=resource),
-        "client_assertion_type": ASSERTION_TYPE,
-        "client_assertion": assertion,
-    }
-
-
-def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
-    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
-
-    Source: RFC 7523 section 3.
-    """
-    issued_at = int(now.timestamp())
-    return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
+    fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
+    return {**fields, **_assertion_fields(assertion)}
 
 
 def build_jwt_bearer_request(assertion: Secret) -> Fields:
@@ -460,17 +357,7 @@ def build_token_exchange_request(
     scope: str | None,
     subject_token_type: str = JWT_TYPE,
 ) -> Fields:
-    """Exchange one issuer's token for another's.
-
-    Args:
-        subject_token: The token; it says who asks.
-        audience: The name, at the provider, of what the new token is for.
-        resource: The same as an address.
-        scope: What the new token may do.
-        subject_token_type: What `subject_token` is: a platform's JWT when left out.
-
-    Source: RFC 8693 section 2.1.
-    """
+    """Exchange one issuer's token, which says who asks, for another's. Source: RFC 8693 section 2.1."""
     return {
         "grant_type": TOKEN_EXCHANGE_GRANT,
         "subject_token": subject_token,
@@ -490,15 +377,9 @@ def _without_empty(**fields: str | None) -> dict[str, str]:
 
 
 def parse_token_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
-    """Read a successful answer of the token endpoint.
+    """Read a successful answer of the token endpoint, which came at `now`.
 
-    Args:
-        body: The decoded JSON.
-        now: When the answer came.
-        requested_scope: What the answer means when it names no scope (RFC 6749 section 5.1).
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the token is not a bearer token.
+    The requested scope is what an answer means that names none: RFC 6749 section 5.1.
     """
     body = secret_object(body)
     if body is None:
@@ -530,9 +411,6 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
     Not every provider names that type, although it is required, so only a wrong one is refused.
     Source: RFC 8693 section 2.2.1.
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the token cannot be used as a bearer token.
     """
     body = secret_object(body)
     if body is None:
@@ -586,11 +464,7 @@ def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
 
 
 def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secret | None:
-    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty.
-
-    Raises:
-        ProviderMisbehaved: It is not text, too long, or has characters that no request could carry.
-    """
+    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty."""
     if body.get(name) in (None, ""):
         return None
     token = usable_token(body[name])
@@ -601,21 +475,17 @@ def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secre
 
 def usable_token(value: object) -> Secret | None:
     """Return a token as a secret; None when it is not text, too long, or no request could carry it."""
-    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS or not value.isascii():
+    if not isinstance(value, str) or len(value) > _MAX_TOKEN_CHARACTERS or not value.isascii():
         return None
     return Secret(value) if value.isprintable() else None
 
 
 def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_in") -> float | None:
-    """Return a number of seconds that a provider's answer holds; None when it is absent.
-
-    Raises:
-        ProviderMisbehaved: It is not a finite number of at least zero.
-    """
+    """Return a number of seconds that a provider's answer holds; None when it is absent."""
     if value is None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)  # some providers write the number as text
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
-    return min(float(value), MAX_LIFETIME_SECONDS)
+    return min(float(value), _MAX_LIFETIME_SECONDS)

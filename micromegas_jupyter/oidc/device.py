@@ -22,17 +22,7 @@ _ANSWER = "device answer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAuthorization:
-    """One started sign-in of this kind: what the person is shown and what the program asks with.
-
-    Attributes:
-        device_code: What the program asks with; never shown.
-        user_code: What the person types, fit to be printed.
-        verification_uri: Where they type it: https, or http at a provider on loopback.
-        verification_uri_complete: The same with the code in it, where the provider gives one that may be shown.
-        expires_at: When the codes end, by this machine's clock (aware UTC).
-        interval_seconds: How long to wait before each question.
-        resource: The API that was asked for (RFC 8707).
-    """
+    """One started sign-in of this kind: what the person is shown and what the program asks with."""
 
     device_code: Secret
     user_code: str = field(repr=False)
@@ -45,11 +35,7 @@ class DeviceAuthorization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePending:
-    """The person is not done yet.
-
-    Attributes:
-        slow_down: Whether this and every further wait has to be five seconds longer (RFC 8628 section 3.5).
-    """
+    """The person is not done yet."""
 
     slow_down: bool = False
 
@@ -61,9 +47,6 @@ def build_device_request(
 
     The application is named whichever way it proves itself: not every provider (Google) reads a header for it here.
     Source: RFC 8628 section 3.1; RFC 8707; `audience` as Auth0 has it.
-
-    Raises:
-        UsageError: Scope or resource are malformed.
     """
     fields: dict[str, str | Secret] = {
         "client_id": client_id,
@@ -82,15 +65,6 @@ def parse_device_answer(
 
     The address may be called `verification_url`, as Google does. One with the code in it that may not be shown is left
     out. Source: RFC 8628 sections 3.2, 3.3.1 and 5.3.
-
-    Args:
-        body: The decoded JSON.
-        issuer: The provider; only one on loopback may name an address that is not https.
-        now: This machine's time.
-        resource: The API that was asked for.
-
-    Raises:
-        ProviderMisbehaved: A member is missing or malformed, or the address may not be shown.
     """
     body = secret_object(body)
     if body is None:

@@ -55,20 +55,7 @@ TENANT_PLACEHOLDER = "{tenantid}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMetadata:
-    """What a provider says about itself; every endpoint is https, or http on loopback.
-
-    Attributes:
-        issuer: Exactly the configured issuer.
-        jwks_uri: Where its keys are.
-        authorization_endpoint: Where people sign in; None for issuers that only mint tokens for machines.
-        token_endpoint: Where codes and refresh tokens are exchanged; None likewise.
-        revocation_endpoint: Where tokens are revoked (RFC 7009).
-        device_authorization_endpoint: Where the device flow starts (RFC 8628).
-        end_session_endpoint: Where a browser session ends (RP-initiated logout).
-        sends_issuer_in_callback: Whether each callback must carry `iss` (RFC 9207).
-        token_endpoint_auth_methods: How clients may authenticate; None when the document does not say.
-        pkce_methods: The code challenge methods; None when the document does not say.
-    """
+    """What a provider says about itself; every endpoint is https, or http on loopback."""
 
     issuer: str
     jwks_uri: str
@@ -82,11 +69,7 @@ class ProviderMetadata:
     pkce_methods: tuple[str, ...] | None = None
 
     def require_token_endpoint(self) -> str:
-        """Return the token endpoint.
-
-        Raises:
-            ProviderMisbehaved: The provider has none.
-        """
+        """Return the token endpoint."""
         if self.token_endpoint is None:
             raise ProviderMisbehaved(f"The identity provider {self.issuer} names no token endpoint.")
         return self.token_endpoint
@@ -126,18 +109,7 @@ def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
 
 
 def parse_jwks_uri(document: object, *, issuer: str, tenant: str | None = None, read_from: str | None = None) -> str:
-    """Read from a discovery document where the keys are, and nothing else.
-
-    Args:
-        document: The decoded document.
-        issuer: The issuer that it must be made out for.
-        tenant: The tenant for which the issuer was expanded; the document may then say `{tenantid}` in its place.
-        read_from: The document's own address, when it is not below the issuer.
-
-    Raises:
-        ProviderMisbehaved: It is for another issuer (compared byte for byte), or the keys' address is missing, of the
-            wrong type, or may not be called.
-    """
+    """Read from a discovery document where the keys are, and nothing else."""
     return _jwks_uri(_members_for(document, issuer, tenant), issuer, read_from=read_from or issuer)
 
 

@@ -1,6 +1,6 @@
 """From the text of a signed token to its parts, refusing every form that has more than one reading.
 
-Nothing is believed yet: `keys` checks signatures, `claims` what the token says.
+Then to a signature that a published key verifies; each key is imported by itself, so that a bad one disables no other.
 """
 
 import binascii
@@ -29,15 +29,13 @@ _MAX_CACHED_HEADERS = 256
 _MAX_CACHED_HEADER_CHARACTERS = 1024
 # From base64url to base64, and what only base64 has to a character that no reader accepts.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
+# By the number of padding characters.
+_LAST_CHARACTERS = {1: frozenset(b"AEIMQUYcgkosw048"), 2: frozenset(b"AQgw"), 3: frozenset(b"")}
 _ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 
 
 class TokenProblem(ValueError):
-    """A token that is not acceptable.
-
-    Attributes:
-        reason: A fixed snake_case word that says why; safe to log, holds nothing of the token.
-    """
+    """A token that is not acceptable."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,14 +43,7 @@ class TokenProblem(ValueError):
 
 
 class ParsedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified.
-
-    Attributes:
-        header: The protected header; `alg` is a string in it, and `kid` is one when present.
-        claims: The payload.
-        signing_input: What the signature covers.
-        signature: The decoded signature.
-    """
+    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified."""
 
     header: Mapping[str, object]
     claims: Mapping[str, object]
@@ -108,21 +99,16 @@ def decode_base64url(segment: str) -> bytes:
     """Decode unpadded base64url that is written in the one canonical way.
 
     Source: RFC 7515 section 2; RFC 4648 section 3.5 on trailing bits.
-
-    Raises:
-        TokenProblem: Padding, a foreign character, an impossible length, or trailing bits that are not zero.
     """
     text = segment.encode("ascii", "replace").translate(_TO_BASE64)
     padding = -len(text) % 4
+    # The decoder ignores trailing bits; they are zero when the last character is one of these.
+    if padding and text[-1] not in _LAST_CHARACTERS[padding]:
+        raise TokenProblem("not_base64url")
     try:
-        decoded = binascii.a2b_base64(text + b"==="[:padding])
+        return binascii.a2b_base64(text + b"==="[:padding], strict_mode=True)
     except binascii.Error:
         raise TokenProblem("not_base64url") from None
-    # The decoder skips foreign characters and ignores trailing bits; writing the result again shows both.
-    written = binascii.b2a_base64(decoded, newline=False)
-    if len(written) - padding != len(text) or not written.startswith(text):
-        raise TokenProblem("not_base64url")
-    return decoded
 
 
 def _read_header(segment: str) -> Mapping[str, object]:
@@ -188,15 +174,7 @@ class _Unusable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """One public key that may verify signatures.
-
-    Attributes:
-        key: The public key, as `cryptography` has it.
-        key_id: Its `kid`, when it has one.
-        algorithm: The only algorithm that it is for, when its `alg` says so.
-        key_type: `RSA`, `EC` or `OKP`.
-        curve: The curve's name; None for RSA.
-    """
+    """One public key that may verify signatures."""
 
     key: Any
     key_id: str | None
@@ -207,12 +185,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The usable keys of one provider.
-
-    Attributes:
-        keys: In the order of the document.
-        ignored_count: How many published keys were left out as unusable.
-    """
+    """The usable keys of one provider."""
 
     keys: tuple[VerificationKey, ...]
     ignored_count: int = 0
@@ -237,11 +210,8 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     order), and all after the first `MAX_KEYS`. Several keys of one name are all kept. Source: RFC 7517 sections 4 and
     5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
-    Args:
-        document: The decoded document.
-        issuer: Left out are keys whose `issuer` member names another issuer. A provider with many tenants publishes
-            the keys of all of them in one set. None: the member is not looked at.
-        tenant: The tenant for which the issuer was expanded; a key may say `{tenantid}` in its place.
+    A provider with many tenants publishes the keys of all of them in one set: with an `issuer`, keys whose `issuer`
+    member names another one are left out; a key may say `{tenantid}` in place of `tenant`.
 
     Raises:
         ProviderMisbehaved: The document is not a JWK Set, or holds no key at all.
@@ -350,24 +320,15 @@ class UnknownKey(TokenProblem):
     """No key of the set can have made the signature; a newer set of the same provider might hold it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    key_type: str
-    curves: frozenset[str | None] = frozenset({None})
-    # By curve; a signature of any other length has a second encoding: RFC 7518 section 3.4, RFC 8032 section 5.1.
-    signature_bytes: Mapping[str | None, int]
-
-
-_RSA = _Rule(key_type="RSA", signature_bytes={})
-_RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), _RSA),
-    "ES256": _Rule(key_type="EC", curves=frozenset({"P-256"}), signature_bytes={"P-256": 64}),
-    "ES384": _Rule(key_type="EC", curves=frozenset({"P-384"}), signature_bytes={"P-384": 96}),
-    "ES512": _Rule(key_type="EC", curves=frozenset({"P-521"}), signature_bytes={"P-521": 132}),
-    "EdDSA": _Rule(
-        key_type="OKP", curves=frozenset({"Ed25519", "Ed448"}), signature_bytes={"Ed25519": 64, "Ed448": 114}
-    ),
-    "Ed25519": _Rule(key_type="OKP", curves=frozenset({"Ed25519"}), signature_bytes={"Ed25519": 64}),
+# By algorithm: the key's type, and for each of its curves the signature's bytes; a signature of any other length has a
+# second encoding (RFC 7518 section 3.4, RFC 8032 section 5.1).
+_RULES: Mapping[str, tuple[str, Mapping[str | None, int | None]]] = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", {None: None})),
+    "ES256": ("EC", {"P-256": 64}),
+    "ES384": ("EC", {"P-384": 96}),
+    "ES512": ("EC", {"P-521": 132}),
+    "EdDSA": ("OKP", {"Ed25519": 64, "Ed448": 114}),
+    "Ed25519": ("OKP", {"Ed25519": 64}),
 }
 DEFAULT_ALGORITHMS = frozenset(_RULES)
 
@@ -376,9 +337,6 @@ def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
     """Check that the token's algorithm is one that is accepted.
 
     Source: RFC 8725 section 3.1. Symmetric algorithms and `none` are never accepted, whatever `algorithms` holds.
-
-    Raises:
-        TokenProblem: It is not.
     """
     algorithm = parsed.algorithm
     if algorithm not in algorithms or algorithm not in _RULES:
@@ -410,13 +368,12 @@ def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset
 
 
 def _fits(key: VerificationKey, algorithm: str) -> bool:
-    rule = _RULES[algorithm]
-    return key.key_type == rule.key_type and key.curve in rule.curves and key.algorithm in {None, algorithm}
+    key_type, signature_bytes = _RULES[algorithm]
+    return key.key_type == key_type and key.curve in signature_bytes and key.algorithm in {None, algorithm}
 
 
 def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool:
-    expected_bytes = _RULES[algorithm].signature_bytes.get(key.curve)
-    if expected_bytes is not None and len(parsed.signature) != expected_bytes:
+    if _RULES[algorithm][1][key.curve] not in {None, len(parsed.signature)}:
         return False
     try:
         _verifier(algorithm)(key.key, parsed.signature, parsed.signing_input)

@@ -49,13 +49,11 @@ class _Problem(enum.Enum):
     """What is wrong with a key's text, as it follows the source's name, and what to do where it is not the usual."""
 
     NOT_JSON = ("is not valid JSON", _REMEDY)
-    NO_JWK = ("holds no JSON Web Key", _REMEDY)
     NO_KEY = ("holds neither a PEM key nor a JSON Web Key", _REMEDY)
     OTHER_TYPE = ("holds a key of a type that cannot sign here", _REMEDY)
     PUBLIC = ("holds a public key only", _REMEDY)
     OTHER_USE = ("holds a key that is not for signing", _REMEDY)
     OTHER_CURVE = ("holds a key on a curve that cannot sign here", _REMEDY)
-    ODD_NAME = ("holds a JSON Web Key whose kid or alg is not text", _REMEDY)
     DAMAGED = ("holds a damaged key, or one of a type that cannot sign here", _REMEDY)
     ENCRYPTED = ("holds an encrypted key", "Give the key without a passphrase, mode 0600.")
     OTHER_CERTIFICATE = (
@@ -66,16 +64,7 @@ class _Problem(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKey:
-    """The key with which an application signs assertions about itself.
-
-    Attributes:
-        key: The key itself.
-        algorithm: How it signs.
-        key_id: Its id at the provider.
-        certificate_thumbprint: The SHA-256 thumbprint of its certificate in base64url, for providers that know keys
-            by that (Entra ID).
-        audience: Whom assertions that authenticate the application are made out to.
-    """
+    """The key with which an application signs assertions about itself."""
 
     key: Key = field(repr=False)
     algorithm: str
@@ -96,13 +85,6 @@ def parse_private_key(
     audience: AssertionAudience = AssertionAudience.TOKEN_ENDPOINT,
 ) -> PrivateKey:
     """Read a private key in PEM (PKCS #8, PKCS #1 or SEC 1) or as one JWK.
-
-    Args:
-        text: The key; in PEM its certificate may be included.
-        key_id: Its id at the provider; the JWK's own `kid` when None.
-        algorithm: How it signs; the JWK's own `alg`, else the usual one of its type, when None.
-        source_name: The setting that the text came from, for errors.
-        audience: Whom assertions that authenticate the application are made out to.
 
     Source: RFC 7517 section 4; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
@@ -183,7 +165,7 @@ def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for
     except JsonError:
         return _Problem.NOT_JSON
     if not isinstance(members, dict) or "kty" not in members:
-        return _Problem.NO_JWK
+        return _Problem.NO_KEY
     key_type, operations = members["kty"], members.get("key_ops", ["sign"])
     if not isinstance(key_type, str) or key_type not in _NUMBERS:
         return _Problem.OTHER_TYPE
@@ -196,7 +178,7 @@ def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for
     numbers = {name: members[name] for name in _NUMBERS[key_type] if name in members}
     key_id, algorithm = members.get("kid"), members.get("alg")
     if not isinstance(key_id, str | None) or not isinstance(algorithm, str | None):
-        return _Problem.ODD_NAME
+        return _Problem.DAMAGED
     try:
         if not all(isinstance(number, str) for number in numbers.values()):
             return _Problem.DAMAGED
@@ -257,4 +239,4 @@ def _unusable(source_name: str, what: str, *, remedy: str = _REMEDY) -> Configur
 def _signers() -> Mapping[str, JWSAlgModel]:
     from joserfc.jwa import JWS_ALGORITHMS
 
-    return {model.name: model for model in JWS_ALGORITHMS if any(model.name in names for names in _ALGORITHMS.values())}
+    return {model.name: model for model in JWS_ALGORITHMS}

@@ -14,15 +14,7 @@ from micromegas_jupyter.config.issuers import PRESETS
 from micromegas_jupyter.engine.security.conditions import condition_problem
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.exercised_metrics import access_metrics
-from tests.architecture.guide_text import (
-    GUIDE,
-    ROOT,
-    Block,
-    blocks,
-    read_guide,
-    read_page,
-    table_rows,
-)
+from tests.architecture.guide_text import GUIDE, ROOT, Block, blocks, read_guide, read_page, table_rows
 
 PACKAGE = ROOT / "micromegas_jupyter"
 # `nbf` is only read when it is there.

@@ -11,7 +11,6 @@ from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.auth.provider_connection import ProviderDocuments
     from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
     from micromegas_jupyter.core.system import Clock, Secret
     from tests.integration.other_provider.running import OtherProvider
@@ -50,7 +49,7 @@ class CountedHttp:
 
 def validator_of(
     provider: OtherProvider,
-    http: ProviderDocuments,
+    http: CountedHttp,
     clock: Clock,
     *,
     cool_down_seconds: int = 30,
@@ -61,7 +60,7 @@ def validator_of(
         jwks_cool_down_seconds=cool_down_seconds,
         token_cache_size=cache_size,
     )
-    return OidcValidator(settings, http=http, clock=clock)
+    return OidcValidator(settings, http=http, clock=clock)  # type: ignore[arg-type]
 
 
 def unknown_key_token(provider: OtherProvider, clock: Clock, number: int) -> str:

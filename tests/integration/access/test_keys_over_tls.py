@@ -112,18 +112,6 @@ def test_keys_come_with_the_certificates_and_the_token(cluster: Cluster, caches:
     assert [key.key_id for key in keys_of(source).keys] == ["ec"]
 
 
-def test_a_token_that_changes_is_followed(
-    cluster: Cluster, caches: KeyCaches, token_file: Path, clock: FakeClock
-) -> None:
-    source = caches.cache_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
-    first = keys_of(source)
-    cluster.token = "renewed"
-    token_file.write_text("renewed")
-    clock.advance(3600)
-
-    assert keys_of(source) is not first
-
-
 @pytest.mark.parametrize("missing", ["bearer_token_file", "ca_file"])
 def test_without_either_there_are_no_keys(cluster: Cluster, caches: KeyCaches, token_file: Path, missing: str) -> None:
     setting = setting_of(cluster, **{"bearer_token_file": str(token_file), missing: None})

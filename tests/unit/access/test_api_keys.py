@@ -1,19 +1,32 @@
 """Tests of `access.api_keys`."""
 
+from __future__ import annotations
+
+import base64
 import dataclasses
 import hashlib
 import logging
+import os
+import stat
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected
-from micromegas_jupyter.access.api_keys import daily_warnings, find_keys, key_state
+from micromegas_jupyter.access import api_keys as key_file
+from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, daily_warnings, find_keys, key_state, make_api_key
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
-from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import ConfigurationError, UsageError
+from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
+from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
+from tests.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 KEY = "mmk_8c1f0a6de2b94b7f"
 ONE_DAY_SECONDS = 24 * 3600
@@ -216,3 +229,83 @@ class TestFacts:
     def test_what_could_mean_several_keys_is_an_error(self, wanted):
         with pytest.raises(UsageError, match="several"):
             find_keys(self.KEYS, wanted)
+
+
+def new_key(name: str = "report") -> NewApiKey:
+    return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=FakeClock().now(), scopes=frozenset({"read"}))
+
+
+def add(path: Path, name: str = "report") -> NewApiKey:
+    made = new_key(name)
+    KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept() -> None:
+    made = new_key()
+
+    text = made.secret.reveal()
+    assert (text[:4], len(text)) == ("mmk_", 47)
+    assert len(base64.urlsafe_b64decode(text[4:] + "=")) == 32
+    assert made.setting.sha256 == hashlib.sha256(text.encode()).digest()
+    assert made.setting.key is None
+    assert text not in repr(made)
+
+
+def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = add(path)
+    finally:
+        os.umask(before)
+
+    assert made.secret.reveal() not in path.read_text()
+    assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[", b"{}", b'[{"name": "x"}]', b'[{"name": "x", "key": "k", "colour": "red"}]', b"\xff",
+        b'[{"name": "x", "key": "k"}, {"name": "y", "key": "k"}]',
+    ],
+    ids=["empty", "half", "object", "no key", "unknown name", "not text", "one key twice"],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"keys\.json"):
+        KeyFile(path).load()
+    with pytest.raises(ConfigurationError, match=r"keys\.json"):
+        add(path)
+    assert path.read_bytes() == content
+
+
+def make_link(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_text("[]")
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("make", [make_link, os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", ["keys.json", "keys.json.lock"])
+def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, name: str) -> None:
+    make(tmp_path / name)  # type: ignore[operator]
+
+    with pytest.raises(UsageError):
+        add(tmp_path / "keys.json")
+
+    if make is make_link:
+        assert (tmp_path / "target").read_text() == "[]"
+
+
+def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
+
+    with FileLock(f"{path}.lock"), pytest.raises(Unavailable):
+        add(path)

@@ -284,7 +284,7 @@ class TestIssuerFiles:
 
     @pytest.mark.parametrize(
         ("content", "problem"),
-        [(b"[", "JSON"), (b"\xff", "JSON"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
+        [(b"[", "JSON"), (b"\xff", "UTF-8"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
     )
     def test_a_key_file_without_keys_is_refused(self, files, content, problem):
         files.jwks.write_bytes(content)
@@ -323,12 +323,15 @@ class TestLookingForChanges:
     """What a look for changed files finds."""
 
     @pytest.mark.parametrize("in_place", [False, True], ids=["renamed", "in place"])
-    def test_a_changed_file_takes_effect(self, validator, files, in_place):
+    def test_a_changed_file_takes_effect_and_decisions_are_forgotten(self, validator, files, in_place):
+        assert accepted(validator) == [True, True, False, True]
+        put(files.config, files.config_text(denied=[f"{ISSUER}|alice"]))
         files.keys.write_text(key_text(THIRD)) if in_place else put(files.keys, key_text(THIRD))
 
         validator.look_for_changes()
 
-        assert accepted(validator) == [False, False, True, True]
+        assert validator.cached_context(LASTING) is None
+        assert accepted(validator) == [False, False, True, False]
 
     @pytest.mark.parametrize("name", ["keys", "config"])
     def test_a_missing_file_keeps_the_old_version_and_is_logged_once_until_it_is_back(

@@ -78,13 +78,6 @@ class TestWhere:
         assert fetched(fetcher(provider, **setting)) == names
         assert requested is None or provider.requested == requested
 
-    def test_a_file_comes_before_all_of_that(self, provider, tmp_path):
-        path = tmp_path / "keys.json"
-        path.write_text('{"keys": [{"kty": "oct", "k": "AAAA"}]}')
-
-        assert fetched(fetcher(provider, jwks_file=str(path), jwks_url=OTHER_URL)) == []
-        assert provider.requested == []
-
     def test_a_known_address_is_used_until_it_is_asked_for_again_or_fails(self, provider):
         keys = fetcher(provider)
         for rediscover in (False, False, True, False):
@@ -166,16 +159,6 @@ class TestBearerToken:
 def sent(request: object) -> str | None:
     header = request.headers.get("Authorization")  # type: ignore[attr-defined]
     return None if header is None else header.reveal()
-
-
-@pytest.mark.parametrize("member", ["jwks_file", "bearer_token_file"])
-def test_a_file_that_everybody_may_change_is_not_used(provider, tmp_path, member):
-    path = tmp_path / "file"
-    path.write_text('{"keys": []}')
-    path.chmod(0o666)
-
-    with pytest.raises(ProviderUnavailable, match="every user"):
-        fetcher(provider, **{member: str(path)}).fetch(rediscover=True)
 
 
 class TestFetching:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.access import AuthContext, AuthType, OidcValidator, Rejected, TokenValidator
 from micromegas_jupyter.access import oidc as module
 from micromegas_jupyter.access.audit import AccessMetrics
-from micromegas_jupyter.access.oidc import AdminRules, ExpiringCache, Issuer, parse_admin_rules
+from micromegas_jupyter.access.oidc import AdminRules, Issuer, parse_admin_rules
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from tests.fakes.clock import FakeClock
+from tests.fakes.asking import is_accepted
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access.conftest import SETTINGS
+
+if TYPE_CHECKING:
+    from tests.fakes.clock import FakeClock
 
 ALIAS = "id.example.com"
 SECOND = "https://second.example"
@@ -172,18 +176,11 @@ def issuer_with(**members: object) -> IssuerSetting:
 class TestIdentity:
     """From verified claims to who the caller is; rights follow from verified ones only."""
 
-    EMAIL_CLAIMS = (
-        "verified_primary_email",
-        "email",
-        "https://micromegas.io/email",
-        "preferred_username",
-        "upn",
-        "unique_name",
-    )
-
     @pytest.mark.parametrize("position", range(6))
     def test_the_shown_address_is_the_first_that_is_there(self, position):
-        claims = {name: f"{number}@example.com" for number, name in enumerate(self.EMAIL_CLAIMS) if number >= position}
+        standard = ("preferred_username", "upn", "unique_name")
+        names = ("verified_primary_email", "email", "https://micromegas.io/email", *standard)
+        claims = {name: f"{number}@example.com" for number, name in enumerate(names) if number >= position}
 
         assert context_of(**claims).email == f"{position}@example.com"
 
@@ -397,62 +394,6 @@ class TestTokens:
         assert validator.validate_token(mint(expires_in=2000)).subject == "alice"
 
 
-class JumpingClock(FakeClock):
-    """A clock whose wall time somebody sets."""
-
-    def jump(self, seconds: float) -> None:
-        self._now += timedelta(seconds=seconds)
-
-
-class TestExpiringCache:
-    """What is remembered ends by time and by little use."""
-
-    @pytest.fixture
-    def clock(self) -> JumpingClock:
-        return JumpingClock()
-
-    @pytest.fixture
-    def cache(self, clock: JumpingClock) -> ExpiringCache[str]:
-        return ExpiringCache(clock=clock, max_entries=2, ttl_seconds=10)
-
-    def test_a_value_lasts_for_the_time_to_live_and_a_new_one_lasts_anew(self, cache, clock):
-        cache.put(b"a", "first")
-        clock.advance(9)
-        assert cache.get(b"a") == "first"
-        cache.put(b"a", "second")
-        clock.advance(9)
-        assert cache.get(b"a") == "second"
-        clock.advance(1)
-        assert cache.get(b"a") is None
-
-    def test_a_value_ends_at_its_own_end_by_the_wall_clock(self, cache, clock):
-        cache.put(b"a", "first", ends_at=clock.now() + timedelta(seconds=3))
-        cache.put(b"b", "second", ends_at=clock.now() + timedelta(seconds=60))
-
-        clock.advance(2)
-        assert cache.get(b"a") == "first"
-        clock.advance(1)
-        assert cache.get(b"a") is None
-        clock.jump(60)
-        assert cache.get(b"b") is None
-
-    def test_a_wall_clock_that_is_set_back_does_not_lengthen_the_time_to_live(self, cache, clock):
-        cache.put(b"a", "first", ends_at=clock.now() + timedelta(seconds=3600))
-
-        clock.jump(-7200)
-        clock.advance(9)
-        assert cache.get(b"a") == "first"
-        clock.advance(1)
-        assert cache.get(b"a") is None
-
-    def test_a_cache_with_room_for_none_remembers_nothing(self, clock):
-        cache: ExpiringCache[str] = ExpiringCache(clock=clock, max_entries=0, ttl_seconds=10)
-
-        cache.put(b"a", "first")
-
-        assert cache.get(b"a") is None
-
-
 class TestTokenCache:
     """Which decisions are remembered, and for how long."""
 
@@ -467,15 +408,37 @@ class TestTokenCache:
         assert validator.cached_by_digest(hashlib.sha256(token.encode()).digest()) is context
         assert validator.cached_context(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
 
-    @pytest.mark.parametrize(("expires_in", "seconds"), [(100, 100), (3000, 300)])
-    def test_a_token_is_forgotten_when_it_ends_and_after_five_minutes(self, validator, clock, expires_in, seconds):
+    @pytest.mark.parametrize(("expires_in", "jump", "seconds"), [(100, 0, 100), (3000, 0, 300), (3000, -7200, 300)])
+    def test_a_token_is_forgotten_when_it_ends_and_after_five_minutes(
+        self, validator, clock, expires_in, jump, seconds
+    ):
         token = mint(expires_in=expires_in)
         validator.validate_token(token)
 
+        clock.sleep_through(jump)
         clock.advance(seconds - 1)
         assert validator.cached_context(token) is not None
         clock.advance(1)
         assert validator.cached_context(token) is None
+
+    def test_a_token_ends_by_the_wall_clock_too(self, validator, clock):
+        token = mint(expires_in=60)
+        validator.validate_token(token)
+        clock.sleep_through(60)
+
+        assert validator.cached_context(token) is None
+
+    @pytest.mark.parametrize(("size", "expected"), [(0, [False] * 3), (2, [True, False, True])])
+    def test_the_least_recently_used_token_makes_room(self, provider, clock, size, expected):
+        settings = OidcServerSettings(issuers=(BARE,), token_cache_size=size)
+        validator = OidcValidator(settings, http=provider, clock=clock)
+        first, second, third = (mint(subject=f"user{number}") for number in range(3))
+        for token in (first, second):
+            validator.validate_token(token)
+        validator.cached_context(first)
+        validator.validate_token(third)
+
+        assert [validator.cached_context(token) is not None for token in (first, second, third)] == expected
 
     def test_a_token_in_its_leeway_is_accepted_never_remembered_and_then_ends(self, validator, clock):
         token = mint(expires_in=-30)
@@ -621,3 +584,54 @@ class TestAdmins:
         assert not rules.is_admin(issuer=FIRST, subject="x", groups=("dev", "Leads"))
         assert not rules.is_admin(issuer=FIRST, subject="leads", groups=())
         assert not rules.is_admin(issuer=SECOND, subject="x", groups=("leads",))
+
+
+LONG_SECONDS = 7 * 24 * 3600
+
+
+def seconds_of_access(validator: OidcValidator, token: str, clock: FakeClock) -> int:
+    """Call once a second until the token is refused, and return after how many seconds that was."""
+    for second in range(1000):
+        if not is_accepted(validator, token):
+            return second
+        clock.advance(1)
+    raise AssertionError("the token is still accepted")
+
+
+class TestRevocation:
+    """How long a revoked caller keeps access: the times that the administrator guide promises."""
+
+    @pytest.mark.parametrize(("leeway_seconds", "cache_seconds"), [(60, 300), (10, 300), (60, 10_000)])
+    def test_an_account_that_was_closed_keeps_access_until_the_token_ends_and_the_leeway_with_it(
+        self, provider, clock, leeway_seconds, cache_seconds
+    ):
+        settings = dataclasses.replace(
+            settings_of(leeway_seconds=leeway_seconds), token_cache_ttl_seconds=cache_seconds
+        )
+        validator = OidcValidator(settings, http=provider, clock=clock)
+
+        assert seconds_of_access(validator, mint(expires_in=300), clock) == 300 + leeway_seconds
+
+    @pytest.mark.parametrize(
+        ("is_down", "last_second", "then_seconds"),
+        [
+            (False, 3599, 301),  # one refresh interval and the life of a remembered token
+            (True, 3600, 301),  # an outage is over: two cool-downs, and the life of a remembered token
+            (True, 86399, 301),  # the provider went down before: the stale limit
+        ],
+    )
+    def test_a_withdrawn_key_is_out_in_time(self, provider, clock, is_down, last_second, then_seconds):
+        validator = OidcValidator(SETTINGS, http=provider, clock=clock)
+        validator.validate_token(mint(expires_in=LONG_SECONDS))
+        provider.publish(ec_key())
+        if is_down:
+            provider.go_down()
+        clock.advance(last_second)
+        token = mint(expires_in=LONG_SECONDS, subject="bob")
+
+        was_accepted = is_accepted(validator, token)
+        provider.come_back()
+        clock.advance(then_seconds)
+
+        assert was_accepted is True
+        assert is_accepted(validator, token) is False

@@ -29,7 +29,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ResourcesExhausted
 from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
-from tests.unit.access.form_cases import unsigned
+from tests.unit.access.token_cases import unsigned
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import TokenValidator

@@ -1,3 +1,5 @@
+"""Tests of `oidc.discovery`: documents, and what of a provider's text a person is shown."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,6 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.discovery import (
     ProviderMetadata,
-    build_metadata_url,
     clean_provider_text,
     describe_provider_error,
     parse_jwks_uri,
@@ -56,18 +57,6 @@ def test_an_issuer_of_machines_needs_no_more_than_keys() -> None:
     assert (found.authorization_endpoint, found.sends_issuer_in_callback, found.pkce_methods) == (None, False, None)
     with pytest.raises(ProviderMisbehaved):
         found.require_token_endpoint()
-
-
-@pytest.mark.parametrize(
-    ("issuer", "url"),
-    [
-        ("https://id.example.com", "https://id.example.com/.well-known/openid-configuration"),
-        ("https://id.example.com/", "https://id.example.com/.well-known/openid-configuration"),
-        ("https://id.example.com/a//", "https://id.example.com/a//.well-known/openid-configuration"),
-    ],
-)
-def test_one_trailing_slash_is_dropped_to_build_the_address(issuer: str, url: str) -> None:
-    assert build_metadata_url(issuer) == url
 
 
 @pytest.mark.parametrize(
@@ -170,20 +159,6 @@ def test_the_iss_parameter_is_announced_by_json_true_only(value: object) -> None
 class TestKeysAddress:
     """Where the keys are, for those who need nothing else of the document."""
 
-    def test_it_is_read_without_the_rest(self) -> None:
-        body = document(token_endpoint=1, end_session_endpoint="http://id.example.com/end", jwks_uri=KEYS_URL)
-
-        assert parse_jwks_uri(body, issuer=ISSUER) == KEYS_URL
-
-    def test_it_is_required(self) -> None:
-        with pytest.raises(ProviderMisbehaved):
-            parse_jwks_uri(document(jwks_uri=None), issuer=ISSUER)
-
-    @pytest.mark.parametrize("body", [None, [], "text", {}, {"issuer": ISSUER + "/", "jwks_uri": "https://a.example"}])
-    def test_a_document_for_another_issuer_is_refused(self, body: object) -> None:
-        with pytest.raises(ProviderMisbehaved):
-            parse_jwks_uri(body, issuer=ISSUER)
-
     def test_the_tenant_may_stand_as_a_place_in_the_issuer(self) -> None:
         body = document(issuer="https://login.example.com/{tenantid}/v2.0")
 
@@ -225,16 +200,12 @@ class TestKeysAddress:
         ("<script>alert(1)</script>", "script alert(1) /script"),
         ("code " + "a" * 40 + " was used", "code … was used"),
         ("left\u202eright", "left right"),
+        *((f"bad {written}", "bad …") for written in ("p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25")),
         ("word " * 100, ("word " * 40).rstrip() + " …"),
     ],
 )
 def test_only_plain_short_text_of_a_provider_is_shown(text: str, shown: str) -> None:
-    assert clean_provider_text(text) == shown
-
-
-@pytest.mark.parametrize("written", ["p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25"])
-def test_a_secret_that_the_provider_repeats_is_not_shown_however_it_is_written(written: str) -> None:
-    assert clean_provider_text(f"bad secret {written} here", secrets=[Secret("p w+d/%")]) == "bad secret … here"
+    assert clean_provider_text(text, secrets=[Secret("p w+d/%")]) == shown
 
 
 @pytest.mark.parametrize(

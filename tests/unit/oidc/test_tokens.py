@@ -1,19 +1,27 @@
-"""Tests of `oidc.tokens`: the fields of each request, and answers, which show nothing of what is refused."""
+"""Tests of `oidc.authorization`: client authentication, token requests, and answers, which show no secret."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    LoginRequired,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
+    ClientAuthentication,
+    ClientProof,
     TokenSet,
-    build_assertion,
     build_client_assertion_request,
+    build_client_authentication,
     build_client_credentials_request,
     build_code_request,
     build_jwt_bearer_request,
@@ -27,7 +35,7 @@ from micromegas_jupyter.oidc.authorization import (
 )
 from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key
-from tests.fakes.mint import NOW, NOW_SECONDS, SigningKey, ec_key, ed25519_key, rsa_key
+from tests.fakes.mint import NOW, NOW_SECONDS, ec_key
 from tests.fakes.tracebacks import traceback_with_variables
 
 TYPE = "urn:ietf:params:oauth:token-type:"
@@ -75,7 +83,6 @@ NOTHING = {"scope": None, "audience": None, "resource": None}
             build_refresh_request(Secret("ref"), granted_scope=None, resource=RESOURCE),
             {**REFRESH, "resource": RESOURCE},
         ),
-        (build_client_credentials_request(**NOTHING), CREDENTIALS),
         (build_client_credentials_request(**WANTED), {**CREDENTIALS, **WANTED}),
         (build_client_assertion_request(Secret("a.b.c"), **NOTHING), {**CREDENTIALS, **ASSERTED}),
         (build_client_assertion_request(Secret("a.b.c"), **WANTED), {**CREDENTIALS, **ASSERTED, **WANTED}),
@@ -96,25 +103,78 @@ def test_each_request_has_the_fields_of_its_rfc_and_hides_its_secrets(fields, ex
     assert "a.b.c" not in repr(fields)
 
 
-@pytest.mark.parametrize("build", [build_client_assertion_request, build_token_exchange_request])
-def test_a_resource_that_is_not_a_uri_is_refused(build):
-    with pytest.raises(UsageError):
-        build(Secret("a.b.c"), scope=None, audience=None, resource="lake")
+PEM = ec_key().private.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
+KEY = parse_private_key(Secret(PEM.decode()), key_id="ec", algorithm=None, source_name="key")
+SECRET = Secret("p w+d/é")
+# base64 of "a%3Ab:p+w%2Bd%2F%C3%A9"
+BASIC = {"Authorization": Secret("Basic YSUzQWI6cCt3JTJCZCUyRiVDMyVBOQ==")}
 
 
-@pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed25519_key()], ids=lambda key: key.algorithm)
-def test_an_assertion_is_signed_and_says_who_to_whom_and_how_long(key: SigningKey) -> None:
-    pem = key.private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+class FixedRandomness:
+    """Draws what says how much was asked for."""
+
+    def token_urlsafe(self, nbytes: int) -> str:
+        return f"{nbytes} bytes"
+
+
+def authenticate(supported: tuple[str, ...] | None, proof: ClientProof) -> ClientAuthentication:
+    return build_client_authentication(
+        supported,
+        client_id="a:b",
+        proof=proof,
+        assertion_audience="https://id.example.com/token",
+        now=NOW,
+        randomness=FixedRandomness(),
     )
-    private = parse_private_key(Secret(pem.decode()), key_id=key.kid, algorithm=None, source_name="file")
-    claims = {"iss": "svc", "aud": "https://id.example.com/token"}
 
-    parsed = parse_token(build_assertion(private, claims, now=NOW, lifetime_seconds=600).reveal())
 
-    verify_signature(parsed, parse_key_set({"keys": [key.jwk()]}), algorithms=frozenset({key.algorithm}))
-    assert parsed.claims == {**claims, "iat": NOW_SECONDS, "exp": NOW_SECONDS + 600}
-    assert parsed.key_id == key.kid
+class TestClientAuthentication:
+    """How a client proves itself follows from its proof and from what the provider takes."""
+
+    @pytest.mark.parametrize(
+        ("supported", "proof", "fields", "headers"),
+        [
+            (None, None, {"client_id": "a:b"}, {}),
+            (("client_secret_basic",), None, {"client_id": "a:b"}, {}),
+            (None, SECRET, {}, BASIC),
+            (("client_secret_post", "client_secret_basic"), SECRET, {}, BASIC),
+            (("client_secret_post", "private_key_jwt"), SECRET, {"client_id": "a:b", "client_secret": SECRET}, {}),
+        ],
+    )
+    def test_a_client_names_itself_in_the_body_or_the_header(self, supported, proof, fields, headers):
+        found = authenticate(supported, proof)
+
+        assert (found.fields, found.headers) == (fields, headers)
+        assert "YSUz" not in repr(found)
+
+    @pytest.mark.parametrize("supported", [None, ("client_secret_basic", "private_key_jwt")])
+    def test_an_assertion_is_signed_and_says_who_the_client_is_to_its_audience_for_minutes_only(self, supported):
+        found = authenticate(supported, KEY)
+        parsed = parse_token(found.fields["client_assertion"].reveal())
+
+        verify_signature(parsed, parse_key_set({"keys": [ec_key().jwk()]}))
+        assert dict(parsed.header) == {"alg": "ES256", "typ": "JWT", "kid": "ec"}
+        who = {"iss": "a:b", "sub": "a:b", "aud": "https://id.example.com/token", "jti": "24 bytes"}
+        assert dict(parsed.claims) == {**who, "iat": NOW_SECONDS, "exp": NOW_SECONDS + 120}
+        assert (found.fields["client_id"], found.headers) == ("a:b", {})
+        assert found.fields["client_assertion_type"] == ASSERTED["client_assertion_type"]
+        assert "eyJ" not in repr(found)
+
+    @pytest.mark.parametrize(
+        ("supported", "proof", "key"),
+        [
+            ((), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
+            (("none", "private_key_jwt"), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
+            (("client_secret_basic",), KEY, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"),
+        ],
+    )
+    def test_a_proof_that_the_provider_cannot_take_is_a_configuration_error(self, supported, proof, key):
+        with pytest.raises(ConfigurationError) as caught:
+            authenticate(supported, proof)
+
+        assert caught.value.key == key
 
 
 ANSWER = {
@@ -194,13 +254,6 @@ class TestExchangeAnswer:
         "expires_in": 60,
     }
 
-    def test_the_issued_token_is_read_with_its_life(self):
-        tokens = parse_token_exchange_answer(self.ANSWER, now=NOW, requested_scope="read")
-
-        assert tokens.access_token == Secret("issued")
-        assert tokens.expires_at == NOW + timedelta(seconds=60)
-        assert tokens.scope == "read"
-
     @pytest.mark.parametrize(
         ("kind", "token_type"),
         [(f"{TYPE}access_token", "N_A"), (f"{TYPE}jwt", "n_a"), (f"{TYPE}id_token", "Bearer"), (None, "Bearer")],
@@ -235,14 +288,11 @@ class TestExchangeAnswer:
     "body",
     [
         None,
-        {},
         {"token_type": "bearer"},
-        "s3same",
         ["s3same"],
         {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
         {**ANSWER, "access_token": "s3same\n"},
         {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
-        {**ANSWER, "access_token": "s3same", "scope": 1},
         {**ANSWER, "access_token": "s3same", "expires_in": -1},
         {**ANSWER, "access_token": "s3same", "issued_token_type": f"{TYPE}saml2", "token_type": "N_A"},
     ],
@@ -259,19 +309,14 @@ def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read,
 @pytest.mark.parametrize(
     ("code", "is_refresh", "expected"),
     [
-        ("invalid_grant", True, LoginRequired),
-        ("invalid_scope", True, LoginRequired),
-        ("invalid_client", True, LoginFailed),
-        ("unauthorized_client", True, LoginFailed),
-        ("slow_down", True, ProviderUnavailable),
-        ("slow_down", False, ProviderUnavailable),
-        ("invalid_grant", False, LoginFailed),
-        ("invalid_scope", False, LoginFailed),
-        ("invalid_client", False, LoginFailed),
-        ("server_error", True, ProviderUnavailable),
+        ("invalid_grant", True, LoginRequired), ("invalid_scope", True, LoginRequired),
+        ("invalid_client", True, LoginFailed), ("unauthorized_client", True, LoginFailed),
+        ("slow_down", True, ProviderUnavailable), ("slow_down", False, ProviderUnavailable),
+        ("invalid_grant", False, LoginFailed), ("invalid_scope", False, LoginFailed),
+        ("invalid_client", False, LoginFailed), ("server_error", True, ProviderUnavailable),
         ("temporarily_unavailable", False, ProviderUnavailable),
     ],
-)
+)  # fmt: skip
 def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(code, is_refresh, expected):
     body = {"error": code, "error_description": "bad token s3same"}
     error = build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])

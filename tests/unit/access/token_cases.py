@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 
 from tests.fakes.mint import (
@@ -10,6 +13,10 @@ from tests.fakes.mint import (
     NOW_SECONDS,
     ec_key,
     ed25519_key,
+    encode,
+    encode_json,
+    encode_number,
+    forge,
     mint,
     mint_raw,
     rsa_key,
@@ -173,4 +180,184 @@ WRONG_CLAIMS = {
     "refresh token of Keycloak": (mint(typ="Refresh"), "not_a_bearer_token"),
     "offline token of Keycloak": (mint(typ="Offline"), "not_a_bearer_token"),
     "refresh token of Cognito": (mint(token_use="refresh"), "not_a_bearer_token"),
+}
+
+
+def flip_last_bit(segment: str) -> str:
+    data = bytearray(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    data[-1] ^= 1
+    return encode(bytes(data))
+
+
+WRONG_KEY = {
+    # key
+    "unknown key": (mint(header={"kid": "unknown"}), "unknown_key"),
+    "key name in capitals": (mint(header={"kid": "RSA"}), "unknown_key"),
+    "key name is empty": (mint(header={"kid": ""}), "unknown_key"),
+    "key name is a path": (mint(header={"kid": "../../etc/passwd"}), "unknown_key"),
+    "key name is SQL": (mint(header={"kid": "' OR 1=1 --"}), "unknown_key"),
+    "key name is a URL": (mint(header={"kid": "http://169.254.169.254/"}), "unknown_key"),
+    "no key name and a foreign key": (mint(key=FOREIGN_KEY, header={"kid": None}), "unknown_key"),
+    "RSA key for ES256": (mint(header={"alg": "ES256"}), "key_does_not_fit"),
+    "curve key for RS256": (mint(key=ec_key(), header={"alg": "RS256"}), "key_does_not_fit"),
+    "curve key for EdDSA": (mint(key=ec_key(), header={"alg": "EdDSA"}), "key_does_not_fit"),
+    "key of another algorithm": (mint(header={"alg": "PS256"}), "key_does_not_fit"),
+    "key of another hash": (mint(header={"alg": "RS512"}), "key_does_not_fit"),
+    "curve key for another hash": (mint(key=ec_key(), header={"alg": "ES512"}), "key_does_not_fit"),
+    # signature
+    "a foreign key of the same name": (mint(key=rsa_key("elsewhere"), header={"kid": "rsa"}), "signature_wrong"),
+    "the embedded key signed": (
+        mint(key=FOREIGN_KEY, header={"kid": "rsa", "jwk": FOREIGN_KEY.jwk()}),
+        "signature_wrong",
+    ),
+    "the linked key signed": (
+        mint(key=FOREIGN_KEY, header={"kid": "rsa", "jku": "https://evil.example/keys"}),
+        "signature_wrong",
+    ),
+    "one bit of the signature": (
+        forge(lambda head, body, signature: (head, body, flip_last_bit(signature))),
+        "signature_wrong",
+    ),
+    "one bit of an ES256 signature": (
+        forge(lambda head, body, signature: (head, body, flip_last_bit(signature)), key=ec_key()),
+        "signature_wrong",
+    ),
+    "one bit of an EdDSA signature": (
+        forge(lambda head, body, signature: (head, body, flip_last_bit(signature)), key=ed25519_key()),
+        "signature_wrong",
+    ),
+    "other claims under the signature": (
+        forge(lambda head, _body, signature: (head, encode_json(valid_claims(sub="root")), signature)),
+        "signature_wrong",
+    ),
+    "another header over the signature": (
+        forge(lambda _head, body, signature: (encode_json({"alg": "RS256", "kid": "rsa"}), body, signature)),
+        "signature_wrong",
+    ),
+    "zeros for ES256": (
+        forge(lambda head, body, _signature: (head, body, encode(bytes(64))), key=ec_key()),
+        "signature_wrong",
+    ),
+    "zeros for RS256": (forge(lambda head, body, _signature: (head, body, encode(bytes(256)))), "signature_wrong"),
+    "one as RSA signature": (
+        forge(lambda head, body, _signature: (head, body, encode_number(1, 256))),
+        "signature_wrong",
+    ),
+    "a short RSA signature": (forge(lambda head, body, _signature: (head, body, encode(b"x"))), "signature_wrong"),
+    "an RSA signature with a zero in front": (
+        forge(lambda head, body, signature: (head, body, encode(b"\0" + base64.urlsafe_b64decode(signature + "==")))),
+        "signature_wrong",
+    ),
+    "an ES256 signature with zeros behind": (
+        forge(
+            lambda head, body, signature: (head, body, encode(base64.urlsafe_b64decode(signature + "==") + b"\0\0")),
+            key=ec_key(),
+        ),
+        "signature_wrong",
+    ),
+    "the signature of another token": (
+        forge(lambda head, body, _signature: (head, body, mint(subject="bob").split(".")[2])),
+        "signature_wrong",
+    ),
+}
+
+
+PUBLIC_NUMBER = str(rsa_key().jwk()["n"]).encode()
+
+
+def signed_with_hmac(secret: bytes, algorithm: str = "HS256") -> str:
+    head = encode_json({"alg": algorithm, "kid": "rsa", "typ": "JWT"})
+    body = mint().split(".")[1]
+    digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}[algorithm]
+    return f"{head}.{body}.{encode(hmac.new(secret, f'{head}.{body}'.encode(), digest).digest())}"
+
+
+def unsigned(algorithm: object) -> str:
+    return f"{encode_json({'alg': algorithm, 'typ': 'JWT'})}.{mint().split('.')[1]}."
+
+
+WRONG_FORM = {
+    # size and shape
+    "nothing": ("", "token_empty"),
+    "16 KiB and one byte": ("a" * 16385, "token_implausible"),
+    "a mebibyte": ("a" * 2**20, "token_implausible"),
+    "one word": ("token", "not_three_segments"),
+    "an API key": ("mmk_0123456789abcdef", "not_three_segments"),
+    "two segments": ("e30.e30", "not_three_segments"),
+    "four segments": (mint() + ".AA", "not_three_segments"),
+    "five segments of an encrypted token": (mint() + ".AA.AA", "not_three_segments"),
+    "only dots": ("..", "header_malformed"),
+    "JSON serialisation": (json.dumps({"payload": "e30", "signatures": []}), "not_three_segments"),
+    "a letter beyond ASCII": (mint() + "é", "token_not_ascii"),
+    "a full-width dot": (mint().replace(".", "\uff0e"), "token_not_ascii"),
+    "a lone surrogate": ("\ud800", "token_not_ascii"),
+    "a null byte": (mint() + "\0", "not_base64url"),
+    "a leading space": (" " + mint(), "not_base64url"),
+    "a trailing newline": (mint() + "\n", "not_base64url"),
+    "the word Bearer": ("Bearer " + mint(), "not_base64url"),
+    "padding": (mint(key=ec_key()) + "==", "not_base64url"),
+    "plain base64 letters": (forge(lambda head, body, _signature: (head, body, "+/+/")), "not_base64url"),
+    "trailing bits": (forge(lambda head, body, _signature: (head, body, "AB")), "not_base64url"),
+    "one letter too many": (forge(lambda head, body, _signature: (head, body, "AAAAA")), "not_base64url"),
+    "a space within": (
+        forge(lambda head, body, signature: (head, body[:8] + " " + body[8:], signature)),
+        "not_base64url",
+    ),
+    "no signature": (forge(lambda head, body, _signature: (head, body, "")), "signature_missing"),
+    "no payload": (forge(lambda head, _body, signature: (head, "", signature)), "claims_malformed"),
+    "no header": (forge(lambda _head, body, signature: ("", body, signature)), "header_malformed"),
+    # header
+    "header is a list": (mint_raw(b"{}", header_bytes=b'["alg"]'), "header_malformed"),
+    "header is a number": (mint_raw(b"{}", header_bytes=b"1"), "header_malformed"),
+    "header is cut off": (mint_raw(b"{}", header_bytes=b'{"alg":"RS256"'), "header_malformed"),
+    "header is UTF-16": (mint_raw(b"{}", header_bytes='{"alg":"RS256"}'.encode("utf-16-le")), "header_malformed"),
+    "header with a byte-order mark": (mint_raw(b"{}", header_bytes=b'\xef\xbb\xbf{"alg":"RS256"}'), "header_malformed"),
+    "header with two algorithms": (
+        mint_raw(b"{}", header_bytes=b'{"alg":"none","alg":"RS256"}'),
+        "header_malformed",
+    ),
+    "header with two key names": (
+        mint_raw(b"{}", header_bytes=b'{"alg":"RS256","kid":"a","kid":"rsa"}'),
+        "header_malformed",
+    ),
+    "header of 33 levels": (
+        mint_raw(b"{}", header_bytes=b'{"alg":"RS256","a":' + b"[" * 33 + b"]" * 33 + b"}"),
+        "header_malformed",
+    ),
+    "no algorithm": (mint(header={"alg": None}), "algorithm_missing"),
+    "algorithm is a list": (mint(header={"alg": ["RS256"]}), "algorithm_missing"),
+    "algorithm is a number": (mint(header={"alg": 256}), "algorithm_missing"),
+    "algorithm is an object": (mint(header={"alg": {"a": "RS256"}}), "algorithm_missing"),
+    "critical extension": (mint(header={"crit": ["exp"], "exp": 1}), "critical_extension"),
+    "empty list of critical extensions": (mint(header={"crit": []}), "critical_extension"),
+    "critical extension is text": (mint(header={"crit": "exp"}), "critical_extension"),
+    "unencoded payload": (mint(header={"b64": False, "crit": ["b64"]}), "critical_extension"),
+    "unencoded payload, not critical": (mint(header={"b64": False}), "critical_extension"),
+    "logout token by type": (mint(header={"typ": "logout+jwt"}), "type_not_accepted"),
+    "proof of possession by type": (mint(header={"typ": "dpop+jwt"}), "type_not_accepted"),
+    "security event by type": (mint(header={"typ": "secevent+jwt"}), "type_not_accepted"),
+    "client assertion by type": (mint(header={"typ": "client-authentication+jwt"}), "type_not_accepted"),
+    "type is a number": (mint(header={"typ": 7}), "type_not_accepted"),
+    "type is empty": (mint(header={"typ": ""}), "type_not_accepted"),
+    "key name is a number": (mint(header={"kid": 0}), "key_id_malformed"),
+    "key name is a list": (mint(header={"kid": ["rsa"]}), "key_id_malformed"),
+    "key name is endless": (mint(header={"kid": "k" * 2000}), "key_id_malformed"),
+    # algorithm
+    "none with a signature": (mint(header={"alg": "none"}), "algorithm_not_allowed"),
+    "none without a signature": (unsigned("none"), "signature_missing"),
+    "None": (mint(header={"alg": "None"}), "algorithm_not_allowed"),
+    "NONE": (mint(header={"alg": "NONE"}), "algorithm_not_allowed"),
+    "nOnE": (mint(header={"alg": "nOnE"}), "algorithm_not_allowed"),
+    "none with a space": (mint(header={"alg": "none "}), "algorithm_not_allowed"),
+    "algorithm is empty": (mint(header={"alg": ""}), "algorithm_not_allowed"),
+    "algorithm in lower case": (mint(header={"alg": "rs256"}), "algorithm_not_allowed"),
+    "HMAC with the public key": (signed_with_hmac(PUBLIC_NUMBER), "algorithm_not_allowed"),
+    "HMAC with an empty key": (signed_with_hmac(b""), "algorithm_not_allowed"),
+    "HS384 with the public key": (signed_with_hmac(PUBLIC_NUMBER, "HS384"), "algorithm_not_allowed"),
+    "HS512 with the public key": (signed_with_hmac(PUBLIC_NUMBER, "HS512"), "algorithm_not_allowed"),
+    "ES256K": (mint(header={"alg": "ES256K"}), "algorithm_not_allowed"),
+    "RS1": (mint(header={"alg": "RS1"}), "algorithm_not_allowed"),
+    "an encryption algorithm": (mint(header={"alg": "RSA-OAEP"}), "algorithm_not_allowed"),
+    "password-based encryption": (mint(header={"alg": "PBES2-HS256+A128KW", "p2c": 10**9}), "algorithm_not_allowed"),
+    "dir": (mint(header={"alg": "dir", "enc": "A128GCM", "zip": "DEF"}), "algorithm_not_allowed"),
 }
