@@ -406,10 +406,7 @@ class CookieScope:
         return f"{self.prefix}{_BINDING}{state_digest[:_DIGEST_CHARACTERS]}"
 
     def bindings_in(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the cookies that tie a sign-in to this browser.
-
-        Others that only begin so are ignored: a neighbouring host can set them, and not every name can be sent back.
-        """
+        """Return the names of the cookies that tie a sign-in to this browser; a neighbour can set others like them."""
         form = re.compile(rf"{self.prefix}{_BINDING}[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
         return [name for name in names if form.fullmatch(name)]
 

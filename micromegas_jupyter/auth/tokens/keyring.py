@@ -81,10 +81,6 @@ class SystemKeyring:
     """Stores named texts in a keyring; every call has a deadline. Safe to use from several threads.
 
     Each method raises `TokenStoreError` when the keyring does not answer in time, or refuses.
-
-    Args:
-        backend: The library's backend.
-        call_seconds: How long one call may take.
     """
 
     def __init__(self, backend: "KeyringBackend", *, call_seconds: float = CALL_SECONDS) -> None:
@@ -153,13 +149,8 @@ def part_characters(platform: str) -> int:
 class KeyringTokenStore(TokenStore):
     """Stores one sign-in in a keyring: in one entry, or in several where the platform limits their length.
 
-    A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in.
-
-    Args:
-        path: The file that says which sign-in the keyring holds; `~` is expanded.
-        open_keyring: Returns the keyring, or raises `TokenStoreError`; called once, and not to read the file alone.
-        key: The only sign-in that may be read or stored; None allows any.
-        max_part_characters: How long a text the keyring takes.
+    A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in. The
+    file at `path` says which sign-in the keyring holds; the keyring is opened once, and not to read the file alone.
     """
 
     def __init__(

@@ -306,7 +306,6 @@ def test_a_clock_that_is_days_off_is_not_believed_away(
         poll(connection, authorization)
 
     assert "clock" in caught.value.remedy
-    assert "Set the clock" in caught.value.remedy
 
 
 def test_an_old_id_token_is_refused_whatever_the_date_header_says_of_its_making(
@@ -317,7 +316,7 @@ def test_an_old_id_token_is_refused_whatever_the_date_header_says_of_its_making(
     clock.advance(3600)
     idp.reply_once("/token", replace(answer, headers={"Date": format_datetime(clock.now(), usegmt=True)}))
 
-    with pytest.raises(ProviderMisbehaved, match="expired") as caught:
+    with pytest.raises(ProviderMisbehaved, match="expired"):
         poll(connection, authorization)
 
 
