@@ -15,7 +15,6 @@ import pytest
 from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
-from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,16 +133,6 @@ def test_the_listener_is_told_once_that_renewing_fails_and_once_that_it_works_ag
     assert [type(change) for change in changes] == [ProviderUnavailable, LoginRequired, type(None)]
 
 
-def test_a_sign_in_that_is_not_there_is_reported_and_so_is_its_return(clock):
-    provider = Renewable(clock, due_in_seconds=None)
-    provider.failures = [LoginRequired("nobody")]
-    changes: list[MicromegasError | None] = []
-
-    run(provider, Waiting(clock, count=3), changes.append)
-
-    assert [type(change) for change in changes] == [LoginRequired, type(None)]
-
-
 def test_a_defect_of_the_provider_does_not_end_the_thread(clock, caplog):
     provider = Renewable(clock, due_in_seconds=0)
     provider.failures = [ZeroDivisionError("secret-token")]
@@ -193,42 +182,3 @@ def test_the_thread_ends_when_the_provider_is_forgotten(clock):
 
         assert forgotten() is None
         assert not renewal._thread.is_alive()
-
-
-def test_an_error_that_is_kept_does_not_keep_the_provider(clock):
-    provider = Renewable(clock, due_in_seconds=0)
-    provider.failures = [ProviderUnavailable("down")]
-    changes: list[MicromegasError | None] = []
-    forgotten = weakref.ref(provider)
-    run(provider, Waiting(clock, count=1), changes.append)
-
-    del provider
-    gc.collect()
-
-    assert len(changes) == 1
-    assert forgotten() is None
-
-
-def test_the_thread_ends_when_the_renewal_is_forgotten(clock):
-    provider = Renewable(clock)
-    renewal = BackgroundRenewal(provider, clock=clock)
-    renewal.start()
-    thread = renewal._thread
-
-    del renewal
-    gc.collect()
-    thread.join(DEADLINE_SECONDS)
-
-    assert not thread.is_alive()
-
-
-def test_the_end_of_a_sign_in_is_reported_when_its_token_ends(idp, clock, tmp_path):
-    provider = StoredSignIn(idp, tmp_path / "tokens.json", clock=clock).opened(refresh_token="dead")
-    changes: list[MicromegasError | None] = []
-    waiting = Waiting(clock, count=62)
-
-    with running(BackgroundRenewal(provider, clock=clock, on_change=changes.append, wait=waiting)):
-        assert waiting.done.wait(DEADLINE_SECONDS)
-
-    assert [type(change) for change in changes] == [LoginRequired]
-    assert len(idp.refreshes()) == 1

@@ -266,18 +266,6 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
     assert idp.seen("/revoke")
 
 
-def test_of_two_sign_ins_at_once_the_last_one_is_kept(idp, calls, clock, tmp_path):
-    path = tmp_path / "t.json"
-    first, second = (begin_paste(idp, calls, clock, path) for _ in range(2))
-
-    for pending in (second, first):
-        pasted(idp, pending)
-        pending.result(30)
-
-    assert json.loads(path.read_text())["token"]["id_token"] == first.result(0).get_token()
-    assert all(pending.wait_closed(30) for pending in (first, second))
-
-
 def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(idp, clock, tmp_path):
     path = tmp_path / "t.json"
     write_file(path, idp)
@@ -327,19 +315,6 @@ def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
     assert provider.token_file == home / ".micromegas" / "tokens.json"
 
 
-def test_an_unknown_bearer_is_an_error_of_the_caller(idp, clock):
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
-
-    with pytest.raises(ValueError, match="refresh_token"):
-        provider.get_token(bearer="refresh_token")  # type: ignore[arg-type]
-
-
-def without_id_token(idp: ScriptedProvider, access_token: str = "opaque") -> dict[str, object]:
-    token = idp.stored_token(ends_in_seconds=3600)
-    del token["id_token"]
-    return {**token, "access_token": access_token}
-
-
 def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
     token = idp.stored_token(ends_in_seconds=3600)
 
@@ -347,16 +322,6 @@ def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
 
     assert provider.get_token() == token["access_token"]
     assert provider.get_token(bearer="id_token") == token["id_token"]
-
-
-def test_without_an_id_token_the_access_token_is_still_given(idp, clock):
-    token = without_id_token(idp)
-
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
-
-    assert provider.get_token() == "opaque"
-    with pytest.raises(LoginRequired, match="does not say who"):
-        provider.identity()
 
 
 ISSUER = "https://id.example.com"

@@ -16,9 +16,6 @@ from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
-    LoginFailed,
-    LoginRefused,
-    LoginTimedOut,
     MicromegasError,
     ProviderMisbehaved,
     ProviderUnavailable,
@@ -97,18 +94,6 @@ def test_the_secret_is_sent_as_the_provider_wants_it(
     assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
 
 
-def test_a_revocation_that_answers_with_a_web_page_has_worked(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    assert connection.revoke(Secret("ref"), kind="refresh_token") is None
-    assert connection.revoke(Secret("acc"), kind="access_token") == "unsupported_token_type"
-    assert idp.seen("/revoke")[0].form == {
-        "token": "ref",
-        "token_type_hint": "refresh_token",
-        "client_id": "notebook",
-    }
-
-
 def code_request(connection: ProviderConnection, resource: str | None = None) -> AuthorizationRequest:
     return build_authorization_request(
         connection.metadata(),
@@ -156,18 +141,6 @@ def test_every_grant_names_the_resource(connection: ProviderConnection, idp: Scr
     assert [request.form["resource"] for request in idp.seen("/token")] == [RESOURCE] * 3
 
 
-def test_another_grant_s_answer_is_returned_as_it_stands(connection: ProviderConnection, idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", Reply(body={"id_token": "i", "extra": 1}))
-    idp.reply_once("/token", Reply(body={"scope": "given"}))
-
-    first = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
-    second = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
-
-    assert first == {"id_token": "i", "extra": 1, "scope": "asked"}
-    assert second == {"scope": "given"}
-    assert idp.seen("/token")[0].form == {"grant_type": "g", "client_id": "notebook"}
-
-
 @pytest.mark.parametrize("changes", [{"token_type": "DPoP"}, {"scope": 1}, {"refresh_token": "s3same\n"}])
 def test_an_answer_that_is_refused_shows_no_token_not_even_with_all_variables(
     changes: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
@@ -182,22 +155,6 @@ def test_an_answer_that_is_refused_shows_no_token_not_even_with_all_variables(
     assert "s3same" not in shown
 
 
-@pytest.mark.parametrize("changes", [{"aud": "another"}, {"exp": 1}, {"nonce": None}])
-def test_an_id_token_that_is_refused_shows_nothing_of_it_not_even_with_all_variables(
-    changes: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    idp.id_token_changes.update(changes)
-    tokens = tokens_of(idp)
-    assert tokens.id_token is not None
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        connection.verify(tokens, nonce=Secret("n0nce"))
-
-    shown = traceback_with_variables(caught.value)
-    assert tokens.id_token.reveal()[:40] not in shown
-    assert "n0nce" not in shown
-
-
 # The device grant
 
 
@@ -207,48 +164,6 @@ def start_device(connection: ProviderConnection) -> DeviceAuthorization:
 
 def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> TokenSet | DevicePending:
     return connection.poll_device(authorization, scope="openid email")
-
-
-def test_a_public_client_names_itself_when_it_starts_a_device_sign_in(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    authorization = start_device(connection)
-    poll(connection, authorization)
-
-    assert idp.seen("/device_authorization")[0].form == {
-        "client_id": "notebook",
-        "scope": "openid email",
-        "audience": "lake",
-        "resource": RESOURCE,
-    }
-    assert idp.seen("/token")[0].form == {
-        "client_id": "notebook",
-        "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-        "device_code": authorization.device_code.reveal(),
-        "resource": RESOURCE,
-    }
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        ("access_denied", LoginRefused),
-        ("expired_token", LoginTimedOut),
-        ("invalid_grant", LoginFailed),
-        ("server_error", ProviderUnavailable),
-        (17, ProviderMisbehaved),
-    ],
-)
-def test_a_device_sign_in_ends_in_the_error_of_its_own(
-    error: object, expected: type[MicromegasError], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    authorization = start_device(connection)
-    idp.reply_once("/token", Reply(status=400, body={"error": error}))
-
-    with pytest.raises(MicromegasError) as caught:
-        poll(connection, authorization)
-
-    assert type(caught.value) is expected
 
 
 def test_a_provider_without_a_device_endpoint_says_how_to_sign_in_instead(
@@ -479,29 +394,6 @@ def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(
 
     assert documents.keys() == keys
     assert documents.metadata().issuer == idp.issuer
-
-
-def test_a_discovery_document_of_another_issuer_stops_before_any_other_request(
-    documents: ProviderDocuments, idp: ScriptedProvider
-) -> None:
-    idp.metadata_changes["issuer"] = "https://evil.example"
-
-    with pytest.raises(ProviderMisbehaved):
-        documents.keys()
-
-    assert [request.path for request in idp.requests] == ["/.well-known/openid-configuration"]
-
-
-def test_newly_rotated_keys_are_fetched_at_most_every_ten_seconds(
-    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    documents.keys()
-
-    for _ in range(5):
-        documents.keys_after_rotation()
-        clock.advance(5)
-
-    assert len(idp.seen("/keys")) == 4
 
 
 def test_a_fetch_of_rotated_keys_that_failed_counts_too(

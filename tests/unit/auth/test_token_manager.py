@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from tests.fakes.stored_sign_in import StoredSignIn
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from micromegas_jupyter.auth.tokens.manager import Session
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider, Seen
 
@@ -82,12 +80,6 @@ def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(
     assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
     assert sign_in.token()["id_token"] == before
     assert len(idp.refreshes()) == 1
-
-
-def test_the_scope_that_was_granted_is_asked_for_again(sign_in, idp):
-    sign_in.opened(ends_in_seconds=-10, scope="openid email").get_token()
-
-    assert idp.refreshes()[0].form["scope"] == "openid email"
 
 
 def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp):
@@ -377,40 +369,6 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
 
     assert set(found) == {sign_in.token()["id_token"]} != {refused}
     assert len(idp.refreshes()) == 1
-
-
-def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(sign_in, idp, monkeypatch):
-    provider = sign_in.opened()
-    refused = provider.get_token()
-    provider.invalidate(refused)
-    kept = provider._manager
-    read = kept.current
-
-    def slowly(**options: bool) -> Session:
-        session = read(**options)
-        monkeypatch.setattr(kept, "current", read)
-        other = threading.Thread(target=provider.get_token)
-        other.start()
-        other.join(60)
-        return session
-
-    monkeypatch.setattr(kept, "current", slowly)
-
-    assert provider.get_token() == sign_in.token()["id_token"] != refused
-    assert len(idp.refreshes()) == 1
-
-
-def test_nothing_of_a_refused_token_is_logged_or_shown(sign_in, idp, caplog):
-    provider = sign_in.opened()
-    refused = provider.get_token()
-    idp.is_down = True
-
-    with caplog.at_level(logging.DEBUG):
-        provider.invalidate(refused)
-        provider.get_token()
-
-    assert refused not in caplog.text
-    assert refused not in repr(vars(provider._manager))
 
 
 def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):

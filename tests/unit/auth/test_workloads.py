@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -308,14 +307,6 @@ class TestProvider:
 
         assert [fields["subject_token"] for fields in requests.asked] == ["platform-1", "platform-2"]
 
-    def test_an_exchange_asks_for_what_was_set(self, clock):
-        requests, wanted = Requests(), {"scope": "read", "audience": "lake", "resource": "https://lake.example.com"}
-
-        token = token_exchange(requests, clock=clock, **wanted)(Secret("platform"))
-
-        assert token.expires_at == clock.now() + timedelta(seconds=60)
-        assert requests.asked[0].items() >= wanted.items()
-
     def test_an_assertion_authenticates_the_client(self, clock):
         requests = Requests()
 
@@ -331,14 +322,6 @@ class TestProvider:
 
         with pytest.raises(ProviderMisbehaved):
             exchange(Secret("platform"))
-
-    def test_it_cannot_be_pickled_and_shows_its_platform_only(self, clock):
-        provider = WorkloadProvider(Source(clock), clock=clock)
-        provider.get_token()
-
-        with pytest.raises(TypeError):
-            pickle.dumps(provider)
-        assert repr(provider) == "WorkloadProvider(platform='somewhere')"
 
 
 NONE, EXCHANGE, ASSERTION = WorkloadExchange.NONE, WorkloadExchange.TOKEN_EXCHANGE, WorkloadExchange.CLIENT_ASSERTION

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.device import DeviceFlow, start_device
+from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
-from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
-    LoginFailed,
     LoginRefused,
     ProviderUnavailable,
 )
@@ -53,19 +49,6 @@ def started(idp: ScriptedProvider, clock: FakeClock) -> Started:
 
 def pending_reply(error: str = "authorization_pending") -> Reply:
     return Reply(status=400, body={"error": error})
-
-
-def test_the_person_is_shown_where_to_type_what(started: Started, idp: ScriptedProvider, clock: FakeClock) -> None:
-    prompt = started.login.prompt
-
-    assert isinstance(started.login, DeviceFlow)
-    assert prompt.flow is Flow.DEVICE
-    assert prompt.user_code is not None
-    assert re.fullmatch("[B-Z]{4}-[B-Z]{4}", prompt.user_code)
-    assert prompt.verification_uri == f"{idp.base}/activate"
-    assert prompt.verification_uri_complete == f"{idp.base}/activate?user_code={prompt.user_code}"
-    assert prompt.start_url is None
-    assert (prompt.expires_at - clock.now()).total_seconds() == 600
 
 
 def test_slow_down_adds_five_seconds_for_good(started: Started, idp: ScriptedProvider) -> None:
@@ -132,15 +115,6 @@ def test_a_provider_that_is_down_until_the_code_ends_is_unavailable(started: Sta
         started.login.tokens()
 
 
-def test_stopping_while_the_provider_is_down_is_no_failure_of_the_provider(
-    started: Started, idp: ScriptedProvider
-) -> None:
-    started.meanwhile[1] = lambda: setattr(idp, "is_down", True)
-    started.meanwhile[2] = started.login.stop
-
-    assert started.login.tokens() is None
-
-
 def test_tokens_are_not_fetched_before_there_are_keys_to_check_them_with(
     started: Started, idp: ScriptedProvider
 ) -> None:
@@ -151,19 +125,3 @@ def test_tokens_are_not_fetched_before_there_are_keys_to_check_them_with(
 
     assert tokens is not None
     assert started.questions() == 1
-
-
-def test_the_device_code_is_in_no_repr_and_no_log(
-    started: Started, idp: ScriptedProvider, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    (device_code,) = idp.device.device_codes()
-    idp.reply_once("/token", Reply(status=400, body={"error": "invalid_grant", "error_description": device_code}))
-
-    with pytest.raises(LoginFailed, match="gave no token") as caught:
-        started.login.tokens()
-
-    login = started.login
-    shown = [repr(login), repr(login.prompt), repr(vars(login)), str(caught.value), repr(caught.value), caplog.text]
-    assert device_code in idp.seen("/token")[0].form["device_code"]
-    assert not [text for text in shown if device_code in text]

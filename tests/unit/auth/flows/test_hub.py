@@ -1,7 +1,5 @@
 """JupyterHub's sign-in service: where it may be, what its refusals become, its token, and its redirect."""
 
-import pickle
-import threading
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,13 +18,11 @@ from micromegas_jupyter.errors import (
     MicromegasError,
     ProviderMisbehaved,
     ProviderUnavailable,
-    TokenStoreError,
 )
 from micromegas_jupyter.notebook.login.dependencies import PersonalProvider
 from tests.fakes.clock import FakeClock
-from tests.fakes.hub_service import HUB_TOKEN, ISSUER, FakeHubService, HubReply
+from tests.fakes.hub_service import ISSUER, FakeHubService, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.fakes.tracebacks import verbose_traceback
 
 API = "http://hub:8081/hub/api"
 DEADLINE_SECONDS = 60
@@ -112,11 +108,6 @@ def test_a_token_that_no_request_could_carry_is_refused(token):
 
     assert caught.value.key == "JUPYTERHUB_API_TOKEN"
     assert token not in str(caught.value)
-
-
-@pytest.mark.parametrize("missing", ["KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_API_TOKEN"])
-def test_without_either_there_is_no_service(missing):
-    assert find_hub({**environ_of("https://hub/"), missing: ""}) is None
 
 
 # What it answers
@@ -247,15 +238,6 @@ class OwnSignIn:
         self.invalidated = token
 
 
-def test_the_service_is_asked_with_the_servers_own_token_and_once(hub):
-    provider = provider_of(hub)
-
-    assert provider.get_token() == provider.get_token()
-    assert [(call.method, call.path, call.authorization, call.body) for call in hub.calls] == [
-        ("POST", "/services/micromegas/token", f"Bearer {HUB_TOKEN}", {})
-    ]
-
-
 def test_who_is_signed_in_is_known_from_the_token(hub):
     clock = FakeClock()
     provider = provider_of(hub, clock)
@@ -275,53 +257,6 @@ def test_who_is_signed_in_is_known_from_the_token(hub):
         renews=True,
         groups=("analysts",),
     )
-
-
-def test_another_token_is_asked_for_in_the_last_quarter_of_its_life(hub):
-    hub.lifetime_seconds = 400
-    clock = FakeClock()
-    provider = provider_of(hub, clock)
-    first = provider.get_token()
-
-    clock.advance(299)
-    assert provider.get_token() == first
-    clock.advance(2)
-
-    assert provider.get_token() != first
-    assert len(hub.calls) == 2
-
-
-def test_a_hundred_threads_cost_one_request(hub):
-    provider = provider_of(hub)
-    together, tokens = threading.Barrier(100), []
-
-    def ask():
-        together.wait(60)
-        tokens.append(provider.get_token())
-
-    threads = [threading.Thread(target=ask) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert (len(tokens), len(set(tokens)), len(hub.calls)) == (100, 1, 1)
-
-
-@pytest.mark.parametrize(("status", "code"), [(503, "hub_unavailable"), (409, "sign_in_again")])
-def test_a_token_that_is_still_valid_serves_on_until_its_end(hub, status, code):
-    hub.lifetime_seconds = 400
-    clock = FakeClock()
-    provider = provider_of(hub, clock)
-    first = provider.get_token()
-    hub.refuse(status, code)
-
-    clock.advance(350)
-    assert provider.get_token() == first
-    clock.advance(51)
-
-    with pytest.raises(REFUSALS[code].error_class):
-        provider.get_token()
 
 
 def test_a_token_of_another_provider_than_the_settings_name_is_not_used(hub):
@@ -366,28 +301,6 @@ def test_nobody_else_stands_in_while_the_service_does_not_answer(hub):
 
     with pytest.raises(ProviderUnavailable):
         provider_of(hub, clock, stored=lambda: OwnSignIn(clock)).get_token()
-
-
-def test_what_the_hub_said_is_the_news_when_nothing_stands_in(hub):
-    def broken():
-        raise TokenStoreError("It cannot be read.")
-
-    hub.refuse(409, "sign_in_again")
-
-    with pytest.raises(LoginRequired, match="Your sign-in at JupyterHub has ended"):
-        provider_of(hub, stored=broken).get_token()
-
-
-def test_no_token_is_seen_in_a_text_or_a_traceback(hub):
-    provider = provider_of(hub)
-    token = provider.get_token()
-    hub.reply = lambda call: HubReply(body={**hub.contract(call).body, "expires_in": -1})
-
-    texts = [repr(provider), str(provider), repr(service_of(hub)), repr(provider._newest), repr(provider.__dict__)]
-    texts.append(verbose_traceback(provider.renew))
-    assert not any(secret in text for secret in (token, token[:40], HUB_TOKEN) for text in texts)
-    with pytest.raises(TypeError):
-        pickle.dumps(provider)
 
 
 # The redirect

@@ -219,16 +219,6 @@ def test_how_it_ended_is_told_to_who_knows_the_state(notebook: Notebook) -> None
     assert notebook.ask(OutcomeRequest(state_digest="0" * 64)) == Unknown()
 
 
-def test_a_cancelled_sign_in_takes_no_answer_and_gives_no_token(notebook: Notebook) -> None:
-    login = notebook.begin()
-    state = state_of(notebook.start(login))
-
-    login.stop()
-
-    assert login.tokens() is None
-    assert notebook.answer(f"code=c&state={state}") == Unknown()
-
-
 def test_nobody_coming_in_time_is_no_token(notebook: Notebook) -> None:
     login = notebook.begin(timeout_seconds=0.05)
     state = state_of(notebook.start(login))
@@ -243,11 +233,6 @@ def test_the_oldest_of_too_many_is_forgotten_and_ended(notebook: Notebook) -> No
     assert logins[0].tokens() is None
     assert notebook.ask(StartRequest(name=name_of(logins[0]), redirect_uri=CALLBACK)) == Unknown()
     assert isinstance(notebook.start(logins[-1]), Started)
-
-
-@pytest.mark.parametrize("content", [None, {}, {"version": 1}, {"version": 9, "action": "start"}])
-def test_what_is_no_request_gets_the_reply_of_an_unknown_sign_in(notebook: Notebook, content: object) -> None:
-    assert parse_reply(notebook.redirects.reply_to(content)) == Unknown()
 
 
 def test_what_is_wrong_with_the_request_is_said_before_anything_is_shown(notebook: Notebook) -> None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.device import DeviceFlow
-from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, LoopbackFlow, parse_loopback_address
-from micromegas_jupyter.auth.flows.paste import PasteFlow
+from micromegas_jupyter.auth.flows.loopback import LoopbackAddress, parse_loopback_address
 from micromegas_jupyter.auth.provider import start_flow
 from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.errors import ProviderMisbehaved, UsageError
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
@@ -54,24 +52,6 @@ def starter(idp: ScriptedProvider, clock: FakeClock) -> Iterator[Starter]:
         running.close()
 
 
-@pytest.mark.parametrize(
-    ("flow", "kind", "usual_seconds"),
-    [(Flow.BROWSER, LoopbackFlow, 300), (Flow.DEVICE, DeviceFlow, 600), (Flow.PASTE, PasteFlow, 600)],
-)
-def test_each_flow_waits_as_long_as_is_usual_for_it(
-    flow: Flow, kind: type[LoginFlow], usual_seconds: int, starter: Starter, clock: FakeClock
-) -> None:
-    running = starter.start(flow)
-
-    assert type(running) is kind
-    assert running.prompt.flow is flow
-    assert running.prompt.timeout_seconds == usual_seconds
-    assert (running.prompt.expires_at - clock.now()).total_seconds() == usual_seconds
-    starter.idp.device.lifetime_seconds = 86_400
-    assert starter.start(flow, timeout_seconds=42.0).prompt.timeout_seconds == 42
-    assert starter.start(flow).prompt.timeout_seconds == (1800 if flow is Flow.DEVICE else usual_seconds)
-
-
 @pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
 def test_a_flow_that_needs_a_server_cannot_be_started(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
     with pytest.raises(UsageError, match=flow.value):
@@ -88,24 +68,6 @@ def test_a_redirect_uri_off_loopback_is_refused_before_the_provider_is_asked(
     assert idp.requests == []
 
 
-@pytest.mark.parametrize("flow", THREE_FLOWS)
-def test_a_provider_that_is_down_is_unavailable(flow: Flow, starter: Starter, idp: ScriptedProvider) -> None:
-    idp.is_down = True
-
-    with pytest.raises(ProviderUnavailable):
-        starter.start(flow)
-
-
-def test_a_fixed_port_that_is_taken_is_known_before_the_person_is_asked(starter: Starter) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-
-        with pytest.raises(LoginFailed) as caught:
-            starter.start(Flow.BROWSER, redirect_uri=f"http://127.0.0.1:{port}/callback")
-
-    assert caught.value.remedy
-
-
 def test_a_request_that_cannot_be_built_leaves_no_port_taken(starter: Starter, idp: ScriptedProvider) -> None:
     idp.metadata_changes["code_challenge_methods_supported"] = ["plain"]
     port = free_port()
@@ -115,14 +77,6 @@ def test_a_request_that_cannot_be_built_leaves_no_port_taken(starter: Starter, i
 
     with socket.create_server(("127.0.0.1", port)) as again:
         assert again.getsockname()[1] == port
-
-
-def test_in_the_paste_flow_nobody_listens(starter: Starter) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        running = starter.start(Flow.PASTE, redirect_uri=f"http://127.0.0.1:{port}/callback")
-
-    assert f"127.0.0.1%3A{port}" in (running.prompt.start_url or "")
 
 
 @pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
@@ -138,10 +92,6 @@ def test_resource_and_further_parameters_are_part_of_the_request(flow: Flow, sta
 
 
 # The redirect URI
-
-
-def test_without_a_redirect_uri_any_free_port_of_the_literal_address_is_used() -> None:
-    assert parse_loopback_address(None) == LoopbackAddress(host="127.0.0.1", port=0, path="/callback")
 
 
 @pytest.mark.parametrize(

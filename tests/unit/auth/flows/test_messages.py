@@ -122,18 +122,6 @@ def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent() ->
         assert parse_reply({**ended, **change}) is None
 
 
-def test_no_code_and_no_state_is_in_a_representation() -> None:
-    shown = repr(
-        [
-            CallbackRequest(query=Secret("code=c")),
-            Started(authorization_url=Secret("https://x?state=s"), state_digest="d"),
-        ]
-    )
-
-    assert "code=c" not in shown
-    assert "state=s" not in shown
-
-
 # Names
 
 

@@ -64,17 +64,6 @@ def started(idp: ScriptedProvider, clock: FakeClock) -> Started:
     return start(idp, clock)
 
 
-def test_the_address_of_the_pasted_callback_is_one_where_nobody_listens(
-    started: Started, idp: ScriptedProvider
-) -> None:
-    start_url = started.login.prompt.start_url
-
-    assert start_url is not None
-    assert start_url.startswith(f"{idp.base}/authorize?")
-    assert started.asked()["redirect_uri"] == "http://127.0.0.1:48080/callback"
-    assert started.asked()["code_challenge_method"] == "S256"
-
-
 @pytest.mark.parametrize(
     ("redirect_uri", "expected"),
     [
@@ -207,15 +196,6 @@ def test_too_many_wrong_addresses_end_it(started: Started) -> None:
         started.login.submit(started.address())
     with pytest.raises(LoginFailed):
         started.login.tokens()
-
-
-def test_after_it_was_stopped_nothing_is_taken(started: Started, idp: ScriptedProvider) -> None:
-    started.login.stop()
-
-    with pytest.raises(UsageError):
-        started.login.submit(started.address())
-    assert started.login.tokens() is None
-    assert idp.seen("/token") == []
 
 
 def test_nothing_of_a_pasted_text_is_shown_or_logged(started: Started, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import threading
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.flows.base import LoginPrompt
 from micromegas_jupyter.auth.provider import PendingLogin, discard_tokens
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     InternalError,
     LoginFailed,
@@ -22,7 +18,7 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
 )
 from tests.fakes.stored_sign_in import StoredSignIn
-from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, NOON, TOKENS, Person, ScriptedFlow, begin, closed
+from tests.unit.auth.scripted_flow import DEADLINE_SECONDS, TOKENS, Person, ScriptedFlow, begin, closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,38 +79,6 @@ def test_everybody_is_told_once_in_the_callers_context_and_a_broken_callback_cos
     assert "A callback of a sign-in failed." in caplog.text
 
 
-def test_the_repr_shows_nothing_that_is_secret(clock: FakeClock) -> None:
-    flow = ScriptedFlow(clock)
-    flow.prompt = LoginPrompt(
-        flow=Flow.PASTE, timeout_seconds=60, expires_at=NOON, start_url="https://id.example.com/?state=s3cret"
-    )
-    pending = begin(flow)
-
-    shown = f"{pending!r} {flow.prompt!r} {vars(pending)!r}"
-
-    assert repr(pending) == "PendingLogin(done=False, expires_at=2026-11-24T12:00:00+00:00)"
-    assert "s3cret" not in shown
-    pending.cancel()
-    assert closed(pending)
-
-
-def test_a_long_wait_is_made_of_short_ones_so_that_an_interrupt_is_noticed(
-    flow: ScriptedFlow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pending = begin(flow)
-    settled, timeouts = pending._settled, []
-    monkeypatch.setattr(pending, "_settled", SimpleNamespace(wait=timeouts.append))
-
-    with pytest.raises(LoginTimedOut):
-        pending.result(10.0)
-
-    assert max(timeouts) <= 0.2
-    assert sum(timeouts) == pytest.approx(10.0, abs=0.3)
-    monkeypatch.setattr(pending, "_settled", settled)
-    pending.cancel()
-    assert closed(pending)
-
-
 def test_nobody_coming_is_a_time_out(flow: ScriptedFlow) -> None:
     pending = begin(flow)
 
@@ -149,53 +113,6 @@ def test_cancelling_after_the_sign_in_was_kept_changes_nothing(flow: ScriptedFlo
     assert pending.result(0).tokens == TOKENS
     assert closed(pending)
     assert discarded == []
-
-
-def test_a_sign_in_that_was_cancelled_while_its_tokens_were_on_the_way_is_not_kept(clock: FakeClock) -> None:
-    class SlowFlow(ScriptedFlow):
-        def stop(self) -> None:
-            self.events.append("stop")  # the person has answered, so the tokens come in spite of it
-
-    flow, kept, discarded = SlowFlow(clock), [], []
-
-    def keep(tokens: TokenSet, _check: Callable[[], None]) -> Person:
-        kept.append(tokens)
-        return Person(tokens=tokens)
-
-    pending = begin(flow, keep, discarded)
-    assert flow.waiting.wait(DEADLINE_SECONDS)
-    pending.cancel()
-
-    flow.come(TOKENS)
-
-    with pytest.raises(LoginFailed, match="cancelled") as caught:
-        pending.result(DEADLINE_SECONDS)
-    assert type(caught.value) is LoginFailed
-    assert closed(pending)
-    assert (kept, discarded) == ([], [TOKENS])
-    assert flow.page is not None
-    assert "cancelled" in flow.page.body.decode()
-
-
-def test_a_sign_in_that_was_cancelled_on_the_way_to_its_place_is_not_kept(flow: ScriptedFlow) -> None:
-    reached, cancelled, discarded = threading.Event(), threading.Event(), []
-
-    def keep(tokens: TokenSet, check: Callable[[], None]) -> Person:
-        reached.set()
-        assert cancelled.wait(DEADLINE_SECONDS)
-        check()
-        return Person(tokens=tokens)
-
-    pending = begin(flow, keep, discarded)
-    flow.come(TOKENS)
-    assert reached.wait(DEADLINE_SECONDS)
-    pending.cancel()
-    cancelled.set()
-
-    with pytest.raises(LoginFailed, match="cancelled"):
-        pending.result(DEADLINE_SECONDS)
-    assert closed(pending)
-    assert discarded == [TOKENS]
 
 
 def test_everybody_learns_of_the_end_before_tokens_are_discarded(flow: ScriptedFlow) -> None:

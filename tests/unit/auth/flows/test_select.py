@@ -91,10 +91,6 @@ def test_every_row_of_the_table_is_tried_and_says_why():
     assert all(row.reason.endswith(".") for row in FLOW_TABLE)
 
 
-def test_a_hub_without_the_service_says_what_its_administrator_can_add():
-    assert "docs/jupyterhub.md" in choose_flow(RuntimeEnvironment.HUB, can_device=True).reason
-
-
 @pytest.mark.parametrize(
     ("where", "can_device", "available", "expected", "skipped"),
     [
@@ -230,13 +226,6 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
 
 
-def test_without_ipython_or_in_a_shell_without_a_kernel_there_is_none(monkeypatch):
-    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
-
-    assert not gather_facts(environ={}).has_kernel
-    assert not gather_facts(environ={}, shell=types.SimpleNamespace(kernel=None)).has_kernel
-
-
 def test_colab_is_known_by_its_package(monkeypatch, tmp_path):
     (tmp_path / "google").mkdir()
     (tmp_path / "google" / "colab.py").write_text("")
@@ -321,13 +310,6 @@ def test_a_browser_counts_if_it_opens_a_window_on_the_persons_screen(install, en
 def test_a_display_that_ssh_forwards_is_the_persons():
     assert is_remote_session(SSH)
     assert not is_remote_session({**SSH, **SCREEN})
-
-
-@pytest.mark.parametrize("answer", [False, webbrowser.Error("no"), OSError("no")])
-def test_a_browser_that_does_not_start_is_reported(install, answer):
-    install(ScriptedController(answer=answer))
-
-    assert not GraphicalBrowser(SCREEN).open(URL)
 
 
 def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(install, monkeypatch):
