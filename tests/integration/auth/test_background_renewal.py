@@ -15,7 +15,7 @@ from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 pytestmark = pytest.mark.integration
 
 
-def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_path: Path) -> None:
+def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_path):
     path = tmp_path / "t.json"
     asked, go_on = threading.Event(), threading.Event()
 

@@ -23,7 +23,7 @@ def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
     return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
 
 
-def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp: ScriptedProvider) -> None:
+def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp):
     cell = contextvars.ContextVar("cell", default="none")
     told: list[tuple[bool, str]] = []
     ended = threading.Event()
@@ -47,7 +47,7 @@ def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp: Sc
     pending.wait_closed(30)
 
 
-def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp: ScriptedProvider) -> None:
+def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp):
     pending = begin(idp)
 
     pending.cancel()
@@ -61,7 +61,7 @@ def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp: ScriptedPro
         requests.get(pending.start_url, timeout=30)
 
 
-def test_a_login_that_is_waited_for_shows_nothing_secret_in_its_repr(idp: ScriptedProvider) -> None:
+def test_a_login_that_is_waited_for_shows_nothing_secret_in_its_repr(idp):
     pending = begin(idp)
 
     assert repr(pending) == f"PendingLogin(done=False, expires_at={pending.expires_at.isoformat()})"

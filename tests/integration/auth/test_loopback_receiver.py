@@ -62,20 +62,20 @@ def complete(receiver: LoopbackFlow) -> requests.Response:
     return get(receiver.redirect_uri + "?" + own_query(receiver))
 
 
-def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver: LoopbackFlow) -> None:
+def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver):
     for _ in range(2):
         answer = get(start_url(receiver))
         assert (answer.status_code, answer.headers["Location"]) == (302, receiver._authorization_url)
 
 
-def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver: LoopbackFlow) -> None:
+def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver):
     answer = complete(receiver)
 
     assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
     assert receiver._ended.is_set()
 
 
-def test_every_answer_carries_the_security_headers(receiver: LoopbackFlow) -> None:
+def test_every_answer_carries_the_security_headers(receiver):
     answers = [
         get(start_url(receiver)),
         get(base_of(receiver) + "/favicon.ico"),
@@ -90,7 +90,7 @@ def test_every_answer_carries_the_security_headers(receiver: LoopbackFlow) -> No
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: LoopbackFlow) -> None:
+def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver):
     own = receiver.redirect_uri + "?" + own_query(receiver)
     stray = [
         ({"url": base_of(receiver) + "/favicon.ico"}, 404),
@@ -134,7 +134,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver: Loo
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: LoopbackFlow) -> None:
+def test_what_is_hardly_http_does_no_harm(request_bytes, receiver):
     port = int(base_of(receiver).rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(request_bytes)
@@ -146,7 +146,7 @@ def test_what_is_hardly_http_does_no_harm(request_bytes: bytes, receiver: Loopba
     assert complete(receiver).status_code == 303
 
 
-def test_a_callback_counts_once(receiver: LoopbackFlow) -> None:
+def test_a_callback_counts_once(receiver):
     barrier = threading.Barrier(10)
     statuses: list[int] = []
 
@@ -164,7 +164,7 @@ def test_a_callback_counts_once(receiver: LoopbackFlow) -> None:
     assert get(start_url(receiver)).status_code == 400
 
 
-def test_the_last_page_waits_for_the_outcome(receiver: LoopbackFlow) -> None:
+def test_the_last_page_waits_for_the_outcome(receiver):
     complete(receiver)
     pages: list[str] = []
     reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
@@ -176,7 +176,7 @@ def test_the_last_page_waits_for_the_outcome(receiver: LoopbackFlow) -> None:
     assert "Signed in as Alice." in pages[0]
 
 
-def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackFlow) -> None:
+def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
     port = int(base_of(receiver).rsplit(":", 1)[1])
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
     for connection in idle[:30]:
@@ -191,7 +191,7 @@ def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver: LoopbackFlo
         connection.close()
 
 
-def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: LoopbackFlow) -> None:
+def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver):
     port = int(base_of(receiver).rsplit(":", 1)[1])
     before = threading.active_count()
     idle = []
@@ -210,7 +210,7 @@ def test_more_idle_connections_than_are_kept_push_the_oldest_out(receiver: Loopb
         connection.close()
 
 
-def test_nothing_listens_after_closing(receiver: LoopbackFlow) -> None:
+def test_nothing_listens_after_closing(receiver):
     receiver.close()
     receiver.close()
 
@@ -218,12 +218,12 @@ def test_nothing_listens_after_closing(receiver: LoopbackFlow) -> None:
         get(start_url(receiver))
 
 
-def test_only_loopback_is_bound(receiver: LoopbackFlow) -> None:
+def test_only_loopback_is_bound(receiver):
     assert receiver._server.server_address[0] == "127.0.0.1"
     assert receiver.redirect_uri.startswith("http://127.0.0.1:")
 
 
-def test_a_fixed_port_that_is_taken_fails_with_a_remedy(idp: ScriptedProvider) -> None:
+def test_a_fixed_port_that_is_taken_fails_with_a_remedy(idp):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -232,7 +232,7 @@ def test_a_fixed_port_that_is_taken_fails_with_a_remedy(idp: ScriptedProvider) -
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost"])
-def test_ipv6_loopback_and_its_name_are_served(host: str, idp: ScriptedProvider) -> None:
+def test_ipv6_loopback_and_its_name_are_served(host, idp):
     made = start(idp, f"http://{host}/callback")
 
     assert complete(made).status_code == 303

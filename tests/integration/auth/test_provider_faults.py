@@ -186,13 +186,7 @@ def meet(scene: Scene, fault: str, step: str, log: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize(("fault", "step", "expected"), [cell for cell in FAILING if cell != ENDS_SIGN_IN])
-def test_a_fault_ends_in_time_in_its_own_class_and_costs_no_token(
-    fault,
-    step,
-    expected,
-    build,
-    caplog,
-):
+def test_a_fault_ends_in_time_in_its_own_class_and_costs_no_token(fault, step, expected, build, caplog):
     place = STEPS[step]
     scene = build(place.ends_in_seconds)
 

@@ -120,9 +120,7 @@ def test_c07_an_issuer_with_a_slash_at_its_end_is_asked_at_the_right_place():
         assert provider.identity().issuer == idp.issuer
 
 
-def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(
-    monkeypatch,
-):
+def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(monkeypatch):
     """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
     with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
         idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]

@@ -131,16 +131,6 @@ def test_a_writer_that_stops_between_parts_leaves_no_mixture(store_of_parts, bac
         store_of_parts.load()
 
 
-def test_removing_takes_file_and_entries(store_of_parts, backend):
-    save(store_of_parts, LONG)
-
-    assert store_of_parts.remove() == 2
-    assert store_of_parts.remove() == 0
-    assert backend.kept == {}
-    with pytest.raises(LoginRequired):
-        store_of_parts.load()
-
-
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "99" + "0" * 16])
 def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(store, backend, text):
     save(store)
@@ -194,16 +184,6 @@ def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(sto
         save(bound, replace(LOGIN, key=OTHER_KEYS[0]))
     assert bound.remove() == 0
     assert store.load()[0] == LOGIN
-
-
-def test_a_keyring_that_fails_is_an_error_without_what_was_to_be_stored(store, backend):
-    backend.failure = ValueError("cannot keep the-refresh-token")
-
-    with pytest.raises(TokenStoreError) as caught:
-        save(store)
-
-    assert str(caught.value).startswith("The system's keyring cannot be used: ValueError.")
-    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_without_a_usable_keyring_the_sign_in_ends_and_the_error_says_what_is_left(store, backend):
@@ -304,12 +284,6 @@ class TestOpening:
             bus.bind(str(path))
 
             assert session_bus_address({}) is None
-
-    def test_without_the_library_there_is_no_keyring(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "keyring", None)
-
-        with pytest.raises(TokenStoreError, match="the Python package keyring is not installed"):
-            open_keyring(MEMORY)
 
     def test_no_program_is_started_and_no_library_loaded_that_would(self):
         code = (

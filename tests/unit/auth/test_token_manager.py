@@ -26,14 +26,6 @@ def sign_in(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> StoredSi
     return StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
 
 
-def test_a_fresh_token_is_given_without_any_request(sign_in, idp):
-    provider = sign_in.opened()
-
-    assert provider.get_token() == sign_in.token()["id_token"]
-    assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
-    assert idp.requests == []
-
-
 def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
@@ -334,16 +326,6 @@ def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(sign_in
     assert provider.get_token() != present
 
 
-def test_a_refusal_after_a_logout_is_not_an_error(sign_in):
-    provider = sign_in.opened()
-    present = provider.get_token()
-    sign_in.path.unlink()
-
-    provider.invalidate(present)
-
-    assert provider.renewal_due_at() is None
-
-
 def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun(sign_in, idp):
     provider = sign_in.opened()
     refused = provider.get_token()
@@ -379,20 +361,6 @@ def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
         clock.advance(1)
 
     assert len(idp.refreshes()) == 2
-
-
-def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(sign_in, idp, clock):
-    provider = sign_in.opened()
-    present = provider.get_token()
-    idp.is_down = True
-
-    with pytest.raises(ProviderUnavailable):
-        provider.renew()
-
-    asked = len(idp.requests)
-    clock.advance(60)
-    assert provider.get_token() == present
-    assert len(idp.requests) == asked
 
 
 def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in):
@@ -483,12 +451,3 @@ def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
             sign_in.open(**wanted).get_token()
     assert sign_in.open(audience="lake", scope="lake openid").get_token() == sign_in.token()["id_token"]
     assert idp.requests == []
-
-
-def test_what_was_asked_for_is_stored_with_each_renewal(sign_in):
-    sign_in.write(ends_in_seconds=-10)
-
-    sign_in.open(scope="openid lake", resource="https://api.example").get_token()
-
-    login, _ = sign_in.store().load()
-    assert (login.key.scope, login.key.resource) == ("openid lake", "https://api.example")

@@ -50,7 +50,7 @@ class Outline(HTMLParser):
         (LoginOutcome(is_signed_in=False, what="No.", remedy="Ask."), "alert"),
     ],
 )
-def test_each_outcome_has_its_page(outcome: LoginOutcome, role: str) -> None:
+def test_each_outcome_has_its_page(outcome, role):
     outline = Outline(outcome.page())
 
     assert outline.attributes["main"][0]["role"] == role
@@ -65,7 +65,7 @@ def test_each_outcome_has_its_page(outcome: LoginOutcome, role: str) -> None:
         notice_page(status=400, what=HOSTILE),
     ],
 )
-def test_all_text_is_escaped_and_nothing_is_loaded(page: Page) -> None:
+def test_all_text_is_escaped_and_nothing_is_loaded(page):
     outline = Outline(page)
 
     assert any(HOSTILE in text for text in outline.text)
@@ -74,7 +74,7 @@ def test_all_text_is_escaped_and_nothing_is_loaded(page: Page) -> None:
     assert outline.attributes["html"][0]["lang"] == "en"
 
 
-def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style_only() -> None:
+def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style_only():
     style = re.search(r"<style>(.*?)</style>", LoginOutcome(is_signed_in=True).page().body.decode())
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -91,7 +91,7 @@ def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style
     } == SECURITY_HEADERS
 
 
-def test_the_qr_code_is_light_on_dark_whatever_the_terminals_colours_are() -> None:
+def test_the_qr_code_is_light_on_dark_whatever_the_terminals_colours_are():
     light = set()
     for row, line in enumerate(terminal_qr(ADDRESS, columns=80)):
         found = COLOURED_LINE.fullmatch(line)
@@ -107,7 +107,7 @@ def test_the_qr_code_is_light_on_dark_whatever_the_terminals_colours_are() -> No
     }
 
 
-def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out() -> None:
+def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out():
     line = COLOURED_LINE.fullmatch(terminal_qr(ADDRESS, columns=400)[0])
     assert line is not None
 
@@ -129,7 +129,5 @@ def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out() -> None:
         ({"TERM": "xterm"}, None, False),
     ],
 )
-def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code(
-    environ: dict[str, str], encoding: str | None, shows: bool
-) -> None:
+def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code(environ, encoding, shows):
     assert shows_qr(environ, encoding=encoding) is shows
