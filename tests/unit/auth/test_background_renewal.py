@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import threading
@@ -17,7 +16,6 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, ProviderUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from tests.fakes.clock import FakeClock
@@ -29,13 +27,6 @@ DEADLINE_SECONDS = 60
 def _long_stop_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
     monkeypatch.setattr("micromegas_jupyter.auth.tokens.manager.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
-
-
-@contextlib.contextmanager
-def running(renewal: BackgroundRenewal) -> Iterator[BackgroundRenewal]:
-    renewal.start()
-    yield renewal
-    renewal.stop()
 
 
 class Renewable:
@@ -65,85 +56,64 @@ class Renewable:
         return self.due_at
 
 
-class Waiting:
-    """Moves the clock in place of waiting, and stops the renewal after so many waits."""
+class Run:
+    """Lets a background renewal work for so many waits, which move the clock."""
 
-    def __init__(self, clock: FakeClock, *, count: int, also_asleep_seconds: float = 0.0) -> None:
+    def __init__(self, provider: Renewable, *, count: int) -> None:
         self.seconds: list[float] = []
+        self.changes: list[MicromegasError | None] = []
         self.done = threading.Event()
-        self._clock = clock
-        self._count = count
-        self._also_asleep_seconds = also_asleep_seconds
+        self._clock, self._count = provider.clock, count
+        renewal = BackgroundRenewal(provider, clock=provider.clock, on_change=self.changes.append, wait=self._wait)
+        renewal.start()
+        assert self.done.wait(DEADLINE_SECONDS)
+        renewal.stop()
 
-    def __call__(self, seconds: float) -> bool:
+    def _wait(self, seconds: float) -> bool:
         self.seconds.append(seconds)
-        self._clock.advance(seconds + self._also_asleep_seconds)
-        if len(self.seconds) < self._count:
-            return False
-        self.done.set()
-        return True
-
-
-def run(
-    provider: Renewable, waiting: Waiting, on_change: Callable[[MicromegasError | None], None] | None = None
-) -> None:
-    """Let a background renewal work until its last wait."""
-    with running(BackgroundRenewal(provider, clock=provider.clock, on_change=on_change, wait=waiting)):
-        assert waiting.done.wait(DEADLINE_SECONDS)
+        self._clock.advance(seconds)
+        if len(self.seconds) == self._count:
+            self.done.set()
+        return self.done.is_set()
 
 
 def test_a_token_is_renewed_when_it_is_due_and_not_before(clock):
     provider = Renewable(clock, due_in_seconds=150)
     began = clock.monotonic()
 
-    run(provider, Waiting(clock, count=4))
+    Run(provider, count=4)
 
     assert [asked_at - began for asked_at in provider.asked_at] == [150]
 
 
-def test_failures_are_followed_by_longer_and_longer_pauses(clock):
+def test_failures_are_followed_by_longer_and_longer_pauses_and_each_change_is_told_once(clock):
     provider = Renewable(clock, due_in_seconds=0)
-    provider.failures = [ProviderUnavailable("down")] * 6
-    waiting = Waiting(clock, count=7)
+    provider.failures = [*[ProviderUnavailable("down")] * 5, LoginRequired("ended")]
 
-    run(provider, waiting)
+    run = Run(provider, count=7)
 
-    assert waiting.seconds == [5, 10, 20, 40, 60, 60, 60]
+    assert run.seconds == [5, 10, 20, 40, 60, 60, 60]
+    assert [type(change) for change in run.changes] == [ProviderUnavailable, LoginRequired, type(None)]
 
 
 def test_a_token_that_is_still_due_afterwards_counts_as_not_renewed(clock):
     provider = Renewable(clock, due_in_seconds=0)
     provider.get_token = lambda: "the old one"  # type: ignore[method-assign]
-    waiting = Waiting(clock, count=3)
-    changes: list[MicromegasError | None] = []
 
-    run(provider, waiting, changes.append)
+    run = Run(provider, count=3)
 
-    assert waiting.seconds == [5, 10, 20]
-    assert changes == []
-
-
-def test_the_listener_is_told_once_that_renewing_fails_and_once_that_it_works_again(clock):
-    provider = Renewable(clock, due_in_seconds=0)
-    provider.failures = [ProviderUnavailable("down"), ProviderUnavailable("down"), LoginRequired("ended")]
-    changes: list[MicromegasError | None] = []
-
-    run(provider, Waiting(clock, count=5), changes.append)
-
-    assert [type(change) for change in changes] == [ProviderUnavailable, LoginRequired, type(None)]
+    assert (run.seconds, run.changes) == ([5, 10, 20], [])
 
 
 def test_a_defect_of_the_provider_does_not_end_the_thread(clock, caplog):
     provider = Renewable(clock, due_in_seconds=0)
     provider.failures = [ZeroDivisionError("secret-token")]
-    changes: list[MicromegasError | None] = []
 
     with caplog.at_level(logging.DEBUG):
-        run(provider, Waiting(clock, count=3), changes.append)
+        run = Run(provider, count=3)
 
-    assert [type(change) for change in changes] == [InternalError, type(None)]
+    assert [type(change) for change in run.changes] == [InternalError, type(None)]
     assert "secret-token" not in caplog.text
-    assert "could not be renewed in the background" in caplog.text
 
 
 def test_stopping_ends_a_waiting_thread_at_once(clock):
@@ -175,10 +145,12 @@ def test_stopping_waits_for_a_renewal_that_is_on_its_way(clock):
 def test_the_thread_ends_when_the_provider_is_forgotten(clock):
     provider = Renewable(clock)
     forgotten = weakref.ref(provider)
-    with running(BackgroundRenewal(provider, clock=clock)) as renewal:
-        del provider
-        gc.collect()
-        renewal._thread.join(DEADLINE_SECONDS)
+    renewal = BackgroundRenewal(provider, clock=clock)
+    renewal.start()
 
-        assert forgotten() is None
-        assert not renewal._thread.is_alive()
+    del provider
+    gc.collect()
+    renewal._thread.join(DEADLINE_SECONDS)
+
+    assert forgotten() is None
+    assert not renewal._thread.is_alive()

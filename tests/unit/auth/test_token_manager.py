@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from micromegas_jupyter.auth.tokens.manager import Freshness, Session, freshness_of, session_of
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, ProviderUnavailable
-from tests.fakes.mint import rsa_key
+from micromegas_jupyter.oidc.tokens import TokenSet
+from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint, rsa_key
 from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import StoredSignIn
 
@@ -37,26 +43,6 @@ def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, 
     assert after["refresh_token"] != before["refresh_token"]
     assert len(idp.refreshes()) == 1
     assert provider.get_token() == token
-    assert len(idp.refreshes()) == 1
-
-
-def test_threads_that_need_a_token_at_once_renew_once(sign_in, idp):
-    provider = sign_in.opened(ends_in_seconds=-10)
-    barrier = threading.Barrier(16)
-    found: list[str] = []
-
-    def call() -> None:
-        barrier.wait(30)
-        found.append(provider.get_token())
-
-    threads = [threading.Thread(target=call) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert len(found) == 16
-    assert len(set(found)) == 1
     assert len(idp.refreshes()) == 1
 
 
@@ -95,23 +81,6 @@ def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in
     assert provider.get_token() != token
 
 
-def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(sign_in, idp, clock):
-    idp.refresh_changes["id_token"] = None
-    sign_in.write(ends_in_seconds=-1)
-    asked_after: list[int] = []
-
-    for second in range(600):
-        program = sign_in.open()  # none of them remembers what the one before was told
-        before = len(idp.refreshes())
-        with pytest.raises(LoginRequired, match="access tokens only"):
-            program.get_token()
-        if len(idp.refreshes()) > before:
-            asked_after.append(second)
-        clock.advance(1)
-
-    assert asked_after == [0, 30, 61, 123, 247, 495]
-
-
 def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=60)
     present = sign_in.token()["id_token"]
@@ -135,21 +104,6 @@ def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in,
     go_on.set()
     background.join(60)
     assert provider.get_token() == sign_in.token()["id_token"] != present
-
-
-def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(sign_in, idp):
-    provider = sign_in.opened(ends_in_seconds=-10)
-    handle = idp.handle
-
-    def closing(seen: Seen) -> Reply:
-        sign_in.path.chmod(0o640)  # as another thread does that reads a file which is open to others
-        return handle(seen)
-
-    idp.handle = closing  # type: ignore[method-assign]
-
-    assert provider.get_token() == sign_in.token()["id_token"]
-    assert sign_in.token()["refresh_token"] in idp.state.refresh_tokens
-    assert len(idp.refreshes()) == 1
 
 
 def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(sign_in, idp):
@@ -363,17 +317,6 @@ def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
     assert len(idp.refreshes()) == 2
 
 
-def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in):
-    provider = sign_in.opened(refresh_token="dead")
-    present = provider.get_token()
-
-    with pytest.raises(LoginRequired):
-        provider.renew()
-
-    assert provider.get_token() == present
-    assert not provider.identity().renews
-
-
 def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(sign_in, idp, clock):
     provider = sign_in.opened()
     provider.get_token()
@@ -451,3 +394,76 @@ def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
             sign_in.open(**wanted).get_token()
     assert sign_in.open(audience="lake", scope="lake openid").get_token() == sign_in.token()["id_token"]
     assert idp.requests == []
+
+
+# When a token is due
+
+BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("lifetime_seconds", "age_seconds", "expected"),
+    [
+        (3600, 0, Freshness.FRESH),
+        (3600, 3299, Freshness.FRESH),
+        (3600, 3300, Freshness.ENDING),
+        (3600, 3599, Freshness.ENDING),
+        (3600, 3600, Freshness.ENDED),
+        (300, 224, Freshness.FRESH),
+        (300, 225, Freshness.ENDING),
+        (8, 5, Freshness.FRESH),
+        (8, 6, Freshness.ENDING),
+    ],
+)
+def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(lifetime_seconds, age_seconds, expected):
+    end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
+
+    assert freshness_of(BEGIN, end, now) is expected
+
+
+def test_each_bearer_has_its_own_token_and_end():
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=300)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    later = NOW + timedelta(seconds=300)
+
+    assert session.freshness(Bearer.ID_TOKEN, later) is Freshness.ENDED
+    assert session.freshness(Bearer.ACCESS_TOKEN, later) is Freshness.FRESH
+    assert session.token(Bearer.ACCESS_TOKEN).reveal() == "acc"
+
+
+def signed_in(*, lifetime_seconds: int = 3600) -> Session:
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=lifetime_seconds)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(seconds=lifetime_seconds),
+    )
+    return session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+
+@pytest.mark.parametrize(("renewed_after_seconds", "pause_seconds"), [(3300, 30), (3600, 30), (3660, 60), (7200, 3600)])
+def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(renewed_after_seconds, pause_seconds):
+    renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
+    tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) == renewed_at + timedelta(seconds=pause_seconds)
+    assert session.renewable_from(Bearer.ACCESS_TOKEN) is None
+
+
+@pytest.mark.parametrize("lifetime_seconds", [2, 4, 300, 3600])
+def test_an_id_token_that_came_with_the_access_token_may_be_renewed_at_any_time(lifetime_seconds):
+    session = signed_in(lifetime_seconds=lifetime_seconds)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) is None
+
+
+@pytest.mark.parametrize("token", ["opaque", mint(issuer="https://evil.example"), mint(audience="other")])
+def test_a_stored_id_token_of_another_sign_in_is_refused(token):
+    with pytest.raises(LoginRequired):
+        session_of(TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE)

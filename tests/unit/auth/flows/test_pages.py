@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
+from html import escape
 
 import pytest
 import segno
@@ -13,7 +13,6 @@ import segno
 from micromegas_jupyter.auth.flows.base import (
     SECURITY_HEADERS,
     LoginOutcome,
-    Page,
     notice_page,
     shows_qr,
     terminal_qr,
@@ -24,54 +23,23 @@ ADDRESS = "https://id.example.com/device?user_code=WDJB-MJHT"
 COLOURED_LINE = re.compile(r"\x1b\[97;40m([ █▀▄]+)\x1b\[0m")
 
 
-class Outline(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self, page: Page) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: dict[str, list[dict[str, str | None]]] = {}
-        self.text: list[str] = []
-        self.feed(page.body.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes.setdefault(tag, []).append(dict(attrs))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
 @pytest.mark.parametrize(
-    ("outcome", "role"),
+    ("page", "role"),
     [
-        (LoginOutcome(is_signed_in=True, who="Alicé"), "status"),
-        (LoginOutcome(is_signed_in=True), "status"),
-        (LoginOutcome(is_signed_in=False, what="No.", remedy="Ask."), "alert"),
+        (LoginOutcome(is_signed_in=True, who=HOSTILE).page(), "status"),
+        (LoginOutcome(is_signed_in=False, what=HOSTILE, remedy=HOSTILE).page(), "alert"),
+        (notice_page(status=400, what=HOSTILE), "alert"),
     ],
 )
-def test_each_outcome_has_its_page(outcome, role):
-    outline = Outline(outcome.page())
+def test_all_text_is_escaped_and_nothing_is_loaded(page, role):
+    html = page.body.decode()
 
-    assert outline.attributes["main"][0]["role"] == role
-    assert all(any(text in found for found in outline.text) for text in (outcome.who, outcome.what, outcome.remedy))
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        LoginOutcome(is_signed_in=True, who=HOSTILE).page(),
-        LoginOutcome(is_signed_in=False, what=HOSTILE, remedy=HOSTILE).page(),
-        notice_page(status=400, what=HOSTILE),
-    ],
-)
-def test_all_text_is_escaped_and_nothing_is_loaded(page):
-    outline = Outline(page)
-
-    assert any(HOSTILE in text for text in outline.text)
-    assert set(outline.tags) == {"html", "head", "meta", "title", "style", "body", "main", "span", "h1", "p"}
-    assert "http" not in page.body.decode()
-    assert outline.attributes["html"][0]["lang"] == "en"
+    assert escape(HOSTILE) in html
+    assert HOSTILE not in html
+    assert "http" not in html
+    names = {"html", "head", "meta", "title", "style", "body", "main", "span", "h1", "p"}
+    assert set(re.findall(r"<([a-z0-9]+)", html)) <= names
+    assert f'role="{role}"' in html
 
 
 def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style_only():
