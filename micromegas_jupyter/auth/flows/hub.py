@@ -348,9 +348,9 @@ def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedire
     if not is_web_address(sign_in.start_url):
         raise _UNREADABLE.error()
     maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
-    timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
+    timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
     prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
-    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.clock)
+    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.connection.clock)
 
 
 class HubRedirectFlow(LoginFlow):

@@ -16,9 +16,8 @@ from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
@@ -130,15 +129,8 @@ class Scene:
         self.idp.device.lifetime_seconds = 40 if mends_before_question else 12  # enough for one question only
         pause = FakePause(self._clock)
         pause.meanwhile[mends_before_question] = self.mend
-        login = start_device(
-            LoginContext(
-                request=LoginRequest(),
-                connection=ProviderConnection(self.idp.issuer, "notebook", None, http=self._calls, clock=self._clock),
-                clock=self._clock,
-                randomness=SYSTEM_RANDOMNESS,
-            ),
-            stopped=pause,
-        )
+        connection = ProviderConnection(self.idp.issuer, "notebook", None, http=self._calls, clock=self._clock)
+        login = start_device(LoginContext(connection=connection), stopped=pause)
         self.idp.device.decide(login.prompt.user_code)
         return login.tokens()
 

@@ -17,7 +17,6 @@ from micromegas_jupyter.auth.tokens.keyring import (
     KeyringTokenStore,
     SystemKeyring,
     open_keyring,
-    part_characters,
     session_bus_address,
 )
 from micromegas_jupyter.auth.tokens.store import LoginKey, StoredLogin
@@ -103,10 +102,6 @@ def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(
     assert max(len(text) for text in backend.kept.values()) <= 100
     assert len(backend.kept) < long_count
     assert store_of_parts.load()[0] == LOGIN
-
-
-def test_a_part_fits_into_the_2560_bytes_that_windows_takes():
-    assert part_characters("win32") * 2 <= 2560
 
 
 def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend, tmp_path):

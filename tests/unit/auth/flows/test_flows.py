@@ -30,10 +30,9 @@ from micromegas_jupyter.auth.flows.jupyter import (
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.auth.flows.paste import MAX_PASTED_CHARACTERS, MAX_TRIES
 from micromegas_jupyter.auth.provider import start_flow
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.secrets import Secret
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from tests.fakes.pause import FakePause
 from tests.fakes.ports import free_port
@@ -52,9 +51,7 @@ DEADLINE_SECONDS = 60
 @pytest.fixture
 def context(idp, calls, clock) -> Callable[..., LoginContext]:
     connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
-    return lambda **options: LoginContext(
-        request=LoginRequest(**options), connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS
-    )
+    return lambda **options: LoginContext(connection=connection, **options)
 
 
 def sign_in(idp: ScriptedProvider, url: str | None) -> str:
