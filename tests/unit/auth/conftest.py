@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
-from tests.unit.auth.applications import Applications
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +28,3 @@ def calls(idp: ScriptedProvider) -> DirectCalls:
 def home(_own_home: Path) -> Path:
     """The empty home folder of this test."""
     return _own_home
-
-
-@pytest.fixture
-def applications(calls: DirectCalls, clock: FakeClock) -> Applications:
-    """Applications without a secret at that provider."""
-    return Applications(calls, clock)

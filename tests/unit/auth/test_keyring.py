@@ -104,16 +104,6 @@ def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(
     assert store_of_parts.load()[0] == LOGIN
 
 
-def test_a_sign_in_that_is_too_large_leaves_the_old_one(backend, tmp_path):
-    store = open_store(tmp_path / "t.keyring.json", backend, max_part_characters=20)
-    save(store)
-
-    with pytest.raises(TokenStoreError, match="too large"):
-        save(store, replace(LOGIN, tokens=TokenSet(access_token=Secret("x" * 2000))))
-
-    assert store.load()[0] == LOGIN
-
-
 @pytest.mark.parametrize("writes", [1, 2, 5])
 def test_a_writer_that_stops_between_parts_leaves_no_mixture(store_of_parts, backend, writes):
     save(store_of_parts, LONG)

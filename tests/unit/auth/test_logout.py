@@ -17,6 +17,7 @@ from micromegas_jupyter.auth.logout import (
     _joined,
     end_stored_logins,
 )
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.secrets import Secret
@@ -24,13 +25,44 @@ from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.tokens import TokenSet
 from micromegas_jupyter.wiring import logout
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
-from tests.unit.auth.applications import Applications, Browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from tests.fakes.clock import FakeClock
+
+
+class Applications:
+    """Connects to the scripted provider; a client secret is known for one application."""
+
+    def __init__(self, calls: DirectCalls, clock: FakeClock, *, secrets: dict[str, str] | None = None) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._secrets = secrets or {}
+        self.connected: list[tuple[str, str]] = []
+
+    def connect(self, issuer: str, client_id: str) -> ProviderConnection:
+        self.connected.append((issuer, client_id))
+        secret = self._secrets.get(client_id)
+        proof = None if secret is None else Secret(secret)
+        return ProviderConnection(issuer, client_id, proof, http=self._calls, clock=self._clock)
+
+
+class Browser:
+    """Implements `seams.Browser`: notes what it is to open."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+
+    def open(self, url: str) -> bool:
+        self.opened.append(url)
+        return True
+
+
+@pytest.fixture
+def applications(calls: DirectCalls, clock: FakeClock) -> Applications:
+    return Applications(calls, clock)
 
 
 def write_tokens(
@@ -248,15 +280,6 @@ class TestProfile:
 
         sent = {("authorization" in seen.headers, seen.form.get("client_id")) for seen in idp.seen("/revoke")}
         assert sent == {(True, None), (False, "other")}
-
-    def test_a_session_ends_although_nobody_is_signed_in_here(self, idp, settings, end):
-        idp.metadata_changes["end_session_endpoint"] = f"{idp.base}/end"
-        browser = Browser()
-
-        report = end(settings, browser=browser, end_session=True)
-
-        assert (report.was_signed_in, report.end_session_opened) == (False, True)
-        assert browser.opened == [f"{idp.base}/end?client_id=notebook"]
 
 
 TOKENS = TokenSet(access_token=Secret("acc"), refresh_token=Secret("ref"))

@@ -235,23 +235,6 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
     assert idp.seen("/revoke")
 
 
-def test_a_cancelled_sign_in_leaves_the_one_that_is_kept_alone(idp, clock, tmp_path):
-    path = tmp_path / "t.json"
-    write_file(path, idp)
-    before = path.read_text()
-    calls = HeldCalls(idp)
-    pending = begin_paste(idp, calls, clock, path)
-    pasted(idp, pending)
-    assert calls.asked.wait(30)
-
-    pending.cancel()
-    calls.released.set()
-
-    assert pending.wait_closed(30)
-    assert path.read_text() == before
-    assert idp.seen("/revoke") == []
-
-
 def test_a_defect_ends_the_sign_in_as_a_defect(idp, calls, clock, tmp_path, caplog):
     pending = begin_paste(idp, calls, clock, tmp_path / "t.json")
     calls.post_form = lambda *_arguments, **_options: 1 // 0

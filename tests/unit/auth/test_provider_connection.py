@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
@@ -11,7 +11,8 @@ from urllib.parse import quote_plus
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments, TimedCalls
+from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import (
@@ -26,7 +27,6 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.oidc.tokens import TokenSet
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
-from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
@@ -128,18 +128,6 @@ def test_every_grant_names_the_resource(connection, idp):
     assert [request.form["resource"] for request in idp.seen("/token")] == [RESOURCE] * 3
 
 
-@pytest.mark.parametrize("changes", [{"token_type": "DPoP"}, {"scope": 1}, {"refresh_token": "s3same\n"}])
-def test_an_answer_that_is_refused_shows_no_token_not_even_with_all_variables(changes, connection, idp):
-    idp.reply_once("/token", Reply(body={"access_token": "s3same", "token_type": "bearer", **changes}))
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        connection.client_credentials(scope=None, audience=None)
-
-    shown = traceback_with_variables(caught.value)
-    assert "_redeem" in shown
-    assert "s3same" not in shown
-
-
 # The device grant
 
 
@@ -149,15 +137,6 @@ def start_device(connection: ProviderConnection) -> DeviceAuthorization:
 
 def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> TokenSet | DevicePending:
     return connection.poll_device(authorization, scope="openid email")
-
-
-@pytest.mark.parametrize("change", [{"id_token": None}, {"id_token": "eyJhbGciOiJub25lIn0.e30."}])
-def test_device_tokens_with_a_missing_or_unsigned_id_token_are_refused(change, connection, idp):
-    authorization = start_device(connection)
-    idp.reply_once("/token", Reply(body={**idp.issue(), **change}))
-
-    with pytest.raises(ProviderMisbehaved):
-        poll(connection, authorization)
 
 
 def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
@@ -298,15 +277,6 @@ def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthori
     )
 
 
-def test_a_revocation_s_error_shows_no_token(idp, calls, clock):
-    connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
-    idp.reply_once("/revoke", Reply(status=400, body={"error": "r3fresh"}))
-
-    shown = connection.revoke(Secret("r3fresh"), kind="refresh_token")
-
-    assert shown == "an unreadable error code"
-
-
 # Documents
 
 
@@ -344,3 +314,108 @@ def test_a_fetch_of_rotated_keys_that_failed_counts_too(documents, idp, clock):
 
     assert documents.keys_after_rotation() == kept
     assert len(idp.seen("/keys")) == 2
+
+
+class DatedCalls:
+    """Implements `http.ProviderCalls`: every answer takes `trip_seconds` and is dated halfway, in whole seconds."""
+
+    ahead_seconds = trip_seconds = sleep_seconds = 0.0
+    status = 200
+    has_date = True
+    date: datetime | None = None
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def fetch_json(self, _url: str) -> HttpAnswer:
+        self._clock.advance(self.trip_seconds / 2)
+        told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
+        self._clock.advance(self.trip_seconds / 2)
+        self._clock.sleep_through(self.sleep_seconds)
+        return HttpAnswer(status=self.status, body={}, date=self.date or (told if self.has_date else None))
+
+    def post_form(self, url: str, _fields: object, **_options: object) -> HttpAnswer:
+        return self.fetch_json(url)
+
+
+@pytest.fixture
+def raw(clock: FakeClock) -> DatedCalls:
+    return DatedCalls(clock)
+
+
+@pytest.fixture
+def timed(raw: DatedCalls, clock: FakeClock) -> TimedCalls:
+    return TimedCalls(raw, clock)
+
+
+def post(timed: TimedCalls) -> None:
+    timed.post_form("https://id.example.com/token", {})
+
+
+def fetch(timed: TimedCalls) -> None:
+    timed.fetch_json("https://id.example.com/keys")
+
+
+@pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000])
+@pytest.mark.parametrize("call", [fetch, post])
+def test_a_difference_is_measured_to_about_a_second(call, ahead_seconds, timed, raw, clock):
+    raw.ahead_seconds = ahead_seconds
+
+    call(timed)
+
+    assert timed.offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.now() == clock.now() + timedelta(seconds=timed.offset_seconds)
+
+
+@pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
+@pytest.mark.parametrize("into_the_second", [0, 0.5, 0.999])
+def test_a_difference_of_two_seconds_is_none(ahead_seconds, into_the_second, timed, raw, clock):
+    clock.advance(into_the_second)
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert timed.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("ahead_seconds", [90_000, -90_000])
+def test_a_difference_of_more_than_a_day_is_not_followed_but_known(ahead_seconds, timed, raw, clock):
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert timed.now() == clock.now()
+    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
+
+
+def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(timed, raw):
+    raw.ahead_seconds = 3000
+    fetch(timed)
+    raw.ahead_seconds = 0
+    post(timed)
+    raw.ahead_seconds = -3000
+    fetch(timed)
+
+    assert timed.measured_offset_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ahead_seconds": 300, "status": 400},
+        {"ahead_seconds": 300, "has_date": False},
+        {"ahead_seconds": 5, "trip_seconds": 8},
+        {"sleep_seconds": 7200},
+        {"sleep_seconds": -7200},
+        {"date": datetime(1, 1, 1, tzinfo=UTC)},
+        {"date": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},
+    ],
+    ids=["a failure", "no date", "a slow answer", "slept", "set back", "the first year", "the last year"],
+)
+def test_what_says_nothing_about_the_clocks_is_not_followed(changes, timed, raw):
+    for name, value in changes.items():
+        setattr(raw, name, value)
+
+    post(timed)
+
+    assert timed.offset_seconds == 0.0

@@ -68,31 +68,6 @@ def test_the_file_has_upstreams_names_and_whole_seconds():
     assert text.startswith('{\n  "issuer"')
 
 
-def test_a_file_that_upstream_wrote_is_read():
-    text = json.dumps(
-        {
-            "issuer": "https://id.example.com",
-            "client_id": "notebook",
-            "token": {
-                "access_token": "acc",
-                "expires_in": 3600,
-                "refresh_expires_in": 1800,
-                "refresh_token": "ref",
-                "token_type": "Bearer",
-                "id_token": "idt",
-                "not-before-policy": 0,
-                "session_state": "x",
-                "expires_at": 1795525200,
-            },
-        },
-        indent=2,
-    )
-
-    found = parse_token_file(text)
-
-    assert (found.tokens.expires_at, found.tokens.obtained_at, found.key.audience) == (ONE, NOON, None)
-
-
 @pytest.mark.parametrize(
     "text",
     [
