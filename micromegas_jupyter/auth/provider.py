@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection, client_proof, hidden_secret
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_proof, hidden_secret
 from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
@@ -251,19 +251,17 @@ class OidcAuthProvider:
         )
         if provider.store is not None:
             provider.store.check_usable()
-        request = LoginRequest(
+        context = LoginContext(
+            connection=provider._connection,
             scope=scope,
             audience=audience,
             resource=resource,
             redirect_uri=redirect_uri,
             authorize_params=authorize_params or {},
             timeout_seconds=timeout_seconds,
-            bearer=provider.bearer,
+            needs_id_token=provider.bearer is Bearer.ID_TOKEN,
         )
         was_filled = _is_filled(provider.store)
-        context = LoginContext(
-            request=request, connection=provider._connection, clock=provider._clock, randomness=randomness
-        )
         running = start_flow(Flow(flow), context, redirects=redirects, hub=hub)
 
         def keep(tokens: TokenSet, check_not_cancelled: Callable[[], None]) -> OidcAuthProvider:

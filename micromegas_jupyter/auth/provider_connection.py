@@ -6,12 +6,11 @@ What requests and answers look like is defined in `oidc`.
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.config.client import DEFAULT_SCOPE, AssertionAudience, Bearer
+from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
@@ -97,14 +96,12 @@ class ProviderDocuments:
 
     def _fetch_metadata(self) -> ProviderMetadata:
         metadata = parse_metadata(self._fetch(build_metadata_url(self._issuer)), issuer=self._issuer)
-        with self._lock:
-            self._metadata = (metadata, self._clock.monotonic())
+        self._metadata = (metadata, self._clock.monotonic())
         return metadata
 
     def _fetch_keys(self) -> KeySet:
         keys = parse_key_set(self._fetch(self.metadata().jwks_uri))
-        with self._lock:
-            self._keys = (keys, self._clock.monotonic())
+        self._keys = (keys, self._clock.monotonic())
         return keys
 
     def _fetch(self, url: str) -> object:
@@ -138,8 +135,8 @@ class ProviderConnection:
         self.issuer = issuer
         self.client_id = client_id
         self._proof = proof
-        self._clock = clock
-        self._randomness = randomness
+        self.clock = clock
+        self.randomness = randomness
         self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
         self._documents = ProviderDocuments(issuer, http=self._http, clock=clock)
 
@@ -182,7 +179,7 @@ class ProviderConnection:
         answer, secrets = self._post(endpoint, fields)
         if not answer.is_success:
             raise build_token_error(answer.body, is_refresh=False, secrets=secrets)
-        return parse_device_answer(answer.body, issuer=self.issuer, now=self._clock.now(), resource=resource)
+        return parse_device_answer(answer.body, issuer=self.issuer, now=self.clock.now(), resource=resource)
 
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
@@ -284,7 +281,7 @@ class ProviderConnection:
             proof=self._proof,
             assertion_audience=self._assertion_audience(url, metadata.token_endpoint or url),
             now=self.now(),
-            randomness=self._randomness,
+            randomness=self.randomness,
         )
 
     def _assertion_audience(self, url: str, token_endpoint: str) -> str:
@@ -368,24 +365,6 @@ class TimedCalls:
                     measured = before
                 self.measured_offset_seconds, self._was_post = measured, is_post
         return answer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginRequest:
-    """What is asked of the provider and of the person; `OidcAuthProvider.begin_login` describes it."""
-
-    scope: str = DEFAULT_SCOPE
-    audience: str | None = None
-    resource: str | None = None
-    redirect_uri: str | None = None
-    authorize_params: Mapping[str, str] = field(default_factory=dict)
-    timeout_seconds: float | None = None
-    bearer: Bearer = Bearer.ID_TOKEN
-
-    @property
-    def needs_id_token(self) -> bool:
-        """Whether tokens without an ID token would be of no use; one that comes is checked either way."""
-        return self.bearer is Bearer.ID_TOKEN
 
 
 def client_proof(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientProof:

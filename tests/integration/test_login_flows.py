@@ -12,10 +12,10 @@ import pytest
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginFailed, ProviderUnavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.pause import FakePause
@@ -81,7 +81,7 @@ def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
         http = ProviderHttp()
         connection = ProviderConnection(idp.issuer, "notebook", None, http=http, clock=clock)
         login = start_device(
-            LoginContext(request=LoginRequest(), connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS),
+            LoginContext(connection=connection),
             stopped=pause,
         )
         # From here on only what hangs is asked.

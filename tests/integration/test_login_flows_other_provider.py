@@ -12,9 +12,9 @@ import pytest
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer, Flow
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from micromegas_jupyter.errors import LoginRefused, UsageError
@@ -56,7 +56,7 @@ class Make:
         """Start a device sign-in whose pauses take no time."""
         connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
         return start_device(
-            LoginContext(request=LoginRequest(), connection=connection, clock=clock, randomness=SYSTEM_RANDOMNESS),
+            LoginContext(connection=connection),
             stopped=pause,
         )
 

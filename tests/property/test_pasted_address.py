@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.paste import PasteFlow
 from micromegas_jupyter.auth.provider import start_flow
-from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import UsageError
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
@@ -36,7 +35,7 @@ BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
 def start() -> PasteFlow:
     login = start_flow(
         Flow.PASTE,
-        LoginContext(request=LoginRequest(), connection=CONNECTION, clock=CLOCK, randomness=SYSTEM_RANDOMNESS),
+        LoginContext(connection=CONNECTION),
     )
     assert isinstance(login, PasteFlow)
     return login

@@ -13,6 +13,7 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Flow
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
@@ -25,9 +26,8 @@ from micromegas_jupyter.oidc.authorization import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from micromegas_jupyter.auth.provider_connection import LoginRequest, ProviderConnection
-    from micromegas_jupyter.config.client import Flow
-    from micromegas_jupyter.core.system import Clock, Randomness, Secret
+    from micromegas_jupyter.auth.provider_connection import ProviderConnection
+    from micromegas_jupyter.core.system import Secret
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
 
@@ -138,12 +138,16 @@ class AnsweredFlow(LoginFlow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginContext:
-    """What every flow is started with."""
+    """What every flow is started with; `OidcAuthProvider.begin_login` describes it."""
 
-    request: LoginRequest
     connection: ProviderConnection
-    clock: Clock
-    randomness: Randomness
+    scope: str = DEFAULT_SCOPE
+    audience: str | None = None
+    resource: str | None = None
+    redirect_uri: str | None = None
+    authorize_params: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+    needs_id_token: bool = True
 
     def build_grant(self, metadata: ProviderMetadata, redirect_uri: str, *, state_prefix: str = "") -> CodeGrant:
         """Make an authorization request; touches no network."""
@@ -151,29 +155,29 @@ class LoginContext:
             metadata,
             client_id=self.connection.client_id,
             redirect_uri=redirect_uri,
-            scope=self.request.scope,
-            randomness=self.randomness,
-            audience=self.request.audience,
-            resource=self.request.resource,
-            extra_parameters=self.request.authorize_params,
+            scope=self.scope,
+            randomness=self.connection.randomness,
+            audience=self.audience,
+            resource=self.resource,
+            extra_parameters=self.authorize_params,
             state_prefix=state_prefix,
         )
         return CodeGrant(
             request=authorization,
             metadata=metadata,
             connection=self.connection,
-            needs_id_token=self.request.needs_id_token,
+            needs_id_token=self.needs_id_token,
         )
 
-    def timeout_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
+    def wait_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
         """Return how long to wait for the person."""
-        asked = self.request.timeout_seconds
+        asked = self.timeout_seconds
         seconds = default_seconds if asked is None else asked
         return seconds if maximum is None else min(seconds, maximum)
 
     def build_prompt(self, flow: Flow, timeout_seconds: float, **shown: str | None) -> LoginPrompt:
         """Make a prompt that holds from now on."""
-        expires_at = self.clock.now() + timedelta(seconds=timeout_seconds)
+        expires_at = self.connection.clock.now() + timedelta(seconds=timeout_seconds)
         return LoginPrompt(flow=flow, timeout_seconds=timeout_seconds, expires_at=expires_at, **shown)
 
 

@@ -15,14 +15,13 @@ MAX_DEVICE_SECONDS = 1800.0
 
 def start_device(context: LoginContext, *, stopped: threading.Event | None = None) -> "DeviceFlow":
     """Ask the provider for a code; `stopped` stands in for the pauses between two polls."""
-    request = context.request
     authorization = context.connection.start_device(
-        scope=request.scope, audience=request.audience, resource=request.resource
+        scope=context.scope, audience=context.audience, resource=context.resource
     )
-    life_seconds = (authorization.expires_at - context.clock.now()).total_seconds()
+    life_seconds = (authorization.expires_at - context.connection.clock.now()).total_seconds()
     prompt = context.build_prompt(
         Flow.DEVICE,
-        context.timeout_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
+        context.wait_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
         user_code=authorization.user_code,
         verification_uri=authorization.verification_uri,
         verification_uri_complete=authorization.verification_uri_complete,
@@ -75,14 +74,16 @@ class DeviceFlow(LoginFlow):
         self._stopped.set()
 
     def _poll(self) -> TokenSet | DevicePending:
-        connection, request = self._context.connection, self._context.request
+        context = self._context
         # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
-        connection.keys()
-        return connection.poll_device(self._authorization, scope=request.scope, needs_id_token=request.needs_id_token)
+        context.connection.keys()
+        return context.connection.poll_device(
+            self._authorization, scope=context.scope, needs_id_token=context.needs_id_token
+        )
 
     def _pause(self, seconds: float) -> bool:
         """Wait; whether to poll once more."""
-        left_seconds = (self.prompt.expires_at - self._context.clock.now()).total_seconds()
+        left_seconds = (self.prompt.expires_at - self._context.connection.clock.now()).total_seconds()
         if left_seconds <= 0 or self._stopped.wait(min(seconds, left_seconds)):
             return False
-        return self._context.clock.now() < self.prompt.expires_at
+        return self._context.connection.clock.now() < self.prompt.expires_at

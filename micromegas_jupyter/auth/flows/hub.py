@@ -176,11 +176,7 @@ class HubEndpoint:
 
 
 def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
-    """Return where the service is; None outside a Hub that has one.
-
-    Raises:
-        ConfigurationError: The token may not be sent to the address, or one of the two cannot be used.
-    """
+    """Return where the service is; None outside a Hub that has one."""
     if not is_below_hub(environ):
         return None
     url, token = environ[HUB_VARIABLE], Secret(environ[HUB_TOKEN_VARIABLE])
@@ -240,11 +236,7 @@ class HubSignIn:
 
 
 class HubService:
-    """Calls the service; safe to use from several threads.
-
-    Its methods raise `LoginRequired` where a person or an administrator has to act, `ProviderUnavailable` where the
-    service, the Hub or the provider does not answer, and `ProviderMisbehaved` where the answer cannot be used.
-    """
+    """Calls the service; safe to use from several threads. Its methods raise what `Refusal` says."""
 
     def __init__(self, endpoint: HubEndpoint, *, http: HubHttp) -> None:
         self._endpoint = endpoint
@@ -279,11 +271,7 @@ class HubService:
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
     def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
-        """Wait a while for the query that the browser came back with; None when it has not yet.
-
-        Raises:
-            LoginFailed: The service knows no such sign-in of this person, or not any more.
-        """
+        """Wait a while for the query that the browser came back with; None when it has not yet."""
         status, body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         if body is not None and body.get("error") == UNKNOWN_SIGN_IN:
             raise LoginFailed("JupyterHub does not know this sign-in any more.")
@@ -361,9 +349,9 @@ def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedire
     if not is_web_address(sign_in.start_url):
         raise _UNREADABLE.error()
     maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
-    timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
+    timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
     prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
-    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.clock)
+    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.connection.clock)
 
 
 class HubRedirectFlow(LoginFlow):
@@ -442,13 +430,7 @@ class HubTokenProvider(ServiceTokenProvider):
         return HUB if self._substitute is None else ""
 
     def get_token(self) -> str:
-        """Return a token that is valid now.
-
-        Raises:
-            LoginRequired: The Hub gives no token; the remedy says what to do here or there.
-            ProviderUnavailable: A token is needed, and the service, the Hub or the provider does not answer.
-            ProviderMisbehaved: The service's answer cannot be used.
-        """
+        """Return a token that is valid now."""
         substitute = self._substitute
         if substitute is not None:
             try:
@@ -467,12 +449,7 @@ class HubTokenProvider(ServiceTokenProvider):
             raise
 
     def identity(self) -> Identity:
-        """Return who is signed in, by the newest token; makes no call.
-
-        Raises:
-            LoginRequired: No token has been given yet.
-            TokenStoreError: The person's own sign-in is used instead and cannot be read.
-        """
+        """Return who is signed in, by the newest token; makes no call."""
         newest = self._newest
         if self._substitute is None and newest is not None:
             return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)

@@ -206,10 +206,7 @@ def digest_of(name: str) -> str:
 
 
 def public_base(url: str) -> str | None:
-    """Return the address below which a Jupyter server's pages lie, with a slash at its end; None when it cannot be one.
-
-    It is `http` or `https`, names a host, and has no user, query or fragment.
-    """
+    """Return the address below which a Jupyter server's pages lie, with a slash at its end; None when it is none."""
     parts = split_plain_url(url, max_characters=MAX_ADDRESS_CHARACTERS)
     if parts is None or parts.scheme not in {"http", "https"} or set(url) & set("?#"):
         return None
@@ -289,8 +286,7 @@ class RedirectFlow(AnsweredFlow):
 class RedirectLogins:
     """The sign-ins of one kernel, for its Jupyter server. Safe to use from several threads; nothing here waits.
 
-    Its lock covers which sign-ins there are. `kernel_id` is the server's name for this kernel; the server's pages lie
-    below `base_address`, a path or an address that ends with a slash.
+    The server's pages lie below `base_address`, a path or an address that ends with a slash.
     """
 
     def __init__(self, *, kernel_id: str, base_address: str) -> None:
@@ -309,8 +305,8 @@ class RedirectLogins:
             return context.build_grant(metadata, redirect_uri, state_prefix=f"{self.kernel_id}.")
 
         build_grant(callback_address("http://localhost/"))  # report a malformed request now, not on a page
-        name = build_name(self.kernel_id, context.randomness.token_urlsafe(RANDOM_BYTES))
-        timeout_seconds = context.timeout_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=REDIRECT_TIMEOUT_SECONDS)
+        name = build_name(self.kernel_id, context.connection.randomness.token_urlsafe(RANDOM_BYTES))
+        timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=REDIRECT_TIMEOUT_SECONDS)
         prompt = context.build_prompt(
             Flow.REDIRECT, timeout_seconds, start_url=f"{self._base_address}{START_PATH}{name}"
         )
@@ -377,10 +373,7 @@ _TOO_LONG: Final = notice_page(status=414, what="The address is too long to be t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieScope:
-    """Where the cookies of one server are sent, and their names.
-
-    `base_url` is the path that browsers know for the server, and `folder` what its sign-in addresses begin with.
-    """
+    """Where the cookies of one server are sent, and their names; `base_url` is the path that browsers know for it."""
 
     is_secure: bool
     base_url: str
@@ -406,10 +399,7 @@ class CookieScope:
         return f"{self.prefix}{_BINDING}{state_digest[:_DIGEST_CHARACTERS]}"
 
     def bindings_in(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the cookies that tie a sign-in to this browser.
-
-        Others that only begin so are ignored: a neighbouring host can set them, and not every name can be sent back.
-        """
+        """Return the names of the cookies that tie a sign-in to this browser; a neighbour can set others like them."""
         form = re.compile(rf"{self.prefix}{_BINDING}[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
         return [name for name in names if form.fullmatch(name)]
 
@@ -426,18 +416,12 @@ def parse_outcome_value(value: str) -> tuple[str, str] | None:
 
 
 def cookie_names_in(headers: Iterable[str]) -> Counter[str]:
-    """Return how often each name stands in a request's `Cookie` headers.
-
-    Source: RFC 6265bis section 5.8.3: of two cookies of one name, the order says nothing about which is whose.
-    """
+    """Return how often each name stands in `Cookie` headers; order says nothing (RFC 6265bis section 5.8.3)."""
     return Counter(part.partition("=")[0].strip() for header in headers for part in header.split(";"))
 
 
 class LoginPageHandler(RequestHandler):
-    """A handler's signed cookies and pages; comes before tornado's handler among the base classes.
-
-    `query` is what the browser sent after the question mark, once `take_query` was called.
-    """
+    """A handler's signed cookies and pages; comes before tornado's handler among the base classes."""
 
     query: str = ""
 

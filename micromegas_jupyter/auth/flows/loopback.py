@@ -4,8 +4,6 @@ import hmac
 import logging
 import socket
 import threading
-from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,7 +32,6 @@ TIMEOUT_SECONDS = 300.0
 DEFAULT_PATH = "/callback"
 DONE_PATH = "/done"
 START_PREFIX = "/start/"
-MAX_SILENT_CONNECTIONS = 100
 MAX_WAITING_PAGES = 8
 READ_TIMEOUT_SECONDS = 10.0
 PAGE_WAIT_SECONDS = 45.0
@@ -86,7 +83,7 @@ class LoopbackFlow(AnsweredFlow):
     """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
 
     def __init__(self, context: LoginContext) -> None:
-        address = parse_loopback_address(context.request.redirect_uri)
+        address = parse_loopback_address(context.redirect_uri)
         metadata = context.connection.metadata()  # before a port is taken
         try:
             self._server = _Server(address, self)
@@ -98,11 +95,11 @@ class LoopbackFlow(AnsweredFlow):
         try:
             self._authority = address.authority(int(self._server.server_address[1]))
             self._callback_path = address.path
-            self._start_path = START_PREFIX + context.randomness.token_urlsafe(32)
+            self._start_path = START_PREFIX + context.connection.randomness.token_urlsafe(32)
             self.redirect_uri = f"http://{self._authority}{address.path}"
             grant = context.build_grant(metadata, self.redirect_uri)
             start_url = f"http://{self._authority}{self._start_path}"
-            prompt = context.build_prompt(Flow.BROWSER, context.timeout_seconds(TIMEOUT_SECONDS), start_url=start_url)
+            prompt = context.build_prompt(Flow.BROWSER, context.wait_seconds(TIMEOUT_SECONDS), start_url=start_url)
         except BaseException:
             self._server.server_close()
             raise
@@ -131,7 +128,6 @@ class LoopbackFlow(AnsweredFlow):
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
-        self._server.cut_silent_connections()
 
     def answer(self, handler: "_Handler") -> None:
         """Answer one GET request."""
@@ -175,12 +171,10 @@ class LoopbackFlow(AnsweredFlow):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    request_queue_size = MAX_SILENT_CONNECTIONS
+    request_queue_size = 100
 
     def __init__(self, address: LoopbackAddress, flow: LoopbackFlow) -> None:
         self.flow = flow
-        self._silent: OrderedDict[int, socket.socket] = OrderedDict()
-        self._silent_lock = threading.Lock()
         if ":" in address.bind_host:
             self.address_family = socket.AF_INET6
         super().__init__((address.bind_host, address.port), _Handler)
@@ -192,30 +186,6 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._silent_lock:
-            self._silent[id(request)] = request
-            oldest = self._silent.popitem(last=False)[1] if len(self._silent) > MAX_SILENT_CONNECTIONS else None
-        if oldest is not None:
-            _shut(oldest)
-        super().process_request(request, client_address)
-
-    def note_request(self, request: object) -> None:
-        """Note that a whole request has come, so that its connection is not cut for being silent."""
-        with self._silent_lock:
-            self._silent.pop(id(request), None)
-
-    def shutdown_request(self, request: Any) -> None:
-        self.note_request(request)
-        super().shutdown_request(request)
-
-    def cut_silent_connections(self) -> None:
-        """Cut the connections that have not sent a whole request."""
-        with self._silent_lock:
-            silent = list(self._silent.values())
-        for connection in silent:
-            _shut(connection)
-
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's arguments
         # The base class prints a traceback, which would put a request's address into the terminal or the notebook.
         _log.debug("A request to the sign-in listener failed.")
@@ -226,11 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self.server.note_request(self.connection)
         self.server.flow.answer(self)
 
     def _refuse_method(self) -> None:
-        self.server.note_request(self.connection)
         self.send_page(WRONG_METHOD_PAGE)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse_method  # noqa: N815 - the base class looks methods up by these names
@@ -262,8 +230,3 @@ class _Handler(BaseHTTPRequestHandler):
         if status == WRONG_METHOD_PAGE.status:
             self.send_header("Allow", "GET")
         self.end_headers()
-
-
-def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):  # it may be closed already
-        connection.shutdown(socket.SHUT_RDWR)

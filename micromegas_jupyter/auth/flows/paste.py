@@ -31,10 +31,10 @@ _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 
 def start_paste(context: LoginContext) -> "PasteFlow":
     """Make the authorization request that the person opens."""
-    address = parse_loopback_address(context.request.redirect_uri)
+    address = parse_loopback_address(context.redirect_uri)
     redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
     grant = context.build_grant(context.connection.metadata(), redirect_uri)
-    timeout_seconds = context.timeout_seconds(TIMEOUT_SECONDS)
+    timeout_seconds = context.wait_seconds(TIMEOUT_SECONDS)
     return PasteFlow(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
 
 

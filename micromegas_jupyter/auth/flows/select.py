@@ -222,12 +222,9 @@ def choose_flow(
 ) -> FlowChoice:
     """Choose how to sign in.
 
-    Args:
-        environment: Where the program runs.
-        wanted: What a person chose; None leaves it to the table.
-        origin: Who chose that: `argument`, `remembered` or the setting's name.
-        can_device: Whether the provider has a device endpoint; None when that is not known.
-        available: The flows that can be carried out here.
+    `wanted` is what a person chose, and `origin` who chose that: `argument`, `remembered` or the setting's name.
+    `can_device` says whether the provider has a device endpoint, and is None when that is not known. `available` are
+    the flows that can be carried out here.
     """
     row = _ROWS[environment]
     origin = TABLE if wanted is None else origin or ARGUMENT
@@ -269,11 +266,7 @@ def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) 
 
 
 def is_worth_another_flow(error: MicromegasError) -> bool:
-    """Whether a sign-in that could not be started for this reason may work by another flow.
-
-    A provider may have an endpoint and refuse it to this application, a port may be taken, and the Hub may not help. An
-    application that the provider does not know gets nowhere by any flow.
-    """
+    """Whether a sign-in that could not be started for this reason may work by another flow."""
     if error.giver is not None or isinstance(error, ProviderMisbehaved):
         return True
     return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
@@ -323,10 +316,7 @@ def gather_facts(*, environ: Mapping[str, str] | None = None, shell: object = No
 
 
 def is_below_hub(environ: Mapping[str, str]) -> bool:
-    """Whether a Hub with the sign-in service started this program's server, and its token is here.
-
-    A kernel behind a gateway knows of the service, but has no token for it.
-    """
+    """Whether a Hub with the sign-in service started this program's server, and its token is here, too."""
     return bool(environ.get(HUB_VARIABLE)) and bool(environ.get(HUB_TOKEN_VARIABLE))
 
 
@@ -347,10 +337,7 @@ def has_graphical_browser(environ: Mapping[str, str]) -> bool:
 
 
 class GraphicalBrowser:
-    """The first browser that `webbrowser` finds, if it opens a window.
-
-    Unlike `webbrowser.open` it does not go on to text browsers, which would take over the terminal.
-    """
+    """The first browser that `webbrowser` finds, if it opens a window; text browsers would take over the terminal."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ

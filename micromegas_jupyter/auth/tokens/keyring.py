@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 SERVICE = "micromegas_jupyter"
 MARKER_SUFFIX = ".keyring.json"
 MAX_PARTS = 64
+# Windows holds 2560 bytes of UTF-16 in one entry; others have room.
+MAX_PART_CHARACTERS = 1200 if sys.platform == "win32" else 65_536
 CALL_SECONDS = 10.0
 UNLOCK_SECONDS = 20.0  # a locked keyring asks the person for its password
 RUN_FOLDER = Path("/run/user")  # where systemd puts the session bus of each person
@@ -80,10 +82,6 @@ class SystemKeyring:
     """Stores named texts in a keyring; every call has a deadline. Safe to use from several threads.
 
     Each method raises `TokenStoreError` when the keyring does not answer in time, or refuses.
-
-    Args:
-        backend: The library's backend.
-        call_seconds: How long one call may take.
     """
 
     def __init__(self, backend: "KeyringBackend", *, call_seconds: float = CALL_SECONDS) -> None:
@@ -144,21 +142,11 @@ def session_bus_address(environ: Mapping[str, str]) -> str | None:
     return f"unix:path={path}" if stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid() else None
 
 
-def part_characters(platform: str) -> int:
-    """Return how long a text the platform's keyring takes: Windows holds 2560 bytes of UTF-16, others have room."""
-    return 1200 if platform == "win32" else 65_536
-
-
 class KeyringTokenStore(TokenStore):
     """Stores one sign-in in a keyring: in one entry, or in several where the platform limits their length.
 
-    A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in.
-
-    Args:
-        path: The file that says which sign-in the keyring holds; `~` is expanded.
-        open_keyring: Returns the keyring, or raises `TokenStoreError`; called once, and not to read the file alone.
-        key: The only sign-in that may be read or stored; None allows any.
-        max_part_characters: How long a text the keyring takes.
+    A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in. The
+    file at `path` says which sign-in the keyring holds; the keyring is opened once, and not to read the file alone.
     """
 
     def __init__(
@@ -167,7 +155,7 @@ class KeyringTokenStore(TokenStore):
         open_keyring: Callable[[], SystemKeyring],
         *,
         key: LoginKey | None = None,
-        max_part_characters: int = part_characters(sys.platform),
+        max_part_characters: int = MAX_PART_CHARACTERS,
     ) -> None:
         super().__init__(path, key=key)
         self._open_keyring = open_keyring

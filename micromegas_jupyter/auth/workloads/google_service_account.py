@@ -42,13 +42,7 @@ _REFUSED_REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccountKey:
-    """What a service account's key file holds.
-
-    Attributes:
-        email: The service account.
-        private_key: Signs for it.
-        token_uri: Where assertions are exchanged.
-    """
+    """What a service account's key file holds: who signs, with what, and where assertions are exchanged."""
 
     email: str
     private_key: PrivateKey = field(repr=False)
@@ -59,12 +53,7 @@ class ServiceAccountKey:
 
 
 def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccountKey:
-    """Read a key file as Google's console makes it.
-
-    Args:
-        text: The file's content.
-        source_name: The setting that names the file, for errors.
-    """
+    """Read a key file as Google's console makes it; `source_name` is the setting that names it, for errors."""
     members = _decoded(text)
     if not members:
         raise _unusable(source_name, "is not a JSON object")
@@ -85,15 +74,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
 
 
 class GoogleServiceAccountProvider(ServiceTokenProvider):
-    """Gives tokens of a service account; each is cached until it ends soon.
-
-    Args:
-        key: The service account's key.
-        audience: The audience of the ID token, which is the bearer token.
-        scope: The scope of an access token, in place of an ID token.
-        http: Makes the calls.
-        clock: Tells the time.
-    """
+    """Gives ID tokens of a service account for `audience`, or else access tokens with `scope`."""
 
     def __init__(
         self,

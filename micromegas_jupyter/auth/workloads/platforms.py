@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
@@ -82,70 +83,67 @@ _FILE_REMEDY = (
 
 
 class WorkloadSource(Protocol):
-    """Gets the platform's token for this program.
-
-    Attributes:
-        name: The platform's name.
-        is_read_each_time: Whether the platform itself keeps the token fresh, so that it is not cached here.
-    """
+    """Gets the platform's token for this program; one that the platform itself keeps fresh is read each time."""
 
     name: str
     is_read_each_time: bool
 
     def fetch(self) -> ServiceToken:
         """Return the platform's token."""
-        ...
 
 
+@dataclass(repr=False)
 class GithubActionsSource:
     """Gets an OpenID Connect token of the job for `audience` from GitHub's runner, whose variables `environ` holds."""
 
-    name = "github-actions"
-    is_read_each_time = False
+    environ: Mapping[str, str]
+    _: KW_ONLY
+    audience: str
+    http: PlatformHttp
+    clock: Clock
+    name: str = "github-actions"
+    is_read_each_time: bool = False
 
-    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
+    def __post_init__(self) -> None:
         for variable in (GITHUB_URL_VARIABLE, GITHUB_TOKEN_VARIABLE):
-            if not environ.get(variable):
+            if not self.environ.get(variable):
                 raise ConfigurationError(f"{variable} is not set.", key=variable, remedy=_GITHUB_REMEDY)
-        self._url = Secret(environ[GITHUB_URL_VARIABLE])
-        self._request_token = Secret(environ[GITHUB_TOKEN_VARIABLE])
-        self._audience = audience
-        self._http = http
-        self._clock = clock
 
     def fetch(self) -> ServiceToken:
         """See `WorkloadSource.fetch`."""
-        url = self._url.reveal()
+        url = self.environ[GITHUB_URL_VARIABLE]
         joint = "&" if "?" in url else "?"
-        answer = self._http.get(
-            f"{url}{joint}audience={quote(self._audience, safe='')}",
-            headers={"Authorization": Secret(f"Bearer {self._request_token.reveal()}"), "Accept": "application/json"},
+        bearer = Secret(f"Bearer {self.environ[GITHUB_TOKEN_VARIABLE]}")
+        answer = self.http.get(
+            f"{url}{joint}audience={quote(self.audience, safe='')}",
+            headers={"Authorization": bearer, "Accept": "application/json"},
             platform=_GITHUB,
         )
         if not answer.is_success:
             raise LoginFailed(f"GitHub Actions gave no token (status {answer.status}).", remedy=_GITHUB_REMEDY)
         token = checked_token(answer.json_object().get("value"), source=_GITHUB.name)
         return jwt_service_token(
-            token, audience=self._audience, now=self._clock.now(), source=_GITHUB.name, date=answer.date
+            token, audience=self.audience, now=self.clock.now(), source=_GITHUB.name, date=answer.date
         )
 
 
+@dataclass(repr=False)
 class GoogleMetadataSource:
     """Gets an ID token of the attached service account for `audience` from Google's metadata server."""
 
-    name = "google"
-    is_read_each_time = False
-
-    def __init__(self, environ: Mapping[str, str], *, audience: str, http: PlatformHttp, clock: Clock) -> None:
-        query = urlencode({"audience": audience, "format": "full"})
-        self._url = f"http://{environ.get(GOOGLE_HOST_VARIABLE) or _GOOGLE_HOST}{_GOOGLE_PATH}?{query}"
-        self._audience = audience
-        self._http = http
-        self._clock = clock
+    environ: Mapping[str, str]
+    _: KW_ONLY
+    audience: str
+    http: PlatformHttp
+    clock: Clock
+    name: str = "google"
+    is_read_each_time: bool = False
 
     def fetch(self) -> ServiceToken:
         """See `WorkloadSource.fetch`."""
-        answer = self._http.get(self._url, headers={_GOOGLE_HEADER: _GOOGLE_HEADER_VALUE}, platform=_GOOGLE)
+        host = self.environ.get(GOOGLE_HOST_VARIABLE) or _GOOGLE_HOST
+        url = f"http://{host}{_GOOGLE_PATH}?{urlencode({'audience': self.audience, 'format': 'full'})}"
+        answer = self.http.get(url, headers={_GOOGLE_HEADER: _GOOGLE_HEADER_VALUE}, platform=_GOOGLE)
         if answer.headers.get(_GOOGLE_HEADER.lower()) != _GOOGLE_HEADER_VALUE:
             raise ProviderMisbehaved("The answer is not from Google's metadata server.", remedy=_GOOGLE_REMEDY)
         if not answer.is_success:
@@ -154,38 +152,32 @@ class GoogleMetadataSource:
             )
         token = checked_token(answer.text().strip(), source=_GOOGLE.name)
         return jwt_service_token(
-            token, audience=self._audience, now=self._clock.now(), source=_GOOGLE.name, date=answer.date
+            token, audience=self.audience, now=self.clock.now(), source=_GOOGLE.name, date=answer.date
         )
 
 
+@dataclass(repr=False)
 class TokenFileSource:
     """Reads the token that Kubernetes, or Azure's own Kubernetes, keeps fresh in a file.
 
     The file is read each time, because the kubelet replaces it well before its token ends; it is a symbolic link
-    there, so links are followed. Who else may read it is up to the platform.
-
-    Args:
-        path: The file.
-        audience: What the token has to be for; None leaves that to its receiver.
-        setting: Names the file in errors.
-        name: The platform's name.
+    there, so links are followed. Who else may read it is up to the platform. `setting` names the file in errors.
     """
 
-    is_read_each_time = True
-
-    def __init__(self, path: Path, *, audience: str | None, setting: str, name: str, clock: Clock) -> None:
-        self.name = name
-        self._path = path
-        self._audience = audience
-        self._setting = setting
-        self._clock = clock
+    path: Path
+    _: KW_ONLY
+    audience: str | None
+    setting: str
+    name: str
+    clock: Clock
+    is_read_each_time: bool = True
 
     def fetch(self) -> ServiceToken:
         """See `WorkloadSource.fetch`."""
-        now = self._clock.now()
-        source = f"The file that {self._setting} names"
+        now = self.clock.now()
+        source = f"The file that {self.setting} names"
         try:
-            token = jwt_service_token(self._read(), audience=self._audience, now=now, source=source)
+            token = jwt_service_token(self._read(), audience=self.audience, now=now, source=source)
         except ProviderMisbehaved as problem:
             raise LoginFailed(problem.what, remedy=_FILE_REMEDY) from None
         if token.expires_at is not None and token.expires_at <= now:
@@ -197,10 +189,10 @@ class TokenFileSource:
 
     def _read(self) -> Secret:
         try:
-            content, _ = read_shared_file(self._path, max_bytes=MAX_TOKEN_FILE_BYTES)
+            content, _ = read_shared_file(self.path, max_bytes=MAX_TOKEN_FILE_BYTES)
         except FileProblem as problem:
             raise ConfigurationError(
-                f"The file that {self._setting} names {problem.args[0]}.", key=self._setting, remedy=_FILE_REMEDY
+                f"The file that {self.setting} names {problem.args[0]}.", key=self.setting, remedy=_FILE_REMEDY
             ) from None
         return Secret(content.decode("utf-8", "replace").strip())
 
@@ -208,10 +200,7 @@ class TokenFileSource:
 class AzureManagedIdentitySource:
     """Gets an access token of the managed identity of a virtual machine, a container or an app.
 
-    Args:
-        environ: Says whether this is an app, and where it asks.
-        resource: What the token is for: the application id (URI) of the API.
-        client_id: Which of several identities.
+    `resource` is the application id (URI) of the API, and `client_id` names one of several identities.
     """
 
     name = "azure"
@@ -269,10 +258,9 @@ class AzureManagedIdentitySource:
 
 
 def _is_local(url: str) -> bool:
-    """Whether an app's endpoint is where Azure puts it: Microsoft's page calls it the URL to the local token service.
+    """Whether an app's endpoint is where Azure puts it: on loopback, a link-local or private address, or `localhost`.
 
-    App Service and Functions have a loopback or link-local address, Container Apps `localhost`; private addresses are
-    accepted as well. A name would lead wherever its owner likes.
+    A name would lead wherever its owner likes.
     """
     try:
         host = urlsplit(url).hostname or ""
@@ -314,16 +302,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
     resource: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TokenExchange:
-    """Return the exchange of the platform's token at the provider (RFC 8693).
-
-    Args:
-        connection: Calls the provider.
-        is_assertion: Whether the platform's token authenticates the client for client credentials instead (RFC 7523).
-        scope: What the new token may do.
-        audience: What the new token is for.
-        resource: What the new token is for, at providers that follow RFC 8707.
-        clock: Tells the time.
-    """
+    """Return the exchange of the platform's token at the provider (RFC 8693), or its use as assertion (RFC 7523)."""
     build = build_client_assertion_request if is_assertion else build_token_exchange_request
     parse = parse_token_answer if is_assertion else parse_token_exchange_answer
 
@@ -338,13 +317,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
 
 
 class WorkloadProvider(ServiceTokenProvider):
-    """Gives tokens of a program that its platform vouches for.
-
-    Args:
-        source: Asks the platform.
-        exchange: Turns the platform's token into the bearer token; None when it is the bearer token.
-        clock: Tells the time.
-    """
+    """Gives tokens of a program that its platform vouches for; without `exchange` the platform's own token."""
 
     def __init__(
         self, source: WorkloadSource, *, exchange: TokenExchange | None = None, clock: Clock = SYSTEM_CLOCK

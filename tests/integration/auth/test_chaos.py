@@ -69,9 +69,7 @@ def kills_that_lose_an_answer(figures: Figures) -> int:
     return figures.kills["ANSWERED"] + figures.kills["WRITING"]
 
 
-def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(
-    chaos: Callable[..., Figures], size: Size
-) -> None:
+def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(chaos, size):
     figures = chaos(kills=False)
 
     check_always(figures)
@@ -79,7 +77,7 @@ def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(
     assert (figures.logouts_seen, figures.failures_seen) == (0, 0)
 
 
-def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos: Callable[..., Figures], size: Size) -> None:
+def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos, size):
     figures = chaos(kills=True, grace_seconds=GRACE_SECONDS)
 
     check_always(figures)
@@ -89,9 +87,7 @@ def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos: Callable[..., Figures]
     assert figures.logouts_seen == 0
 
 
-def test_without_a_grace_only_a_kill_between_the_answer_and_the_write_logs_out(
-    chaos: Callable[..., Figures], size: Size
-) -> None:
+def test_without_a_grace_only_a_kill_between_the_answer_and_the_write_logs_out(chaos, size):
     figures = chaos(kills=True)
 
     check_always(figures)

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
-from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.errors import LoginTimedOut
+from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.errors import (
+    LoginFailed,
+    LoginRefused,
+    LoginTimedOut,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    TokenStoreError,
+)
 from tests.fakes.mint import rsa_key
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.integration.auth.signing_in import sign_in
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def home(_own_home: Path) -> Path:
-    """The empty home folder of this test."""
-    return _own_home
+def sign_in(idp: ScriptedProvider, browser: ScriptedBrowser | None = None, **options: object) -> OidcAuthProvider:
+    arguments = {"browser": browser or ScriptedBrowser(), "timeout_seconds": 10, **options}
+    return OidcAuthProvider.login(idp.issuer, "notebook", **arguments)  # type: ignore[arg-type]
 
 
-class BlindBrowser:
-    """Implements `seams.Browser` on a machine without one."""
+class UnseenBrowser:
+    """A browser that opens a page which nobody looks at, or does not open at all."""
 
-    def open(self, url: str) -> bool:
-        return False
+    def __init__(self, *, opens: bool) -> None:
+        self._opens = opens
 
-
-class AbsentBrowser:
-    """Implements `seams.Browser`; opens a page that nobody looks at."""
-
-    def open(self, url: str) -> bool:
-        return True
+    def open(self, _url: str) -> bool:
+        return self._opens
 
 
 def test_a_person_signs_in_and_the_sign_in_is_kept(idp, tmp_path):
@@ -129,7 +128,7 @@ def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
     announced: list[str] = []
 
     with pytest.raises(LoginTimedOut):
-        sign_in(idp, browser=AbsentBrowser(), timeout_seconds=0.3, announce=announced.append)  # type: ignore[arg-type]
+        sign_in(idp, browser=UnseenBrowser(opens=True), timeout_seconds=0.3, announce=announced.append)  # type: ignore[arg-type]
 
     assert time.monotonic() - started < 9
     with pytest.raises(requests.ConnectionError):
@@ -138,8 +137,143 @@ def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
 
 def test_without_a_browser_the_address_goes_to_standard_error(idp, capsys):
     with pytest.raises(LoginTimedOut):
-        sign_in(idp, browser=BlindBrowser(), timeout_seconds=0.2)  # type: ignore[arg-type]
+        sign_in(idp, browser=UnseenBrowser(opens=False), timeout_seconds=0.2)  # type: ignore[arg-type]
 
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "http://127.0.0.1:" in printed.err
+
+
+def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
+    return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
+
+
+def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp):
+    cell = contextvars.ContextVar("cell", default="none")
+    told: list[tuple[bool, str]] = []
+    ended = threading.Event()
+    cell.set("seven")
+    pending = begin(idp)
+
+    def broken(_pending: PendingLogin) -> None:
+        raise RuntimeError("a widget that is gone")
+
+    def note(login: PendingLogin) -> None:
+        told.append((login.done, cell.get()))
+        ended.set()
+
+    pending.on_done(broken)
+    pending.on_done(note)
+    ScriptedBrowser().open(pending.start_url)
+
+    assert ended.wait(30)
+    pending.on_done(note)
+    assert told == [(True, "seven"), (True, "seven")]
+    pending.wait_closed(30)
+
+
+def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp):
+    pending = begin(idp)
+
+    pending.cancel()
+    pending.cancel()
+
+    with pytest.raises(LoginFailed) as caught:
+        pending.result(30)
+    assert type(caught.value) is LoginFailed
+    assert pending.wait_closed(30)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(pending.start_url, timeout=30)
+
+
+ID_TOKEN_DEFECTS = {
+    "wrong issuer": {"iss": "https://evil.example"},
+    "wrong audience": {"aud": "other"},
+    "no audience": {"aud": None},
+    "no iat": {"iat": None},
+    "no sub": {"sub": None},
+    "no exp": {"exp": None},
+    "expired": {"exp": 1_700_000_000},
+    "wrong nonce": {"nonce": "other"},
+    "no nonce": {"nonce": None},
+    "wrong azp": {"azp": "other"},
+    "wrong at_hash": {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"},
+}
+
+
+@pytest.mark.parametrize("change", ID_TOKEN_DEFECTS.values(), ids=ID_TOKEN_DEFECTS.keys())
+def test_an_id_token_that_does_not_fit_ends_the_sign_in(change, idp, tmp_path):
+    idp.id_token_changes.update(change)
+    browser = ScriptedBrowser()
+
+    with pytest.raises(ProviderMisbehaved) as caught:
+        sign_in(idp, browser, token_file=tmp_path / "t.json")
+
+    assert type(caught.value) is ProviderMisbehaved
+    assert not (tmp_path / "t.json").exists()
+    assert "You are not signed in" in browser.wait().last_page
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"iss": "https://evil.example"}, ProviderMisbehaved),
+        ({"iss": None}, ProviderMisbehaved),
+        ({"code": None}, ProviderMisbehaved),
+        ({"code": None, "error": "access_denied"}, LoginRefused),
+        ({"code": None, "error": "temporarily_unavailable"}, ProviderUnavailable),
+        ({"code": "forged"}, LoginFailed),
+    ],
+)
+def test_a_callback_that_does_not_fit_ends_the_sign_in(change, expected, idp):
+    idp.callback_changes.update(change)
+    browser = ScriptedBrowser()
+
+    with pytest.raises(expected) as caught:
+        sign_in(idp, browser)
+
+    assert type(caught.value) is expected
+    assert "You are not signed in" in browser.wait().last_page
+    assert len(idp.seen("/token")) == (1 if change.get("code") else 0)
+
+
+def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp):
+    def attack_first(url: str) -> str:
+        if "/callback?" in url:
+            forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=30)
+            assert forged.status_code == 400
+        return url
+
+    assert sign_in(idp, ScriptedBrowser(attack_first)).identity().subject == "alice-1"
+    assert len(idp.seen("/token")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issuer": "https://evil.example"},
+        {"authorization_endpoint": "http://id.example.com/authorize"},
+        {"token_endpoint": "http://id.example.com/token"},
+        {"jwks_uri": None},
+        {"authorization_endpoint": None},
+        {"code_challenge_methods_supported": ["plain"]},
+    ],
+)
+def test_a_description_that_is_not_acceptable_stops_before_the_browser_opens(change, idp):
+    idp.metadata_changes.update(change)
+    browser = ScriptedBrowser()
+
+    with pytest.raises(ProviderMisbehaved):
+        sign_in(idp, browser)
+
+    assert browser.visited == []
+    assert len(idp.requests) == 1
+
+
+def test_a_token_file_that_cannot_be_written_is_known_before_the_browser_opens(idp, tmp_path):
+    (tmp_path / "t.json").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(TokenStoreError):
+        sign_in(idp, token_file=tmp_path / "t.json")
+
+    assert idp.requests == []

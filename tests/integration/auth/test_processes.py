@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
-from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -28,10 +27,9 @@ def idp() -> Iterator[ScriptedProvider]:
         yield running
 
 
-def start(program: str, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / program), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def start(task: str, path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(Path(__file__).with_name("child_process.py")), task, str(path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
@@ -48,7 +46,7 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
     path = tmp_path / "t.json"
     token = idp.stored_token(ends_in_seconds=-10)
     path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
-    processes = [start("refreshing_process.py", path) for _ in range(4)]
+    processes = [start("refresh", path) for _ in range(4)]
     try:
         assert [read_line(process) for process in processes] == ["ready"] * 4
 
@@ -70,7 +68,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
     store = FileTokenStore(path)
 
     for round_number in range(8):
-        process = start("writing_process.py", path)
+        process = start("write", path)
         assert read_line(process) == "ready"
         process_deadline = time.monotonic() + 0.02 * round_number
         while time.monotonic() < process_deadline:
@@ -88,7 +86,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
 def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "t.json"
     store = FileTokenStore(path)
-    process = start("writing_process.py", path)
+    process = start("write", path)
 
     def load() -> str:
         return store.load()[0].tokens.access_token.reveal()
@@ -104,3 +102,28 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
     assert len(seen) > 1
     assert all(len(set(token)) == 1 for token in seen)
+
+
+def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_path):
+    path = tmp_path / "t.json"
+    asked, go_on = threading.Event(), threading.Event()
+
+    class SlowProvider(ScriptedProvider):
+        def handle(self, seen: Seen) -> Reply:
+            if seen.path == "/token":
+                asked.set()
+                assert go_on.wait(30)
+            return super().handle(seen)
+
+    with SlowProvider() as idp:
+        before = idp.stored_token(ends_in_seconds=60)
+        path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": before}))
+        program = start("background", path)
+        assert asked.wait(30)
+        threading.Timer(0.3, go_on.set).start()
+
+        program.communicate("\n", timeout=60)
+
+        after = json.loads(path.read_text())["token"]
+    assert program.returncode == 0
+    assert after["refresh_token"] != before["refresh_token"]

@@ -29,20 +29,7 @@ def _make_key() -> RSAKey:
 
 
 class OtherProvider:
-    """npm's `oidc-provider`, certified and written by others, on a free port of loopback.
-
-    Attributes:
-        client_id: A public native client: code with PKCE, refresh, device code.
-        service_client_id: A service account that authenticates with HTTP Basic.
-        service_post_client_id: The same with the secret in the form.
-        service_secret: The secret of both.
-        service_key_client_id: A service account that signs assertions (`private_key_jwt`); device sign-ins too.
-        service_key: Its private key in PEM.
-        service_key_id: The key's id.
-        hub_client_id: A JupyterHub, which signs people in with the same secret.
-        redirect_uri: An address of the public client for a person who copies the one that the browser ends at.
-        resource: The audience of JWT access tokens, asked for as `resource`; the service accounts' default.
-    """
+    """npm's `oidc-provider`, certified and written by others, on a free port of loopback, with clients of each kind."""
 
     client_id = "micromegas-other"
     hub_client_id = "jupyterhub"

@@ -1,4 +1,4 @@
-"""A provider without sockets whose time is the fake clock's, the parts that use it, and a flow led by a test."""
+"""A provider without sockets whose time is the fake clock's, and the parts that use it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
-from tests.unit.auth.applications import Applications
-from tests.unit.auth.scripted_flow import ScriptedFlow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,15 +28,3 @@ def calls(idp: ScriptedProvider) -> DirectCalls:
 def home(_own_home: Path) -> Path:
     """The empty home folder of this test."""
     return _own_home
-
-
-@pytest.fixture
-def applications(calls: DirectCalls, clock: FakeClock) -> Applications:
-    """Applications without a secret at that provider."""
-    return Applications(calls, clock)
-
-
-@pytest.fixture
-def flow(clock: FakeClock) -> ScriptedFlow:
-    """A flow whose person is the test."""
-    return ScriptedFlow(clock)

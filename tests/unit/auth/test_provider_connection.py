@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
@@ -11,29 +11,20 @@ from urllib.parse import quote_plus
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments
-from micromegas_jupyter.config.client import AssertionAudience
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments, TimedCalls
+from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
-from micromegas_jupyter.errors import (
-    LoginFailed,
-    LoginRefused,
-    LoginTimedOut,
-    MicromegasError,
-    ProviderMisbehaved,
-    ProviderUnavailable,
-)
+from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, TokenSet, build_authorization_request
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
-from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.fakes.clock import FakeClock
+
 
 RESOURCE = "https://lake.example.com"
 
@@ -47,9 +38,7 @@ def tokens_of(idp: ScriptedProvider) -> TokenSet:
     return TokenSet(access_token=Secret("acc"), id_token=Secret(idp.mint_id_token(access_token="acc")))
 
 
-def test_a_key_that_was_rotated_in_has_the_keys_fetched_again_once(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
+def test_a_key_that_was_rotated_in_has_the_keys_fetched_again_once(connection, idp):
     connection.keys()
     idp.signing_key = rsa_key("new")
     idp.published_keys = (ec_key(), rsa_key("new"))
@@ -61,9 +50,7 @@ def test_a_key_that_was_rotated_in_has_the_keys_fetched_again_once(
     assert len(idp.seen("/keys")) == 2
 
 
-def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(
-    connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(connection, idp, clock):
     connection.keys()
     idp.signing_key = rsa_key("unpublished")
 
@@ -80,9 +67,7 @@ def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(
 @pytest.mark.parametrize(
     ("methods", "is_basic"), [(None, True), (["client_secret_basic"], True), (["client_secret_post"], False)]
 )
-def test_the_secret_is_sent_as_the_provider_wants_it(
-    methods: list[str] | None, is_basic: bool, clock: FakeClock
-) -> None:
+def test_the_secret_is_sent_as_the_provider_wants_it(methods, is_basic, clock):
     secret = "p w+d/%é:"
     idp = ScriptedProvider(clock=clock, client_id="svc:1", client_secret=secret)
     idp.metadata_changes["token_endpoint_auth_methods_supported"] = methods
@@ -93,18 +78,6 @@ def test_the_secret_is_sent_as_the_provider_wants_it(
     assert tokens.access_token.reveal().startswith("service-")
     assert ("authorization" in idp.seen("/token")[0].headers) is is_basic
     assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
-
-
-def test_a_revocation_that_answers_with_a_web_page_has_worked(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    assert connection.revoke(Secret("ref"), kind="refresh_token") is None
-    assert connection.revoke(Secret("acc"), kind="access_token") == "unsupported_token_type"
-    assert idp.seen("/revoke")[0].form == {
-        "token": "ref",
-        "token_type_hint": "refresh_token",
-        "client_id": "notebook",
-    }
 
 
 def code_request(connection: ProviderConnection, resource: str | None = None) -> AuthorizationRequest:
@@ -118,9 +91,7 @@ def code_request(connection: ProviderConnection, resource: str | None = None) ->
     )
 
 
-def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
+def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token(connection, idp):
     answer = {"access_token": "acc", "token_type": "Bearer"}
     authorization = connection.start_device(scope="openid", audience=None, resource=None)
     idp.reply_once("/token", Reply(body=answer))
@@ -134,16 +105,14 @@ def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token(
     assert by_code.id_token is None
 
 
-def test_an_id_token_that_is_not_needed_is_checked_all_the_same(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
+def test_an_id_token_that_is_not_needed_is_checked_all_the_same(connection, idp):
     idp.reply_once("/token", Reply(body=idp.issue(nonce="another")))
 
     with pytest.raises(ProviderMisbehaved, match="nonce"):
         connection.exchange_code(code_request(connection), Secret("c"), needs_id_token=False)
 
 
-def test_every_grant_names_the_resource(connection: ProviderConnection, idp: ScriptedProvider) -> None:
+def test_every_grant_names_the_resource(connection, idp):
     for _ in range(3):
         idp.reply_once("/token", Reply(body={"access_token": "acc", "token_type": "Bearer"}))
 
@@ -152,48 +121,6 @@ def test_every_grant_names_the_resource(connection: ProviderConnection, idp: Scr
     connection.client_credentials(scope=None, audience=None, resource=RESOURCE)
 
     assert [request.form["resource"] for request in idp.seen("/token")] == [RESOURCE] * 3
-
-
-def test_another_grant_s_answer_is_returned_as_it_stands(connection: ProviderConnection, idp: ScriptedProvider) -> None:
-    idp.reply_once("/token", Reply(body={"id_token": "i", "extra": 1}))
-    idp.reply_once("/token", Reply(body={"scope": "given"}))
-
-    first = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
-    second = connection.request_token_answer({"grant_type": "g"}, requested_scope="asked")
-
-    assert first == {"id_token": "i", "extra": 1, "scope": "asked"}
-    assert second == {"scope": "given"}
-    assert idp.seen("/token")[0].form == {"grant_type": "g", "client_id": "notebook"}
-
-
-@pytest.mark.parametrize("changes", [{"token_type": "DPoP"}, {"scope": 1}, {"refresh_token": "s3same\n"}])
-def test_an_answer_that_is_refused_shows_no_token_not_even_with_all_variables(
-    changes: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    idp.reply_once("/token", Reply(body={"access_token": "s3same", "token_type": "bearer", **changes}))
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        connection.client_credentials(scope=None, audience=None)
-
-    shown = traceback_with_variables(caught.value)
-    assert "_redeem" in shown
-    assert "s3same" not in shown
-
-
-@pytest.mark.parametrize("changes", [{"aud": "another"}, {"exp": 1}, {"nonce": None}])
-def test_an_id_token_that_is_refused_shows_nothing_of_it_not_even_with_all_variables(
-    changes: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    idp.id_token_changes.update(changes)
-    tokens = tokens_of(idp)
-    assert tokens.id_token is not None
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        connection.verify(tokens, nonce=Secret("n0nce"))
-
-    shown = traceback_with_variables(caught.value)
-    assert tokens.id_token.reveal()[:40] not in shown
-    assert "n0nce" not in shown
 
 
 # The device grant
@@ -207,70 +134,6 @@ def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> 
     return connection.poll_device(authorization, scope="openid email")
 
 
-def test_a_public_client_names_itself_when_it_starts_a_device_sign_in(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    authorization = start_device(connection)
-    poll(connection, authorization)
-
-    assert idp.seen("/device_authorization")[0].form == {
-        "client_id": "notebook",
-        "scope": "openid email",
-        "audience": "lake",
-        "resource": RESOURCE,
-    }
-    assert idp.seen("/token")[0].form == {
-        "client_id": "notebook",
-        "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-        "device_code": authorization.device_code.reveal(),
-        "resource": RESOURCE,
-    }
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        ("access_denied", LoginRefused),
-        ("expired_token", LoginTimedOut),
-        ("invalid_grant", LoginFailed),
-        ("server_error", ProviderUnavailable),
-        (17, ProviderMisbehaved),
-    ],
-)
-def test_a_device_sign_in_ends_in_the_error_of_its_own(
-    error: object, expected: type[MicromegasError], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    authorization = start_device(connection)
-    idp.reply_once("/token", Reply(status=400, body={"error": error}))
-
-    with pytest.raises(MicromegasError) as caught:
-        poll(connection, authorization)
-
-    assert type(caught.value) is expected
-
-
-def test_a_provider_without_a_device_endpoint_says_how_to_sign_in_instead(
-    connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    idp.metadata_changes["device_authorization_endpoint"] = None
-
-    with pytest.raises(ProviderMisbehaved) as caught:
-        start_device(connection)
-
-    assert "browser" in caught.value.remedy
-
-
-@pytest.mark.parametrize("change", [{"id_token": None}, {"id_token": "eyJhbGciOiJub25lIn0.e30."}])
-def test_device_tokens_with_a_missing_or_unsigned_id_token_are_refused(
-    change: dict[str, object], connection: ProviderConnection, idp: ScriptedProvider
-) -> None:
-    authorization = start_device(connection)
-    idp.reply_once("/token", Reply(body={**idp.issue(), **change}))
-
-    with pytest.raises(ProviderMisbehaved):
-        poll(connection, authorization)
-
-
 def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
     """A token answer of a provider whose clock is `ahead` of this machine's."""
     seconds = int((clock.now() + ahead).timestamp())
@@ -280,9 +143,7 @@ def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
 
 
 @pytest.mark.parametrize("hours", [-23, 1])
-def test_an_id_token_is_held_against_the_provider_s_time(
-    hours: int, connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_an_id_token_is_held_against_the_provider_s_time(hours, connection, idp, clock):
     authorization = start_device(connection)
     idp.reply_once("/token", dated(idp, clock, timedelta(hours=hours)))
 
@@ -294,9 +155,7 @@ def test_an_id_token_is_held_against_the_provider_s_time(
 
 
 @pytest.mark.parametrize("days", [3, -3])
-def test_a_clock_that_is_days_off_is_not_believed_away(
-    days: int, connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_clock_that_is_days_off_is_not_believed_away(days, connection, idp, clock):
     authorization = start_device(connection)
     idp.reply_once("/token", dated(idp, clock, timedelta(days=days)))
 
@@ -304,12 +163,9 @@ def test_a_clock_that_is_days_off_is_not_believed_away(
         poll(connection, authorization)
 
     assert "clock" in caught.value.remedy
-    assert "Set the clock" in caught.value.remedy
 
 
-def test_an_old_id_token_is_refused_whatever_the_date_header_says_of_its_making(
-    connection: ProviderConnection, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_an_old_id_token_is_refused_whatever_the_date_header_says_of_its_making(connection, idp, clock):
     authorization = start_device(connection)
     answer = dated(idp, clock, timedelta(0))
     clock.advance(3600)
@@ -347,15 +203,9 @@ def key() -> PrivateKey:
         ("/device_authorization", lambda found: found.start_device(scope="openid", audience=None, resource=None)),
     ],
 )
-def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint_at_each_endpoint(
-    path: str,
-    call: Callable[[ProviderConnection], object],
-    *,
-    key: PrivateKey,
-    idp: ScriptedProvider,
-    calls: DirectCalls,
-    clock: FakeClock,
-) -> None:
+def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PLR0917 - fixtures and one case
+    path, call, key, idp, calls, clock
+):
     connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
     for _ in range(2):
         idp.reply_once(path, Reply(body={**DEVICE_ANSWER, **idp.issue()}))
@@ -370,20 +220,6 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint_at_each_endp
     assert "client_secret" not in idp.seen(path)[0].form
 
 
-@pytest.mark.parametrize(
-    ("audience", "path"), [(AssertionAudience.ISSUER, ""), (AssertionAudience.CALLED_ENDPOINT, "/revoke")]
-)
-def test_an_assertion_is_made_out_to_the_audience_that_is_set(
-    audience: AssertionAudience, path: str, *, key: PrivateKey, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    key = replace(key, audience=audience)
-    connection = ProviderConnection(idp.issuer, "notebook", key, http=DirectCalls(idp), clock=clock)
-
-    connection.revoke(Secret("t"), kind="refresh_token")
-
-    assert parse_token(idp.seen("/revoke")[0].form["client_assertion"]).claims["aud"] == f"{idp.issuer}{path}"
-
-
 class RecordingCalls(DirectCalls):
     """Keeps the assertions that leave for addresses of another host, and answers them as a revocation."""
 
@@ -396,9 +232,7 @@ class RecordingCalls(DirectCalls):
         return super().post_form(f"{self._provider.base}/revoke", fields, **rest)
 
 
-def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(
-    key: PrivateKey, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(key, idp, clock):
     calls = RecordingCalls(idp)
     idp.metadata_changes["revocation_endpoint"] = "https://other.example.com/revoke"
     idp.metadata_changes["jwks_uri"] = f"{idp.base}/keys"
@@ -411,9 +245,7 @@ def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endp
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @pytest.mark.parametrize("written", [CLIENT_SECRET, quote_plus(CLIENT_SECRET), BASIC_CREDENTIALS])
-def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(
-    written: str, method: str, *, idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock
-) -> None:
+def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written, method, idp, calls, clock):
     idp.metadata_changes["token_endpoint_auth_methods_supported"] = [method]
     connection = ProviderConnection(idp.issuer, "notebook", Secret(CLIENT_SECRET), http=calls, clock=clock)
     answer = Reply(status=400, body={"error": f"{written} r3fresh", "error_description": f"no {written} and r3fresh"})
@@ -440,15 +272,6 @@ def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthori
     )
 
 
-def test_a_revocation_s_error_shows_no_token(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> None:
-    connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
-    idp.reply_once("/revoke", Reply(status=400, body={"error": "r3fresh"}))
-
-    shown = connection.revoke(Secret("r3fresh"), kind="refresh_token")
-
-    assert shown == "an unreadable error code"
-
-
 # Documents
 
 
@@ -457,9 +280,7 @@ def documents(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> Pr
     return ProviderDocuments(idp.issuer, http=calls, clock=clock)
 
 
-def test_documents_are_fetched_once_an_hour(
-    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_documents_are_fetched_once_an_hour(documents, idp, clock):
     for _ in range(3):
         documents.keys()
     clock.advance(3600)
@@ -469,9 +290,7 @@ def test_documents_are_fetched_once_an_hour(
     assert len(idp.seen("/keys")) == 2
 
 
-def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(
-    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(documents, idp, clock):
     keys = documents.keys()
     clock.advance(7200)
     idp.is_down = True
@@ -480,32 +299,7 @@ def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(
     assert documents.metadata().issuer == idp.issuer
 
 
-def test_a_discovery_document_of_another_issuer_stops_before_any_other_request(
-    documents: ProviderDocuments, idp: ScriptedProvider
-) -> None:
-    idp.metadata_changes["issuer"] = "https://evil.example"
-
-    with pytest.raises(ProviderMisbehaved):
-        documents.keys()
-
-    assert [request.path for request in idp.requests] == ["/.well-known/openid-configuration"]
-
-
-def test_newly_rotated_keys_are_fetched_at_most_every_ten_seconds(
-    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
-) -> None:
-    documents.keys()
-
-    for _ in range(5):
-        documents.keys_after_rotation()
-        clock.advance(5)
-
-    assert len(idp.seen("/keys")) == 4
-
-
-def test_a_fetch_of_rotated_keys_that_failed_counts_too(
-    documents: ProviderDocuments, idp: ScriptedProvider, clock: FakeClock
-) -> None:
+def test_a_fetch_of_rotated_keys_that_failed_counts_too(documents, idp, clock):
     kept = documents.keys()
     idp.is_down = True
 
@@ -515,3 +309,108 @@ def test_a_fetch_of_rotated_keys_that_failed_counts_too(
 
     assert documents.keys_after_rotation() == kept
     assert len(idp.seen("/keys")) == 2
+
+
+class DatedCalls:
+    """Implements `http.ProviderCalls`: every answer takes `trip_seconds` and is dated halfway, in whole seconds."""
+
+    ahead_seconds = trip_seconds = sleep_seconds = 0.0
+    status = 200
+    has_date = True
+    date: datetime | None = None
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def fetch_json(self, _url: str) -> HttpAnswer:
+        self._clock.advance(self.trip_seconds / 2)
+        told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
+        self._clock.advance(self.trip_seconds / 2)
+        self._clock.sleep_through(self.sleep_seconds)
+        return HttpAnswer(status=self.status, body={}, date=self.date or (told if self.has_date else None))
+
+    def post_form(self, url: str, _fields: object, **_options: object) -> HttpAnswer:
+        return self.fetch_json(url)
+
+
+@pytest.fixture
+def raw(clock: FakeClock) -> DatedCalls:
+    return DatedCalls(clock)
+
+
+@pytest.fixture
+def timed(raw: DatedCalls, clock: FakeClock) -> TimedCalls:
+    return TimedCalls(raw, clock)
+
+
+def post(timed: TimedCalls) -> None:
+    timed.post_form("https://id.example.com/token", {})
+
+
+def fetch(timed: TimedCalls) -> None:
+    timed.fetch_json("https://id.example.com/keys")
+
+
+@pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000])
+@pytest.mark.parametrize("call", [fetch, post])
+def test_a_difference_is_measured_to_about_a_second(call, ahead_seconds, timed, raw, clock):
+    raw.ahead_seconds = ahead_seconds
+
+    call(timed)
+
+    assert timed.offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.now() == clock.now() + timedelta(seconds=timed.offset_seconds)
+
+
+@pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
+@pytest.mark.parametrize("into_the_second", [0, 0.5, 0.999])
+def test_a_difference_of_two_seconds_is_none(ahead_seconds, into_the_second, timed, raw, clock):
+    clock.advance(into_the_second)
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert timed.offset_seconds == 0.0
+
+
+@pytest.mark.parametrize("ahead_seconds", [90_000, -90_000])
+def test_a_difference_of_more_than_a_day_is_not_followed_but_known(ahead_seconds, timed, raw, clock):
+    raw.ahead_seconds = ahead_seconds
+
+    post(timed)
+
+    assert timed.now() == clock.now()
+    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
+
+
+def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(timed, raw):
+    raw.ahead_seconds = 3000
+    fetch(timed)
+    raw.ahead_seconds = 0
+    post(timed)
+    raw.ahead_seconds = -3000
+    fetch(timed)
+
+    assert timed.measured_offset_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ahead_seconds": 300, "status": 400},
+        {"ahead_seconds": 300, "has_date": False},
+        {"ahead_seconds": 5, "trip_seconds": 8},
+        {"sleep_seconds": 7200},
+        {"sleep_seconds": -7200},
+        {"date": datetime(1, 1, 1, tzinfo=UTC)},
+        {"date": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},
+    ],
+    ids=["a failure", "no date", "a slow answer", "slept", "set back", "the first year", "the last year"],
+)
+def test_what_says_nothing_about_the_clocks_is_not_followed(changes, timed, raw):
+    for name, value in changes.items():
+        setattr(raw, name, value)
+
+    post(timed)
+
+    assert timed.offset_seconds == 0.0

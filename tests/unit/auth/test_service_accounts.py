@@ -1,17 +1,19 @@
-"""Service accounts: client credentials, Google's key files, and the cache of a program's token."""
+"""Programs that sign in by themselves: client credentials, key files, platforms, and tokens that others look after."""
 
 from __future__ import annotations
 
-import pickle
+import os
 import threading
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth import OidcClientCredentialsProvider
+from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
+from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
     ServiceTokenProvider,
@@ -20,28 +22,35 @@ from micromegas_jupyter.auth.tokens.service import (
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.auth.workloads.google_service_account import (
-    GoogleServiceAccountProvider,
-    parse_service_account_key,
+from micromegas_jupyter.auth.workloads.google_service_account import parse_service_account_key
+from micromegas_jupyter.auth.workloads.platforms import (
+    AzureManagedIdentitySource,
+    GithubActionsSource,
+    GoogleMetadataSource,
+    TokenFileSource,
+    WorkloadProvider,
+    token_exchange,
 )
-from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,
+    MicromegasError,
     ProviderMisbehaved,
     ProviderUnavailable,
+    Unavailable,
 )
-from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from tests.fakes.mint import NOW, mint
-from tests.fakes.platform_stand_ins import EMAIL, KEY_ID, GoogleTokenEndpoint
+from micromegas_jupyter.wiring.credentials import workload_provider
+from tests.fakes.mint import NOW, NOW_SECONDS, mint
+from tests.fakes.platform_calls import PlatformScript, answer
+from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
-from tests.fakes.tracebacks import traceback_with_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tests.fakes.clock import FakeClock
 
@@ -72,31 +81,6 @@ def test_a_token_is_asked_for_with_audience_and_scope_and_kept_until_it_ends_soo
         "audience": "api",
     }
     assert isinstance(provider, AuthProvider)
-
-
-def test_a_token_that_is_still_valid_serves_while_the_provider_is_down(provider, service_idp, clock):
-    first = provider.get_token()
-    service_idp.is_down = True
-    clock.advance(3400)
-
-    assert provider.get_token() == first
-    clock.advance(200)
-    with pytest.raises(ProviderUnavailable):
-        provider.get_token()
-    service_idp.is_down = False
-    assert provider.get_token() != first
-
-
-def test_a_wrong_secret_is_a_failed_login_that_shows_no_secret(service_idp, clock):
-    provider = OidcClientCredentialsProvider(
-        service_idp.issuer, "svc", "wr0ng", http=DirectCalls(service_idp), clock=clock
-    )
-
-    with pytest.raises(LoginFailed) as caught:
-        provider.get_token()
-
-    assert type(caught.value) is LoginFailed
-    assert "wr0ng" not in str(caught.value)
 
 
 VARIABLES = {
@@ -133,29 +117,9 @@ def test_a_missing_variable_is_named(name, value):
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_secret_is_neither_shown_nor_pickled():
-    provider = OidcClientCredentialsProvider("https://id.example.com", "svc", Secret("s3same"))
-
-    assert "s3same" not in repr(provider)
-    with pytest.raises(TypeError):
-        pickle.dumps(provider)
-
-
 @pytest.fixture
 def key() -> PrivateKey:
     return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
-
-
-def test_a_service_account_signs_in_with_a_private_key(key, service_idp, clock):
-    service_idp.reply_once("/token", Reply(body={"access_token": "a", "token_type": "bearer", "expires_in": 60}))
-    provider = OidcClientCredentialsProvider(
-        service_idp.issuer, "svc", private_key=key, http=DirectCalls(service_idp), clock=clock
-    )
-
-    token = provider.get_token()
-
-    assert token == "a"
-    assert parse_token(service_idp.seen("/token")[0].form["client_assertion"]).claims["sub"] == "svc"
 
 
 @pytest.mark.parametrize("has_both", [True, False])
@@ -167,21 +131,6 @@ def test_a_service_account_has_exactly_one_of_secret_and_key(has_both, key):
             "s3same" if has_both else None,
             private_key=key if has_both else None,
         )
-
-
-def test_the_resource_is_asked_for(service_idp, clock):
-    provider = OidcClientCredentialsProvider(
-        service_idp.issuer,
-        "svc",
-        "s3same",
-        resource="https://lake.example.com",
-        http=DirectCalls(service_idp),
-        clock=clock,
-    )
-
-    provider.get_token()
-
-    assert service_idp.seen("/token")[0].form["resource"] == "https://lake.example.com"
 
 
 @pytest.mark.parametrize("offset", [timedelta(hours=5), timedelta(hours=-5)])
@@ -241,17 +190,6 @@ def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(kept, fetches,
     assert kept.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
 
 
-def test_a_late_refusal_of_an_older_token_leaves_the_newer_one(kept, fetches):
-    first = kept.get_token()
-    kept.invalidate(first)
-    second = kept.get_token()
-
-    kept.invalidate(first)
-
-    assert kept.get_token() == second
-    assert fetches.count == 2
-
-
 def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(kept, fetches, clock):
     for _ in range(20):
         kept.invalidate(kept.get_token())
@@ -294,14 +232,6 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
     assert fetches.count == 1
 
 
-def test_no_token_can_be_pickled_or_seen(kept):
-    kept.get_token()
-
-    with pytest.raises(TypeError):
-        pickle.dumps(kept)
-    assert "token-1" not in repr(ServiceToken(text=Secret("token-1"), obtained_at=NOW))
-
-
 @pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
 def test_a_jwt_for_another_audience_is_refused(audience):
     with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for a different audience"):
@@ -322,16 +252,6 @@ def test_the_life_of_an_opaque_token_is_what_its_giver_says():
     assert opaque_service_token(Secret(mint(expires_in=900)), now=NOW, expires_at=ends).expires_at == ends
 
 
-@pytest.mark.parametrize("value", ["s3same token", "s3same\n", ["s3same"]])
-def test_a_refusal_shows_nothing_of_the_value_not_even_with_all_variables(value):
-    with pytest.raises(ProviderMisbehaved) as caught:
-        checked_token(value, source="Somebody")
-
-    shown = traceback_with_variables(caught.value)
-    assert "source = 'Somebody'" in shown
-    assert "s3same" not in shown
-
-
 @pytest.mark.parametrize("value", [None, "", 7, "a b", "a\nb", "tökén", "x" * 70_000, ["a"]])
 def test_a_value_that_is_no_token_is_refused(value):
     with pytest.raises(ProviderMisbehaved, match="Somebody gave no usable token"):
@@ -349,28 +269,16 @@ def google() -> Iterator[GoogleTokenEndpoint]:
         yield endpoint
 
 
-def test_a_key_file_of_the_console_is_read(google):
-    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
-
-    assert (key.email, key.token_uri) == (EMAIL, google.token_uri)
-    assert (key.private_key.key_id, key.private_key.algorithm) == (KEY_ID, "RS256")
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"type": "authorized_user"}, "is not a service account's key"),
-        ({"type": "external_account"}, "is not a service account's key"),
-        ({"type": None}, "is not a service account's key"),
         ({"client_email": None}, "has no client_email"),
-        ({"client_email": 7}, "has no client_email"),
-        ({"private_key": None}, "has no private_key"),
         ({"private_key_id": ""}, "has no private_key_id"),
         ({"token_uri": None}, "has no token_uri"),
         ({"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "damaged key"),
         ({"token_uri": "http://oauth2.example.com/token"}, "http"),
         ({"token_uri": "https://user@oauth2.example.com/token"}, "user"),
-        ({"token_uri": "oauth2.example.com"}, "https"),
     ],
 )
 def test_a_file_that_is_no_usable_key_is_refused_by_the_name_of_its_setting(google, changes, expected):
@@ -387,25 +295,402 @@ def test_text_that_is_no_object_is_refused(text):
         parse_service_account_key(Secret(text), source_name="service_account_file")
 
 
-def test_neither_key_nor_provider_can_be_pickled_or_show_the_key(google):
-    key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
-    provider = GoogleServiceAccountProvider(key, audience="lake", http=ProviderHttp())
+GITHUB = {
+    "ACTIONS_ID_TOKEN_REQUEST_URL": "https://run.actions.example.com/42/idtoken?api-version=2.0",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s3same",
+}
+APP = {"IDENTITY_ENDPOINT": "http://127.0.0.1:41056/MSI/token/", "IDENTITY_HEADER": "s3same"}
+FLAVOR = {"metadata-flavor": "Google"}
 
-    for value in (key, provider):
-        with pytest.raises(TypeError):
-            pickle.dumps(value)
-        assert "RSA" not in repr(value)
-        assert "BEGIN" not in repr(value)
-    assert EMAIL in repr(provider)
+
+SOURCES = {
+    "github": lambda http, clock, environ=GITHUB: GithubActionsSource(
+        environ, audience="https://lake/?a&b", http=http, clock=clock
+    ),
+    "google": lambda http, clock, environ=None: GoogleMetadataSource(
+        environ or {}, audience="https://lake/?a&b", http=http, clock=clock
+    ),
+}
+AUDIENCE = "audience=https%3A%2F%2Flake%2F%3Fa%26b"
+GOOGLE_PATH = f"computeMetadata/v1/instance/service-accounts/default/identity?{AUDIENCE}&format=full"
+OTHER_RUNNER = "https://run.actions.example.com/idtoken"
+
+
+@pytest.mark.parametrize(
+    ("source", "environ", "url", "header"),
+    [
+        ("github", GITHUB, f"{GITHUB['ACTIONS_ID_TOKEN_REQUEST_URL']}&{AUDIENCE}", ("Authorization", "Bearer s3same")),
+        (
+            "github",
+            {**GITHUB, "ACTIONS_ID_TOKEN_REQUEST_URL": OTHER_RUNNER},
+            f"{OTHER_RUNNER}?{AUDIENCE}",
+            ("Authorization", "Bearer s3same"),
+        ),
+        ("google", {}, f"http://metadata.google.internal/{GOOGLE_PATH}", ("Metadata-Flavor", "Google")),
+        (
+            "google",
+            {"GCE_METADATA_HOST": "169.254.169.254"},
+            f"http://169.254.169.254/{GOOGLE_PATH}",
+            ("Metadata-Flavor", "Google"),
+        ),
+    ],
+)
+def test_a_platform_is_asked_for_the_audience(source, environ, url, header, clock):
+    token = mint(audience="https://lake/?a&b")
+    http = PlatformScript(answer({"value": token} if source == "github" else f"{token}\n", headers=FLAVOR))
+
+    assert SOURCES[source](http, clock, environ).fetch().text.reveal() == token
+    assert http.asked[0].url == url
+    assert http.asked[0].headers.items() >= {header}
+
+
+@pytest.mark.parametrize("variable", list(GITHUB))
+def test_a_job_without_the_permission_is_told_which_one(clock, variable):
+    with pytest.raises(ConfigurationError) as caught:
+        SOURCES["github"](PlatformScript(answer({})), clock, {**GITHUB, variable: ""})
+
+    assert caught.value.key == variable
+    assert "id-token: write" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "headers"),
+    [
+        *(("github", body, {}) for body in ({}, "text", b"\xff", {"value": 7}, {"value": mint(audience="x")})),
+        *(("google", body, FLAVOR) for body in ("", "<html> </html>", b"\xff\xfe", mint(audience="other"))),
+        *(("google", mint(audience="https://lake/?a&b"), headers) for headers in ({}, {"metadata-flavor": "google"})),
+    ],
+)
+def test_an_answer_without_a_jwt_for_the_audience_or_googles_header_is_refused(source, body, headers, clock):
+    with pytest.raises(ProviderMisbehaved):
+        SOURCES[source](PlatformScript(answer(body, headers=headers)), clock).fetch()
+
+
+def token_file(path: Path, clock: FakeClock) -> TokenFileSource:
+    return TokenFileSource(path, audience=None, setting="workload.token_file", name="kubernetes", clock=clock)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"opaque", b"\xff\xfe", mint(without=["exp"]).encode(), mint(expires_in=-1).encode()]
+)
+def test_a_file_without_a_jwt_that_is_valid_is_a_failed_login(tmp_path, clock, content):
+    (tmp_path / "token").write_bytes(content)
+
+    with pytest.raises(LoginFailed, match=r"workload\.token_file"):
+        token_file(tmp_path / "token", clock).fetch()
+
+
+def test_what_is_not_a_small_file_is_refused_by_the_name_of_its_setting(tmp_path, clock):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").write_bytes(b"x" * 70_000)
+
+    for path in (tmp_path / "missing", tmp_path / "pipe", tmp_path, tmp_path / "huge"):
+        with pytest.raises(ConfigurationError) as caught:
+            token_file(path, clock).fetch()
+        assert caught.value.key == "workload.token_file"
+        assert str(tmp_path) not in str(caught.value)
+
+
+class TestAzure:
+    def source(
+        self, http: PlatformScript, clock: FakeClock, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> AzureManagedIdentitySource:
+        options = {"client_id": None, **options}
+        return AzureManagedIdentitySource(environ or {}, resource="api://lake", http=http, clock=clock, **options)
+
+    @pytest.mark.parametrize("half", [{}, *({name: value} for name, value in APP.items())])
+    def test_a_machine_is_asked_for_the_resource(self, clock, half):
+        http = PlatformScript(answer({"access_token": "issued", "expires_in": "3599", "expires_on": "1"}))
+
+        fetched = self.source(http, clock, half).fetch()
+
+        assert fetched.text.reveal() == "issued"
+        assert fetched.expires_at == NOW + timedelta(seconds=3599)
+        assert http.asked[0].url == (
+            "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api%3A%2F%2Flake"
+        )
+        assert http.asked[0].headers == {"Metadata": "true"}
+
+    def test_an_app_is_asked_with_its_own_header_and_its_times_are_azures(self, clock):
+        body = {"access_token": "issued", "expires_on": str(NOW_SECONDS + 3600)}
+        http = PlatformScript(answer(body, date=NOW + timedelta(minutes=10)))
+
+        fetched = self.source(http, clock, APP, client_id="two").fetch()
+
+        assert fetched.expires_at == NOW + timedelta(minutes=50)
+        assert http.asked[0].url == (
+            "http://127.0.0.1:41056/MSI/token/?api-version=2019-08-01&resource=api%3A%2F%2Flake&client_id=two"
+        )
+        assert http.asked[0].headers == {"X-IDENTITY-HEADER": "s3same"}
+
+    @pytest.mark.parametrize("odd", ["soon", "06/20/2019 02:57:58 +00:00", True, -1, 1.5, "1" * 30, None])
+    def test_an_unreadable_life_leaves_it_to_the_token(self, clock, odd):
+        body = {"access_token": mint(expires_in=900), "expires_in": odd, "expires_on": odd}
+
+        assert self.source(PlatformScript(answer(body)), clock).fetch().expires_at == NOW + timedelta(seconds=900)
+
+    @pytest.mark.parametrize(
+        ("environ", "status", "expected"), [({}, 404, ProviderUnavailable), ({}, 410, ProviderUnavailable),
+                                            (APP, 404, LoginFailed), ({}, 400, LoginFailed)]
+    )  # fmt: skip
+    def test_a_metadata_service_that_is_being_updated_is_told_from_a_refusal(self, clock, environ, status, expected):
+        with pytest.raises(expected, match=str(status)):
+            self.source(PlatformScript(answer("", status=status)), clock, environ).fetch()
+
+    @pytest.mark.parametrize("name", ["error", "error_description"])
+    def test_the_secret_of_an_app_is_never_shown_when_azure_repeats_it(self, clock, name):
+        body = {"error": "invalid_request", name: "no853b9a84-5bfa"}
+        app = {**APP, "IDENTITY_HEADER": "853b9a84-5bfa"}
+
+        with pytest.raises(LoginFailed) as caught:
+            self.source(PlatformScript(answer(body, status=400)), clock, app).fetch()
+
+        assert "853b9a84" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        [
+            "https://evil.example.com/msi/token",
+            "https://20.1.2.3/msi/token",
+            "https://localhost.example.com/msi/token",
+            "https://[2603:1030::1]/msi/token",
+            "https://[::ffff:20.1.2.3]/msi/token",
+            "https:///msi/token",
+            "https://[::1/msi/token",
+        ],
+    )
+    def test_the_secret_of_an_app_goes_to_no_address_outside_its_network(self, clock, endpoint):
+        http = PlatformScript()
+
+        with pytest.raises(ConfigurationError) as caught:
+            self.source(http, clock, {**APP, "IDENTITY_ENDPOINT": endpoint}).fetch()
+
+        assert caught.value.key == "IDENTITY_ENDPOINT"
+        assert "s3same" not in str(caught.value)
+        assert http.asked == []
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        [f"http://{host}/msi/token" for host in ("169.254.129.3:8081", "localhost:42356", "[::1]", "10.0.0.4")],
+    )
+    def test_an_endpoint_where_azure_puts_it_is_asked(self, clock, endpoint):
+        http = PlatformScript(answer({"access_token": "issued"}))
+
+        self.source(http, clock, {**APP, "IDENTITY_ENDPOINT": endpoint}).fetch()
+
+        assert http.asked[0].url.startswith(f"{endpoint}?")
+
+    @pytest.mark.parametrize("body", ["", "[]", {}, {"access_token": ""}, {"access_token": 7}, {"access_token": "a b"}])
+    def test_an_answer_without_a_token_is_refused(self, clock, body):
+        with pytest.raises(ProviderMisbehaved):
+            self.source(PlatformScript(answer(body)), clock).fetch()
+
+
+class Source:
+    """Implements `WorkloadSource`: a new token at each fetch."""
+
+    name = "somewhere"
+
+    def __init__(self, clock: FakeClock, *, is_read_each_time: bool = False) -> None:
+        self.is_read_each_time = is_read_each_time
+        self.count = 0
+        self._clock = clock
+
+    def fetch(self) -> ServiceToken:
+        self.count += 1
+        now = self._clock.now()
+        return ServiceToken(text=Secret(f"platform-{self.count}"), obtained_at=now, expires_at=now + timedelta(hours=1))
+
+
+class Requests:
+    """A provider that gives the same answer each time."""
+
+    def __init__(self, **changes: object) -> None:
+        self.answer: dict[str, object] = {
+            "access_token": "exchanged", "token_type": "Bearer", "expires_in": 60, **changes
+        }  # fmt: skip
+        self.asked: list[dict[str, str]] = []
+
+    def request_token_answer(
+        self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
+    ) -> dict[str, object]:
+        self.asked.append(
+            {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
+        )
+        return self.answer
+
+
+class TestProvider:
+    def test_a_token_is_cached_unless_the_platform_renews_it(self, clock):
+        cached, read = (WorkloadProvider(Source(clock, is_read_each_time=each), clock=clock) for each in (False, True))
+
+        assert [cached.get_token(), cached.get_token()] == ["platform-1", "platform-1"]
+        assert [read.get_token(), read.get_token()] == ["platform-1", "platform-2"]
+
+    def test_an_exchanged_token_is_cached_and_each_exchange_needs_a_new_token_of_the_platform(self, clock):
+        requests, source = Requests(), Source(clock, is_read_each_time=True)
+        provider = WorkloadProvider(source, exchange=token_exchange(requests, clock=clock), clock=clock)
+
+        assert [provider.get_token(), provider.get_token()] == ["exchanged", "exchanged"]
+        clock.advance(45)
+        provider.get_token()
+
+        assert [fields["subject_token"] for fields in requests.asked] == ["platform-1", "platform-2"]
+
+    @pytest.mark.parametrize("is_assertion", [True, False])
+    def test_an_answer_without_a_bearer_token_is_refused(self, clock, is_assertion):
+        exchange = token_exchange(Requests(token_type="DPoP"), is_assertion=is_assertion, clock=clock)
+
+        with pytest.raises(ProviderMisbehaved):
+            exchange(Secret("platform"))
+
+
+NONE, EXCHANGE, ASSERTION = WorkloadExchange.NONE, WorkloadExchange.TOKEN_EXCHANGE, WorkloadExchange.CLIENT_ASSERTION
+ISSUER = "https://id.example.com"
+
+
+class TestSettings:
+    """What a platform is asked for, by the settings."""
+
+    def build(
+        self, environ: Mapping[str, str] = GITHUB, workload: dict[str, Any] | None = None, **settings: Any
+    ) -> tuple[WorkloadProvider, PlatformScript]:
+        """Return the provider, and the platform that it will ask in vain."""
+        script, settings = PlatformScript(Unavailable("down")), {"issuer": ISSUER, "client_id": "svc", **settings}
+        setting = WorkloadSetting(**{"platform": WorkloadPlatform.GOOGLE, **(workload or {})})
+        return workload_provider(ClientSettings(**settings), setting, environ, http=script), script
+
+    def query(self, workload: dict[str, Any], **settings: Any) -> dict[str, str]:
+        provider, script = self.build(workload=workload, **settings)
+        with pytest.raises(MicromegasError):
+            provider.get_token()
+        return {name: values[0] for name, values in parse_qs(urlsplit(script.asked[0].url).query).items()}
+
+    @pytest.mark.parametrize(
+        ("platform", "exchange", "settings", "expected"),
+        [
+            (WorkloadPlatform.GITHUB_ACTIONS, NONE, {}, "svc"),
+            (WorkloadPlatform.GOOGLE, NONE, {"audience": "lake"}, "lake"),
+            (WorkloadPlatform.GOOGLE, EXCHANGE, {"audience": "lake"}, ISSUER),
+            (WorkloadPlatform.GITHUB_ACTIONS, ASSERTION, {"audience": "lake"}, ISSUER),
+            (WorkloadPlatform.GOOGLE, ASSERTION, {"preset": "entra"}, "api://AzureADTokenExchange"),
+        ],
+    )
+    def test_the_platforms_token_is_for_whoever_reads_it(self, platform, exchange, settings, expected):
+        workload = {"platform": platform, "exchange": exchange}
+
+        assert self.query(workload, **settings)["audience"] == expected
+        assert self.query({**workload, "audience": "chosen"}, **settings)["audience"] == "chosen"
+
+    @pytest.mark.parametrize(
+        ("settings", "expected"),
+        [({}, "svc"), ({"audience": "lake"}, "lake"), ({"audience": "lake", "resource": "api://lake"}, "api://lake")],
+    )
+    def test_azure_is_asked_for_the_resource(self, settings, expected):
+        workload = {"platform": WorkloadPlatform.AZURE, "managed_identity_client_id": "identity-2"}
+
+        asked = self.query(workload, **settings)
+
+        assert (asked["resource"], asked["client_id"]) == (expected, "identity-2")
+
+    @pytest.mark.parametrize(
+        ("workload", "settings", "missing"),
+        [
+            ({}, {"issuer": None, "client_id": None}, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"),
+            ({"exchange": EXCHANGE, "audience": "x"}, {"issuer": None}, "MICROMEGAS_OIDC_ISSUER"),
+            ({"exchange": ASSERTION, "audience": "x"}, {"client_id": None}, "MICROMEGAS_OIDC_CLIENT_ID"),
+            ({"platform": WorkloadPlatform.KUBERNETES}, {}, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE"),
+        ],
+    )
+    def test_a_missing_setting_is_named(self, workload, settings, missing):
+        with pytest.raises(ConfigurationError) as caught:
+            self.build(workload=workload, **settings)
+
+        assert caught.value.key == missing
+
+    def test_a_pod_of_azure_with_a_federated_identity_has_to_exchange_it_unless_it_is_an_app(self):
+        environ, workload = {"AZURE_FEDERATED_TOKEN_FILE": "/nowhere"}, {"platform": WorkloadPlatform.AZURE}
+
+        with pytest.raises(ConfigurationError) as caught:
+            self.build(environ, workload)
+        provider, script = self.build({**environ, **APP}, workload)
+        with pytest.raises(Unavailable):
+            provider.get_token()
+
+        assert "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE=client-assertion" in caught.value.remedy
+        assert script.asked[0].url.startswith("http://127.0.0.1:41056/MSI/token/?")
+
+
+def write_key(path: Path, *, mode: int = 0o600) -> Path:
+    path.write_text("sesame\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "is_readable"), [(0o600, False), (0o400, False), (0o644, True), (0o604, True)])
+def test_the_key_comes_with_whether_others_can_read_it(tmp_path, mode, is_readable):
+    file = read_api_key_file(write_key(tmp_path / "key", mode=mode))
+
+    assert (file.name, file.text.reveal(), file.is_readable_by_others) == ("key", "sesame\n", is_readable)
+
+
+def test_a_link_is_followed_and_what_it_leads_to_is_what_counts(tmp_path):
+    target = write_key(tmp_path / "target")
+    link = tmp_path / "key"
+    link.symlink_to(target)
+
+    assert read_api_key_file(link).text.reveal() == "sesame\n"
+    target.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="can be changed"):
+        read_api_key_file(link)
+
+
+def test_a_token_is_given_without_the_white_space_around_it():
+    provider = StaticTokenAuthProvider("  sesame\n")
+
+    assert provider.get_token() == "sesame"
     assert isinstance(provider, AuthProvider)
 
 
-def test_a_member_that_is_refused_is_not_shown_even_with_all_variables(google):
-    text = google.key_file(private_key=["-----BEGIN PRIVATE KEY-----", "s3same"])
-
+@pytest.mark.parametrize("token", ["", "  ", "two words", "new\nline", "é", "\x00"])
+def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token):
     with pytest.raises(ConfigurationError) as caught:
-        parse_service_account_key(Secret(text), source_name="service_account_file")
+        StaticTokenAuthProvider(token)
 
-    shown = traceback_with_variables(caught.value)
-    assert "source_name = 'service_account_file'" in shown
-    assert "s3same" not in shown
+    assert str(caught.value).startswith("The token is not one word")
+
+
+def test_a_token_comes_from_a_file(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("sesame\n")
+
+    assert StaticTokenAuthProvider.from_file(path).get_token() == "sesame"
+
+
+def test_a_file_that_others_can_read_is_taken_with_one_warning(tmp_path, caplog):
+    path = tmp_path / "key"
+    path.write_text("sesame")
+    path.chmod(0o644)
+
+    assert StaticTokenAuthProvider.from_file(path).get_token() == "sesame"
+    assert len(caplog.records) == 1
+    assert "chmod 600" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+def test_a_file_that_others_can_change_is_refused(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("sesame")
+    path.chmod(0o666)
+
+    with pytest.raises(ConfigurationError, match="can be changed by everybody"):
+        StaticTokenAuthProvider.from_file(path)
+
+
+def test_a_file_that_is_missing_a_folder_huge_or_binary_is_refused(tmp_path):
+    (tmp_path / "huge").write_bytes(b"a" * 300_000)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+
+    for name in ("missing", ".", "huge", "binary"):
+        with pytest.raises(ConfigurationError):
+            StaticTokenAuthProvider.from_file(tmp_path / name)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import threading
+import weakref
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import LoginRequired, ProviderMisbehaved, ProviderUnavailable
-from tests.fakes.mint import rsa_key
+from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, Freshness, Session, freshness_of, session_of
+from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
+from micromegas_jupyter.errors import (
+    InternalError,
+    LoginRequired,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
+from micromegas_jupyter.oidc.authorization import TokenSet
+from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint, rsa_key
 from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 from tests.fakes.stored_sign_in import StoredSignIn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from micromegas_jupyter.auth.tokens.manager import Session
     from tests.fakes.clock import FakeClock
     from tests.fakes.scripted_provider import ScriptedProvider, Seen
 
@@ -26,14 +39,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def sign_in(idp: ScriptedProvider, clock: FakeClock, tmp_path: Path) -> StoredSignIn:
     return StoredSignIn(idp, tmp_path / "tokens.json", clock=clock)
-
-
-def test_a_fresh_token_is_given_without_any_request(sign_in, idp):
-    provider = sign_in.opened()
-
-    assert provider.get_token() == sign_in.token()["id_token"]
-    assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
-    assert idp.requests == []
 
 
 def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, idp):
@@ -50,26 +55,6 @@ def test_an_ended_token_is_renewed_and_the_new_refresh_token_is_stored(sign_in, 
     assert len(idp.refreshes()) == 1
 
 
-def test_threads_that_need_a_token_at_once_renew_once(sign_in, idp):
-    provider = sign_in.opened(ends_in_seconds=-10)
-    barrier = threading.Barrier(16)
-    found: list[str] = []
-
-    def call() -> None:
-        barrier.wait(30)
-        found.append(provider.get_token())
-
-    threads = [threading.Thread(target=call) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert len(found) == 16
-    assert len(set(found)) == 1
-    assert len(idp.refreshes()) == 1
-
-
 def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(sign_in, idp):
     idp.refresh_changes["id_token"] = None
     provider = sign_in.opened(ends_in_seconds=-10)
@@ -82,12 +67,6 @@ def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(
     assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
     assert sign_in.token()["id_token"] == before
     assert len(idp.refreshes()) == 1
-
-
-def test_the_scope_that_was_granted_is_asked_for_again(sign_in, idp):
-    sign_in.opened(ends_in_seconds=-10, scope="openid email").get_token()
-
-    assert idp.refreshes()[0].form["scope"] == "openid email"
 
 
 def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp):
@@ -109,23 +88,6 @@ def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in
     assert token == sign_in.token()["id_token"]
     assert idp.requests == []
     assert provider.get_token() != token
-
-
-def test_a_provider_that_renews_without_an_id_token_is_asked_again_after_longer_and_longer_pauses(sign_in, idp, clock):
-    idp.refresh_changes["id_token"] = None
-    sign_in.write(ends_in_seconds=-1)
-    asked_after: list[int] = []
-
-    for second in range(600):
-        program = sign_in.open()  # none of them remembers what the one before was told
-        before = len(idp.refreshes())
-        with pytest.raises(LoginRequired, match="access tokens only"):
-            program.get_token()
-        if len(idp.refreshes()) > before:
-            asked_after.append(second)
-        clock.advance(1)
-
-    assert asked_after == [0, 30, 61, 123, 247, 495]
 
 
 def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in, idp):
@@ -151,21 +113,6 @@ def test_a_renewal_under_way_holds_up_nobody_whose_token_is_still_valid(sign_in,
     go_on.set()
     background.join(60)
     assert provider.get_token() == sign_in.token()["id_token"] != present
-
-
-def test_a_change_of_the_files_mode_during_a_refresh_loses_no_token(sign_in, idp):
-    provider = sign_in.opened(ends_in_seconds=-10)
-    handle = idp.handle
-
-    def closing(seen: Seen) -> Reply:
-        sign_in.path.chmod(0o640)  # as another thread does that reads a file which is open to others
-        return handle(seen)
-
-    idp.handle = closing  # type: ignore[method-assign]
-
-    assert provider.get_token() == sign_in.token()["id_token"]
-    assert sign_in.token()["refresh_token"] in idp.state.refresh_tokens
-    assert len(idp.refreshes()) == 1
 
 
 def test_a_sign_in_by_a_program_that_takes_no_lock_is_not_overwritten_by_a_refresh(sign_in, idp):
@@ -342,16 +289,6 @@ def test_a_renewal_of_a_refused_token_that_fails_leaves_the_token_in_use(sign_in
     assert provider.get_token() != present
 
 
-def test_a_refusal_after_a_logout_is_not_an_error(sign_in):
-    provider = sign_in.opened()
-    present = provider.get_token()
-    sign_in.path.unlink()
-
-    provider.invalidate(present)
-
-    assert provider.renewal_due_at() is None
-
-
 def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun(sign_in, idp):
     provider = sign_in.opened()
     refused = provider.get_token()
@@ -379,40 +316,6 @@ def test_whoever_was_refused_waits_for_the_renewal_that_another_thread_has_begun
     assert len(idp.refreshes()) == 1
 
 
-def test_whoever_read_the_refused_token_just_before_another_renewed_it_gets_the_new_one(sign_in, idp, monkeypatch):
-    provider = sign_in.opened()
-    refused = provider.get_token()
-    provider.invalidate(refused)
-    kept = provider._manager
-    read = kept.current
-
-    def slowly(**options: bool) -> Session:
-        session = read(**options)
-        monkeypatch.setattr(kept, "current", read)
-        other = threading.Thread(target=provider.get_token)
-        other.start()
-        other.join(60)
-        return session
-
-    monkeypatch.setattr(kept, "current", slowly)
-
-    assert provider.get_token() == sign_in.token()["id_token"] != refused
-    assert len(idp.refreshes()) == 1
-
-
-def test_nothing_of_a_refused_token_is_logged_or_shown(sign_in, idp, caplog):
-    provider = sign_in.opened()
-    refused = provider.get_token()
-    idp.is_down = True
-
-    with caplog.at_level(logging.DEBUG):
-        provider.invalidate(refused)
-        provider.get_token()
-
-    assert refused not in caplog.text
-    assert refused not in repr(vars(provider._manager))
-
-
 def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
     provider = sign_in.opened()
 
@@ -421,31 +324,6 @@ def test_asking_again_and_again_renews_once_in_ten_seconds(sign_in, idp, clock):
         clock.advance(1)
 
     assert len(idp.refreshes()) == 2
-
-
-def test_a_provider_that_is_down_is_said_and_asked_no_more_than_this_once(sign_in, idp, clock):
-    provider = sign_in.opened()
-    present = provider.get_token()
-    idp.is_down = True
-
-    with pytest.raises(ProviderUnavailable):
-        provider.renew()
-
-    asked = len(idp.requests)
-    clock.advance(60)
-    assert provider.get_token() == present
-    assert len(idp.requests) == asked
-
-
-def test_a_sign_in_that_the_provider_has_ended_is_said_and_its_token_serves_on(sign_in):
-    provider = sign_in.opened(refresh_token="dead")
-    present = provider.get_token()
-
-    with pytest.raises(LoginRequired):
-        provider.renew()
-
-    assert provider.get_token() == present
-    assert not provider.identity().renews
 
 
 def test_a_logout_elsewhere_counts_here_and_the_file_is_not_written_again(sign_in, idp, clock):
@@ -527,10 +405,210 @@ def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
     assert idp.requests == []
 
 
-def test_what_was_asked_for_is_stored_with_each_renewal(sign_in):
-    sign_in.write(ends_in_seconds=-10)
+# When a token is due
 
-    sign_in.open(scope="openid lake", resource="https://api.example").get_token()
+BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
-    login, _ = sign_in.store().load()
-    assert (login.key.scope, login.key.resource) == ("openid lake", "https://api.example")
+
+@pytest.mark.parametrize(
+    ("lifetime_seconds", "age_seconds", "expected"),
+    [
+        (3600, 0, Freshness.FRESH),
+        (3600, 3299, Freshness.FRESH),
+        (3600, 3300, Freshness.ENDING),
+        (3600, 3599, Freshness.ENDING),
+        (3600, 3600, Freshness.ENDED),
+        (300, 224, Freshness.FRESH),
+        (300, 225, Freshness.ENDING),
+        (8, 5, Freshness.FRESH),
+        (8, 6, Freshness.ENDING),
+    ],
+)
+def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(lifetime_seconds, age_seconds, expected):
+    end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
+
+    assert freshness_of(BEGIN, end, now) is expected
+
+
+def test_each_bearer_has_its_own_token_and_end():
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=300)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+    later = NOW + timedelta(seconds=300)
+
+    assert session.freshness(Bearer.ID_TOKEN, later) is Freshness.ENDED
+    assert session.freshness(Bearer.ACCESS_TOKEN, later) is Freshness.FRESH
+    assert session.token(Bearer.ACCESS_TOKEN).reveal() == "acc"
+
+
+def signed_in(*, lifetime_seconds: int = 3600) -> Session:
+    tokens = TokenSet(
+        access_token=Secret("acc"),
+        id_token=Secret(mint(expires_in=lifetime_seconds)),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(seconds=lifetime_seconds),
+    )
+    return session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+
+@pytest.mark.parametrize(("renewed_after_seconds", "pause_seconds"), [(3300, 30), (3600, 30), (3660, 60), (7200, 3600)])
+def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(renewed_after_seconds, pause_seconds):
+    renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
+    tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
+    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) == renewed_at + timedelta(seconds=pause_seconds)
+    assert session.renewable_from(Bearer.ACCESS_TOKEN) is None
+
+
+@pytest.mark.parametrize("lifetime_seconds", [2, 4, 300, 3600])
+def test_an_id_token_that_came_with_the_access_token_may_be_renewed_at_any_time(lifetime_seconds):
+    session = signed_in(lifetime_seconds=lifetime_seconds)
+
+    assert session.renewable_from(Bearer.ID_TOKEN) is None
+
+
+@pytest.mark.parametrize("token", ["opaque", mint(issuer="https://evil.example"), mint(audience="other")])
+def test_a_stored_id_token_of_another_sign_in_is_refused(token):
+    with pytest.raises(LoginRequired):
+        session_of(TokenSet(access_token=Secret("acc"), id_token=Secret(token)), issuer=ISSUER, client_id=AUDIENCE)
+
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _long_stop_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
+    monkeypatch.setattr("micromegas_jupyter.auth.tokens.manager.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
+
+
+class Renewable:
+    """A provider whose token is renewed for an hour at a time, unless `failures` come first."""
+
+    def __init__(self, clock: FakeClock, *, due_in_seconds: float | None = 3300) -> None:
+        self.clock = clock
+        self.due_at = None if due_in_seconds is None else clock.now() + timedelta(seconds=due_in_seconds)
+        self.failures: list[BaseException | None] = []
+        self.asked_at: list[float] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = threading.Event()
+
+    def get_token(self) -> str:
+        self.asked_at.append(self.clock.monotonic())
+        self.asked.set()
+        assert self.gate.wait(DEADLINE_SECONDS), "the test never opened the gate"
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        if self.due_at is not None and self.due_at <= self.clock.now():
+            self.due_at = self.clock.now() + timedelta(seconds=3300)
+        return "token"
+
+    def renewal_due_at(self) -> datetime | None:
+        return self.due_at
+
+
+class Run:
+    """Lets a background renewal work for so many waits, which move the clock."""
+
+    def __init__(self, provider: Renewable, *, count: int) -> None:
+        self.seconds: list[float] = []
+        self.changes: list[MicromegasError | None] = []
+        self.done = threading.Event()
+        self._clock, self._count = provider.clock, count
+        renewal = BackgroundRenewal(provider, clock=provider.clock, on_change=self.changes.append, wait=self._wait)
+        renewal.start()
+        assert self.done.wait(DEADLINE_SECONDS)
+        renewal.stop()
+
+    def _wait(self, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        self._clock.advance(seconds)
+        if len(self.seconds) == self._count:
+            self.done.set()
+        return self.done.is_set()
+
+
+def test_a_token_is_renewed_when_it_is_due_and_not_before(clock):
+    provider = Renewable(clock, due_in_seconds=150)
+    began = clock.monotonic()
+
+    Run(provider, count=4)
+
+    assert [asked_at - began for asked_at in provider.asked_at] == [150]
+
+
+def test_failures_are_followed_by_longer_and_longer_pauses_and_each_change_is_told_once(clock):
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [*[ProviderUnavailable("down")] * 5, LoginRequired("ended")]
+
+    run = Run(provider, count=7)
+
+    assert run.seconds == [5, 10, 20, 40, 60, 60, 60]
+    assert [type(change) for change in run.changes] == [ProviderUnavailable, LoginRequired, type(None)]
+
+
+def test_a_token_that_is_still_due_afterwards_counts_as_not_renewed(clock):
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.get_token = lambda: "the old one"  # type: ignore[method-assign]
+
+    run = Run(provider, count=3)
+
+    assert (run.seconds, run.changes) == ([5, 10, 20], [])
+
+
+def test_a_defect_of_the_provider_does_not_end_the_thread(clock, caplog):
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.failures = [ZeroDivisionError("secret-token")]
+
+    with caplog.at_level(logging.DEBUG):
+        run = Run(provider, count=3)
+
+    assert [type(change) for change in run.changes] == [InternalError, type(None)]
+    assert "secret-token" not in caplog.text
+
+
+def test_stopping_ends_a_waiting_thread_at_once(clock):
+    renewal = BackgroundRenewal(Renewable(clock), clock=clock)
+    renewal.start()
+    began = SYSTEM_CLOCK.monotonic()
+
+    renewal.stop()
+
+    assert not renewal._thread.is_alive()
+    assert SYSTEM_CLOCK.monotonic() - began < 9
+
+
+def test_stopping_waits_for_a_renewal_that_is_on_its_way(clock):
+    provider = Renewable(clock, due_in_seconds=0)
+    provider.gate.clear()
+    renewal = BackgroundRenewal(provider, clock=clock)
+    renewal.start()
+    assert provider.asked.wait(DEADLINE_SECONDS)
+    opener = threading.Timer(0.1, provider.gate.set)
+    opener.start()
+
+    renewal.stop()
+
+    assert provider.gate.is_set()
+    assert not renewal._thread.is_alive()
+
+
+def test_the_thread_ends_when_the_provider_is_forgotten(clock):
+    provider = Renewable(clock)
+    forgotten = weakref.ref(provider)
+    renewal = BackgroundRenewal(provider, clock=clock)
+    renewal.start()
+
+    del provider
+    gc.collect()
+    renewal._thread.join(DEADLINE_SECONDS)
+
+    assert forgotten() is None
+    assert not renewal._thread.is_alive()

@@ -8,13 +8,11 @@ import os
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
-from micromegas_jupyter.auth.flows.base import LoginPrompt
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.oidc.device import DeviceAuthorization
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
@@ -132,14 +130,3 @@ def test_a_code_that_came_back_in_vain_is_not_shown(changes, reply, online_idp):
         browser.wait()
         pending.wait_closed(30)
     assert HIDDEN not in shown
-
-
-def test_what_a_person_is_shown_is_in_no_representation():
-    now = SYSTEM_CLOCK.now()
-    codes = {"user_code": HIDDEN, "verification_uri_complete": f"https://id.example/device?user_code={HIDDEN}"}
-    prompt = LoginPrompt(flow=Flow.DEVICE, timeout_seconds=1, expires_at=now, start_url=HIDDEN, **codes)
-    authorization = DeviceAuthorization(
-        device_code=Secret(HIDDEN), verification_uri="https://id.example", expires_at=now, interval_seconds=5, **codes
-    )
-
-    assert HIDDEN not in f"{prompt!r} {authorization!r}"

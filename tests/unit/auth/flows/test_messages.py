@@ -1,21 +1,29 @@
-"""Messages between server and kernel, the names in their addresses, and the cookies of a browser."""
+"""Messages between server and kernel, the names in their addresses, cookies, pages, and the QR code."""
 
+from __future__ import annotations
+
+import base64
+import hashlib
 import json
+import re
+from html import escape
 
 import pytest
+import segno
 
-from micromegas_jupyter.auth.flows.base import LoginOutcome
+from micromegas_jupyter.auth.flows.base import (
+    SECURITY_HEADERS,
+    LoginOutcome,
+    notice_page,
+    shows_qr,
+    terminal_qr,
+)
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_QUERY_CHARACTERS,
     Accepted,
-    CallbackRequest,
     CookieScope,
     Ended,
-    OutcomeRequest,
-    Reply,
-    Request,
     Started,
-    StartRequest,
     StillWorking,
     Unknown,
     binding_value,
@@ -23,7 +31,6 @@ from micromegas_jupyter.auth.flows.jupyter import (
     build_name,
     callback_address,
     cookie_names_in,
-    digest_of,
     is_callback_address,
     is_kernel_id,
     is_web_address,
@@ -46,18 +53,6 @@ SECURE = CookieScope(is_secure=True, base_url="/")
 
 
 @pytest.mark.parametrize(
-    "request_",
-    [
-        StartRequest(name=NAME, redirect_uri="https://lab.example.com/micromegas/callback"),
-        CallbackRequest(query=Secret("code=c&state=s")),
-        OutcomeRequest(state_digest=DIGEST),
-    ],
-)
-def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
-    assert parse_request(json.loads(json.dumps(build_message(request_)))) == request_
-
-
-@pytest.mark.parametrize(
     "reply",
     [
         Started(authorization_url=Secret("https://id.example.com/authorize?state=s"), state_digest=DIGEST),
@@ -68,7 +63,7 @@ def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
         Ended(what="No.", remedy="Again."),
     ],
 )
-def test_a_reply_arrives_as_it_was_sent(reply: Reply) -> None:
+def test_a_reply_arrives_as_it_was_sent(reply):
     assert parse_reply(json.loads(json.dumps(build_message(reply)))) == reply
 
 
@@ -94,7 +89,7 @@ def test_a_reply_arrives_as_it_was_sent(reply: Reply) -> None:
         {"version": 1, "action": "ending", "state_digest": "a" * 63},
     ],
 )
-def test_anything_else_is_not_a_request(content: object) -> None:
+def test_anything_else_is_not_a_request(content):
     assert parse_request(content) is None
 
 
@@ -109,11 +104,11 @@ def test_anything_else_is_not_a_request(content: object) -> None:
         {"version": 1, "action": "started", "authorization_url": 1, "state_digest": DIGEST},
     ],
 )
-def test_anything_else_is_not_a_reply(content: object) -> None:
+def test_anything_else_is_not_a_reply(content):
     assert parse_reply(content) is None
 
 
-def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent() -> None:
+def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent():
     ended = {"version": 1, "action": "ended", "is_signed_in": False}
 
     assert Ended.of(LoginOutcome(is_signed_in=False, what="x" * 9000)) == Ended(what="x" * 2000)
@@ -122,22 +117,10 @@ def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent() ->
         assert parse_reply({**ended, **change}) is None
 
 
-def test_no_code_and_no_state_is_in_a_representation() -> None:
-    shown = repr(
-        [
-            CallbackRequest(query=Secret("code=c")),
-            Started(authorization_url=Secret("https://x?state=s"), state_digest="d"),
-        ]
-    )
-
-    assert "code=c" not in shown
-    assert "state=s" not in shown
-
-
 # Names
 
 
-def test_a_name_leads_to_its_kernel() -> None:
+def test_a_name_leads_to_its_kernel():
     assert kernel_id_in(build_name(KERNEL_ID, RANDOM)) == KERNEL_ID
     assert is_kernel_id("spark_python_yarn-1")
     assert not is_kernel_id("a/b")
@@ -163,21 +146,16 @@ def test_a_name_leads_to_its_kernel() -> None:
         "\ud800",
     ],
 )
-def test_any_other_name_leads_nowhere(text: str) -> None:
+def test_any_other_name_leads_nowhere(text):
     assert kernel_id_in(text) is None
 
 
 @pytest.mark.parametrize(
     ("kernel_id", "random"), [("a b", RANDOM), ("", RANDOM), (KERNEL_ID, "short"), ("a.b", RANDOM)]
 )
-def test_no_name_is_built_of_other_parts(kernel_id: str, random: str) -> None:
+def test_no_name_is_built_of_other_parts(kernel_id, random):
     with pytest.raises(ValueError, match="not the parts of a name"):
         build_name(kernel_id, random)
-
-
-def test_a_digest_is_sha_256_and_takes_any_text() -> None:
-    assert digest_of("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert len(digest_of("\ud800")) == 64
 
 
 @pytest.mark.parametrize(
@@ -192,7 +170,7 @@ def test_a_digest_is_sha_256_and_takes_any_text() -> None:
         ("state=s" + "&x=" * 50, None),
     ],
 )
-def test_a_state_counts_where_it_stands_once(query: str, state: str | None) -> None:
+def test_a_state_counts_where_it_stands_once(query, state):
     assert state_in(query) == state
 
 
@@ -226,7 +204,7 @@ def test_a_state_counts_where_it_stands_once(query: str, state: str | None) -> N
         ("https://" + "a" * 3000, None),
     ],
 )
-def test_an_address_of_a_server_gets_its_slash_and_any_other_is_none(url: str, base: str | None) -> None:
+def test_an_address_of_a_server_gets_its_slash_and_any_other_is_none(url, base):
     assert public_base(url) == base
 
 
@@ -241,7 +219,7 @@ def test_an_address_of_a_server_gets_its_slash_and_any_other_is_none(url: str, b
         ("javascript:/micromegas/callback", False),
     ],
 )
-def test_only_a_servers_callback_is_a_redirect_uri(url: str, expected: bool) -> None:
+def test_only_a_servers_callback_is_a_redirect_uri(url, expected):
     assert is_callback_address(url) is expected
 
 
@@ -256,7 +234,7 @@ def test_only_a_servers_callback_is_a_redirect_uri(url: str, expected: bool) -> 
         "https://id .example",
     ],
 )
-def test_a_browser_is_sent_to_web_addresses_only(url: str) -> None:
+def test_a_browser_is_sent_to_web_addresses_only(url):
     assert is_web_address("https://id.example.com/authorize?a=b")
     assert not is_web_address(url)
 
@@ -264,7 +242,7 @@ def test_a_browser_is_sent_to_web_addresses_only(url: str) -> None:
 # Cookies
 
 
-def test_over_tls_at_the_root_no_neighbour_can_set_a_cookie_and_elsewhere_its_path_is_narrow() -> None:
+def test_over_tls_at_the_root_no_neighbour_can_set_a_cookie_and_elsewhere_its_path_is_narrow():
     below = CookieScope(is_secure=True, base_url="/user/alice/")
 
     assert SECURE.binding_name(DIGEST) == "__Host-micromegas-login-0123456789abcdef"
@@ -275,13 +253,13 @@ def test_over_tls_at_the_root_no_neighbour_can_set_a_cookie_and_elsewhere_its_pa
     assert binding_value("alice", DIGEST) != binding_value("bob", DIGEST)
 
 
-def test_two_cookies_of_one_name_are_counted_in_and_over_headers() -> None:
+def test_two_cookies_of_one_name_are_counted_in_and_over_headers():
     names = cookie_names_in(["a=1; b=2; a=3", " a=4;;c", ""])
 
     assert (names["a"], names["b"], names["c"]) == (3, 1, 1)
 
 
-def test_only_the_bindings_of_this_server_are_found() -> None:
+def test_only_the_bindings_of_this_server_are_found():
     mine = PLAIN.binding_name(DIGEST)
     endings = ["", "(", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "01 3456789abcdef"]
     others = ["micromegas-done", "username-x", SECURE.binding_name(DIGEST), *(f"micromegas-login-{e}" for e in endings)]
@@ -289,7 +267,90 @@ def test_only_the_bindings_of_this_server_are_found() -> None:
     assert PLAIN.bindings_in([mine, *others]) == [mine]
 
 
-def test_what_the_last_page_is_about_is_read_back() -> None:
+def test_what_the_last_page_is_about_is_read_back():
     assert parse_outcome_value(f"kernel-1 {DIGEST}") == ("kernel-1", DIGEST)
     for value in ("", "kernel-1", f"a/b {DIGEST}", "a b c"):
         assert parse_outcome_value(value) is None
+
+
+HOSTILE = "<script>alert(1)</script> \"' & </title>"
+ADDRESS = "https://id.example.com/device?user_code=WDJB-MJHT"
+COLOURED_LINE = re.compile(r"\x1b\[97;40m([ █▀▄]+)\x1b\[0m")
+
+
+@pytest.mark.parametrize(
+    ("page", "role"),
+    [
+        (LoginOutcome(is_signed_in=True, who=HOSTILE).page(), "status"),
+        (LoginOutcome(is_signed_in=False, what=HOSTILE, remedy=HOSTILE).page(), "alert"),
+        (notice_page(status=400, what=HOSTILE), "alert"),
+    ],
+)
+def test_all_text_is_escaped_and_nothing_is_loaded(page, role):
+    html = page.body.decode()
+
+    assert escape(HOSTILE) in html
+    assert HOSTILE not in html
+    assert "http" not in html
+    names = {"html", "head", "meta", "title", "style", "body", "main", "span", "h1", "p"}
+    assert set(re.findall(r"<([a-z0-9]+)", html)) <= names
+    assert f'role="{role}"' in html
+
+
+def test_pages_are_neither_kept_nor_framed_and_the_policy_allows_their_own_style_only():
+    style = re.search(r"<style>(.*?)</style>", LoginOutcome(is_signed_in=True).page().body.decode())
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+
+    assert {
+        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    } == SECURITY_HEADERS
+
+
+def test_the_qr_code_is_light_on_dark_whatever_the_terminals_colours_are():
+    light = set()
+    for row, line in enumerate(terminal_qr(ADDRESS, columns=80)):
+        found = COLOURED_LINE.fullmatch(line)
+        assert found is not None
+        for column, character in enumerate(found[1]):
+            light |= {(column, 2 * row)} if character in "█▀" else set()
+            light |= {(column, 2 * row + 1)} if character in "█▄" else set()
+
+    symbol = segno.make_qr(ADDRESS, error="l")
+    rows = list(symbol.matrix_iter(border=2))
+    assert {(x, y) for x, y in light if y < len(rows)} == {
+        (x, y) for y, row in enumerate(rows) for x, module in enumerate(row) if not module
+    }
+
+
+def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out():
+    line = COLOURED_LINE.fullmatch(terminal_qr(ADDRESS, columns=400)[0])
+    assert line is not None
+
+    assert terminal_qr(ADDRESS, columns=len(line[1])) != []
+    assert terminal_qr(ADDRESS, columns=len(line[1]) - 1) == []
+    assert terminal_qr("", columns=400) == []
+    assert terminal_qr("https://id.example.com/" + "x" * 500, columns=400) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding", "shows"),
+    [
+        ({"TERM": "xterm"}, "utf-8", True),
+        ({"TERM": "xterm"}, "UTF8", True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8", False),
+        ({"TERM": "dumb"}, "utf-8", False),
+        ({}, "utf-8", False),
+        ({"TERM": "xterm"}, "latin-1", False),
+        ({"TERM": "xterm"}, None, False),
+    ],
+)
+def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code(environ, encoding, shows):
+    assert shows_qr(environ, encoding=encoding) is shows

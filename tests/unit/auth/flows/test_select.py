@@ -19,7 +19,6 @@ from micromegas_jupyter.auth.flows.select import (
     detect_environment,
     gather_facts,
     has_graphical_browser,
-    is_remote_session,
     is_worth_another_flow,
     login_remedy,
 )
@@ -91,10 +90,6 @@ def test_every_row_of_the_table_is_tried_and_says_why():
     assert all(row.reason.endswith(".") for row in FLOW_TABLE)
 
 
-def test_a_hub_without_the_service_says_what_its_administrator_can_add():
-    assert "docs/jupyterhub.md" in choose_flow(RuntimeEnvironment.HUB, can_device=True).reason
-
-
 @pytest.mark.parametrize(
     ("where", "can_device", "available", "expected", "skipped"),
     [
@@ -136,7 +131,6 @@ def test_a_choice_that_is_not_possible_says_who_made_it(origin):
     choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
 
     assert (choice.flow, choice.origin) == (None, origin)
-    assert f"device was chosen by {origin}" in choice.reason
     assert choice.remedy
 
 
@@ -191,10 +185,7 @@ def test_another_flow_is_tried_where_that_may_help(error, changes, expected):
 @pytest.mark.parametrize(
     ("where", "profile", "expected"),
     [
-        (RuntimeEnvironment.TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
-        (RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, None, "Run `micromegas login`, or"),
-        (RuntimeEnvironment.HUB_TERMINAL, None, "Run `micromegas login`, or"),
-        (RuntimeEnvironment.REMOTE_TERMINAL, "work", "Run `micromegas login --profile work`, or"),
+        (RuntimeEnvironment.HUB_TERMINAL, None, "Run `micromegas login`, or set MICROMEGAS_OIDC_CLIENT_SECRET"),
         (RuntimeEnvironment.JUPYTER, "work", "Run %micromegas_login --profile work, or"),
         (RuntimeEnvironment.NO_TERMINAL, "work", "run `micromegas login --profile work` on this machine beforehand"),
     ],
@@ -230,13 +221,6 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
 
 
-def test_without_ipython_or_in_a_shell_without_a_kernel_there_is_none(monkeypatch):
-    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
-
-    assert not gather_facts(environ={}).has_kernel
-    assert not gather_facts(environ={}, shell=types.SimpleNamespace(kernel=None)).has_kernel
-
-
 def test_colab_is_known_by_its_package(monkeypatch, tmp_path):
     (tmp_path / "google").mkdir()
     (tmp_path / "google" / "colab.py").write_text("")
@@ -244,26 +228,6 @@ def test_colab_is_known_by_its_package(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "google", raising=False)
 
     assert gather_facts(environ={}, shell=shell({})).is_colab
-
-
-@pytest.mark.parametrize(
-    ("stdin", "stderr", "expected"),
-    [(True, False, True), (False, True, True), (False, False, False), (None, ValueError("closed"), False)],
-)
-def test_one_of_two_streams_makes_a_terminal(monkeypatch, stdin, stderr, expected):
-    def stream(answer):
-        def isatty():
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return None if answer is None else types.SimpleNamespace(isatty=isatty)
-
-    monkeypatch.setattr(sys, "stdin", stream(stdin))
-    monkeypatch.setattr(sys, "stderr", stream(stderr))
-    monkeypatch.delitem(sys.modules, "IPython.core.getipython", raising=False)
-
-    assert gather_facts(environ={}).has_terminal is expected
 
 
 class ScriptedController(webbrowser.BaseBrowser):
@@ -316,18 +280,6 @@ def test_a_browser_counts_if_it_opens_a_window_on_the_persons_screen(install, en
     assert has_graphical_browser(environ) is expected
     assert GraphicalBrowser(environ).open(URL) is expected
     assert controller is None or controller.opened == ([(URL, 2)] if expected else [])
-
-
-def test_a_display_that_ssh_forwards_is_the_persons():
-    assert is_remote_session(SSH)
-    assert not is_remote_session({**SSH, **SCREEN})
-
-
-@pytest.mark.parametrize("answer", [False, webbrowser.Error("no"), OSError("no")])
-def test_a_browser_that_does_not_start_is_reported(install, answer):
-    install(ScriptedController(answer=answer))
-
-    assert not GraphicalBrowser(SCREEN).open(URL)
 
 
 def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(install, monkeypatch):

@@ -1,7 +1,6 @@
 """Weak points that were verified in another client of this kind; here each is shown not to exist.
 
-The numbers are those of the list that they come from. These concern tokens that are stored and refreshed; those of
-signing in and making calls are in `test_upstream_client_weaknesses`. What other tests show is not repeated.
+The numbers are those of the list that they come from. What other tests show is not repeated.
 """
 
 from __future__ import annotations
@@ -14,9 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter import wiring
-from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.errors import LoginRequired, TokenStoreError
-from tests.fakes.flight_server import FakeFlightServer
+from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.errors import (
+    LoginRequired,
+    TokenStoreError,
+    UsageError,
+)
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 
@@ -211,3 +215,65 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock,
     assert len(idp.refreshes()) == 1
     assert kept.path.read_text() == before
     assert [entry.name for entry in kept.path.parent.iterdir()] == ["tokens.json"]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeFlightServer]:
+    with closing(FakeFlightServer()) as running:
+        yield running
+
+
+CALLS = {
+    "query": lambda client: client.query("SELECT 1"),
+    "stream": lambda client: list(client.query_stream("SELECT 1")),
+    "statement": lambda client: client.prepare_statement("SELECT 1"),
+    "write": lambda client: client.bulk_ingest("t", SMALL_TABLE),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_c01_a_token_that_cannot_be_had_stops_the_call(call, idp, server):
+    """A provider that failed was passed over in silence, and the call went out without any authorization."""
+    token = {**idp.stored_token(ends_in_seconds=-10), "refresh_token": "dead"}
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=token)
+
+    with FlightSQLClient(server.uri, auth_provider=provider) as client, pytest.raises(LoginRequired):
+        call(client)
+
+    assert server.calls == []
+
+
+def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp, clock):
+    """The port was the same for everybody, so whoever came first on a machine kept all others from signing in."""
+    first, second = (OidcAuthProvider.begin_login(idp.issuer, "notebook", clock=clock) for _ in range(2))
+
+    for pending in (first, second):
+        ScriptedBrowser().open(str(pending.start_url))
+
+    assert [pending.result(60).identity().subject for pending in (first, second)] == ["alice-1"] * 2
+    assert all(pending.wait_closed(60) for pending in (first, second))
+
+
+def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(monkeypatch):
+    """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
+    with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
+        idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
+        monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", idp.issuer)
+        monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "service")
+        monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_SECRET", "s3 cret:+%")
+        monkeypatch.setenv("MICROMEGAS_OIDC_SCOPE", "api://lake/.default")
+
+        assert OidcClientCredentialsProvider.from_env().get_token().startswith("service-")
+
+        (asked,) = idp.seen("/token")
+    assert asked.form == {"grant_type": "client_credentials", "scope": "api://lake/.default"}
+    assert asked.headers["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "grpc+tcp", "http"])
+def test_c18_a_token_never_goes_to_another_machine_in_plain_text(scheme, idp):
+    """Tokens went in plain text to any host, without a word."""
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600))
+
+    with pytest.raises(UsageError, match="not encrypted"):
+        FlightSQLClient(f"{scheme}://lake.example.com:50051", auth_provider=provider)

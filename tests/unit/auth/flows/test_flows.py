@@ -1,0 +1,479 @@
+"""The device, loopback, paste and Jupyter flows: what starts them, what they take, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginOutcome
+from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.flows.jupyter import (
+    MAX_LOGINS,
+    Accepted,
+    CallbackRequest,
+    Ended,
+    OutcomeRequest,
+    RedirectLogins,
+    Started,
+    StartRequest,
+    StillWorking,
+    Unknown,
+    build_message,
+    digest_of,
+    parse_reply,
+)
+from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
+from micromegas_jupyter.auth.flows.paste import MAX_PASTED_CHARACTERS, MAX_TRIES
+from micromegas_jupyter.auth.provider import start_flow
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from tests.fakes.pause import FakePause
+from tests.fakes.ports import free_port
+from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from micromegas_jupyter.auth.flows.base import LoginFlow
+
+KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
+CALLBACK = "https://lab.example.com/x/micromegas/callback"
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def context(idp, calls, clock) -> Callable[..., LoginContext]:
+    connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
+    return lambda **options: LoginContext(connection=connection, **options)
+
+
+def sign_in(idp: ScriptedProvider, url: str | None) -> str:
+    """Return the address that the person's browser ends at."""
+    asked = dict(parse_qsl(urlsplit(url or "").query))
+    return idp.handle(Seen(method="GET", path="/authorize", query=asked, form={}, headers={})).headers["Location"]
+
+
+# Starting
+
+
+@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
+def test_a_flow_that_needs_a_server_cannot_be_started(flow, context, idp):
+    with pytest.raises(UsageError, match=flow.value):
+        start_flow(flow, context())
+    assert idp.requests == []
+
+
+@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
+def test_a_redirect_uri_off_loopback_is_refused_before_the_provider_is_asked(flow, context, idp):
+    with pytest.raises(UsageError):
+        start_flow(flow, context(redirect_uri="https://lake.example.com/callback"))
+    assert idp.requests == []
+
+
+def test_a_request_that_cannot_be_built_leaves_no_port_taken(context, idp):
+    idp.metadata_changes["code_challenge_methods_supported"] = ["plain"]
+    port = free_port()
+
+    with pytest.raises(ProviderMisbehaved):
+        start_flow(Flow.BROWSER, context(redirect_uri=f"http://127.0.0.1:{port}/callback"))
+
+    with socket.create_server(("127.0.0.1", port)) as again:
+        assert again.getsockname()[1] == port
+
+
+@pytest.mark.parametrize(
+    ("uri", "registered", "bind_host"),
+    [
+        (None, "http://127.0.0.1:48080/callback", "127.0.0.1"),
+        ("http://localhost:9999/oauth/callback", "http://localhost:9999/oauth/callback", "127.0.0.1"),
+        ("http://localhost/callback", "http://localhost:48080/callback", "127.0.0.1"),
+        ("http://127.0.0.1:8765", "http://127.0.0.1:8765/", "127.0.0.1"),
+        ("http://[::1]:7000/callback", "http://[::1]:7000/callback", "::1"),
+    ],
+)
+def test_a_fixed_uri_on_loopback_is_used_as_registered(uri, registered, bind_host, context):
+    login = start_flow(Flow.PASTE, context(redirect_uri=uri, resource="https://lake.example.com"))
+
+    asked = dict(parse_qsl(urlsplit(login.prompt.start_url or "").query))
+    assert (asked["redirect_uri"], asked["resource"]) == (registered, "https://lake.example.com")
+    assert parse_loopback_address(uri).bind_host == bind_host
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://example.com:48080/callback",
+        "http://0.0.0.0:48080/callback",
+        "http://127.0.0.2:48080/callback",
+        "http://127.0.0.1.example.com:1/callback",
+        "http://localhost.example.com:1/callback",
+        "https://127.0.0.1:48080/callback",
+        "http://127.0.0.1@example.com:1/",
+        "http://alice@127.0.0.1:1/callback",
+        "http://127.0.0.1:1/callback?a=1",
+        "http://127.0.0.1:1/callback#a",
+        "http://127.0.0.1:99999/callback",
+        "http://127.0.0.1:1/done",
+        "http://127.0.0.1:1/start/x",
+        "http://[::1",
+        "urn:ietf:wg:oauth:2.0:oob",
+        "",
+    ],
+)
+def test_every_other_redirect_uri_is_a_usage_error(uri):
+    with pytest.raises(UsageError):
+        parse_loopback_address(uri)
+
+
+# Device
+
+
+class Device:
+    """A device sign-in whose pauses move the clock, and the person who may type its code."""
+
+    def __init__(self, idp: ScriptedProvider, context: Callable[..., LoginContext], clock: object, **options: object):
+        self.idp = idp
+        self.pause = FakePause(clock)
+        self.login = start_device(context(**options), stopped=self.pause)
+
+    def decide(self, *, allow: bool = True) -> None:
+        self.idp.device.decide(self.login.prompt.user_code, allow=allow)
+
+    def questions(self) -> int:
+        return len(self.idp.seen("/token"))
+
+
+@pytest.fixture
+def device(idp, context, clock) -> Device:
+    return Device(idp, context, clock)
+
+
+def pending_reply(error: str = "authorization_pending") -> Reply:
+    return Reply(status=400, body={"error": error})
+
+
+DOWN = Reply(status=503, body={})
+
+
+@pytest.mark.parametrize(
+    ("replies", "waited"),
+    [
+        (
+            [pending_reply("slow_down"), pending_reply(), pending_reply("slow_down"), pending_reply()],
+            [5, 10, 10, 15, 15],
+        ),
+        ([DOWN] * 5, [5, 10, 20, 40, 60, 60]),
+        ([DOWN, DOWN, pending_reply()], [5, 10, 20, 5]),
+    ],
+    ids=["slow down", "down", "down for a while"],
+)
+def test_the_pace_follows_the_provider(replies, waited, device, idp):
+    for reply in replies:
+        idp.reply_once("/token", reply)
+    device.decide()
+
+    assert device.login.tokens() is not None
+    assert device.pause.waited == waited
+
+
+def test_nobody_typing_the_code_ends_when_it_does(device):
+    assert device.login.tokens() is None
+    assert sum(device.pause.waited) == 600
+    assert device.questions() == 119  # the last pause ends with the code, and nothing is asked after that
+
+
+def test_a_caller_may_wait_for_a_shorter_time_than_the_code_lives(idp, context, clock):
+    device = Device(idp, context, clock, timeout_seconds=12.0)
+
+    assert device.login.tokens() is None
+    assert device.pause.waited == [5, 5, 2]
+
+
+def test_a_person_who_says_no_ends_it_and_so_does_a_stop(device):
+    device.pause.meanwhile[2] = lambda: device.decide(allow=False)
+    with pytest.raises(LoginRefused):
+        device.login.tokens()
+    assert device.questions() == 2
+
+    device.pause.meanwhile[3] = device.login.stop
+    assert device.login.tokens() is None
+    assert device.questions() == 2
+
+
+def test_a_provider_that_is_down_until_the_code_ends_is_unavailable(device, idp):
+    device.pause.meanwhile[1] = lambda: setattr(idp, "is_down", True)
+
+    with pytest.raises(ProviderUnavailable):
+        device.login.tokens()
+
+
+def test_tokens_are_not_fetched_before_there_are_keys_to_check_them_with(device, idp):
+    idp.reply_once("/keys", DOWN)
+    device.decide()
+
+    assert device.login.tokens() is not None
+    assert device.questions() == 1
+
+
+# Paste
+
+
+@pytest.fixture
+def paste(context) -> LoginFlow:
+    return start_flow(Flow.PASTE, context(timeout_seconds=20.0))
+
+
+MARKED = {
+    "whole": lambda address: address,
+    "query only": lambda address: address.partition("?")[2],
+    "with its question mark": lambda address: "?" + address.partition("?")[2],
+    "without a scheme": lambda address: address.removeprefix("http://"),
+    "broken lines": lambda address: f"  {address[:40]}\r\n  {address[40:]}",
+    "double quotes": lambda address: f'"{address}"',
+    "angle brackets": lambda address: f"<{address}>",
+    "typographic quotes": lambda address: f"\u201c{address}\u201d",
+    "fragment": lambda address: f"{address}#top",
+    "a question mark in a value": lambda address: address.partition("?")[2] + "&session_state=a?b",
+}
+
+
+@pytest.mark.parametrize("mark", MARKED.values(), ids=MARKED.keys())
+def test_an_address_is_taken_as_people_paste_it(mark, paste, idp):
+    paste.submit(mark(sign_in(idp, paste.prompt.start_url)))
+
+    assert paste.tokens() is not None
+    assert "code_verifier" in idp.seen("/token")[0].form
+
+
+def other_query(address: str, **changes: str | None) -> str:
+    values = {**dict(parse_qsl(urlsplit(address).query)), **changes}
+    return address.partition("?")[0] + "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+MISFITS = {
+    "nothing": lambda address: "",
+    "a sentence": lambda address: "it says that the site cannot be reached",
+    "a bare address": lambda address: address.partition("?")[0],
+    "the code alone": lambda address: parse_qs(urlsplit(address).query)["code"][0],
+    "without a state": lambda address: other_query(address, state=None),
+    "another state": lambda address: other_query(address, state="guess"),
+    "the state twice": lambda address: address + "&state=" + parse_qs(urlsplit(address).query)["state"][0],
+    "neither code nor error": lambda address: other_query(address, code=None),
+    "too long": lambda address: address + "&x=" + "y" * MAX_PASTED_CHARACTERS,
+    "too many parameters": lambda address: address + "&x=y" * 1000,
+    "half a character": lambda address: address.replace("state=", "state=\ud800"),
+}
+
+
+@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS.keys())
+def test_a_text_that_is_not_this_sign_ins_address_may_be_tried_again(change, paste, idp):
+    address = sign_in(idp, paste.prompt.start_url)
+    with pytest.raises(UsageError) as caught:
+        paste.submit(change(address))
+    paste.submit(address)
+
+    assert "paste the whole address" in caught.value.remedy
+    assert paste.tokens() is not None
+    assert len(idp.seen("/token")) == 1
+
+
+@pytest.mark.parametrize("change", [{"iss": "https://evil.example"}, {"iss": None}])
+def test_an_answer_of_another_provider_may_be_tried_again(change, paste, idp):
+    address = sign_in(idp, paste.prompt.start_url)
+    with pytest.raises(ProviderMisbehaved):
+        paste.submit(other_query(address, **change))
+    paste.submit(address)
+
+    assert paste.tokens() is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [("access_denied", LoginRefused), ("temporarily_unavailable", ProviderUnavailable)]
+)
+def test_a_refusal_ends_the_sign_in_as_in_a_browser(error, expected, paste, idp):
+    idp.callback_changes.update(code=None, error=error)
+    paste.submit(sign_in(idp, paste.prompt.start_url))
+
+    with pytest.raises(expected):
+        paste.tokens()
+    assert idp.seen("/token") == []
+
+
+def test_a_fitting_address_is_taken_once(paste, idp):
+    address = sign_in(idp, paste.prompt.start_url)
+    paste.submit(address)
+
+    with pytest.raises(UsageError):
+        paste.submit(address)
+    paste.tokens()
+    assert len(idp.seen("/token")) == 1
+
+
+def test_too_many_wrong_addresses_end_it(paste, idp):
+    for text in ["wrong"] * MAX_TRIES + [sign_in(idp, paste.prompt.start_url)]:
+        with pytest.raises(UsageError):
+            paste.submit(text)
+
+    with pytest.raises(LoginFailed):
+        paste.tokens()
+
+
+def test_nothing_of_a_pasted_text_is_shown_or_logged(paste, idp, caplog):
+    caplog.set_level(logging.DEBUG)
+    foreign = other_query(sign_in(idp, paste.prompt.start_url), iss="https://evil.example", code="s3cret-code")
+
+    with pytest.raises(UsageError) as unfit:
+        paste.submit("http://127.0.0.1:48080/callback?code=s3cret-code&state=s3cret-state")
+    with pytest.raises(ProviderMisbehaved) as misbehaved:
+        paste.submit(foreign)
+
+    shown = f"{unfit.value} {misbehaved.value} {paste!r} {paste.prompt!r} {vars(paste)!r} {caplog.text}"
+    assert "s3cret" not in shown
+    assert parse_qs(urlsplit(foreign).query)["state"][0] not in shown
+
+
+# Jupyter
+
+
+class Notebook:
+    """A kernel with one sign-in by redirect, asked as a server asks it."""
+
+    def __init__(self, context: Callable[..., LoginContext]) -> None:
+        self.context = context
+        self.redirects = RedirectLogins(kernel_id=KERNEL_ID, base_address="/x/")
+        self.login = self.begin()
+
+    def begin(self, **options: object) -> LoginFlow:
+        return start_flow(Flow.REDIRECT, self.context(timeout_seconds=10.0, **options), redirects=self.redirects)
+
+    def ask(self, request: object) -> object:
+        return parse_reply(self.redirects.reply_to(build_message(request)))
+
+    def start(self, redirect_uri: str = CALLBACK, login: LoginFlow | None = None) -> object:
+        return self.ask(StartRequest(name=name_of(login or self.login), redirect_uri=redirect_uri))
+
+    def answer(self, query: str) -> object:
+        return self.ask(CallbackRequest(query=Secret(query)))
+
+
+def name_of(login: LoginFlow) -> str:
+    return (login.prompt.start_url or "").removeprefix("/x/micromegas/start/")
+
+
+def state_of(started: Started) -> str:
+    return parse_qs(urlsplit(started.authorization_url.reveal()).query)["state"][0]
+
+
+@pytest.fixture
+def notebook(context) -> Notebook:
+    return Notebook(context)
+
+
+def test_an_answer_brings_tokens_and_how_it_ended_is_told_to_who_knows_the_state(notebook, idp):
+    started = notebook.start()
+    query = urlsplit(sign_in(idp, started.authorization_url.reveal())).query
+
+    assert notebook.answer(query) == Accepted()
+    assert notebook.login.tokens().id_token is not None
+    before = notebook.ask(OutcomeRequest(state_digest=started.state_digest))
+    notebook.login.show(LoginOutcome(is_signed_in=True, who="Alice"))
+
+    assert before == StillWorking()
+    assert notebook.ask(OutcomeRequest(state_digest=started.state_digest)) == Ended(is_signed_in=True, who="Alice")
+    assert notebook.ask(OutcomeRequest(state_digest="0" * 64)) == Unknown()
+
+
+def test_the_start_address_names_the_kernel_and_nothing_of_the_request(notebook):
+    state = state_of(notebook.start())
+
+    assert name_of(notebook.login).startswith(f"{KERNEL_ID}.")
+    assert state.startswith(f"{KERNEL_ID}.")
+    assert state not in (notebook.login.prompt.start_url or "")
+    assert notebook.start().state_digest == digest_of(state)
+
+
+def test_one_of_many_threads_hands_the_answer_over(notebook):
+    query = f"code=c&state={state_of(notebook.start())}"
+    barrier, replies = threading.Barrier(8), []
+
+    def hand_over() -> None:
+        barrier.wait(DEADLINE_SECONDS)
+        replies.append(notebook.answer(query))
+
+    threads = [threading.Thread(target=hand_over) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+
+    assert (replies.count(Accepted()), replies.count(Unknown())) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: "code=c",
+        lambda state: "code=c&state=",
+        lambda state: f"code=c&state={state}x",
+        lambda state: f"code=c&state={state.swapcase()}",
+        lambda state: f"code=c&state={state}&state={state}",
+        lambda state: f"code=c&state={KERNEL_ID}.{'A' * 43}",
+    ],
+    ids=["missing", "empty", "longer", "case", "twice", "another"],
+)
+def test_another_state_is_unknown_and_uses_nothing_up(notebook, change):
+    state = state_of(notebook.start())
+
+    assert notebook.answer(change(state)) == Unknown()
+    assert notebook.answer(f"code=c&state={state}") == Accepted()
+
+
+def test_a_refusal_of_the_person_ends_the_sign_in(notebook, idp):
+    notebook.answer(urlencode({"error": "access_denied", "state": state_of(notebook.start()), "iss": idp.issuer}))
+
+    with pytest.raises(LoginRefused):
+        notebook.login.tokens()
+
+
+def test_the_start_address_can_be_opened_again_until_there_is_an_answer(notebook):
+    first, second = notebook.start(), notebook.start()
+    notebook.answer(f"code=c&state={state_of(first)}")
+
+    assert first == second
+    assert notebook.start() == Unknown()
+
+
+def test_another_address_of_the_server_begins_anew(notebook):
+    first, second = notebook.start(), notebook.start("http://127.0.0.1:8888/micromegas/callback")
+
+    assert notebook.answer(f"code=c&state={state_of(first)}") == Unknown()
+    assert notebook.answer(f"code=c&state={state_of(second)}") == Accepted()
+
+
+@pytest.mark.parametrize("redirect_uri", ["https://evil.example/elsewhere", "javascript:/micromegas/callback"])
+def test_nothing_but_a_servers_callback_is_a_redirect_uri(notebook, redirect_uri):
+    assert notebook.start(redirect_uri) == Unknown()
+
+
+def test_the_oldest_of_too_many_is_forgotten_and_ended(notebook):
+    logins = [notebook.begin() for _ in range(MAX_LOGINS)]
+
+    assert notebook.login.tokens() is None
+    assert notebook.start() == Unknown()
+    assert isinstance(notebook.start(login=logins[-1]), Started)
+
+
+def test_nobody_coming_in_time_is_no_token_and_a_malformed_request_is_said_before_anything_is_shown(notebook):
+    notebook.login.stop()
+
+    assert notebook.login.tokens() is None
+    assert notebook.start() == Unknown()
+    with pytest.raises(UsageError, match="cannot be set"):
+        notebook.begin(authorize_params={"redirect_uri": "https://evil.example"})
