@@ -32,7 +32,6 @@ from micromegas_jupyter.hub.callers import (
 from micromegas_jupyter.hub.kernel_handlers import (
     LIFETIME_SECONDS,
     MAX_PER_OWNER,
-    MAX_SIGN_INS,
     SignIn,
     SignIns,
     check_authorization_url,
@@ -294,13 +293,6 @@ def test_it_is_forgotten_after_ten_minutes(sign_ins: SignIns, clock: FakeClock) 
     assert (sign_ins.by_name(sign_in.name), sign_ins.by_state("state"), len(sign_ins)) == (None, None, 0)
 
 
-def test_a_state_is_begun_once(sign_ins: SignIns) -> None:
-    begin(sign_ins)
-
-    with pytest.raises(ValueError, match="state"):
-        begin(sign_ins, owner="bob")
-
-
 def test_who_begins_too_many_loses_the_oldest_and_nobody_else_does(sign_ins: SignIns) -> None:
     theirs = begin(sign_ins, "bobs", owner="bob")
     first = begin(sign_ins, "first")
@@ -311,13 +303,6 @@ def test_who_begins_too_many_loses_the_oldest_and_nobody_else_does(sign_ins: Sig
     assert sign_ins.by_name(first.name) is None
     assert sign_ins.by_name(theirs.name) is theirs
     assert len(sign_ins) == MAX_PER_OWNER + 1
-
-
-def test_there_are_never_more_than_the_limit(sign_ins: SignIns) -> None:
-    for number in range(MAX_SIGN_INS + 5):
-        begin(sign_ins, f"state {number}", owner=f"person {number}")
-
-    assert len(sign_ins) == MAX_SIGN_INS
 
 
 def test_an_answer_is_given_once(sign_ins: SignIns) -> None:
