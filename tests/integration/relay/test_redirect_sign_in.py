@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import Door, jupyter_server, kernel_environment
+from tests.integration.relay.servers import LOAD, Door, jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
 
 if TYPE_CHECKING:
@@ -91,27 +91,20 @@ def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel:
     assert "The sign-in was refused (access_denied" in kernel.saved()
 
 
-def test_a_restarted_kernel_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
+def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
     with server.kernel() as kernel:
         waiting = SignIn(kernel)
         callback = waiting.answer()
         server.restart(kernel)
         kernel.run("1 + 1")
-
         start, answer = waiting.get(waiting.start_url), waiting.get(callback)
-
-    assert (start.status_code, answer.status_code) == (409, 409)
-    assert "it was restarted" in start.text
-    assert "run %micromegas_login again" in answer.text
-
-
-def test_a_kernel_that_has_gone_is_said_to_have(server: JupyterServer) -> None:
-    with server.kernel() as kernel:
+        kernel.run(LOAD)
         waiting = SignIn(kernel)
-
     gone = waiting.get(waiting.start_url)
 
-    assert gone.status_code == 409
+    assert (start.status_code, answer.status_code, gone.status_code) == (409, 409, 409)
+    assert "it was restarted" in start.text
+    assert "run %micromegas_login again" in answer.text
     assert "is not running any more" in gone.text
 
 
