@@ -23,7 +23,6 @@ SOMEBODY_ELSES = "started in somebody else&#x27;s notebook. Nothing was handed o
 
 @pytest.fixture(scope="module")
 def browsers(signed_in: RunningHub) -> dict[str, HubBrowser]:
-    """A browser of each person, signed in at the Hub and at the provider."""
     found = {login: signed_in.browser() for login in signed_in.people}
     for login, browser in found.items():
         browser.sign_in(login)

@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 @pytest.fixture(scope="module")
 def context(chromium: str, server: JupyterServer) -> Iterator[BrowserContext]:
-    """A browser that is signed in to the server."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         made = launched.new_context()

@@ -140,25 +140,6 @@ def last_audit_line(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     return found
 
 
-def test_a_kernel_gets_the_bearer_its_end_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    state = state_of(300)
-    with caplog.at_level(logging.INFO, logger=AUDIT_LOGGER):
-        (answer,) = ask(Hub(state), "token")
-
-    assert (answer.code, answer.headers["Cache-Control"]) == (200, "no-store")
-    assert json.loads(answer.body) == {
-        "access_token": state["id_token"],
-        "token_type": "Bearer",
-        "expires_at": int(NOW.timestamp()) + 300,
-        "expires_in": 300,
-        "issuer": "https://id.example.com",
-        "user": "alice",
-    }
-    line = last_audit_line(caplog)
-    assert (line["event"], line["owner"], line["expires_at"]) == ("token_given", "alice", int(NOW.timestamp()) + 300)
-    assert not any(secret in caplog.text for secret in (*SECRETS, state["id_token"]))
-
-
 class SlowHub(Hub):
     """Renews while it is asked a second time whose a token is."""
 
@@ -226,16 +207,6 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     (answer,) = ask(Hub(state_of(300)), "token", body=body)
 
     assert (answer.code, json.loads(answer.body)["error"]) == (400, "invalid_request")
-
-
-@pytest.mark.parametrize("path", ["redirect", "sign-ins"])
-def test_without_an_application_or_a_public_address_there_is_no_redirect(path: str) -> None:
-    method = "GET" if path == "redirect" else "POST"
-
-    (answer,) = ask(Hub(), path, method=method)
-
-    assert (answer.code, json.loads(answer.body)["error"]) == (409, "no_redirect")
-    assert "device code" in json.loads(answer.body)["message"]
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "token", 405), ("GET", "../hub/api", 404)])
