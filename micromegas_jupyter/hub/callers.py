@@ -218,11 +218,9 @@ _AUDIT.setLevel(logging.INFO)
 # Calls of one person.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
-# Tokens that the Hub does not recognize: from one address, and from all.
+# Tokens from one address that the Hub does not recognize.
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
-ALL_UNKNOWN_PER_SECOND: Final = 20.0
-BURST_ALL_UNKNOWN: Final = 500
 
 UNKNOWN_SECONDS: Final = 10.0
 """How long the Hub is not asked again about a token that it did not recognize."""
@@ -232,7 +230,6 @@ AUDIT_PAUSE_SECONDS: Final = 10.0
 
 MAX_TRACKED: Final = 10_000
 
-_ALL: Final = "all"
 _FORWARDED: Final = "X-Forwarded-For"
 
 
@@ -262,9 +259,6 @@ class CallerLimits:
         self._people: TokenBuckets[str] = TokenBuckets(
             per_second=CALLS_PER_SECOND, burst=BURST_CALLS, max_tracked=MAX_TRACKED, clock=clock
         )
-        self._all_unknown: TokenBuckets[str] = TokenBuckets(
-            per_second=ALL_UNKNOWN_PER_SECOND, burst=BURST_ALL_UNKNOWN, max_tracked=1, clock=clock
-        )
         limits = RateLimits(
             refusals_per_second=UNKNOWN_PER_SECOND, burst_refusals=BURST_UNKNOWN, max_tracked=MAX_TRACKED
         )
@@ -290,14 +284,14 @@ class CallerLimits:
             owner = await fetch(token)
         except Refused:
             if name is None:
-                self._forgive(address)
+                self._addresses.forgive_refusal(address)
             raise
         if owner is None:
             self._known.pop(digest, None)
             self._unknown[digest] = True
             raise refuse("invalid_token")
         if name is None:
-            self._forgive(address)
+            self._addresses.forgive_refusal(address)
             self._take_call(owner.name)
         self._known[digest] = owner.name
         return owner
@@ -311,23 +305,17 @@ class CallerLimits:
         # Counted before the Hub answers: many may arrive together.
         try:
             self._addresses.count_refusal(address)
-            wait_seconds = self._all_unknown.take(_ALL)
         except ResourcesExhausted as exhausted:
-            wait_seconds = exhausted.retry_after_seconds or 1.0
-        if not wait_seconds:
+            refused = refuse("slow_down", retry_after_seconds=math.ceil(exhausted.retry_after_seconds or 1.0))
+        else:
             return
         self._turned_away += 1
         now = self._clock.monotonic()
         if now >= self._next_line_at:
             self._audit.write("calls_turned_away", client_ip=address, calls=self._turned_away)
             self._turned_away, self._next_line_at = 0, now + AUDIT_PAUSE_SECONDS
-        refused = refuse("slow_down", retry_after_seconds=math.ceil(wait_seconds))
         refused.is_audited = False  # a flood of unknown tokens must not flood the audit log, too
         raise refused
-
-    def _forgive(self, address: str) -> None:
-        self._addresses.forgive_refusal(address)
-        self._all_unknown.release(_ALL)
 
 
 class HubAudit:

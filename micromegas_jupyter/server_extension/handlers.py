@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from jupyter_client.jsonutil import json_default
+from jupyter_client.session import Session
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
@@ -78,18 +80,12 @@ if TYPE_CHECKING:
     from traitlets import Bunch
 
 
-HUB_VARIABLE = "JUPYTERHUB_PUBLIC_URL"
-
 _LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
 MAX_WAITING_PAGES = 8
 PAGE_WAIT_SECONDS = 45.0
 
-_FIRST_PAUSE_SECONDS = 0.02
-_MAX_PAUSE_SECONDS = 0.5
-_PAUSE_FACTOR = 1.5
-_FORBIDDEN = 403
-_NO_KERNEL_STATUS = 409
+_PAUSE_SECONDS = 0.1
 _CORS_PREFIX = "access-control-"
 _REFUSED = notice_page(status=403, what="This server does not answer this request.")
 _NOT_ALLOWED = notice_page(status=403, what="You are not allowed to use the kernels of this server.")
@@ -165,16 +161,14 @@ class MicromegasRelay(Configurable):
 
 def configured_base(public_url: str, environ: Mapping[str, str]) -> str:
     """Return what was configured, by this extension's setting or by a Hub; empty when nothing usable was."""
-    return public_url or public_base(environ.get(HUB_VARIABLE, "")) or ""
+    return public_url or public_base(environ.get("JUPYTERHUB_PUBLIC_URL", "")) or ""
 
 
 def base_of_request(*, protocol: str, host: str, base_url: str) -> str | None:
     """Return the address that a request was sent to; None when it is malformed.
 
-    Args:
-        protocol: `http` or `https`; a proxy's word is taken only where the server is configured to (`trust_xheaders`).
-        host: The Host header, which has passed Jupyter's check.
-        base_url: The server's base URL.
+    A proxy's word on the protocol is taken only where the server is configured to (`trust_xheaders`), and the Host
+    header has passed Jupyter's check.
     """
     base = public_base(f"{protocol}://{host}{base_url}")
     return base if base is not None and urlsplit(base).netloc == host else None
@@ -222,12 +216,6 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
     head = post = put = patch = delete = options = _refuse_method  # tornado looks methods up by these names
 
-    @property
-    def user(self) -> User | None:
-        """Who is signed in to the server."""
-        user: User | None = self.current_user
-        return user
-
     def public_base(self) -> str | None:
         """Return the address at which browsers reach this server; None when it is not known."""
         return configured_base(self.relay.public_url, os.environ) or base_of_request(
@@ -246,10 +234,6 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         self.send_page(_NOT_ALLOWED)
         return True
 
-    def send_no_reply(self, reason: NoReply) -> None:
-        """Say why the kernel did not reply."""
-        self.send_page(notice_page(status=_NO_KERNEL_STATUS, what=f"{reason.value} {reason.remedy}"))
-
     def set_default_headers(self) -> None:
         """Set the headers of every sign-in page."""
         super().set_default_headers()
@@ -264,7 +248,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
     def write_error(self, status_code: int, **_details: Any) -> None:
         """Answer what was refused before it reached the handler."""
-        page = _REFUSED if status_code == _FORBIDDEN else notice_page(status=status_code, what=NOT_UNDERSTOOD)
+        page = _REFUSED if status_code == _REFUSED.status else notice_page(status=status_code, what=NOT_UNDERSTOOD)
         self.send_page(page)
 
     def log_exception(
@@ -281,7 +265,7 @@ class StartHandler(RelayHandler):
     @web.authenticated
     async def get(self, name: str) -> None:  # type: ignore[override]  # the address has one part
         """Send the browser to the provider."""
-        user, kernel_id, base = self.user, kernel_id_in(name), self.public_base()
+        user, kernel_id, base = self.current_user, kernel_id_in(name), self.public_base()
         if user is None or self.refuse_other_loads() or await self.refuse_unauthorized(user):
             return
         if kernel_id is None or base is None:
@@ -292,11 +276,10 @@ class StartHandler(RelayHandler):
             case Started(authorization_url=url, state_digest=state_digest) if is_web_address(url.reveal()):
                 self.bind_browser(user.username, state_digest)
                 base_url = self.cookie_scope().base_url
-                self.send_redirect(
-                    302, address_for_browsers(url.reveal(), paths=self.relay.provider_paths, base_url=base_url)
-                )
+                paths = self.relay.provider_paths
+                self.send_redirect(302, address_for_browsers(url.reveal(), paths=paths, base_url=base_url))
             case NoReply():
-                self.send_no_reply(reply)
+                self.send_page(reply.page())
             case Ended(outcome=outcome) if not outcome.is_signed_in:
                 self.send_page(outcome.page())
             case _:
@@ -318,14 +301,14 @@ class CallbackHandler(RelayHandler):
             return
         state_digest = digest_of(state)
         bound = self.read_cookie(self.cookie_scope().binding_name(state_digest), BINDING_SECONDS)
-        if self.user is None:
+        if self.current_user is None:
             # Where the server's own cookie is withheld on the way from another site, the same page loaded by this site
             # itself has it.
             is_bound = bound.startswith(binding_value("", state_digest))
             self.send_page(reload_page() if is_bound and self.is_from_other_site else _NOT_SIGNED_IN)
-        elif bound != binding_value(self.user.username, state_digest):
+        elif bound != binding_value(self.current_user.username, state_digest):
             self.send_page(_NOT_OURS)
-        elif not await self.refuse_unauthorized(self.user):
+        elif not await self.refuse_unauthorized(self.current_user):
             await self._pass_on(kernel_id, state_digest)
 
     async def _pass_on(self, kernel_id: str, state_digest: str) -> None:
@@ -337,7 +320,7 @@ class CallbackHandler(RelayHandler):
                 self.send_cookie(scope.outcome_name, f"{kernel_id} {state_digest}", OUTCOME_SECONDS)
                 self.send_redirect(303, f"{scope.base_url}{DONE_PATH}")
             case NoReply():
-                self.send_no_reply(reply)
+                self.send_page(reply.page())
             case _:
                 self.send_page(_NOT_OURS)
 
@@ -353,7 +336,7 @@ class DoneHandler(RelayHandler):
         if self.refuse_other_loads():
             return
         found = parse_outcome_value(self.read_cookie(self.cookie_scope().outcome_name, OUTCOME_SECONDS))
-        if found is None or self.user is None:
+        if found is None or self.current_user is None:
             self.send_page(handed_over_page())
         elif DoneHandler.waiting_pages >= MAX_WAITING_PAGES:
             self.send_page(STILL_WORKING_PAGE)
@@ -362,7 +345,6 @@ class DoneHandler(RelayHandler):
 
     async def _outcome_page(self, kernel_id: str, state_digest: str) -> Page:
         DoneHandler.waiting_pages += 1
-        pause_seconds = _FIRST_PAUSE_SECONDS
         try:
             async with asyncio.timeout(PAGE_WAIT_SECONDS):
                 while True:
@@ -370,30 +352,13 @@ class DoneHandler(RelayHandler):
                         case Ended(outcome=outcome):
                             return outcome.page()
                         case StillWorking():
-                            await asyncio.sleep(pause_seconds)
-                            pause_seconds = min(pause_seconds * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS)
+                            await asyncio.sleep(_PAUSE_SECONDS)
                         case _:
                             return handed_over_page()
         except TimeoutError:
             return STILL_WORKING_PAGE
         finally:
             DoneHandler.waiting_pages -= 1
-
-
-Rule = tuple[str, type[RelayHandler], dict[str, object]]
-
-
-def relay_rules(base_url: str, *, relay: MicromegasRelay, kernels: KernelClient) -> list[Rule]:
-    """Return the address patterns below `base_url` and their handlers, the most specific first."""
-    base = re.escape(base_url)
-    shared: dict[str, object] = {"relay": relay, "kernels": kernels}
-    return [
-        (rf"{base}{START_PATH}([A-Za-z0-9_.-]{{1,200}})", StartHandler, shared),
-        (rf"{base}{CALLBACK_PATH}", CallbackHandler, shared),
-        (rf"{base}{DONE_PATH}", DoneHandler, shared),
-        # Whatever else is asked for below the prefix gets a page that repeats nothing of the address.
-        (rf"{base}micromegas(?:/.*)?", RelayHandler, shared),
-    ]
 
 
 PROBE_TYPE = "kernel_info_request"
@@ -403,7 +368,6 @@ GRACE_SECONDS = 1.0
 REQUEST_TIMEOUT_SECONDS = 10.0
 MAX_REQUESTS = 32
 
-_PROTOCOL_VERSION = "5.4"  # Jupyter's messaging protocol
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the output of a running cell comes along and is thrown away
 _log = logging.getLogger(__name__)
 
@@ -419,12 +383,12 @@ class NoReply(enum.Enum):
     TIMEOUT = "The notebook's kernel did not answer in time."
     BUSY = "Too many sign-ins are running at this server."
 
-    @property
-    def remedy(self) -> str:
-        """What to do about it."""
+    def page(self) -> Page:
+        """Return the page that says so, and what to do."""
+        remedy = "Go back to the notebook and run %micromegas_login again."
         if self is NoReply.BUSY:
-            return "Wait a moment and reload this page."
-        return "Go back to the notebook and run %micromegas_login again."
+            remedy = "Wait a moment and reload this page."
+        return notice_page(status=409, what=f"{self.value} {remedy}")
 
 
 class KernelClient:
@@ -511,9 +475,9 @@ async def request_by_gateway(kernel_id: str, content: dict[str, object]) -> dict
         return _parse_message(text)
 
     try:
-        sent, probe, session = uuid4().hex, uuid4().hex, uuid4().hex
-        await connection.write_message(_build_message(sent, session, REQUEST_TYPE, content))
-        await connection.write_message(_build_message(probe, session, PROBE_TYPE, {}))
+        (request, sent), (question, probe) = _build_message(REQUEST_TYPE, content), _build_message(PROBE_TYPE, {})
+        await connection.write_message(request)
+        await connection.write_message(question)
         return await _await_reply(receive, sent, probe)
     except WebSocketClosedError:
         return NoReply.NO_KERNEL
@@ -539,17 +503,10 @@ async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, pr
         return NoReply.TIMEOUT if grace is None else NoReply.NOT_LISTENING
 
 
-def _build_message(message_id: str, session: str, kind: str, content: dict[str, object]) -> str:
-    header = {
-        "msg_id": message_id,
-        "msg_type": kind,
-        "username": "",
-        "session": session,
-        "version": _PROTOCOL_VERSION,
-        "date": "",
-    }
-    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
-    return json.dumps({**message, "channel": "control"})
+def _build_message(kind: str, content: dict[str, object]) -> tuple[str, str]:
+    """Return a message of the control channel, and its id."""
+    message = Session(key=b"").msg(kind, content=content)
+    return json.dumps({**message, "buffers": [], "channel": "control"}, default=json_default), message["msg_id"]
 
 
 def _parse_message(text: str | bytes) -> _Message:
@@ -571,11 +528,7 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
 
 
 def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Add the sign-in addresses to a server, and tell the kernels that it starts from now on through `environ`.
-
-    Raises:
-        TraitError: The configured address is malformed.
-    """
+    """Add the sign-in addresses to a server, and tell the kernels that it starts from now on through `environ`."""
     relay = MicromegasRelay(parent=serverapp)
     if environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:
         # On a shared Hub, per-user redirects let users take each other's tokens.
@@ -585,7 +538,15 @@ def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -
             "people take each other's tokens."
         )
         return
-    rules = relay_rules(serverapp.base_url, relay=relay, kernels=KernelClient(serverapp.kernel_manager))
+    base = re.escape(serverapp.base_url)
+    shared: dict[str, object] = {"relay": relay, "kernels": KernelClient(serverapp.kernel_manager)}
+    rules = [
+        (rf"{base}{START_PATH}([A-Za-z0-9_.-]{{1,200}})", StartHandler, shared),
+        (rf"{base}{CALLBACK_PATH}", CallbackHandler, shared),
+        (rf"{base}{DONE_PATH}", DoneHandler, shared),
+        # Whatever else is asked for below the prefix gets a page that repeats nothing of the address.
+        (rf"{base}micromegas(?:/.*)?", RelayHandler, shared),
+    ]
     serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado
     environ[REDIRECT_VARIABLE] = configured_base(relay.public_url, environ) or serverapp.base_url
     serverapp.log.info("micromegas_jupyter: sign-in by redirect at %smicromegas/", serverapp.base_url)

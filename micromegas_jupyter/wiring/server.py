@@ -32,7 +32,6 @@ from micromegas_jupyter.wiring.take_over import (
     Taken,
     TakeOverListener,
     find_take_over_address,
-    is_port_shareable,
     is_take_over_supported,
     take_over,
 )
@@ -68,12 +67,8 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 class ServerStack:
     """A running server with its executors, lake and recorder; a context manager that starts and stops them.
 
-    Args:
-        settings: How it runs.
-        environ: Names who may call (see `validator_from_environment`); the process environment when left out.
-        program: The name under which it records itself.
-        spare_executors: How many idle executor processes are started ahead of demand.
-        is_replaceable: Whether a later server may take its ports over.
+    `environ` names who may call (see `validator_from_environment`), and `program` is the name under which the server
+    records itself. A later server may take over the ports of one that `is_replaceable`.
     """
 
     def __init__(
@@ -102,7 +97,7 @@ class ServerStack:
         ticket_key = None if self._taken is None else self._taken.state.get(_TICKET_KEY)
         self._ticket_key = ticket_key or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
         self._port = None
-        if is_port_shareable():
+        if is_take_over_supported():
             self._port = ReservedPort(settings.host, settings.port, taken=sockets.get(_GRPC))
         self._listener: TakeOverListener | None = None
         #: Called on another thread when a later server has taken the ports over; this one is to stop then.
@@ -201,7 +196,7 @@ class ServerStack:
 
     def _offer_ports(self) -> None:
         """Let a later server take the ports over, where it can find this one."""
-        if not (self._is_replaceable and is_take_over_supported() and self._port is not None):
+        if not self._is_replaceable or self._port is None:
             return
         sockets = {_GRPC: self._port.socket}
         if self._http is not None and self._http.listening is not None:

@@ -49,7 +49,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
 def is_take_over_supported() -> bool:
-    """Whether one process of this system can hand its sockets to another and know who that is."""
+    """Whether several processes may serve one port, and one can hand its sockets to another and know who that is."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(socket, "SO_REUSEPORT")
 
 
@@ -72,14 +72,8 @@ def find_take_over_address(host: str, port: int, environ: Mapping[str, str]) -> 
 class TakeOverListener:
     """Waits on a daemon thread for a successor that takes the server's sockets over.
 
-    Args:
-        path: Its Unix socket.
-        sockets: What is handed over, by name; the caller closes them.
-        on_taken: Called once, on another thread, when the successor serves: the server is to stop then.
-        state: What the successor needs to know, such as the key of tickets; it may be secret.
-
-    Attributes:
-        is_taken: Whether a successor serves; this server is to leave the sockets alone then, and drain.
+    It hands over `sockets`, which the caller closes, and `state`, which may be secret. `on_taken` is called once, on
+    another thread, when the successor serves: the server is to stop then, and `is_taken`.
     """
 
     def __init__(
@@ -378,11 +372,6 @@ def _unsafe(path: Path, why: str) -> ConfigurationError:
         key=_KEY,
         remedy="Remove it, or set XDG_RUNTIME_DIR to a folder that only this user can enter, for both servers.",
     )
-
-
-def is_port_shareable() -> bool:
-    """Whether several processes of this system may serve one port, each its share of the connections."""
-    return sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
 
 
 def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.SocketKind, int, tuple[object, ...]]:

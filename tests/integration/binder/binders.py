@@ -29,14 +29,7 @@ HUB_TOKEN = "a-token-of-the-hub"
 
 @dataclass(kw_only=True)
 class Binder:
-    """A running Binder.
-
-    Attributes:
-        url: JupyterLab's address with its base URL.
-        process: The entry point.
-        repository: The copy of the repository that it runs in.
-        temporary: Where its temporary files go.
-    """
+    """A running Binder."""
 
     url: str
     process: psutil.Popen

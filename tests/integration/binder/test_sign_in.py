@@ -44,7 +44,6 @@ def context(browser: Browser, binder: Binder) -> Iterator[BrowserContext]:
 
 
 def open_notebook(context: BrowserContext, binder: Binder, name: str, kernel: str) -> Page:
-    """Open a notebook where the badge's link leads to, and wait for its kernel."""
     page = context.new_page()
     page.goto(f"{binder.url}lab/workspaces/{name}/tree/notebooks/{name}.ipynb")
     page.get_by_role("tab", name=f"{name}.ipynb").wait_for()

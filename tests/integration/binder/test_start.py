@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.integration.binder.binders import BASE_URL, environment
+from tests.integration.binder.binders import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,17 +85,3 @@ def test_where_the_demo_cannot_start_jupyter_does(image: Path, programs: Path, t
     assert result.returncode == 7
     assert result.stdout == "Jupyter\n"
     assert "✗ The demo did not start;" in result.stderr
-
-
-def test_a_program_that_is_not_there_is_named(image: Path, programs: Path, tmp_path: Path) -> None:
-    environ = environment(programs, tmp_path) | {"PYTHONPATH": str(tmp_path / "broken")}
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "flask.py").write_text("raise ImportError('not installed')")
-
-    result = subprocess.run(
-        [image / "binder" / "start", "no-such-jupyter", f"--ServerApp.base_url={BASE_URL}"],
-        cwd=image, env=environ, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "✗ no-such-jupyter cannot be run."

@@ -18,12 +18,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 class HubBrowser:
-    """One browser, with cookies of its own.
-
-    Args:
-        hub_url: The Hub's address, with a slash at its end.
-        issuer: The provider.
-    """
+    """One browser, with cookies of its own."""
 
     def __init__(self, hub_url: str, issuer: str) -> None:
         self.hub_url = hub_url
@@ -56,7 +51,6 @@ class HubBrowser:
         )
 
     def sign_in(self, person: str) -> requests.Response:
-        """Sign in to the Hub."""
         page = self.visit(f"{self.hub_url}hub/home", person=person)
         assert page.status_code == requests.codes.ok, (self.visited, page.status_code)
         return page

@@ -34,8 +34,7 @@ _PROXY = Path(__file__).with_name("proxy")
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave what takes a second Hub to the long run."""
-    is_long = collection_path.name in {"test_own_host_names.py", "test_internal_tls.py"}
-    return True if is_long and not config.getoption("--long") else None
+    return True if collection_path.name == "test_internal_tls.py" and not config.getoption("--long") else None
 
 
 @pytest.fixture(scope="package")
@@ -80,8 +79,7 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
 @pytest.fixture(scope="package")
 def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Flight SQL server that accepts the tokens of the Hub's people."""
-    applications = (hub_provider.hub_client_id, hub_provider.client_id)
-    audience = [f"{name}{ending}" for name in applications for ending in ("", "-names")]
+    audience = [hub_provider.hub_client_id, hub_provider.client_id]
     with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as uri:
         yield uri
 

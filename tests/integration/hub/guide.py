@@ -17,7 +17,6 @@ GUIDE = Path(__file__).parents[3] / "docs" / "jupyterhub.md"
 
 
 def guide_block(language: str) -> str:
-    """Return the guide's first block of a language that calls `configure`."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return next(block for block in blocks if "configure(" in block)
 

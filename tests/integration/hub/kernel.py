@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 class HubKernel(AttendedKernel):
-    """A kernel of a person's server, driven as a front end with a person drives it. A context manager that ends it.
-
-    Args:
-        hub: The Hub.
-        login: Whose server.
-        server: The server's name; empty for the one without a name.
-    """
+    """A kernel of a person's server, driven as a front end with a person drives it. A context manager that ends it."""
 
     def __init__(self, hub: RunningHub, login: str, server: str = "") -> None:
         self._hub = hub

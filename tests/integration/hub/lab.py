@@ -29,7 +29,6 @@ PATIENCE_MILLISECONDS = 90_000
 
 @contextmanager
 def chromium() -> Iterator[BrowserContext]:
-    """Give a new browser's context."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")

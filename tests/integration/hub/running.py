@@ -45,7 +45,6 @@ _LEAN = {
 
 
 def until(look: Callable[[], Found], what: str, *, seconds: float = START_SECONDS) -> Found:
-    """Look until something is found, and return it."""
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     pause = threading.Event()
     while not (found := look()):
@@ -56,14 +55,7 @@ def until(look: Callable[[], Found], what: str, *, seconds: float = START_SECOND
 
 @dataclass(kw_only=True)
 class HubPerson:
-    """A person of the Hub.
-
-    Attributes:
-        login: The name at the provider: `alice` or `bob`.
-        subject: What the provider calls the person in tokens.
-        name: The name at the Hub and of the system user, which no other run of the tests uses.
-        home: The system user's home folder.
-    """
+    """A person of the Hub."""
 
     login: str
     subject: str
@@ -73,18 +65,7 @@ class HubPerson:
 
 @dataclass(kw_only=True)
 class RunningHub:
-    """The Hub, its proxy, its service and the servers that it started.
-
-    Attributes:
-        folder: What only root can read: configuration, database, log.
-        provider: Where people sign in.
-        people: By their names at the provider.
-        system: The system users.
-        margin_seconds: How much is left of a token at least.
-        config: What JupyterHub is started with.
-        started_at: When it was started first, as files have it.
-        kernel_started_at: When the kernel was started that lives longest, in monotonic seconds.
-    """
+    """The Hub, its proxy, its service and the servers that it started."""
 
     folder: Path
     provider: OtherProvider
@@ -128,11 +109,7 @@ class RunningHub:
         return (self.folder / "hub.log").read_text(encoding="utf-8", errors="replace")
 
     def start(self, *, as_chart: bool = False) -> None:
-        """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer.
-
-        Args:
-            as_chart: Start it as the guide's values for the Helm chart say, as far as they concern the Hub's program.
-        """
+        """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer."""
         node, _npm = find_node()
         own = OwnValues(
             url=self.url,
@@ -226,7 +203,6 @@ class RunningHub:
         return [each for each in running if each.info["status"] != psutil.STATUS_ZOMBIE]
 
     def browser(self) -> HubBrowser:
-        """Return a new browser."""
         return HubBrowser(self.url, self.provider.issuer)
 
     def api(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
@@ -234,7 +210,6 @@ class RunningHub:
         return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
 
     def start_server(self, login: str, server: str = "") -> None:
-        """Start a person's server and wait until it answers."""
         person = self.people[login]
         path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
         answer = self.api("POST", path)
@@ -242,14 +217,12 @@ class RunningHub:
         until(lambda: self._server(person, server).get("ready"), f"a server of {login}")
 
     def stop_server(self, login: str, server: str = "") -> None:
-        """Stop a person's server and wait until it is gone."""
         person = self.people[login]
         path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
         self.api("DELETE", path).raise_for_status()
         until(lambda: not self._server(person, server), f"no server of {login}")
 
     def server_process(self, login: str, server: str = "") -> psutil.Process:
-        """Return the process of a person's server."""
         wanted = (self.people[login].name, server)
         for process in psutil.process_iter():
             try:
@@ -262,7 +235,6 @@ class RunningHub:
         raise AssertionError(f"no process of {login}")
 
     def service_process(self) -> psutil.Process:
-        """Return the process of the sign-in service."""
         assert self._process is not None
         for child in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -272,7 +244,6 @@ class RunningHub:
         raise AssertionError("no process of the service")
 
     def listening_ports(self) -> list[int]:
-        """Return each port that a program of this Hub listens at."""
         assert self._process is not None
         hub = psutil.Process(self._process.pid)
         found: set[int] = set()
@@ -308,11 +279,9 @@ class RunningHub:
         return HubKernel(self, login, server)
 
     def server_path(self, login: str, server: str = "") -> str:
-        """Return the address of a person's server."""
         return f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
 
     def call(self, method: str, url: str, token: str, **options: Any) -> requests.Response:
-        """Call one of the Hub's programs with a Hub token."""
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {token}"}

@@ -18,12 +18,7 @@ TIMEOUT_SECONDS = 60
 
 
 class KernelSignIn:
-    """A sign-in that a person's kernel has begun or is about to begin.
-
-    Args:
-        hub: The Hub.
-        login: Whose kernel.
-    """
+    """A sign-in that a person's kernel has begun or is about to begin."""
 
     def __init__(self, hub: RunningHub, login: str) -> None:
         self.hub = hub

@@ -22,11 +22,7 @@ def may_make_people() -> bool:
 
 
 class SystemPeople:
-    """Users with home folders that nobody else can read. A context manager that removes them.
-
-    Args:
-        homes: An existing folder for their homes.
-    """
+    """Users with home folders that nobody else can read. A context manager that removes them."""
 
     def __init__(self, homes: Path) -> None:
         self._homes = homes
@@ -46,7 +42,6 @@ class SystemPeople:
         return entry.pw_uid, entry.pw_gid
 
     def remove(self) -> None:
-        """Remove all of them."""
         while self._names:
             _run("userdel", self._names.pop())
 

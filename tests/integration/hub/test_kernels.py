@@ -143,21 +143,6 @@ def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in: Runnin
     said(of_alice, "%micromegas_serve --stop")
 
 
-def test_a_kernel_without_its_servers_token_signs_in_by_a_code(signed_in: RunningHub) -> None:
-    with signed_in.kernel("alice") as kernel:
-        provider = signed_in.provider
-        said(kernel, "import os; del os.environ['JUPYTERHUB_API_TOKEN']")
-        said(kernel, f"os.environ |= {{'MICROMEGAS_OIDC_ISSUER': {provider.issuer!r}}}")
-        said(kernel, f"os.environ |= {{'MICROMEGAS_OIDC_CLIENT_ID': {provider.client_id!r}}}")
-        said(kernel, LOAD)
-
-        cell = kernel.run("%micromegas_login")
-
-        assert cell.reply["status"] == "ok"
-        assert "/device and type " in shown(cell)
-        assert "Not by hub" in shown(cell)
-
-
 def test_where_the_hub_cannot_help_its_one_redirect_signs_in(signed_in: RunningHub) -> None:
     with signed_in.kernel("bob") as kernel:
         said(kernel, LOAD)

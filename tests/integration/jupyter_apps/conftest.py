@@ -90,7 +90,6 @@ class Notebook:
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()
 
     def choose(self, menu: str, item: str) -> None:
-        """Choose a menu's item."""
         self.page.get_by_role("menuitem", name=menu, exact=True).click()
         self.page.get_by_role("menuitem", name=item, exact=True).first.click()
 

@@ -108,15 +108,6 @@ class OtherProvider:
         finally:
             self._ask({"out": False})
 
-    def allow_host_names(self, *, hub: str, notebooks: str) -> None:
-        """Know the applications of a Hub with host names, `{hub_client_id}-names` and `{client_id}-names`.
-
-        Args:
-            hub: The redirect address of the Hub itself.
-            notebooks: The one of its sign-in service.
-        """
-        self._ask({"names": {"hub": hub, "notebooks": notebooks}})
-
     def _ask(self, request: dict[str, object]) -> dict[str, int]:
         assert self._process is not None
         self._say(self._process, json.dumps(request))

@@ -1,9 +1,8 @@
 // A certified OpenID provider of another make (npm `oidc-provider`), configured for this project's tests.
 //
 // Started by tests/integration/other_provider/running.py. Its settings come as one JSON line on standard input; when it
-// answers it prints one JSON line on standard output. Each further line holds other signing keys or addresses of a Hub
-// with host names, says whether it hangs up on everybody, or asks for what was counted; it is answered with a line when
-// that is so. It ends when standard input closes. Everything else goes to standard error.
+// answers it prints one JSON line on standard output. Each further line holds other signing keys, says whether it hangs
+// up on everybody, or asks for what was counted; it is answered with a line when that is so. It ends when standard input closes. Everything else goes to standard error.
 
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -39,30 +38,8 @@ const LAKE = {
   jwt: { sign: { alg: "RS256" } },
 };
 
-// The applications of a Hub whose people and services have host names of their own; their addresses hold its port.
-let hostNames;
-const applicationsOfNames = () =>
-  hostNames === undefined
-    ? []
-    : [
-        {
-          client_id: `${hubClientId}-names`,
-          client_secret: serviceSecret,
-          token_endpoint_auth_method: "client_secret_post",
-          grant_types: ["authorization_code", "refresh_token"],
-          redirect_uris: [hostNames.hub],
-        },
-        {
-          client_id: `${clientId}-names`,
-          token_endpoint_auth_method: "none",
-          grant_types: ["authorization_code", "refresh_token"],
-          redirect_uris: [hostNames.notebooks],
-        },
-      ];
-
 const makeProvider = (keys) => new Provider(issuer, {
   clients: [
-    ...applicationsOfNames(),
     {
       client_id: clientId,
       client_name: "Micromegas notebooks",
@@ -213,11 +190,8 @@ function count(provider) {
   return provider;
 }
 
-let signingKeys = settings.keys;
-
 // What was issued is kept outside the provider object, so a new one with other keys goes on where the last one stopped.
 function serve(keys) {
-  signingKeys = keys;
   const answer = count(offerExchange(makeProvider(keys))).callback();
   server.removeAllListeners("request");
   server.on("request", answer);
@@ -226,12 +200,11 @@ function serve(keys) {
 
 serve(settings.keys);
 input.on("line", (line) => {
-  const { keys, out, names } = JSON.parse(line);
+  const { keys, out } = JSON.parse(line);
   if (out !== undefined) {
     isOut = out;
     server.closeAllConnections();
   }
-  hostNames = names ?? hostNames;
-  if (keys || names) serve(keys ?? signingKeys);
+  if (keys) serve(keys);
   else process.stdout.write(`${JSON.stringify(counts)}\n`);
 });

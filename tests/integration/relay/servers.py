@@ -50,14 +50,7 @@ class Door(enum.Enum):
 
 @dataclass(kw_only=True)
 class JupyterServer:
-    """A running server.
-
-    Attributes:
-        url: Its address with its base URL.
-        folder: What it was given to write in.
-        door: How it lets people in.
-        kernel_folders: Where its kernels' connection files may lie.
-    """
+    """A running server."""
 
     url: str
     folder: Path
@@ -182,7 +175,6 @@ class ServerKernel(AttendedKernel):
 def jupyter_server(
     folder: Path, *options: str, environ: Mapping[str, str], base_url: str = "/", door: Door = Door.TOKEN
 ) -> Iterator[JupyterServer]:
-    """Run a Jupyter server that logs all that it can."""
     runtime = folder / "runtime"
     (folder / "config").mkdir()
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(_WITHOUT_OTHER_EXTENSIONS))

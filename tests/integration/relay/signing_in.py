@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 class SignIn:
-    """A sign-in that a kernel waits for.
-
-    Attributes:
-        browser: The browser of the person whose notebook it is; signed in to the server.
-        start_url: What the notebook shows.
-        authorization_url: Where the server sends the browser; set by `start`.
-    """
+    """A sign-in that a kernel waits for."""
 
     def __init__(self, kernel: ServerKernel, *, logs_out_first: bool = True) -> None:
         self.kernel = kernel

@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 @pytest.fixture(scope="module")
 def context(chromium: str, server: JupyterServer) -> Iterator[BrowserContext]:
-    """A browser that is signed in to the server."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         made = launched.new_context()
@@ -64,21 +63,4 @@ def test_the_code_is_in_no_address_bar_and_no_history(context: BrowserContext, k
     assert [url for url in history_of(page) if CODE.search(url)] == []
     assert page.evaluate("() => document.referrer") == ""
     assert page.evaluate("() => [localStorage.length, sessionStorage.length]") == [0, 0]
-    page.close()
-
-
-def test_a_server_with_strict_cookies_takes_the_answer_after_loading_the_page_itself(
-    context: BrowserContext, kernel: ServerKernel
-) -> None:
-    cookies = context.cookies()
-    strict = [{**cookie, "sameSite": "Strict"} for cookie in cookies if cookie["name"].startswith("username-")]
-    assert strict
-    context.add_cookies(strict)
-    page = context.new_page()
-    page.goto(kernel.start_url())
-    sign_in_as_alice(page)
-
-    page.get_by_text("Signed in as Alice Martin.").wait_for()
-
-    assert [url for url in history_of(page) if CODE.search(url)] == []
     page.close()

@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 
 from tests.fakes.ports import free_port
-from tests.integration.relay.gateway import AUTH_TOKEN, kernel_gateway
-from tests.integration.relay.servers import jupyter_server, kernel_environment
+from tests.integration.relay.servers import START_SECONDS, jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from micromegas_jupyter.demo.provider import DemoProvider
     from tests.integration.relay.servers import JupyterServer, ServerKernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+AUTH_TOKEN = "a-token-of-the-gateway"
+
+
+@contextmanager
+def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> Iterator[str]:
+    """Run a gateway with a token and return its address; its log lies in `folder`."""
+    own = {
+        **environ,
+        "HOME": str(folder),
+        "JUPYTER_RUNTIME_DIR": str(folder / "gateway-runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "gateway-config"),
+        "KG_AUTH_TOKEN": AUTH_TOKEN,
+    }
+    command = [
+        sys.executable, "-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}",
+        "--KernelGatewayApp.port_retries=0", "--JupyterWebsocketPersonality.list_kernels=True", "--debug",
+    ]  # fmt: skip
+    # A gateway gives its kernels no more of its variables than these, and those that begin with KERNEL_ of a server.
+    command += [f"--KernelGatewayApp.env_process_whitelist={name}" for name in own]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        _wait(url, process, folder)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    pause = threading.Event()
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(requests.ConnectionError):
+            requests.get(f"{url}/api", timeout=30)
+            return
+        pause.wait(0.05)
+    raise AssertionError((folder / "gateway.log").read_text()[-3000:])
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +92,8 @@ def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignI
     assert code not in kernel.server.log
 
 
-def test_it_signs_in_while_a_cell_runs(kernel: ServerKernel, sign_in: SignIn) -> None:
-    pages: list[str] = []
-
-    def come_back_while_running(message: dict[str, object]) -> None:
-        if message["msg_type"] == "stream" and not pages:
-            pages.append(sign_in.come_back(sign_in.answer()))
-
-    cell = kernel.run(
-        "login = get_ipython()._micromegas_extension.session.sign_in.login\n"
-        "print('running', flush=True)\n"
-        "assert login.result(60).identity().name == 'Alice Martin'",
-        while_running=come_back_while_running,
-    )
-
-    assert cell.reply["status"] == "ok", cell
-    assert "Signed in as Alice Martin." in pages[0]
-
-
 def test_a_sign_in_that_is_not_there_any_more_is_told_at_once(kernel: ServerKernel) -> None:
     first = SignIn(kernel)
     SignIn(kernel)
 
     assert first.get(first.start_url).status_code == 404
-
-
-def test_a_kernel_that_the_gateway_has_no_more_is_said_to_have_gone(server: JupyterServer) -> None:
-    with server.kernel() as kernel:
-        waiting = SignIn(kernel)
-
-    gone = waiting.get(waiting.start_url)
-
-    assert gone.status_code == 409
-    assert "is not running any more" in gone.text

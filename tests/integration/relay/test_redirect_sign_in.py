@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import Door, jupyter_server, kernel_environment
+from tests.integration.relay.servers import LOAD, Door, jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
 
 if TYPE_CHECKING:
@@ -72,19 +72,6 @@ def test_the_sign_in_completes_while_a_cell_runs(kernel: ServerKernel, sign_in: 
     assert "Signed in as Alice Martin." in done[0]
 
 
-def test_a_query_that_runs_after_the_login_cell_waits_for_the_person(kernel: ServerKernel, sign_in: SignIn) -> None:
-    done: list[str] = []
-
-    def come_back_while_waiting(message: dict[str, object]) -> None:
-        if message["msg_type"] == "display_data" and not done:
-            done.append(sign_in.come_back(sign_in.answer()))
-
-    cell = kernel.run("%sql SELECT 1", while_running=come_back_while_waiting)
-
-    assert cell.of("display_data")[0]["data"]["text/plain"].startswith("⏳ waiting for you to sign in at 127.0.0.1")
-    assert cell.of("error")[0]["ename"] == "ServerUnavailable"
-
-
 def test_a_second_sign_in_takes_the_place_of_the_first(kernel: ServerKernel, sign_in: SignIn) -> None:
     first_callback = sign_in.answer()
 
@@ -104,27 +91,20 @@ def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel:
     assert "The sign-in was refused (access_denied" in kernel.saved()
 
 
-def test_a_restarted_kernel_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
+def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
     with server.kernel() as kernel:
         waiting = SignIn(kernel)
         callback = waiting.answer()
         server.restart(kernel)
         kernel.run("1 + 1")
-
         start, answer = waiting.get(waiting.start_url), waiting.get(callback)
-
-    assert (start.status_code, answer.status_code) == (409, 409)
-    assert "it was restarted" in start.text
-    assert "run %micromegas_login again" in answer.text
-
-
-def test_a_kernel_that_has_gone_is_said_to_have(server: JupyterServer) -> None:
-    with server.kernel() as kernel:
+        kernel.run(LOAD)
         waiting = SignIn(kernel)
-
     gone = waiting.get(waiting.start_url)
 
-    assert gone.status_code == 409
+    assert (start.status_code, answer.status_code, gone.status_code) == (409, 409, 409)
+    assert "it was restarted" in start.text
+    assert "run %micromegas_login again" in answer.text
     assert "is not running any more" in gone.text
 
 
@@ -170,3 +150,24 @@ def test_a_server_of_another_kind_works_as_well(door: Door, provider: DemoProvid
 
     assert signed_in
     assert refused.status_code == (403 if door is Door.PASSWORD else 400)
+
+
+def test_the_configured_address_is_what_notebook_provider_and_cookies_go_by(
+    provider: DemoProvider, tmp_path: Path
+) -> None:
+    public = "https://lab.example.com/"
+    environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
+    options = (f"--MicromegasRelay.public_url={public}",)
+
+    with jupyter_server(tmp_path, *options, environ=environ) as server, server.kernel() as kernel:
+        sign_in = SignIn(kernel)
+        shown = sign_in.start_url
+        # What the proxy does.
+        sign_in.start_url = shown.replace(public, server.url)
+        started = sign_in.start(headers={"X-Forwarded-Proto": "http"})
+
+    assert shown.startswith(f"{public}micromegas/start/")
+    assert sign_in.redirect_uri == f"{public}micromegas/callback"
+    cookie = started.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-micromegas-login-")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= {part.strip() for part in cookie.split(";")}

@@ -1,17 +1,66 @@
-"""Servers that take each other's port over."""
+"""`micromegas serve` processes that serve one port, one after another."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.take_over.serving import Servers
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+END_SECONDS = 60.0
+
+
+class Server:
+    """A `micromegas serve` process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it serves, and return where."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it did not start: {self.process.wait(END_SECONDS)}"
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def log(self) -> Iterator[str]:
+        """Yield the lines of its log as they come."""
+        assert self.process.stderr is not None
+        return iter(self.process.stderr)
+
+
+class Servers:
+    """Starts servers over one lake; they end with the stack."""
+
+    def __init__(self, folder: Path, runtime_folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._runtime_folder = runtime_folder
+        self._stack = stack
+
+    def start(self, *options: str, keeps_log: bool = False) -> Server:
+        lake = str(self._folder / "lake")
+        command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", lake, "--disable-auth"]
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+        process = subprocess.Popen(
+            [*command, "--no-telemetry", "--ready-json", *options],
+            env={**variables, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(self._runtime_folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if keeps_log else subprocess.DEVNULL,
+            text=True,
+        )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        return Server(process)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pyarrow import flight
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
-from tests.integration.take_over.serving import END_SECONDS
+from tests.integration.take_over.conftest import END_SECONDS
 
 if TYPE_CHECKING:
-    from tests.integration.take_over.serving import Server, Servers
+    from tests.integration.take_over.conftest import Server, Servers
 
 pytestmark = [
     pytest.mark.integration,
@@ -95,20 +95,6 @@ def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers: Ser
         assert client.query("SELECT 1 AS n").n.tolist() == [1]
     assert servers.start(*ports, "--take-over").ready()["uri"] == uri
     assert running.process.wait(END_SECONDS) == 0
-
-
-def test_a_successor_serves_whose_predecessor_is_killed_meanwhile(servers: Servers) -> None:
-    running = servers.start("--port", "0", keeps_log=True)
-    uri, ports = _ports(running)
-    log = running.log()
-    successor = servers.start(*ports, "--take-over")
-    assert any("takes this server's sockets over" in line for line in log)
-
-    running.process.kill()
-
-    assert successor.ready()["uri"] == uri
-    with FlightSQLClient(uri) as client:
-        assert client.query("SELECT 1 AS n").n.tolist() == [1]
 
 
 def test_a_free_port_cannot_be_taken_over(servers: Servers) -> None:

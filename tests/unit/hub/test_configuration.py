@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from jupyterhub.app import JupyterHub
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from oauthenticator.generic import GenericOAuthenticator
 from traitlets.config import Config
@@ -265,33 +264,22 @@ def address(**section: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("section", "bind_url", "url"),
+    ("section", "url"),
     [
-        ({}, "http://:8000", "http://127.0.0.1:8000/service/"),
-        ({"ip": "10.1.2.3"}, "http://10.1.2.3:8000/", "http://10.1.2.3:8000/service/"),
-        ({"ip": "fd00::1", "port": 80}, "http://[fd00::1]:80/", "http://[fd00::1]:80/service/"),
-        ({"port": 443}, "http://:443/", "http://127.0.0.1:443/service/"),
-        ({"ip": "", "bind_url": "http://10.1.2.3:9000"}, "http://10.1.2.3:9000", "http://10.1.2.3:9000/service/"),
-        ({"ip": "10.1.2.3", "bind_url": "http://:9000"}, "http://10.1.2.3:8000/", "http://10.1.2.3:8000/service/"),
-        ({"bind_url": "http://hub"}, "http://hub", "http://hub:80/service/"),
-        ({"bind_url": "http://hub:9000/jh"}, "http://hub:9000/jh", "http://hub:9000/jh/service/"),
-        (
-            {"ip": "10.1.2.3", "bind_url": "http://:9000/jh"},
-            "http://10.1.2.3:8000/jh/",
-            "http://10.1.2.3:8000/jh/service/",
-        ),
-        ({"port": 8100, "bind_url": "http://hub:9000/jh"}, "http://:8100/jh/", "http://127.0.0.1:8100/jh/service/"),
-        ({"base_url": "/x", "bind_url": "http://hub:9000/jh"}, "http://:8000/x/", "http://127.0.0.1:8000/x/service/"),
-        ({"bind_url": "https://hub:9000"}, "http://hub:9000", "http://hub:9000/service/"),
-        ({"bind_url": "https://hub", "ssl_cert": "hub.pem"}, "https://hub", "https://hub:443/service/"),
-        ({"bind_url": "http://hub:9000", "ssl_cert": "hub.pem"}, "https://hub:9000", "https://hub:9000/service/"),
+        ({}, "http://127.0.0.1:8000/service/"),
+        ({"ip": "10.1.2.3"}, "http://10.1.2.3:8000/service/"),
+        ({"ip": "fd00::1", "port": 80}, "http://[fd00::1]:80/service/"),
+        ({"port": 443}, "http://127.0.0.1:443/service/"),
+        ({"ip": "", "bind_url": "http://10.1.2.3:9000"}, "http://10.1.2.3:9000/service/"),
+        ({"ip": "10.1.2.3", "bind_url": "http://:9000"}, "http://10.1.2.3:8000/service/"),
+        ({"bind_url": "http://hub"}, "http://hub:80/service/"),
+        ({"bind_url": "http://hub:9000/jh"}, "http://hub:9000/jh/service/"),
+        ({"bind_url": "https://hub:9000"}, "http://hub:9000/service/"),
+        ({"bind_url": "https://hub", "ssl_cert": "hub.pem"}, "https://hub:443/service/"),
+        ({"bind_url": "http://hub:9000", "ssl_cert": "hub.pem"}, "https://hub:9000/service/"),
     ],
 )
-def test_kernels_call_where_the_hub_makes_its_proxy_listen(section: dict[str, Any], bind_url: str, url: str) -> None:
-    config = Config()
-    config.JupyterHub.update(section)
-
-    assert JupyterHub(config=config).bind_url == bind_url
+def test_kernels_call_where_the_hub_makes_its_proxy_listen(section: dict[str, Any], url: str) -> None:
     assert address(**section, spawner_class="dockerspawner.DockerSpawner") == url
 
 

@@ -15,10 +15,10 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.settings import PoolSettings
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.http_endpoint import NotReady
-from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings
+from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.wiring import ServerStack, server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
@@ -80,94 +80,46 @@ def test_the_defaults_are_those_of_the_parts():
     assert build_pool_settings(settings) == PoolSettings(max_executors=32)
 
 
-def test_flight_gets_its_limits_in_its_own_units():
-    settings = ServerSettings(
-        max_rows=7,
-        max_result_mib=2,
-        max_message_mib=4,
-        max_metadata_kib=16,
-        max_calls=11,
-        max_calls_per_caller=8,
-        read_timeout_seconds=14,
-        write_timeout_seconds=13,
-        ticket_lifetime_seconds=17,
-        upload_timeout_seconds=15,
-        connection_idle_timeout_seconds=0,
-        max_connection_age_seconds=16,
-        max_ingest_mib=6,
-        max_ingests=12,
-        max_ingests_per_caller=2,
-        max_tables_per_caller=3,
-        trusted_proxy=("10.0.0.1",),
-    )
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_rows", "max_result_mib", "max_message_mib", "max_metadata_kib", "max_calls", "max_calls_per_caller",
+        "read_timeout_seconds", "write_timeout_seconds", "ticket_lifetime_seconds", "upload_timeout_seconds",
+        "connection_idle_timeout_seconds", "max_connection_age_seconds", "max_ingest_mib", "max_ingests",
+        "max_ingests_per_caller", "max_tables_per_caller", "query_timeout_seconds", "max_queries", "memory_mib",
+        "max_queries_per_caller", "max_ended_per_caller", "queue_timeout_seconds", "statement_memory_mib", "spill_mib",
+        "max_statement_bytes",
+    ],
+)  # fmt: skip
+def test_each_limit_takes_effect(name):
+    def build(settings: ServerSettings) -> tuple[object, ...]:
+        return (
+            build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=None),
+            build_pool_settings(settings),
+            build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill")),
+        )
 
-    assert build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=1) == FlightServerSettings(
-        port=1,
-        is_port_reserved=True,
-        max_rows=7,
-        max_result_bytes=2 * MIB,
-        max_receive_bytes=4 * MIB,
-        max_metadata_bytes=16 << 10,
-        max_concurrent_calls=11,
-        max_calls_per_caller=8,
-        read_timeout_seconds=14.0,
-        write_timeout_seconds=13.0,
-        ticket_life_seconds=17.0,
-        connection_idle_seconds=None,
-        connection_age_seconds=16.0,
-        trusted_proxies=frozenset({"10.0.0.1"}),
-        ingest=IngestSettings(
-            max_bytes=6 * MIB,
-            max_concurrent=12,
-            max_per_caller=2,
-            max_tables_per_caller=3,
-            idle_seconds=14.0,
-            max_seconds=15.0,
-        ),
-    )
+    settings = ServerSettings()
+
+    assert build(settings) != build(replace(settings, **{name: getattr(settings, name) // 8 + 5}))
 
 
-@pytest.mark.parametrize(("can_fork", "spare_executors"), [(True, 3), (False, 2)])
-def test_the_pool_gets_its_limits_in_its_own_units(monkeypatch, can_fork, spare_executors):
-    monkeypatch.setattr(server, "can_fork", lambda: can_fork)
-    settings = ServerSettings(
-        query_timeout_seconds=0,
-        max_queries=5,
-        max_queries_per_caller=3,
-        max_ended_per_caller=4,
-        queue_timeout_seconds=9,
-        write_timeout_seconds=13,
-        max_ingests=12,
-        memory_mib=100,
-    )
+def test_no_limit_is_zero_and_spawned_executors_wait_in_smaller_numbers(monkeypatch):
+    settings = ServerSettings(query_timeout_seconds=0, connection_idle_timeout_seconds=0)
+    monkeypatch.setattr(server, "can_fork", lambda: False)
+    pool = build_pool_settings(settings, spare_executors=3)
+    flight = build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=1)
 
-    assert build_pool_settings(settings, spare_executors=3) == PoolSettings(
-        max_executors=5,
-        spare_executors=spare_executors,
-        max_uploads=12,
-        max_per_caller=3,
-        queue_timeout_seconds=9.0,
-        statement_timeout_seconds=None,
-        write_timeout_seconds=13.0,
-        memory_bytes=100 * MIB,
-        max_ended_per_caller=4,
-    )
+    assert (pool.spare_executors, pool.statement_timeout_seconds, flight.connection_idle_seconds) == (2, None, None)
+    assert (flight.port, flight.is_port_reserved) == (1, True)
 
 
-def test_executors_get_absolute_paths_and_their_limits_in_their_own_units(tmp_path):
-    settings = ServerSettings(lake=Path("lake"), statement_memory_mib=1600, spill_mib=3, max_statement_bytes=100)
+def test_executors_of_a_lake_get_absolute_paths_and_its_row_filters(tmp_path):
+    settings = ServerSettings(lake=Path("lake"), statement_memory_mib=1600)
     only_read = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
     written = build_worker_options(settings, lake=Lake(tmp_path), denials_file=Path("/d"), spill_folder=Path("/spill"))
 
-    assert only_read == WorkerOptions(
-        lake=None,
-        denials_file=None,
-        spill_directory="/spill",
-        memory_pool_bytes=400 * MIB,
-        data_limit_bytes=1600 * MIB,
-        spill_limit_bytes=3 * MIB,
-        max_statement_bytes=100,
-    )
+    assert (only_read.lake, only_read.memory_pool_bytes) == (None, 400 * MIB)
     assert (written.lake, written.denials_file) == (str(Path("lake").absolute()), "/d")
     assert written.default_conditions == DEFAULT_ROW_FILTERS
 
