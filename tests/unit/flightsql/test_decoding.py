@@ -42,26 +42,16 @@ def test_a_header_says_what_a_message_holds_and_whether_it_is_compressed() -> No
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"\0",
         b"\0" * 64,
-        b"\xff" * 64,
         b"\x04\0\0\0" + b"\xff" * 60,
         b"\x04\0\0\0" + b"\x64\0\0\0" + b"\0" * 56,
     ],
-    ids=["nothing", "one byte", "zeros", "ones", "a table after its fields", "a table before the start"],
+    ids=["one byte", "zeros", "a table after its fields", "a table before the start"],
 )
 def test_noise_is_refused(data: bytes) -> None:
     with pytest.raises(UsageError):
         read_header(data)
-
-
-def test_a_cut_header_is_refused_wherever_it_is_cut() -> None:
-    whole = pa.ipc.read_message(pa.schema({"n": pa.int64()}).serialize()).metadata.to_pybytes()
-
-    for length in range(16):
-        with pytest.raises(UsageError):
-            read_header(whole[:length])
 
 
 @pytest.mark.parametrize(
@@ -142,8 +132,3 @@ def test_a_null_value_that_points_far_away_is_emptied() -> None:
     assert view_lengths(array).tolist() == [1, 2**31 - 1, 24]
     assert view_lengths(cleaned).tolist() == [1, 0, 24]
     assert cleaned.cast(pa.string()).to_pylist() == _TEXTS
-
-
-def test_an_array_without_values_has_no_lengths() -> None:
-    assert view_lengths(pa.array([], pa.string_view())).tolist() == []
-    assert not is_view(pa.string())

@@ -14,7 +14,6 @@ from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
     ParameterLimits,
     decode_parameters,
-    split_batch,
 )
 
 if TYPE_CHECKING:
@@ -47,14 +46,6 @@ def _compressed_frames(batch: pa.RecordBatch) -> list[bytes]:
         ).SerializeToString()
         for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
     ]
-
-
-def test_batches_read_back_unchanged() -> None:
-    batch = pa.record_batch({"n": [1, 2, None], "text": ["a", None, "ü"], "list": [[1], [], None]})
-
-    table = _read_back(_encode(batch.schema, [batch, batch]))
-
-    assert table == pa.Table.from_batches([batch, batch])
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
@@ -116,21 +107,6 @@ def test_messages_stay_near_the_stated_size() -> None:
     assert _read_back(frames)["n"].to_pylist() == list(range(100_000))
 
 
-def test_one_large_row_does_not_make_its_neighbours_small() -> None:
-    batch = pa.record_batch({"text": ["x"] * 7 + ["y" * 50_000]})
-
-    parts = list(split_batch(batch, max_bytes=10_000))
-
-    assert [part.num_rows for part in parts] == [4, 2, 1, 1]
-
-
-def test_a_batch_of_another_schema_is_refused() -> None:
-    encoder = FlightDataEncoder(pa.schema({"n": pa.int64()}))
-
-    with pytest.raises(ValueError, match="schema"):
-        list(encoder.encode_batch(pa.record_batch({"m": [1.0]})))
-
-
 def test_parameters_read_back_as_one_batch() -> None:
     batch = pa.record_batch({"0": [1, 2], "1": pa.array(["a", None]).dictionary_encode()})
 
@@ -138,11 +114,7 @@ def test_parameters_read_back_as_one_batch() -> None:
 
     assert found is not None
     assert found.to_pylist() == batch.to_pylist() * 2
-
-
-def test_a_schema_alone_binds_nothing() -> None:
     assert decode_parameters(_encode(pa.schema({"n": pa.int64()}), []), limits=LIMITS) is None
-    assert decode_parameters([], limits=LIMITS) is None
 
 
 @pytest.mark.parametrize(
