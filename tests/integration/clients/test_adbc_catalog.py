@@ -17,15 +17,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def objects(connection: Connection, **filters: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = connection.adbc_get_objects(**filters).read_all().to_pylist()
-    return rows
-
-
 def tables(connection: Connection, **filters: Any) -> list[dict[str, Any]]:
     return [
         table
-        for catalog in objects(connection, **filters)
+        for catalog in connection.adbc_get_objects(**filters).read_all().to_pylist()
         for schema in catalog["catalog_db_schemas"]
         for table in schema["db_schema_tables"] or []
     ]
@@ -43,9 +38,8 @@ def test_depth_tables(connection: Connection) -> None:
     assert {table["table_columns"] for table in found} == {None}
 
 
-@pytest.mark.parametrize("depth", ["columns", "all"])
-def test_depth_columns(connection: Connection, depth: str) -> None:
-    (wide,) = [table for table in tables(connection, depth=depth) if table["table_name"] == "wide"]
+def test_depth_columns(connection: Connection) -> None:
+    (wide,) = [table for table in tables(connection, depth="columns") if table["table_name"] == "wide"]
 
     assert [column["column_name"] for column in wide["table_columns"]] == ["id", *NAMES]
     assert [column["ordinal_position"] for column in wide["table_columns"]] == list(range(1, len(NAMES) + 2))
@@ -54,22 +48,15 @@ def test_depth_columns(connection: Connection, depth: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("many", ["many"]),
         ("under_score", ["underXscore", "under_score"]),
         (r"under\_score", ["under_score"]),
-        ("%score", ["underXscore", "under_score"]),
         ("MANY", []),
-        ("nothing", []),
         ("m*", []),
-        ("%", None),
+        ("%score", ["underXscore", "under_score"]),
     ],
 )
-def test_tables_are_filtered_by_pattern(connection: Connection, pattern: str, expected: list[str] | None) -> None:
-    everything = table_names(connection, depth="tables")
-
-    found = table_names(connection, depth="tables", table_name_filter=pattern)
-
-    assert found == (everything if expected is None else expected)
+def test_tables_are_filtered_by_pattern(connection: Connection, pattern: str, expected: list[str]) -> None:
+    assert table_names(connection, depth="tables", table_name_filter=pattern) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,10 +64,8 @@ def test_tables_are_filtered_by_pattern(connection: Connection, pattern: str, ex
     [
         ({"catalog_filter": ""}, True),
         ({"catalog_filter": "other"}, False),
-        ({"db_schema_filter": ""}, True),
         ({"db_schema_filter": "%"}, True),
         ({"db_schema_filter": "other"}, False),
-        ({"table_types_filter": ["table"]}, True),
         ({"table_types_filter": ["view"]}, False),
         ({"table_types_filter": ["view", "table"]}, True),
     ],
@@ -100,8 +85,5 @@ def test_columns_are_filtered_by_pattern(connection: Connection) -> None:
 def test_a_table_has_its_schema(connection: Connection) -> None:
     assert connection.adbc_get_table_schema("wide").names == sent_table().column_names
     assert connection.adbc_get_table_schema("under_score") == pa.schema({"a": pa.int64()})
-
-
-def test_a_table_that_is_not_there_has_no_schema(connection: Connection) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match="NOT_FOUND"):
         connection.adbc_get_table_schema("nothing")

@@ -21,12 +21,9 @@ NOON = dt.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=dt.UTC)
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (0, "Int64"),
         (-(2**63), "Int64"),
-        (1.5, "Float64"),
         (float("inf"), "Float64"),
         ("it's; DROP TABLE x -- naïve 日本語", "Utf8"),
-        ("", "Utf8"),
         (b"\x00\xff", "Binary"),
         (True, "Boolean"),
         (dt.date(1969, 12, 31), "Date32"),
@@ -41,12 +38,6 @@ def test_a_value_arrives_as_what_it_is(cursor: Cursor, value: object, kind: str)
     cursor.execute("SELECT ? AS a, arrow_typeof(?) AS kind", (value, value))
 
     assert cursor.fetchall() == [(value, kind)]
-
-
-def test_several_values_are_bound_in_their_order(cursor: Cursor) -> None:
-    cursor.execute("SELECT n, ? AS word FROM many WHERE n BETWEEN ? AND ? ORDER BY n", ("x", 5, 7))
-
-    assert cursor.fetchall() == [(5, "x"), (6, "x"), (7, "x")]
 
 
 def test_numbered_placeholders_may_be_used_twice(cursor: Cursor) -> None:
@@ -77,7 +68,6 @@ def test_several_rows_of_values_run_a_statement_once_for_each(cursor: Cursor) ->
     assert cursor.fetchall() == [(5, "row 5"), (7, "row 7")]
 
 
-@pytest.mark.parametrize("sql", ["INSERT INTO many VALUES (?, ?)", "SELECT ?, ?"])
-def test_executemany_is_for_statements_that_write_and_refused(cursor: Cursor, sql: str) -> None:
+def test_executemany_is_for_statements_that_write_and_refused(cursor: Cursor) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"only reads.*SQL002"):
-        cursor.executemany(sql, [(1, "a"), (2, "b")])
+        cursor.executemany("INSERT INTO many VALUES (?, ?)", [(1, "a"), (2, "b")])

@@ -11,7 +11,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -33,28 +32,12 @@ def test_it_prints_a_table(query: Callable[..., None], capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines()[2].split() == ["1", "naïve", "日本語", "\U0001f600"]
 
 
-def test_it_prints_csv(query: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    query("SELECT n, text FROM many WHERE n < 2 ORDER BY n", "--all", "--format", "csv")
-
-    assert capsys.readouterr().out.split("\n")[:3] == ["n,text", "0,row 0", "1,row 1"]
-
-
 def test_it_sends_its_range(query: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     times = ("--begin", "2026-11-24T12:00:00Z", "--end", "2026-11-24T12:00:01Z")
 
     query("SELECT count(*) AS n FROM measures", *times, "--format", "csv")
 
     assert capsys.readouterr().out.split() == ["n", "2"]
-
-
-def test_it_reads_a_statement_from_a_file(
-    query: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "statement.sql").write_text("SELECT 'naïve' AS word;\n", encoding="utf-8")
-
-    query("--file", str(tmp_path / "statement.sql"), "--all", "--format", "csv")
-
-    assert capsys.readouterr().out.split() == ["word", "naïve"]
 
 
 def test_it_ends_with_what_the_server_says_is_wrong(query: Callable[..., None]) -> None:

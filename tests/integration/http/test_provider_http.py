@@ -10,12 +10,10 @@ import pytest
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
-from tests.fakes.raw_server import RawServer
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import TlsProvider
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -39,43 +37,6 @@ def test_cookies_are_not_kept(provider: ScriptedProvider) -> None:
     http.fetch_json(f"{provider.base}/document")
 
     assert "cookie" not in provider.seen("/document")[1].headers
-
-
-def test_passwords_of_netrc_are_not_sent(
-    provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login alice password sesame\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    provider.reply_once("/document", Reply(body={}))
-
-    ProviderHttp().fetch_json(f"{provider.base}/document")
-
-    assert "authorization" not in provider.seen("/document")[0].headers
-
-
-def test_a_proxy_is_never_used_for_this_machine(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "")
-    provider.reply_once("/document", Reply(body={"a": 1}))
-
-    assert ProviderHttp().fetch_json(f"{provider.base}/document").body == {"a": 1}
-
-
-def test_a_proxy_of_the_environment_is_asked_for_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = threading.Event()
-
-    def refuse(connection: socket.socket, server: RawServer) -> None:
-        asked.set()
-        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-    with RawServer(refuse) as proxy:
-        monkeypatch.setenv("https_proxy", proxy.url)
-        with pytest.raises(ProviderUnavailable, match="proxy") as caught:
-            ProviderHttp(timeout_seconds=60).fetch_json("https://id.example.com/")
-
-    assert asked.is_set()
-    assert "MICROMEGAS_OIDC_PROXY" in caught.value.remedy
 
 
 def test_a_form_is_posted_with_its_secrets_revealed_to_the_provider_only(provider: ScriptedProvider) -> None:
@@ -118,16 +79,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls_provider: TlsProvi
         ProviderHttp().fetch_json(tls_provider.url)
 
     assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy
-
-
-def test_a_certificate_is_trusted_through_the_ca_bundle_even_when_the_environment_names_another(
-    tls_provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.pem"
-    other.write_text("")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
-
-    assert ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url).body == {"tls": True}
 
 
 def test_with_a_ca_bundle_no_other_certificate_is_trusted_whatever_the_environment_says(

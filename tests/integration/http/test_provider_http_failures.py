@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.http_exchange import Exchange
+from micromegas_jupyter.core.http import MAX_RUNNING_PROVIDER_CALLS, ProviderHttp
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 
@@ -38,15 +38,6 @@ def test_the_deadline_holds_against_every_way_to_stall(talk: object) -> None:
             assert server.hung_up.wait(30), "the connection was left open after the deadline"
 
 
-def test_a_failure_that_is_seen_after_the_deadline_is_the_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Exchange.run
-    # The waiting thread has no turn until the one that reads has given up by itself.
-    monkeypatch.setattr(Exchange, "run", lambda self, **_deadline: run(self, timeout_seconds=60))
-
-    with RawServer(hang) as server, pytest.raises(ProviderUnavailable, match=r"within 0\.2 seconds"):
-        ProviderHttp(timeout_seconds=0.2).fetch_json(server.url)
-
-
 def test_a_listener_that_never_accepts_does_not_hold_the_caller() -> None:
     http = ProviderHttp(timeout_seconds=0.5)
 
@@ -68,43 +59,27 @@ def test_a_listener_that_never_accepts_does_not_hold_the_caller() -> None:
 
 
 def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
-    # What reaches the provider after the first calls' deadline says nothing: a busy machine may need a longer one.
-    for seconds in (2.0, 30.0):
-        reached, failed, is_in_time = _forty_calls(timeout_seconds=seconds)
-        assert failed == 40
-        if is_in_time:
-            break
-
-    assert (reached, is_in_time) == (16, True)
-
-
-def _forty_calls(*, timeout_seconds: float) -> tuple[int, int, bool]:
-    """Return how many calls at once reach a provider that hangs, how many fail, and whether that was seen in time."""
-    http = ProviderHttp(timeout_seconds=timeout_seconds)
-    failures: list[BaseException] = []
+    http = ProviderHttp(timeout_seconds=5)
     arrived = threading.Semaphore(0)
 
-    def call(url: str) -> None:
-        try:
-            http.fetch_json(url)
-        except ProviderUnavailable as error:
-            failures.append(error)
-
-    def hang_and_count(connection: socket.socket, server: RawServer) -> None:
+    def hang_and_count(_connection: socket.socket, server: RawServer) -> None:
         arrived.release()
         server.stopping.wait(60)
 
-    with RawServer(hang_and_count) as server:
-        threads = [threading.Thread(target=call, args=(server.url,)) for _ in range(40)]
-        started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        first = sum(arrived.acquire(timeout=timeout_seconds) for _ in range(16))
-        reached = first + arrived.acquire(timeout=0.3)
-        is_in_time = time.monotonic() - started < timeout_seconds
-        for thread in threads:
-            thread.join(120)
-    return reached, len(failures), is_in_time
+    def call(url: str) -> bool:
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(url)
+        return True
+
+    with RawServer(hang_and_count) as server, ThreadPoolExecutor(40) as threads:
+        failed = threads.map(call, [server.url] * 40)
+        reached = [arrived.acquire(timeout=4) for _ in range(MAX_RUNNING_PROVIDER_CALLS)]
+        is_one_more = arrived.acquire(timeout=0.3)
+
+        assert len(list(failed)) == 40
+    assert len(reached) == 16
+    assert all(reached)
+    assert not is_one_more
 
 
 def test_closing_cuts_running_calls_and_refuses_new_ones() -> None:
@@ -163,14 +138,6 @@ def test_a_name_that_is_not_found_is_looked_for_in_the_issuer(monkeypatch: pytes
     assert caught.value.remedy == "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network."
 
 
-@pytest.mark.parametrize(("url", "place"), [("https://[::1]:1/", "[::1]:1"), ("https://127.0.0.1:443/", "127.0.0.1")])
-def test_a_port_is_named_unless_it_is_the_usual_one(url: str, place: str) -> None:
-    with pytest.raises(ProviderUnavailable) as caught:
-        ProviderHttp(timeout_seconds=2).fetch_json(url)
-
-    assert f"The identity provider {place} " in caught.value.what
-
-
 def test_a_provider_without_tls_is_not_asked_to_be_tried_again() -> None:
     def babble(connection: socket.socket, server: RawServer) -> None:
         connection.sendall(HEAD + b"\r\n")
@@ -180,12 +147,3 @@ def test_a_provider_without_tls_is_not_asked_to_be_tried_again() -> None:
 
     assert "speaks TLS" in caught.value.remedy
     assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy
-
-
-def test_the_deadline_holds_during_the_tls_handshake() -> None:
-    with RawServer(hang) as server:
-        started = time.monotonic()
-        with pytest.raises(ProviderUnavailable):
-            ProviderHttp(timeout_seconds=0.5).fetch_json(server.url.replace("http:", "https:"))
-
-        assert time.monotonic() - started < 9
