@@ -165,8 +165,3 @@ def test_partitions_are_changed_and_messages_printed(client: _Recorder, capsys: 
 def test_a_count_that_is_none_is_refused(client: _Recorder, limit: int) -> None:
     with pytest.raises(UsageError):
         client.query_blocks(_BEGIN, _END, limit, "s")
-
-
-def test_a_partition_without_a_time_is_refused(client: _Recorder) -> None:
-    with pytest.raises(UsageError):
-        client.retire_partitions("v", "i", None, _END)

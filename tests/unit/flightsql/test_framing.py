@@ -48,11 +48,10 @@ def _compressed_frames(batch: pa.RecordBatch) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_compressed_batches_read_back_unchanged_and_are_smaller(compression: str) -> None:
+def test_compressed_batches_read_back_unchanged_and_are_smaller() -> None:
     batch = pa.record_batch({"text": ["the same"] * 10_000, "word": pa.array(["a", "b"] * 5000).dictionary_encode()})
 
-    frames = _encode(batch.schema, [batch, batch], compression=compression)
+    frames = _encode(batch.schema, [batch, batch], compression="lz4")
 
     assert _read_back(frames) == pa.Table.from_batches([batch, batch])
     assert sum(map(len, frames)) < sum(map(len, _encode(batch.schema, [batch, batch]))) / 2
@@ -68,24 +67,6 @@ def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(
 
     with pytest.raises(ResourcesExhausted, match="takes 4 MiB, more than the 3 MiB"):
         _encode(batch.schema, [batch])
-
-
-def test_a_large_row_goes_in_a_message_of_its_own() -> None:
-    batch = pa.record_batch({"text": ["a", "x" * 1024 * 1024 * 5, "b"]})
-
-    frames = _encode(batch.schema, [batch])
-
-    assert _read_back(frames) == pa.Table.from_batches([batch])
-    assert [len(frame) > 1024 * 1024 for frame in frames[1:]] == [False, True, False]
-
-
-def test_a_stream_without_batches_still_has_its_schema() -> None:
-    schema = pa.schema({"n": pa.int64()})
-
-    frames = _encode(schema, [])
-
-    assert len(frames) == 1
-    assert _read_back(frames).schema == schema
 
 
 def test_a_dictionary_is_sent_once_while_it_does_not_change() -> None:
