@@ -16,8 +16,7 @@ import pytest
 from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
 
-from tests.integration.clients.audit_lines import audit_lines
-from tests.integration.clients.serving import PROCESS_ID, STREAM_ID
+from tests.integration.clients.serving import PROCESS_ID, STREAM_ID, audit_lines
 from tests.integration.clients.wide_rows import sent_table, wide_table
 
 if TYPE_CHECKING:
