@@ -44,23 +44,6 @@ def test_a_statement_is_prepared_for_its_schema_and_closed(
     assert [call.method for call in fake_server.calls] == ["DoAction", "DoAction", "DoGet"]
 
 
-_UNREADABLE = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h", dataset_schema=b"junk")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"junk", pack_any(_UNREADABLE), pack_any(messages.CommandStatementQuery(query="x"))],
-    ids=["junk", "schema", "other"],
-)
-def test_an_answer_that_is_no_prepared_statement_is_not_believed(
-    client: FlightSQLClient, fake_server: FakeFlightServer, body: bytes
-) -> None:
-    fake_server.answers["DoAction:CreatePreparedStatement"] = results(body)
-
-    with pytest.raises(InternalError):
-        client.prepare_statement("SELECT 1")
-
-
 def _binding(fake_server: FakeFlightServer, put: bytes, *endpoints: bytes) -> None:
     """Let the server prepare, bind (answering `put`) and plan to the given tickets."""
     created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")

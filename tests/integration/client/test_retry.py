@@ -163,27 +163,6 @@ def test_a_server_that_never_answered_is_given_up_before_its_time():
         client.whoami()
 
 
-def test_closing_the_client_ends_its_attempts(fake_server: FakeFlightServer):
-    fake_server.answers["DoAction:MicromegasWhoAmI"] = fail_with(ServerUnavailable("Later."), pushback_ms=10_000)
-    client = FlightSQLClient(fake_server.uri)
-    errors: list[BaseException] = []
-
-    def ask() -> None:
-        try:
-            client.whoami()
-        except ServerUnavailable as error:
-            errors.append(error)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    assert fake_server.call_arrived.wait(60)
-    client.close()
-    asking.join(60)
-
-    assert len(errors) == 1
-    assert len(fake_server.calls) == 1
-
-
 def _reset(listening: socket.socket) -> None:
     """Accept a connection and end it as a server does that is killed."""
     connection, _ = listening.accept()

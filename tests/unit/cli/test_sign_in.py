@@ -58,7 +58,6 @@ class Terminal(io.StringIO):
     [
         ({}, "Alice Martin <alice@example.com> · id.example.com · token valid 58 min, renews by itself"),
         ({"renews": False, "email": None}, "Alice Martin · id.example.com · token valid 58 min"),
-        ({"name": None}, "alice@example.com · id.example.com · token valid 58 min, renews by itself"),
         ({"name": None, "email": None}, "alice-1 · id.example.com · token valid 58 min, renews by itself"),
     ],
 )
@@ -206,15 +205,6 @@ def test_a_code_is_shown_with_a_warning_its_picture_and_the_time_left(settings, 
     assert pending.verification_uri_complete not in text
     assert ("\x1b[97;40m" not in text) is is_plain
     assert ("\r" not in text) is is_plain
-
-
-def test_without_a_terminal_nobody_is_asked(settings, environ, idp, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-
-    with pytest.raises(LoginRequired, match="nobody is here to sign in"):
-        sign_in(settings, environ=environ)
-
-    assert idp.requests == []
 
 
 @pytest.mark.parametrize("name", ["MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY"])

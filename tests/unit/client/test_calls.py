@@ -22,15 +22,10 @@ from micromegas_jupyter.client.transport import (
     build_tag_headers,
     describe_token,
     parse_address,
-    parse_static_headers,
 )
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import (
     InternalError,
-    LoginRequired,
-    MicromegasError,
-    ProviderUnavailable,
-    TokenStoreError,
     UsageError,
 )
 
@@ -108,12 +103,6 @@ def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value: str) -> 
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("headers", [7, ["authorization"], [("a", "b", "c")]])
-def test_other_static_headers_are_refused(headers: list[tuple[str, str]]) -> None:
-    with pytest.raises(UsageError):
-        parse_static_headers(headers)
-
-
 def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) -> types.SimpleNamespace:
     headers = dict(build_tag_headers(environ, entrypoint=entrypoint))
     assert headers.pop(b"x-client-type") == b"python"
@@ -172,32 +161,6 @@ def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
         CredentialSource(_Provider(token)).fetch()
 
     assert "xxx" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind"),
-    [
-        (RuntimeError("hunter2"), LoginRequired),
-        (ConnectionError("hunter2"), ProviderUnavailable),
-        (TokenStoreError("Damaged."), TokenStoreError),
-    ],
-)
-def test_a_provider_that_fails_stops_the_call(raised: Exception, kind: type[MicromegasError]) -> None:
-    with pytest.raises(MicromegasError) as caught:
-        CredentialSource(_Provider(raised)).fetch()
-
-    assert type(caught.value) is kind
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("uri", ["grpc://lake.example.com:50051", "http://10.0.0.1:50051"])
-def test_a_credential_goes_over_plain_text_only_where_that_is_allowed(uri: str) -> None:
-    address = parse_address(uri)
-    source = CredentialSource(_Provider("abc"))
-
-    CredentialSource(None).check_plaintext(address)
-    with pytest.raises(UsageError):
-        source.check_plaintext(address)
 
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
