@@ -69,7 +69,7 @@ def test_arrow_types_keep_the_rows_as_they_came() -> None:
 
 
 ROWS = 70_000
-LARGE_BYTES = 5 * 1024 * 1024
+LARGE_BYTES = 17 * 1024 * 1024
 BATCH_SIZES = (0, 8192, 1, 30_000)
 NUMBERS = np.arange(ROWS)
 # Where the nulls stand decides when a column of whole numbers stops being one.
@@ -96,10 +96,10 @@ def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
 
 
 def with_padding(columns: dict[str, pa.Array]) -> pa.Table:
-    """Return the columns and enough others to make the answer a large one."""
+    """Return the columns and another that makes the answer a large one."""
     rows = len(next(iter(columns.values())))
-    padding = pa.array(NUMBERS[:rows])
-    return pa.table({**columns, **{f"padding {index}": padding for index in range(LARGE_BYTES // padding.nbytes)}})
+    size = LARGE_BYTES // rows
+    return pa.table({**columns, "padding": pa.array([bytes(size)] * rows, pa.binary(size))})
 
 
 def of_upstream(table: pa.Table) -> pd.DataFrame:
@@ -178,11 +178,11 @@ def test_a_batch_is_let_go_before_the_next_ones_come() -> None:
 
     def measured() -> Iterator[pa.RecordBatch]:
         texts = [f"text {number}" for number in range(50_000)]
-        for _ in range(40):
+        for _ in range(80):
             held.append(pa.total_allocated_bytes() - before)
             yield pa.record_batch({"text": texts})
 
     frame = build_frame(pa.schema({"text": pa.string()}), measured())
 
-    assert len(frame) == 2_000_000
-    assert max(held) < 16 * 1024 * 1024
+    assert len(frame) == 4_000_000
+    assert max(held) < 20 * 1024 * 1024
