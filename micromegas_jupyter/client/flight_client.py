@@ -67,7 +67,6 @@ _RFC3339: Final = re.compile(
     r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
-_MICROSECOND_DIGITS: Final = 6
 _EPOCH: Final = "1970-01-01T00:00:00+00:00"
 _REMEDY: Final = (
     "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
@@ -77,7 +76,7 @@ TimeArgument = datetime | str | None
 
 
 def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included; `name` is for messages."""
+    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -106,7 +105,7 @@ def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) 
     if begin_text is None and end_text is None:
         return None, None
     begin_text, end_text = begin_text or _EPOCH, end_text or now.isoformat()
-    if _to_sort_key(begin_text) > _to_sort_key(end_text):
+    if datetime.fromisoformat(begin_text) > datetime.fromisoformat(end_text):
         raise UsageError("begin is after end.", remedy="Swap them; without an end, the range ends now.")
     return begin_text, end_text
 
@@ -115,27 +114,14 @@ def _format_text(text: str, name: str) -> str:
     found = _RFC3339.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_REMEDY)
-    fraction = found["fraction"] or ""
+    fraction = f".{found['fraction']}" if found["fraction"] else ""
     offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
+    whole = f"{found['date']}T{found['time']}{fraction}{offset}"
     try:
-        base = datetime.fromisoformat(f"{found['date']}T{found['time']}{offset}")
-        if len(fraction) <= _MICROSECOND_DIGITS:
-            microsecond = int(fraction.ljust(_MICROSECOND_DIGITS, "0"))
-            return base.replace(microsecond=microsecond).isoformat()
+        at = datetime.fromisoformat(whole)
     except ValueError:
         raise UsageError(f"{name} is not a time that exists.", remedy=_REMEDY) from None
-    return f"{base.replace(tzinfo=None).isoformat()}.{fraction}{offset}"
-
-
-def _to_sort_key(text: str) -> tuple[datetime, str]:
-    found = _RFC3339.fullmatch(text)
-    if found is None:  # a datetime before the year 1000 or an offset that RFC 3339 cannot say
-        raise UsageError("The time range cannot be sent.", remedy=_REMEDY)
-    at = datetime.fromisoformat(f"{found['date']}T{found['time']}{found['offset']}")
-    try:
-        return at.astimezone(UTC), (found["fraction"] or "").ljust(9, "0")
-    except OverflowError:
-        raise UsageError("The time range cannot be sent.", remedy=_REMEDY) from None
+    return whole if len(fraction) > len(".123456") else at.isoformat()
 
 
 class QueryMethods(ABC):
@@ -544,9 +530,7 @@ DEPRECATION_NOTICE: Final = (
 _MODULE_NAME: Final = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
-def wrapped_client(
-    environ: Mapping[str, str] | None = None, *, clock: Clock = SYSTEM_CLOCK
-) -> "FlightSQLClient | WrappedClient | None":
+def wrapped_client(environ: Mapping[str, str] | None = None) -> "FlightSQLClient | WrappedClient | None":
     """Return the client of the configured wrapper module, with a `FutureWarning`; None when there is no wrapper."""
     name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
     if not name:
@@ -567,15 +551,14 @@ def wrapped_client(
     if not callable(getattr(made, "query_stream", None)) and not callable(getattr(made, "query", None)):
         raise _unusable("The wrapper module's connect() returned something that is not a client: it has no query.")
     warnings.warn(DEPRECATION_NOTICE, FutureWarning, stacklevel=3)
-    return made if isinstance(made, FlightSQLClient) else WrappedClient(made, clock=clock)
+    return made if isinstance(made, FlightSQLClient) else WrappedClient(made)
 
 
 class WrappedClient(QueryMethods):
     """Runs statements through another client; other attributes are that client's."""
 
-    def __init__(self, inner: Any, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self._clock = clock
 
     def open_query(  # noqa: PLR0913 - the arguments of `FlightSQLClient.open_query`
         self,
@@ -594,16 +577,16 @@ class WrappedClient(QueryMethods):
                 remedy="Write the values into the statement, or unset MICROMEGAS_PYTHON_MODULE_WRAPPER.",
             )
         check_timeout(timeout_seconds)
-        begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
+        begin_text, end_text = format_time_range(begin, end, now=SYSTEM_CLOCK.now())
 
         def open_stream(call: Call) -> "_ForeignStream":
-            return _ForeignStream(_batches(self._inner, sql, begin_text, end_text), call, limit=limit)
+            return _ForeignStream(_batches(self._inner, sql, begin_text, end_text, limit=limit), call)
 
         def build_call(credential: Credential) -> Call:
-            return Call(server="the wrapper's server", credential=credential, started_at=self._clock.now())
+            return Call(server="the wrapper's server", credential=credential, started_at=SYSTEM_CLOCK.now())
 
-        attempts = Attempts(CredentialSource(None), clock=self._clock, may_repeat=False)
-        return QueryReader(attempts, build_call, open_stream, clock=self._clock)
+        attempts = Attempts(CredentialSource(None), clock=SYSTEM_CLOCK, may_repeat=False)
+        return QueryReader(attempts, build_call, open_stream, clock=SYSTEM_CLOCK)
 
     def whoami(self) -> NoReturn:
         """Raise `UnsupportedRequest`."""
@@ -633,10 +616,9 @@ class WrappedClient(QueryMethods):
 class _ForeignStream:
     """The batches of another client's answer; the first is fetched at once, because it has the schema."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, *, limit: int | None) -> None:
+    def __init__(self, batches: Iterator[pa.RecordBatch], call: Call) -> None:
         self._batches = batches
         self._call = call
-        self._rows_left = limit
         self._is_cancelled = False
         self._waiting = self._next()
 
@@ -650,11 +632,7 @@ class _ForeignStream:
         batch, self._waiting = self._waiting, None
         if batch is None and not self._is_cancelled:
             batch = self._next()
-        if batch is None or self._rows_left is None:
-            return batch
-        batch = batch.slice(0, self._rows_left)
-        self._rows_left -= batch.num_rows
-        return batch if batch.num_rows else None
+        return batch
 
     def cancel(self) -> None:
         """Ask for no further batch."""
@@ -675,11 +653,19 @@ class _ForeignStream:
             ) from error
 
 
-def _batches(inner: Any, sql: str, begin: str | None, end: str | None) -> Iterator[pa.RecordBatch]:
+def _batches(
+    inner: Any, sql: str, begin: str | None, end: str | None, *, limit: int | None
+) -> Iterator[pa.RecordBatch]:
     if callable(getattr(inner, "query_stream", None)):
-        yield from inner.query_stream(sql, begin, end)
+        batches = inner.query_stream(sql, begin, end)
     else:
-        yield from pa.Table.from_pandas(inner.query(sql, begin, end), preserve_index=False).to_batches()
+        batches = pa.Table.from_pandas(inner.query(sql, begin, end), preserve_index=False).to_batches()
+    rows_left = sys.maxsize if limit is None else limit
+    for batch in batches:
+        yield batch.slice(0, rows_left)
+        rows_left -= min(batch.num_rows, rows_left)
+        if not rows_left:
+            return
 
 
 def _unusable(what: str) -> ConfigurationError:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 ARROW_DTYPES: Final = "pyarrow"
 
-_SMALL_BYTES: Final = 4 * 1024 * 1024
+_SMALL_BYTES: Final = 16 * 1024 * 1024
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 # A frame of more blocks than this warns its owner of fragmentation when a column is added.
 _MAX_COLUMNS: Final = 64
 # Texts are not looked up when more than this share of a sample differs: that costs more than it saves.
-_SAMPLE_ROWS: Final = 64 * 1024
-_MANY_NEW: Final = 0.8
+_SAMPLE_ROWS: Final = 16 * 1024
+_MANY_NEW: Final = 0.9
 
 
 def check_dtype_backend(dtype_backend: str | None) -> str | None:

@@ -26,24 +26,16 @@ _MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
 
 
 class BatchStream(Protocol):
-    """Batches that arrive one after another. `cancel` may be called from any thread, the rest from one."""
+    """Batches that arrive one after another until None. `cancel` may be called from any thread, the rest from one."""
 
     @property
-    def schema(self) -> pa.Schema:
-        """The schema of every batch."""
-        ...
+    def schema(self) -> pa.Schema: ...  # noqa: D102
 
-    def read_batch(self) -> pa.RecordBatch | None:
-        """Return the next batch, None at the end."""
-        ...
+    def read_batch(self) -> pa.RecordBatch | None: ...  # noqa: D102
 
-    def cancel(self) -> None:
-        """Tell the server to stop."""
-        ...
+    def cancel(self) -> None: ...  # noqa: D102
 
-    def close(self) -> None:
-        """Release what the stream holds on the server."""
-        ...
+    def close(self) -> None: ...  # noqa: D102
 
 
 Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | None
@@ -326,14 +318,7 @@ class QueryReader:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """Return the next batch.
-
-        Raises:
-            StopIteration: There are no more.
-            MicromegasError: The query failed.
-            QueryCancelled: `cancel` was called.
-            UsageError: The reader is closed.
-        """
+        """Return the next batch; raises `QueryCancelled` once `cancel` was called, else what made the query fail."""
         if self._failure is not None:
             raise self._failure
         if self._is_closed:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard, cast
 from urllib.parse import quote
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
@@ -130,12 +130,7 @@ class PreparedQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataQuery:
-    """Describe what the server holds and knows: tables, keys, types, facts.
-
-    Attributes:
-        name: The command, such as `CommandGetTables`.
-        message: The command's message.
-    """
+    """Describe what the server holds and knows; `name` is the command, such as `CommandGetTables`."""
 
     name: str
     message: Any
@@ -364,18 +359,6 @@ _STATUS_TAIL = re.compile(
 )
 
 
-class _Details(NamedTuple):
-    """The details of an error, each field checked."""
-
-    code: str
-    what: str
-    remedy: str
-    query_id: str | None
-    line: int | None
-    column: int | None
-    retry_after_seconds: float | None = None
-
-
 def encode_error(error: MicromegasError) -> bytes:
     """Return `error` as compact JSON of at most `MAX_DETAILS_BYTES`; its sentence is cut when it is too long."""
     fields: dict[str, str | float] = {"code": error.code, "what": "", "remedy": _cut(error.remedy)}
@@ -435,7 +418,7 @@ def parse_status_text(text: str) -> MicromegasError | None:
     if kind.default_remedy and what.endswith(kind.default_remedy):
         what, remedy = what.removesuffix(kind.default_remedy).strip(), kind.default_remedy
     line, column = (int(found[name]) if found[name] else None for name in ("line", "column"))
-    return _rebuild(_Details(found["code"], what, remedy, found["query_id"], line, column))
+    return _rebuild(found["code"], what, remedy=remedy, query_id=found["query_id"], line=line, column=column)
 
 
 def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
@@ -448,25 +431,40 @@ def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
     delay = fields.get("retry_after_seconds")
     if not (delay is None or _is_delay(delay)):
         return None
-    return _rebuild(_Details(code, printable_text(what), _cut(remedy), query_id, line, column, delay))
+    return _rebuild(
+        code,
+        printable_text(what),
+        remedy=_cut(remedy),
+        query_id=query_id,
+        line=line,
+        column=column,
+        retry_after_seconds=delay,
+    )
 
 
-def _rebuild(details: _Details) -> MicromegasError | None:
-    kind = error_classes().get(details.code)
+def _rebuild(  # noqa: PLR0913 - the facts of an error, each checked
+    code: str,
+    what: str,
+    *,
+    remedy: str,
+    query_id: str | None,
+    line: int | None,
+    column: int | None,
+    retry_after_seconds: float | None = None,
+) -> MicromegasError | None:
+    kind: Any = error_classes().get(code)
     if kind is None:
         return None
     if issubclass(kind, QueryError):
-        found = kind(
-            details.what, line=details.line, column=details.column, remedy=details.remedy, query_id=details.query_id
-        )
-        if isinstance(found, ResourcesExhausted):
-            found.retry_after_seconds = details.retry_after_seconds
-        return found
-    if issubclass(kind, ConfigurationError):
-        error: MicromegasError = kind(details.what, key="the server's configuration", remedy=details.remedy)
-        error.query_id = details.query_id
-        return error
-    return kind(details.what, remedy=details.remedy, query_id=details.query_id)
+        error = kind(what, line=line, column=column, remedy=remedy)
+    elif issubclass(kind, ConfigurationError):
+        error = kind(what, key="the server's configuration", remedy=remedy)
+    else:
+        error = kind(what, remedy=remedy)
+    error.query_id = query_id
+    if isinstance(error, ResourcesExhausted):
+        error.retry_after_seconds = retry_after_seconds
+    return cast("MicromegasError", error)
 
 
 def is_query_id(value: object) -> TypeGuard[str]:

@@ -1,13 +1,17 @@
-"""Arrow data as `FlightData` messages: a stream of batches out, a few parameter batches in.
+"""Arrow data as `FlightData` messages: batches out, and what a caller sends into batches that are safe to use.
 
-Which batches, and over which call, is decided by the server and client packages.
+What comes in is hostile until checked: sizes and compression before Arrow sees it, contents (offsets, dictionary
+indices, text) after, and how much the rows take once nothing in them is shared.
+
+Sources: Arrow format/Message.fbs (tables `Message`, `RecordBatch`, `DictionaryBatch`), the flatbuffers encoding, and
+the Arrow columnar format, "Variable-size Binary View Layout".
 """
 
 import enum
 import io
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -50,25 +54,15 @@ class HeaderKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpcHeader:
-    """The facts of a message header.
-
-    Attributes:
-        kind: What the message holds.
-        body_length: The bytes of body that it announces.
-        is_compressed: Whether the body's buffers are compressed.
-        row_count: The rows that a batch announces; for a dictionary its entries.
-        dictionary_id: Which dictionary a dictionary batch is for; 0 in other messages.
-        is_delta: Whether a dictionary batch adds to the one before instead of taking its place.
-        buffers: Offset and length in the body of each buffer, for compressed bodies only.
-    """
+    """What a message's header announces; the rows of a dictionary are its entries."""
 
     kind: HeaderKind
     body_length: int
     is_compressed: bool
     row_count: int = 0
     dictionary_id: int = 0
-    is_delta: bool = False
-    buffers: tuple[tuple[int, int], ...] = ()
+    is_delta: bool = False  # whether a dictionary adds to the one before instead of taking its place
+    buffers: tuple[tuple[int, int], ...] = ()  # offset and length of each, in compressed bodies only
 
 
 def read_header(data: bytes) -> IpcHeader:
@@ -202,11 +196,7 @@ def _views(array: pa.Array) -> npt.NDArray[np.int32]:
 
 
 def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield validated rows in slices that take at most `max_bytes` each, with what they take.
-
-    A dictionary, or a buffer of views, can be small and stand for gigabytes of text, so rows are measured before
-    anything unpacks them.
-    """
+    """Yield validated rows in slices of at most `max_bytes`, with what they take once nothing in them is shared."""
     sizes = row_sizes(batch)
     ends = np.cumsum(sizes)
     start = 0
@@ -221,23 +211,38 @@ def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.Re
 
 def row_sizes(batch: pa.RecordBatch) -> Sizes:
     """Return the bytes of each row; a value counts as at least one."""
-    total = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        total += _sizes(column)
-    return total
+    return sum(map(_sizes, batch.columns), np.zeros(batch.num_rows, np.int64))
 
 
-def _sizes(array: pa.Array) -> Sizes:
+def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
     kind = array.type
     width = _fixed_width(kind)
     if width is not None:
         return np.full(len(array), width, np.int64)
-    for is_kind, measure in _MEASURES:
-        if is_kind(kind):
-            return measure(array)
-    import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
+    if pa.types.is_dictionary(kind):
+        return _dictionary_sizes(array)
+    if is_view(kind):
+        return _one_or_more(view_lengths(array))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        return _list_sizes(array)
+    if pa.types.is_fixed_size_list(kind) and kind.list_size:
+        inner = _sizes(array.values)[array.offset * kind.list_size :][: len(array) * kind.list_size]
+        total: Sizes = inner.reshape(len(array), kind.list_size).sum(axis=1, dtype=np.int64)
+        return total
+    if pa.types.is_struct(kind) and kind.num_fields:
+        fields = [_sizes(array.field(index)) for index in range(kind.num_fields)]
+        return sum(fields, np.zeros(len(array), np.int64))
+    if any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    ):
+        import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
 
-    return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
+        return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
+    # Values that hold nothing could be there in any number.
+    raise UnsupportedRequest(
+        f"Columns of type {str(kind)[:80]} are not accepted.", remedy="Send plain values, lists or structs."
+    )
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
@@ -256,19 +261,7 @@ def _fixed_width(kind: pa.DataType) -> int | None:
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         inner = _fixed_width(kind.value_type)
         return None if inner is None else inner * int(kind.list_size)
-    _refuse_unmeasurable(kind)
     return None
-
-
-def _refuse_unmeasurable(kind: pa.DataType) -> None:
-    # Those that hold nothing could be there in any number.
-    holds_nothing = (pa.types.is_struct(kind) and not kind.num_fields) or (
-        pa.types.is_fixed_size_list(kind) and not kind.list_size
-    )
-    if holds_nothing or not any(is_kind(kind) for is_kind in _VARYING):
-        raise UnsupportedRequest(
-            f"Columns of type {str(kind)[:80]} are not accepted.", remedy="Send plain values, lists or structs."
-        )
 
 
 def _dictionary_sizes(array: pa.DictionaryArray) -> Sizes:
@@ -277,20 +270,6 @@ def _dictionary_sizes(array: pa.DictionaryArray) -> Sizes:
         return np.ones(len(array), np.int64)  # without values every row is null
     found: Sizes = values[array.indices.fill_null(0).to_numpy()]
     return found
-
-
-def _struct_sizes(array: pa.StructArray) -> Sizes:
-    total = np.zeros(len(array), np.int64)
-    for index in range(array.type.num_fields):
-        total += _sizes(array.field(index))
-    return total
-
-
-def _fixed_list_sizes(array: pa.FixedSizeListArray) -> Sizes:
-    size = array.type.list_size
-    inner = _sizes(array.values)[array.offset * size :][: len(array) * size]
-    total: Sizes = np.add.reduce(inner.reshape(len(array), size), axis=1, dtype=np.int64)
-    return total
 
 
 def _list_sizes(array: pa.ListArray) -> Sizes:
@@ -304,27 +283,6 @@ def _list_sizes(array: pa.ListArray) -> Sizes:
 
 def _one_or_more(sizes: npt.NDArray[np.generic]) -> Sizes:
     return np.maximum(sizes.astype(np.int64), np.int64(1))
-
-
-_IsKind = Callable[[pa.DataType], bool]
-
-
-_MEASURES: Final[tuple[tuple[_IsKind, Callable[[pa.Array], Sizes]], ...]] = (
-    (pa.types.is_dictionary, _dictionary_sizes),
-    (is_view, lambda array: _one_or_more(view_lengths(array))),
-    (lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind), _list_sizes),
-    (pa.types.is_fixed_size_list, _fixed_list_sizes),
-    (pa.types.is_struct, _struct_sizes),
-)
-
-
-_VARYING: Final[tuple[_IsKind, ...]] = (
-    *(is_kind for is_kind, _measure in _MEASURES),
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,13 +329,7 @@ class StreamDecoder:
         return self._schema
 
     def decode(self, frame: bytes) -> pa.RecordBatch | None:
-        """Return the batch of one serialised `FlightData`, None when it holds something else.
-
-        Raises:
-            UsageError: Not a valid part of a stream of Arrow data.
-            UnsupportedRequest: Compression that is not accepted, or an extension type.
-            ResourcesExhausted: Over a limit.
-        """
+        """Return the batch of one serialised `FlightData`, None when it holds something else."""
         data = parse_message(messages.FlightData, frame)
         header, body = data.data_header, data.data_body
         if not header:
@@ -572,11 +524,7 @@ class _Pieces(io.RawIOBase):
 class FlightDataEncoder:
     """Turns one stream of batches into serialised `FlightData` messages; remembers the dictionaries that were sent.
 
-    Args:
-        schema: The schema of every batch of the stream.
-        max_message_bytes: Batches are cut so that a message stays near this size; one row, and one dictionary, is
-            never cut.
-        compression: How the bodies of messages are compressed (Arrow IPC, `BodyCompression`); None for not at all.
+    Batches are cut so that a message stays near `max_message_bytes`; one row, and one dictionary, is never cut.
     """
 
     def __init__(
@@ -598,12 +546,7 @@ class FlightDataEncoder:
         return b"".join(_frame_whole(self._schema.serialize()))
 
     def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows.
-
-        Raises:
-            ValueError: The batch does not have the stream's schema.
-            ResourcesExhausted: One row, or one dictionary, is larger than any message.
-        """
+        """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows."""
         return map(b"".join, self.encode_pieces(batch))
 
     def encode_pieces(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
@@ -690,20 +633,7 @@ class ParameterLimits:
 
 
 def decode_parameters(frames: Sequence[bytes], *, limits: ParameterLimits) -> pa.RecordBatch | None:
-    """Read the parameter values of a `DoPut` stream: schema first, then batches, joined into one.
-
-    Args:
-        frames: Serialised `FlightData` messages in the order of arrival.
-        limits: What is accepted.
-
-    Returns:
-        The rows, or None when the stream held a schema at most.
-
-    Raises:
-        UsageError: Not a valid stream of Arrow data.
-        UnsupportedRequest: Compressed bodies or extension types.
-        ResourcesExhausted: Over a limit.
-    """
+    """Return the rows of the `FlightData` of a `DoPut` stream, joined; None when it held a schema at most."""
     _check_size(sum(len(frame) for frame in frames) <= limits.max_bytes and len(frames) <= limits.max_messages)
     decoder = StreamDecoder(
         DecodeLimits(

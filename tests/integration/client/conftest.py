@@ -24,6 +24,19 @@ class FixedToken:
         return self._token
 
 
+class RenewingToken:
+    """Has a new token each time that the last one is said to be refused."""
+
+    def __init__(self) -> None:
+        self.invalidated: list[str] = []
+
+    def get_token(self) -> str:
+        return f"t{len(self.invalidated)}"
+
+    def invalidate(self, token: str) -> None:
+        self.invalidated.append(token)
+
+
 @pytest.fixture
 def fake_server() -> Iterator[FakeFlightServer]:
     server = FakeFlightServer()

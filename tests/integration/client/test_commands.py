@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import InternalError, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
@@ -42,35 +42,6 @@ def test_a_statement_is_prepared_for_its_schema_and_closed(
     assert len(statement.parameter_schema) == 0
     assert pa.Table.from_batches(streamed) == SMALL_TABLE
     assert [call.method for call in fake_server.calls] == ["DoAction", "DoAction", "DoGet"]
-
-
-_UNREADABLE = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h", dataset_schema=b"junk")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"junk", pack_any(_UNREADABLE), pack_any(messages.CommandStatementQuery(query="x"))],
-    ids=["junk", "schema", "other"],
-)
-def test_an_answer_that_is_no_prepared_statement_is_not_believed(
-    client: FlightSQLClient, fake_server: FakeFlightServer, body: bytes
-) -> None:
-    fake_server.answers["DoAction:CreatePreparedStatement"] = results(body)
-
-    with pytest.raises(InternalError):
-        client.prepare_statement("SELECT 1")
-
-
-def test_values_never_go_to_a_server_that_cannot_bind_them(
-    client: FlightSQLClient, fake_server: FakeFlightServer
-) -> None:
-    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
-    fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
-    fake_server.answers["DoAction:ClosePreparedStatement"] = results()
-
-    with pytest.raises(UnsupportedRequest, match="Write the values into the statement"):
-        client.query("SELECT :a", params={"a": 1})
-    assert [call.method for call in fake_server.calls] == ["DoAction", "DoPut", "DoAction"]
 
 
 def _binding(fake_server: FakeFlightServer, put: bytes, *endpoints: bytes) -> None:
@@ -129,12 +100,6 @@ def test_rows_are_ingested(client: FlightSQLClient, fake_server: FakeFlightServe
     assert result.record_count == 3
     descriptor = fake_server.calls[0].messages[0].flight_descriptor
     assert descriptor.cmd == pack_any(messages.CommandStatementIngest(table="processes"))
-
-
-def test_only_a_table_is_ingested(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
-    with pytest.raises(UsageError):
-        client.bulk_ingest("processes", SMALL_TABLE.to_pandas())
-    assert fake_server.calls == []
 
 
 def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path: Path) -> None:

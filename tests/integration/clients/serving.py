@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -31,6 +31,8 @@ from tests.integration.clients.wide_rows import wide_table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import pytest
 
     from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
@@ -135,3 +137,9 @@ def _write_plain(folder: Path) -> None:
     }
     for name, table in tables.items():
         pa.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=100_000)
+
+
+def audit_lines(caplog: pytest.LogCaptureFixture, sql: str) -> list[dict[str, Any]]:
+    """Return the lines about a statement that no other test runs."""
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
+    return [line for line in lines if line["sql"] == sql]

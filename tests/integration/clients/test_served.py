@@ -64,7 +64,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(uri=running.uri, tokens=tokens, options=options)
 
 
-@pytest.mark.parametrize("who", ["alice", "bob", "reader", "loader"])
+@pytest.mark.parametrize("who", ["bob", "reader"])
 def test_a_client_with_certificate_and_credential_is_served(served: Served, who: str) -> None:
     with served.connect(who) as connection:
         assert fetch_rows(connection, COUNT) == [(LOG_COUNT,)]

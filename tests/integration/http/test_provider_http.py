@@ -1,22 +1,25 @@
-"""What a call sends, follows, keeps and trusts, over real sockets."""
+"""What a call sends, follows, keeps and trusts, and how it ends without a proper answer: in time, within bounds."""
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.http import MAX_RUNNING_PROVIDER_CALLS, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import TlsProvider
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
+
 
 pytestmark = pytest.mark.integration
 
@@ -39,43 +42,6 @@ def test_cookies_are_not_kept(provider: ScriptedProvider) -> None:
     http.fetch_json(f"{provider.base}/document")
 
     assert "cookie" not in provider.seen("/document")[1].headers
-
-
-def test_passwords_of_netrc_are_not_sent(
-    provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login alice password sesame\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    provider.reply_once("/document", Reply(body={}))
-
-    ProviderHttp().fetch_json(f"{provider.base}/document")
-
-    assert "authorization" not in provider.seen("/document")[0].headers
-
-
-def test_a_proxy_is_never_used_for_this_machine(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "")
-    provider.reply_once("/document", Reply(body={"a": 1}))
-
-    assert ProviderHttp().fetch_json(f"{provider.base}/document").body == {"a": 1}
-
-
-def test_a_proxy_of_the_environment_is_asked_for_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = threading.Event()
-
-    def refuse(connection: socket.socket, server: RawServer) -> None:
-        asked.set()
-        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-    with RawServer(refuse) as proxy:
-        monkeypatch.setenv("https_proxy", proxy.url)
-        with pytest.raises(ProviderUnavailable, match="proxy") as caught:
-            ProviderHttp(timeout_seconds=60).fetch_json("https://id.example.com/")
-
-    assert asked.is_set()
-    assert "MICROMEGAS_OIDC_PROXY" in caught.value.remedy
 
 
 def test_a_form_is_posted_with_its_secrets_revealed_to_the_provider_only(provider: ScriptedProvider) -> None:
@@ -120,16 +86,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls_provider: TlsProvi
     assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy
 
 
-def test_a_certificate_is_trusted_through_the_ca_bundle_even_when_the_environment_names_another(
-    tls_provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.pem"
-    other.write_text("")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
-
-    assert ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url).body == {"tls": True}
-
-
 def test_with_a_ca_bundle_no_other_certificate_is_trusted_whatever_the_environment_says(
     tls_provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -157,3 +113,107 @@ def test_a_ca_bundle_that_does_not_exist_is_a_configuration_error(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with pytest.raises(ConfigurationError):
         ProviderHttp().fetch_json(f"{provider.base}/document")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def trickle_chunks(connection: socket.socket, server: RawServer) -> None:
+    connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    server.trickle(connection, b"1\r\n \r\n")
+
+
+@pytest.mark.parametrize("talk", [hang, trickle_headers, trickle_body, trickle_chunks])
+def test_the_deadline_holds_against_every_way_to_stall(talk: object) -> None:
+    http = ProviderHttp(timeout_seconds=0.5)
+
+    with RawServer(talk) as server:  # type: ignore[arg-type]
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable, match=r"within 0\.5 seconds"):
+            http.fetch_json(server.url)
+        taken_seconds = time.monotonic() - started
+
+        assert taken_seconds < 9
+        if talk is not hang:
+            assert server.hung_up.wait(30), "the connection was left open after the deadline"
+
+
+def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
+    http = ProviderHttp(timeout_seconds=5)
+    arrived = threading.Semaphore(0)
+
+    def hang_and_count(_connection: socket.socket, server: RawServer) -> None:
+        arrived.release()
+        server.stopping.wait(60)
+
+    def call(url: str) -> bool:
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(url)
+        return True
+
+    with RawServer(hang_and_count) as server, ThreadPoolExecutor(40) as threads:
+        failed = threads.map(call, [server.url] * 40)
+        reached = [arrived.acquire(timeout=4) for _ in range(MAX_RUNNING_PROVIDER_CALLS)]
+        is_one_more = arrived.acquire(timeout=0.3)
+
+        assert len(list(failed)) == 40
+    assert len(reached) == 16
+    assert all(reached)
+    assert not is_one_more
+
+
+def test_closing_cuts_running_calls_and_refuses_new_ones() -> None:
+    http = ProviderHttp(timeout_seconds=20)
+    began = threading.Event()
+
+    def hang_and_tell(connection: socket.socket, server: RawServer) -> None:
+        began.set()
+        server.stopping.wait(60)
+
+    with RawServer(hang_and_tell) as server:
+        closer = threading.Thread(target=lambda: (began.wait(60), http.close()))
+        closer.start()
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(server.url)
+        with pytest.raises(ProviderUnavailable):
+            http.fetch_json(server.url)
+
+        assert time.monotonic() - started < 9
+        assert server.connection_count == 1
+        closer.join(60)
+
+
+def test_a_body_without_end_is_cut_at_the_cap() -> None:
+    def flood(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(HEAD + b"\r\n")
+        while not server.stopping.is_set():
+            connection.sendall(b" " * 65536)
+
+    with RawServer(flood) as server, pytest.raises(ProviderMisbehaved, match="more than 1000 bytes"):
+        ProviderHttp(max_bytes=1000).fetch_json(server.url)
+
+
+def test_a_refused_connection_is_unavailable_and_names_host_and_port_only() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+        with pytest.raises(ProviderUnavailable) as caught:
+            ProviderHttp().fetch_json(f"http://127.0.0.1:{port}/secret-path?token=sesame")
+
+    assert caught.value.what == (
+        f"The identity provider 127.0.0.1:{port} could not be reached: the connection was refused."
+    )
+    assert "that the provider runs" in caught.value.remedy
+
+
+def test_a_provider_without_tls_is_not_asked_to_be_tried_again() -> None:
+    def babble(connection: socket.socket, server: RawServer) -> None:
+        connection.sendall(HEAD + b"\r\n")
+
+    with RawServer(babble) as server, pytest.raises(ProviderUnavailable, match="TLS failed") as caught:
+        ProviderHttp().fetch_json(server.url.replace("http:", "https:"))
+
+    assert "speaks TLS" in caught.value.remedy
+    assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy

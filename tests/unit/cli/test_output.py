@@ -56,14 +56,6 @@ def test_json_is_a_list_of_objects_with_all_digits_of_a_time() -> None:
     assert len(rows) == 4
 
 
-def test_csv_survives_a_csv_reader() -> None:
-    rows = list(csv.reader(io.StringIO(_printed("csv", [BATCH]))))
-
-    assert rows[0] == ["time", "name", "n", "properties", "raw"]
-    assert rows[2] == ["", 'quote " and, comma', "", "", ""]
-    assert rows[1] == ["2026-09-21T14:13:20.123456789Z", "a\nb\x1b[31m", "1", '{"k": "v"}', "AP8="]
-
-
 @pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
 def test_no_rows_are_still_valid_output(output_format: str, expected: str) -> None:
     assert _printed(output_format, []) == expected
@@ -135,12 +127,3 @@ def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later() -> None:
             _write_to(output)
 
         output.flush()  # what is left goes nowhere
-
-
-def test_a_reader_that_has_left_is_another_matter(tmp_path: Path) -> None:
-    with (
-        (tmp_path / "rows").open("w", encoding="utf-8") as output,
-        pytest.raises(BrokenPipeError),
-        disk_errors_reported(output),
-    ):
-        raise BrokenPipeError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import threading
 import types
 import uuid
@@ -23,15 +22,10 @@ from micromegas_jupyter.client.transport import (
     build_tag_headers,
     describe_token,
     parse_address,
-    parse_static_headers,
 )
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     InternalError,
-    LoginRequired,
-    MicromegasError,
-    ProviderUnavailable,
-    TokenStoreError,
     UsageError,
 )
 
@@ -109,19 +103,6 @@ def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value: str) -> 
     assert "hunter2" not in str(caught.value)
 
 
-def test_static_headers_are_a_mapping_or_pairs() -> None:
-    as_mapping = parse_static_headers({"authorization": "Bearer k"})
-    as_pairs = parse_static_headers([(b"authorization", b"Bearer k")])
-
-    assert as_mapping == as_pairs == ((b"authorization", b"Bearer k"),)
-
-
-@pytest.mark.parametrize("headers", [7, ["authorization"], [("a", "b", "c")], [7]])
-def test_other_static_headers_are_refused(headers: list[tuple[str, str]]) -> None:
-    with pytest.raises(UsageError):
-        parse_static_headers(headers)
-
-
 def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) -> types.SimpleNamespace:
     headers = dict(build_tag_headers(environ, entrypoint=entrypoint))
     assert headers.pop(b"x-client-type") == b"python"
@@ -152,20 +133,6 @@ def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_f
         find_attribution({}, entrypoint=bad)
 
 
-@pytest.mark.parametrize(
-    ("argv", "main", "entrypoint"),
-    [(["-c"], {}, "script"), (["x.py"], {"__file__": "x.py"}, "script"), ([""], {}, "repl")],
-)
-def test_scripts_and_shells_are_told_apart(
-    monkeypatch: pytest.MonkeyPatch, argv: list[str], main: dict[str, str], entrypoint: str
-) -> None:
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setitem(sys.modules, "__main__", types.SimpleNamespace(**main))
-
-    assert find_attribution({}).entrypoint == entrypoint
-
-
 class _Provider:
     """Gives one answer after another; an exception is raised."""
 
@@ -177,17 +144,6 @@ class _Provider:
         if isinstance(answer, BaseException):
             raise answer
         return answer
-
-
-class _RenewingProvider(_Provider):
-    """Notes which tokens were said to be refused."""
-
-    def __init__(self, *answers: object) -> None:
-        super().__init__(*answers)
-        self.invalidated: list[str] = []
-
-    def invalidate(self, token: str) -> None:
-        self.invalidated.append(token)
 
 
 @pytest.mark.parametrize("key", [b"authorization", b"x-api-key", b"cookie"])
@@ -205,38 +161,6 @@ def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
         CredentialSource(_Provider(token)).fetch()
 
     assert "xxx" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind"),
-    [
-        (RuntimeError("hunter2"), LoginRequired),
-        (ConnectionError("hunter2"), ProviderUnavailable),
-        (TokenStoreError("Damaged."), TokenStoreError),
-    ],
-)
-def test_a_provider_that_fails_stops_the_call(raised: Exception, kind: type[MicromegasError]) -> None:
-    with pytest.raises(MicromegasError) as caught:
-        CredentialSource(_Provider(raised)).fetch()
-
-    assert type(caught.value) is kind
-    assert "hunter2" not in str(caught.value)
-
-
-def test_the_same_token_again_is_no_renewal() -> None:
-    source = CredentialSource(_RenewingProvider("old", "old"))
-
-    assert source.renew(source.fetch()) is None
-
-
-@pytest.mark.parametrize("uri", ["grpc://lake.example.com:50051", "http://10.0.0.1:50051"])
-def test_a_credential_goes_over_plain_text_only_where_that_is_allowed(uri: str) -> None:
-    address = parse_address(uri)
-    source = CredentialSource(_Provider("abc"))
-
-    CredentialSource(None).check_plaintext(address)
-    with pytest.raises(UsageError):
-        source.check_plaintext(address)
 
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -346,11 +270,6 @@ def test_a_name_is_one_line_and_cannot_steer_a_terminal() -> None:
     identity = parse_server_identity(json.dumps(answer).encode())
 
     assert (identity.name, identity.email) == ("a\ufffd[2J", "ann@x Session expired. Run: this")
-
-
-@pytest.mark.parametrize("claimed", ["true", 1])
-def test_only_true_makes_an_administrator(claimed: object) -> None:
-    assert not parse_server_identity(json.dumps({**_ANSWER, "is_admin": claimed}).encode()).is_admin
 
 
 @pytest.mark.parametrize(

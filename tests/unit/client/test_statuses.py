@@ -13,17 +13,10 @@ from pyarrow import flight
 from micromegas_jupyter.client.transport import Call, CallRecord, Credential, translate_failure
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
-    DeadlineExceeded,
-    InternalError,
     InvalidStatement,
-    MicromegasError,
-    PermissionDenied,
     Rejected,
-    ResourcesExhausted,
     ServerUnavailable,
     StatementRefused,
-    Unavailable,
-    UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.commands import encode_error
 
@@ -56,49 +49,6 @@ def test_the_details_in_the_trailer_win() -> None:
 
     assert type(error) is StatementRefused
     assert (error.what, error.line, error.column, error.query_id) == ("Not here.", 2, 3, "q1")
-
-
-FLIGHT, GRPC = "Flight returned {} error, with message: ", "gRPC returned {} error, with message: "
-
-
-@pytest.mark.parametrize(
-    ("raised", "status", "kind", "what"),
-    [
-        (pa.ArrowInvalid, FLIGHT.format("invalid argument"), InvalidStatement, "No table x"),
-        (pa.ArrowInvalid, GRPC.format("resource exhausted"), ResourcesExhausted, "Too much"),
-        (pa.lib.ArrowKeyError, FLIGHT.format("not found"), InvalidStatement, "No table x"),
-        (pa.ArrowException, "Unknown: " + FLIGHT.format("already exists"), InvalidStatement, "Twice"),
-        (pa.ArrowNotImplementedError, FLIGHT.format("unimplemented"), UnsupportedStatement, "Not yet"),
-        (flight.FlightUnauthorizedError, FLIGHT.format("unauthorized"), PermissionDenied, "No"),
-        (flight.FlightInternalError, GRPC.format("data loss"), InternalError, "Lost"),
-        (flight.FlightServerError, "Flight RPC failed with message: ", InternalError, "Oops"),
-    ],
-)
-def test_every_status_has_its_class_and_only_the_servers_text(
-    raised: type[Exception], status: str, kind: type[MicromegasError], what: str
-) -> None:
-    error = translate_failure(raised(status + what + _CONTEXT), _call())
-
-    assert type(error) is kind
-    assert error.what == what
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind", "what"),
-    [
-        (flight.FlightUnavailableError, Unavailable, "lake.example.com:50051 cannot answer now: Down"),
-        (flight.FlightTimedOutError, DeadlineExceeded, "lake.example.com:50051 did not finish within 2.5 s."),
-    ],
-)
-def test_some_statuses_have_sentences_of_their_own(
-    raised: type[Exception], kind: type[MicromegasError], what: str
-) -> None:
-    text = f"Flight returned unavailable error, with message: Down{_CONTEXT}"
-
-    error = translate_failure(raised(text), _call(timeout_seconds=2.5))
-
-    assert type(error) is kind
-    assert error.what == what
 
 
 @pytest.mark.parametrize(

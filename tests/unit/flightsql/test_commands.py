@@ -1,7 +1,5 @@
 """Commands survive the way through `Any`, and nothing else is taken for one."""
 
-from typing import Any
-
 import pytest
 from google.protobuf import any_pb2
 
@@ -20,41 +18,29 @@ def test_a_statement_ticket_is_what_upstreams_client_sends() -> None:
     assert ticket == (b"\n\x42type.googleapis.com/arrow.flight.protocol.sql.TicketStatementQuery\x12\n\n\x08SELECT 1")
 
 
-def test_a_ticket_in_any_holds_a_statement() -> None:
-    assert commands.parse_ticket(commands.statement_ticket("SELECT 'é'")) == commands.StatementQuery(sql="SELECT 'é'")
-
-
-def test_a_bare_ticket_holds_a_statement() -> None:
+def test_a_ticket_holds_a_statement_in_any_or_bare_or_a_handle() -> None:
     bare = messages.TicketStatementQuery(statement_handle=b"SELECT 1").SerializeToString()
 
+    assert commands.parse_ticket(commands.statement_ticket("SELECT 'é'")) == commands.StatementQuery(sql="SELECT 'é'")
     assert commands.parse_ticket(bare) == commands.StatementQuery(sql="SELECT 1")
-
-
-def test_a_prepared_ticket_holds_its_handle() -> None:
     assert commands.parse_ticket(commands.prepared_ticket(b"\x00\xff")) == commands.PreparedQuery(handle=b"\x00\xff")
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"SELECT 1", b"\x0a\x00", b"\x0a\x7fshort", b"\x0a\x03abc\x12\x01x", b"\xff" * 40],
-    ids=["empty", "plain text", "no handle", "cut off", "a second field", "noise"],
+    [
+        b"",
+        b"SELECT 1",
+        b"\x0a\x00",
+        b"\x0a\x7fshort",
+        b"\x0a\x03abc\x12\x01x",
+        commands.pack_any(messages.TicketStatementQuery(statement_handle=b"SELECT '\xff'")),
+    ],
+    ids=["empty", "plain text", "no handle", "cut off", "a second field", "not UTF-8"],
 )
 def test_other_bytes_are_no_ticket(data: bytes) -> None:
     with pytest.raises(UsageError):
         commands.parse_ticket(data)
-
-
-def test_sql_that_is_not_utf8_is_refused() -> None:
-    ticket = commands.pack_any(messages.TicketStatementQuery(statement_handle=b"SELECT '\xff'"))
-
-    with pytest.raises(UsageError):
-        commands.parse_ticket(ticket)
-
-
-def test_a_statement_descriptor_holds_a_statement() -> None:
-    descriptor = _descriptor(messages.CommandStatementQuery(query="SELECT 1"))
-
-    assert commands.parse_descriptor(descriptor) == commands.StatementQuery(sql="SELECT 1")
 
 
 def test_a_tables_descriptor_tells_absent_from_empty() -> None:
@@ -66,33 +52,6 @@ def test_a_tables_descriptor_tells_absent_from_empty() -> None:
     assert command.name == "CommandGetTables"
     fields = ("catalog", "db_schema_filter_pattern", "table_name_filter_pattern")
     assert [command.optional(field) for field in fields] == ["", None, "log%"]
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        messages.CommandGetSqlInfo(info=[8, 508]),
-        messages.CommandGetCatalogs(),
-        messages.CommandGetDbSchemas(db_schema_filter_pattern="%"),
-        messages.CommandGetTableTypes(),
-        messages.CommandGetPrimaryKeys(table="t"),
-        messages.CommandGetExportedKeys(table="t"),
-        messages.CommandGetImportedKeys(table="t"),
-        messages.CommandGetCrossReference(pk_table="p", fk_table="f"),
-        messages.CommandGetXdbcTypeInfo(data_type=0),
-    ],
-    ids=lambda message: message.DESCRIPTOR.name,
-)
-def test_the_metadata_commands_are_read(message: Any) -> None:
-    command = commands.parse_descriptor(_descriptor(message))
-
-    assert command == commands.MetadataQuery(name=message.DESCRIPTOR.name, message=message)
-
-
-def test_a_prepared_descriptor_holds_its_handle() -> None:
-    descriptor = _descriptor(messages.CommandPreparedStatementQuery(prepared_statement_handle=b"h"))
-
-    assert commands.parse_descriptor(descriptor) == commands.PreparedQuery(handle=b"h")
 
 
 def _named(name: str, value: bytes = b"") -> object:
@@ -110,7 +69,6 @@ def _named(name: str, value: bytes = b"") -> object:
             "auto",
         ),
         (_named("CommandStatementUpdate"), StatementRefused, "not executemany"),
-        (_named("CommandPreparedStatementUpdate"), StatementRefused, "not executemany"),
         (_named("CommandStatementSubstraitPlan"), UnsupportedRequest, "Send SQL"),
         (_named("CommandGetTables", b"\x0a\x7f"), UsageError, "not a valid CommandGetTables"),
         (_named("A\nB\u2028" + "C" * 500), UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
@@ -121,7 +79,7 @@ def _named(name: str, value: bytes = b"") -> object:
         ),
         (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), UsageError, "not hold"),
     ],
-    ids=["ingest", "transaction", "update", "prepared update", "Substrait", "cut off", "hostile name", "path", "SQL"],
+    ids=["ingest", "transaction", "update", "Substrait", "cut off", "hostile name", "path", "SQL"],
 )
 def test_another_descriptor_is_refused_with_what_to_do(
     descriptor: object, kind: type[MicromegasError], text: str
@@ -130,29 +88,3 @@ def test_another_descriptor_is_refused_with_what_to_do(
         commands.parse_descriptor(descriptor)
 
     assert type(caught.value) is kind
-
-
-@pytest.mark.parametrize(
-    ("error", "what", "remedy"),
-    [
-        (commands.refuse_action("CreatePreparedSubstraitPlan"), "the action CreatePreparedSubstraitPlan", "Send SQL."),
-        (commands.refuse_action("BeginSavepoint"), "the action BeginSavepoint", "Leave transactions out"),
-        (commands.refuse_method("/x.FlightService/ListFlights"), "ListFlights", "CommandGetTables"),
-        (commands.refuse_method("/x/Unknown"), "/x/Unknown", ""),
-    ],
-)
-def test_an_action_or_method_that_is_not_offered_comes_with_what_to_do(
-    error: UnsupportedRequest, what: str, remedy: str
-) -> None:
-    assert what in error.what
-    assert remedy in error.remedy
-
-
-def test_an_action_body_must_hold_the_expected_message() -> None:
-    body = commands.pack_any(messages.ActionCreatePreparedStatementRequest(query="SELECT 1"))
-
-    read = commands.parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
-
-    assert read.query == "SELECT 1"
-    with pytest.raises(UsageError):
-        commands.parse_action_body(messages.ActionClosePreparedStatementRequest, body)

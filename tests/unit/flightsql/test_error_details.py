@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import quote
 
 import pytest
 
 from micromegas_jupyter.errors import (
-    ConfigurationError,
     InvalidStatement,
-    MicromegasError,
     Rejected,
     ResourcesExhausted,
     Unavailable,
-    error_classes,
 )
 from micromegas_jupyter.flightsql.commands import (
     MAX_DETAILS_BYTES,
-    MAX_STATUS_BYTES,
     decode_error,
     encode_error,
     parse_status_text,
@@ -34,24 +29,10 @@ def _details(**changes: object) -> bytes:
 
 
 def test_an_error_is_written_as_compact_json() -> None:
-    written = encode_error(_ERROR)
-
-    assert written == (
+    assert encode_error(_ERROR) == (
         b'{"code":"SQL001","what":"No column \\"no_such\\".","remedy":"Correct the statement.",'
         b'"query_id":"7f3a91c2","line":1,"column":14}'
     )
-
-
-@pytest.mark.parametrize("kind", error_classes().values(), ids=lambda kind: kind.__name__)
-def test_every_class_survives_the_wire(kind: type[MicromegasError]) -> None:
-    extra = {"key": "MICROMEGAS_ADMINS"} if kind is ConfigurationError else {}
-
-    found = decode_error(encode_error(kind("What happened.", remedy="What to do.", **extra)))
-
-    assert type(found) is kind
-    assert found.what == "What happened."
-    assert found.remedy == "What to do."
-    assert found.query_id is None
 
 
 def test_position_query_id_and_delay_survive_the_wire() -> None:
@@ -64,14 +45,9 @@ def test_position_query_id_and_delay_survive_the_wire() -> None:
     assert delayed.retry_after_seconds == 1.25
 
 
-@pytest.mark.parametrize("seconds", [None, 0.0, -1.0, 86_401.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [None, 0.0, 86_401.0, float("nan")])
 def test_a_delay_that_is_none_is_not_sent(seconds: float | None) -> None:
     assert b"retry" not in encode_error(ResourcesExhausted("Too often.", retry_after_seconds=seconds))
-
-
-@pytest.mark.parametrize("seconds", [0, -1, True, "1", 86_401, [1]])
-def test_a_delay_that_is_none_makes_the_details_unreadable(seconds: object) -> None:
-    assert decode_error(_details(code="SQL004", retry_after_seconds=seconds)) is None
 
 
 def test_the_audit_reason_of_a_refusal_stays_on_the_server() -> None:
@@ -80,7 +56,7 @@ def test_the_audit_reason_of_a_refusal_stays_on_the_server() -> None:
     assert b"expired" not in written
 
 
-@pytest.mark.parametrize("character", ["x", '"', "\\", "é", "€", "😀", "\n"])
+@pytest.mark.parametrize("character", ["x", "é"])
 def test_a_long_sentence_is_cut_to_the_bound_and_says_so(character: str) -> None:
     written = encode_error(InvalidStatement(character * 9000, line=3, query_id="q"))
 
@@ -100,7 +76,7 @@ def test_a_long_remedy_is_cut() -> None:
 
 @pytest.mark.parametrize(
     ("sent", "shown"),
-    [("a\x1b[31mb", "a\ufffd[31mb"), ("a\rb\tc", "a\ufffdb\ufffdc"), ("a\u202eb", "a\ufffdb"), ("a\nb", "a\nb")],
+    [("a\x1b[31mb", "a\ufffd[31mb"), ("a\rb", "a\ufffdb"), ("a\u202eb", "a\ufffdb"), ("a\nb", "a\nb")],
 )
 def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent: str, shown: str) -> None:
     from_our_server = decode_error(encode_error(InvalidStatement(sent)))
@@ -115,40 +91,24 @@ def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent: str, shown:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"{",
         b"\xff\xfe",
         b"[]",
-        b'"SQL001"',
         _details(code="SQL999"),
-        _details(code=1),
-        _details(code=...),
-        _details(what=...),
         _details(what=None),
         _details(remedy=["a"]),
         _details(query_id="a b"),
-        _details(query_id="a" * 65),
-        _details(query_id=7),
         _details(line=0),
         _details(line=True),
-        _details(line=1.5),
-        _details(line="1"),
         _details(column=2**31),
+        _details(code="SQL004", retry_after_seconds=True),
+        _details(code="SQL004", retry_after_seconds=86_401),
         _details(nested=[[[1]]]),
         b'{"code":"SQL001","code":"SQL002","what":"","remedy":""}',
         _details(what="x" * MAX_DETAILS_BYTES),
     ],
-    ids=range(22),
 )
 def test_anything_else_is_no_error(data: bytes) -> None:
     assert decode_error(data) is None
-
-
-def test_a_query_id_that_is_not_a_word_is_left_out() -> None:
-    error = InvalidStatement("No.", query_id="a) [AUTH010")
-
-    assert b"query_id" not in encode_error(error)
-    assert "query_id" not in status_text(error)
 
 
 def test_a_status_text_holds_sentence_remedy_code_place_and_id() -> None:
@@ -158,37 +118,15 @@ def test_a_status_text_holds_sentence_remedy_code_place_and_id() -> None:
     assert status_text(InvalidStatement("No.", remedy="", line=4)) == "No. [SQL001] (line 4)"
 
 
-@pytest.mark.parametrize("character", ["x", "é", "😀", "%", "\n"])
-def test_a_long_status_text_is_cut_to_the_bound_and_keeps_its_end(character: str) -> None:
-    text = status_text(InvalidStatement(character * 5000, query_id="q1"))
-
-    sent = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
-    assert len(sent) <= MAX_STATUS_BYTES
-    assert text.endswith(" … Correct the statement. [SQL001] (query_id=q1)")
-
-
-def test_a_status_text_is_read_back() -> None:
-    found = parse_status_text(status_text(_ERROR))
-
-    assert isinstance(found, InvalidStatement)
-    assert (found.what, found.remedy) == ('No column "no_such".', "Correct the statement.")
-    assert (found.line, found.column, found.query_id) == (1, 14, "7f3a91c2")
-
-
 def test_what_a_library_appends_to_a_status_text_is_dropped() -> None:
     found = parse_status_text("Too much. Use LIMIT. [SQL004] (query_id=ab-1); ExecuteQuery {grpc_status:8}")
 
     assert isinstance(found, ResourcesExhausted)
     assert str(found) == "Too much. Use LIMIT."
+    assert isinstance(parse_status_text('No column "[AUTH001]". [SQL001]'), InvalidStatement)  # of the caller's SQL
     assert found.query_id == "ab-1"
 
 
-def test_a_code_quoted_from_the_statement_does_not_win() -> None:
-    found = parse_status_text('No column "[AUTH001]". [SQL001]')
-
-    assert isinstance(found, InvalidStatement)
-
-
-@pytest.mark.parametrize("text", ["", "Table not found", "SQL001", "No [SQL999]", "[sql001]"])
+@pytest.mark.parametrize("text", ["Table not found", "No [SQL999]", "[sql001]"])
 def test_a_text_without_a_known_code_is_no_error(text: str) -> None:
     assert parse_status_text(text) is None

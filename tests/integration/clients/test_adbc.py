@@ -1,0 +1,362 @@
+"""ADBC's driver: coming in, every way to fetch, every type, parameters, the catalog, errors, limits of time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
+import pyarrow as pa
+import pytest
+from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
+
+from tests.integration.clients.adbc import ENDLESS, adbc_connection, drain, fetch_rows
+from tests.integration.clients.serving import MANY_COUNT, TABLE_NAMES
+from tests.integration.clients.wide_rows import NAMES, sent_table
+
+if TYPE_CHECKING:
+    from adbc_driver_flightsql.dbapi import Connection, Cursor
+
+    from tests.integration.clients.serving import ClientServer
+
+
+pytestmark = pytest.mark.integration
+
+MESSAGE_BYTES = 2 * 1024 * 1024
+
+
+def test_rows_are_fetched_one_by_one_and_many_at_once(cursor: Cursor) -> None:
+    cursor.execute("SELECT n, text FROM many WHERE n < 10 ORDER BY n")
+
+    assert cursor.fetchone() == (0, "row 0")
+    assert cursor.rownumber == 1
+    assert cursor.fetchmany(2) == [(1, "row 1"), (2, "row 2")]
+    assert cursor.fetchmany() == [(3, "row 3")]
+    assert [row[0] for row in cursor] == [4, 5, 6, 7, 8, 9]
+    assert cursor.fetchone() is None
+    assert cursor.fetchall() == []
+
+
+def test_rows_are_fetched_as_a_table(cursor: Cursor) -> None:
+    cursor.execute("SELECT * FROM wide ORDER BY id")
+
+    table = cursor.fetch_arrow_table()
+
+    assert table.schema.types == sent_table().schema.types
+    assert table.to_pylist() == sent_table().to_pylist()
+
+
+def test_a_large_answer_arrives_in_several_small_batches(cursor: Cursor) -> None:
+    cursor.execute("SELECT n, text FROM many")
+
+    batches = list(cursor.fetch_record_batch())
+
+    assert len(batches) > 1
+    assert max(batch.nbytes for batch in batches) <= MESSAGE_BYTES
+    assert sorted(pa.Table.from_batches(batches)["n"].to_pylist()) == list(range(MANY_COUNT))
+
+
+@pytest.mark.parametrize(
+    ("expression", "kind", "value"),
+    [
+        ("arrow_cast(1, 'Duration(Second)')", pa.duration("s"), dt.timedelta(seconds=1)),
+        ("INTERVAL '1 month 2 days'", pa.month_day_nano_interval(), (1, 2, 0)),
+        ("arrow_cast('x', 'Utf8View')", pa.string(), "x"),
+        ("arrow_cast('x', 'Dictionary(Int32, Utf8)')", pa.string(), "x"),
+        ("arrow_cast(1.5, 'Float16')", pa.float16(), 1.5),
+        ("NULL", pa.null(), None),
+        ("arrow_cast(make_array(1), 'FixedSizeList(1, Int64)')", pa.list_(pa.int64(), 1), [1]),
+        ("arrow_cast(make_array(1), 'LargeList(Int64)')", pa.large_list(pa.int64()), [1]),
+        ("arrow_cast(1.5, 'Decimal256(50, 3)')", pa.decimal256(50, 3), Decimal("1.500")),
+        ("map(['a'], [1])", pa.map_(pa.string(), pa.int64()), [("a", 1)]),
+        ("named_struct('a', 1, 'b', make_array('x'))", None, {"a": 1, "b": ["x"]}),
+    ],
+)
+def test_types_that_only_expressions_have(
+    cursor: Cursor, expression: str, kind: pa.DataType | None, value: object
+) -> None:
+    cursor.execute(f"SELECT {expression} AS a")
+
+    table = cursor.fetch_arrow_table()
+
+    assert kind is None or table.schema.field("a").type == kind
+    assert table["a"].to_pylist() == [value]
+
+
+def test_a_partition_is_read_by_another_connection_of_the_caller(server: ClientServer, cursor: Cursor) -> None:
+    with adbc_connection(server) as other, other.cursor() as reader:
+        partitions, schema = cursor.adbc_execute_partitions("SELECT n FROM many WHERE n < 3 ORDER BY n")
+        (partition,) = partitions
+        reader.adbc_read_partition(partition)
+        rows = reader.fetchall()
+
+    assert schema == pa.schema({"n": pa.int64()})
+    assert rows == [(0,), (1,), (2,)]
+
+
+def test_the_schema_is_known_without_running(cursor: Cursor) -> None:
+    schema = cursor.adbc_execute_schema("SELECT n, text, 1 / 0 AS broken FROM many")
+
+    assert (schema.names, schema.types) == (["n", "text", "broken"], [pa.int64(), pa.string(), pa.int64()])
+
+
+def test_a_prepared_statement_describes_its_parameters_and_runs(cursor: Cursor) -> None:
+    parameters = cursor.adbc_prepare("SELECT ? + 1 AS a")
+    cursor.execute("SELECT ? + 1 AS a", (41,))
+
+    assert parameters == pa.schema({"0": pa.int64()})
+    assert cursor.fetchall() == [(42,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "text"),
+    [
+        ("SELECT nope FROM many", adbc_driver_manager.ProgrammingError, r"named nope.*SQL001.*line 1, column 8"),
+        ("SELECT max(1 / (n - 5)) FROM many", adbc_driver_manager.ProgrammingError, r"divides by zero.*SQL001"),
+        ("DROP TABLE many", adbc_driver_manager.ProgrammingError, r"only reads.*SQL002"),
+        ("SELECT arrow_cast(1, 'Time32(Second)')", adbc_driver_manager.NotSupportedError, r"SQL003"),
+    ],
+)  # fmt: skip
+def test_a_wrong_statement_is_explained(connection: Connection, sql: str, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text) as caught:
+        fetch_rows(connection, sql)
+
+    assert "query_id=" in str(caught.value)
+    assert fetch_rows(connection, "SELECT 1") == [(1,)]
+
+
+def test_substrait_is_not_offered(cursor: Cursor) -> None:
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match="SQL007"):
+        cursor.execute(b"not a plan")
+
+
+NOON = dt.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (-(2**63), "Int64"),
+        (float("inf"), "Float64"),
+        ("it's; DROP TABLE x -- naïve 日本語", "Utf8"),
+        (b"\x00\xff", "Binary"),
+        (True, "Boolean"),
+        (dt.date(1969, 12, 31), "Date32"),
+        (dt.time(23, 59, 59, 1), "Time64(µs)"),
+        (dt.timedelta(days=-1, microseconds=1), "Duration(µs)"),
+        (Decimal("-1.25"), "Decimal128(3, 2)"),
+        (None, "Null"),
+        ([1, None], "List(Int64)"),
+    ],
+)
+def test_a_value_arrives_as_what_it_is(cursor: Cursor, value: object, kind: str) -> None:
+    cursor.execute("SELECT ? AS a, arrow_typeof(?) AS kind", (value, value))
+
+    assert cursor.fetchall() == [(value, kind)]
+
+
+def test_numbered_placeholders_may_be_used_twice(cursor: Cursor) -> None:
+    cursor.execute("SELECT $2 AS a, $1 AS b, $2 AS c", (1, "x"))
+
+    assert cursor.fetchall() == [("x", 1, "x")]
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "text"),
+    [
+        ("SELECT ? + 1 AS a", None, "parameter"),
+        ("SELECT ? AS a, ? AS b", (1,), "parameter"),
+        ("SELECT ? AS a", (1, 2), "parameter"),
+        ("SELECT n FROM many WHERE n = ?", ("not a number",), "SQL001"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    cursor: Cursor, sql: str, values: tuple[object, ...] | None, text: str
+) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=text):
+        cursor.execute(sql, values).fetchall()
+
+
+def test_several_rows_of_values_run_a_statement_once_for_each(cursor: Cursor) -> None:
+    cursor.execute("SELECT n, text FROM many WHERE n = ?", pa.table({"0": [5, -1, 7]}))
+
+    assert cursor.fetchall() == [(5, "row 5"), (7, "row 7")]
+
+
+def test_executemany_is_for_statements_that_write_and_refused(cursor: Cursor) -> None:
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"only reads.*SQL002"):
+        cursor.executemany("INSERT INTO many VALUES (?, ?)", [(1, "a"), (2, "b")])
+
+
+@pytest.mark.parametrize("who", ["bob", "reader"])
+def test_a_signed_token_and_an_api_key_let_in(server: ClientServer, who: str) -> None:
+    with adbc_connection(server, who) as connection:
+        assert fetch_rows(connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("who", ["bob", "reader"])
+def test_a_password_is_exchanged_for_a_bearer(server: ClientServer, who: str) -> None:
+    options = {"username": "anybody", "password": server.tokens[who]}
+
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True) as connection:
+        assert fetch_rows(connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "The call carries no credential"),
+        ({DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer wrong"}, "does not accept this credential"),
+    ],
+)
+def test_without_an_acceptable_credential_no_statement_runs(
+    server: ClientServer, options: dict[str, str], text: str
+) -> None:
+    with (
+        adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(adbc_driver_manager.ProgrammingError, match=text) as caught,
+    ):
+        cursor.execute("SELECT 1")
+
+    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHENTICATED
+
+
+def test_a_key_that_may_only_ingest_reads_nothing(server: ClientServer) -> None:
+    with (
+        adbc_connection(server, "collector") as connection,
+        connection.cursor() as cursor,
+        pytest.raises(adbc_driver_manager.ProgrammingError, match="AUTH020") as caught,
+    ):
+        cursor.execute("SELECT 1")
+
+    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.UNAUTHORIZED
+
+
+def test_rows_arrive_compressed_on_request(server: ClientServer) -> None:
+    headers = {f"{DatabaseOptions.RPC_CALL_HEADER_PREFIX.value}x-micromegas-compression": "zstd"}
+
+    with adbc_connection(server, **headers) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT n, text FROM many ORDER BY n")
+        table = cursor.fetch_arrow_table()
+
+    assert table["n"].to_pylist() == list(range(MANY_COUNT))
+    assert table["text"][MANY_COUNT - 1].as_py() == f"row {MANY_COUNT - 1}"
+
+
+def test_without_autocommit_reading_works_and_commit_changes_nothing(server: ClientServer) -> None:
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: server.bearer()}
+
+    with pytest.warns(match="Cannot disable autocommit"):
+        connection = adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options)
+    with connection:
+        assert fetch_rows(connection, "SELECT 1") == [(1,)]
+        connection.commit()
+        connection.rollback()
+        assert fetch_rows(connection, "SELECT 2") == [(2,)]
+
+
+def test_the_session_has_fixed_options(connection: Connection) -> None:
+    options = connection.adbc_connection.get_option(ConnectionOptions.OPTION_SESSION_OPTIONS.value)
+
+    assert json.loads(options) == {"catalog": "", "schema": "", "timezone": "UTC"}
+    assert (connection.adbc_current_catalog, connection.adbc_current_db_schema) == ("", "")
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="catalog"):
+        connection.adbc_current_catalog = "other"
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="schema"):
+        connection.adbc_current_db_schema = "other"
+
+
+def test_a_query_is_cancelled_while_it_is_read(connection: Connection) -> None:
+    with connection.cursor(adbc_stmt_kwargs={StatementOptions.QUEUE_SIZE.value: "1"}) as cursor:
+        cursor.execute(ENDLESS)
+
+        cursor.adbc_cancel()
+
+        with pytest.raises(OSError, match="cancel"):
+            drain(cursor)
+
+
+def test_a_statement_that_takes_longer_than_allowed_ends(connection: Connection) -> None:
+    with (
+        connection.cursor(adbc_stmt_kwargs={StatementOptions.TIMEOUT_QUERY.value: "0.000001"}) as cursor,
+        pytest.raises(adbc_driver_manager.OperationalError, match="deadline") as caught,
+    ):
+        cursor.execute("SELECT ?", (1,))
+
+    assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.TIMEOUT
+
+
+def tables(connection: Connection, **filters: Any) -> list[dict[str, Any]]:
+    return [
+        table
+        for catalog in connection.adbc_get_objects(**filters).read_all().to_pylist()
+        for schema in catalog["catalog_db_schemas"]
+        for table in schema["db_schema_tables"] or []
+    ]
+
+
+def table_names(connection: Connection, **filters: Any) -> list[str]:
+    return sorted(table["table_name"] for table in tables(connection, **filters))
+
+
+def test_depth_tables(connection: Connection) -> None:
+    found = tables(connection, depth="tables")
+
+    assert sorted(table["table_name"] for table in found if not table["table_name"].startswith("__")) == TABLE_NAMES
+    assert {table["table_type"] for table in found} == {"table"}
+    assert {table["table_columns"] for table in found} == {None}
+
+
+def test_depth_columns(connection: Connection) -> None:
+    (wide,) = [table for table in tables(connection, depth="columns") if table["table_name"] == "wide"]
+
+    assert [column["column_name"] for column in wide["table_columns"]] == ["id", *NAMES]
+    assert [column["ordinal_position"] for column in wide["table_columns"]] == list(range(1, len(NAMES) + 2))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("under_score", ["underXscore", "under_score"]),
+        (r"under\_score", ["under_score"]),
+        ("MANY", []),
+        ("m*", []),
+        ("%score", ["underXscore", "under_score"]),
+    ],
+)
+def test_tables_are_filtered_by_pattern(connection: Connection, pattern: str, expected: list[str]) -> None:
+    assert table_names(connection, depth="tables", table_name_filter=pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_there"),
+    [
+        ({"catalog_filter": ""}, True),
+        ({"catalog_filter": "other"}, False),
+        ({"db_schema_filter": "%"}, True),
+        ({"db_schema_filter": "other"}, False),
+        ({"table_types_filter": ["view"]}, False),
+        ({"table_types_filter": ["view", "table"]}, True),
+    ],
+)
+def test_tables_are_filtered_by_catalog_schema_and_type(
+    connection: Connection, filters: dict[str, Any], is_there: bool
+) -> None:
+    assert ("many" in table_names(connection, depth="tables", **filters)) is is_there
+
+
+def test_columns_are_filtered_by_pattern(connection: Connection) -> None:
+    (wide,) = tables(connection, depth="columns", table_name_filter="wide", column_name_filter="u%")
+
+    assert [column["column_name"] for column in wide["table_columns"]] == [name for name in NAMES if name[0] == "u"]
+
+
+def test_a_table_has_its_schema(connection: Connection) -> None:
+    assert connection.adbc_get_table_schema("wide").names == sent_table().column_names
+    assert connection.adbc_get_table_schema("under_score") == pa.schema({"a": pa.int64()})
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="NOT_FOUND"):
+        connection.adbc_get_table_schema("nothing")
