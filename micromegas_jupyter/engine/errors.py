@@ -40,14 +40,11 @@ _MAX_CLEANED: Final = 1000
 _MAX_LOGGED: Final = 4000
 
 _EXPLAIN_KEYWORDS: Final = frozenset({"explain", "analyze", "verbose"})
-_WRITING_KEYWORDS: Final = frozenset(
-    {
-        "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
-        "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
-        "merge", "optimize", "pragma", "prepare", "refresh", "release", "rename", "replace", "reset", "revoke",
-        "rollback", "savepoint", "set", "start", "truncate", "unload", "update", "use", "vacuum",
-    }
-)  # fmt: skip
+_WRITING_KEYWORDS: Final = re.compile(
+    "alter|analyze|attach|begin|call|comment|commit|copy|create|deallocate|delete|detach|drop|execute|export|grant|"
+    "import|insert|install|kill|load|lock|merge|optimize|pragma|prepare|refresh|release|rename|replace|reset|revoke|"
+    "rollback|savepoint|set|start|truncate|unload|update|use|vacuum"
+)
 
 _CAUSE = re.compile(r"\ncaused by\n")
 _POSITION = re.compile(r"at Line: (\d+), Column: (\d+)")
@@ -158,7 +155,7 @@ def _is_writing(sql: str) -> bool:
     words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
     if words[:1] == ["explain"]:
         words = [word for word in words[:4] if word not in _EXPLAIN_KEYWORDS]
-    return bool(words) and words[0] in _WRITING_KEYWORDS
+    return bool(words) and _WRITING_KEYWORDS.fullmatch(words[0]) is not None
 
 
 def _internal(text: str, event: str, context: Context) -> InternalError:
@@ -378,6 +375,12 @@ def _shorten(text: str) -> str:
 
 PLANNING: Final = (
     Rule(
+        r"non-boolean predicate '?(.+?)'? returning (\w+)",
+        "A condition must be true or false, and {1} is {2}.",
+        "Compare it with something.",
+        name=1,
+    ),
+    Rule(
         r"Ambiguous reference to unqualified field (\S+)",
         "More than one of the tables has a column {1}.",
         "Write the table's name or alias in front of it: t.{1}.",
@@ -387,12 +390,6 @@ PLANNING: Final = (
         r'column "([^"]+(?:"\."[^"]+)?)" must appear in the GROUP BY clause',
         "The column {1} is neither in GROUP BY nor inside an aggregate function.",
         "Add it to GROUP BY, or aggregate it, for example max({last}).",
-        name=1,
-    ),
-    Rule(
-        r"non-boolean predicate '?(.+?)'? returning (\w+)",
-        "A condition must be true or false, and {1} is {2}.",
-        "Compare it with something.",
         name=1,
     ),
     Rule(
@@ -412,11 +409,6 @@ PLANNING: Final = (
         r"Unsupported Value '\w*?Literal\(|Invalid HexStringLiteral",
         "This kind of literal is not supported.",
         "Write text as 'text', or with escapes as E'a\\n', and bytes as X'0A'.",
-    ),
-    Rule(
-        "(UNION|INTERSECT|EXCEPT) queries have different number of columns",
-        "The two sides of {1} have different numbers of columns.",
-        "Select as many columns on both sides, with NULL for missing ones.",
     ),
     Rule(
         "Aggregate functions are not allowed in the WHERE clause",
@@ -452,11 +444,6 @@ VALUES: Final = (
         r"^(.*(?:[Oo]verflow|too large to store|Timestamp out of range|as nanoseconds|out of bounds).*?)\.?$",
         "A result is out of range for its type: {1}.",
         "Convert to a larger type first, for example with CAST(x AS DOUBLE) or CAST(x AS DECIMAL(38, 0)).",
-    ),
-    Rule(
-        "Scalar subquery returned more than one row",
-        "A subquery that stands for one value returned several rows.",
-        "Compare with IN (…), or take one row with LIMIT 1 or an aggregate function.",
     ),
 )
 

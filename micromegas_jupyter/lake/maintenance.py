@@ -375,19 +375,6 @@ class LakeLimits:
     max_total_bytes: int = 2048 * _MEBIBYTE
     temporary_age_seconds: float = 3600.0
 
-    def __post_init__(self) -> None:
-        if self.fan_in < 2:  # noqa: PLR2004 - one file cannot be merged
-            raise ConfigurationError("fan_in is less than 2.", key="fan_in")
-        for name in (
-            "tiers",
-            "max_file_bytes",
-            "grace_seconds",
-            "max_age_seconds",
-            "max_total_bytes",
-            "temporary_age_seconds",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is not greater than 0.", key=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

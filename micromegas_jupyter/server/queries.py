@@ -165,10 +165,7 @@ class DenyList:
         if denials.matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         facts, hashes = _match_facts(origin, sql), fingerprints(sql)
-        if not denials.matching.needs_engine:
-            position = denials.matching.first_match(facts, hashes)
-        else:
-            position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
+        position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
         if position is None:
             return
         from micromegas_jupyter.engine.functions.denials import names_denial_function

@@ -76,12 +76,10 @@ class DenialStore:
         *,
         clock: Clock = SYSTEM_CLOCK,
         max_rules: int = MAX_RULES,
-        check_match: Callable[[str], object] = lambda _expression: None,
     ) -> None:
         self._path = path
         self._clock = clock
         self._max_rules = max_rules
-        self._check_match = check_match
         self.has_changed = False
         self._lock_path = path.with_name(f".{path.name}.lock")
 
@@ -127,14 +125,9 @@ class DenialStore:
                 f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
                 remedy="Say why: denied callers see it.",
             )
-        self._check_match(match_expr)
-        rule = Denial(
-            rule_id=str(uuid.uuid4()),
-            created_at=self._clock.now(),
-            created_by=created_by[:_MAX_NAME_LENGTH],
-            reason=reason,
-            match_expr=match_expr,
-        )
+        rule_id, now = str(uuid.uuid4()), self._clock.now()
+        maker = created_by[:_MAX_NAME_LENGTH]
+        rule = Denial(rule_id=rule_id, created_at=now, created_by=maker, reason=reason, match_expr=match_expr)
 
         def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
             if len(rules) >= self._max_rules:
@@ -146,8 +139,8 @@ class DenialStore:
 
         self.change(added)
         self.has_changed = True
-        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule.rule_id, rule.created_by)
-        return rule.rule_id
+        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule_id, maker)
+        return rule_id
 
     def remove(self, rule_id: str) -> bool:
         """Remove a rule; False when there is none with this id."""

@@ -6,19 +6,16 @@ memory.
 
 from __future__ import annotations
 
-import os.path
 import re
-import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from micromegas_jupyter.engine.planning.parameters import bound_name
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from datafusion.plan import LogicalPlan
 
     from micromegas_jupyter.engine.planning.parameters import Placeholders
@@ -141,6 +138,7 @@ _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", 
 _MAX_VISITED: Final = 2000
 # The label of a counter; a name may hold blanks and commas.
 _FILE_LABEL = re.compile(r"filename=[^}]*")
+_PATH = re.compile(r"\w+://\S+|[^\s\[,{}\"'(]*\.parquet\b[^\s,\]{}\"')]*", re.IGNORECASE)
 _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
@@ -192,49 +190,19 @@ def parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | No
     if parameters is not None:
         return pa.schema([pa.field(name, parameters.schema.field(name).type) for name in placeholders.columns])
     types = placeholder_types(plan)
-    return pa.schema(
-        [
-            pa.field(column, types.get(written, pa.null()))
-            for column, written in zip(placeholders.columns, placeholders.bound_names, strict=True)
-        ]
-    )
+    return pa.schema([pa.field(name, types.get(bound_name(name), pa.null())) for name in placeholders.columns])
 
 
-class PathScrubber:
-    """Knows the folders of one statement's files and removes paths below them from text."""
+def without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch of a described plan with numbers of file groups in place of lists, and `…` for other paths."""
 
-    def __init__(self, files: Iterable[Iterable[str]]) -> None:
-        folders = {folder for table in files for folder in _folders(tuple(table))}
-        spellings = {spelling for folder in folders for spelling in (folder, urllib.parse.quote(folder))}
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._paths = (
-            re.compile(r"/?(?:" + "|".join(map(re.escape, longest_first)) + r")(?:/[^\s,\]\[{}\"']*)?")
-            if longest_first
-            else None
-        )
+    def clean(text: str | None) -> str | None:
+        return text and _PATH.sub("…", _FILE_LABEL.sub("filename=…", _FILE_GROUPS.sub(r"file_groups={\1}", text)))
 
-    def clean(self, text: str) -> str:
-        """Return `text` with numbers of file groups in place of lists, and `…` in place of other paths."""
-        text = _FILE_GROUPS.sub(r"file_groups={\1}", text)
-        text = _FILE_LABEL.sub("filename=…", text)
-        return self._paths.sub("…", text) if self._paths else text
-
-    def clean_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return `batch` with every string column cleaned."""
-        columns = [
-            pa.array([None if text is None else self.clean(text) for text in column.to_pylist()], column.type)
-            if pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
-            else column
-            for column in batch.columns
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _folders(files: tuple[str, ...]) -> set[str]:
-    """Return the folder that holds all files of a table, or all their folders when only the root does."""
-    folders = {file.rpartition("/")[0].rpartition("://")[2].strip("/") for file in files}
-    folders.discard("")
-    if not folders:
-        return set()
-    common = os.path.commonpath(folders)
-    return {common} if common else folders
+    columns = [
+        pa.array(map(clean, column.to_pylist()), column.type)
+        if pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

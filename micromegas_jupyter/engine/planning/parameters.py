@@ -43,11 +43,6 @@ class Placeholders:
     optional: frozenset[str] = frozenset()
     question_marks: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def bound_names(self) -> tuple[str, ...]:
-        """The name of each placeholder in DataFusion's `param_values`."""
-        return tuple(map(_bound_name, self.columns))
-
     def original_column(self, line: int, column: int) -> int:
         """Return the column in the statement as the caller sent it for a position in `sql` (both from 1)."""
         for number, (mark_line, mark_column) in enumerate(self.question_marks, start=1):
@@ -67,7 +62,7 @@ class Placeholders:
         missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
         if missing:
             raise missing_parameter(missing)
-        return {_bound_name(name): _bindable(parameters.column(index)[0], name) for index, name in enumerate(names)}
+        return {bound_name(name): _bindable(parameters.column(index)[0], name) for index, name in enumerate(names)}
 
 
 def _bindable(value: pa.Scalar, name: str) -> pa.Scalar:
@@ -128,7 +123,8 @@ def _column(token: Token) -> str:
     return str(_number(token) - 1) if _number(token) else token.text[1:]
 
 
-def _bound_name(column: str) -> str:
+def bound_name(column: str) -> str:
+    """Return a placeholder's name in DataFusion's `param_values`."""
     return str(int(column) + 1) if column.isascii() and column.isdigit() else column
 
 

@@ -99,7 +99,7 @@ def ask(file: Path) -> Iterator[Asker]:
 
 
 def kept(ask: Asker) -> int:
-    return len(ask.engine._sessions.free[False])
+    return len(ask.engine._sessions.free)
 
 
 def test_a_session_is_used_again_after_the_last_row(ask: Asker) -> None:
@@ -157,7 +157,7 @@ def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None
         ask.rows(sql)
 
     ask.rows("SELECT * FROM things")
-    session = ask.engine._sessions.lend(has_joins=False).session
+    session = ask.engine._sessions.lend().session
     assert session.catalog().schema().table_names() == set()
     with pytest.raises(InvalidStatement):
         ask.rows("SELECT * FROM left_behind")
@@ -180,18 +180,18 @@ def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> No
 
 
 def test_few_sessions_are_kept(sessions: Sessions) -> None:
-    lent = [sessions.lend(has_joins=False) for _ in range(6)]
+    lent = [sessions.lend() for _ in range(6)]
     for one in lent:
         one.release()
         one.release()
 
-    assert len(sessions.free[False]) == 2
+    assert len(sessions.free) == 2
 
 
 def test_a_session_with_something_in_it_that_does_not_go_is_not_kept(sessions: Sessions) -> None:
-    lent = sessions.lend(has_joins=False)
+    lent = sessions.lend()
     lent.session.sql("CREATE SCHEMA left_behind").collect()
 
     lent.release()
 
-    assert sessions.free[False] == []
+    assert sessions.free == []

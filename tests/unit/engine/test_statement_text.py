@@ -9,7 +9,6 @@ from datafusion import SessionContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micromegas_jupyter.engine.datafusion_engine import ParsedText, parse_text
 from micromegas_jupyter.engine.planning.checks import (
     MAX_BRACKET_DEPTH,
     check_expression,
@@ -167,21 +166,6 @@ def test_an_expression_of_an_administrator_has_few_operators(operator: str) -> N
 
     with pytest.raises(StatementRefused, match="256"):
         check_expression("x" + operator * 300, max_bytes=LIMIT)
-
-
-def read(sql: str) -> ParsedText:
-    return parse_text(sql, max_bytes=65536, has_denials=False)
-
-
-def test_limits_hold_each_time() -> None:
-    for _ in range(2):
-        with pytest.raises(StatementRefused):
-            read("SELECT 1; SELECT 2")
-        with pytest.raises(InvalidStatement):
-            read(" ; ")
-    read("SELECT 100")
-    with pytest.raises(StatementRefused):
-        parse_text("SELECT 100", max_bytes=5, has_denials=False)
 
 
 LEFT_OUT = [

@@ -238,4 +238,4 @@ def test_datafusion_still_has_the_defects(
 def test_datafusion_still_pushes_what_a_limit_has_read_to_another_table(plain: SessionContext) -> None:
     found = plain.sql(FIRST_PAYMENT).to_pylist()
 
-    assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `sessions._OPTIONS_FOR_JOINS`"
+    assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `set_dynamic_filters` of `sessions`"
