@@ -42,7 +42,10 @@ _OPTIONS: Final = {
 
 # What a join or a limit has seen would filter the scans below. But above a join, the column of another table may be
 # taken for the one that is meant (DataFusion 55.2, see `workarounds.joins`), and rows are lost.
-_DYNAMIC_FILTERS: Final = "datafusion.optimizer.enable_dynamic_filter_pushdown"
+_DYNAMIC_FILTERS: Final = (
+    "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
+    "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
+)
 _PARTITIONS: Final = "datafusion.execution.target_partitions"
 
 # How much is kept of what the footers of files said, for as long as a session lives.
@@ -62,7 +65,7 @@ class LentSession:
 
     session: SessionContext
     pool: list[LentSession] | None = None
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_DYNAMIC_FILTERS, "true"))
 
     def set_partitions(self, partitions: int | None) -> None:
         """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
@@ -71,7 +74,8 @@ class LentSession:
 
     def set_dynamic_filters(self, *, is_on: bool) -> None:
         """Let what a statement sees while it runs filter its scans, or not, in plans that are made from now on."""
-        self._set(_DYNAMIC_FILTERS, str(is_on).lower())
+        for name in _DYNAMIC_FILTERS:
+            self._set(name, str(is_on).lower())
 
     def release(self) -> None:
         """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""

@@ -10,7 +10,7 @@ from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, UsageError
 from micromegas_jupyter.lake.lake import CachedListing, Lake
-from micromegas_jupyter.lake.parquet_folder import FolderKind, ParquetFolder, find_folder_kind
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _DENIALS_FILE: Final = "query_denials.json"
@@ -26,7 +26,7 @@ def open_tables(root: Path) -> TableSource:
         Unavailable: It cannot be read.
     """
     try:
-        if find_folder_kind(root) is FolderKind.LAKE:
+        if is_lake(root):
             return Lake(root)
         parquet = ParquetFolder(root)
     except UsageError as error:

@@ -19,11 +19,10 @@ from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake import parquet_folder
 from micromegas_jupyter.lake.parquet_folder import (
-    FolderKind,
     ParquetFolder,
     check_servable,
     coarser_units,
-    find_folder_kind,
+    is_lake,
     lossless_units,
     make_lake_folder,
     wider_type,
@@ -38,32 +37,32 @@ SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"),
+    ("files", "is_ours"),
     [
-        ([], FolderKind.LAKE),
-        ([".hidden", "lost+found/x", "_temporary/y"], FolderKind.LAKE),
-        ([".writers/a.lock"], FolderKind.LAKE),
-        ([".tables/a.table", "query_denials.json"], FolderKind.LAKE),
-        ([f"log_entries/{SEGMENT}"], FolderKind.LAKE),
-        (["orders.parquet"], FolderKind.OTHER),
-        (["orders/2026.parquet"], FolderKind.OTHER),
-        (["notes.txt"], FolderKind.OTHER),
+        ([], True),
+        ([".hidden", "lost+found/x", "_temporary/y"], True),
+        ([".writers/a.lock"], True),
+        ([".tables/a.table", "query_denials.json"], True),
+        ([f"log_entries/{SEGMENT}"], True),
+        (["orders.parquet"], False),
+        (["orders/2026.parquet"], False),
+        (["notes.txt"], False),
     ],
 )
-def test_what_lies_in_it_decides(tmp_path, files, kind):
+def test_what_lies_in_it_decides(tmp_path, files, is_ours):
     for name in files:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    assert find_folder_kind(tmp_path) is kind
+    assert is_lake(tmp_path) is is_ours
 
 
 def test_a_lake_stays_one_whatever_comes_to_lie_in_it(tmp_path):
     make_lake_folder(tmp_path / "lake")
     (tmp_path / "lake" / "query_denials.json").touch()
 
-    assert find_folder_kind(tmp_path / "lake") is FolderKind.LAKE
+    assert is_lake(tmp_path / "lake") is True
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
@@ -71,7 +70,7 @@ def test_what_is_no_folder_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
 
     with pytest.raises(UsageError, match="is a file, or lies below one") as caught:
-        find_folder_kind(tmp_path / name)
+        is_lake(tmp_path / name)
 
     assert str(tmp_path) not in str(caught.value)
 
@@ -117,7 +116,7 @@ def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
     (tmp_path / log).mkdir(parents=True)
 
     with pytest.raises(UsageError, match="is a Delta table") as caught:
-        find_folder_kind(tmp_path)
+        is_lake(tmp_path)
 
     assert caught.value.what.startswith("events " if "events" in log else "The folder ")
 
@@ -127,7 +126,7 @@ def test_a_folder_within_a_delta_table_is_refused(tmp_path):
     (tmp_path / "year=2026").mkdir()
 
     with pytest.raises(UsageError, match="is a Delta table"):
-        find_folder_kind(tmp_path / "year=2026")
+        is_lake(tmp_path / "year=2026")
 
 
 NUMBERS = pa.table({"n": [1, 2]})
