@@ -102,11 +102,8 @@ class QueryStatistics:
 class PlannedQuery(Protocol):
     """A statement that was understood and can be run once.
 
-    Attributes:
-        schema: The exact schema of every batch, as it goes on the wire.
-        parameter_schema: One field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name"; null
-            if unknown.
-        statistics: What the query took so far; complete once the iterator of `batches` has ended.
+    `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
+    "1", …; `$1` as "0"; `$name` as "name"; null if unknown.
     """
 
     schema: pa.Schema

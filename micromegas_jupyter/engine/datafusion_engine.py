@@ -1,9 +1,7 @@
 """The engine that is embedded in an executor: DataFusion over Parquet files, one statement at a time.
 
-One call of `plan` goes through guard, placeholders, the caller's visible tables, session, DataFusion's planner and the
-plan's checks, in this order; a plan that could reveal hidden rows is made again behind the barrier. It plans on the
-calling thread, which needs a large stack since planning recurses with the statement. Whoever started the process limits
-its time and memory, and may end it at any moment.
+It plans on the calling thread, which needs a large stack since planning recurses with the statement. Whoever started
+the process limits its time and memory, and may end it at any moment.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.errors import MicromegasError
 
 _log = logging.getLogger(__name__)
-_MAX_STEPS: Final = 2000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,8 +158,8 @@ class DataFusionEngine:
                     plan = self._with_barrier(plan, statement)
                 return DataFusionQuery(self._with_workarounds(plan, statement), statement, context)
         except QueryError as error:
-            if error.line is not None and error.column is not None:
-                error.column = placeholders.original_column(error.line, error.column)
+            if placeholders.has_question_marks:
+                error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
 
     def _plan(self, statement: _Statement, *, is_behind_barrier: bool = False, can_spill: bool = True) -> _Plan:
@@ -313,17 +310,14 @@ class DataFusionQuery:
 
 
 def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
-    """Return `statistics` with what a plan's steps have counted; None for a plan of very many steps."""
-    scanned = spilled = spills = 0
-    waiting: list[Any] = [plan]
-    for _ in range(_MAX_STEPS):
-        if not waiting:
-            return replace(statistics, bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills)
-        step = waiting.pop()
-        waiting.extend(step.children())
-        counters = step.metrics()
-        if counters is not None:
-            spills += counters.spill_count or 0
-            spilled += counters.spilled_bytes or 0
-            scanned += counters.sum_by_name("bytes_scanned") or 0
-    return replace(statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+    """Return `statistics` with what a plan's steps have counted."""
+    steps = [plan]
+    for step in steps:
+        steps.extend(step.children())
+    counters = [one for one in (step.metrics() for step in steps) if one is not None]
+    return replace(
+        statistics,
+        bytes_scanned=sum(one.sum_by_name("bytes_scanned") or 0 for one in counters),
+        spilled_bytes=sum(one.spilled_bytes or 0 for one in counters),
+        spill_count=sum(one.spill_count or 0 for one in counters),
+    )

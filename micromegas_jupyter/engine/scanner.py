@@ -49,13 +49,9 @@ class Token(NamedTuple):
 class Scan:
     """A statement's tokens, without blanks and comments.
 
-    Attributes:
-        sql: The statement.
-        tokens: Its tokens in order.
-        certain_until: Offset of the first construct that other rules could read differently (a dollar quote, a
-            nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside
-            quotes and comments appears as tokens too, so that nothing can hide. The statement's length when all is
-            certain.
+    `certain_until` is the offset of the first construct that other rules could read differently (a dollar quote, a
+    nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside quotes
+    and comments appears as tokens too, so that nothing can hide. It is the statement's length when all is certain.
     """
 
     sql: str
@@ -118,12 +114,7 @@ def scan(sql: str) -> Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Which names a statement can possibly refer to.
-
-    Attributes:
-        names: The identifiers in it, as DataFusion reads them.
-        text: The statement in lower case when its quoting is not certain, so that any part of it counts; else None.
-    """
+    """Which names a statement can refer to: its identifiers, and any part of `text` when its quoting is not certain."""
 
     names: frozenset[str]
     text: str | None = field(default=None, repr=False)

@@ -1,7 +1,6 @@
 """Opens DataFusion sessions, all from one memory pool and with measured settings, and reuses them.
 
-Opening a session costs about as much as planning a small statement, and a new one has not read the files' footers,
-which is most of the work of a look-up in a large file (measured in docs/performance.md).
+A new session has not read the files' footers, which is most of the work of a look-up in a large file.
 
 Nothing of one caller may reach another through a session. So sessions are lent only to statements that need nothing but
 tables, never a function with a caller's values; `READ_ONLY` refuses what a statement could set or create by itself; a

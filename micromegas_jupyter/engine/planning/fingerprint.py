@@ -7,7 +7,6 @@ through every kind of quote and comment, so that none of them can disguise a sta
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 from typing import Final
@@ -16,7 +15,6 @@ from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
-_MAX_CACHED_LENGTH: Final = 4096
 
 _TOKEN = re.compile(
     r"""
@@ -50,27 +48,19 @@ def sql_hash(sql: str) -> str:
 
 def fingerprints(sql: str) -> tuple[str, str]:
     """Return the fingerprints of a statement as it is and without semicolons at its end; a rule may name either."""
-    return _cached(sql) if len(sql) <= _MAX_CACHED_LENGTH else _fingerprints(sql[:MAX_STATEMENT_BYTES])
-
-
-def _fingerprints(sql: str) -> tuple[str, str]:
+    sql = sql[:MAX_STATEMENT_BYTES]
     tokens = _tokens(sql)
     if tokens is None:
-        found = _digest(" ".join(sql.split()))
-        return found, found
-    whole = _digest(" ".join(tokens))
-    if tokens[-1:] != [";"]:
-        return whole, whole
+        tokens = sql.split()
+        return _digest(tokens), _digest(tokens)
+    whole = _digest(tokens)
     while tokens[-1:] == [";"]:
         tokens.pop()
-    return whole, _digest(" ".join(tokens))
+    return whole, _digest(tokens)
 
 
-_cached = functools.lru_cache(maxsize=512)(_fingerprints)
-
-
-def _digest(normalised: str) -> str:
-    return hashlib.sha256(normalised.encode("utf-8", "replace")).hexdigest()[:_HEX_DIGITS]
+def _digest(tokens: list[str]) -> str:
+    return hashlib.sha256(" ".join(tokens).encode("utf-8", "replace")).hexdigest()[:_HEX_DIGITS]
 
 
 def _tokens(sql: str) -> list[str] | None:

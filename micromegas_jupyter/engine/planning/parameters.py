@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.engine.contract import QueryStatistics
 from micromegas_jupyter.engine.errors import missing_parameter
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token
 from micromegas_jupyter.errors import InvalidStatement
 
 if TYPE_CHECKING:
@@ -27,28 +27,17 @@ _MAX_PLACEHOLDERS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placeholders:
-    """What a statement wants bound.
+    """What a statement wants bound; in `sql` every `?` is written as `$1`, `$2`, ….
 
-    Attributes:
-        sql: The statement with every `?` written as `$1`, `$2`, ….
-        columns: The column of a parameter batch for each placeholder, in order: "0" for `?` or `$1`, else the name.
-        written: How each is written in the statement, for messages: `?` by its position.
-        optional: Columns that count only when the caller sends them, where quoting is not certain.
-        question_marks: Line and column (both from 1) of each `?` in the statement as the caller sent it.
+    `columns` of a parameter batch are in the order of placeholders: "0" for `?` or `$1`, else the name; `written` is
+    how the statement has them. Where quoting is not certain, they are `optional`.
     """
 
     sql: str
     columns: tuple[str, ...]
     written: tuple[str, ...]
     optional: frozenset[str] = frozenset()
-    question_marks: tuple[tuple[int, int], ...] = ()
-
-    def original_column(self, line: int, column: int) -> int:
-        """Return the column in the statement as the caller sent it for a position in `sql` (both from 1)."""
-        for number, (mark_line, mark_column) in enumerate(self.question_marks, start=1):
-            if mark_line == line and mark_column < column:
-                column = max(mark_column, column - len(str(number)))
-        return column
+    has_question_marks: bool = False
 
     def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
         """Return DataFusion's `param_values` for the first row of values, types kept."""
@@ -62,23 +51,10 @@ class Placeholders:
         missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
         if missing:
             raise missing_parameter(missing)
-        return {bound_name(name): _bindable(parameters.column(index)[0], name) for index, name in enumerate(names)}
-
-
-def _bindable(value: pa.Scalar, name: str) -> pa.Scalar:
-    """Return a value that DataFusion accepts: pyarrow 23 fails on nulls where it expects lists."""
-    if not pa.types.is_nested(value.type):
-        return value
-    if not value.is_valid:
-        return pa.scalar(None, pa.null())
-    try:
-        pa.array([value], value.type)
-    except (SystemError, TypeError):
-        raise InvalidStatement(
-            f"The value {name[:40]!r} contains a null in place of a list of a fixed size.",
-            remedy="Send lists of variable size instead.",
-        ) from None
-    return value
+        values = (parameters.column(index)[0] for index in range(len(names)))
+        # pyarrow 23 fails on a null where it expects a list.
+        plain = (pa.scalar(None) if pa.types.is_nested(one.type) and not one.is_valid else one for one in values)
+        return dict(zip(map(bound_name, names), plain, strict=True))
 
 
 def find_placeholders(scanned: Scan) -> Placeholders:
@@ -108,7 +84,7 @@ def find_placeholders(scanned: Scan) -> Placeholders:
         columns=(*map(str, range(count)), *names),
         written=(*written, *(f"${name}" for name in names)),
         optional=frozenset({_column(token) for token in found} - {_column(token) for token in certain}),
-        question_marks=tuple(line_and_column(scanned.sql, token.start) for token in question_marks),
+        has_question_marks=bool(question_marks),
     )
 
 

@@ -8,10 +8,9 @@ moves predicates and expressions as far down as it can. No single node of DataFu
 - UNNEST of a list with one element keeps its place in the physical plan, where neither expressions nor filters that
   are made while the query runs pass it, but in the logical plan filters do.
 
-Both together stop everything; tests check the plans and what is evaluated. Statements that cannot fail on any value
-need none of this (`is_leakproof`). Only what is known to be leakproof counts: plain columns, constants, comparisons,
-LIKE with a constant, and the common aggregates of these. The optimized plan is examined, since type coercion adds
-casts.
+Both together stop everything. Statements that cannot fail on any value need none of this (`is_leakproof`): those of
+plain columns, constants, comparisons, LIKE with a constant, and the common aggregates of these. The optimized plan is
+examined, since type coercion adds casts.
 """
 
 from __future__ import annotations
@@ -46,12 +45,8 @@ _OPERATORS: Final = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "AND", "OR", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
 )
 _AGGREGATES: Final = frozenset({"count", "min", "max", "sum", "avg"})
-_SINGLE: Final = frozenset(
-    {
-        "Alias", "Not", "IsNull", "IsNotNull", "IsTrue", "IsFalse", "IsUnknown", "IsNotTrue", "IsNotFalse",
-        "IsNotUnknown",
-    }
-)  # fmt: skip
+_SINGLE: Final = {"Alias", "Not", "IsNull", "IsNotNull", "IsTrue", "IsFalse", "IsUnknown", "IsNotTrue", "IsNotFalse",
+                  "IsNotUnknown"}  # fmt: skip
 
 
 def behind_barrier(rows: DataFrame) -> DataFrame:
@@ -78,11 +73,9 @@ def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFr
 
 
 def is_leakproof(frame: DataFrame, *, nested_columns: AbstractSet[str]) -> bool:
-    """Return whether no value of any row can make the statement fail.
+    """Return whether no value of any row can make the statement, planned without the barrier, fail.
 
-    Args:
-        frame: The statement, planned without the barrier.
-        nested_columns: Names of columns with a nested type, for which comparisons are not known to be leakproof.
+    Comparisons of `nested_columns` are not known to be leakproof.
     """
     try:
         return _are_leakproof_nodes(frame.optimized_logical_plan(), nested_columns)

@@ -272,13 +272,6 @@ def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one() -> None:
     assert found.bind(pa.record_batch({"a": [1], "b": [2]})).keys() == {"a", "b"}
 
 
-def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid() -> None:
-    row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
-
-    with pytest.raises(InvalidStatement, match="fixed size"):
-        find_placeholders(scan("SELECT $1")).bind(row)
-
-
 def test_a_statement_is_planned_without_its_parameters_but_not_run(ask: Asker) -> None:
     planned = ask.plan("SELECT level FROM log_entries WHERE level = ? AND msg LIKE ? AND exe = $exe")
 
