@@ -6,7 +6,6 @@ the process limits its time and memory, and may end it at any moment.
 
 from __future__ import annotations
 
-import functools
 import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -22,23 +21,21 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
-from micromegas_jupyter.engine.planning.checks import (
+from micromegas_jupyter.engine.planning import (
+    Placeholders,
+    RowByRow,
     check_no_ignored_clause,
     check_plan,
     check_statement,
+    find_placeholders,
     is_explain,
     parameter_schema,
-    without_paths,
-)
-from micromegas_jupyter.engine.planning.parameters import (
-    Placeholders,
-    RowByRow,
-    find_placeholders,
     with_plain_parameters,
+    without_paths,
 )
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
-from micromegas_jupyter.engine.security.barrier import barrier_holds, is_leakproof
+from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
@@ -98,6 +95,7 @@ class DataFusionEngine:
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
+        self._barrier_holds = False
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
@@ -211,6 +209,7 @@ class DataFusionEngine:
         }
         if is_leakproof(plan.frame, nested_columns=nested):
             return plan
+        self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
         if not self._barrier_holds:
             raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
         plan.lent.release()
@@ -234,17 +233,12 @@ class DataFusionEngine:
             joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
         return replace(plan, frame=joins.frame)
 
-    @functools.cached_property
-    def _barrier_holds(self) -> bool:
-        return barrier_holds(self._sessions.open())
-
 
 class DataFusionQuery:
     """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
 
-    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two;
-    nested-loop and cross joins, hash joins in which one row matches very many, and a long run of one scalar function do
-    not until their current step ends. Only ending the process stops those.
+    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two, but a
+    join of each row with each other row, for example, does not: only ending the process stops that.
     """
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:

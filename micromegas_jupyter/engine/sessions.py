@@ -102,10 +102,7 @@ class Sessions:
         self.free: list[LentSession] = []
 
     def open(self, *, can_spill: bool = True) -> SessionContext:
-        """Return a new session without tables; it needs no closing.
-
-        `can_spill` is whether it can spill up to the cap, below the process's folder for temporary files (`TMPDIR`).
-        """
+        """Return a new session without tables, which can spill up to the cap, below the process's `TMPDIR`, or not."""
         config = SessionConfig(dict(_OPTIONS)).with_information_schema(True)
         config = config.with_batch_size(self._settings.batch_rows)
         if self._settings.target_partitions is not None:

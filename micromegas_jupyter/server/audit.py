@@ -16,7 +16,7 @@ from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.engine.planning.fingerprint import sql_hash
+from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement

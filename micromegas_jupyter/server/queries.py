@@ -16,7 +16,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
-from micromegas_jupyter.engine.planning.fingerprint import fingerprints
+from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
 from micromegas_jupyter.executors.pool import (
     ClientGone,

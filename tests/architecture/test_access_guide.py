@@ -13,7 +13,7 @@ from micromegas_jupyter.config.access import AccessSettings, IssuerSetting, Oidc
 from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
 from micromegas_jupyter.config.issuer_config import ISSUER_MEMBERS, OIDC_MEMBERS
 from micromegas_jupyter.config.presets import PRESETS
-from micromegas_jupyter.engine.security.conditions import condition_problem
+from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.telemetry import TABLES
 from tests.architecture.exercised_metrics import access_metrics
 from tests.architecture.guide_text import (

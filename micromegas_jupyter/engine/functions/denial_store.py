@@ -1,7 +1,6 @@
 """Stores the rules that deny queries: one file, replaced atomically, changed by one process at a time.
 
-The front reads it to deny queries; an executor changes it when an administrator's statement says so. Servers that share
-a lake share the file. `denials` decides whether a rule applies to a query.
+Servers that share a lake share the file. `denials` decides whether a rule applies to a query.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ class MalformedFile(Exception):
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule: an expression over `MATCH_COLUMNS`, and a reason that denied callers see.
-
-    `last_hit_at` is when it last denied a query, to a few seconds.
-    """
+    """One rule: an expression over `MATCH_COLUMNS`, a reason that denied callers see, and when it last denied one."""
 
     rule_id: _Text
     created_at: _Time
@@ -64,11 +60,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DenialStore:
-    """Rules in one file. Safe to use from several threads and processes.
-
-    Attributes:
-        has_changed: Whether this store has changed the file; whoever handles it resets it.
-    """
+    """Rules in one file. Safe to use from several threads and processes; whoever handles `has_changed` resets it."""
 
     def __init__(
         self,

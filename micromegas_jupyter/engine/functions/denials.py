@@ -16,7 +16,7 @@ from datafusion import ScalarUDF, SessionContext, udf, udtf
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
-from micromegas_jupyter.engine.planning.checks import check_expression
+from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.scanner import Mention
 
 _MAX_EXPRESSION_BYTES: Final = 4096
-_SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 _MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
 DENY: Final = "deny_queries"
 LIST: Final = "list_query_denials"
@@ -79,7 +78,7 @@ def check_match(expression: str) -> None:
 def _check_tokens(scanned: Scan) -> None:
     kinds = {token.kind for token in scanned.tokens}
     names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
-    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_KEYWORDS:
+    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & SUBQUERY_KEYWORDS:
         raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(

@@ -14,7 +14,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.security.conditions import check_role_conditions
+from micromegas_jupyter.engine.security import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

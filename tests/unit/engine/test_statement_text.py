@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.contract import StatementRequest
-from micromegas_jupyter.engine.planning.checks import (
+from micromegas_jupyter.engine.planning import (
     MAX_BRACKET_DEPTH,
     check_no_ignored_clause,
     check_plan,
     check_statement,
+    find_placeholders,
     placeholder_types,
+    with_plain_parameters,
     without_paths,
 )
-from micromegas_jupyter.engine.planning.fingerprint import fingerprints, sql_hash
-from micromegas_jupyter.engine.planning.parameters import find_placeholders, with_plain_parameters
-from micromegas_jupyter.engine.scanner import Kind, scan
+from micromegas_jupyter.engine.scanner import Kind, fingerprints, scan, sql_hash
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ _OF_OTHERS = [
     "micromegas_jupyter.access",
     "micromegas_jupyter.audit",
     "micromegas_jupyter.audit.access",
-    "micromegas_jupyter.engine.security.conditions",
+    "micromegas_jupyter.engine.security",
     "micromegas_jupyter.executors",
     "micromegas_jupyter.server",
     "micromegas_jupyter.supervisor",
