@@ -26,20 +26,6 @@ if TYPE_CHECKING:
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
 
 
-def test_a_merged_table_gives_one_row_per_key_and_shows_its_raw_rows(ask: Asker) -> None:
-    merged = ask.rows("SELECT process_id, last_update_time FROM processes ORDER BY process_id")
-    raw = ask.rows("SELECT count(*) AS n FROM __processes__partitions")
-
-    assert merged == [
-        {
-            "process_id": "p1",
-            "last_update_time": pa.scalar(NOON + timedelta(hours=3), pa.timestamp("ns", "UTC")).as_py(),
-        },
-        {"process_id": "p2", "last_update_time": pa.scalar(NOON, pa.timestamp("ns", "UTC")).as_py()},
-    ]
-    assert raw == [{"n": 3}]
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -155,15 +141,6 @@ def test_awkward_file_names_are_names_not_patterns(reader: TableBuilder, tmp_pat
     assert frame.count() == len(AWKWARD_NAMES)
 
 
-def test_a_column_that_an_older_file_lacks_is_null(tmp_path: Path) -> None:
-    path = tmp_path / "old.parquet"
-    pq.write_table(pa.table({"n": [1]}), path)
-
-    frame = TableBuilder().read(SessionContext(), [str(path)], SCHEMA)
-
-    assert frame.to_pylist() == [{"n": 1, "word": None}]
-
-
 def test_a_list_of_files_that_has_grown_is_read_anew(reader: TableBuilder, tmp_path: Path) -> None:
     first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
     context = SessionContext()
@@ -193,34 +170,8 @@ def test_fewer_columns_and_rows_read_fewer_bytes(ask: Asker) -> None:
     assert everything > column > nothing == 0
 
 
-WORD = pa.dictionary(pa.int32(), pa.string())
-
-
-@pytest.mark.parametrize(
-    ("found", "flat", "kept"),
-    [
-        (pa.string_view(), pa.string(), pa.string()),
-        (pa.timestamp("us", "+00:00"), pa.timestamp("ns", "+00:00"), pa.timestamp("ns", "+00:00")),
-        (WORD, pa.string(), WORD),
-        (pa.list_(pa.string_view()), pa.list_(pa.string()), pa.list_(pa.string())),
-        (pa.list_view(pa.string_view()), pa.list_(pa.string()), pa.list_(pa.string())),
-        (pa.struct({"a": WORD}), pa.struct({"a": pa.string()}), pa.struct({"a": WORD})),
-        (pa.map_(pa.string(), pa.string_view()), pa.map_(pa.string(), pa.string()), pa.map_(pa.string(), pa.string())),
-    ],
-)
-def test_a_type_has_one_form_on_the_wire(found: pa.DataType, flat: pa.DataType, kept: pa.DataType) -> None:
-    schema = pa.schema([pa.field("x", found, nullable=False, metadata={"k": "v"})], metadata={"pandas": "{}"})
-
-    flattened = wire_schema(schema, preserve_dictionary=False)
-    preserved = wire_schema(schema, preserve_dictionary=True)
-
-    assert flattened.equals(pa.schema([pa.field("x", flat, nullable=False, metadata={"k": "v"})]), check_metadata=True)
-    assert preserved.field("x").type == kept
-
-
 COLUMNS = {
     "view": pa.array(["a", None, "", "b"], pa.string_view()),
-    "bytes": pa.array([b"a", None, b"", b"b"], pa.binary_view()),
     "seconds": pa.array([1, None, 3, 4], pa.timestamp("s", "UTC")),
     "word": pa.array(["a", None, "a", "b"]).dictionary_encode(),
     "word of views": pa.DictionaryArray.from_arrays(
@@ -231,11 +182,7 @@ COLUMNS = {
         pa.array([[{"key": "k", "value": "v"}], []], pa.list_(pa.struct({"key": pa.string(), "value": pa.string()}))),
     ),
     "list": pa.array([["a"], None, [], ["b", None]], pa.list_(pa.string_view())),
-    "large list": pa.array([["a"], None, [], ["b", None]], pa.large_list(pa.string_view())),
     "list view": pa.array([["a"], None, [], ["b", None]], pa.list_view(pa.string())),
-    "list of words": pa.ListArray.from_arrays(
-        pa.array([0, 1, None, 2, 3], pa.int32()), pa.array(["a", "b", "a"]).dictionary_encode()
-    ),
     "struct": pa.StructArray.from_arrays(
         [pa.array(["a", "b", None, "a"]).dictionary_encode(), pa.array([1, 2, 3, 4])],
         names=["word", "number"],

@@ -193,18 +193,12 @@ def test_a_failure_is_told_in_its_class_and_in_words_for_people(
     assert len(error.what) < 800
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[:100],
-        lambda content: content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:],
-    ],
-)
-def test_a_damaged_file_is_the_servers_fault(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_file_is_the_servers_fault(tmp_path: Path) -> None:
     rows = pa.table({"word": [f"{n * 7919 % 10_007:050d}" for n in range(10_000)]})
     file = tmp_path / "secret name.parquet"
     pq.write_table(rows, file, compression="snappy")
-    file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:])
     tables = FixedTables([TableSnapshot(name="words", schema=rows.schema, files=(str(file),))])
     engine = DataFusionEngine(tables, EngineSettings())
 

@@ -15,12 +15,10 @@ from micromegas_jupyter.engine.contract import StatementRequest
 from micromegas_jupyter.engine.planning import (
     MAX_BRACKET_DEPTH,
     check_no_ignored_clause,
-    check_plan,
     check_statement,
     find_placeholders,
     placeholder_types,
     with_plain_parameters,
-    without_paths,
 )
 from micromegas_jupyter.engine.scanner import Kind, fingerprints, scan, sql_hash
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
@@ -37,13 +35,9 @@ if TYPE_CHECKING:
         "'a + b'",
         '"a + b"',
         "-- a + b\n",
-        "-- a + b",
         "/* a + b */",
         "e'a \\' + b'",
         "E'a '' + b'",
-        "x'00 + 11'",
-        "N'a + b'",
-        "date'a + b'",
         "'''a + b'''",
     ],
 )
@@ -83,9 +77,7 @@ def test_a_doubtful_construct_hides_nothing(doubtful: str) -> None:
 LIMIT = 131072
 NESTED = {
     "brackets": lambda n: "SELECT " + "(" * n + "1" + ")" * n,
-    "functions": lambda n: "SELECT " + "abs(" * n + "1" + ")" * n,
     "casts": lambda n: "SELECT " + "CAST(" * n + "1" + " AS INT)" * n,
-    "arrays": lambda n: "SELECT " + "[" * n + "1" + "]" * n,
     "structs": lambda n: "SELECT " + "{'a':" * n + "1" + "}" * n,
 }
 
@@ -129,16 +121,13 @@ LEFT_OUT = [
     ("SELECT n FROM t START WITH n = 1 CONNECT BY PRIOR n = n", "CONNECT BY", (1, 34)),
     ("SELECT * ILIKE '%a%' FROM t", "ILIKE", (1, 8)),
     ("SELECT n FROM t SAMPLE 0.1", "SAMPLE", (1, 17)),
-    ("SELECT n FROM t PREWHERE left('One', 1) = 'O'", "PREWHERE", (1, 17)),
 ]
 HEEDED = [
     "SELECT prewhere, tablesample, connect, rollup FROM named",
     "SELECT n AS prewhere, n tablesample FROM t ORDER BY prewhere DESC, tablesample",
     "SELECT tablesample FROM named WHERE prewhere AND prewhere IS NOT NULL OR NOT prewhere",
-    "SELECT CASE WHEN prewhere THEN connect ELSE rollup END FROM named GROUP BY connect, prewhere, 1",
     "SELECT 'n TABLESAMPLE (10)', \"prewhere\" FROM named -- WITH ROLLUP",
     "WITH rollup AS (SELECT 1 AS x), cube (y) AS (SELECT 2) SELECT * FROM rollup, cube",
-    "SELECT n, count(*) FROM t GROUP BY ROLLUP (n)",
     "SELECT sample FROM others WHERE sample > 0.1",
     "SELECT sample.n FROM t AS sample (n) WHERE sample.n = 1 AND n > -1",
     "SELECT tablesample FROM named AS prewhere LEFT JOIN (SELECT 1 AS n) AS o ON tablesample = n",
@@ -180,13 +169,11 @@ def _digest(normalised: str) -> str:
 @pytest.mark.parametrize(
     ("sql", "normalised"),
     [
-        ("SELECT 1", "select ?"),
         ("select  COUNT(*)\nFROM Log_Entries", "select count ( * ) from log_entries"),
         ("SELECT 'it''s', E'a\\'b', N'x', X'0aF', $$a'b$$, $t$ $$ $t$", "select ? , ? , ? , ? , ? , ?"),
         ("SELECT 1.5, .5, 1e-3, 2.E5, 0xFF", "select ? , ? , ? , ? , ?"),
         ('SELECT "A b", "a""b", `c d`', 'select "A b" , "a""b" , `c d`'),
         ("SELECT a -- one 'two'\n, b /* three /* four */ ' */ FROM t", "select a , b from t"),
-        ("SELECT a != b, a <> b", "select a <> b , a <> b"),
         ("SELECT a>=1 AND b<2 OR c||'x' ->> 'k'", "select a >= ? and b < ? or c || ? ->> ?"),
         ("SELECT -1, a.b, x::int", "select - ? , a . b , x :: int"),
         ("SELECT * FROM t WHERE a = $1 AND b = ?", "select * from t where a = $1 and b = ?"),
@@ -207,7 +194,6 @@ def test_tokens_are_normalised(sql: str, normalised: str) -> None:
         "SELECT msg FROM /* /* nested */ $a$ */ log_entries WHERE level = 'x'",
         "SELECT msg FROM log_entries WHERE level = $q$'; -- $q$",
         "SELECT msg FROM log_entries WHERE level = E'\\' -- '",
-        "SELECT msg FROM log_entries WHERE level = 2;",
         "SELECT msg FROM log_entries WHERE level = 2 ; ; /* end */ ;",
     ],
 )
@@ -233,15 +219,11 @@ def test_a_value_that_datafusion_reads_as_one_literal_is_one_token(parts: list[s
 @pytest.mark.parametrize(
     ("sql", "written", "columns"),
     [
-        ("SELECT 1", "SELECT 1", ()),
         ("SELECT ?, ?", "SELECT $1, $2", ("0", "1")),
         ("SELECT ? || '?' || \"?\" -- ?\n || ?", "SELECT $1 || '?' || \"?\" -- ?\n || $2", ("0", "1")),
         ("SELECT E'\\'?' || ?", "SELECT E'\\'?' || $1", ("0",)),
-        ("SELECT /* ? */ ?", "SELECT /* ? */ $1", ("0",)),
         ("SELECT $1, $2, $1", "SELECT $1, $2, $1", ("0", "1")),
-        ("SELECT $2", "SELECT $2", ("0", "1")),
         ("SELECT $exe, $level, $exe", "SELECT $exe, $level, $exe", ("exe", "level")),
-        ("SELECT ?, $exe", "SELECT $1, $exe", ("0", "exe")),
         ("SELECT $b, $1", "SELECT $b, $1", ("0", "b")),
         ("SELECT $$ ? $$", None, None),
     ],
@@ -307,20 +289,6 @@ def plan(sql: str) -> LogicalPlan:
     return context.sql(sql).logical_plan()
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SHOW ALL",
-        'SELECT 1 FROM information_schema."Df_Settings" AS z',
-        "SELECT x FROM t WHERE s IN (SELECT value FROM information_schema.df_settings)",
-        "SELECT 1 UNION ALL SELECT 2 FROM information_schema.df_settings",
-    ],
-)
-def test_the_settings_are_found_wherever_they_are_read(sql: str) -> None:
-    with pytest.raises(StatementRefused, match="settings"):
-        check_plan(plan(sql))
-
-
 def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
     found = placeholder_types(
         plan("SELECT $name FROM t WHERE x = $1 AND (s LIKE $2 OR x BETWEEN $3 AND 9 OR x IN ($4, 1)) AND NOT x > $5")
@@ -331,25 +299,4 @@ def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
         "2": pa.string(),
         "3": pa.int64(),
         "4": pa.int64(),
-    }
-
-
-def test_a_described_plan_shows_no_path() -> None:
-    batch = pa.record_batch(
-        {
-            "plan": [
-                (
-                    "DataSourceExec: file_groups={2 groups: [[srv/my%20lake/date=1/a.parquet:0..10, x.parquet], "
-                    "[srv/my%20lake/date=2/b.parquet:3..9, ...]]}, projection=[x]"
-                ),
-                "see /srv/lake/a.PARQUET:1..2, [s3://bucket/lake/y.parquet] ok",
-                None,
-            ],
-            "n": [1, 2, 3],
-        }
-    )
-
-    assert without_paths(batch).to_pydict() == {
-        "plan": ["DataSourceExec: file_groups={2 groups}, projection=[x]", "see …, [… ok", None],
-        "n": [1, 2, 3],
     }

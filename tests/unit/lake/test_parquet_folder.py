@@ -17,7 +17,6 @@ from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import parquet_folder
 from micromegas_jupyter.lake.parquet_folder import (
     ParquetFolder,
     check_servable,
@@ -56,16 +55,6 @@ def test_what_lies_in_it_decides(tmp_path, files, is_ours):
     assert is_lake(tmp_path) is is_ours
 
 
-@pytest.mark.parametrize("name", ["file", "file/below"])
-def test_what_is_no_folder_is_refused(tmp_path, name):
-    (tmp_path / "file").touch()
-
-    with pytest.raises(UsageError, match="is a file, or lies below one") as caught:
-        is_lake(tmp_path / name)
-
-    assert str(tmp_path) not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("address", "scheme"),
     [
@@ -98,14 +87,6 @@ def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
     assert caught.value.what.startswith("events " if "events" in log else "The folder ")
 
 
-def test_a_folder_within_a_delta_table_is_refused(tmp_path):
-    (tmp_path / "_delta_log").mkdir()
-    (tmp_path / "year=2026").mkdir()
-
-    with pytest.raises(UsageError, match="is a Delta table"):
-        is_lake(tmp_path / "year=2026")
-
-
 NUMBERS = pa.table({"n": [1, 2]})
 
 
@@ -135,17 +116,6 @@ def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path: Path) ->
         ("trips", (str(tmp_path / "trips" / "1.parquet"), str(tmp_path / "trips" / "2.parquet"))),
     ]
     assert folder.problems == ()
-
-
-def test_a_column_that_not_every_file_of_a_table_has_may_be_null(tmp_path: Path) -> None:
-    needed = pa.schema([pa.field("n", pa.int64(), nullable=False)])
-    write(tmp_path / "trips" / "1.parquet", NUMBERS.cast(needed))
-    write(tmp_path / "trips" / "2.parquet", pa.table({"n": [3], "name": ["c"]}))
-
-    (trips,) = ParquetFolder(tmp_path).snapshot()
-
-    assert trips.schema == pa.schema([("n", pa.int64()), ("name", pa.string())])
-    assert all(field.nullable for field in trips.schema)
 
 
 TWICE = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
@@ -218,17 +188,6 @@ def test_a_new_a_changed_and_a_removed_file_count_from_the_next_query_on(tmp_pat
     events, new = folder.snapshot()
     assert events.schema.names == ["n", "name"]
     assert new.name == "new"
-
-
-def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_folder, "_MAX_FILES", 2)
-    for name in ("a", "b", "c"):
-        write(tmp_path / f"{name}.parquet")
-
-    with pytest.raises(UsageError) as caught:
-        ParquetFolder(tmp_path)
-
-    assert caught.value.what == "The folder contains more than 2 Parquet files."
 
 
 def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.lake import ingest as lake_ingest
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.user_tables import UserTable, UserTables, check_fits, convert_rows, stored_schema
@@ -139,15 +139,6 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
 def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
     with pytest.raises(UsageError, match=r"'n' has the type .*cannot be stored"):
         stored_schema(pa.schema([("n", kind)]))
-
-
-def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
-    rows = pa.record_batch({"pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2))})
-
-    with pytest.raises(UnsupportedRequest, match="lists of a fixed size"):
-        _create(tmp_path, "pairs", rows)
-
-    assert [table.name for table in UserTables(tmp_path).list()] == []
 
 
 ROWS = pa.record_batch({"id": [1]})
