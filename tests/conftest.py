@@ -47,7 +47,6 @@ SLOW = (
 FAST = (
     "tests/integration/client/",
     "tests/integration/demo_provider/",
-    "tests/integration/engine/",
     "tests/integration/http/test_callees.py",
     "tests/integration/lakehouse/test_recording.py",
     "tests/integration/notebook/test_sql_with_real_stack.py",

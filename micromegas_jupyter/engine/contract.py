@@ -23,15 +23,10 @@ MAX_STATEMENT_BYTES: Final = 524288
 class EngineSettings:
     """Limits of one embedded engine.
 
-    Attributes:
-        memory_limit_bytes: Pool of the operators of running queries. Decoding and output live outside the pool (a 500
-            MB pool has been seen with 2.7 GB peaks), so the process needs a limit of the operating system, too.
-        spill_limit_bytes: What one running query may write to the process's folder for temporary files.
-        max_statement_bytes: The longest statement, in UTF-8 bytes.
-        target_partitions: How many partitions a query runs in; None for one per processor.
-        batch_rows: Maximum rows in a batch.
-        default_conditions: By table, a condition in SQL that its rows must meet for callers who are not administrators
-            and whose `table_access` is None.
+    The pool of `memory_limit_bytes` is that of the operators of running queries. Decoding and output live outside of it
+    (a 500 MB pool has been seen with 2.7 GB peaks), so the process needs a limit of the operating system, too.
+    `spill_limit_bytes` is for each running query. `default_conditions` are, by table, conditions in SQL that rows must
+    meet for callers who are not administrators and whose `table_access` is None.
     """
 
     memory_limit_bytes: int = 1 << 30
@@ -55,12 +50,10 @@ class StatementRequest:
     """One statement as a caller sent it.
 
     Attributes:
-        sql: One reading statement; a trailing `;` and blanks are accepted.
         parameters: Rows of values; the statement runs once for each row, and the results follow one another. Columns
             named "0", "1", … bind `?` in order, or `$1`, `$2`, …; other names bind `$name`. None when nothing is bound.
         time_range: What every table with a time is cut to before the statement sees it; None for all rows.
         row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
-        preserve_dictionary: Whether dictionary-encoded columns stay so in the result; otherwise they are flattened.
         partitions: How many partitions it runs in; None for one per processor.
     """
 
@@ -74,12 +67,9 @@ class StatementRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleTable:
-    """One table as one caller sees it.
+    """One table as one caller sees it: a row must meet one of the conditions, if there are any.
 
-    Attributes:
-        snapshot: The table.
-        conditions: Conditions of which a row must meet one; empty when all rows are visible.
-        raw_name: The name of the table's raw rows; None when it has none or when they do not exist for the caller.
+    `raw_name` is None when the table has no raw rows or when they do not exist for the caller.
     """
 
     snapshot: TableSnapshot
@@ -100,8 +90,6 @@ class QueryStatistics:
         context_init_seconds: Making the session: listing tables and registering those that the statement names.
         execution_seconds: Optimizing the plan and starting it; reading rows is not included.
         bytes_scanned: Bytes read from files, after whole files, row groups and pages were skipped by statistics.
-        spilled_bytes: Bytes written to the temporary folder for want of memory.
-        spill_count: How many times something was written there.
     """
 
     context_init_seconds: float = 0.0
@@ -114,11 +102,8 @@ class QueryStatistics:
 class PlannedQuery(Protocol):
     """A statement that was understood and can be run once.
 
-    Attributes:
-        schema: The exact schema of every batch, as it goes on the wire.
-        parameter_schema: One field per placeholder, in order: `?` as "0", "1", …; `$1` as "0"; `$name` as "name"; null
-            if unknown.
-        statistics: What the query took so far; complete once the iterator of `batches` has ended.
+    `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
+    "1", …; `$1` as "0"; `$name` as "name"; null if unknown.
     """
 
     schema: pa.Schema
@@ -128,14 +113,4 @@ class PlannedQuery(Protocol):
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Optimize the plan and start it, then return its batches. Closing the iterator stops the query.
-
-        Both the call and the iterator raise:
-
-        Raises:
-            InvalidStatement: A value makes the statement fail (division by zero, a cast), or a parameter is not bound.
-            ResourcesExhausted: The query needs more memory or disk than the engine has.
-            UnsupportedStatement: The engine cannot run this statement.
-            Unavailable: A file of a table is gone; the same statement may work when planned again.
-            InternalError: A defect, or the query ran before; the log has more.
-        """
+        """Optimize the plan and start it, then return its batches. Closing the iterator stops the query."""

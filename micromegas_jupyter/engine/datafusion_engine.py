@@ -1,17 +1,14 @@
 """The engine that is embedded in an executor: DataFusion over Parquet files, one statement at a time.
 
-One call of `plan` goes through guard, placeholders, the caller's visible tables, session, DataFusion's planner and the
-plan's checks, in this order; a plan that could reveal hidden rows is made again behind the barrier. It plans on the
-calling thread, which needs a large stack since planning recurses with the statement. Whoever started the process limits
-its time and memory, and may end it at any moment.
+It plans on the calling thread, which needs a large stack since planning recurses with the statement. Whoever started
+the process limits its time and memory, and may end it at any moment.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -24,23 +21,21 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
-from micromegas_jupyter.engine.planning.checks import (
-    PathScrubber,
+from micromegas_jupyter.engine.planning import (
+    Placeholders,
+    RowByRow,
     check_no_ignored_clause,
     check_plan,
     check_statement,
+    find_placeholders,
     is_explain,
     parameter_schema,
-)
-from micromegas_jupyter.engine.planning.parameters import (
-    Placeholders,
-    RowByRow,
-    find_placeholders,
     with_plain_parameters,
+    without_paths,
 )
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
-from micromegas_jupyter.engine.security.barrier import barrier_holds, is_leakproof
+from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
@@ -59,43 +54,16 @@ if TYPE_CHECKING:
     from micromegas_jupyter.errors import MicromegasError
 
 _log = logging.getLogger(__name__)
-_MAX_STEPS: Final = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedText:
-    """What the text of a statement alone tells, the same for every caller.
-
-    `has_caller_functions` is whether it may mention a function that a session has for one caller only.
-    """
-
-    placeholders: Placeholders
-    mentions: Mention
-    has_caller_functions: bool
-
-
-def parse_text(sql: str, *, max_bytes: int, has_denials: bool) -> ParsedText:
-    """Check a text and return what it tells; raises for one that is not within the limits."""
-    scanned = check_statement(sql, max_bytes=max_bytes)
-    check_no_ignored_clause(scanned)
-    scanned = with_identity_syntax(scanned)
-    if has_denials:
-        scanned = with_denial_as_rows(scanned)
-    mentions = find_mentions(scanned)
-    return ParsedText(
-        placeholders=find_placeholders(scanned),
-        mentions=mentions,
-        has_caller_functions=mentions.text is not None or not mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES),
-    )
 
 
 @dataclass(slots=True, kw_only=True)
 class _Statement:
-    """One request with parsed text, and the tables that its caller sees."""
+    """One request with what its text tells, and the tables that its caller sees."""
 
     request: StatementRequest
     caller: AuthContext
-    text: ParsedText
+    placeholders: Placeholders
+    mentions: Mention
     values: dict[str, pa.Scalar] = field(repr=False)
     tables: list[VisibleTable] = field(repr=False)
     init_seconds: float
@@ -112,7 +80,6 @@ class _Plan:
     text: str
     tables: Sequence[VisibleTable]
     is_behind_barrier: bool
-    has_joins: bool
 
 
 class DataFusionEngine:
@@ -128,11 +95,11 @@ class DataFusionEngine:
         self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
+        self._barrier_holds = False
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
-        for has_joins in (False, True):
-            lent = self._sessions.lend(has_joins=has_joins)
+        for lent in (self._sessions.lend(), self._sessions.lend()):
             lent.session.sql("SELECT 1").collect()
             lent.release()
 
@@ -140,26 +107,18 @@ class DataFusionEngine:
         """Check and plan `request` over what `caller` sees; nothing of it runs yet.
 
         A statement may be planned without its parameters.
-
-        Raises:
-            InvalidStatement: The SQL, a name, a type or a parameter is wrong.
-            StatementRefused: The statement would write or set, is longer or deeper than the limits, or describes how
-                a table of which the caller sees only some rows is read.
-            UnsupportedStatement: The SQL is valid, but the engine does not implement it.
-            ResourcesExhausted: There is not enough memory to plan it.
-            Unavailable: A file of a table is gone, or the tables cannot be listed.
-            InternalError: A defect, or a condition on the caller's rows that cannot be used.
         """
-        text = parse_text(
-            request.sql,
-            max_bytes=self._settings.max_statement_bytes,
-            has_denials=self._denials is not None and caller.is_admin,
-        )
-        request = with_plain_parameters(request, text.placeholders.columns)
+        scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
+        check_no_ignored_clause(scanned)
+        scanned = with_identity_syntax(scanned)
+        if self._denials is not None and caller.is_admin:
+            scanned = with_denial_as_rows(scanned)
+        placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
+        request = with_plain_parameters(request, placeholders.columns)
         rows = request.parameters
         if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, text)
-        return RowByRow(lambda row: self._plan_row(row, caller, text), request, rows)
+            return self._plan_row(request, caller, placeholders, mentions)
+        return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions), request, rows)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -168,19 +127,20 @@ class DataFusionEngine:
 
     def close(self) -> None:
         """Drop the sessions that no query uses."""
-        for free in self._sessions.free.values():
-            free.clear()
+        self._sessions.free.clear()
 
-    def _plan_row(self, request: StatementRequest, caller: AuthContext, text: ParsedText) -> DataFusionQuery:
+    def _plan_row(
+        self, request: StatementRequest, caller: AuthContext, placeholders: Placeholders, mentions: Mention
+    ) -> DataFusionQuery:
         """Plan a request without parameters, or with one row of them."""
-        placeholders = text.placeholders
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         tables = self._visibility.tables(self._tables.snapshot(), caller)
         statement = _Statement(
             request=request,
             caller=caller,
-            text=text,
+            placeholders=placeholders,
+            mentions=mentions,
             values=values,
             tables=tables,
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
@@ -196,43 +156,37 @@ class DataFusionEngine:
                     plan = self._with_barrier(plan, statement)
                 return DataFusionQuery(self._with_workarounds(plan, statement), statement, context)
         except QueryError as error:
-            if error.line is not None and error.column is not None:
-                error.column = placeholders.original_column(error.line, error.column)
+            if placeholders.has_question_marks:
+                error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
 
-    def _plan(
-        self,
-        statement: _Statement,
-        *,
-        is_behind_barrier: bool = False,
-        has_joins: bool = False,
-        can_spill: bool = True,
-    ) -> _Plan:
+    def _plan(self, statement: _Statement, *, is_behind_barrier: bool = False, can_spill: bool = True) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
-        request, text, caller = statement.request, statement.text, statement.caller
-        # A statement without the word may have joins, too, such as one with subqueries in conditions.
-        has_joins = has_joins or "join" in text.mentions.names
-        if text.has_caller_functions or not can_spill:
-            lent = LentSession(self._sessions.open(has_joins=has_joins, can_spill=can_spill))
+        request, caller, mentions = statement.request, statement.caller, statement.mentions
+        # A function with the caller's values must not stay in a session.
+        is_shared = mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES)
+        if not is_shared or not can_spill:
+            lent = LentSession(self._sessions.open(can_spill=can_spill))
         else:
-            lent = self._sessions.lend(has_joins=has_joins)
+            lent = self._sessions.lend()
         session = lent.session
         lent.set_partitions(request.partitions)
+        lent.set_dynamic_filters(is_on=True)
         if self._denials is not None and caller.is_admin:
             register_denial_functions(
-                session, self._denials, caller=caller, mentions=text.mentions, failures=statement.failures
+                session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
-        register_identity_functions(session, caller, tables=statement.tables, mentions=text.mentions)
+        register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
         tables = self._builder.register(
             session,
             statement.tables,
-            mentions=text.mentions,
+            mentions=mentions,
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
-        frame = session.sql_with_options(text.placeholders.sql, READ_ONLY, param_values=statement.values)
+        frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
         logical = frame.logical_plan()
         return _Plan(
             lent=lent,
@@ -241,7 +195,6 @@ class DataFusionEngine:
             text=check_plan(logical),
             tables=tables,
             is_behind_barrier=is_behind_barrier,
-            has_joins=has_joins,
         )
 
     def _with_barrier(self, plan: _Plan, statement: _Statement) -> _Plan:
@@ -256,6 +209,7 @@ class DataFusionEngine:
         }
         if is_leakproof(plan.frame, nested_columns=nested):
             return plan
+        self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
         if not self._barrier_holds:
             raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
         plan.lent.release()
@@ -267,45 +221,38 @@ class DataFusionEngine:
             if not may_mix_types(plan.text) or is_explain(plan.logical):
                 return plan
             return replace(plan, frame=with_result_types(plan.lent.session, plan.frame))
-        if not plan.has_joins:
-            plan.lent.release()
-            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, has_joins=True)
+        plan.lent.set_dynamic_filters(is_on=False)
         if is_explain(plan.logical):
-            return plan
-        sql, values = statement.text.placeholders.sql, statement.values
+            return replace(plan, frame=plan.lent.session.create_dataframe_from_logical_plan(plan.logical))
+        sql, values = statement.placeholders.sql, statement.values
         joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
         if joins.has_nested_loops:
             plan.lent.release()
-            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, has_joins=True, can_spill=False)
+            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, can_spill=False)
+            plan.lent.set_dynamic_filters(is_on=False)
             joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
         return replace(plan, frame=joins.frame)
-
-    @functools.cached_property
-    def _barrier_holds(self) -> bool:
-        return barrier_holds(self._sessions.open())
 
 
 class DataFusionQuery:
     """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
 
-    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two;
-    nested-loop and cross joins, hash joins in which one row matches very many, and a long run of one scalar function do
-    not until their current step ends. Only ending the process stops those.
+    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two, but a
+    join of each row with each other row, for example, does not: only ending the process stops that.
     """
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
-        request, placeholders = statement.request, statement.text.placeholders
+        request, placeholders = statement.request, statement.placeholders
         self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame
         self._unbound = () if request.parameters is not None else placeholders.written
         self._row_limit: int | None = None
-        self._scrubber: PathScrubber | None = None
-        if is_explain(plan.logical):
+        self._is_explain = is_explain(plan.logical)
+        if self._is_explain:
             # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
             self._row_limit = request.row_limit
-            self._scrubber = PathScrubber(table.snapshot.files for table in plan.tables)
         elif request.row_limit is not None:
             self._frame = plan.frame.limit(request.row_limit)
         self._context = context
@@ -331,7 +278,7 @@ class DataFusionQuery:
             with translated(self._context):
                 for found in source:
                     batch = found.to_pyarrow()
-                    batch = to_wire(batch if self._scrubber is None else self._scrubber.clean_batch(batch), self.schema)
+                    batch = to_wire(without_paths(batch) if self._is_explain else batch, self.schema)
                     if remaining is not None:
                         batch = batch.slice(0, remaining)
                         remaining -= batch.num_rows
@@ -357,17 +304,14 @@ class DataFusionQuery:
 
 
 def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
-    """Return `statistics` with what a plan's steps have counted; None for a plan of very many steps."""
-    scanned = spilled = spills = 0
-    waiting: list[Any] = [plan]
-    for _ in range(_MAX_STEPS):
-        if not waiting:
-            return replace(statistics, bytes_scanned=scanned, spilled_bytes=spilled, spill_count=spills)
-        step = waiting.pop()
-        waiting.extend(step.children())
-        counters = step.metrics()
-        if counters is not None:
-            spills += counters.spill_count or 0
-            spilled += counters.spilled_bytes or 0
-            scanned += counters.sum_by_name("bytes_scanned") or 0
-    return replace(statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+    """Return `statistics` with what a plan's steps have counted."""
+    steps = [plan]
+    for step in steps:
+        steps.extend(step.children())
+    counters = [one for one in (step.metrics() for step in steps) if one is not None]
+    return replace(
+        statistics,
+        bytes_scanned=sum(one.sum_by_name("bytes_scanned") or 0 for one in counters),
+        spilled_bytes=sum(one.spilled_bytes or 0 for one in counters),
+        spill_count=sum(one.spill_count or 0 for one in counters),
+    )

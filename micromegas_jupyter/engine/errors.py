@@ -40,14 +40,11 @@ _MAX_CLEANED: Final = 1000
 _MAX_LOGGED: Final = 4000
 
 _EXPLAIN_KEYWORDS: Final = frozenset({"explain", "analyze", "verbose"})
-_WRITING_KEYWORDS: Final = frozenset(
-    {
-        "alter", "analyze", "attach", "begin", "call", "comment", "commit", "copy", "create", "deallocate", "delete",
-        "detach", "drop", "execute", "export", "grant", "import", "insert", "install", "kill", "load", "lock",
-        "merge", "optimize", "pragma", "prepare", "refresh", "release", "rename", "replace", "reset", "revoke",
-        "rollback", "savepoint", "set", "start", "truncate", "unload", "update", "use", "vacuum",
-    }
-)  # fmt: skip
+_WRITING_KEYWORDS: Final = re.compile(
+    "alter|analyze|attach|begin|call|comment|commit|copy|create|deallocate|delete|detach|drop|execute|export|grant|"
+    "import|insert|install|kill|load|lock|merge|optimize|pragma|prepare|refresh|release|rename|replace|reset|revoke|"
+    "rollback|savepoint|set|start|truncate|unload|update|use|vacuum"
+)
 
 _CAUSE = re.compile(r"\ncaused by\n")
 _POSITION = re.compile(r"at Line: (\d+), Column: (\d+)")
@@ -85,13 +82,10 @@ _NOT_OF_THE_FILE = re.compile(
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """What helps to explain a failure.
+    """What helps to explain a failure: the statement as DataFusion got it, the caller's tables.
 
-    Attributes:
-        sql: The statement as DataFusion got it.
-        tables: Names of the caller's tables.
-        own_errors: What the project's own functions raised while the statement ran; the last one is the cause.
-        hides_values: Whether an error must show no value, since rows that the caller must not see were read.
+    The last of `own_errors`, which the project's own functions raised while the statement ran, is the cause. With
+    `hides_values` an error must show no value, since rows that the caller must not see were read.
     """
 
     sql: str = field(repr=False)
@@ -147,8 +141,9 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, and this server only reads.")
     if isinstance(error, pa.ArrowException):
-        explained = explain(VALUES, text, context.sql)
-        return explained or UnsupportedStatement(_sentence("A result of this kind cannot be sent", text))
+        return explain(text, context.sql) or UnsupportedStatement(
+            _sentence("A result of this kind cannot be sent", text)
+        )
     causes = [cause.strip()[:_MAX_MATCHED] for cause in _CAUSE.split(text.removeprefix("DataFusion error: "))]
     return _classify(causes, context) or _internal(text, "the engine failed", context)
 
@@ -158,7 +153,7 @@ def _is_writing(sql: str) -> bool:
     words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
     if words[:1] == ["explain"]:
         words = [word for word in words[:4] if word not in _EXPLAIN_KEYWORDS]
-    return bool(words) and words[0] in _WRITING_KEYWORDS
+    return bool(words) and _WRITING_KEYWORDS.fullmatch(words[0]) is not None
 
 
 def _internal(text: str, event: str, context: Context) -> InternalError:
@@ -179,6 +174,8 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
         )
     if root.startswith("External error: ") and (_REGEX.match(root) or causes[-2:-1] == ["Invalid regex"]):
         return InvalidStatement("A regular expression in the statement is not valid.")
+    if unbound := _UNBOUND.search(root):
+        return missing_parameter([(unbound[1] or unbound[2])[:40]])
     kind, _, text = root.partition(": ")
     while kind == "Error during planning" and text.startswith("Error during planning: "):
         text = text.removeprefix("Error during planning: ")
@@ -192,9 +189,8 @@ def _syntax_error(text: str, context: Context) -> MicromegasError:
     parsed = _PARSER.search(text)
     message = (parsed[1] if parsed else text).replace('\\"', '"').replace("\\n", " ")
     complaint = _POSITION.sub("", message)
-    error = explain(SYNTAX, _clean(complaint), context.sql) or InvalidStatement(
-        _sentence("The statement cannot be parsed", complaint)
-    )
+    error = explain(_clean(complaint), context.sql)
+    error = error or InvalidStatement(_sentence("The statement cannot be parsed", complaint))
     if position := _POSITION.search(message):
         error.line, error.column = int(position[1]), int(position[2])
     elif "found: EOF" in message:
@@ -206,8 +202,6 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
     text = text.removeprefix("Internal error: ")
     if refused := re.match(r"(?:DDL|DML|Statement) not supported: (\w+)", text):
         return StatementRefused(f"The statement would change something ({refused[1]}), and this server only reads.")
-    if unbound := _UNBOUND.search(text):
-        return _unbound(unbound)
     if found := _NO_FIELD.search(text):
         fields = _VALID_FIELDS.search(text)
         candidates = [one.strip() for one in fields[1].split(",")] if fields else []
@@ -216,19 +210,17 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         return unknown_name("table", found[1], context.tables, context.sql)
     if found := _NO_FUNCTION.search(text):
         return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)
-    return explain(PLANNING, _without_tail(text), context.sql) or InvalidStatement(_sentence("", text))
+    return explain(_without_tail(text), context.sql) or InvalidStatement(_sentence("", text))
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
     if "single SQL statement" in text:
         return StatementRefused("The text contains several statements.", remedy="Send one statement at a time.")
-    explained = explain(UNSUPPORTED, _without_tail(text), context.sql, UnsupportedStatement)
+    explained = explain(_without_tail(text), context.sql)
     return explained or UnsupportedStatement(_sentence("The engine does not implement this", text))
 
 
 def _run_time_error(text: str, context: Context) -> MicromegasError | None:
-    if unbound := _UNBOUND.search(text):
-        return _unbound(unbound)
     if _DISK_FULL.search(text):
         _log.error("the disk for spilled rows is full")
         return ResourcesExhausted(
@@ -246,18 +238,14 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _value_error(text: str, context: Context) -> MicromegasError:
-    return explain(VALUES, _without_tail(text), context.sql) or InvalidStatement(
-        _sentence("The statement failed on a value", _VALUE_KIND.sub("", text))
-    )
+    explained = explain(_without_tail(text), context.sql)
+    return explained or InvalidStatement(_sentence("The statement failed on a value", _VALUE_KIND.sub("", text)))
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    shortened = _without_tail(text)
-    explained = explain(UNSUPPORTED, shortened, context.sql, UnsupportedStatement)
-    explained = explained or explain(PLANNING, shortened, context.sql)
-    if explained is None and _ARGUMENT.match(text):
+    if _ARGUMENT.match(text):
         return InvalidStatement("A function in the statement gets an argument that it does not take.")
-    return explained
+    return explain(_without_tail(text), context.sql)
 
 
 def _parquet_error(text: str, context: Context) -> MicromegasError | None:
@@ -307,10 +295,6 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
 }
 
 
-def _unbound(found: re.Match[str]) -> InvalidStatement:
-    return missing_parameter([(found[1] or found[2])[:40]])
-
-
 def missing_parameter(written: list[str]) -> InvalidStatement:
     """Return the error for placeholders without a value, as they are written in the statement."""
     return InvalidStatement(
@@ -355,19 +339,18 @@ class Rule(NamedTuple):
     what: str
     remedy: str | None = None
     name: int = 0
+    kind: type[QueryError] = InvalidStatement
 
 
-def explain(
-    rules: tuple[Rule, ...], text: str, sql: str, kind: type[QueryError] = InvalidStatement
-) -> QueryError | None:
+def explain(text: str, sql: str) -> QueryError | None:
     """Return the error for a complaint by the first rule that matches, or None."""
-    for rule in rules:
+    for rule in _RULES:
         if found := re.search(rule.pattern, text):
             name = _last_part(found[rule.name].strip('"')) if rule.name else ""
             groups = [_shorten(group or "none") for group in (found[0], *found.groups())]
             line, column = find_name(name, sql) if name else (None, None)
             remedy = rule.remedy and rule.remedy.format(*groups, last=_shorten(name))
-            return kind(rule.what.format(*groups), remedy=remedy, line=line, column=column)
+            return rule.kind(rule.what.format(*groups), remedy=remedy, line=line, column=column)
     return None
 
 
@@ -376,7 +359,13 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
-PLANNING: Final = (
+_RULES: Final = (
+    Rule(
+        r"non-boolean predicate '?(.+?)'? returning (\w+)",
+        "A condition must be true or false, and {1} is {2}.",
+        "Compare it with something.",
+        name=1,
+    ),
     Rule(
         r"Ambiguous reference to unqualified field (\S+)",
         "More than one of the tables has a column {1}.",
@@ -387,12 +376,6 @@ PLANNING: Final = (
         r'column "([^"]+(?:"\."[^"]+)?)" must appear in the GROUP BY clause',
         "The column {1} is neither in GROUP BY nor inside an aggregate function.",
         "Add it to GROUP BY, or aggregate it, for example max({last}).",
-        name=1,
-    ),
-    Rule(
-        r"non-boolean predicate '?(.+?)'? returning (\w+)",
-        "A condition must be true or false, and {1} is {2}.",
-        "Compare it with something.",
         name=1,
     ),
     Rule(
@@ -414,33 +397,24 @@ PLANNING: Final = (
         "Write text as 'text', or with escapes as E'a\\n', and bytes as X'0A'.",
     ),
     Rule(
-        "(UNION|INTERSECT|EXCEPT) queries have different number of columns",
-        "The two sides of {1} have different numbers of columns.",
-        "Select as many columns on both sides, with NULL for missing ones.",
-    ),
-    Rule(
         "Aggregate functions are not allowed in the WHERE clause",
         "WHERE filters single rows and cannot contain an aggregate function.",
         "Put the condition into HAVING.",
     ),
-)
-
-UNSUPPORTED: Final = (
     Rule(
         r"Cannot run range queries on datatype: (.+?)\.?$",
         "A window cannot be ordered by values of the type {1}.",
         "Order by encode(bytes, 'hex') or by the fields of a struct.",
+        kind=UnsupportedStatement,
     ),
-    Rule(r"Unsupported ast node (?:in \w+: )?(\w+)", "The engine does not implement {1}."),
+    Rule(r"Unsupported ast node (?:in \w+: )?(\w+)", "The engine does not implement {1}.", kind=UnsupportedStatement),
     Rule(
         r"Unsupported SQL type (.+?)\.?$",
         "The engine has no type named {1}.",
         "Use BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, BOOLEAN, DATE, TIMESTAMP or INTERVAL, for example.",
         name=1,
+        kind=UnsupportedStatement,
     ),
-)
-
-VALUES: Final = (
     Rule("^Divide by zero", "The statement divides by zero.", "Divide by NULLIF(divisor, 0) to get NULL instead."),
     Rule(
         r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:string|value|to)|Failed to parse string|Error parsing timestamp"
@@ -453,14 +427,6 @@ VALUES: Final = (
         "A result is out of range for its type: {1}.",
         "Convert to a larger type first, for example with CAST(x AS DOUBLE) or CAST(x AS DECIMAL(38, 0)).",
     ),
-    Rule(
-        "Scalar subquery returned more than one row",
-        "A subquery that stands for one value returned several rows.",
-        "Compare with IN (…), or take one row with LIMIT 1 or an aggregate function.",
-    ),
-)
-
-SYNTAX: Final = (
     Rule(
         r"Expected: end of statement, found: (.*?)\s*$",
         "Did not expect {1} here.",

@@ -6,9 +6,12 @@ It does not understand SQL: DataFusion does.
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,13 +52,9 @@ class Token(NamedTuple):
 class Scan:
     """A statement's tokens, without blanks and comments.
 
-    Attributes:
-        sql: The statement.
-        tokens: Its tokens in order.
-        certain_until: Offset of the first construct that other rules could read differently (a dollar quote, a
-            nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside
-            quotes and comments appears as tokens too, so that nothing can hide. The statement's length when all is
-            certain.
+    `certain_until` is the offset of the first construct that other rules could read differently (a dollar quote, a
+    nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside quotes
+    and comments appears as tokens too, so that nothing can hide. It is the statement's length when all is certain.
     """
 
     sql: str
@@ -118,12 +117,7 @@ def scan(sql: str) -> Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Which names a statement can possibly refer to.
-
-    Attributes:
-        names: The identifiers in it, as DataFusion reads them.
-        text: The statement in lower case when its quoting is not certain, so that any part of it counts; else None.
-    """
+    """Which names a statement can refer to: its identifiers, and any part of `text` when its quoting is not certain."""
 
     names: frozenset[str]
     text: str | None = field(default=None, repr=False)
@@ -148,3 +142,86 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
 def quoted(name: str) -> str:
     """Return `name` as a quoted identifier, so that it is taken as it is."""
     return '"' + name.replace('"', '""') + '"'
+
+
+_HEX_DIGITS: Final = 16
+_VALUE: Final = "?"
+
+_TOKEN = re.compile(
+    r"""
+    (?P<blank> \s++ | --[^\n]*+ )
+  | (?P<comment> /\* )
+  | (?P<value> [eE]'(?:[^'\\]|\\.|'')*+' | (?:[nNxXbB]|[uU]&)?'(?:[^']|'')*+' | [rR]'[^']*+' | [rRbB]"[^"]*+"
+             | 0[xX][0-9a-fA-F]*+ | (?:\d++(?:\.\d*+)? | \.\d++)(?:[eE][+-]?\d++)?L? )
+  | (?P<quoted> "(?:[^"]|"")*+" | `(?:[^`]|``)*+` )
+  | (?P<dollar> \$\w*\$ )
+  | (?P<broken> ['"`] | (?:[eEnNxXbBrR]|[uU]&)' | [rRbB]" )
+  | (?P<word> [^\W\d][\w@$\#]*+ | [@\#][\w@$\#]*+ )
+  | (?P<other> \$\w++ | \?\d*+
+             | \|\|/ | !~~\* | <=> | ->> | ~~\* | !~\* | !~~ | \|\| | \|> | \|/ | \*\* | // | << | >> | <= | >= | <>
+             | != | == | <@ | -> | => | :: | := | && | ~\* | ~~ | !~ | !! | \^@ | \S )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+
+def sql_hash(sql: str) -> str:
+    """Return the fingerprint of a statement, as upstream's query audit has it: 16 digits of a hash of its tokens.
+
+    Numbers and string literals of every kind become `?`, blanks and comments are left out, unquoted words are in lower
+    case, quoted names stay, and one space stands between two tokens. A text that is not made of tokens (an open quote)
+    is taken as it is, with each run of blanks as one space. Of a text that is longer than any statement may be, only
+    the beginning counts.
+    """
+    return fingerprints(sql)[0]
+
+
+def fingerprints(sql: str) -> tuple[str, str]:
+    """Return the fingerprints of a statement as it is and without semicolons at its end; a rule may name either."""
+    sql = sql[:MAX_STATEMENT_BYTES]
+    tokens = _tokens(sql)
+    if tokens is None:
+        tokens = sql.split()
+        return _digest(tokens), _digest(tokens)
+    whole = _digest(tokens)
+    while tokens[-1:] == [";"]:
+        tokens.pop()
+    return whole, _digest(tokens)
+
+
+def _digest(tokens: list[str]) -> str:
+    return hashlib.sha256(" ".join(tokens).encode("utf-8", "replace")).hexdigest()[:_HEX_DIGITS]
+
+
+def _tokens(sql: str) -> list[str] | None:
+    """Return the normalised tokens of a text; None when a quote or a comment in it is not closed."""
+    found: list[str] = []
+    at = 0
+    while match := _TOKEN.match(sql, at):
+        kind, text, at = match.lastgroup, match[0], match.end()
+        if kind == "word":
+            found.append(text.lower())
+        elif kind == "value":
+            found.append(_VALUE)
+        elif kind in {"quoted", "other"}:
+            found.append("<>" if text == "!=" else text)
+        elif kind == "comment":
+            at = _end_of_comment(sql, at)
+        elif kind == "dollar":
+            end = sql.find(text, at)
+            at = 0 if end < 0 else end + len(text)
+            found.append(_VALUE)
+        if kind == "broken" or at == 0:
+            return None
+    return found
+
+
+def _end_of_comment(sql: str, at: int) -> int:
+    """Return where the comment that was opened before `at` ends, with the comments in it; 0 when it does not."""
+    depth = 1
+    for found in _COMMENT.finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return 0

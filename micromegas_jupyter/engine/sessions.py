@@ -1,7 +1,6 @@
 """Opens DataFusion sessions, all from one memory pool and with measured settings, and reuses them.
 
-Opening a session costs about as much as planning a small statement, and a new one has not read the files' footers,
-which is most of the work of a look-up in a large file (measured in docs/performance.md).
+A new session has not read the files' footers, which is most of the work of a look-up in a large file.
 
 Nothing of one caller may reach another through a session. So sessions are lent only to statements that need nothing but
 tables, never a function with a caller's values; `READ_ONLY` refuses what a statement could set or create by itself; a
@@ -13,7 +12,7 @@ path, size and time of change; no statement can ask for it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
@@ -42,7 +41,11 @@ _OPTIONS: Final = {
 
 # What a join or a limit has seen would filter the scans below. But above a join, the column of another table may be
 # taken for the one that is meant (DataFusion 55.2, see `workarounds.joins`), and rows are lost.
-_OPTIONS_FOR_JOINS: Final = {**_OPTIONS, "datafusion.optimizer.enable_dynamic_filter_pushdown": "false"}
+_DYNAMIC_FILTERS: Final = (
+    "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
+    "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
+)
+_PARTITIONS: Final = "datafusion.execution.target_partitions"
 
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
@@ -61,19 +64,28 @@ class LentSession:
 
     session: SessionContext
     pool: list[LentSession] | None = None
-    partitions: int | None = None
+    settings: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_DYNAMIC_FILTERS, "true"))
 
     def set_partitions(self, partitions: int | None) -> None:
         """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
-        if partitions is not None and partitions != self.partitions:
-            self.session.sql(f"SET datafusion.execution.target_partitions = {partitions:d}")
-            self.partitions = partitions
+        if partitions is not None:
+            self._set(_PARTITIONS, f"{partitions:d}")
+
+    def set_dynamic_filters(self, *, is_on: bool) -> None:
+        """Let what a statement sees while it runs filter its scans, or not, in plans that are made from now on."""
+        for name in _DYNAMIC_FILTERS:
+            self._set(name, str(is_on).lower())
 
     def release(self) -> None:
         """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
         pool, self.pool = self.pool, None
         if pool is not None and len(pool) < _MAX_FREE and _clear(self.session):
-            pool.append(LentSession(self.session, pool, self.partitions))
+            pool.append(LentSession(self.session, pool, self.settings))
+
+    def _set(self, name: str, value: str) -> None:
+        if self.settings.get(name) != value:
+            self.session.sql(f"SET {name} = {value}")
+            self.settings[name] = value
 
 
 class Sessions:
@@ -87,16 +99,11 @@ class Sessions:
         # What is spilled is capped by statement only, and for each session by itself. With the statement, DataFusion
         # forgets any folder that it was given and takes the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
-        self.free: dict[bool, list[LentSession]] = {False: [], True: []}
+        self.free: list[LentSession] = []
 
-    def open(self, *, has_joins: bool = False, can_spill: bool = True) -> SessionContext:
-        """Return a new session without tables; it needs no closing.
-
-        Args:
-            has_joins: Whether it is for statements with joins: nothing seen while they run filters scans.
-            can_spill: Whether it can spill up to the cap, below the process's folder for temporary files (`TMPDIR`).
-        """
-        config = SessionConfig(dict(_OPTIONS_FOR_JOINS if has_joins else _OPTIONS)).with_information_schema(True)
+    def open(self, *, can_spill: bool = True) -> SessionContext:
+        """Return a new session without tables, which can spill up to the cap, below the process's `TMPDIR`, or not."""
+        config = SessionConfig(dict(_OPTIONS)).with_information_schema(True)
         config = config.with_batch_size(self._settings.batch_rows)
         if self._settings.target_partitions is not None:
             config = config.with_target_partitions(self._settings.target_partitions)
@@ -108,10 +115,9 @@ class Sessions:
             context.sql(self._cap)
         return context
 
-    def lend(self, *, has_joins: bool) -> LentSession:
+    def lend(self) -> LentSession:
         """Return a session without tables; drop it, or release it when its statement has given its last row."""
-        free = self.free[has_joins]
-        return free.pop() if free else LentSession(self.open(has_joins=has_joins), free)
+        return self.free.pop() if self.free else LentSession(self.open(), self.free)
 
 
 def _clear(session: SessionContext) -> bool:

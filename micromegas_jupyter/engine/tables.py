@@ -1,7 +1,6 @@
-"""Which tables exist for a caller, and how they get into a session.
+"""Which tables exist for a caller, and how they get into a session, as views under their SQL names.
 
-Files, time range, merge and conditions become views under the tables' SQL names. Only tables that the statement names
-are built; nothing here reads a file's content. Who has which rights is decided where the caller is identified.
+Only tables that the statement names are built. Who has which rights is decided where the caller is identified.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
-from micromegas_jupyter.engine.security.barrier import behind_barrier
-from micromegas_jupyter.engine.security.conditions import apply_conditions
+from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
 

@@ -27,7 +27,6 @@ import pyarrow as pa
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.engine.functions.denials import check_match
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output
@@ -157,7 +156,7 @@ class Worker:
         self._tables = _ReceivedTables()
         self._denials = None
         if options.denials_file is not None:
-            self._denials = DenialStore(Path(options.denials_file), check_match=check_match)
+            self._denials = DenialStore(Path(options.denials_file))
         self._engine = DataFusionEngine(
             self._tables,
             EngineSettings(

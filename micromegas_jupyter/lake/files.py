@@ -197,15 +197,12 @@ def select_visible_files(files: Iterable[SegmentFile]) -> list[SegmentFile]:
     return [by_segment[segment] for segment in select_visible(by_segment)]
 
 
-def remove_old_temporaries(folder: Path, *, modified_before: float) -> int:
-    """Remove unfinished files that nobody has written to since `modified_before`; return how many."""
-    removed = 0
+def remove_old_temporaries(folder: Path, *, modified_before: float) -> None:
+    """Remove unfinished files that nobody has written to since `modified_before`."""
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             if path.lstat().st_mtime < modified_before:
                 path.unlink()
-                removed += 1
-    return removed
 
 
 WRITERS_FOLDER = ".writers"
@@ -297,7 +294,7 @@ class SegmentWriter:
                         self._folder,
                         segment.file_name,
                         owner_id=self._writer_id,
-                        write=lambda stream: write_parquet(ordered, stream),
+                        write=lambda stream: pq.write_table(ordered, stream, compression=COMPRESSION),
                     )
             finally:
                 # A number is used once, so that a range always means the same rows.
@@ -308,8 +305,3 @@ def sort_rows(table: pa.Table, definition: TableDefinition) -> pa.Table:
     """Return the rows in the table's order, each column with one dictionary."""
     one_dictionary = table.unify_dictionaries().combine_chunks()
     return one_dictionary.sort_by([(name, "ascending") for name in definition.sort_columns])
-
-
-def write_parquet(table: pa.Table, stream: BinaryIO) -> None:
-    """Write a table as one Parquet file."""
-    pq.write_table(table, stream, compression=COMPRESSION)

@@ -1,4 +1,4 @@
-"""Takes rows that callers send, whole writes at a time, into the tables of a lake; implements `contracts.TableSink`.
+"""Takes rows that callers send, whole writes at a time, into the tables of a lake; a `core.protocols.TableSink`.
 
 Several processes may write into one lake at once. Who may write, and how much, is the server's decision.
 """
@@ -169,85 +169,6 @@ def write_errors() -> Iterator[None]:
         raise
 
 
-class StreamedFile:
-    """A file under way; ends with `publish` or `discard`. For one thread at a time."""
-
-    def __init__(
-        self, folder: Path, schema: pa.Schema, *, owner_id: str, arrange: Callable[[pa.Table], pa.Table]
-    ) -> None:
-        self._folder = folder
-        self._schema = schema
-        self._temporary = folder / f".{owner_id}{TEMPORARY_SUFFIX}"
-        self._arrange = arrange
-        self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
-        self._waiting_bytes = 0
-        self._stream: BinaryIO | None = None
-        self._writer: pq.ParquetWriter | None = None
-        self.row_count = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows."""
-        self._waiting.append(batch)
-        self._waiting_rows += batch.num_rows
-        self._waiting_bytes += batch.nbytes
-        self.row_count += batch.num_rows
-        if self._waiting_rows >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
-            with write_errors():
-                self._write_group()
-
-    def publish(self, name: str, *, is_only_once: bool) -> bool:
-        """Put the file on disk in full and give it its name; return False when there is such a file already."""
-        with write_errors():
-            stream = self._finish()
-            os.fsync(stream.fileno())
-            stream.close()
-            target = self._folder / name
-            if is_only_once:
-                return name_once(self._temporary, target)
-            rename_durably(self._temporary, target)
-        return True
-
-    def discard(self) -> None:
-        """Leave nothing behind; does nothing after `publish`, and never raises."""
-        self._waiting.clear()
-        writer, self._writer = self._writer, None
-        stream, self._stream = self._stream, None
-        # Closing writes what is still to be written, which fails where writing has failed.
-        with contextlib.suppress(OSError, pa.ArrowException):
-            if writer is not None:
-                writer.close()
-        with contextlib.suppress(OSError):
-            if stream is not None:
-                stream.close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
-
-    def _write_group(self) -> None:
-        rows = self._arrange(pa.Table.from_batches(self._waiting, self._schema))
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-        self._open().write_table(rows, row_group_size=max(1, rows.num_rows))
-
-    def _open(self) -> pq.ParquetWriter:
-        if self._writer is None:
-            make_private_folder(self._folder)
-            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
-            self._stream = os.fdopen(descriptor, "wb")
-            self._writer = pq.ParquetWriter(self._stream, self._schema, compression=COMPRESSION)
-        return self._writer
-
-    def _finish(self) -> BinaryIO:
-        self._open()
-        if self._waiting:
-            self._write_group()
-        if self._writer is None or self._stream is None:
-            raise OSError("the file has been closed before")
-        self._writer.close()
-        self._writer = None
-        self._stream.flush()
-        return self._stream
-
-
 Convert = Callable[[pa.RecordBatch], pa.RecordBatch]
 Arrange = Callable[[pa.Table], pa.Table]
 
@@ -258,7 +179,7 @@ def new_id(randomness: Randomness) -> str:
 
 
 class SegmentWrite:
-    """Writes one segment; implements `contracts.TableWrite`.
+    """Writes one segment; implements `core.protocols.TableWrite`.
 
     A write with an id of its own has that id's file, whose name nobody can take twice: that is what makes a repeated
     write store nothing more, also when both run at once, in two processes.
@@ -278,49 +199,96 @@ class SegmentWrite:
         if write_id is not None and not is_writer_id(write_id):
             raise InternalError("A write's id is not made of at most 64 letters and digits.")
         self._folder = folder
+        self._schema = schema
         self._convert = convert
+        self._arrange = arrange
         self._has_id = write_id is not None
         self._segment = Segment(write_id or drawn, 0, 0)
-        self._file = StreamedFile(folder, schema, owner_id=drawn, arrange=arrange)
+        self._temporary = folder / f".{drawn}{TEMPORARY_SUFFIX}"
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = self._waiting_bytes = self._row_count = 0
+        self._stream: BinaryIO | None = None
+        self._writer: pq.ParquetWriter | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows."""
-        self._file.write(self._convert(batch))
+        converted = self._convert(batch)
+        self._waiting.append(converted)
+        self._row_count += converted.num_rows
+        self._waiting_rows += converted.num_rows
+        self._waiting_bytes += converted.nbytes
+        if self._waiting_rows >= ROWS_PER_GROUP or self._waiting_bytes >= BYTES_PER_GROUP:
+            with write_errors():
+                self._write_group()
 
     def commit(self) -> int:
         """Make the rows durable and visible, unless a write with this id did so before; return how many."""
-        row_count = self._file.row_count
-        if row_count == 0 or self._was_dropped():
-            self._file.discard()
-        elif not self._file.publish(self._segment.file_name, is_only_once=self._has_id):
+        if self._row_count == 0 or self._was_dropped():
+            self.abandon()
+        elif not self._publish():
             with write_errors():
                 stored = pq.read_metadata(self._folder / self._segment.file_name).num_rows
-            if stored != row_count:
+            if stored != self._row_count:
                 raise UsageError(
-                    f"{stored:,} rows were stored under this id before, and these are {row_count:,}.",
+                    f"{stored:,} rows were stored under this id before, and these are {self._row_count:,}.",
                     remedy="Use a new id for each call, and the same one only to repeat it.",
                 )
-        return row_count
+        return self._row_count
 
     def move_to(self, folder: Path) -> None:
         """Put rows that were committed into another table's folder, unless a write with this id did so before."""
-        if self._file.row_count:
+        if self._row_count:
             make_private_folder(folder)
             name = self._segment.file_name
             name_once(self._folder / name, folder / name)
 
     def abandon(self) -> None:
-        """Forget the rows; does nothing after a `commit`."""
-        self._file.discard()
+        """Leave nothing behind; does nothing after a `commit`, and never raises."""
+        self._waiting.clear()
+        # Closing writes what is still to be written, which fails where writing has failed.
+        for one in (self._writer, self._stream):
+            with contextlib.suppress(OSError, pa.ArrowException):
+                if one is not None:
+                    one.close()
+        self._writer = self._stream = None
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
 
     def _was_dropped(self) -> bool:
         """Whether rows of this id were stored and have outlived the table's limits since."""
         tombstone = self._segment._replace(is_tombstone=True)
         return self._has_id and (self._folder / tombstone.file_name).exists()
 
+    def _write_group(self) -> None:
+        if self._writer is None:
+            make_private_folder(self._folder)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+            self._stream = os.fdopen(descriptor, "wb")
+            self._writer = pq.ParquetWriter(self._stream, self._schema, compression=COMPRESSION)
+        if self._waiting:
+            rows = self._arrange(pa.Table.from_batches(self._waiting, self._schema))
+            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+            self._writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+
+    def _publish(self) -> bool:
+        """Put the file on disk in full and give it its name; return False when there is such a file already."""
+        with write_errors():
+            self._write_group()
+            if self._writer is None or self._stream is None:
+                raise OSError("the file has been closed before")
+            self._writer.close()
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            target = self._folder / self._segment.file_name
+            if self._has_id:
+                return name_once(self._temporary, target)
+            rename_durably(self._temporary, target)
+        return True
+
 
 class CreatingWrite:
-    """Writes rows into a folder that no table has yet, then makes the table; implements `contracts.TableWrite`."""
+    """Writes rows into a folder that no table has yet, then makes the table; implements `core.protocols.TableWrite`."""
 
     def __init__(self, tables: UserTables, table: UserTable, rows: SegmentWrite, request: WriteRequest) -> None:
         self._tables = tables
@@ -330,7 +298,7 @@ class CreatingWrite:
         self._is_made = False
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows; see `contracts.TableWrite`."""
+        """Take rows."""
         self._rows.write(batch)
 
     def commit(self) -> int:

@@ -26,7 +26,7 @@ from micromegas_jupyter.lake.files import (
     storage_errors,
 )
 from micromegas_jupyter.lake.ingest import LakeSink
-from micromegas_jupyter.lake.maintenance import LakeLimits, LakeSetup, Maintenance, MaintenanceReport, Stopping
+from micromegas_jupyter.lake.maintenance import LakeLimits, LakeSetup, Maintenance, Stopping
 from micromegas_jupyter.lake.user_tables import UserTables
 from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition
 
@@ -45,7 +45,7 @@ class _Listing(NamedTuple):
 
 
 class Lake:
-    """The tables under one folder; implements `contracts.TableSource`.
+    """The tables under one folder; implements `core.protocols.TableSource`.
 
     Safe to use from several threads: the cache of listings is only ever replaced entry by entry, and an entry
     that lost a race no longer fits its folder's time of change.
@@ -87,15 +87,13 @@ class Lake:
         """Return the way to store rows that callers send."""
         return LakeSink(self._setup, self._user_tables)
 
-    def remove_stale_files(self) -> int:
-        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too; return how many."""
+    def remove_stale_files(self) -> None:
+        """Remove files of writes that were cut short long ago, as a writer's `maintain` does too."""
         before = self._setup.clock.now().timestamp() - self._setup.limits.temporary_age_seconds
         with storage_errors("Files that are no longer needed could not be removed."):
-            removed = sum(
+            for definition in self._setup.tables:
                 remove_old_temporaries(self._setup.folder(definition), modified_before=before)
-                for definition in self._setup.tables
-            )
-        return removed + self._user_tables.remove_stale_files(modified_before=before)
+        self._user_tables.remove_stale_files(modified_before=before)
 
     def _listed(self, folder: Path, name: str, build: Callable[[tuple[str, ...]], TableSnapshot]) -> TableSnapshot:
         listed_at = self._setup.clock.monotonic()
@@ -147,9 +145,9 @@ class LakeWriter:
             raise UsageError(f"There is no table {table_name!r} to write to.")
         writer.append(rows)
 
-    def maintain(self, is_stopping: Stopping = lambda: False) -> MaintenanceReport:
+    def maintain(self, is_stopping: Stopping = lambda: False) -> None:
         """Merge, drop and remove files once; call it every few seconds, on one thread."""
-        return self._maintenance.run(is_stopping)
+        self._maintenance.run(is_stopping)
 
     def close(self) -> None:
         """Give the id up: from now on others may merge what this writer left. Safe to call twice."""
@@ -171,7 +169,7 @@ CACHE_SECONDS: Final = 1.0
 
 
 class CachedListing:
-    """The tables of another source, at most a second old; implements `contracts.TableSource`.
+    """The tables of another source, at most a second old; implements `core.protocols.TableSource`.
 
     One lock covers listing and age, and is held while the source is asked: who comes meanwhile gets that answer.
     """

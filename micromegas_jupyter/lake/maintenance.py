@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.errors import ConfigurationError, Unavailable
+from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.files import (
     COMPRESSION,
     Segment,
@@ -162,8 +162,8 @@ def drop_segment(folder: Path, segment: Segment, *, owner_id: str) -> None:
         publish(folder, tombstone.file_name, owner_id=owner_id, write=lambda _stream: None)
 
 
-def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, limits: LakeLimits) -> int:
-    """Remove the files that have not been listed for the grace period; return how many.
+def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, limits: LakeLimits) -> None:
+    """Remove the files that have not been listed for the grace period.
 
     A tombstone goes last, a round after all that it covers.
     """
@@ -187,7 +187,6 @@ def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, li
     with storage_errors("Files that are no longer needed could not be removed."):
         _unlink_all(folder, sorted(due))
         _unlink_all(folder, bare_tombstones)
-    return len(due) + len(bare_tombstones)
 
 
 def _unlink_all(folder: Path, segments: list[Segment]) -> None:
@@ -203,23 +202,6 @@ _LOG = logging.getLogger(__name__)
 Listing = dict[str, list[SegmentFile]]
 
 _RETRY_SECONDS = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceReport:
-    """What one round did.
-
-    Attributes:
-        merged: Files that were written in the place of several.
-        failed: Merges that could not be done; their files stay as they are and are tried again after ten minutes.
-        dropped: Files whose rows were dropped for age or size.
-        removed: Files that are gone from the disk.
-    """
-
-    merged: int = 0
-    failed: int = 0
-    dropped: int = 0
-    removed: int = 0
 
 
 class Maintenance:
@@ -238,11 +220,10 @@ class Maintenance:
         self._retry_at: dict[tuple[str, Segment], float] = {}
         self._user_tables = UserTables(setup.root)
 
-    def run(self, is_stopping: Stopping) -> MaintenanceReport:
+    def run(self, is_stopping: Stopping) -> None:
         """Do one round; ends early, with what is done so far, when `is_stopping` says so."""
         now = self._setup.clock.monotonic()
         self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
-        merged = failed = 0
         # Read before the folders, so that every flush below these numbers is in the listing.
         settled = {name: writer.settled_sequence for name, writer in self._writers.items()}
         listing = self._list()
@@ -250,83 +231,57 @@ class Maintenance:
             for definition in self._setup.tables:
                 own = [found for found in listing[definition.name] if found.segment.writer_id == self._writer_id]
                 for plan in plan_tiers(own, settled_sequence=settled[definition.name], limits=self._setup.limits):
-                    was_merged = self._merge(definition, plan, is_stopping)
-                    merged, failed = merged + was_merged, failed + (not was_merged)
-            adopted, failed_adopted = self._adopt(_writers_with_several_files(listing) - {self._writer_id}, is_stopping)
-            merged, failed = merged + adopted, failed + failed_adopted
+                    self._merge(definition, plan, is_stopping)
+            for writer_id in sorted(_writers_with_several_files(listing) - {self._writer_id}):
+                self._adopt(writer_id, is_stopping)
         except CompactionStopped:
-            return MaintenanceReport(merged=merged, failed=failed)
+            return
         listing = self._list()
-        dropped = self._drop_expired(listing)
-        with storage_errors("Files that are no longer needed could not be removed."):
-            removed = self._remove(listing)
-        return MaintenanceReport(merged=merged, failed=failed, dropped=dropped, removed=removed)
-
-    def _adopt(self, writer_ids: set[str], is_stopping: Stopping) -> tuple[int, int]:
-        merged = failed = 0
-        for writer_id in sorted(writer_ids):
-            lock = try_adopt_writer(self._setup.root, writer_id)
-            if lock is None:
-                continue
-            try:
-                for definition in self._setup.tables:
-                    # Listed again under the lock: another process may have merged them meanwhile.
-                    left = [found for found in self._files(definition) if found.segment.writer_id == writer_id]
-                    for plan in plan_remains(left, limits=self._setup.limits):
-                        was_merged = self._merge(definition, plan, is_stopping)
-                        merged, failed = merged + was_merged, failed + (not was_merged)
-            finally:
-                lock.release()
-        return merged, failed
-
-    def _merge(self, definition: TableDefinition, plan: MergePlan, is_stopping: Stopping) -> bool:
-        key = (definition.name, plan.merged)
-        if key in self._retry_at:
-            return False
-        try:
-            merge_segments(
-                self._setup.folder(definition),
-                definition,
-                plan=plan,
-                owner_id=self._writer_id,
-                is_stopping=is_stopping,
-            )
-        except Unavailable as error:
-            self._retry_at[key] = self._setup.clock.monotonic() + _RETRY_SECONDS
-            _LOG.warning("files could not be merged", extra={"table": definition.name}, exc_info=error)
-            return False
-        return True
-
-    def _drop_expired(self, listing: Listing) -> int:
         expired = select_expired(listing, now=self._now(), limits=self._setup.limits)
         for table, segments in expired.items():
             for segment in segments:
                 drop_segment(self._setup.root / table, segment, owner_id=self._writer_id)
-        return sum(map(len, expired.values()))
+        with storage_errors("Files that are no longer needed could not be removed."):
+            self._remove(listing)
 
-    def _remove(self, listing: Listing) -> int:
+    def _adopt(self, writer_id: str, is_stopping: Stopping) -> None:
+        lock = try_adopt_writer(self._setup.root, writer_id)
+        if lock is None:
+            return
+        try:
+            for definition in self._setup.tables:
+                # Listed again under the lock: another process may have merged them meanwhile.
+                left = [found for found in self._files(definition) if found.segment.writer_id == writer_id]
+                for plan in plan_remains(left, limits=self._setup.limits):
+                    self._merge(definition, plan, is_stopping)
+        finally:
+            lock.release()
+
+    def _merge(self, definition: TableDefinition, plan: MergePlan, is_stopping: Stopping) -> None:
+        key = (definition.name, plan.merged)
+        if key in self._retry_at:
+            return
+        folder = self._setup.folder(definition)
+        try:
+            merge_segments(folder, definition, plan=plan, owner_id=self._writer_id, is_stopping=is_stopping)
+        except Unavailable as error:
+            self._retry_at[key] = self._setup.clock.monotonic() + _RETRY_SECONDS
+            _LOG.warning("files could not be merged", extra={"table": definition.name}, exc_info=error)
+
+    def _remove(self, listing: Listing) -> None:
         now = self._now()
-        removed = 0
-        alive: set[str] = set()
+        stale_before = now - self._setup.limits.temporary_age_seconds
+        alive = {self._writer_id}
         for definition in self._setup.tables:
             folder = self._setup.folder(definition)
-            removed += remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
-            removed += remove_old_temporaries(folder, modified_before=now - self._setup.limits.temporary_age_seconds)
+            remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
+            remove_old_temporaries(folder, modified_before=stale_before)
             alive.update(found.segment.writer_id for found in listing[definition.name])
-        stale_before = now - self._setup.limits.temporary_age_seconds
-        removed += self._user_tables.remove_stale_files(modified_before=stale_before)
-        for writer_id in list_writers(self._setup.root, modified_before=now - self._setup.limits.temporary_age_seconds):
-            self._forget_if_dead(writer_id, alive)
-        return removed
-
-    def _forget_if_dead(self, writer_id: str, alive: set[str]) -> None:
-        if writer_id in alive or writer_id == self._writer_id:
-            return
-        lock = try_adopt_writer(self._setup.root, writer_id)
-        if lock is not None:
-            try:
+        self._user_tables.remove_stale_files(modified_before=stale_before)
+        for writer_id in set(list_writers(self._setup.root, modified_before=stale_before)) - alive:
+            lock = try_adopt_writer(self._setup.root, writer_id)
+            if lock is not None:
                 forget_writer(self._setup.root, writer_id)
-            finally:
                 lock.release()
 
     def _list(self) -> Listing:
@@ -374,20 +329,6 @@ class LakeLimits:
     max_age_seconds: float = 7.0 * _DAY_SECONDS
     max_total_bytes: int = 2048 * _MEBIBYTE
     temporary_age_seconds: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if self.fan_in < 2:  # noqa: PLR2004 - one file cannot be merged
-            raise ConfigurationError("fan_in is less than 2.", key="fan_in")
-        for name in (
-            "tiers",
-            "max_file_bytes",
-            "grace_seconds",
-            "max_age_seconds",
-            "max_total_bytes",
-            "temporary_age_seconds",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is not greater than 0.", key=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

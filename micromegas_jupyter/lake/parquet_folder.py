@@ -5,7 +5,6 @@ What the recorder writes is `lake`'s business; running queries is the engine's.
 
 from __future__ import annotations
 
-import enum
 import json
 import os
 import re
@@ -56,7 +55,7 @@ class _Joined(NamedTuple):
 
 
 class ParquetFolder:
-    """The tables of one folder, looked at afresh for each query; implements `contracts.TableSource`.
+    """The tables of one folder, looked at afresh for each query; implements `core.protocols.TableSource`.
 
     Links are not followed, so that nothing outside of the folder is read, and what begins with a dot or an underscore
     is passed over. What makes no table is left out and told by `problems`. Safe to use from several threads: a schema
@@ -376,18 +375,6 @@ _DELTA_LOG: Final = "_delta_log"
 _SCHEME: Final = re.compile(r"([^/\\]{2,}):(?:[/\\]|\Z)" if sys.platform == "win32" else r"([^/]*):(?:/|\Z)")
 
 
-class FolderKind(enum.Enum):
-    """What a folder holds.
-
-    Attributes:
-        LAKE: Tables that this package wrote, or nothing yet.
-        OTHER: Something else; Parquet files perhaps.
-    """
-
-    LAKE = "lake"
-    OTHER = "other"
-
-
 def check_servable(root: Path) -> None:
     """Refuse what would be served wrongly: an address of storage elsewhere, and Delta tables."""
     if scheme := _SCHEME.match(str(root)):
@@ -419,15 +406,15 @@ def _shown(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:_MAX_SHOWN_CHARACTERS])
 
 
-def find_folder_kind(root: Path) -> FolderKind:
-    """Return what a folder holds; one that is not there holds nothing yet."""
+def is_lake(root: Path) -> bool:
+    """Whether a folder holds tables that this package wrote, or nothing yet; else Parquet files perhaps."""
     check_servable(root)
     try:
         if any((root / mark).is_dir() for mark in (WRITERS_FOLDER, TABLES_FOLDER)):
-            return FolderKind.LAKE
+            return True
         entries = [entry for entry in root.iterdir() if not entry.name.startswith(_PASSED_OVER)]
     except FileNotFoundError:
-        return FolderKind.LAKE
+        return True
     except NotADirectoryError:
         raise UsageError(
             "The folder of the tables is a file, or lies below one.",
@@ -438,7 +425,7 @@ def find_folder_kind(root: Path) -> FolderKind:
             f"The folder of the tables cannot be read: {os.strerror(error.errno or 0)}.",
             remedy="Name a folder that this account may read.",
         ) from None
-    return FolderKind.LAKE if not entries or any(map(_holds_segment, entries)) else FolderKind.OTHER
+    return not entries or any(map(_holds_segment, entries))
 
 
 def make_lake_folder(root: Path) -> None:

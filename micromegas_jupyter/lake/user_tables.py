@@ -51,14 +51,9 @@ _RESERVED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTable:
-    """One table that a caller made.
+    """One table that a caller made: its name in SQL, and the columns and the folder of its rows.
 
-    Attributes:
-        name: Its name in SQL.
-        schema: The columns of its stored rows.
-        folder: Where its rows lie.
-        write_id: The id of the write that made it, when that had one.
-        maker: Names the caller who made it; None when that is not known.
+    `write_id` is the id of the write that made it, when that had one, and `maker` names the caller, when that is known.
     """
 
     name: str
@@ -122,17 +117,15 @@ class UserTables:
             os.fsync(stream.fileno())
         return name_once(temporary, self._folder / _file_name(table.name))
 
-    def remove_stale_files(self, *, modified_before: float) -> int:
-        """Remove what writers that ended in the middle left, if nobody has touched it since; return how much."""
+    def remove_stale_files(self, *, modified_before: float) -> None:
+        """Remove what writers that ended in the middle left, if nobody has touched it since."""
         with storage_errors("Files that are no longer needed could not be removed."):
-            removed = remove_old_temporaries(self._folder, modified_before=modified_before)
+            remove_old_temporaries(self._folder, modified_before=modified_before)
             kept = {table.folder for table in self.list()}
             for folder in (self._folder / _ROWS_FOLDER).glob("*"):
-                removed += remove_old_temporaries(folder, modified_before=modified_before)
+                remove_old_temporaries(folder, modified_before=modified_before)
                 if folder not in kept and _was_left(folder, modified_before):
                     shutil.rmtree(folder, ignore_errors=True)
-                    removed += 1
-        return removed
 
     def _read(self, file_name: str) -> UserTable | None:
         with (self._folder / file_name).open("rb") as stream:

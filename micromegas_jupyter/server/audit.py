@@ -15,7 +15,7 @@ from micromegas_jupyter.access.audit import encode_line, utc_text
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock, Secret
-from micromegas_jupyter.engine.planning.fingerprint import sql_hash
+from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement

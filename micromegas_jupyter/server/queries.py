@@ -16,7 +16,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
-from micromegas_jupyter.engine.planning.fingerprint import fingerprints
+from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
 from micromegas_jupyter.executors.pool import (
     ClientGone,
@@ -119,10 +119,7 @@ class DenyList:
         if denials.matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         facts, hashes = _match_facts(origin, sql), fingerprints(sql)
-        if not denials.matching.needs_engine:
-            position = denials.matching.first_match(facts, hashes)
-        else:
-            position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
+        position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
         if position is None:
             return
         from micromegas_jupyter.engine.functions.denials import names_denial_function

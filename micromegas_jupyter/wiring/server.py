@@ -236,7 +236,7 @@ class ServerStack:
         if not conditions:
             return
         # Loads the engine, which this process needs for nothing else.
-        from micromegas_jupyter.engine.security.conditions import check_role_conditions
+        from micromegas_jupyter.engine.security import check_role_conditions
 
         try:
             check_role_conditions(self._tables, conditions)

@@ -11,7 +11,7 @@ from micromegas_jupyter.access import explain
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import AccessSettings, parse_access_settings
 from micromegas_jupyter.config.issuers import PRESETS
-from micromegas_jupyter.engine.security.conditions import condition_problem
+from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.exercised_metrics import access_metrics
 from tests.architecture.guide_text import GUIDE, ROOT, Block, blocks, read_guide, read_page, table_rows

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.errors import Context, translate
-from micromegas_jupyter.engine.planning.checks import check_statement
-from micromegas_jupyter.engine.planning.parameters import find_placeholders
+from micromegas_jupyter.engine.planning import check_statement, find_placeholders
 from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.errors import MicromegasError, QueryError
 

@@ -1,7 +1,6 @@
 """Stores the rules that deny queries: one file, replaced atomically, changed by one process at a time.
 
-The front reads it to deny queries; an executor changes it when an administrator's statement says so. Servers that share
-a lake share the file. `denials` decides whether a rule applies to a query.
+Servers that share a lake share the file. `denials` decides whether a rule applies to a query.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ class MalformedFile(Exception):
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule: an expression over `MATCH_COLUMNS`, and a reason that denied callers see.
-
-    `last_hit_at` is when it last denied a query, to a few seconds.
-    """
+    """One rule: an expression over `MATCH_COLUMNS`, a reason that denied callers see, and when it last denied one."""
 
     rule_id: _Text
     created_at: _Time
@@ -64,11 +60,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DenialStore:
-    """Rules in one file. Safe to use from several threads and processes.
-
-    Attributes:
-        has_changed: Whether this store has changed the file; whoever handles it resets it.
-    """
+    """Rules in one file. Safe to use from several threads and processes; whoever handles `has_changed` resets it."""
 
     def __init__(
         self,
@@ -76,12 +68,10 @@ class DenialStore:
         *,
         clock: Clock = SYSTEM_CLOCK,
         max_rules: int = MAX_RULES,
-        check_match: Callable[[str], object] = lambda _expression: None,
     ) -> None:
         self._path = path
         self._clock = clock
         self._max_rules = max_rules
-        self._check_match = check_match
         self.has_changed = False
         self._lock_path = path.with_name(f".{path.name}.lock")
 
@@ -127,14 +117,9 @@ class DenialStore:
                 f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
                 remedy="Say why: denied callers see it.",
             )
-        self._check_match(match_expr)
-        rule = Denial(
-            rule_id=str(uuid.uuid4()),
-            created_at=self._clock.now(),
-            created_by=created_by[:_MAX_NAME_LENGTH],
-            reason=reason,
-            match_expr=match_expr,
-        )
+        rule_id, now = str(uuid.uuid4()), self._clock.now()
+        maker = created_by[:_MAX_NAME_LENGTH]
+        rule = Denial(rule_id=rule_id, created_at=now, created_by=maker, reason=reason, match_expr=match_expr)
 
         def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
             if len(rules) >= self._max_rules:
@@ -146,8 +131,8 @@ class DenialStore:
 
         self.change(added)
         self.has_changed = True
-        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule.rule_id, rule.created_by)
-        return rule.rule_id
+        _LOG.warning("a query denial was added, rule_id=%s created_by=%s", rule_id, maker)
+        return rule_id
 
     def remove(self, rule_id: str) -> bool:
         """Remove a rule; False when there is none with this id."""

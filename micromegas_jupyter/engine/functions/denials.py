@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from datafusion import ScalarUDF, SessionContext, udf, udtf
 
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
-from micromegas_jupyter.engine.planning.checks import check_expression
+from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.scanner import Mention
 
 _MAX_EXPRESSION_BYTES: Final = 4096
-_SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 _MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])
 DENY: Final = "deny_queries"
 LIST: Final = "list_query_denials"
@@ -47,13 +45,9 @@ class MatchRules:
     """Expressions that are ready to be matched against queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
+        for expression in expressions:
+            check_match(expression)
         self.expressions = tuple(expressions)
-        self._equalities = tuple(_parse_equalities(check_match(one)) for one in expressions)
-
-    @property
-    def needs_engine(self) -> bool:
-        """Whether one of them cannot be compared without the engine."""
-        return None in self._equalities
 
     def first_match(self, facts: Mapping[str, str | None], hashes: Sequence[str]) -> int | None:
         """Return the index of the first expression that is true for a query, None when there is none.
@@ -61,20 +55,12 @@ class MatchRules:
         An expression that cannot be evaluated for this query (a cast that fails) is not true.
         """
         rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
-        pairs = list(zip(self.expressions, self._equalities, strict=True))
-        evaluated = _evaluate(rows, [expression for expression, equalities in pairs if equalities is None])
-        for index, (expression, equalities) in enumerate(pairs):
-            if equalities is None:
-                is_match = evaluated[expression]
-            else:
-                is_match = any(all(row.get(column) == text for column, text in equalities) for row in rows)
-            if is_match:
-                return index
-        return None
+        evaluated = _evaluate(rows, self.expressions)
+        return next((index for index, one in enumerate(self.expressions) if evaluated[one]), None)
 
 
-def check_match(expression: str) -> Scan:
-    """Return the tokens of an expression that can be used as a rule."""
+def check_match(expression: str) -> None:
+    """Check that an expression can be used as a rule."""
     try:
         scanned = check_expression(expression, max_bytes=_MAX_EXPRESSION_BYTES)
         _check_tokens(scanned)
@@ -87,13 +73,12 @@ def check_match(expression: str) -> Scan:
         # The engine's words are about a whole statement.
         what = re.sub("^The (statement|expression) ", "It ", translated.what)
         raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=translated.remedy) from None
-    return scanned
 
 
 def _check_tokens(scanned: Scan) -> None:
     kinds = {token.kind for token in scanned.tokens}
     names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
-    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & _SUBQUERY_KEYWORDS:
+    if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & SUBQUERY_KEYWORDS:
         raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(
@@ -102,25 +87,8 @@ def _check_tokens(scanned: Scan) -> None:
         )
 
 
-def _parse_equalities(scanned: Scan) -> tuple[tuple[str, str], ...] | None:
-    """Return the pairs of column and text of `column = 'text' AND …`; None for any other expression."""
-    tokens = scanned.tokens
-    found = []
-    for column, operator, text, conjunction in zip_longest(tokens[::4], tokens[1::4], tokens[2::4], tokens[3::4]):
-        if (
-            text is None
-            or (column.name not in MATCH_COLUMNS or operator.text != "=" or not text.text.startswith("'"))
-            or (conjunction is not None and (conjunction.kind is not Kind.WORD or conjunction.name != "and"))
-        ):
-            return None
-        found.append((column.name, text.text[1:-1].replace("''", "'")))
-    return tuple(found) if len(tokens) % 4 == 3 else None  # noqa: PLR2004 - a conjunction at the end joins nothing
-
-
 def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
     """Return for each expression whether it is true for one of the rows."""
-    if not expressions:
-        return {}
     try:
         frame = _frame(rows)
         # The line break ends a comment that an expression may end with.
@@ -181,6 +149,7 @@ def register_denial_functions(
                 "A denial needs an expression and a reason.",
                 remedy=f"Write {DENY}('sql_hash = ''…''', 'why').",
             )
+        check_match(match_expr)
         return denials.add(match_expr, reason, created_by=caller.subject)
 
     def remove(rule_id: str | None) -> str:

@@ -1,8 +1,7 @@
 """The caller in SQL: `current_user`, `is_admin()`, `my_rights()` and related functions, each with the caller's values.
 
-They are made anew for every statement that names one, so a prepared statement answers for whoever runs it. In
-conditions on rows, literals take their place. For a delegating service, they describe the service itself; whom it acts
-for is recorded in the audit only.
+In conditions on rows, literals take their place. For a delegating service, they describe the service itself; whom it
+acts for is recorded in the audit only.
 """
 
 from __future__ import annotations

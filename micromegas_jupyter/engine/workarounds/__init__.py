@@ -1,4 +1,1 @@
-"""Workarounds for defects of libraries.
-
-Each module names the version that has the defect. Each has a test that fails once the defect is gone; then delete both.
-"""
+"""Workarounds for defects of DataFusion, each with a test that fails once it is gone; then delete both."""

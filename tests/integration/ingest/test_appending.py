@@ -115,9 +115,6 @@ def test_each_ingest_leaves_one_audit_line(
         ("ingest", "alice", "nowhere", "append", 0, "error"),
     ]
     assert lines[1]["error_class"] == "user"
-    metrics = server.flight.server.metrics.registry
-    assert metrics.get_sample_value("micromegas_server_ingest_calls_total", {"outcome": "error"})
-    assert metrics.get_sample_value("micromegas_server_ingest_rows_total")
     assert lines[0]["received_bytes"] > 0
 
 

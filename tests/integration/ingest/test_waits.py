@@ -10,10 +10,10 @@ import grpc
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable, UnsupportedRequest
+from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error
 from micromegas_jupyter.server.settings import IngestSettings
-from tests.integration.flight_harness import ALICE, FLIGHT, running_server
+from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames, lake_server
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micromegas_jupyter.errors import MicromegasError
+
 
 pytestmark = pytest.mark.integration
 
@@ -96,21 +97,3 @@ def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_pa
     assert type(own.error) is ResourcesExhausted
     assert stored is None
     assert [answer.code for answer in (others, later)] == [grpc.StatusCode.OK] * 2
-
-
-def test_a_server_that_stops_stores_whole_calls_only(tmp_path: Path) -> None:
-    with lake_server(tmp_path) as server:
-        stalled = _Stalled(server.flight.channel, "unfinished")
-        server.flight.server.stop(grace_seconds=0)
-        error = stalled.wait()
-
-        assert isinstance(error, ServerUnavailable)
-        assert server.files() == []
-
-
-def test_a_server_without_a_lake_says_that_it_only_reads() -> None:
-    with running_server() as flight:
-        answer = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("t"), _ROWS))
-
-    assert type(answer.error) is UnsupportedRequest
-    assert answer.error.what == "This server only reads."

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 ROWS = 150
 GRACE_SECONDS = 3.0
 REPOSITORY = Path(__file__).parents[3]
+WRITING_CHILD = (sys.executable, "-m", "tests.integration.lakehouse.writing_child")
 
 
 class Child:
@@ -30,15 +31,7 @@ class Child:
         self.writer_id = writer_id
         self._acknowledged = 0
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.integration.lakehouse.writing_child",
-                str(folder),
-                writer_id,
-                str(ROWS),
-                str(grace_seconds),
-            ],
+            [*WRITING_CHILD, str(folder), writer_id, str(ROWS), str(grace_seconds)],
             stdout=subprocess.PIPE,
             cwd=REPOSITORY,
             text=True,
@@ -119,39 +112,15 @@ def test_a_query_finds_its_files_while_others_merge_them(tmp_path: Path) -> None
     assert sum(table.count() for table in tables) == expected
 
 
-def test_rows_of_another_process_are_seen_at_once(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
-    lake.snapshot()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.lakehouse.writing_child", str(tmp_path), "other", "20", "600"],
-        stdout=subprocess.PIPE,
-        cwd=REPOSITORY,
-        text=True,
-    )
-    assert child.stdout is not None
-
-    with child, child.stdout as output:
-        for line in output:
-            # The row was stored before the line was written.
-            assert f"other:{int(line)}" in _messages(_files(lake))
-
-    assert child.returncode == 0
-
-
 KILLS = 6
-
-
-def _stored_messages(lake: Lake) -> list[str]:
-    files = next(snapshot.files for snapshot in lake.snapshot() if snapshot.name == "log_entries")
-    return [text for file in files for text in pq.ParquetFile(file).read().column("msg").to_pylist()]
 
 
 def _write_until_killed(folder: Path, writer_id: str, *, after_rows: int) -> list[int]:
     """Run a writer and kill it once so many rows are acknowledged; return what it acknowledged."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.lakehouse.writing_child", str(folder), writer_id, "100000"],
+        [*WRITING_CHILD, str(folder), writer_id, "100000"],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
+        cwd=REPOSITORY,
         text=True,
     )
     assert child.stdout is not None
@@ -171,16 +140,16 @@ def test_no_row_is_lost_torn_or_doubled_when_writers_are_killed(tmp_path: Path) 
         writer_id = f"run{run}"
         numbers = _write_until_killed(tmp_path, writer_id, after_rows=8 + 5 * run)
         acknowledged.update(f"{writer_id}:{number}" for number in numbers)
-        counts = Counter(_stored_messages(lake))
+        counts = Counter(_messages(_files(lake)))
         assert max(counts.values()) == 1
         assert acknowledged <= counts.keys()
         # At most the row that was under way is there without having been acknowledged.
         assert len(counts) <= len(acknowledged) + run + 1
 
     survivor = lake.open_writer("survivor")
-    before = Counter(_stored_messages(lake))
+    before = Counter(_messages(_files(lake)))
     survivor.maintain()
-    files = next(snapshot.files for snapshot in lake.snapshot() if snapshot.name == "log_entries")
+    files = _files(lake)
     survivor.close()
-    assert Counter(_stored_messages(lake)) == before
+    assert Counter(_messages(_files(lake))) == before
     assert len(files) == KILLS

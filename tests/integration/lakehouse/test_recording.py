@@ -5,36 +5,25 @@ import sys
 import threading
 from pathlib import Path
 
-import datafusion
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.lake.lake import Lake
+from tests.fakes.fixed_tables import FixedTables
+from tests.unit.engine.conftest import Asker
 
 pytestmark = pytest.mark.integration
 
 SAMPLES = 4
 
 
-def _read(snapshot: TableSnapshot) -> pa.Table:
-    return pa.concat_tables([pq.ParquetFile(file).read() for file in snapshot.files])
-
-
 def _query(lake: Lake, sql: str) -> list[dict[str, object]]:
-    context = datafusion.SessionContext()
-    for snapshot in lake.snapshot():
-        if not snapshot.files:
-            context.register_record_batches(snapshot.raw_name or snapshot.name, [[snapshot.schema.empty_table()]])
-            continue
-        files = context.read_parquet(snapshot.files[0])
-        for file in snapshot.files[1:]:
-            files = files.union(context.read_parquet(file))
-        context.register_view(snapshot.raw_name or snapshot.name, files)
-        if snapshot.merge_sql is not None:
-            context.register_view(snapshot.name, context.sql(snapshot.merge_sql))
-    return context.sql(sql).to_pylist()
+    engine = DataFusionEngine(lake, EngineSettings())
+    rows = Asker(engine, FixedTables()).rows(sql)
+    engine.close()
+    return rows
 
 
 def _sample_count(lake: Lake) -> int:
@@ -44,8 +33,8 @@ def _sample_count(lake: Lake) -> int:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str, float]:
-    """A lake with one process that has ended, its id, and how long its first line took to be readable."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str]:
+    """A lake with one process that has ended, and its id."""
     folder = tmp_path_factory.mktemp("lake")
     lake = Lake(folder)
     child = subprocess.Popen(
@@ -57,31 +46,17 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str, float
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    pause = threading.Event()
-    waited = 0.0
     with child:
         process_id = child.stdout.readline().strip()
-        while not next(table for table in lake.snapshot() if table.name == "log_entries").files:
-            pause.wait(0.05)
-            waited += 0.05
-            assert waited < 30
         while _sample_count(lake) < SAMPLES:
-            pause.wait(0.05)
+            threading.Event().wait(0.05)
         child.stdin.close()
     assert child.returncode == 0
-    return lake, process_id, waited
+    return lake, process_id
 
 
-def test_every_file_has_its_tables_schema(recorded: tuple[Lake, str, float]) -> None:
-    for snapshot in recorded[0].snapshot():
-        assert snapshot.files
-        for file in snapshot.files:
-            assert pq.ParquetFile(file).schema_arrow.equals(snapshot.schema)
-        _read(snapshot).validate(full=True)
-
-
-def test_the_log_can_be_queried(recorded: tuple[Lake, str, float]) -> None:
-    lake, process_id, _ = recorded
+def test_the_log_can_be_queried(recorded: tuple[Lake, str]) -> None:
+    lake, process_id = recorded
 
     rows = _query(
         lake,
@@ -106,7 +81,7 @@ def test_the_log_can_be_queried(recorded: tuple[Lake, str, float]) -> None:
     ]
 
 
-def test_measures_can_be_queried(recorded: tuple[Lake, str, float]) -> None:
+def test_measures_can_be_queried(recorded: tuple[Lake, str]) -> None:
     rows = _query(
         recorded[0],
         "SELECT name, unit, count(*) AS n, max(value) AS highest FROM measures "
@@ -121,19 +96,3 @@ def test_measures_can_be_queried(recorded: tuple[Lake, str, float]) -> None:
     assert rows[0]["n"] == rows[1]["n"] - 1
     assert rows[0]["n"] >= SAMPLES - 1
     assert rows[1]["highest"] > 10_000_000
-
-
-def test_process_and_streams_are_one_row_each(recorded: tuple[Lake, str, float]) -> None:
-    lake, process_id, _ = recorded
-
-    processes = _query(lake, "SELECT process_id, exe, last_update_time > start_time AS alive FROM processes")
-    raw = _query(lake, "SELECT count(*) AS n FROM __processes__partitions")
-    streams = _query(lake, "SELECT tags, process_id FROM streams ORDER BY tags")
-
-    assert processes == [{"process_id": process_id, "exe": "recording child", "alive": True}]
-    # At the begin, at the end, and every ten seconds.
-    assert raw[0]["n"] >= 2  # type: ignore[operator]
-    assert streams == [
-        {"tags": ["log"], "process_id": process_id},
-        {"tags": ["metrics"], "process_id": process_id},
-    ]

@@ -14,7 +14,7 @@ from pyarrow import flight
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.engine.planning.fingerprint import sql_hash
+from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring import ServerStack

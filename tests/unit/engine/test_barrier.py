@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionConfig, SessionContext, col
 
-from micromegas_jupyter.engine.security.barrier import barrier_holds, behind_barrier, is_leakproof
+from micromegas_jupyter.engine.security import barrier_holds, behind_barrier, is_leakproof
 from tests.unit.engine.statements import REVEALING
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.security.conditions import (
+from micromegas_jupyter.engine.security import (
     apply_conditions,
     check_role_conditions,
     condition_problem,
@@ -138,7 +138,7 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
     def as_written(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
         return functools.reduce(operator.or_, map(rows.parse_sql_expr, conditions))
 
-    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions._either", as_written)
+    monkeypatch.setattr("micromegas_jupyter.engine.security._either", as_written)
     rows = SessionContext().read_batch(pa.record_batch({"x": [1]}))
 
     with pytest.raises(InternalError):
@@ -228,7 +228,7 @@ def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch:
     def fail(condition: str, schema: object) -> str | None:
         raise ValueError(f"DataFusion error: {condition} {schema}")
 
-    monkeypatch.setattr("micromegas_jupyter.engine.security.conditions.condition_problem", fail)
+    monkeypatch.setattr("micromegas_jupyter.engine.security.condition_problem", fail)
 
     with pytest.raises(ConfigurationError, match="the engine fails on it"):
         check_role_conditions(FixedTables([empty_table()]), {"measures": ("level = 1",)})

@@ -4,66 +4,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datafusion import SessionContext, col, lit
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.schemas import to_wire, wire_schema
+from micromegas_jupyter.engine.tables import TableBuilder
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, write_log_entries
 from tests.unit.engine.conftest import Asker
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
-
-
-def test_dictionaries_are_kept_on_request(ask: Asker) -> None:
-    found = ask.table("SELECT exe, properties FROM log_entries ORDER BY time LIMIT 3", preserve_dictionary=True)
-
-    assert found.schema.types == [pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.binary())]
-    assert found.column("exe").to_pylist() == ["web", "web", "job"]
-
-
-@pytest.mark.parametrize(
-    ("expression", "value"),
-    [
-        ("upper(exe)", "WEB"),
-        ("concat(exe, '-', msg)", "web-start 0"),
-        ("exe || '!'", "web!"),
-        ("substr(msg, 1, 5)", "start"),
-        ("split_part(msg, ' ', 2)", "0"),
-        ("arrow_cast(msg, 'Utf8View')", "start 0"),
-        ("CASE WHEN level > 3 THEN exe ELSE msg END", "web"),
-        ("'it''s'", "it's"),
-    ],
-)
-def test_a_string_function_gives_plain_strings(ask: Asker, expression: str, value: str) -> None:
-    found = ask.table(f"SELECT {expression} AS v FROM log_entries ORDER BY time LIMIT 1")
-
-    assert found.schema.field("v").type == pa.string()
-    assert found.column("v").to_pylist() == [value]
-
-
-def test_a_merged_table_gives_one_row_per_key_and_shows_its_raw_rows(ask: Asker) -> None:
-    merged = ask.rows("SELECT process_id, last_update_time FROM processes ORDER BY process_id")
-    raw = ask.rows("SELECT count(*) AS n FROM __processes__partitions")
-
-    assert merged == [
-        {
-            "process_id": "p1",
-            "last_update_time": pa.scalar(NOON + timedelta(hours=3), pa.timestamp("ns", "UTC")).as_py(),
-        },
-        {"process_id": "p2", "last_update_time": pa.scalar(NOON, pa.timestamp("ns", "UTC")).as_py()},
-    ]
-    assert raw == [{"n": 3}]
-
-
-def test_a_time_range_is_closed_at_both_ends(ask: Asker) -> None:
-    found = ask.rows("SELECT msg FROM log_entries ORDER BY time", time_range=LAST_HALF_HOUR)
-
-    assert [row["msg"] for row in found] == ["error 1", "step 1", None]
 
 
 @pytest.mark.parametrize(
@@ -110,13 +70,6 @@ def test_information_schema_names_all_tables_and_columns(ask: Asker) -> None:
     assert [row["column_name"] for row in columns] == ["last_update_time", "process_id", "start_time"]
 
 
-def test_information_schema_shows_no_definition(ask: Asker) -> None:
-    definitions = ask.rows("SELECT definition FROM information_schema.views")
-    created = ask.rows("SHOW CREATE TABLE log_entries")
-
-    assert {row["definition"] for row in [*definitions, *created]} == {None}
-
-
 def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path: Path) -> None:
     table = write_log_entries(tmp_path, 2)
     Path(table.files[1]).unlink()
@@ -158,3 +111,96 @@ def _run(engine: DataFusionEngine, sql: str) -> list[dict[str, Any]]:
 
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string())})
+
+AWKWARD_NAMES = ["a b", "100%", "p%20q", "x[1]*?", "#y", "ünï", "c,d", "date=2026-11-24", "it's", 'say "x"', "..x"]
+
+
+def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
+    path = folder / f"{name}.parquet"
+    rows = pa.table({"n": numbers, "word": ["w"] * len(numbers)}).cast(SCHEMA)
+    pq.write_table(rows, path)
+    return str(path)
+
+
+@pytest.fixture
+def reader() -> TableBuilder:
+    return TableBuilder()
+
+
+def test_awkward_file_names_are_names_not_patterns(reader: TableBuilder, tmp_path: Path) -> None:
+    files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
+    write(tmp_path, "x[1]", [7])
+    write(tmp_path, "x1ab", [7])
+
+    frame = reader.read(SessionContext(), files, SCHEMA)
+
+    assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
+    assert frame.count() == len(AWKWARD_NAMES)
+
+
+def test_a_list_of_files_that_has_grown_is_read_anew(reader: TableBuilder, tmp_path: Path) -> None:
+    first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
+    context = SessionContext()
+
+    counts = [reader.read(context, files, SCHEMA).count() for files in ([first], [first], [first, second], [second])]
+
+    assert counts == [2, 2, 4, 2]
+
+
+def _bytes_scanned(ask: Asker, sql: str) -> int | None:
+    planned = ask.plan(sql)
+    for _ in planned.batches():
+        pass
+    return planned.statistics.bytes_scanned
+
+
+def test_fewer_columns_and_rows_read_fewer_bytes(ask: Asker) -> None:
+    everything, column, nothing = (
+        _bytes_scanned(ask, f"SELECT {sql}")
+        for sql in (
+            "* FROM log_entries",
+            "level FROM log_entries",
+            "level FROM log_entries WHERE time > TIMESTAMP '2200-01-01'",
+        )
+    )
+
+    assert everything > column > nothing == 0
+
+
+COLUMNS = {
+    "view": pa.array(["a", None, "", "b"], pa.string_view()),
+    "seconds": pa.array([1, None, 3, 4], pa.timestamp("s", "UTC")),
+    "word": pa.array(["a", None, "a", "b"]).dictionary_encode(),
+    "word of views": pa.DictionaryArray.from_arrays(
+        pa.array([0, None, 0, 1], pa.int32()), pa.array(["a", "b"], pa.string_view())
+    ),
+    "properties": pa.DictionaryArray.from_arrays(
+        pa.array([0, None, 0, 1], pa.int32()),
+        pa.array([[{"key": "k", "value": "v"}], []], pa.list_(pa.struct({"key": pa.string(), "value": pa.string()}))),
+    ),
+    "list": pa.array([["a"], None, [], ["b", None]], pa.list_(pa.string_view())),
+    "list view": pa.array([["a"], None, [], ["b", None]], pa.list_view(pa.string())),
+    "struct": pa.StructArray.from_arrays(
+        [pa.array(["a", "b", None, "a"]).dictionary_encode(), pa.array([1, 2, 3, 4])],
+        names=["word", "number"],
+        mask=pa.array([False, True, False, False]),
+    ),
+    "map": pa.array([[("a", "b")], None, [], [("c", None)]], pa.map_(pa.string(), pa.string_view())),
+}
+
+
+@pytest.mark.parametrize("preserve_dictionary", [False, True])
+@pytest.mark.parametrize("rows", [slice(0, 4), slice(1, 3), slice(4, 4)])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_batch_keeps_its_values(name: str, rows: slice, *, preserve_dictionary: bool) -> None:
+    batch = pa.record_batch({name: COLUMNS[name][rows]})
+    schema = wire_schema(batch.schema, preserve_dictionary=preserve_dictionary)
+
+    converted = to_wire(batch, schema)
+
+    converted.validate(full=True)
+    assert converted.schema.equals(schema, check_metadata=True)
+    assert converted.column(0).to_pylist() == batch.column(0).to_pylist()

@@ -240,7 +240,7 @@ def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: 
 
     assert "acme" not in str(caught.value)
     assert "tenant" not in str(caught.value)
-    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.security.conditions"]
+    (record,) = [record for record in caplog.records if record.name == "micromegas_jupyter.engine.security"]
     assert record.table == "ledger"  # type: ignore[attr-defined]
     assert "acme" not in str(record.__dict__)
     assert ask.rows("SELECT 1 AS one") == [{"one": 1}]

@@ -16,7 +16,7 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.schemas import flat_schema
-from micromegas_jupyter.engine.security.conditions import condition_problem
+from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker

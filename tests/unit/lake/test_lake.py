@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
-from micromegas_jupyter.lake import lake as lake_module
+from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake import files
+from micromegas_jupyter.lake.files import Segment, SegmentWriter, parse_segment, publish, select_visible
 from micromegas_jupyter.lake.lake import CachedListing, Lake
-from micromegas_jupyter.lake.maintenance import LakeLimits
-from micromegas_jupyter.telemetry.tables import TABLES
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from micromegas_jupyter.core.protocols import TableSnapshot
 
 
@@ -27,20 +30,6 @@ def lake(tmp_path: Path, clock: FakeClock) -> Lake:
 
 def _logs(lake: Lake) -> TableSnapshot:
     return next(snapshot for snapshot in lake.snapshot() if snapshot.name == "log_entries")
-
-
-def _settle(tmp_path: Path, clock: FakeClock) -> None:
-    """Let the folder's last change be long ago by the clock."""
-    long_ago = clock.now().timestamp() - 10
-    os.utime(tmp_path / "lake" / "log_entries", (long_ago, long_ago))
-
-
-def test_a_lake_that_nobody_wrote_to_has_empty_tables(lake: Lake, tmp_path: Path) -> None:
-    snapshots = lake.snapshot()
-
-    assert [snapshot.name for snapshot in snapshots] == ["processes", "streams", "log_entries", "measures"]
-    assert [snapshot.files for snapshot in snapshots] == [(), (), (), ()]
-    assert not (tmp_path / "lake").exists()
 
 
 def test_stored_rows_are_in_the_next_snapshot(lake: Lake, tmp_path: Path) -> None:
@@ -55,21 +44,6 @@ def test_stored_rows_are_in_the_next_snapshot(lake: Lake, tmp_path: Path) -> Non
     assert first.files == (str(folder / "a-000000000000-000000000000.parquet"),)
     assert second.files[1:] == (str(folder / "a-000000000001-000000000001.parquet"),)
     writer.close()
-
-
-def test_a_table_that_has_not_changed_is_not_listed_again(
-    lake: Lake, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake.open_writer("a").append("log_entries", log_batch([1]))
-    _settle(tmp_path, clock)
-    listed: list[Path] = []
-    list_segments = lake_module.list_segments
-    monkeypatch.setattr(lake_module, "list_segments", lambda folder: listed.append(folder) or list_segments(folder))
-
-    snapshots = [_logs(lake) for _ in range(3)]
-
-    assert [folder.name for folder in listed].count("log_entries") == 1
-    assert snapshots[0] is snapshots[2]
 
 
 def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
@@ -89,37 +63,6 @@ def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Pa
     writer.close()
 
 
-def test_a_folder_whose_time_stands_still_is_listed_again_after_a_second(
-    lake: Lake, tmp_path: Path, clock: FakeClock
-) -> None:
-    writer = lake.open_writer("a")
-    writer.append("log_entries", log_batch([1]))
-    _settle(tmp_path, clock)
-    _logs(lake)
-    settled = (tmp_path / "lake" / "log_entries").stat().st_mtime
-    writer.append("log_entries", log_batch([2]))
-    os.utime(tmp_path / "lake" / "log_entries", (settled, settled))
-
-    clock.advance(1.0)
-
-    assert len(_logs(lake).files) == 2
-    writer.close()
-
-
-def test_a_folder_that_cannot_be_read_is_unavailable(lake: Lake, tmp_path: Path) -> None:
-    (tmp_path / "lake").mkdir()
-    for definition in TABLES:
-        (tmp_path / "lake" / definition.name).write_text("a file in the folder's place")
-
-    with pytest.raises(Unavailable):
-        lake.snapshot()
-
-
-def test_a_writer_is_refused_an_id_that_cannot_be_part_of_a_name(lake: Lake) -> None:
-    with pytest.raises(UsageError):
-        lake.open_writer("../a")
-
-
 def test_a_writer_is_refused_a_table_that_does_not_exist(lake: Lake) -> None:
     writer = lake.open_writer("a")
 
@@ -127,18 +70,6 @@ def test_a_writer_is_refused_a_table_that_does_not_exist(lake: Lake) -> None:
         writer.append("../log_entries", log_batch([1]))
 
     writer.close()
-
-
-def test_an_id_that_is_used_again_replaces_no_rows(lake: Lake) -> None:
-    for number in range(2):
-        writer = lake.open_writer("a")
-        writer.append("log_entries", log_batch([number]))
-        writer.close()
-
-    assert [Path(file).name for file in _logs(lake).files] == [
-        "a-000000000000-000000000000.parquet",
-        "a-000000000001-000000000001.parquet",
-    ]
 
 
 def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
@@ -149,7 +80,7 @@ def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Pat
         (folder / name).touch()
         os.utime(folder / name, (now - age, now - age))
 
-    assert lake.remove_stale_files() == 1
+    lake.remove_stale_files()
 
     assert {path.name for path in folder.iterdir()} == {".new.tmp", "old.parquet"}
 
@@ -177,10 +108,96 @@ def test_within_a_second_the_folder_is_looked_at_once():
 
 
 @pytest.mark.parametrize(
-    "values", [{"fan_in": 1}, {"tiers": 0}, {"grace_seconds": 0}, {"max_total_bytes": -1}], ids=str
+    "name",
+    [
+        "part-0.parquet",
+        ".writer1-000000000000-000000000000.w.tmp",
+        "writer1-000000000005-000000000004.parquet",
+        "writer1-٠٠٠٠٠٠٠٠٠٠٠٠-000000000000.parquet",
+        "writer1-000000000000-000000000000.parquet\n",
+    ],
 )
-def test_a_figure_that_makes_no_sense_is_refused_by_its_name(values: dict[str, int]) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        LakeLimits(**values)
+def test_any_other_file_is_no_segment(name: str) -> None:
+    assert parse_segment(name) is None
 
-    assert caught.value.key == next(iter(values))
+
+def test_a_merged_file_hides_what_it_was_made_of_and_a_tombstone_all_of_its_range() -> None:
+    merged, beyond = Segment("a", 0, 3), Segment("a", 4, 4)
+    sources = [Segment("a", 0, 0), Segment("a", 1, 2), Segment("a", 3, 3)]
+
+    assert select_visible([beyond, *sources, merged]) == [merged, beyond]
+    assert select_visible([beyond, *sources, merged, merged._replace(is_tombstone=True)]) == [beyond]
+
+
+NAME = "w-000000000000-000000000000.parquet"
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(stream: BinaryIO) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        publish(tmp_path, NAME, owner_id="w", write=write)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_name_cannot_be_made_durable_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "sync_folder", fail)
+
+    with pytest.raises(OSError, match="Input/output"):
+        publish(tmp_path, NAME, owner_id="w", write=lambda stream: stream.write(b"rows"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / ".w-000000000000-000000000000.w.tmp").symlink_to(target)
+
+    with pytest.raises(FileExistsError):
+        publish(folder, NAME, owner_id="w", write=lambda stream: stream.write(b"rows"))
+
+    assert target.read_bytes() == b"precious"
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> SegmentWriter:
+    return SegmentWriter(tmp_path / "log_entries", LOG_ENTRIES, writer_id="w")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_each_append_makes_one_file_with_the_tables_schema(writer: SegmentWriter, tmp_path: Path) -> None:
+    writer.append(log_batch([1]))
+    writer.append(pa.Table.from_batches([log_batch([2]), log_batch([3], writer="x")]))
+
+    folder = tmp_path / "log_entries"
+    assert _names(folder) == ["w-000000000000-000000000000.parquet", "w-000000000001-000000000001.parquet"]
+    second = pq.ParquetFile(folder / "w-000000000001-000000000001.parquet")
+    assert second.schema_arrow.equals(LOG_ENTRIES.schema)
+    assert second.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert second.read().column("msg").to_pylist() == ["w:2", "x:3"]
+
+
+def test_a_number_is_not_used_again_after_a_failure(writer: SegmentWriter, tmp_path: Path) -> None:
+    (tmp_path / "log_entries").write_text("a file in the folder's place")
+    with pytest.raises(Unavailable):
+        writer.append(log_batch([1]))
+    (tmp_path / "log_entries").unlink()
+
+    writer.append(log_batch([2]))
+
+    assert _names(tmp_path / "log_entries") == ["w-000000000001-000000000001.parquet"]
+    assert writer.settled_sequence == 2

@@ -17,15 +17,11 @@ from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import parquet_folder
 from micromegas_jupyter.lake.parquet_folder import (
-    FolderKind,
     ParquetFolder,
     check_servable,
-    coarser_units,
-    find_folder_kind,
+    is_lake,
     lossless_units,
-    make_lake_folder,
     wider_type,
 )
 from tests.fakes.fixed_tables import FixedTables
@@ -38,59 +34,33 @@ SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"),
+    ("files", "is_ours"),
     [
-        ([], FolderKind.LAKE),
-        ([".hidden", "lost+found/x", "_temporary/y"], FolderKind.LAKE),
-        ([".writers/a.lock"], FolderKind.LAKE),
-        ([".tables/a.table", "query_denials.json"], FolderKind.LAKE),
-        ([f"log_entries/{SEGMENT}"], FolderKind.LAKE),
-        (["orders.parquet"], FolderKind.OTHER),
-        (["orders/2026.parquet"], FolderKind.OTHER),
-        (["notes.txt"], FolderKind.OTHER),
+        ([], True),
+        ([".hidden", "lost+found/x", "_temporary/y"], True),
+        ([".writers/a.lock"], True),
+        ([".tables/a.table", "query_denials.json"], True),
+        ([f"log_entries/{SEGMENT}"], True),
+        (["orders.parquet"], False),
+        (["orders/2026.parquet"], False),
+        (["notes.txt"], False),
     ],
 )
-def test_what_lies_in_it_decides(tmp_path, files, kind):
+def test_what_lies_in_it_decides(tmp_path, files, is_ours):
     for name in files:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    assert find_folder_kind(tmp_path) is kind
-
-
-def test_a_lake_stays_one_whatever_comes_to_lie_in_it(tmp_path):
-    make_lake_folder(tmp_path / "lake")
-    (tmp_path / "lake" / "query_denials.json").touch()
-
-    assert find_folder_kind(tmp_path / "lake") is FolderKind.LAKE
-
-
-@pytest.mark.parametrize("name", ["file", "file/below"])
-def test_what_is_no_folder_is_refused(tmp_path, name):
-    (tmp_path / "file").touch()
-
-    with pytest.raises(UsageError, match="is a file, or lies below one") as caught:
-        find_folder_kind(tmp_path / name)
-
-    assert str(tmp_path) not in str(caught.value)
+    assert is_lake(tmp_path) is is_ours
 
 
 @pytest.mark.parametrize(
     ("address", "scheme"),
     [
         ("s3://bucket/lake", "s3"),
-        ("S3://bucket", "S3"),
-        ("s3://", "s3"),
         ("s3:/bucket", "s3"),
-        ("gs://bucket/a/b", "gs"),
-        ("az://container", "az"),
-        ("abfss://container@account.dfs.core.windows.net/lake", "abfss"),
         ("file:///srv/lake", "file"),
-        ("file://localhost/srv", "file"),
-        ("memory://", "memory"),
-        ("delta+s3://bucket", "delta+s3"),
-        ("no such://x", "no such"),
         ("://x", ""),
         ("x\x1by://x", "x?y"),
     ],
@@ -103,11 +73,6 @@ def test_an_address_of_storage_elsewhere_is_refused_by_name(address, scheme):
     assert "bucket" not in str(caught.value)  # an address may hold a password
 
 
-@pytest.mark.parametrize("name", ["lake", "a:b", "/srv/s3:/x", "lake.d", ".", "..", "a b"])
-def test_other_names_are_folders(name):
-    check_servable(Path(name))
-
-
 @pytest.mark.parametrize("log", ["_delta_log", "events/_delta_log"])
 @pytest.mark.parametrize("others", [[], [".writers/a.lock"], ["orders.parquet"], [f"log_entries/{SEGMENT}"]])
 def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
@@ -117,17 +82,9 @@ def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
     (tmp_path / log).mkdir(parents=True)
 
     with pytest.raises(UsageError, match="is a Delta table") as caught:
-        find_folder_kind(tmp_path)
+        is_lake(tmp_path)
 
     assert caught.value.what.startswith("events " if "events" in log else "The folder ")
-
-
-def test_a_folder_within_a_delta_table_is_refused(tmp_path):
-    (tmp_path / "_delta_log").mkdir()
-    (tmp_path / "year=2026").mkdir()
-
-    with pytest.raises(UsageError, match="is a Delta table"):
-        find_folder_kind(tmp_path / "year=2026")
 
 
 NUMBERS = pa.table({"n": [1, 2]})
@@ -159,28 +116,6 @@ def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path: Path) ->
         ("trips", (str(tmp_path / "trips" / "1.parquet"), str(tmp_path / "trips" / "2.parquet"))),
     ]
     assert folder.problems == ()
-
-
-def test_a_column_that_not_every_file_of_a_table_has_may_be_null(tmp_path: Path) -> None:
-    needed = pa.schema([pa.field("n", pa.int64(), nullable=False)])
-    write(tmp_path / "trips" / "1.parquet", NUMBERS.cast(needed))
-    write(tmp_path / "trips" / "2.parquet", pa.table({"n": [3], "name": ["c"]}))
-
-    (trips,) = ParquetFolder(tmp_path).snapshot()
-
-    assert trips.schema == pa.schema([("n", pa.int64()), ("name", pa.string())])
-    assert all(field.nullable for field in trips.schema)
-
-
-def test_the_notes_of_whoever_wrote_a_file_are_no_part_of_the_schema(tmp_path: Path) -> None:
-    noted = pa.schema([pa.field("id", pa.uuid(), metadata={"note": "x"})], metadata={"pandas": "{}"})
-    write(tmp_path / "ids.parquet", pa.table({"id": [b"0" * 16]}, schema=noted))
-
-    (ids,) = ParquetFolder(tmp_path).snapshot()
-
-    assert ids.schema == pa.schema([("id", pa.binary(16))])
-    assert ids.schema.metadata is None
-    assert ids.schema.field("id").metadata is None
 
 
 TWICE = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
@@ -241,29 +176,6 @@ def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
-    write(tmp_path / ".hidden.parquet")
-    write(tmp_path / "_temporary" / "1.parquet")
-    write(tmp_path / "trips" / "_metadata.parquet")
-
-    folder = ParquetFolder(tmp_path)
-
-    assert names(folder) == []
-    assert folder.problems == ()
-
-
-def test_files_below_a_sub_folder_are_not_read_and_told(tmp_path: Path) -> None:
-    (tmp_path / "trips").mkdir()
-    write(tmp_path / "trips" / "year=2026" / "1.parquet")
-
-    folder = ParquetFolder(tmp_path)
-
-    assert names(folder) == []
-    assert folder.problems == (
-        "trips is left out: it holds no Parquet file itself, and folders below it are not read.",
-    )
-
-
 def test_a_new_a_changed_and_a_removed_file_count_from_the_next_query_on(tmp_path: Path) -> None:
     write(tmp_path / "events.parquet")
     gone = write(tmp_path / "gone.parquet")
@@ -276,48 +188,6 @@ def test_a_new_a_changed_and_a_removed_file_count_from_the_next_query_on(tmp_pat
     events, new = folder.snapshot()
     assert events.schema.names == ["n", "name"]
     assert new.name == "new"
-
-
-def test_a_schema_is_read_once_while_the_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "events.parquet")
-    folder = ParquetFolder(tmp_path)
-
-    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_metadata", None)
-
-    assert names(folder) == ["events"]
-
-
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_path: Path) -> None:
-        raise PermissionError(13, "Permission denied")  # root may read everything
-
-    write(tmp_path / "events.parquet")
-    monkeypatch.setattr(parquet_folder.pyarrow.parquet, "read_metadata", refuse)
-
-    folder = ParquetFolder(tmp_path)
-
-    assert folder.problems == ("events.parquet is left out: this account may not read it.",)
-
-
-def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_folder, "_MAX_FILES", 2)
-    for name in ("a", "b", "c"):
-        write(tmp_path / f"{name}.parquet")
-
-    with pytest.raises(UsageError) as caught:
-        ParquetFolder(tmp_path)
-
-    assert caught.value.what == "The folder contains more than 2 Parquet files."
-
-
-def test_a_folder_that_goes_away_later_is_not_available(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    folder = ParquetFolder(tmp_path / "data")
-
-    (tmp_path / "data").rmdir()
-
-    with pytest.raises(Unavailable, match="no such folder"):
-        folder.snapshot()
 
 
 def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):
@@ -348,38 +218,16 @@ def units(path: Path, columns: dict[str, pa.Array], **options: Any) -> dict[str,
 @pytest.mark.parametrize(
     ("values", "unit"),
     [
-        (pa.array([0, None, 10**15], MICROSECONDS), "ns"),
         (pa.array([LAST_NS, -LAST_NS], MICROSECONDS), "ns"),
         (pa.array([LAST_NS + 1], MICROSECONDS), "us"),
         (pa.array([-LAST_NS - 1, 0], MICROSECONDS), "us"),
         (pa.array([FAR], pa.timestamp("ms")), "us"),
         (pa.array([1 << 62], pa.timestamp("ms")), "ms"),
-        (pa.array([0], pa.timestamp("s")), "ns"),
         (pa.array([None, None], MICROSECONDS), "ns"),
-        (pa.array([], MICROSECONDS), "ns"),
-        (pa.array([0], pa.timestamp("ns")), "ns"),
     ],
 )
 def test_the_lossless_unit_holds_the_first_and_the_last_value(tmp_path: Path, values: pa.Array, unit: str) -> None:
     assert units(tmp_path / "t.parquet", {"id": pa.array(range(len(values))), "v": values}) == {"v": unit}
-
-
-def test_every_row_group_counts(tmp_path: Path) -> None:
-    values = pa.array([0, None, LAST_NS + 1], MICROSECONDS)
-
-    assert units(tmp_path / "t.parquet", {"v": values}, row_group_size=1) == {"v": "us"}
-
-
-def test_a_column_named_like_a_part_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
-    inner = pa.array([{"b": 0}], pa.struct([("b", MICROSECONDS)]))
-
-    found = units(tmp_path / "t.parquet", {"a": inner, "a.b": pa.array([FAR], MICROSECONDS)})
-
-    assert found == {"a.b": "us"}
-
-
-def test_what_two_files_hold_fits_the_coarser_of_their_units() -> None:
-    assert coarser_units({"v": "ns", "w": "us"}, {"v": "us", "x": "ms"}) == {"v": "us", "w": "us", "x": "ms"}
 
 
 CATEGORIES = pa.dictionary(pa.int32(), pa.string())
@@ -388,31 +236,21 @@ CATEGORIES = pa.dictionary(pa.int32(), pa.string())
 @pytest.mark.parametrize(
     ("first", "second", "wider"),
     [
-        (CATEGORIES, CATEGORIES, CATEGORIES),
         (pa.null(), CATEGORIES, CATEGORIES),
         (pa.list_(pa.int8()), pa.null(), pa.list_(pa.int8())),
         (pa.string(), CATEGORIES, pa.string()),
         (pa.large_string(), pa.string_view(), pa.string()),
-        (pa.large_binary(), pa.binary(), pa.binary()),
-        (pa.dictionary(pa.int8(), pa.int16()), pa.int32(), pa.int32()),
         (pa.int8(), pa.int64(), pa.int64()),
-        (pa.uint8(), pa.uint32(), pa.uint32()),
         (pa.uint32(), pa.int8(), pa.int64()),
         (pa.uint64(), pa.int64(), None),
-        (pa.float32(), pa.float64(), pa.float64()),
         (pa.int32(), pa.float32(), pa.float64()),
         (pa.int64(), pa.float64(), None),
         (pa.timestamp("s", "UTC"), pa.timestamp("us", "+00:00"), pa.timestamp("us", "UTC")),
-        (pa.timestamp("ns"), pa.timestamp("ms"), pa.timestamp("ns")),
         (pa.timestamp("ns", "UTC"), pa.timestamp("ns"), None),
         (pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Europe/Paris"), None),
-        (pa.decimal128(10, 2), pa.decimal128(12, 4), pa.decimal128(12, 4)),
         (pa.decimal128(10, 0), pa.decimal128(10, 4), pa.decimal128(14, 4)),
         (pa.decimal128(38, 0), pa.decimal128(38, 4), None),
-        (pa.decimal128(10, 2), pa.float64(), None),
         (pa.string(), pa.int64(), None),
-        (pa.string(), pa.binary(), None),
-        (pa.bool_(), pa.int8(), None),
     ],
 )
 def test_the_wider_type_is_the_same_from_both_sides(
@@ -420,39 +258,6 @@ def test_the_wider_type_is_the_same_from_both_sides(
 ) -> None:
     assert wider_type(first, second) == wider
     assert wider_type(second, first) == wider
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "literal"),
-    [
-        (pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", None], pa.large_string()), "'a'"),
-        (pa.array([1, -5], pa.int32()), pa.array([1, None], pa.int64()), "1"),
-        (pa.array([1, -5], pa.int16()), pa.array([1.0, 1.5]), "1"),
-        (
-            pa.array([2, 3], pa.timestamp("ms")),
-            pa.array([2_000_000, None], pa.timestamp("ns")),
-            "to_timestamp_millis(2)",
-        ),
-        (pa.array([Decimal("1.5"), None], pa.decimal128(9, 2)), pa.array([Decimal("1.5"), Decimal("2.0625")]), "1.5"),
-    ],
-)
-def test_files_of_both_types_are_filtered_and_grouped_as_one_table(
-    tmp_path: Path, first: pa.Array, second: pa.Array, literal: str
-) -> None:
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.table({"v": first}), tmp_path / "t" / "1.parquet")
-    pq.write_table(pa.table({"v": second}), tmp_path / "t" / "2.parquet")
-    folder = ParquetFolder(tmp_path)
-
-    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
-        ask = Asker(engine, FixedTables([]))
-        found = ask.rows(f"SELECT count(*) AS n FROM t WHERE v = {literal}")
-        others = ask.rows(f"SELECT count(*) AS n FROM t WHERE v <> {literal} OR v IS NULL")
-        groups = ask.rows("SELECT count(*) AS n FROM t GROUP BY v ORDER BY n DESC")
-
-    assert folder.problems == ()
-    assert (found, others) == ([{"n": 2}], [{"n": 2}])
-    assert [row["n"] for row in groups] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.lake import ingest as lake_ingest
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.user_tables import UserTable, UserTables, check_fits, convert_rows, stored_schema
@@ -34,22 +33,6 @@ def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = Write
         write.abandon()
 
 
-def test_what_was_made_is_read_back(tmp_path: Path) -> None:
-    assert _add(UserTables(tmp_path))
-
-    (found,) = UserTables(tmp_path).list()
-    assert (found.name, found.schema, found.folder.name, found.write_id) == ("t", SCHEMA, FOLDER, "f")
-    assert UserTables(tmp_path).find("other") is None
-
-
-def test_a_name_is_given_once(tmp_path: Path) -> None:
-    tables = UserTables(tmp_path)
-
-    assert _add(tables)
-    assert not _add(UserTables(tmp_path), folder="1" * 32)
-    assert [path.name for path in (tmp_path / ".tables").glob(".*")] == []
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"noise", SCHEMA.serialize().to_pybytes()], ids=["empty", "noise", "nameless"]
 )
@@ -70,13 +53,6 @@ def test_a_description_under_another_name_is_not_believed(tmp_path: Path) -> Non
     assert UserTables(tmp_path).list() == ()
 
 
-def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path) -> None:
-    (tmp_path / ".tables").write_text("", encoding="utf-8")
-
-    with pytest.raises(Unavailable):
-        UserTables(tmp_path).list()
-
-
 def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
     _create(tmp_path, "kept", pa.record_batch({"id": [1]}))
     lost = tmp_path / ".tables" / "rows" / ("c" * 32)
@@ -86,8 +62,9 @@ def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
     tables = UserTables(tmp_path)
     before = (lost / "half.parquet").stat().st_mtime
 
-    assert tables.remove_stale_files(modified_before=before - 10) == 0
-    assert tables.remove_stale_files(modified_before=before + 10) == 2
+    tables.remove_stale_files(modified_before=before - 10)
+    assert lost.exists()
+    tables.remove_stale_files(modified_before=before + 10)
     assert not lost.exists()
     (snapshot,) = [table for table in Lake(tmp_path).snapshot() if table.name == "kept"]
     assert len(snapshot.files) == 1
@@ -128,17 +105,6 @@ def test_a_write_that_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_folder_that_went_away_is_told_as_unavailable(tmp_path: Path) -> None:
-    rows = pa.record_batch({"id": list(range(200_000))})
-    write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
-    write.write(rows)
-    shutil.rmtree(tmp_path / ".tables" / "rows")
-
-    with pytest.raises(Unavailable):
-        write.commit()
-    write.abandon()
-
-
 def test_a_required_column_stays_required() -> None:
     stored = stored_schema(SCHEMA)
 
@@ -173,20 +139,6 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
 def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
     with pytest.raises(UsageError, match=r"'n' has the type .*cannot be stored"):
         stored_schema(pa.schema([("n", kind)]))
-
-
-def test_too_many_columns_are_refused() -> None:
-    with pytest.raises(ResourcesExhausted):
-        stored_schema(pa.schema([(f"c{index}", pa.int8()) for index in range(513)]))
-
-
-def test_rows_that_parquet_cannot_hold_are_refused_and_leave_nothing(tmp_path: Path) -> None:
-    rows = pa.record_batch({"pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2))})
-
-    with pytest.raises(UnsupportedRequest, match="lists of a fixed size"):
-        _create(tmp_path, "pairs", rows)
-
-    assert [table.name for table in UserTables(tmp_path).list()] == []
 
 
 ROWS = pa.record_batch({"id": [1]})

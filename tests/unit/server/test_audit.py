@@ -12,7 +12,7 @@ import pytest
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.engine.contract import TimeRange
-from micromegas_jupyter.engine.planning.fingerprint import sql_hash
+from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

@@ -14,7 +14,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions import denial_store
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.engine.planning.fingerprint import sql_hash
+from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin

@@ -1,0 +1,393 @@
+"""Reads a statement's text before DataFusion parses it (limits, placeholders and their values), and its plan.
+
+That it only reads is ensured by the options it is planned with (`sessions.READ_ONLY`). The process that runs it limits
+its time and memory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.engine.contract import QueryStatistics
+from micromegas_jupyter.engine.errors import missing_parameter
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
+from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from datafusion.plan import LogicalPlan
+
+    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
+
+#: DataFusion 55's parser stops at 48; for a CAST in a CAST it then tries again and again, without end.
+MAX_BRACKET_DEPTH: Final = 47
+#: A condition or a rule has none of these.
+SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
+#: Of a condition or a rule, which any process may evaluate: DataFusion 55 crashes at 2,000 (`IS TRUE …`).
+_MAX_OPERATORS: Final = 256
+_OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
+
+
+# The end of a table's name, its alias or a subquery; after these words a name stands for itself.
+_NAME: Final = (
+    r"(?:[\"\])}]|(?!(?:all|and|as|by|case|distinct|else|from|having|in|join|not|on|or|recursive|select|then|when|where|"
+    r"with|between|like|ilike|is|limit|offset|using|for|lateral|qualify) )[^\W\d]\S*)"
+)
+# None of the words that follow a name, unless it is a function.
+_CONDITION: Final = (
+    r"(?:(?:left|right) [(\[{]|[-+:~@(\[{\"'0?]|(?!(?:and|as|asc|between|cross|desc|else|end|except|from|full|group|"
+    r"having|ilike|in|inner|intersect|is|join|left|like|limit|natural|nulls|offset|on|or|order|right|then|union|using|"
+    r"when|where|window|tablesample|qualify|over) )[^\W\d])"
+)
+_FEWER_ROWS: Final = "Write WHERE random() < 0.1 for a tenth of the rows."
+# Clauses that DataFusion's parser accepts and its planner ignores, by their first word: a pattern of the token before
+# it and the four after it (see `_describe`), what they are, and what to do.
+_IGNORED_CLAUSES: Final = {
+    "tablesample": (_NAME + r" tablesample (?:[(\[{]|(?:bernoulli|system|row|block) )", "TABLESAMPLE", _FEWER_ROWS),
+    "sample": (_NAME + r" sample (?:[(\[{]|0|\?|\. 0)", "SAMPLE", _FEWER_ROWS),
+    "prewhere": (_NAME + " prewhere " + _CONDITION, "PREWHERE", "Write WHERE."),
+    "with": (
+        r"\S+ with (rollup|cube|totals) (?!as |[(\[{])",
+        "WITH {0}",
+        "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…).",
+    ),
+    "connect": (r"\S+ connect by ", "CONNECT BY", "Write WITH RECURSIVE."),
+    "*": (r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "Name the columns."),
+}
+
+
+def check_statement(sql: str, *, max_bytes: int) -> Scan:
+    """Return the tokens of `sql` when it is one statement within the limits."""
+    _check_size(sql, max_bytes)
+    scanned = scan(sql)
+    if all(token.kind is Kind.SEMICOLON for token in scanned.tokens):
+        raise InvalidStatement("The statement is empty.", remedy="Send one SELECT statement.")
+    depth = 0
+    has_ended = False
+    for token in scanned.tokens:
+        if token.start >= scanned.certain_until:
+            break  # what follows may be part of a quote; DataFusion itself refuses a second statement
+        if token.kind is Kind.SEMICOLON:
+            has_ended = True
+        elif has_ended:
+            raise StatementRefused("The text contains several statements.", remedy="Send one statement at a time.")
+        elif token.kind is Kind.OPEN:
+            depth += 1
+            if depth > MAX_BRACKET_DEPTH:
+                raise StatementRefused(
+                    f"The statement nests brackets deeper than the {MAX_BRACKET_DEPTH} levels that this server allows."
+                )
+        elif token.kind is Kind.CLOSE:
+            depth -= 1
+    return scanned
+
+
+def check_expression(sql: str, *, max_bytes: int) -> Scan:
+    """Return the tokens of `sql`, an expression that an administrator wrote, when it is within the limits."""
+    scanned = check_statement(sql, max_bytes=max_bytes)
+    operators = sum(
+        token.kind is Kind.OPERATOR or (token.kind is Kind.WORD and token.name in _OPERATOR_KEYWORDS)
+        for token in scanned.tokens
+    )
+    if operators > _MAX_OPERATORS:
+        raise StatementRefused(f"The expression has more operators than the {_MAX_OPERATORS} that this server allows.")
+    return scanned
+
+
+def _check_size(sql: str, max_bytes: int) -> None:
+    try:
+        is_too_long = len(sql) > max_bytes or len(sql.encode()) > max_bytes
+    except UnicodeEncodeError as error:
+        raise InvalidStatement("The statement contains half a character (a lone surrogate).") from error
+    if is_too_long:
+        raise StatementRefused(f"The statement is longer than the {max_bytes} bytes that this server allows.")
+
+
+def check_no_ignored_clause(scanned: Scan) -> None:
+    """Check for clauses that DataFusion's parser accepts and its planner ignores: they would give other rows.
+
+    Only those above are known, where they are not likely to be anything else: a column or an alias may have such a
+    name. Others that the planner ignores, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
+    """
+    tokens = scanned.tokens
+    for index, token in enumerate(tokens):
+        if token.start >= scanned.certain_until:
+            return
+        known = _IGNORED_CLAUSES.get(token.text.lower()) if token.kind in {Kind.WORD, Kind.OPERATOR} else None
+        if known is None or not index:
+            continue
+        pattern, clause, remedy = known
+        if found := re.match(pattern, "".join(map(_describe, tokens[index - 1 : index + 4]))):
+            line, column = line_and_column(scanned.sql, token.start)
+            what = clause.format(*(group.upper() for group in found.groups()))
+            raise UnsupportedStatement(
+                f"The engine does not implement {what}.", remedy=remedy, line=line, column=column
+            )
+
+
+def _describe(token: Token) -> str:
+    """Return a word or an operator as it is, and one character for any name in quotes, text, number or placeholder."""
+    short = {Kind.QUOTED: '"', Kind.STRING: "'", Kind.NUMBER: "0", Kind.PLACEHOLDER: "?"}
+    return short.get(token.kind, token.text.lower()) + " "
+
+
+# A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
+# other way round. Lookups in information_schema ignore case.
+_SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
+_EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
+_CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
+_MAX_VISITED: Final = 2000
+# The label of a counter; a name may hold blanks and commas.
+_FILE_LABEL = re.compile(r"filename=[^}]*")
+_PATH = re.compile(r"\w+://\S+|[^\s\[,{}\"'(]*\.parquet\b[^\s,\]{}\"')]*", re.IGNORECASE)
+_FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
+
+
+def check_plan(plan: LogicalPlan) -> str:
+    """Check what only the plan shows; return it as text, one step a line."""
+    text = plan.display_indent()
+    if _SETTINGS.search(text):
+        raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
+    return text
+
+
+def is_explain(plan: LogicalPlan) -> bool:
+    """Return whether the plan's result is a description of a plan, which may show paths."""
+    return _EXPLAIN.match(plan.display()) is not None
+
+
+def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
+    """Return the types of placeholders (by name, without `$`) that the plan inferred and shows.
+
+    DataFusion-Python shows the expressions of filters and projections.
+    """
+    found: dict[str, pa.DataType] = {}
+    waiting: list[Any] = [plan]
+    for _ in range(_MAX_VISITED):
+        if not waiting:
+            break
+        item = waiting.pop()
+        waiting.extend(item.inputs() if hasattr(item, "inputs") else ())
+        try:
+            variant = item.to_variant()
+        except Exception:  # noqa: BLE001, S112 - there is no class for this kind: an untyped error says so
+            continue
+        if type(variant).__name__ == "Placeholder":
+            field = variant.field()
+            if isinstance(field, pa.Field):
+                found[variant.id().removeprefix("$")] = field.type
+            continue
+        for name in _CHILDREN:
+            child = getattr(variant, name, None)
+            value = child() if callable(child) else None
+            waiting.extend(value if isinstance(value, list) else [] if value is None else [value])
+    return found
+
+
+def parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
+    """Return the types of the values sent, else those that the plan inferred, else null."""
+    if not placeholders.columns:
+        return pa.schema([])
+    if parameters is not None:
+        return pa.schema([pa.field(name, parameters.schema.field(name).type) for name in placeholders.columns])
+    types = placeholder_types(plan)
+    return pa.schema([pa.field(name, types.get(bound_name(name), pa.null())) for name in placeholders.columns])
+
+
+def without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch of a described plan with numbers of file groups in place of lists, and `…` for other paths."""
+
+    def clean(text: str | None) -> str | None:
+        return text and _PATH.sub("…", _FILE_LABEL.sub("filename=…", _FILE_GROUPS.sub(r"file_groups={\1}", text)))
+
+    columns = [
+        pa.array(map(clean, column.to_pylist()), column.type)
+        if pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+_MAX_PLACEHOLDERS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placeholders:
+    """What a statement wants bound; in `sql` every `?` is written as `$1`, `$2`, ….
+
+    `columns` of a parameter batch are in the order of placeholders: "0" for `?` or `$1`, else the name; `written` is
+    how the statement has them. Where quoting is not certain, they are `optional`.
+    """
+
+    sql: str
+    columns: tuple[str, ...]
+    written: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
+    has_question_marks: bool = False
+
+    def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
+        """Return DataFusion's `param_values` for the first row of values, types kept."""
+        if not parameters.num_rows:
+            raise InvalidStatement("The parameters contain no row of values.")
+        names = parameters.schema.names
+        known = set(self.columns) | self.optional
+        for name in names:
+            if name not in known or names.count(name) > 1:
+                raise InvalidStatement(f"The statement has no parameter for the value {name[:40]!r}.")
+        missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
+        if missing:
+            raise missing_parameter(missing)
+        values = (parameters.column(index)[0] for index in range(len(names)))
+        # pyarrow 23 fails on a null where it expects a list.
+        plain = (pa.scalar(None) if pa.types.is_nested(one.type) and not one.is_valid else one for one in values)
+        return dict(zip(map(bound_name, names), plain, strict=True))
+
+
+def find_placeholders(scanned: Scan) -> Placeholders:
+    """Return the placeholders of a statement."""
+    found = [token for token in scanned.tokens if token.kind is Kind.PLACEHOLDER]
+    certain = [token for token in found if token.start < scanned.certain_until]
+    question_marks = [token for token in found if token.text.startswith("?")]
+    if any(token.text != "?" for token in question_marks):
+        raise InvalidStatement("Write numbered placeholders as $1, not ?1.")
+    if question_marks and question_marks[-1].start >= scanned.certain_until:
+        raise InvalidStatement(
+            "The statement has a ? beside dollar quotes, prefixed strings or nested comments.",
+            remedy="Write placeholders as $1, $2, … there.",
+        )
+    numbers = [_number(token) for token in certain if token.text[1:].isdigit()]
+    if question_marks and any(numbers):
+        raise InvalidStatement("The statement mixes ? and $1 placeholders.", remedy="Use one style.")
+    if not all(numbers):
+        raise InvalidStatement(f"A placeholder's number is not between $1 and ${_MAX_PLACEHOLDERS}.")
+    if len(found) > _MAX_PLACEHOLDERS:
+        raise InvalidStatement(f"The statement has more than {_MAX_PLACEHOLDERS} placeholders.")
+    names = tuple(dict.fromkeys(_column(token) for token in certain if token.text != "?" and not _number(token)))
+    count = len(question_marks) or max(numbers, default=0)
+    written = (f"? number {index + 1}" if question_marks else f"${index + 1}" for index in range(count))
+    return Placeholders(
+        sql=scanned.with_replaced([(mark, f"${number}") for number, mark in enumerate(question_marks, start=1)]),
+        columns=(*map(str, range(count)), *names),
+        written=(*written, *(f"${name}" for name in names)),
+        optional=frozenset({_column(token) for token in found} - {_column(token) for token in certain}),
+        has_question_marks=bool(question_marks),
+    )
+
+
+def _number(token: Token) -> int:
+    """Return the number of a `$1`, or 0 for a `$name` and for numbers that no placeholder may have."""
+    digits = token.text[1:]
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= len(str(_MAX_PLACEHOLDERS))
+    return int(digits) if is_number and int(digits) <= _MAX_PLACEHOLDERS else 0
+
+
+def _column(token: Token) -> str:
+    return str(_number(token) - 1) if _number(token) else token.text[1:]
+
+
+def bound_name(column: str) -> str:
+    """Return a placeholder's name in DataFusion's `param_values`."""
+    return str(int(column) + 1) if column.isascii() and column.isdigit() else column
+
+
+class RowByRow:
+    """A `PlannedQuery` over several rows of parameters; plans a row when the previous one has been read."""
+
+    def __init__(
+        self,
+        plan: Callable[[StatementRequest], PlannedQuery],
+        request: StatementRequest,
+        parameters: pa.RecordBatch,
+    ) -> None:
+        self._plan = plan
+        self._request = request
+        self._parameters = parameters
+        self._current = plan(replace(request, parameters=parameters.slice(0, 1)))
+        self.schema = _nullable(self._current.schema)
+        self.parameter_schema = self._current.parameter_schema
+        self._ended = QueryStatistics()  # of the rows before the current one
+
+    @property
+    def statistics(self) -> QueryStatistics:
+        """What the query took so far."""
+        return _sum(self._ended, self._current.statistics)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Run the statement for each row of parameters; can be called once."""
+        return self._rows(self._current.batches())
+
+    def _rows(self, current: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        remaining = self._request.row_limit
+        for following in range(1, self._parameters.num_rows + 1):
+            for batch in current:
+                if remaining is not None:
+                    remaining -= batch.num_rows
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+            if remaining == 0 or following == self._parameters.num_rows:
+                return
+            row = self._parameters.slice(following, 1)
+            planned = self._plan(replace(self._request, parameters=row, row_limit=remaining))
+            if not _nullable(planned.schema).equals(self.schema, check_metadata=True):
+                raise InvalidStatement(
+                    f"Row {following + 1} of the parameters gives other columns than the first.",
+                    remedy="Run the statement for each row alone.",
+                )
+            # Only the statistics are kept: with very many rows the plans would add up.
+            self._ended = _sum(self._ended, self._current.statistics)
+            self._current = planned
+            current = planned.batches()
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with every column nullable: a value in one row may be null in the next."""
+    return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
+
+
+def _sum(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
+    facts: dict[str, Any] = asdict(first)
+    for name, value in asdict(second).items():
+        facts[name] = None if value is None or facts[name] is None else facts[name] + value
+    return QueryStatistics(**facts)
+
+
+def with_plain_parameters(request: StatementRequest, columns: tuple[str, ...]) -> StatementRequest:
+    """Return the request with its values named and typed as `Placeholders` expects them.
+
+    flightsql-dbapi names its columns `param_0`, `param_1`, … and wraps each value in a union; some clients give no
+    names. Flight SQL binds by position, so such columns are for `?` and `$1` in their order.
+    """
+    batch = request.parameters
+    if batch is None:
+        return request
+    names = batch.schema.names
+    is_generated = all(name in {"", f"param_{index}"} for index, name in enumerate(names))
+    if is_generated and not set(names) & set(columns):
+        names = [str(index) for index in range(len(names))]
+    if names == batch.schema.names and not any(map(pa.types.is_union, batch.schema.types)):
+        return request
+    arrays = [_without_union(array) for array in batch.columns]
+    fields = [
+        pa.field(name, array.type, field.nullable)
+        for name, array, field in zip(names, arrays, batch.schema, strict=True)
+    ]
+    return replace(request, parameters=pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
+
+
+def _without_union(array: pa.Array) -> pa.Array:
+    """Return the values of a union whose rows are all of one type."""
+    if not pa.types.is_union(array.type):
+        return array
+    codes = set(array.type_codes.to_pylist())
+    if len(codes) > 1:
+        raise InvalidStatement("The values of one parameter are of several types.")
+    if not codes:
+        return pa.nulls(0)
+    position = array.type.type_codes.index(codes.pop())
+    values = array.field(position)
+    return values.take(array.offsets) if array.type.mode == "dense" else values

@@ -1,1 +1,0 @@
-"""What is known of a statement before it runs: its tokens, limits, placeholders and plan."""

@@ -1,1 +1,0 @@
-"""What keeps rows from callers who must not see them."""
