@@ -7,7 +7,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import LoginRequired, UsageError
-from micromegas_jupyter.notebook.login.connections import MAX_NAMES
 from tests.fakes.notebook_world import SETTINGS, FakeWorld
 
 OTHER = "grpc+tls://other.example.com:443"
@@ -50,18 +49,6 @@ def test_a_name_serves_one_statement_and_changes_nothing_else(
 
     assert said.startswith("--connection production means prod.example.com:50051 (profile prod).")
     assert servers(world) == ["grpc+tls://prod.example.com:50051", SETTINGS.uri]
-
-
-def test_a_name_keeps_the_settings_that_it_was_given(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("%micromegas_connect --profile prod --as production")
-    world.profile_settings["prod"] = {"uri": "grpc+tls://moved.example.com:50051"}
-
-    shell.run_cell("one = %sql --connection production SELECT 1")
-    shell.run_cell("%micromegas_connect production")
-    shell.run_cell("two = %sql SELECT 1")
-    shell.run_cell("%micromegas_login")
-
-    assert set(servers(world)) == {"grpc+tls://prod.example.com:50051"}
 
 
 def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -> None:
@@ -110,13 +97,6 @@ def test_what_cannot_be_connected_to_is_refused_at_once(
     assert servers(world) == [SETTINGS.uri]
 
 
-def test_a_misspelt_connection_names_the_nearest(shell: InteractiveShell) -> None:
-    shell.run_cell(f"%micromegas_connect {OTHER} --as production")
-
-    with pytest.raises(UsageError, match=r'Did you mean "production"\?'):
-        shell.run_line_magic("sql", "--connection productoin SELECT 1")
-
-
 def test_nobody_signed_in_for_a_named_connection_says_how_to(shell: InteractiveShell, world: FakeWorld) -> None:
     world.stored = None
     shell.run_cell("%micromegas_connect --profile prod --as production")
@@ -138,14 +118,6 @@ def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell: InteractiveS
 
     assert world.opened_for[0] == replace(SETTINGS, uri=OTHER, audience="other")
     assert world.opened_for[-1].uri == "grpc+tls://prod.example.com:50051"
-
-
-def test_no_more_than_so_many_names_are_kept(shell: InteractiveShell) -> None:
-    for number in range(MAX_NAMES):
-        shell.run_line_magic("micromegas_connect", f"{OTHER} --as name{number}")
-
-    with pytest.raises(UsageError, match="32 named connections"):
-        shell.run_line_magic("micromegas_connect", f"{OTHER} --as another")
 
 
 def test_a_wrapper_s_client_cannot_be_chosen_over(shell: InteractiveShell, world: FakeWorld) -> None:

@@ -48,15 +48,6 @@ print(whole.part_a.VALUE, whole.part_b.VALUE)
 """
 
 
-def own_magics(shell: InteractiveShell) -> list[str]:
-    return sorted(name for name in shell.magics_manager.magics["line"] if "micromegas" in name or name == "sql")
-
-
-def test_the_extension_registers_its_magics(shell: InteractiveShell) -> None:
-    assert own_magics(shell) == NAMES
-    assert shell.find_cell_magic("sql") is not None
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_help_lists_the_options_of_every_magic_and_does_nothing_else(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], name: str
@@ -87,17 +78,6 @@ def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
     assert len(bare_shell.run_cell_magic("micromegas_sql", "", "SELECT 1")) == 3
     unregister(bare_shell)
     assert bare_shell.run_line_magic("sql", "") == "other"
-
-
-def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_line_magic("sql", "SELECT 1")
-
-    unregister(shell)
-    unregister(shell)
-
-    assert own_magics(shell) == []
-    assert shell.find_cell_magic("sql") is None
-    assert world.clients[0].is_closed
 
 
 def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:

@@ -46,15 +46,6 @@ def with_quick_logins(shell: InteractiveShell, provider: object = None) -> Noteb
     return session
 
 
-def test_nothing_has_to_be_clicked(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_line_magic("micromegas_login", "")
-
-    assert capsys.readouterr().out == LINE
-    assert world.logins == []
-
-
 def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
     assert Dependencies().renewal(world.stored, lambda _error: None) is None
 
@@ -92,15 +83,6 @@ def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
 
     assert done.error_in_exec is error
     assert world.logins == []
-
-
-def test_a_person_may_sign_in_in_another_way(shell: InteractiveShell, world: FakeWorld) -> None:
-    session = with_quick_logins(shell)
-    shell.run_line_magic("micromegas_login", "--flow device")
-
-    assert [login.flow for login in world.logins] == [Flow.DEVICE]
-    assert world.remembered == [Flow.DEVICE]
-    assert session.state.through == ""
 
 
 def test_signing_out_forgets_the_token_until_the_person_comes_back(
@@ -143,13 +125,3 @@ def test_a_cell_goes_on_after_a_sign_in_at_the_hub_though_another_way_was_begun(
     assert login.is_cancelled
     assert [asked["sql"] for asked in world.asked] == ["SELECT 1"]
     assert shell._micromegas_extension.session.state.through == "JupyterHub"
-
-
-def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: InteractiveShell, world: FakeWorld) -> None:
-    login = with_a_code_instead(shell, world)
-    world.stored.failure = None
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert login.is_cancelled
-    assert shell._micromegas_extension.session.state.status is IdentityStatus.SIGNED_IN

@@ -7,9 +7,7 @@ from threading import Event
 
 import pyarrow as pa
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import LoginRequired, ServerUnavailable
 from micromegas_jupyter.notebook import table_explorer
 from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
 from micromegas_jupyter.notebook.table_explorer import (
@@ -23,7 +21,7 @@ from micromegas_jupyter.notebook.table_explorer import (
     listing_traits,
 )
 from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.notebook_world import FakeClient, FakeWorld
 from tests.fakes.waiting import wait_until
 
 SCHEMA = ServerSchema(
@@ -43,50 +41,6 @@ EVIL = '</code><script>alert("1")</script>'
 WAIT_SECONDS = 60.0
 FIRST = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LAST = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)
-
-
-def test_a_terminal_shows_all_tables_with_their_columns(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_line_magic("micromegas_tables", "")
-
-    assert capsys.readouterr().out == (
-        "2 tables of lake.example.com:50051\n"
-        "\n"
-        "log_entries · What programs logged.\n"
-        "  time   timestamp[ns, UTC], never null\n"
-        "  level  int32                           How severe.\n"
-        "  msg    string\n"
-        "\n"
-        "measures\n"
-        "  time   timestamp[ns, UTC]\n"
-        "  value  double\n"
-    )
-
-
-def test_counting_is_asked_for_by_option(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = pa.array([None], pa.timestamp("ns", "UTC"))
-    world.script = pa.table([pa.array([7]), times, times], names=["n", "first", "last"]).to_batches()
-
-    shell.run_line_magic("micromegas_tables", "measures --count")
-
-    assert "measures · 7 rows\n" in capsys.readouterr().out
-
-
-def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_kind(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.tables.failure = ServerUnavailable("lake.example.com does not answer.")
-    silent = shell.run_cell("%micromegas_tables")
-    world.stored = None
-    shell._micromegas_extension.session.connections.drop(SETTINGS)
-    signed_out = shell.run_cell("%micromegas_tables")
-
-    assert isinstance(silent.error_in_exec, ServerUnavailable)
-    assert isinstance(signed_out.error_in_exec, LoginRequired)
-    assert "Traceback" not in capsys.readouterr().out
 
 
 def widget_of(client: FakeClient, *names: str) -> TablesWidget:
