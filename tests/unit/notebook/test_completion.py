@@ -88,23 +88,6 @@ def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
     assert "SELECT" in texts("|")
 
 
-@pytest.mark.parametrize("sql", ["SELECT x::ti|", "SELECT cast(x AS ti|", "SELECT try_cast(x AS ti|"])
-def test_types_are_offered_where_a_type_must_stand(sql: str) -> None:
-    assert texts(sql) == ["time", "timestamp", "tinyint"]
-    assert {candidate.kind for candidate in complete(sql).found} == {"type"}
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT 'ti|", "SELECT 1 -- ti|", "SELECT 1 /* ti|", "SELECT $$ti|", "SELECT 12|", "SELECT x AS ti|"]
-)
-def test_nothing_is_offered_inside_text_comments_and_new_names(sql: str) -> None:
-    assert texts(sql) == []
-
-
-def test_a_quote_that_the_editor_has_closed_is_not_closed_again() -> None:
-    assert texts('SELECT "up|" FROM log_entries') == ['"Upper Case']
-
-
 def test_a_name_that_could_steer_a_line_is_not_offered() -> None:
     schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 
@@ -116,32 +99,6 @@ def test_what_is_offered_and_looked_at_is_bounded() -> None:
 
     assert len(complete("SELECT | FROM t", many).found) == MAX_CANDIDATES
     assert complete("SELECT |" + " " * MAX_CHARACTERS).found == ()
-
-
-def kinds(sql: str) -> list[tuple[str, str]]:
-    return [(token.kind, token.text) for token in scan(sql)]
-
-
-@pytest.mark.parametrize(
-    ("sql", "kind"),
-    [
-        ("'it''s'", "string"),
-        (r"e'it\'s'", "string"),
-        ("$$it's$$", "string"),
-        ("$q$it's $$ $q$", "string"),
-        ('"a ""b"', "quoted"),
-        ("12.5e3", "number"),
-        (":name", "placeholder"),
-        (":", "placeholder"),
-        ("'it''s", "open_string"),
-        ("$$it's", "open_string"),
-        ('"a ""b', "open_quoted"),
-        ("-- a 'quote", "open_comment"),
-        ("/* a 'quote", "open_comment"),
-    ],
-)
-def test_a_construct_is_one_token_with_or_without_its_end(sql: str, kind: str) -> None:
-    assert kinds(sql) == [(kind, sql)]
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,3 @@ def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell: InteractiveS
 
     assert world.opened_for[0] == replace(SETTINGS, uri=OTHER, audience="other")
     assert world.opened_for[-1].uri == "grpc+tls://prod.example.com:50051"
-
-
-def test_a_wrapper_s_client_cannot_be_chosen_over(shell: InteractiveShell, world: FakeWorld) -> None:
-    world.has_wrapper = True
-
-    with pytest.raises(UsageError, match="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER"):
-        shell.run_line_magic("micromegas_connect", OTHER)

@@ -7,8 +7,8 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
 from micromegas_jupyter.notebook.login.display import IdentityButtons
-from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession, offered_actions
-from tests.fakes.notebook_people import FakeIdentity, FakePersonalProvider
+from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession
+from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
 
 LINE = (
@@ -48,14 +48,6 @@ def with_quick_logins(shell: InteractiveShell, provider: object = None) -> Noteb
 
 def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
     assert Dependencies().renewal(world.stored, lambda _error: None) is None
-
-
-def test_the_widget_says_when_the_token_ends_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
-    state = session.signed_in(SETTINGS)
-
-    assert (state.ends_at, state.renews_at, state.renews) == (FakeIdentity.expires_at, None, True)
-    assert state.through == "JupyterHub"
-    assert offered_actions(state) == (IdentityAction.REFRESH,)
 
 
 @pytest.mark.parametrize("kind", [LoginRequired, ProviderUnavailable])

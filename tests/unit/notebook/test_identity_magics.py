@@ -13,17 +13,6 @@ from tests.fakes.notebook_world import FakeWorld
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 
 
-def test_whoami_says_who_and_what_the_server_answered(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_line_magic("micromegas_whoami", "")
-
-    assert capsys.readouterr().out == (
-        f"{SIGNED_IN}lake.example.com:50051: connected as alice@example.com, 14 ms\n"
-        "admin · groups: analysts, lake-admins\n"
-    )
-
-
 def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:

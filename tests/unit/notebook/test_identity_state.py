@@ -1,20 +1,17 @@
 """The state of a sign-in: its sentences, its offers, its buttons, and who is told of it."""
 
 import json
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from threading import Event, current_thread
+from threading import Event
 
 import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.login.display import (
-    QUIET_MODULES,
     TOO_LATE,
     IdentityButtons,
     IdentityWidget,
-    build_qr_code,
 )
 from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
@@ -25,8 +22,6 @@ from micromegas_jupyter.notebook.login.session import (
     accepted_actions,
     offer_of,
     offered_actions,
-    waiting_address,
-    waiting_line,
 )
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_people import SECRET_TOKEN
@@ -44,8 +39,6 @@ from tests.fakes.notebook_world import (
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
 ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction
-SIGNED_OUT = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com")
-SIGNED_IN = replace(SIGNED_OUT, status=IdentityStatus.SIGNED_IN)
 
 
 def login(flow: Flow = Flow.BROWSER) -> FakeLogin:
@@ -53,30 +46,28 @@ def login(flow: Flow = Flow.BROWSER) -> FakeLogin:
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "is_offered"),
     [
-        "//evil.example/micromegas/start/a.b",
-        "/x/elsewhere",
-        "javascript:/micromegas/start/a",
-        "/micromegas/start/a b",
-        "/micromegas/start/a?b",
+        ("/x/micromegas/start/kernel-1.AbC_d-0", True),
+        ("https://id.example.com/device", True),
+        ("//evil.example/micromegas/start/a.b", False),
+        ("/x/elsewhere", False),
+        ("/micromegas/start/a b", False),
+        ("/micromegas/start/a?b", False),
+        ("javascript:/micromegas/start/a", False),
+        ("data:text/html,x", False),
+        ("file:///etc/passwd", False),
+        ("", False),
     ],
 )
-def test_no_other_path_is_offered(address: str) -> None:
-    offer = offer_of(FakeLogin(expires_at=SOON, flow=Flow.REDIRECT, start_url=address))
+def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address: str, is_offered: bool) -> None:
+    redirect = FakeLogin(expires_at=SOON, flow=Flow.REDIRECT, start_url=address)
+    device = login(Flow.DEVICE)
+    device.verification_uri = device.verification_uri_complete = address
 
-    assert offer.address == ""
-
-
-@pytest.mark.parametrize("address", [None, "", "javascript:alert(1)", "data:text/html,x", "file:///etc/passwd"])
-def test_only_web_addresses_are_offered(address: str | None) -> None:
-    asked = login(Flow.DEVICE)
-    asked.verification_uri = address
-    asked.verification_uri_complete = address
-
-    offer = offer_of(asked)
-
-    assert (offer.address, offer.scan_address) == ("", "")
+    assert offer_of(redirect).address == (address if is_offered else "")
+    is_web = address.startswith("https://")
+    assert (offer_of(device).address, offer_of(device).scan_address) == ((address,) * 2 if is_web else ("", ""))
 
 
 def test_what_a_provider_gives_is_written_out() -> None:
@@ -88,27 +79,6 @@ def test_what_a_provider_gives_is_written_out() -> None:
 
     assert offer.user_code == "AB\\x1b[2J" + "C" * 54 + "…"
     assert offer.address == "https://id.example.com/\\u202edevice"
-
-
-@pytest.mark.parametrize(
-    ("flow", "line", "address"),
-    [
-        (Flow.BROWSER, f"waiting for you to sign in at id.example.com: open {START_URL} (until 12:10 UTC)", START_URL),
-        (
-            Flow.DEVICE,
-            f"waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC)",
-            VERIFICATION_URI,
-        ),
-        (Flow.PASTE, "waiting for you to sign in at id.example.com (until 12:10 UTC)", ""),
-    ],
-)
-def test_a_cell_that_waits_says_where_to_go_unless_the_address_holds_the_sign_ins_state(
-    flow: Flow, line: str, address: str
-) -> None:
-    offer = offer_of(login(flow))
-
-    assert waiting_line(offer, issuer="id.example.com", until=" (until 12:10 UTC)") == line
-    assert waiting_address(offer) == address
 
 
 def state(status: IdentityStatus, **facts: object) -> IdentityState:
@@ -144,11 +114,6 @@ def test_each_state_offers_what_a_person_can_do_then(shown: IdentityState, offer
     assert accepted_actions(shown) >= set(offered)
 
 
-def test_nobody_signs_out_who_is_not_signed_in() -> None:
-    assert SIGN_OUT not in accepted_actions(state(IdentityStatus.SIGNED_OUT))
-    assert SIGN_OUT not in accepted_actions(state(IdentityStatus.SIGNED_IN))
-
-
 WAITING = IdentityState(
     status=IdentityStatus.WAITING,
     server="lake.example.com",
@@ -177,7 +142,6 @@ SIGNED_IN = IdentityState(
     group_count=2,
     is_personal=True,
 )
-MODULES = re.compile(r"M(\d+) (\d+)h(\d+)v1h-(\d+)z")
 
 
 @pytest.fixture
@@ -200,15 +164,6 @@ def test_what_a_sign_in_asks_goes_when_it_is_done(widget: IdentityWidget, waitin
     assert '"qr_path": ""' in json.dumps(widget.get_state())
 
 
-def test_a_page_that_is_loaded_later_gets_the_time_that_remains_then(widget: IdentityWidget, clock: FakeClock) -> None:
-    widget.apply(SIGNED_IN)
-
-    clock.advance(600)
-
-    state = widget.get_state()
-    assert (state["remaining_seconds"], state["as_of"]) == (3000.0, "2026-11-24T12:10:00+00:00")
-
-
 def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None:
     pressed: list[IdentityAction] = []
     widget = IdentityWidget(clock=clock, on_press=lambda action, _board: pressed.append(action))
@@ -224,33 +179,6 @@ def test_the_browser_half_writes_text_and_never_markup() -> None:
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "fetch("))
     assert 'link.rel = "noopener noreferrer"' in source
-
-
-def dark_modules(path: str) -> set[tuple[int, int]]:
-    assert MODULES.sub("", path) == ""
-    return {
-        (int(x) + step, int(y))
-        for x, y, width, back in MODULES.findall(path)
-        for step in range(int(width))
-        if width == back
-    }
-
-
-def test_the_path_draws_exactly_the_dark_modules_within_the_white_frame() -> None:
-    import segno
-
-    code = build_qr_code(SCAN_URI)
-
-    matrix = segno.make_qr(SCAN_URI, error="m").matrix
-    expected = {
-        (x + QUIET_MODULES, y + QUIET_MODULES)
-        for y, row in enumerate(matrix)
-        for x, is_dark in enumerate(row)
-        if is_dark
-    }
-    assert code is not None
-    assert code.side_modules == len(matrix) + 2 * QUIET_MODULES
-    assert dark_modules(code.path) == expected
 
 
 WAIT_SECONDS = 60
@@ -303,30 +231,6 @@ def test_a_button_that_came_too_late_does_nothing_and_is_answered(
     buttons.press(IdentityAction.SIGN_OUT, board)
 
     assert (board.news, board.began, world.logouts) == ([TOO_LATE, TOO_LATE], [], [])
-
-
-def test_one_thing_is_done_at_a_time_and_beside_the_kernels_thread(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
-    began, go_on = Event(), Event()
-    threads: list[str] = []
-    session.signed_in(SETTINGS)
-
-    def slow() -> None:
-        threads.append(current_thread().name)
-        began.set()
-        assert go_on.wait(WAIT_SECONDS)
-
-    world.stored.renew = slow
-    buttons.press(IdentityAction.REFRESH, board)
-    assert began.wait(WAIT_SECONDS)
-    buttons.press(IdentityAction.SIGN_OUT, board)
-    go_on.set()
-
-    assert board.ended.wait(WAIT_SECONDS)
-    assert (board.began, world.logouts) == ([IdentityAction.REFRESH], [])
-    assert board.news[0] == TOO_LATE
-    assert threads == ["micromegas-refresh"]
 
 
 def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(

@@ -1,6 +1,5 @@
 """A result as a plot over time."""
 
-import decimal
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -51,15 +50,6 @@ def test_the_picture_needs_no_script_and_says_what_it_shows() -> None:
     assert " " not in shown["src"]
 
 
-def test_many_long_lines_still_make_a_bounded_output() -> None:
-    rows = 120_000
-    columns = {f"n{index}": pa.array([(row * 7919) % 1009 for row in range(rows)]) for index in range(12)}
-
-    html = plot_bundle(pa.table({"time": pa.array(range(rows), pa.timestamp("s"))} | columns))["text/html"]
-
-    assert len(html.encode()) < 200_000
-
-
 @pytest.mark.parametrize(
     ("name", "label", "shown"),
     [
@@ -104,18 +94,6 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> N
         "b · cpu · m": [5],
         "b · memory · m": [6],
     }
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        pa.array([decimal.Decimal("1.5"), decimal.Decimal("2.5"), None]),
-        pa.array([1.5, 2.5, None], pa.float16()),
-        pa.array([1.5, 2.5, None]).dictionary_encode(),
-    ],
-)
-def test_numbers_of_every_kind_are_drawn(values: pa.Array) -> None:
-    assert lines(pa.table({"time": TIMES, "n": values})) == {"n": [1.5, 2.5]}
 
 
 def test_what_is_no_number_ends_a_stretch() -> None:

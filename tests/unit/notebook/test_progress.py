@@ -1,8 +1,7 @@
 """The progress of a query, the line that shows it, and the reader that later cells read."""
 
-import io
 from collections.abc import Callable
-from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -15,7 +14,6 @@ from micromegas_jupyter.notebook.results.rows import (
     Progress,
     Reading,
     RowReader,
-    TerminalLine,
 )
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
@@ -23,78 +21,35 @@ from tests.fakes.notebook_world import ROWS, FakeReader
 BATCHES = ROWS.to_batches(max_chunksize=2)
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_line_is_erased_before_it_is_written_again() -> None:
-    terminal = Terminal()
-    line = TerminalLine(terminal)
-
-    line.rewrite("one")
-    line.finish("two")
-
-    assert terminal.getvalue() == "\r\x1b[2Kone\r\x1b[2Ktwo\n"
-    assert line.is_shown
-
-
-class Line:
-    """Notes what it is told."""
-
-    is_shown = True
-
-    def __init__(self, *, outlives_cell: bool = True) -> None:
-        self.outlives_cell = outlives_cell
-        self.rewritten: list[str] = []
-        self.finished: list[str] = []
-
-    def rewrite(self, text: str, *, address: str = "") -> None:
-        self.rewritten.append(text)
-
-    def finish(self, text: str) -> None:
-        self.finished.append(text)
-
-    def clear(self) -> None:
-        raise AssertionError("a reader's line stays")
-
-
 class Started:
     """A reader over scripted parts, with what follows it."""
 
-    def __init__(self, *script: Any, seconds_per_batch: float = 0.5, outlives_cell: bool = True) -> None:
-        clock = FakeClock()
-        self.line = Line(outlives_cell=outlives_cell)
+    def __init__(self, *script: Any) -> None:
+        self.finished: list[str] = []
         self.ends: list[tuple[Ending, object]] = []
-        self.ended = Event()
-        self.source = FakeReader(list(script or BATCHES), clock, seconds_per_batch, "7f3a91c2d4e5")
+        self.source = FakeReader(list(script or BATCHES), clock := FakeClock(), 0.5, "7f3a91c2d4e5")
         progress = Progress(clock)
         progress.note_opened(self.source, token_ends_at=None)
-        self.rows = RowReader(
-            Reading(self.source, progress, self.line, target=" → rows (reader)", sql="SELECT n", on_end=self._note)
-        )
-
-    def _note(self, ending: Ending, error: object) -> None:
-        self.ends.append((ending, error))
-        self.ended.set()
+        line = SimpleNamespace(outlives_cell=False, finish=self.finished.append)
+        options = {"target": " → rows (reader)", "sql": "SELECT n", "on_end": lambda *end: self.ends.append(end)}
+        self.rows = RowReader(Reading(self.source, progress, line, **options))
 
 
 @pytest.mark.parametrize(
-    ("take", "kind"),
+    "take",
     [
-        (lambda rows: rows.read_all(), pa.Table),
-        (lambda rows: pa.table(rows.read_pandas()), pa.Table),
-        (lambda rows: pa.RecordBatchReader.from_stream(rows).read_all(), pa.Table),
-        (lambda rows: pl.DataFrame(rows).to_arrow(), pa.Table),
+        lambda rows: rows.read_all(),
+        lambda rows: pa.table(rows.read_pandas()),
+        lambda rows: pa.RecordBatchReader.from_stream(rows).read_all(),
+        lambda rows: pl.DataFrame(rows).to_arrow(),
     ],
     ids=["read_all", "read_pandas", "arrow stream", "polars"],
 )
-def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table], kind: type) -> None:
+def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table]) -> None:
     started = Started()
 
     table = take(started.rows)
 
-    assert isinstance(table, kind)
     assert table.column("msg").to_pylist() == ["a", "<b>", "c"]
     assert started.ends == [(Ending.DONE, None)]
 
@@ -106,7 +61,7 @@ def test_leaving_the_block_stops_the_query_and_says_so() -> None:
         next(rows)
 
     assert started.source.is_closed
-    assert started.line.finished[-1] == (
+    assert started.finished[-1] == (
         "■ stopped after 0.5 s, 2 rows received, stopped on the server · query 7f3a91c2 → rows (reader)"
     )
     assert started.ends == [(Ending.STOPPED, None)]
@@ -123,7 +78,7 @@ def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_en
 
     ended = "✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"
     assert interrupt.value._render_traceback_() == [ended]
-    assert started.line.finished[-1] == f"{ended} → rows (reader)"
+    assert started.finished[-1] == f"{ended} → rows (reader)"
     with pytest.raises(QueryCancelled):
         next(started.rows)
     assert started.ends == [(Ending.CANCELLED, None)]
@@ -138,7 +93,7 @@ def test_a_failure_is_a_line_with_its_place_in_the_statement_and_is_raised_again
         list(started.rows)
 
     assert error._render_traceback_()[1:3] == ["    SELECT n", "           ^ line 1, column 8"]
-    assert started.line.finished[-1] == "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)"
+    assert started.finished[-1] == "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)"
     with pytest.raises(InvalidStatement):
         next(started.rows)
     assert started.ends == [(Ending.FAILED, error)]

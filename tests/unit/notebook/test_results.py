@@ -17,9 +17,7 @@ from micromegas_jupyter.notebook.results.table import (
     MAX_DATA_BYTES,
     column_order,
     column_texts,
-    preview_html,
     result_data,
-    result_html,
 )
 
 DATA = pa.table(
@@ -28,7 +26,6 @@ DATA = pa.table(
         "msg": ["</script><b>", None, "plain"],
     }
 )
-LONG = pa.table({"n": range(1_500)})
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
 
@@ -46,20 +43,6 @@ def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long
     assert 500 < data.rows < 700
     assert MAX_DATA_BYTES * 0.9 < len(data.text.encode()) < MAX_DATA_BYTES + 1_000
     assert {len(column["texts"]) for column in decoded["columns"]} == {data.rows}
-
-
-def test_a_value_of_many_megabytes_costs_no_more_than_what_is_shown_of_it() -> None:
-    table = pa.table({"large": pa.array(["x" * 20_000_000] * 3)})
-
-    data = result_data(table, max_rows=1_000)
-
-    assert data.rows == 3
-    assert len(data.text) < 1_000
-
-
-@pytest.mark.parametrize(("table", "max_rows"), [(LONG, 0), (LONG, 1), (LONG.slice(0, 1), 1_000), (pa.table({}), 9)])
-def test_there_is_no_script_where_there_is_nothing_to_sort(table: pa.Table, max_rows: int) -> None:
-    assert result_html(table, max_rows=max_rows) == preview_html(table)
 
 
 def order(array: pa.Array) -> list[int | None] | None:
@@ -84,21 +67,6 @@ def order(array: pa.Array) -> list[int | None] | None:
 )
 def test_values_have_places_by_their_size_and_nulls_have_none(array: pa.Array, expected: list[int | None]) -> None:
     assert order(array) == expected
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        pa.array(["b", "a"]),
-        pa.array([b"b", b"a"]),
-        pa.array([[2], [1]]),
-        pa.array([pa.MonthDayNano([1, 2, 3])]),
-        pa.nulls(1),
-        pa.nulls(1, pa.decimal32(5, 2)),
-    ],
-)
-def test_other_values_are_left_to_the_order_of_their_texts(array: pa.Array) -> None:
-    assert order(array) is None
 
 
 def texts(array: pa.Array) -> list[str | None]:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.errors import ServerUnavailable, UnsupportedRequest
+from micromegas_jupyter.errors import UnsupportedRequest
 from micromegas_jupyter.notebook.completion.schema import (
     FRESH_SECONDS,
-    RETRY_SECONDS,
     Column,
     SchemaCache,
     ServerSchema,
@@ -110,20 +109,6 @@ def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_backgro
     assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
     assert list(cache._known(SETTINGS).schema.tables) == []
     assert world.tables.asked_count == 2
-
-
-def test_a_server_that_could_not_be_asked_is_left_alone_for_a_while(
-    world: FakeWorld, ask: Callable[[], ServerSchema | None]
-) -> None:
-    world.tables.failure = ServerUnavailable("No.")
-    failed = [ask(), ask()]
-    asked_at_first = world.tables.asked_count
-    world.tables.failure = None
-    world.clock.advance(RETRY_SECONDS + 1)
-
-    assert failed == [None, None]
-    assert asked_at_first == 1
-    assert ask() is not None
 
 
 def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(

@@ -1,27 +1,20 @@
 """Signing in from an IPython terminal; a kernel's side of it is tested in kernels."""
 
-import threading
-from datetime import UTC, datetime
-
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
-    LoginTimedOut,
     MicromegasError,
     ProviderMisbehaved,
 )
 from micromegas_jupyter.notebook.login.connections import FlowToUse
-from micromegas_jupyter.notebook.magics.identity import LoginEnded, prompt_until_done
 from tests.fakes.notebook_people import FakePersonalProvider
 from tests.fakes.notebook_world import (
     FakeLogin,
     FakeWorld,
 )
-
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -96,28 +89,3 @@ def test_the_way_that_worked_is_remembered(
     shell.run_line_magic("micromegas_login", option)
 
     assert world.remembered == remembered
-
-
-@pytest.fixture
-def pasted_login() -> FakeLogin:
-    return FakeLogin(expires_at=datetime(2026, 11, 24, 12, 10, tzinfo=UTC), flow=Flow.PASTE)
-
-
-def test_off_the_main_thread_nobody_is_interrupted_and_a_late_answer_is_not_used(pasted_login: FakeLogin) -> None:
-    outcomes: list[str] = []
-
-    def answer_late() -> str:
-        pasted_login.fail(LoginTimedOut("Nobody signed in."))
-        return "an answer"
-
-    def ask() -> None:
-        try:
-            outcomes.append(prompt_until_done(pasted_login, answer_late))
-        except LoginEnded:
-            outcomes.append("ended")
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    asking.join(DEADLINE_SECONDS)
-
-    assert outcomes == ["ended"]

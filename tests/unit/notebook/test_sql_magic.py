@@ -14,40 +14,10 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.notebook.magics.sql import QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results import rows
 from micromegas_jupyter.notebook.results.rows import RowsSeen
 from micromegas_jupyter.notebook.results.table import result_bundle
 from tests.fakes import notebook_world
 from tests.fakes.notebook_world import FakeWorld
-
-
-def test_the_variable_says_how_many_rows_can_be_worked_with(
-    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "2")
-
-    done = shell.run_cell("%sql SELECT n, msg FROM t")
-
-    assert '{"rows":2,"total":3,' in done.result._repr_html_()
-
-
-def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.notices = ("This key ends soon.",)
-
-    shell.run_line_magic("sql", "SELECT 1")
-    first = capsys.readouterr().out
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert first.splitlines()[1:] == ["⚠ This key ends soon."]
-    assert "⚠" not in capsys.readouterr().out
-
-
-def test_the_line_form_sees_a_function_s_own_variables(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("def f(level):\n    return get_ipython().run_line_magic('sql', 'SELECT :level')\nf(7)")
-
-    assert world.asked[0]["params"] == {"level": 7}
 
 
 @pytest.mark.parametrize(
@@ -161,17 +131,6 @@ TABLE = pa.table(
 )
 
 
-def test_polars_that_is_not_installed_is_said_before_anything_is_sent(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "find_spec", lambda _name: None)
-
-    with pytest.raises(UsageError, match=r"Run %pip install 'micromegas_jupyter\[polars\]'"):
-        shell.run_line_magic("sql", "--format polars SELECT 1")
-
-    assert world.asked == []
-
-
 @pytest.mark.parametrize(
     ("column", "what"),
     [
@@ -243,19 +202,6 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
     ]
     assert repr(table).splitlines()[-1].endswith("done            3   1.0 s  7f3a91c2  SELECT 4")
     assert running[2] == "running"
-
-
-def test_a_statement_is_shown_escaped(shell: InteractiveShell) -> None:
-    shell.run_cell("%%sql\nSELECT '<script>\x1b[2J'")
-
-    table = shell.run_line_magic("micromegas_queries", "")
-    whole = shell.run_line_magic("micromegas_queries", "--sql 1")
-
-    assert "<script>" not in table._repr_html_()
-    assert "&lt;script&gt;\\x1b[2J" in table._repr_html_()
-    assert "\x1b" not in repr(table)
-    assert "<script>" not in whole._repr_html_()
-    assert "\x1b" not in repr(whole)
 
 
 def test_a_query_is_shown_whole_as_the_cell_that_it_was(shell: InteractiveShell) -> None:

@@ -12,7 +12,6 @@ from micromegas_jupyter.notebook import table_explorer
 from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
 from micromegas_jupyter.notebook.table_explorer import (
     MAX_OPEN_COUNTS,
-    MAX_TABLES,
     TablesWidget,
     build_listing,
     count_rows,
@@ -65,10 +64,6 @@ def test_a_table_that_is_opened_is_counted(client: FakeClient, world: FakeWorld)
     assert "odd\\nname · 3 rows" in widget._repr_mimebundle_()[0]["text/plain"]
 
 
-def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working(client: FakeClient) -> None:
-    assert list(widget_of(client, "t" * 200 + "1", "t" * 200 + "2").facts.values()) == ["2 rows"]
-
-
 @pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, "open", None])
 def test_a_message_that_names_no_table_is_left_alone(client: FakeClient, world: FakeWorld, content: object) -> None:
     widget_of(client, "log_entries")._handle_custom_msg(content, [])
@@ -113,20 +108,6 @@ def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
     assert "\u202e" not in listing_text(shown) + str(listing_traits(shown))
 
 
-def test_what_is_shown_is_bounded() -> None:
-    long = "x" * 5000
-    tables = {
-        f"{number}{long}": Table(
-            name=f"{number}{long}", columns=(Column(name=long, type_text=long, remarks=long),) * 700, remarks=long
-        )
-        for number in range(3)
-    }
-    many = {str(number): Table(name=str(number)) for number in range(MAX_TABLES + 10)}
-
-    assert len(listing_text(listing(schema=ServerSchema(tables=tables)))) < 3 * 501 * 600
-    assert listing(schema=ServerSchema(tables=many)).title == "500 of 510 tables of lake.example.com:50051"
-
-
 def table(name: str, **columns: str) -> Table:
     found = tuple(Column(name=column, type_text=type_text) for column, type_text in columns.items())
     return Table(name=name, columns=found)
@@ -152,13 +133,6 @@ def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: Fak
 
     assert line == "1,842,113 rows · time from 2026-11-24 12:00:00 to 2026-11-24 13:30:00 UTC"
     assert [asked["sql"] for asked in world.asked] == ["SELECT count(*) AS n, min(time), max(time) FROM log_entries"]
-
-
-def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: FakeClient, world: FakeWorld) -> None:
-    world.script = pa.table({"n": [1]}).to_batches()
-
-    assert count_rows(client, table('Odd "name"', Time="int64")) == "1 row"
-    assert world.asked[0]["sql"] == 'SELECT count(*) AS n FROM "Odd ""name"""'
 
 
 def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
