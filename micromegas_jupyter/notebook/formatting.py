@@ -25,7 +25,6 @@ _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
 _DIRECTION_CHARACTERS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MINUTE_SECONDS = 60
-_TWO_HOURS_MINUTES = 120
 _MAX_SENTENCE_CHARACTERS = 2000
 _EXCERPT_BEFORE = 80
 _EXCERPT_AFTER = 40
@@ -65,17 +64,6 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def remaining_text(seconds: float) -> str:
-    """Return a remaining time in its largest unit, rounded down: `3 h`, `58 min`, `42 s`; or `expired`."""
-    remaining = int(seconds)
-    if remaining <= 0:
-        return "expired"
-    if remaining < _MINUTE_SECONDS:
-        return f"{remaining} s"
-    minutes = remaining // _MINUTE_SECONDS
-    return f"{minutes} min" if minutes < _TWO_HOURS_MINUTES else f"{minutes // 60} h"
-
-
 def time_text(time: datetime, *, now: datetime) -> str:
     """Return a time in UTC, with its date when it is more than a day away: `15:42 UTC`."""
     return time.strftime("%H:%M UTC" if abs(time - now) < timedelta(hours=24) else "%Y-%m-%d %H:%M UTC")
@@ -92,12 +80,7 @@ def provider_text(issuer: str | None) -> str:
 
 
 def where_text(issuer: str, server: str) -> str:
-    """Return where somebody is signed in, and for what: ` at id.example.com (for lake.example.com:50051)`.
-
-    Args:
-        issuer: Host and port of the identity provider; empty when there is none.
-        server: Host and port of the Flight SQL server.
-    """
+    """Return where somebody is signed in, and for what: ` at id.example.com (for lake.example.com:50051)`."""
     return (f" at {issuer}" if issuer else "") + f" (for {server})"
 
 
@@ -146,9 +129,7 @@ def terminal_width(text: str) -> int:
 def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Iterator[None]:
     """Have IPython show the package's errors as lines instead of a traceback; an interrupt becomes `QueryCancelled`.
 
-    Args:
-        sql: The statement that `line` and `column` of a `QueryError` point into.
-        traceback: Leave the errors unchanged.
+    `line` and `column` of a `QueryError` point into `sql`; with `traceback` errors stay unchanged.
     """
     try:
         yield
@@ -226,14 +207,7 @@ class PlainText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTable:
-    """A table of printable text, which IPython shows as the value of a cell.
-
-    Attributes:
-        head: The names of the columns.
-        rows: The lines, each as long as the head.
-        note: A sentence below the table; empty for none.
-        right: The names of right-aligned columns.
-    """
+    """A table of printable text, with a note below and right-aligned columns: the value of a cell."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]

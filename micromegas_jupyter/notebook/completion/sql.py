@@ -183,14 +183,7 @@ class Candidates(NamedTuple):
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
 ) -> Candidates:
-    """Return the candidates between `before` and `after`.
-
-    Args:
-        before: The statement up to the cursor.
-        after: The rest of it.
-        schema: The server's schema, as far as it is known.
-        variables: The names for `:name`.
-    """
+    """Return the candidates between `before` and `after`; `variables` gives the names for `:name`."""
     if len(before) + len(after) > MAX_CHARACTERS:
         return Candidates("")
     tokens = scan(before)
@@ -318,15 +311,7 @@ _BINDABLE: Final = (
 
 
 class SqlCompleter:
-    """Completes SQL, options and table names; offers nothing in other cells.
-
-    Args:
-        shell: Its completer is extended; its variables are candidates for `:name`.
-        connections: The servers that cells name.
-        schemas: The servers' tables and functions.
-        sql_magic: The magic whose cells and lines hold SQL, under each name that it is registered with.
-        tables_magic: The magic whose lines hold the name of a table.
-    """
+    """Completes SQL, options and table names in the cells and lines of two magics; offers nothing in others."""
 
     def __init__(
         self,

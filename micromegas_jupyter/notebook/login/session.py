@@ -79,13 +79,10 @@ _SIGNED_OUT_LOCALLY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInOffer:
-    """What the person has to do while a sign-in waits.
+    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there.
 
-    Attributes:
-        flow: The flow.
-        address: The page to open, as a path where it is the Jupyter server's own; empty when there is none.
-        user_code: The code to enter there; empty unless the flow has one.
-        scan_address: An address that already holds the code, for another device's camera; never opened here.
+    The address is a path where it is the Jupyter server's own. `scan_address` already holds the code, for another
+    device's camera; it is never opened here.
     """
 
     flow: Flow
@@ -165,22 +162,12 @@ class IdentityState:
     """The state of a sign-in that is shown.
 
     Attributes:
-        status: The stage of the sign-in.
-        server: Host and port of the Flight SQL server.
-        issuer: Host and port of the identity provider; empty when there is none.
-        name: The person's display name; empty when the tokens do not have one.
-        email: Their address, when known and different from the name.
-        subject: The issuer's name of them; empty when nobody is known.
-        groups: Their groups: from the server's answer, before it from the token.
-        group_count: How many groups they are in, when that is more than are listed.
+        server: Host and port of the Flight SQL server; `issuer` those of the identity provider, if there is one.
+        name: The person's display name; `email` only when different from it; `subject` the issuer's name of them.
+        groups: From the server's answer, before it from the token; `group_count` when more than are listed.
         is_personal: Whether a person signed in, who can also sign out.
         through: What signed them in, when they did not do it here: `JupyterHub`.
-        is_admin: Whether the server said that they are an administrator.
-        server_line: The server's answer, in one line.
-        ends_at: When the token, or the time to sign in, ends (aware UTC).
-        renews: Whether the token renews by itself.
-        renews_at: When it will (aware UTC); None when that is not known.
-        offer: What the person has to do; only while waiting.
+        ends_at: When the token, or the time to sign in, ends (aware UTC); `renews_at` when it renews, if that is known.
         detail: What happened, when the status alone does not say it.
     """
 
@@ -480,11 +467,8 @@ class PendingSignIn:
     ) -> Login:
         """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
 
-        Args:
-            settings: At which provider, and as which application.
-            choice: The flow, and the fallbacks to try after it.
-            on_begun: Shows the sign-in; whether the person can use it, else the next fallback is tried.
-            on_signed_in: Called once when it ends with a token.
+        `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
+        called once when it ends with a token.
         """
         flows, reason = [choice.flow, *choice.fallbacks], choice.reason
         while True:

@@ -151,10 +151,7 @@ class IdentityMagics(Magics):
     ) -> None:
         """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
 
-        Args:
-            settings: At which provider, and as which application.
-            preference: The value of `--flow`.
-            reason: Why a person is needed; None when they are signed in, but want to sign in by another flow.
+        `reason` says why a person is needed; None when they are signed in, but want to sign in by another flow.
         """
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:
@@ -234,11 +231,9 @@ class LoginEnded(Exception):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the person's answer to a prompt; raises `LoginEnded` when the sign-in ends first.
+    """Return the answer to a prompt on this thread; raises `LoginEnded` when the sign-in ends first.
 
-    Args:
-        login: The sign-in.
-        prompt: Asks; runs on this thread. Only the main thread can be interrupted.
+    Only the main thread can be interrupted.
     """
     # The lock decides which came first, the answer or the sign-in's end.
     lock, is_open, was_interrupted = threading.Lock(), True, False

@@ -29,7 +29,6 @@ from micromegas_jupyter.notebook.formatting import (
 )
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
-    LineUpdater,
     LiveLine,
     Progress,
     Reading,
@@ -38,6 +37,7 @@ from micromegas_jupyter.notebook.results.rows import (
     RowsSeen,
     check_format,
     to_polars,
+    updated_regularly,
 )
 from micromegas_jupyter.notebook.shell import (
     HELP_OPTION,
@@ -361,7 +361,13 @@ class SqlRunner:
         value: object
         if row_format is RowFormat.READER:
             past.note(progress)
-            value = self._row_reader(reader, request, settings, progress=progress, line=line, past=past)
+
+            def note_end(ending: Ending, error: MicromegasError | None) -> None:
+                past.note(progress, ending)
+                if error is not None:
+                    self._session.note_failure(settings, error)
+
+            value = RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
         else:
             past.note(progress, Ending.DONE)
             line.finish(f"{progress.done_line()}{request.target}")
@@ -417,27 +423,10 @@ class SqlRunner:
             print(f"⚠ {notice}")  # noqa: T201 - the magic's output
         return value if request.name is None else None
 
-    def _row_reader(  # noqa: PLR0913 - what outlives the cell
-        self,
-        reader: QueryReader,
-        request: SqlRequest,
-        settings: ClientSettings,
-        *,
-        progress: Progress,
-        line: LiveLine,
-        past: PastQuery,
-    ) -> RowReader:
-        def note_end(ending: Ending, error: MicromegasError | None) -> None:
-            past.note(progress, ending)
-            if error is not None:
-                self._session.note_failure(settings, error)
-
-        return RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
-
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
     reader = connection.client.open_query(request.sql, *time_range, dict(request.params) or None, limit=request.limit)
-    progress.note_opened(reader, token_ends_at=connection.token_ends_at())
+    progress.note_opened(reader)
     return reader
 
 
@@ -453,7 +442,7 @@ def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
 def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     try:
-        with LineUpdater(line, progress.running_line):
+        with updated_regularly(line, progress.running_line):
             yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
