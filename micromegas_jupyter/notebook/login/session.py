@@ -435,7 +435,6 @@ class _Attempt:
     settings: ClientSettings
     login: Login
     on_signed_in: Callable[[], None]
-    replaces_hub: bool
     is_over: bool = False
     is_overtaken: bool = False  # the person was signed in by something else meanwhile
 
@@ -481,10 +480,7 @@ class PendingSignIn:
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
                 continue
-            # A Hub that should have signed the person in is asked again before a cell waits.
-            replaces_hub = choice.flow is Flow.HUB and flow is not Flow.HUB
-            attempt = _Attempt(settings=settings, login=login, on_signed_in=on_signed_in, replaces_hub=replaces_hub)
-            self._follow(attempt, reason)
+            self._follow(_Attempt(settings=settings, login=login, on_signed_in=on_signed_in), reason)
             if on_begun(login) or not flows:
                 return login
             reason = _NO_BROWSER
@@ -514,7 +510,7 @@ class PendingSignIn:
     def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
         """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
         attempt = self._current(settings)
-        if attempt is None or (attempt.replaces_hub and self._adopt(attempt, self._hub_provider(settings))):
+        if attempt is None:
             return
         if on_wait is not None and not attempt.login.done:
             on_wait(attempt.login)
@@ -553,18 +549,6 @@ class PendingSignIn:
         except MicromegasError:
             return None
         return cast("PersonalProvider", provider) if is_valid else None
-
-    def _hub_provider(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return the provider that signs the person in without a click, after asking it for a token; None without."""
-        try:
-            provider = self._dependencies.stored_provider(settings)
-            through = getattr(provider, "through", "")
-            if through and isinstance(provider, PersonalProvider):
-                provider.get_token()
-                return provider
-        except MicromegasError:
-            pass
-        return None
 
     def _current(self, settings: ClientSettings) -> _Attempt | None:
         attempt = self._newest

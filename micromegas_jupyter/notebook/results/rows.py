@@ -269,16 +269,11 @@ def to_polars(table: pa.Table) -> Any:
             )
     try:
         return pl.from_arrow(table)
-    except pl.exceptions.DuplicateError as error:
-        raise UsageError(
-            "Two columns have the same name, which polars cannot hold.",
-            remedy="Rename one with AS, or use --format arrow.",
-        ) from error
     except pl.exceptions.PolarsError as error:
         types = cut(", ".join(dict.fromkeys(str(kind) for kind in table.schema.types)), _MAX_TYPES_CHARACTERS)
         raise UsageError(
             f"polars cannot hold these columns ({types}).",
-            remedy="Cast the one in question in the statement, or use --format arrow.",
+            remedy="Rename or cast the one in question in the statement, or use --format arrow.",
         ) from error
 
 

@@ -6,10 +6,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
-from micromegas_jupyter.notebook.login.display import IdentityButtons
-from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession
+from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
 from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeLogin, FakeWorld
+from tests.fakes.notebook_world import FakeLogin, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
@@ -94,26 +93,3 @@ def test_signing_out_forgets_the_token_until_the_person_comes_back(
     capsys.readouterr()
     shell.run_line_magic("micromegas_login", "")
     assert capsys.readouterr().out == LINE
-
-
-def with_a_code_instead(shell: InteractiveShell, world: FakeWorld) -> FakeLogin:
-    """Have the Hub refuse, and begin the sign-in by a code that then waits."""
-    world.stored.failure = world.begin_failures[Flow.HUB] = refused()
-    session: NotebookSession = shell._micromegas_extension.session
-    with pytest.raises(LoginRequired):
-        session.signed_in(SETTINGS)
-    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
-    return world.logins[-1]
-
-
-def test_a_cell_goes_on_after_a_sign_in_at_the_hub_though_another_way_was_begun(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
-    login = with_a_code_instead(shell, world)
-    world.stored.failure = None
-
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert login.is_cancelled
-    assert [asked["sql"] for asked in world.asked] == ["SELECT 1"]
-    assert shell._micromegas_extension.session.state.through == "JupyterHub"
