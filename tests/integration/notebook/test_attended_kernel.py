@@ -1,7 +1,6 @@
 """A notebook with a person in front of it, in a real kernel."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -67,32 +66,6 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKer
     assert SECRET_TOKEN not in str(kernel.all_messages)
 
 
-def test_an_idle_widget_causes_no_messages(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login")
-    # The last thing that there is to say.
-    kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
-    kernel.later_messages(0.5)
-
-    assert kernel.later_messages(2.0) == []
-
-
-def test_an_interrupt_ends_the_wait_and_leaves_the_sign_in_open(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = None")
-    kernel.run("%micromegas_login")
-
-    def interrupt_when_waiting(message: dict[str, Any]) -> None:
-        if message["msg_type"] == "display_data":
-            kernel.interrupt()
-
-    query = kernel.run("%sql SELECT 1", while_running=interrupt_when_waiting)
-    still_open = kernel.run("assert not world.logins[0].is_cancelled; world.logins[0].succeed()")
-    again = kernel.run("%sql SELECT 1")
-
-    assert query.of("error")[0]["traceback"] == ["✗ stopped waiting for the sign-in after 0.00 s; it stays open"]
-    assert still_open.reply["status"] == "ok"
-    assert again.reply["status"] == "ok"
-
-
 def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: AttendedKernel) -> None:
     kernel.run("%micromegas_login")
     kernel.run("assert world.was_asked_whoami.wait(30)")
@@ -107,26 +80,6 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: A
     assert cell.printed.endswith("[]\n")
     assert widget_states(kernel.all_messages)[-1]["status"] == "signed_out"
     assert kernel.run("assert len(world.logouts) == 1").reply["status"] == "ok"
-
-
-def test_a_button_that_takes_its_time_does_not_keep_the_kernel(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(30)")
-    kernel.run("import threading; go_on = threading.Event(); world.stored.renew = lambda: go_on.wait(30)")
-
-    kernel.press("refresh")
-    meanwhile = kernel.run("21 * 2")
-    kernel.run("go_on.set()")
-
-    def shown_as_working() -> list[str]:
-        messages = [message["content"] for message in kernel.all_messages if message["msg_type"] == "comm_msg"]
-        states = [content["data"].get("state", {}) for content in messages]
-        return [state["working"] for state in states if "working" in state]
-
-    kernel.wait_until(lambda: len(shown_as_working()) > 1)
-
-    assert meanwhile.of("execute_result")[0]["data"]["text/plain"] == "42"
-    assert shown_as_working() == ["refresh", ""]
 
 
 @pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])

@@ -1,8 +1,6 @@
 """Codes and pasted addresses in a real kernel, and what the notebook holds afterwards."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -73,25 +71,6 @@ def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(
     check_nothing_is_left(kernel)
 
 
-def test_an_address_is_asked_for_with_the_hidden_input_and_leaves_nothing_in_the_notebook(
-    kernel: AttendedKernel,
-) -> None:
-    asked: list[dict[str, Any]] = []
-    during: list[str] = []
-
-    def paste(request: dict[str, Any]) -> str:
-        asked.append(request)
-        during.append(kernel.saved())
-        return FITTING_ADDRESS
-
-    cell = kernel.run("%micromegas_login --flow paste", answer=paste)
-
-    assert cell.reply["status"] == "ok"
-    assert asked == [{"prompt": "Paste the address here (it is not shown): ", "password": True}]
-    assert SECRET_STATE in during[0]
-    check_nothing_is_left(kernel)
-
-
 def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel: AttendedKernel) -> None:
     answers = ["http://127.0.0.1:1/callback?code=one-time&state=other", FITTING_ADDRESS]
 
@@ -125,49 +104,13 @@ def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
     check_nothing_is_left(kernel)
 
 
-@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "%micromegas_logout"])
+@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
 def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel: AttendedKernel, end: str) -> None:
     kernel.run("%micromegas_login --flow device")
 
-    kernel.run(end)
+    if end == "shutdown":
+        kernel.shut_down()
+    else:
+        kernel.run(end)
 
     check_nothing_is_left(kernel)
-
-
-def test_a_kernel_that_is_shut_down_leaves_nothing_in_the_notebook(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login --flow device")
-
-    kernel.shut_down()
-
-    check_nothing_is_left(kernel)
-
-
-def test_a_renewal_changes_the_widget_and_no_output_of_a_cell(kernel: AttendedKernel, tmp_path: Path) -> None:
-    may_fail = tmp_path / "may-fail"
-    kernel.run("world.stored = __import__('tests.fakes.notebook_world').fakes.notebook_world.FakePersonalProvider()")
-    kernel.run("%micromegas_login")
-    kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
-    kernel.later_messages(0.5)
-    kernel.run(
-        "from micromegas_jupyter.errors import ProviderUnavailable\n"
-        "import pathlib, threading\n"
-        f"may_fail = pathlib.Path({str(may_fail)!r})\n"
-        "def fail():\n"
-        "    while not may_fail.exists():\n"
-        "        threading.Event().wait(0.05)\n"
-        "    world.clock.advance(60)\n"
-        "    world.renewals[0].on_change(ProviderUnavailable('No answer.'))\n"
-        "threading.Thread(target=fail, daemon=True).start()"
-    )
-
-    seen = len(kernel.all_messages)
-    may_fail.touch()
-    kernel.wait_until(lambda: bool(widget_states(kernel.all_messages[seen:])))
-    kernel.later_messages(0.5)
-
-    later = kernel.all_messages[seen:]
-    states = widget_states(later)
-    assert [(state["status"], state["detail"]) for state in states] == [
-        ("renewal_failed", "Could not renew: No answer.")
-    ]
-    assert {message["msg_type"] for message in later} <= {"comm_msg", "status"}
