@@ -149,20 +149,3 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: In
     assert offered(shell, "%%sql\nSELECT * FROM log|") == [("log_entries", "table")]
     assert offered(shell, "%%micromegas_sql\nSELECT l.le| FROM log_entries l") == [("level", "column")]
     assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
-
-
-@pytest.fixture
-def production(shell: InteractiveShell, world: FakeWorld) -> str:
-    """Give two servers names; returns the address of the one that is called `production`."""
-    uri = "grpc+tls://prod.example.com:50051"
-    shell.run_cell(f"%micromegas_connect {uri} --as production")
-    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:50051 --as other")
-    return uri
-
-
-def test_the_magic_that_shows_tables_completes_them_and_its_options(
-    shell: InteractiveShell, world: FakeWorld, production: str
-) -> None:
-    assert offered(shell, "%micromegas_tables --connection production log|") == [("log_entries", "table")]
-    assert offered(shell, "%micromegas_tables --cou|") == [("--count", "option")]
-    assert [settings.uri for settings in world.opened_for] == [production]

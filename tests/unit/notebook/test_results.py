@@ -1,7 +1,5 @@
 """A result as text, as HTML, and as data for the browser."""
 
-import datetime as dt
-import decimal
 import json
 
 import pyarrow as pa
@@ -56,11 +54,7 @@ def order(array: pa.Array) -> list[int | None] | None:
         (pa.array([2**62 + 1, 2**62]), [2, 1]),
         (pa.array([float("nan"), -1.5, float("inf"), None]), [None, 1, 2, None]),
         (pa.array([1.5, 0.5], pa.float16()), [2, 1]),
-        (pa.array([decimal.Decimal("10.01"), decimal.Decimal("9.99")]), [2, 1]),
-        (pa.array([True, False]), [2, 1]),
         (pa.array([1_700_000_000_000_000_001, 1_700_000_000_000_000_000], pa.timestamp("ns", "Nobody/Knows")), [2, 1]),
-        (pa.array([dt.date(2024, 1, 1), dt.date(2023, 12, 31)]), [2, 1]),
-        (pa.array([1500, 20], pa.duration("ms")), [2, 1]),
         (pa.array([30, 7, 30]).dictionary_encode(), [2, 1, 2]),
         (pa.array([], pa.int64()), []),
     ],
@@ -77,19 +71,14 @@ def texts(array: pa.Array) -> list[str | None]:
     ("array", "expected"),
     [
         (pa.array([1, None]), ["1", None]),
-        (pa.array([True, None]), ["true", None]),
         (pa.array([float("nan"), 1e300]), ["nan", "1e+300"]),
         (pa.array(["a", None]).dictionary_encode(), ["a", None]),
-        (pa.array([decimal.Decimal("1.20")]), ["1.20"]),
         (pa.array([1500], pa.duration("ms")), ["1500 ms"]),
-        (pa.array([dt.date(2020, 1, 1)]), ["2020-01-01"]),
         (pa.array([1_700_000_000_123_456_789], pa.timestamp("ns", "+00:00")), ["2023-11-14 22:13:20.123456789"]),
-        (pa.array([1_700_000_000], pa.timestamp("s", "UTC")), ["2023-11-14 22:13:20"]),
         (pa.array([1_700_000_000], pa.timestamp("s", "Europe/Paris")), ["2023-11-14 23:13:20+0100"]),
         (pa.array([1_700_000_000], pa.timestamp("s")), ["2023-11-14 22:13:20"]),
         (pa.array([b"\x80ab", None]), ["0x806162", None]),
         (pa.array([b"x" * 100]), ["0x" + "78" * 24 + "… (100 bytes)"]),
-        (pa.array([b"\x80", None]).dictionary_encode(), ["0x80", None]),
         (pa.array([[1, None], None]), ["[1, null]", None]),
         (pa.array([{"a": 1, "b": b"\x01"}]), ["{a: 1, b: 0x01}"]),
         (pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())), ["{k: v}"]),

@@ -88,19 +88,9 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("micromegas_jupyter.notebook.login.session.CHECK_SECONDS", 0.01)
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [
-        None,
-        FakeServiceProvider(),
-        FakePersonalProvider(FakeIdentity(expires_at=LONG_AGO)),
-    ],
-    ids=["nobody", "a service account", "ended"],
-)
-def test_only_a_person_with_a_good_token_counts(world: FakeWorld, session: NotebookSession, stored: object) -> None:
-    world.stored = stored
-
-    assert session.sign_in.stored_meanwhile(SETTINGS) is None
+def test_only_a_person_with_a_good_token_counts(world: FakeWorld, session: NotebookSession) -> None:
+    for world.stored in (None, FakeServiceProvider(), FakePersonalProvider(FakeIdentity(expires_at=LONG_AGO))):
+        assert session.sign_in.stored_meanwhile(SETTINGS) is None
 
 
 @pytest.mark.usefixtures("quick_looks")

@@ -88,17 +88,6 @@ def test_a_dry_run_shows_the_columns_and_runs_nothing(
     assert shell.run_line_magic("micromegas_queries", "").rows == []
 
 
-def test_an_error_behind_a_list_in_a_dry_run_is_at_its_place_in_the_cell(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.user_ns["ids"] = [1, 2]
-    world.open_failure = InvalidStatement("No column.", line=1, column=49, remedy="")
-
-    shell.run_cell("%%sql --dry-run\nSELECT n FROM t WHERE n IN :ids AND tagret = 1")
-
-    assert "AND tagret = 1\n" + " " * 40 + "^ line 1, column 37\n" in capsys.readouterr().out
-
-
 def test_a_wrapper_s_client_that_cannot_look_ahead_says_so(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,14 +152,6 @@ def test_the_display_is_that_of_the_table(table: pa.Table) -> None:
     rows = seen(table, max_rows=1000)
 
     assert result_bundle(rows, max_rows=1000) == result_bundle(table, max_rows=1000)
-
-
-def test_rows_behind_the_first_are_not_kept() -> None:
-    rows = seen(TABLE, max_rows=100)
-
-    assert rows.num_rows == 5000
-    assert rows.slice(0, 5000).num_rows == 100
-    assert rows.slice(0, 5000).get_total_buffer_size() < 4000
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
