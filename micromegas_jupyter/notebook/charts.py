@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable
 from micromegas_jupyter.notebook.results.table import decoded, static_text, type_text
+from micromegas_jupyter.notebook.shell import count_text, cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,7 @@ import traitlets
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name, text_html
-from micromegas_jupyter.notebook.shell import start_thread
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name, start_thread, text_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

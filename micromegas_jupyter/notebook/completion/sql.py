@@ -16,7 +16,6 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.schema import ServerSchema
-from micromegas_jupyter.notebook.formatting import printable
 from micromegas_jupyter.notebook.shell import (
     OptionName,
     OptionValue,
@@ -26,6 +25,7 @@ from micromegas_jupyter.notebook.shell import (
     flags,
     option_values,
     options_with_value,
+    printable,
 )
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.formatting import cut, printable, sign_in_text
+from micromegas_jupyter.notebook.shell import cut, printable, sign_in_text
 
 if TYPE_CHECKING:
     import logging

@@ -25,7 +25,6 @@ import traitlets
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
-from micromegas_jupyter.notebook.formatting import error_lines
 from micromegas_jupyter.notebook.login.session import (
     MAX_SHOWN_GROUPS,
     IdentityAction,
@@ -38,7 +37,15 @@ from micromegas_jupyter.notebook.login.session import (
     offered_actions,
     shown_detail,
 )
-from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle, start_thread
+from micromegas_jupyter.notebook.shell import (
+    Handle,
+    display,
+    error_lines,
+    has_kernel,
+    is_attended,
+    new_display_handle,
+    start_thread,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -28,20 +28,21 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.formatting import (
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
+from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
+from micromegas_jupyter.notebook.shell import (
     cut,
+    has_kernel,
     host_text,
     printable,
     provider_text,
     seconds_text,
     show_as_lines,
     shown_name,
+    start_thread,
     time_text,
     where_text,
 )
-from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.shell import has_kernel, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,15 +20,17 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.formatting import error_lines, show_as_lines, sign_in_text
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
+    error_lines,
     has_kernel,
     is_alone_in_cell,
     is_attended,
     line_magic,
+    show_as_lines,
+    sign_in_text,
 )
 
 if TYPE_CHECKING:

@@ -14,19 +14,6 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.formatting import (
-    PlainText,
-    TextTable,
-    count_text,
-    cut,
-    error_lines,
-    errors_as_lines,
-    printable,
-    seconds_text,
-    short_query_id,
-    show_as_lines,
-    time_text,
-)
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
     LiveLine,
@@ -41,10 +28,16 @@ from micromegas_jupyter.notebook.results.rows import (
 )
 from micromegas_jupyter.notebook.shell import (
     HELP_OPTION,
+    PlainText,
+    TextTable,
     argument,
     check_exclusive,
     check_no_template,
+    count_text,
+    cut,
     display,
+    error_lines,
+    errors_as_lines,
     flags,
     help_text,
     line_cell_magic,
@@ -54,7 +47,12 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     options_with_value,
     parse_options,
+    printable,
+    seconds_text,
+    short_query_id,
+    show_as_lines,
     split_sql_line,
+    time_text,
     with_arguments,
 )
 

@@ -12,17 +12,18 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.formatting import (
+from micromegas_jupyter.notebook.shell import (
     bytes_text,
     cut,
     error_lines,
+    new_display_handle,
     printable,
     rows_text,
     seconds_text,
     short_query_id,
     show_as_lines,
+    start_thread,
 )
-from micromegas_jupyter.notebook.shell import new_display_handle, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-from micromegas_jupyter.notebook.formatting import (
-    error_lines,
-    lines_html,
-    printable,
-)
 from micromegas_jupyter.notebook.results.table import (
     MAX_DATA_BYTES,
     column_order,
     column_texts,
     result_data,
+)
+from micromegas_jupyter.notebook.shell import (
+    error_lines,
+    lines_html,
+    printable,
 )
 
 DATA = pa.table(
