@@ -58,7 +58,7 @@ from micromegas_jupyter.notebook.shell import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.login.connections import Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
@@ -180,47 +179,6 @@ class QueryHistory:
         return known
 
 
-@magics_class
-class QueriesMagic(Magics):
-    """The magic about earlier queries."""
-
-    def __init__(
-        self, shell: InteractiveShell, history: QueryHistory, run: Callable[[SqlRequest], object | None], clock: Clock
-    ) -> None:
-        super().__init__(shell)
-        self._history = history
-        self._run = run
-        self._clock = clock
-
-    @line_magic
-    @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
-    @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
-    @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
-        """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
-
-        They are kept in memory, until the kernel ends.
-        """
-        check_exclusive(arguments, "rerun", "sql")
-        if arguments.sql is not None:
-            return PlainText(self._history.get(arguments.sql).request.cell_text())
-        if arguments.rerun is not None:
-            request = self._history.get(arguments.rerun).request
-            with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
-                return self._run(request)
-        queries = self._history.all()
-        shown = queries if arguments.all else queries[-_MAX_LISTED:]
-        is_cut = len(shown) < len(queries)
-        note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
-        return TextTable(
-            head=("number", "started", "status", "rows", "time", "query", "SQL"),
-            rows=[_row(query, now=self._clock.now()) for query in shown],
-            note=note if queries else "No query has run in this notebook yet.",
-            right=frozenset({"number", "rows", "time"}),
-        )
-
-
 def _row(query: PastQuery, *, now: datetime) -> tuple[str, ...]:
     return (
         str(query.number),
@@ -243,12 +201,14 @@ _EXPLAIN = "EXPLAIN\n"
 
 @magics_class
 class SqlMagic(Magics):
-    """The magic that runs a statement."""
+    """The magics that run a statement, and list those that ran."""
 
-    def __init__(self, shell: InteractiveShell, runner: SqlRunner) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
         self._shell = shell
-        self._runner = runner
+        self._session = session
+        self._connections = connections
+        self._history = QueryHistory()
 
     @no_var_expand
     @needs_local_scope
@@ -287,9 +247,7 @@ class SqlMagic(Magics):
             for option in ("format", "plot", "dtype"):
                 check_exclusive(arguments, "explain", option)
                 check_exclusive(arguments, "dry_run", option)
-            run = self._runner.run
-            if arguments.explain or arguments.dry_run:
-                run = self._runner.explain if arguments.explain else self._runner.describe
+            run = self._explain if arguments.explain else self._describe if arguments.dry_run else self._run
             with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
                 check_no_template(parts.sql)
                 request = SqlRequest(
@@ -307,32 +265,35 @@ class SqlMagic(Magics):
                 )
                 return run(request)
 
+    @line_magic
+    @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
+    @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
+    @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
+        """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
-def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
-    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
-
-    missing = [name for name in parameter_names(sql) if name not in variables]
-    if missing:
-        listed = ", ".join(f":{name}" for name in missing)
-        raise UsageError(
-            f"There is no variable for {listed}.",
-            remedy=f"Define {missing[0]} in a cell above, or write the value into the statement.",
+        They are kept in memory, until the kernel ends.
+        """
+        check_exclusive(arguments, "rerun", "sql")
+        if arguments.sql is not None:
+            return PlainText(self._history.get(arguments.sql).request.cell_text())
+        if arguments.rerun is not None:
+            request = self._history.get(arguments.rerun).request
+            with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
+                return self._run(request)
+        queries = self._history.all()
+        shown = queries if arguments.all else queries[-_MAX_LISTED:]
+        is_cut = len(shown) < len(queries)
+        note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
+        return TextTable(
+            head=("number", "started", "status", "rows", "time", "query", "SQL"),
+            rows=[_row(query, now=self._session.dependencies.clock.now()) for query in shown],
+            note=note if queries else "No query has run in this notebook yet.",
+            right=frozenset({"number", "rows", "time"}),
         )
-    return frozen_values(sql, variables)
 
-
-class SqlRunner:
-    """Runs requests in a notebook."""
-
-    def __init__(
-        self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections, history: QueryHistory
-    ) -> None:
-        self._shell = shell
-        self._session = session
-        self._connections = connections
-        self._history = history
-
-    def run(self, request: SqlRequest) -> object | None:
+    def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format or RowFormat.PANDAS
         check_format(row_format, dtype=request.dtype, plot=request.plot)
@@ -372,7 +333,7 @@ class SqlRunner:
             value = _show(answer, request, max_rows=max_rows)
         return self._assign(value, request, connection)
 
-    def explain(self, request: SqlRequest) -> object | None:
+    def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
         # On a line of its own, so that a position in the statement has the same column.
         explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", limit=None)
@@ -390,7 +351,7 @@ class SqlRunner:
         plan = plan_text(answer)
         return self._assign(plan if request.name is None else plan.text, request, connection)
 
-    def describe(self, request: SqlRequest) -> object | None:
+    def _describe(self, request: SqlRequest) -> object | None:
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
@@ -420,6 +381,19 @@ class SqlRunner:
         for notice in connection.notices.take_new():
             print(f"⚠ {notice}")  # noqa: T201 - the magic's output
         return value if request.name is None else None
+
+
+def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
+    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
+
+    missing = [name for name in parameter_names(sql) if name not in variables]
+    if missing:
+        listed = ", ".join(f":{name}" for name in missing)
+        raise UsageError(
+            f"There is no variable for {listed}.",
+            remedy=f"Define {missing[0]} in a cell above, or write the value into the statement.",
+        )
+    return frozen_values(sql, variables)
 
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
