@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable
 from micromegas_jupyter.notebook.results.table import decoded, static_text, type_text
+from micromegas_jupyter.notebook.shell import count_text, cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,13 +64,7 @@ _UNQUOTED_CHARACTERS = ",/:;=()!*-._~@?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A mark of an axis.
-
-    Attributes:
-        at: Where it stands, in the axis' own unit.
-        text: What is written beside it.
-        below: A second line, such as the date; empty when there is none.
-    """
+    """A mark of an axis, at a place in its unit, with what is written beside it and on a second line."""
 
     at: float
     text: str
@@ -387,15 +381,7 @@ def plot_zone(name: str | None) -> PlotZone:
 
 
 def thinned(times: np.ndarray, values: np.ndarray, *, begin: int, end: int, max_points: int) -> np.ndarray:
-    """Return the indices, ascending, of at most `max_points` points.
-
-    Args:
-        times: Ascending whole numbers from `begin` to `end`.
-        values: Finite numbers, one for each time.
-        begin: Where the first stretch begins.
-        end: Where the last stretch ends.
-        max_points: At least four.
-    """
+    """Return the indices, ascending, of at most `max_points` (at least four) points between `begin` and `end`."""
     if len(times) <= max_points:
         return np.arange(len(times))
     stretches = max_points // _POINTS_OF_A_STRETCH
@@ -410,13 +396,9 @@ def thinned(times: np.ndarray, values: np.ndarray, *, begin: int, end: int, max_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of a plot.
+    """One line of a plot: ascending microseconds since 1970, UTC, and a finite number for each.
 
-    Attributes:
-        name: What it is called.
-        times: Microseconds since 1970, UTC, ascending.
-        values: A finite number for each time.
-        stretches: Grows where a null or a value that is no number lies between two points: no line joins them.
+    `stretches` grows where a null or a value that is no number lies between two points: no line joins them.
     """
 
     name: str

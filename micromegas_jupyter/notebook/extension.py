@@ -12,7 +12,7 @@ from micromegas_jupyter.notebook.login.session import CellConnections, NotebookS
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.serve import ServeMagic
-from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, QueriesMagic, QueryHistory, SqlMagic, SqlRunner
+from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
 
 if TYPE_CHECKING:
@@ -30,13 +30,12 @@ class _Extension:
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
-        named, history = NamedConnections(), QueryHistory()
+        named = NamedConnections()
         connections = CellConnections(shell, self.session, named)
         self.schemas = SchemaCache(
             self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
         )
-        runner = SqlRunner(shell, self.session, connections, history)
-        self.sql = SqlMagic(shell, runner)
+        self.sql = SqlMagic(shell, self.session, connections)
         tables = TablesMagic(shell, self.session, connections, self.schemas)
         self.completer = SqlCompleter(
             shell,
@@ -50,7 +49,6 @@ class _Extension:
         self.magics: tuple[Magics, ...] = (
             self.sql,
             ConnectMagic(shell, self.session, named),
-            QueriesMagic(shell, history, runner.run, dependencies.clock),
             self.identity,
             tables,
             self.serve,

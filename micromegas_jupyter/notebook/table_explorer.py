@@ -18,8 +18,7 @@ import traitlets
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, shown_name, text_html
-from micromegas_jupyter.notebook.shell import start_thread
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name, start_thread, text_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,14 +75,7 @@ def _time(column: pa.ChunkedArray) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableListing:
-    """The tables to show.
-
-    Attributes:
-        server: Host and port of the server.
-        tables: The tables, at most `MAX_TABLES`.
-        count: How many tables the server has.
-        facts: A line about the rows of each table that was counted, by its name.
-    """
+    """The tables to show, of `count` that the server has, and a line about the rows of each that was counted."""
 
     server: str
     tables: Sequence[Table]
@@ -101,10 +93,7 @@ class TableListing:
 def build_listing(schema: ServerSchema, *, server: str, pattern: str) -> TableListing:
     """Return the tables that match a pattern by their names, or with the columns that match, where only those do.
 
-    Args:
-        schema: The server's schema.
-        server: Host and port of the server.
-        pattern: Part of a name in any case; `*` stands for any text. Empty for all.
+    The pattern is part of a name in any case; `*` stands for any text. Empty for all.
     """
     expression = re.compile(".*".join(re.escape(part) for part in pattern.strip().split("*")), re.IGNORECASE)
     found: list[Table] = []

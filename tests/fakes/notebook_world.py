@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
 )
-WITHOUT_SIGN_IN = replace(SETTINGS, issuer=None, client_id=None)
 START_URL = "http://127.0.0.1:41234/start"
 SIGN_IN_REMEDY = "Run %micromegas_login, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
 USER_CODE = "WDJB-MJHT"
@@ -43,6 +41,7 @@ SECRET_STATE = "state-that-nobody-may-keep"
 SECRET_CHALLENGE = "challenge-that-nobody-may-keep"
 PASTE_URL = f"https://id.example.com/authorize?state={SECRET_STATE}&code_challenge={SECRET_CHALLENGE}"
 FITTING_ADDRESS = "http://127.0.0.1:1/callback?code=one-time&state=fitting"
+SECONDS_PER_BATCH = 0.5
 ROWS = pa.table({"n": pa.array([1, 2, None], pa.int64()), "msg": ["a", "<b>", "c"]})
 
 
@@ -237,8 +236,7 @@ class FakeLogin:
             self._outcome = outcome
             self._ended.set()
             for callback in self._callbacks:
-                with suppress(KeyboardInterrupt):
-                    callback(self)
+                callback(self)
 
 
 class FakeReader(ReadsAll):
@@ -295,8 +293,7 @@ class FakeClient(ListsTables):
         self.is_closed = False
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
-        for notice in self._world.notices:
-            callback(notice)
+        """Nothing is ever noticed."""
 
     def open_query(
         self, sql: str, begin=None, end=None, params=None, *, limit=None, timeout_seconds=None
@@ -306,7 +303,7 @@ class FakeClient(ListsTables):
             self.provider.get_token()
         if self._world.open_failure is not None:
             raise self._world.open_failure
-        reader = FakeReader(self._world.script, self._world.clock, self._world.seconds_per_batch, self._world.query_id)
+        reader = FakeReader(self._world.script, self._world.clock, SECONDS_PER_BATCH, self._world.query_id)
         self._world.readers.append(reader)
         return reader
 
@@ -321,7 +318,7 @@ class FakeClient(ListsTables):
         try:
             if self._world.whoami_failure is not None:
                 raise self._world.whoami_failure
-            return self._world.server_identity
+            return FakeServerIdentity()
         finally:
             self._world.was_asked_whoami.set()
 
@@ -336,14 +333,11 @@ class FakeWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     settings: ClientSettings = SETTINGS
     stored: Any = None
-    given: Any = None
     script: list[Any] = field(default_factory=lambda: ROWS.to_batches(max_chunksize=2))
-    seconds_per_batch: float = 0.5
     query_id: str | None = "7f3a91c2d4e5"
     tables: FakeTables = field(default_factory=FakeTables)
     open_failure: BaseException | None = None
     whoami_failure: MicromegasError | None = None
-    server_identity: FakeServerIdentity = field(default_factory=FakeServerIdentity)
     was_asked_whoami: Event = field(default_factory=Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
@@ -351,24 +345,15 @@ class FakeWorld:
     clients: list[FakeClient] = field(default_factory=list)
     opened_for: list[ClientSettings] = field(default_factory=list)
     stored_failure: MicromegasError | None = None
-    notices: tuple[str, ...] = ()
     flow: FlowToUse = field(default_factory=lambda: FlowToUse(flow=Flow.BROWSER))
-    flow_failure: MicromegasError | None = None
-    preferences: list[str | None] = field(default_factory=list)
     remembered: list[Flow | None] = field(default_factory=list)
-    remember_failure: MicromegasError | None = None
     logins: list[FakeLogin] = field(default_factory=list)
     logouts: list[tuple[ClientSettings, bool]] = field(default_factory=list)
     renewals: list[FakeRenewal] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    profiles: list[str | None] = field(default_factory=list)
     begin_failures: dict[Flow, MicromegasError] = field(default_factory=dict)
     profile_settings: dict[str | None, dict[str, Any]] = field(default_factory=dict)
     has_browser: bool = True
-    has_wrapper: bool = False
-    opened_pages: list[str] = field(default_factory=list)
-    on_page_opened: Callable[[FakeLogin], None] = lambda _: None
 
     def dependencies(self) -> Any:
         return self
@@ -378,16 +363,12 @@ class FakeWorld:
         return self
 
     def is_wrapped(self) -> bool:
-        return self.has_wrapper
+        return False
 
-    def open(self, url: str) -> bool:
-        self.opened_pages.append(url)
-        if self.has_browser:
-            self.on_page_opened(self.logins[-1])
+    def open(self, _url: str) -> bool:
         return self.has_browser
 
     def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
-        self.profiles.append(profile)
         configured = replace(self.settings, **self.profile_settings.get(profile, {}))
         return replace(
             configured,
@@ -400,14 +381,9 @@ class FakeWorld:
         )
 
     def choose_flow(self, _settings: ClientSettings, _shell: object, preference: str | None) -> FlowToUse:
-        self.preferences.append(preference)
-        if self.flow_failure is not None:
-            raise self.flow_failure
         return self.flow if preference in {None, AUTOMATIC} else FlowToUse(flow=Flow(preference))
 
     def remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
-        if self.remember_failure is not None:
-            raise self.remember_failure
         self.remembered.append(flow)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> str:
@@ -422,7 +398,6 @@ class FakeWorld:
         return self.renewals[-1]
 
     def prompt(self, prompt: str) -> str:
-        self.prompts.append(prompt)
         if not self.answers:
             return getpass.getpass(prompt)
         answer = self.answers.pop(0)
@@ -434,7 +409,7 @@ class FakeWorld:
         if self.stored_failure is not None:
             raise self.stored_failure
         if settings.issuer is None and settings.api_key_file is None:
-            return self.given
+            return None
         if self.stored is None:
             raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
         return self.stored

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cachetools import LRUCache
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
-from micromegas_jupyter.notebook.formatting import printable
-from micromegas_jupyter.notebook.shell import start_thread
+from micromegas_jupyter.notebook.shell import printable, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

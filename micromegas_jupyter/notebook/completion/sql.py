@@ -16,7 +16,6 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.schema import ServerSchema
-from micromegas_jupyter.notebook.formatting import printable
 from micromegas_jupyter.notebook.shell import (
     OptionName,
     OptionValue,
@@ -26,6 +25,7 @@ from micromegas_jupyter.notebook.shell import (
     flags,
     option_values,
     options_with_value,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -183,14 +183,7 @@ class Candidates(NamedTuple):
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
 ) -> Candidates:
-    """Return the candidates between `before` and `after`.
-
-    Args:
-        before: The statement up to the cursor.
-        after: The rest of it.
-        schema: The server's schema, as far as it is known.
-        variables: The names for `:name`.
-    """
+    """Return the candidates between `before` and `after`; `variables` gives the names for `:name`."""
     if len(before) + len(after) > MAX_CHARACTERS:
         return Candidates("")
     tokens = scan(before)
@@ -318,15 +311,7 @@ _BINDABLE: Final = (
 
 
 class SqlCompleter:
-    """Completes SQL, options and table names; offers nothing in other cells.
-
-    Args:
-        shell: Its completer is extended; its variables are candidates for `:name`.
-        connections: The servers that cells name.
-        schemas: The servers' tables and functions.
-        sql_magic: The magic whose cells and lines hold SQL, under each name that it is registered with.
-        tables_magic: The magic whose lines hold the name of a table.
-    """
+    """Completes SQL, options and table names in the cells and lines of two magics; offers nothing in others."""
 
     def __init__(
         self,

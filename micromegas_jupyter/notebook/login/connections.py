@@ -6,7 +6,6 @@ import contextvars
 import re
 import sys
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +21,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.formatting import cut, printable, sign_in_text
+from micromegas_jupyter.notebook.shell import cut, printable, sign_in_text
 
 if TYPE_CHECKING:
     import logging
@@ -269,14 +268,9 @@ class TokenRenewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChoice:
-    """Which settings to use.
+    """Which settings to use: of a profile or the configured one, with variables and a server in place of theirs.
 
-    Attributes:
-        profile: A profile of `config.json`; None for the configured one.
-        variables: Variables that replace those of the environment.
-        as_service_account: Whether the configured service account signs in, whoever else may be signed in.
-        uri: The server in place of the configured one; None for that.
-        settings: The settings that were read when the choice got a name; None reads them afresh each time.
+    `settings` are those that were read when the choice got a name; None reads them afresh each time.
     """
 
     profile: str | None = None
@@ -391,13 +385,6 @@ class Connection:
     client: Client
     renewal: TokenRenewal | None = None
     notices: Notices = field(default_factory=Notices, compare=False)
-
-    def token_ends_at(self) -> datetime | None:
-        """Return when a person's token expires (aware UTC); None when that is not known."""
-        if isinstance(self.provider, PersonalProvider):
-            with suppress(MicromegasError):
-                return self.provider.identity().expires_at
-        return None
 
     def close(self) -> None:
         """Stop the renewal and close the client."""

@@ -25,7 +25,6 @@ import traitlets
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
-from micromegas_jupyter.notebook.formatting import error_lines
 from micromegas_jupyter.notebook.login.session import (
     MAX_SHOWN_GROUPS,
     IdentityAction,
@@ -38,7 +37,15 @@ from micromegas_jupyter.notebook.login.session import (
     offered_actions,
     shown_detail,
 )
-from micromegas_jupyter.notebook.shell import Handle, display, has_kernel, is_attended, new_display_handle, start_thread
+from micromegas_jupyter.notebook.shell import (
+    Handle,
+    display,
+    error_lines,
+    has_kernel,
+    is_attended,
+    new_display_handle,
+    start_thread,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,15 +62,11 @@ _MAX_HANDLES = 64
 
 
 class IdentityButtons:
-    """Handles one button at a time, on a thread: a widget's message must not block the kernel.
-
-    `_lock` guards `_is_busy` and is free during the work.
-    """
+    """Handles one button at a time, on a thread: a widget's message must not block the kernel."""
 
     def __init__(self, session: NotebookSession) -> None:
         self._session = session
-        self._lock = Lock()
-        self._is_busy = False
+        self._busy = Lock()
 
     def press(self, action: IdentityAction, widget: IdentityWidget) -> None:
         """Begin a button's action, and return at once; the person is notified when the button came too late.
@@ -71,16 +74,11 @@ class IdentityButtons:
         A page may have sent it while the kernel was busy with what made it pointless, and two pages may send one each.
         """
         shown = self._session.shown.shown
-        if shown is None or action not in accepted_actions(shown[1]) or not self._begin():
+        if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
             widget.notify(TOO_LATE)
             return
         widget.begin_action(action)
         start_thread(self._run, action, shown[0], widget, name=f"micromegas-{action}")
-
-    def _begin(self) -> bool:
-        with self._lock:
-            was_busy, self._is_busy = self._is_busy, True
-        return not was_busy
 
     def _run(self, action: IdentityAction, settings: ClientSettings, widget: IdentityWidget) -> None:
         error = news = ""
@@ -92,8 +90,7 @@ class IdentityButtons:
             _log.error("A button of the identity widget failed.", extra={"kind": type(failure).__name__})
             error = error_lines(InternalError("That did not work."))[0]
         finally:
-            with self._lock:
-                self._is_busy = False
+            self._busy.release()
             widget.end_action(error=error)
             if news:
                 widget.notify(news)
@@ -227,17 +224,19 @@ QUIET_MODULES = 4
 # A longer address makes a code that a telephone cannot read off a screen at this size.
 _MAX_CHARACTERS = 512
 _MAX_CACHED = 8
+# Shown as they are.
+_STATE_TRAITS = (
+    *("name", "email", "subject", "issuer", "through", "group_count", "is_admin", "server", "server_line"),
+    *("detail", "renews"),
+)
 
 
 class IdentityWidget(anywidget.AnyWidget):
     """Shows one `IdentityState`.
 
     Times are durations, because the browser's clock and the kernel's differ; `as_of` (the kernel's time) changes
-    whenever they were measured anew. `_apply_lock` keeps two threads from mixing two states.
-
-    Args:
-        clock: Measures how long a token is still good.
-        on_press: Told which button a person pressed, and where to show what becomes of it; returns at once.
+    whenever they were measured anew. `_apply_lock` keeps two threads from mixing two states. `on_press` is told which
+    button a person pressed, and where to show what becomes of it; it returns at once.
     """
 
     # One module for the browser: the words first, which the drawing uses.
@@ -288,15 +287,13 @@ class IdentityWidget(anywidget.AnyWidget):
             if self._identity is None or self._identity.status is not state.status:
                 self._status_since = self._clock.now()
             self._identity = state
+            for name in _STATE_TRAITS:
+                setattr(self, name, getattr(state, name) or type(getattr(self, name))())
             self.status = state.status.value
-            self._set_person(state)
-            self.server = state.server
-            self.server_line = state.server_line
-            self.detail = state.detail
+            self.groups = list(state.groups[:MAX_SHOWN_GROUPS])
             self._set_offer(state.offer)
             self.actions = [action.value for action in offered_actions(state)]
             self.error = ""
-            self.renews = state.renews
             for name, value in self._times(state).items():
                 setattr(self, name, value)
 
@@ -332,16 +329,6 @@ class IdentityWidget(anywidget.AnyWidget):
             "since_seconds": max((now - self._status_since).total_seconds(), 0.0) if has_ended else None,
             "as_of": now.isoformat(),
         }
-
-    def _set_person(self, state: IdentityState) -> None:
-        self.name = state.name
-        self.email = state.email or ""
-        self.subject = state.subject
-        self.issuer = state.issuer
-        self.through = state.through
-        self.groups = list(state.groups[:MAX_SHOWN_GROUPS])
-        self.group_count = state.group_count
-        self.is_admin = state.is_admin
 
     def _set_offer(self, offer: SignInOffer | None) -> None:
         code = None if offer is None else build_qr_code(offer.scan_address)

@@ -28,20 +28,21 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.formatting import (
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
+from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
+from micromegas_jupyter.notebook.shell import (
     cut,
+    has_kernel,
     host_text,
     printable,
     provider_text,
     seconds_text,
     show_as_lines,
     shown_name,
+    start_thread,
     time_text,
     where_text,
 )
-from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.shell import has_kernel, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,13 +81,10 @@ _SIGNED_OUT_LOCALLY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInOffer:
-    """What the person has to do while a sign-in waits.
+    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there.
 
-    Attributes:
-        flow: The flow.
-        address: The page to open, as a path where it is the Jupyter server's own; empty when there is none.
-        user_code: The code to enter there; empty unless the flow has one.
-        scan_address: An address that already holds the code, for another device's camera; never opened here.
+    The address is a path where it is the Jupyter server's own. `scan_address` already holds the code, for another
+    device's camera; it is never opened here.
     """
 
     flow: Flow
@@ -166,22 +164,12 @@ class IdentityState:
     """The state of a sign-in that is shown.
 
     Attributes:
-        status: The stage of the sign-in.
-        server: Host and port of the Flight SQL server.
-        issuer: Host and port of the identity provider; empty when there is none.
-        name: The person's display name; empty when the tokens do not have one.
-        email: Their address, when known and different from the name.
-        subject: The issuer's name of them; empty when nobody is known.
-        groups: Their groups: from the server's answer, before it from the token.
-        group_count: How many groups they are in, when that is more than are listed.
+        server: Host and port of the Flight SQL server; `issuer` those of the identity provider, if there is one.
+        name: The person's display name; `email` only when different from it; `subject` the issuer's name of them.
+        groups: From the server's answer, before it from the token; `group_count` when more than are listed.
         is_personal: Whether a person signed in, who can also sign out.
         through: What signed them in, when they did not do it here: `JupyterHub`.
-        is_admin: Whether the server said that they are an administrator.
-        server_line: The server's answer, in one line.
-        ends_at: When the token, or the time to sign in, ends (aware UTC).
-        renews: Whether the token renews by itself.
-        renews_at: When it will (aware UTC); None when that is not known.
-        offer: What the person has to do; only while waiting.
+        ends_at: When the token, or the time to sign in, ends (aware UTC); `renews_at` when it renews, if that is known.
         detail: What happened, when the status alone does not say it.
     """
 
@@ -449,7 +437,6 @@ class _Attempt:
     settings: ClientSettings
     login: Login
     on_signed_in: Callable[[], None]
-    replaces_hub: bool
     is_over: bool = False
     is_overtaken: bool = False  # the person was signed in by something else meanwhile
 
@@ -481,11 +468,8 @@ class PendingSignIn:
     ) -> Login:
         """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
 
-        Args:
-            settings: At which provider, and as which application.
-            choice: The flow, and the fallbacks to try after it.
-            on_begun: Shows the sign-in; whether the person can use it, else the next fallback is tried.
-            on_signed_in: Called once when it ends with a token.
+        `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
+        called once when it ends with a token.
         """
         flows, reason = [choice.flow, *choice.fallbacks], choice.reason
         while True:
@@ -498,10 +482,7 @@ class PendingSignIn:
                     raise
                 reason = f"Not by {flow.value}: {error.what}"
                 continue
-            # A Hub that should have signed the person in is asked again before a cell waits.
-            replaces_hub = choice.flow is Flow.HUB and flow is not Flow.HUB
-            attempt = _Attempt(settings=settings, login=login, on_signed_in=on_signed_in, replaces_hub=replaces_hub)
-            self._follow(attempt, reason)
+            self._follow(_Attempt(settings=settings, login=login, on_signed_in=on_signed_in), reason)
             if on_begun(login) or not flows:
                 return login
             reason = _NO_BROWSER
@@ -531,7 +512,7 @@ class PendingSignIn:
     def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
         """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
         attempt = self._current(settings)
-        if attempt is None or (attempt.replaces_hub and self._adopt(attempt, self._hub_provider(settings))):
+        if attempt is None:
             return
         if on_wait is not None and not attempt.login.done:
             on_wait(attempt.login)
@@ -570,18 +551,6 @@ class PendingSignIn:
         except MicromegasError:
             return None
         return cast("PersonalProvider", provider) if is_valid else None
-
-    def _hub_provider(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return the provider that signs the person in without a click, after asking it for a token; None without."""
-        try:
-            provider = self._dependencies.stored_provider(settings)
-            through = getattr(provider, "through", "")
-            if through and isinstance(provider, PersonalProvider):
-                provider.get_token()
-                return provider
-        except MicromegasError:
-            pass
-        return None
 
     def _current(self, settings: ClientSettings) -> _Attempt | None:
         attempt = self._newest

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.formatting import TextTable, host_text, printable
 from micromegas_jupyter.notebook.shell import (
+    TextTable,
     argument,
+    host_text,
     line_magic,
+    printable,
 )
 
 if TYPE_CHECKING:

@@ -19,15 +19,17 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     UsageError,
 )
-from micromegas_jupyter.notebook.formatting import error_lines, show_as_lines, sign_in_text
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.shell import (
     argument,
     clear_output,
+    error_lines,
     has_kernel,
     is_alone_in_cell,
     is_attended,
     line_magic,
+    show_as_lines,
+    sign_in_text,
 )
 
 if TYPE_CHECKING:
@@ -150,10 +152,7 @@ class IdentityMagics(Magics):
     ) -> None:
         """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
 
-        Args:
-            settings: At which provider, and as which application.
-            preference: The value of `--flow`.
-            reason: Why a person is needed; None when they are signed in, but want to sign in by another flow.
+        `reason` says why a person is needed; None when they are signed in, but want to sign in by another flow.
         """
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:
@@ -233,11 +232,9 @@ class LoginEnded(Exception):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the person's answer to a prompt; raises `LoginEnded` when the sign-in ends first.
+    """Return the answer to a prompt on this thread; raises `LoginEnded` when the sign-in ends first.
 
-    Args:
-        login: The sign-in.
-        prompt: Asks; runs on this thread. Only the main thread can be interrupted.
+    Only the main thread can be interrupted.
     """
     # The lock decides which came first, the answer or the sign-in's end.
     lock, is_open, was_interrupted = threading.Lock(), True, False

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.formatting import host_text, shown_name
 from micromegas_jupyter.notebook.login.connections import NamedConnections, SettingsChoice
 from micromegas_jupyter.notebook.shell import (
     argument,
+    host_text,
     line_magic,
+    shown_name,
 )
 
 if TYPE_CHECKING:

@@ -14,22 +14,8 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.formatting import (
-    PlainText,
-    TextTable,
-    count_text,
-    cut,
-    error_lines,
-    errors_as_lines,
-    printable,
-    seconds_text,
-    short_query_id,
-    show_as_lines,
-    time_text,
-)
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
-    LineUpdater,
     LiveLine,
     Progress,
     Reading,
@@ -38,13 +24,20 @@ from micromegas_jupyter.notebook.results.rows import (
     RowsSeen,
     check_format,
     to_polars,
+    updated_regularly,
 )
 from micromegas_jupyter.notebook.shell import (
     HELP_OPTION,
+    PlainText,
+    TextTable,
     argument,
     check_exclusive,
     check_no_template,
+    count_text,
+    cut,
     display,
+    error_lines,
+    errors_as_lines,
     flags,
     help_text,
     line_cell_magic,
@@ -54,13 +47,18 @@ from micromegas_jupyter.notebook.shell import (
     no_var_expand,
     options_with_value,
     parse_options,
+    printable,
+    seconds_text,
+    short_query_id,
+    show_as_lines,
     split_sql_line,
+    time_text,
     with_arguments,
 )
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -70,7 +68,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.login.connections import Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
@@ -182,47 +179,6 @@ class QueryHistory:
         return known
 
 
-@magics_class
-class QueriesMagic(Magics):
-    """The magic about earlier queries."""
-
-    def __init__(
-        self, shell: InteractiveShell, history: QueryHistory, run: Callable[[SqlRequest], object | None], clock: Clock
-    ) -> None:
-        super().__init__(shell)
-        self._history = history
-        self._run = run
-        self._clock = clock
-
-    @line_magic
-    @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
-    @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
-    @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
-    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
-        """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
-
-        They are kept in memory, until the kernel ends.
-        """
-        check_exclusive(arguments, "rerun", "sql")
-        if arguments.sql is not None:
-            return PlainText(self._history.get(arguments.sql).request.cell_text())
-        if arguments.rerun is not None:
-            request = self._history.get(arguments.rerun).request
-            with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
-                return self._run(request)
-        queries = self._history.all()
-        shown = queries if arguments.all else queries[-_MAX_LISTED:]
-        is_cut = len(shown) < len(queries)
-        note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
-        return TextTable(
-            head=("number", "started", "status", "rows", "time", "query", "SQL"),
-            rows=[_row(query, now=self._clock.now()) for query in shown],
-            note=note if queries else "No query has run in this notebook yet.",
-            right=frozenset({"number", "rows", "time"}),
-        )
-
-
 def _row(query: PastQuery, *, now: datetime) -> tuple[str, ...]:
     return (
         str(query.number),
@@ -245,12 +201,14 @@ _EXPLAIN = "EXPLAIN\n"
 
 @magics_class
 class SqlMagic(Magics):
-    """The magic that runs a statement."""
+    """The magics that run a statement, and list those that ran."""
 
-    def __init__(self, shell: InteractiveShell, runner: SqlRunner) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
         self._shell = shell
-        self._runner = runner
+        self._session = session
+        self._connections = connections
+        self._history = QueryHistory()
 
     @no_var_expand
     @needs_local_scope
@@ -289,9 +247,7 @@ class SqlMagic(Magics):
             for option in ("format", "plot", "dtype"):
                 check_exclusive(arguments, "explain", option)
                 check_exclusive(arguments, "dry_run", option)
-            run = self._runner.run
-            if arguments.explain or arguments.dry_run:
-                run = self._runner.explain if arguments.explain else self._runner.describe
+            run = self._explain if arguments.explain else self._describe if arguments.dry_run else self._run
             with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
                 check_no_template(parts.sql)
                 request = SqlRequest(
@@ -309,32 +265,35 @@ class SqlMagic(Magics):
                 )
                 return run(request)
 
+    @line_magic
+    @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
+    @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
+    @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
+    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
+        """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
-def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
-    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
-
-    missing = [name for name in parameter_names(sql) if name not in variables]
-    if missing:
-        listed = ", ".join(f":{name}" for name in missing)
-        raise UsageError(
-            f"There is no variable for {listed}.",
-            remedy=f"Define {missing[0]} in a cell above, or write the value into the statement.",
+        They are kept in memory, until the kernel ends.
+        """
+        check_exclusive(arguments, "rerun", "sql")
+        if arguments.sql is not None:
+            return PlainText(self._history.get(arguments.sql).request.cell_text())
+        if arguments.rerun is not None:
+            request = self._history.get(arguments.rerun).request
+            with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
+                return self._run(request)
+        queries = self._history.all()
+        shown = queries if arguments.all else queries[-_MAX_LISTED:]
+        is_cut = len(shown) < len(queries)
+        note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
+        return TextTable(
+            head=("number", "started", "status", "rows", "time", "query", "SQL"),
+            rows=[_row(query, now=self._session.dependencies.clock.now()) for query in shown],
+            note=note if queries else "No query has run in this notebook yet.",
+            right=frozenset({"number", "rows", "time"}),
         )
-    return frozen_values(sql, variables)
 
-
-class SqlRunner:
-    """Runs requests in a notebook."""
-
-    def __init__(
-        self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections, history: QueryHistory
-    ) -> None:
-        self._shell = shell
-        self._session = session
-        self._connections = connections
-        self._history = history
-
-    def run(self, request: SqlRequest) -> object | None:
+    def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format or RowFormat.PANDAS
         check_format(row_format, dtype=request.dtype, plot=request.plot)
@@ -361,14 +320,20 @@ class SqlRunner:
         value: object
         if row_format is RowFormat.READER:
             past.note(progress)
-            value = self._row_reader(reader, request, settings, progress=progress, line=line, past=past)
+
+            def note_end(ending: Ending, error: MicromegasError | None) -> None:
+                past.note(progress, ending)
+                if error is not None:
+                    self._session.note_failure(settings, error)
+
+            value = RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
         else:
             past.note(progress, Ending.DONE)
             line.finish(f"{progress.done_line()}{request.target}")
             value = _show(answer, request, max_rows=max_rows)
         return self._assign(value, request, connection)
 
-    def explain(self, request: SqlRequest) -> object | None:
+    def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
         # On a line of its own, so that a position in the statement has the same column.
         explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", limit=None)
@@ -386,7 +351,7 @@ class SqlRunner:
         plan = plan_text(answer)
         return self._assign(plan if request.name is None else plan.text, request, connection)
 
-    def describe(self, request: SqlRequest) -> object | None:
+    def _describe(self, request: SqlRequest) -> object | None:
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
@@ -417,27 +382,23 @@ class SqlRunner:
             print(f"⚠ {notice}")  # noqa: T201 - the magic's output
         return value if request.name is None else None
 
-    def _row_reader(  # noqa: PLR0913 - what outlives the cell
-        self,
-        reader: QueryReader,
-        request: SqlRequest,
-        settings: ClientSettings,
-        *,
-        progress: Progress,
-        line: LiveLine,
-        past: PastQuery,
-    ) -> RowReader:
-        def note_end(ending: Ending, error: MicromegasError | None) -> None:
-            past.note(progress, ending)
-            if error is not None:
-                self._session.note_failure(settings, error)
 
-        return RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
+def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
+    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
+
+    missing = [name for name in parameter_names(sql) if name not in variables]
+    if missing:
+        listed = ", ".join(f":{name}" for name in missing)
+        raise UsageError(
+            f"There is no variable for {listed}.",
+            remedy=f"Define {missing[0]} in a cell above, or write the value into the statement.",
+        )
+    return frozen_values(sql, variables)
 
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
     reader = connection.client.open_query(request.sql, *time_range, dict(request.params) or None, limit=request.limit)
-    progress.note_opened(reader, token_ends_at=connection.token_ends_at())
+    progress.note_opened(reader)
     return reader
 
 
@@ -453,7 +414,7 @@ def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
 def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     try:
-        with LineUpdater(line, progress.running_line):
+        with updated_regularly(line, progress.running_line):
             yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)

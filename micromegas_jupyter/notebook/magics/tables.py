@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
-from micromegas_jupyter.notebook.formatting import host_text
 from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
     display,
     has_kernel,
+    host_text,
     is_attended,
     line_magic,
 )

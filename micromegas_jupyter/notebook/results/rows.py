@@ -5,29 +5,28 @@ from __future__ import annotations
 import contextvars
 import html
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.formatting import (
+from micromegas_jupyter.notebook.shell import (
     bytes_text,
     cut,
     error_lines,
+    new_display_handle,
     printable,
-    remaining_text,
     rows_text,
     seconds_text,
     short_query_id,
     show_as_lines,
+    start_thread,
 )
-from micromegas_jupyter.notebook.shell import new_display_handle, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     import pandas as pd
     import pyarrow as pa
@@ -62,7 +61,6 @@ class Progress:
         self._started = clock.monotonic()
         self._first_seconds: float | None = None
         self._reader: QueryReader | None = None
-        self._token_ends_at: datetime | None = None
 
     @property
     def query_id(self) -> str | None:
@@ -79,10 +77,9 @@ class Progress:
         """Seconds since the start."""
         return self._clock.monotonic() - self._started
 
-    def note_opened(self, reader: QueryReader, *, token_ends_at: datetime | None) -> None:
-        """The server has begun to answer; the query's token expires at this time."""
+    def note_opened(self, reader: QueryReader) -> None:
+        """The server has begun to answer."""
         self._reader = reader
-        self._token_ends_at = token_ends_at
 
     def note_batch(self) -> None:
         """A batch has arrived."""
@@ -95,7 +92,7 @@ class Progress:
 
     def running_line(self) -> str:
         """Return the line of a running query, with how to cancel it."""
-        return _joined(self.reading_line(), self._token(), "interrupt to cancel")
+        return _joined(self.reading_line(), "interrupt to cancel")
 
     def reading_line(self) -> str:
         """Return the line of a reader that is being read."""
@@ -124,11 +121,6 @@ class Progress:
 
     def _query(self) -> str:
         return "" if self.query_id is None else f"query {short_query_id(self.query_id)}"
-
-    def _token(self) -> str:
-        if self._token_ends_at is None:
-            return ""
-        return f"token {remaining_text((self._token_ends_at - self._clock.now()).total_seconds())}"
 
 
 def _joined(*parts: str) -> str:
@@ -205,28 +197,21 @@ LiveLine = DisplayLine | TerminalLine
 """A line in a cell that can be updated."""
 
 
-class LineUpdater:
-    """Updates a line regularly while the `with` block runs, on a thread that calls `describe` for the text."""
+@contextmanager
+def updated_regularly(line: LiveLine, describe: Callable[[], str]) -> Iterator[None]:
+    """Update a line while the `with` block runs, on a thread that calls `describe` for the text."""
+    over = Event()
 
-    def __init__(self, line: LiveLine, describe: Callable[[], str], *, pause_seconds: float = REWRITE_SECONDS) -> None:
-        self._line = line
-        self._describe = describe
-        self._pause_seconds = pause_seconds
-        self._over = Event()
-        self._thread: Thread | None = None
+    def update() -> None:
+        while not over.wait(REWRITE_SECONDS):
+            line.rewrite(describe())
 
-    def __enter__(self) -> Self:
-        self._thread = start_thread(self._update, name="micromegas-live-line")
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(_JOIN_SECONDS)
-
-    def _update(self) -> None:
-        while not self._over.wait(self._pause_seconds):
-            self._line.rewrite(self._describe())
+    thread = start_thread(update, name="micromegas-live-line")
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_JOIN_SECONDS)
 
 
 def _line_html(text: str, address: str) -> str:
@@ -285,16 +270,11 @@ def to_polars(table: pa.Table) -> Any:
             )
     try:
         return pl.from_arrow(table)
-    except pl.exceptions.DuplicateError as error:
-        raise UsageError(
-            "Two columns have the same name, which polars cannot hold.",
-            remedy="Rename one with AS, or use --format arrow.",
-        ) from error
     except pl.exceptions.PolarsError as error:
         types = cut(", ".join(dict.fromkeys(str(kind) for kind in table.schema.types)), _MAX_TYPES_CHARACTERS)
         raise UsageError(
             f"polars cannot hold these columns ({types}).",
-            remedy="Cast the one in question in the statement, or use --format arrow.",
+            remedy="Rename or cast the one in question in the statement, or use --format arrow.",
         ) from error
 
 

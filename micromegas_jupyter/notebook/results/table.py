@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
-from micromegas_jupyter.notebook.formatting import count_text, cut, printable, rows_text, terminal_width
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,14 +209,7 @@ def _is_ordered(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownColumn:
-    """What a person sees of a column.
-
-    Attributes:
-        name: Its name, cut and printable.
-        type_name: Its Arrow type; a timestamp's time zone is part of it.
-        nulls: How many of all rows are null, in words.
-        is_numeric: Whether its values are numbers, which stand at the right.
-    """
+    """What a person sees of a column: name and Arrow type, its nulls in words, whether it stands at the right."""
 
     name: str
     type_name: str
@@ -362,12 +355,7 @@ def _json(value: object) -> str:
 
 
 def result_html(table: pa.Table, *, max_rows: int) -> str:
-    """Return the result's first rows as HTML.
-
-    Args:
-        table: The rows.
-        max_rows: How many rows at most can be sorted, filtered and paged through; 0 leaves it at the preview.
-    """
+    """Return the result's first rows as HTML; at most `max_rows` can be sorted, filtered and paged through."""
     preview = preview_html(table)
     if min(max_rows, table.num_rows) < _MIN_ROWS:
         return preview
@@ -389,12 +377,7 @@ def static_text(name: str) -> str:
 
 
 class QueryResult:
-    """The rows of a query. A notebook shows the first of them; `to_pandas()` or `DataFrame` gives all.
-
-    Args:
-        table: The rows.
-        max_rows: How many of them at most can be sorted, filtered and paged through in a notebook.
-    """
+    """The rows of a query. A notebook shows the first of them; `to_pandas()` or `DataFrame` gives all."""
 
     def __init__(self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS) -> None:
         self._table = table

@@ -6,6 +6,8 @@ from contextlib import suppress
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+
 # Every rule of axe. To find a selector for each node would take longer than all rules: a violation names its HTML.
 AXE_OPTIONS = {"resultTypes": ["violations", "passes"], "selectors": False}
 # Relative luminance of a page that is dark, and of one that is light.
@@ -43,6 +45,15 @@ def check_accessible(page, selector, *, texts):
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
     (contrast,) = [each for each in found["passes"] if each["id"] == "color-contrast"]
     assert len(contrast["nodes"]) >= texts
+
+
+def sign_in_by_code(page):
+    """Have Alice enter the code that the identity widget shows; returns the widget and the code."""
+    widget = page.get_by_role("region", name="Micromegas sign-in")
+    widget.locator("code").wait_for()
+    code = widget.locator("code").inner_text()
+    sign_in(f"{widget.get_by_role('link').get_attribute('href')}?user_code={code}")
+    return widget, code
 
 
 def save(page):

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from tests.integration.browser.looks import check_accessible, choose_theme, save
+from tests.integration.browser.looks import check_accessible, choose_theme, save, sign_in_by_code
 from tests.integration.browser.widget_states import STATES
 from tests.integration.reloading import wait_for_widget
 
@@ -103,9 +104,7 @@ def test_a_person_signs_in_renews_and_signs_out_with_the_keyboard_alone(open_not
     page.keyboard.press("Enter")
     expect(widget.get_by_role("link", name=re.compile("^Sign in"))).to_be_focused()
     widget.get_by_role("button", name="Show a code").click()
-    widget.locator("code").wait_for()
-    code = widget.locator("code").inner_text()
-    sign_in(f"{widget.get_by_role('link').get_attribute('href')}?user_code={code}")
+    _, code = sign_in_by_code(page)
     widget.get_by_text("Alice Martin").wait_for()
     save(page)
     saved = path.read_text(encoding="utf-8")
@@ -176,3 +175,62 @@ def test_a_widget_whose_kernel_has_crashed_or_restarted_says_so_until_its_cell_r
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
     page.get_by_role("button", name="Confirm Kernel Restart").click()
     lost.wait_for()
+
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+SAVE_TRIES = 40
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _save(page, path):
+    save(page)
+    return path.read_text(encoding="utf-8")
+
+
+def _save_when(page, path, is_right):
+    """Save until the file is as it should be: what a kernel's end changes comes to the page when it comes."""
+    pause = threading.Event()
+    for _ in range(SAVE_TRIES):
+        saved = _save(page, path)
+        if is_right(saved):
+            return
+        pause.wait(0.25)
+    raise AssertionError(f"after {SAVE_TRIES} tries the file holds: {saved[:2000]}")
+
+
+def _load_again(page):
+    page.reload()
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+
+
+def test_a_page_that_is_loaded_again_while_a_query_waits_still_has_the_link(open_notebook):
+    page, path = open_notebook("reload-link", "%micromegas_login --flow browser", "%sql SELECT 1 AS one")
+    page.get_by_text("waiting for you to sign in").wait_for()
+    _save(page, path)
+
+    _load_again(page)
+    link = page.locator(".jp-OutputArea a", has_text=re.compile("^http://127.0.0.1:"))
+    with page.context.expect_page() as opened:
+        link.click()
+    provider_page = opened.value
+    provider_page.get_by_role("button", name=re.compile("Alice")).click()
+    provider_page.get_by_role("button", name="Allow").click()
+    provider_page.get_by_text("You are signed in").wait_for()
+
+    wait_for_widget(page, page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin"))
+
+
+def test_a_notebook_whose_kernel_was_shut_down_shows_the_text_when_it_is_opened_again(open_notebook):
+    page, path = open_notebook("shut-down", "%micromegas_login --flow device")
+    widget, _ = sign_in_by_code(page)
+    widget.get_by_text("Alice Martin").wait_for()
+
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Shut Down Kernel$")).click()
+    page.get_by_text("Signed in as Alice Martin").wait_for()
+    _save_when(page, path, lambda saved: "Signed in as Alice Martin" in saved and WIDGET_VIEW not in saved)
+    _load_again(page)
+
+    page.get_by_text("Signed in as Alice Martin").wait_for()
+    assert page.get_by_text("Error displaying widget").count() == 0

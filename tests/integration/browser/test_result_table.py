@@ -4,14 +4,12 @@ import re
 
 import pytest
 
-from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.conftest import notebook_opener
-from tests.integration.browser.looks import DARKEST, check_accessible, choose_theme, luminance, save
+from tests.integration.browser.looks import DARKEST, check_accessible, choose_theme, luminance, save, sign_in_by_code
 from tests.integration.reloading import wait_for_widget
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROWS = 1842
 SQL = """%%sql
 SELECT to_timestamp_nanos(1700000000000000000 + value * 1000000000) AS time,
        (value * 7919) % 1009 - 500 AS score, 'host-' || (value % 3) AS host,
@@ -43,10 +41,7 @@ def notebook(browser, demo, tmp_path_factory):
     """A notebook in which a query has been answered: its page and its file."""
     with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
         page, path = open_notebook("result", "%micromegas_login --flow device", SQL, PLOT)
-        widget = page.get_by_role("region", name="Micromegas sign-in")
-        widget.locator("code").wait_for()
-        place = widget.get_by_role("link").get_attribute("href")
-        sign_in(f"{place}?user_code={widget.locator('code').inner_text()}")
+        sign_in_by_code(page)
         page.get_by_role("group", name="Query result").nth(1).wait_for()
         page.locator("text=/Python 3.*Idle/").first.wait_for()
         save(page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,27 +51,4 @@ def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook: Open, 
     page.screenshot(path=str(tmp_path / "sql-mode.png"))
     sql = editor(page, "errors <<")
     assert len({look_of(sql, word) for word in ("SELECT", "'literal'", "newest")}) == 3
-    page.close()
-
-
-def test_a_cell_follows_what_is_typed_and_keeps_its_mode_when_the_kernel_restarts(open_notebook: Open) -> None:
-    page, _ = open_notebook("sql-typed", "first_cell = 1")
-    cell = editor(page, "first_cell")
-
-    cell.click()
-    page.keyboard.press("Control+Home")
-    page.keyboard.type("%%sq ")
-    page.keyboard.press("ArrowLeft")
-    expect_mode(cell, "python")
-    page.keyboard.type("l")
-    expect_mode(cell, "sql")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
-    page.locator(".jp-Dialog .jp-mod-accept").click()
-    page.locator("text=/Python 3.*Idle/").first.wait_for()
-    expect_mode(cell, "sql")
-    cell.click()
-    page.keyboard.press("Control+Home")
-    page.keyboard.press("Delete")
-    expect_mode(cell, "python")
     page.close()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.integration.browser.conftest import notebook_opener
-from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance
+from tests.integration.browser.looks import (
+    sign_in_by_code,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +38,7 @@ def page(browser, demo, tmp_path_factory) -> Iterator[Page]:
     """A notebook in which somebody is signed in, with the tables and a SQL cell."""
     with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
         page, _ = open_notebook("tables", "%micromegas_login --flow device", "%micromegas_tables", SQL)
-        widget = page.get_by_role("region", name="Micromegas sign-in")
-        widget.locator("code").wait_for()
-        place = widget.get_by_role("link").get_attribute("href")
-        sign_in(f"{place}?user_code={widget.locator('code').inner_text()}")
+        sign_in_by_code(page)
         page.get_by_role("region", name="Tables of").wait_for()
         page.locator("text=/Python 3.*Idle/").first.wait_for()
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -121,22 +119,6 @@ def test_whatever_a_server_calls_its_tables_is_a_name_and_can_be_opened(browser:
 
     assert (shown, facts, images, title) == (names, ["Counting…"] * 3 + ["3 rows"], 0, "")
     assert sent == [{"open": name} for name in names[:3]]
-
-
-def test_it_suits_both_themes_and_everybody(page: Page, tables: Locator, tmp_path: Path) -> None:
-    part(tables, "measures").locator("summary").click()
-    expect(part(tables, "measures")).to_contain_text("rows")
-
-    for theme, is_right in (
-        ("JupyterLab Dark", lambda light: light < DARKEST),
-        ("JupyterLab Light", lambda light: light > LIGHTEST),
-    ):
-        choose_theme(page, theme)
-        tables.wait_for()
-        page.screenshot(path=str(tmp_path / f"tables-{theme.split()[-1].lower()}.png"))
-        assert is_right(luminance(tables))
-        check_accessible(page, ".micromegas-tables", texts=5)
-    part(tables, "measures").locator("summary").click()
 
 
 def test_tab_completes_a_table_and_then_its_columns(page: Page, tmp_path: Path) -> None:

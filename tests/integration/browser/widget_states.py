@@ -40,9 +40,6 @@ STATES = {
     "not configured": replace(_NOBODY, status=IdentityStatus.NOT_CONFIGURED, issuer=""),
     "wrapped": replace(_NOBODY, status=IdentityStatus.WRAPPED, issuer=""),
     "signed out": _NOBODY,
-    "sign-in failed": replace(
-        _NOBODY, detail="Nobody signed in within 600 seconds. Run %micromegas_login to try again."
-    ),
     "waiting": _WAITING,
     "waiting by redirect": replace(
         _WAITING, offer=SignInOffer(flow=Flow.REDIRECT, address="/elsewhere/micromegas/start/abc.def")
@@ -65,20 +62,6 @@ STATES = {
     "many groups": replace(
         _ALICE, groups=tuple(f"organisation-unit-{number:03}" for number in range(256)), group_count=256, is_admin=False
     ),
-    "long name": replace(
-        _ALICE,
-        name="Wolfeschlegelsteinhausenbergerdorff the elder of the house of long names",
-        email="wolfeschlegelsteinhausenbergerdorff@departments.of.an.organisation.example.com",
-    ),
-    "service account": replace(
-        _NOBODY,
-        status=IdentityStatus.SIGNED_IN,
-        name="service account lake-notebooks",
-        server_line="connected as lake-notebooks, 9 ms",
-    ),
-    "unnamed": replace(_NOBODY, status=IdentityStatus.SIGNED_IN, is_personal=True),
-    "through the Hub": replace(_ALICE, through="JupyterHub", renews_at=None),
-    "renewing": replace(_ALICE, ends_at=_NOW + timedelta(seconds=299), renews_at=_NOW),
     "ending": replace(_ALICE, ends_at=_NOW + timedelta(seconds=252), renews=False, renews_at=None),
     "renewal failed": replace(
         _ALICE,

@@ -21,6 +21,8 @@ from traitlets.config import Config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+
 REPOSITORY = Path(__file__).parents[3]
 LOAD = "%load_ext tests.fakes.notebook_extension"
 TIMEOUT_SECONDS = 120
@@ -89,6 +91,15 @@ class AttendedKernel:
             while_running(message)
         cell.reply = self._reply_to(request)
         return cell
+
+    def run_until_signed_in(self, source: str, person: ScriptedPerson, address: str) -> Cell:
+        """Run a cell, and have the person open the address of the sign-in once the cell waits for it."""
+
+        def open_when_it_waits(message: dict[str, Any]) -> None:
+            if "waiting for you to " in message["content"].get("data", {}).get("text/plain", ""):
+                person.open(address)
+
+        return self.run(source, while_running=open_when_it_waits)
 
     def _reply_to(self, request: str) -> dict[str, Any]:
         # A slow kernel answers the questions with which the client found out that it is ready only later.

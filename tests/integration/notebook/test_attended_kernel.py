@@ -1,11 +1,19 @@
 """A notebook with a person in front of it, in a real kernel."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.fakes.notebook_world import SECRET_TOKEN, START_URL
+from tests.fakes.notebook_world import (
+    FITTING_ADDRESS,
+    SCAN_URI,
+    SECRET_CHALLENGE,
+    SECRET_STATE,
+    SECRET_TOKEN,
+    START_URL,
+    USER_CODE,
+    VERIFICATION_URI,
+)
 from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
@@ -27,7 +35,7 @@ def kernel() -> Iterator[AttendedKernel]:
 
 
 def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = None")
+    kernel.run(NOBODY)
 
     cell = kernel.run("%micromegas_login")
 
@@ -39,7 +47,7 @@ def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel: AttendedKernel) ->
 
 
 def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = None")
+    kernel.run(NOBODY)
     kernel.run("%micromegas_login")
     kernel.run(FINISH_WHEN_A_CELL_WAITS)
 
@@ -66,32 +74,6 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKer
     assert SECRET_TOKEN not in str(kernel.all_messages)
 
 
-def test_an_idle_widget_causes_no_messages(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login")
-    # The last thing that there is to say.
-    kernel.wait_until(lambda: "connected as" in str(widget_states(kernel.all_messages)))
-    kernel.later_messages(0.5)
-
-    assert kernel.later_messages(2.0) == []
-
-
-def test_an_interrupt_ends_the_wait_and_leaves_the_sign_in_open(kernel: AttendedKernel) -> None:
-    kernel.run("world.stored = None")
-    kernel.run("%micromegas_login")
-
-    def interrupt_when_waiting(message: dict[str, Any]) -> None:
-        if message["msg_type"] == "display_data":
-            kernel.interrupt()
-
-    query = kernel.run("%sql SELECT 1", while_running=interrupt_when_waiting)
-    still_open = kernel.run("assert not world.logins[0].is_cancelled; world.logins[0].succeed()")
-    again = kernel.run("%sql SELECT 1")
-
-    assert query.of("error")[0]["traceback"] == ["✗ stopped waiting for the sign-in after 0.00 s; it stays open"]
-    assert still_open.reply["status"] == "ok"
-    assert again.reply["status"] == "ok"
-
-
 def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: AttendedKernel) -> None:
     kernel.run("%micromegas_login")
     kernel.run("assert world.was_asked_whoami.wait(30)")
@@ -106,26 +88,6 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: A
     assert cell.printed.endswith("[]\n")
     assert widget_states(kernel.all_messages)[-1]["status"] == "signed_out"
     assert kernel.run("assert len(world.logouts) == 1").reply["status"] == "ok"
-
-
-def test_a_button_that_takes_its_time_does_not_keep_the_kernel(kernel: AttendedKernel) -> None:
-    kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(30)")
-    kernel.run("import threading; go_on = threading.Event(); world.stored.renew = lambda: go_on.wait(30)")
-
-    kernel.press("refresh")
-    meanwhile = kernel.run("21 * 2")
-    kernel.run("go_on.set()")
-
-    def shown_as_working() -> list[str]:
-        messages = [message["content"] for message in kernel.all_messages if message["msg_type"] == "comm_msg"]
-        states = [content["data"].get("state", {}) for content in messages]
-        return [state["working"] for state in states if "working" in state]
-
-    kernel.wait_until(lambda: len(shown_as_working()) > 1)
-
-    assert meanwhile.of("execute_result")[0]["data"]["text/plain"] == "42"
-    assert shown_as_working() == ["refresh", ""]
 
 
 @pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
@@ -146,3 +108,95 @@ def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel: AttendedKerne
     assert "application/vnd.jupyter.widget-view+json" not in saved
     assert saved.count(signed_in) == 2
     assert "renews by itself." not in saved
+
+
+pytestmark = pytest.mark.integration
+
+NOBODY = "world.stored = None"
+ONE_TIME_CODE = "one-time"
+
+
+def check_nothing_is_left(kernel: AttendedKernel) -> None:
+    ends = ("Signed in as Alice Martin", "Not signed in at id.example.com (for lake.example.com:50051)")
+    secrets = (SECRET_STATE, SECRET_CHALLENGE, ONE_TIME_CODE, USER_CODE)
+    kernel.wait_until(lambda: any(end in kernel.saved() for end in ends))
+    kernel.wait_until(lambda: not any(secret in kernel.saved() for secret in secrets))
+    kernel.later_messages(0.5)
+    saved = kernel.saved()
+    for secret in secrets:
+        assert secret not in saved
+
+
+def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(kernel: AttendedKernel) -> None:
+    kernel.run(NOBODY)
+    cell = kernel.run("%micromegas_login --flow device")
+    kernel.run(FINISH_WHEN_A_CELL_WAITS)
+    query = kernel.run("%sql rows << SELECT 1")
+
+    (shown,) = cell.of("display_data")
+    assert cell.reply["status"] == "ok"
+    assert shown["data"]["text/plain"].startswith(
+        f"Sign in at id.example.com: go to {VERIFICATION_URI} and type {USER_CODE} until 12:10 UTC. "
+        "Only type it if you started this."
+    )
+    html = shown["data"]["text/html"]
+    assert f'<a href="{VERIFICATION_URI}" target="_blank" rel="noopener noreferrer">Open the page</a>' in html
+    assert "<svg" not in kernel.saved()
+    state = widget_states(cell.messages)[-1]
+    assert (state["flow"], state["user_code"], state["start_url"]) == ("device", USER_CODE, VERIFICATION_URI)
+    assert state["qr_path"].startswith("M4 4h7v1h-7z")
+    assert SCAN_URI not in str(kernel.all_messages)
+    assert query.of("display_data")[0]["data"]["text/plain"] == (
+        f"⏳ waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC) · interrupt to stop waiting"
+    )
+    assert query.reply["status"] == "ok"
+    kernel.run("assert world.remembered == [__import__('micromegas_jupyter.config').settings.Flow.DEVICE]")
+    check_nothing_is_left(kernel)
+
+
+def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel: AttendedKernel) -> None:
+    kernel.run(NOBODY)
+    answers = ["http://127.0.0.1:1/callback?code=one-time&state=other", FITTING_ADDRESS]
+
+    cell = kernel.run("%micromegas_login --flow paste", answer=lambda _: answers.pop(0))
+
+    assert cell.reply["status"] == "ok"
+    assert cell.printed == ("✗ The pasted text is not the address that this sign-in ended at. Try again. · USE001\n")
+    assert [content["wait"] for content in cell.of("clear_output")] == [True]
+    assert cell.messages[-1]["content"]["data"]["text/plain"].startswith("Signed in as Alice Martin")
+    check_nothing_is_left(kernel)
+
+
+def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
+    kernel.run(NOBODY)
+    kernel.run(
+        "import threading\n"
+        "from micromegas_jupyter.errors import LoginTimedOut\n"
+        "def expire():\n"
+        "    world.logins[0].fail(LoginTimedOut('Nobody signed in within 300 seconds.'))\n"
+        "asked = world.prompt\n"
+        "def ask(prompt):\n"
+        "    threading.Timer(0.3, expire).start()\n"
+        "    return asked(prompt)\n"
+        "world.prompt = ask"
+    )
+
+    cell = kernel.run("%micromegas_login --flow paste")
+
+    (error,) = cell.of("error")
+    assert error["traceback"] == ["✗ Nobody signed in within 300 seconds. Start the sign-in again. · AUTH003"]
+    assert kernel.run("1 + 1").reply["status"] == "ok"
+    check_nothing_is_left(kernel)
+
+
+@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
+def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel: AttendedKernel, end: str) -> None:
+    kernel.run(NOBODY)
+    kernel.run("%micromegas_login --flow device")
+
+    if end == "shutdown":
+        kernel.shut_down()
+    else:
+        kernel.run(end)
+
+    check_nothing_is_left(kernel)

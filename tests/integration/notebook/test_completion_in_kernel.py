@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -49,12 +49,7 @@ def sign_in(kernel: AttendedKernel, *, person: str) -> None:
     with ScriptedPerson(person=person) as browser:
         login = kernel.run("%micromegas_login --flow browser")
         start_url = widget_states(login.messages)[-1]["start_url"]
-
-        def open_when_the_query_waits(message: dict[str, Any]) -> None:
-            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
-                browser.open(start_url)
-
-        assert kernel.run("%sql SELECT 1 AS one", while_running=open_when_the_query_waits).reply["status"] == "ok"
+        assert kernel.run_until_signed_in("%sql SELECT 1 AS one", browser, start_url).reply["status"] == "ok"
 
 
 def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_in(kernel: AttendedKernel) -> None:

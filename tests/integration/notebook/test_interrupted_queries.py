@@ -1,4 +1,4 @@
-"""Queries of every shape, interrupted in a real kernel: the cell stops, the server stops, the next query works."""
+"""Queries, and waits for a silent server, interrupted in a real kernel: the next query works."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
+from tests.fakes.slow_relay import SlowRelay
 from tests.integration.notebook.interrupting import (
+    RUNNING,
     AuditLines,
     check_stopped,
     interrupt,
     kernel_of,
+    says,
     served,
 )
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.integration.notebook.kernels import AttendedKernel
 
+
 pytestmark = pytest.mark.integration
 
 ENDLESS = "generate_series(1, 100000000000000)"
@@ -28,23 +33,11 @@ FEW = "(SELECT n FROM events LIMIT 3000)"
 SHAPES = {
     "rows as fast as they come": f"SELECT value FROM {ENDLESS}",
     "a scan that finds nothing": f"SELECT value FROM {ENDLESS} WHERE value % 7 = 8",
-    "a scan of files, again and again": f"SELECT e.* FROM {ENDLESS} CROSS JOIN events AS e",
     "a sort": "SELECT value FROM generate_series(1, 100000000000) ORDER BY value % 1000003",
-    "the newest": f"SELECT value FROM {ENDLESS} ORDER BY value % 1000 DESC LIMIT 10",
-    "an aggregate": f"SELECT max(value * 2) FROM {ENDLESS}",
-    "groups": f"SELECT value % 1000 AS k, sum(value) FROM {ENDLESS} GROUP BY k",
-    "distinct values": f"SELECT count(DISTINCT value % 100000) FROM {ENDLESS}",
     "a join": f"SELECT count(*) FROM events AS e JOIN {ENDLESS} AS s ON e.n = s.value % 100000",
     # Of few rows: the engine goes on with a large one, and would keep this process busy beside all later tests.
     "a cross join": f"SELECT count(*) FROM {FEW} AS a, {FEW} AS b, {FEW} AS c WHERE a.n + b.n + c.n < 0",
-    "a window": f"SELECT sum(value) OVER (ORDER BY value) FROM {ENDLESS}",
     "a recursion": "WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r",
-    "a union": f"SELECT value FROM {ENDLESS} UNION ALL SELECT value FROM {ENDLESS}",
-    "regular expressions": f"SELECT count(*) FROM {ENDLESS} WHERE CAST(value AS VARCHAR) ~ '^(1|2)*3(4|5)*x'",
-    "a subquery": f"SELECT n FROM events WHERE n IN (SELECT value * 2 FROM {ENDLESS} WHERE value < 0)",
-    "an explained query": f"EXPLAIN ANALYZE SELECT max(value * 3) FROM {ENDLESS}",
-    "wide rows": f"SELECT value, repeat('x', 10000) AS wide FROM {ENDLESS}",
-    "a parameter": f"SELECT max(value * 2) FROM {ENDLESS} WHERE value > :least",
     "rows with a parameter": f"SELECT value, :least AS least FROM {ENDLESS}",
 }
 
@@ -79,3 +72,74 @@ def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works
     assert ", stopped on the server · query " in found.line
     assert server[1].of(sql.partition(":")[0])["status"] == "incomplete"
     assert again.reply["status"] == "ok"
+
+
+pytestmark = pytest.mark.integration
+
+RECEIVING = says(" rows · ")
+ENDLESS = "SELECT value FROM generate_series(1, 100000000000000)"
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeFlightServer]:
+    server = FakeFlightServer()
+    yield server
+    server.close()
+
+
+def ask(kernel: AttendedKernel, uri: str) -> None:
+    """Let later cells ask the server at `uri`."""
+    reply = kernel.run(f"%env MICROMEGAS_ANALYTICS_URI={uri}").reply
+    assert reply["status"] == "ok"
+
+
+def port_of(uri: str) -> int:
+    return int(uri.rpartition(":")[2])
+
+
+def check_next_query(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
+    ask(kernel, server[0])
+    assert kernel.run("%sql SELECT 1 AS one").reply["status"] == "ok"
+
+
+@pytest.mark.parametrize("magic", ["%sql SELECT 1", "%micromegas_whoami"])
+def test_a_server_that_takes_the_call_and_never_answers(
+    kernel: AttendedKernel, server: tuple[str, AuditLines], fake_server: FakeFlightServer, magic: str
+) -> None:
+    fake_server.answers = dict.fromkeys(["DoGet", "DoAction:MicromegasWhoAmI"], fake_server.stall_after())
+    ask(kernel, fake_server.uri)
+
+    def call_has_arrived(_message: object) -> bool:
+        return fake_server.call_arrived.wait(30)
+
+    found = interrupt(kernel, magic, when=call_has_arrived)
+
+    check_stopped(found, name=f"{magic} without an answer")
+    check_next_query(kernel, server)
+
+
+def test_a_server_that_falls_silent_after_some_rows(
+    kernel: AttendedKernel, server: tuple[str, AuditLines], fake_server: FakeFlightServer
+) -> None:
+    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
+    ask(kernel, fake_server.uri)
+
+    found = interrupt(kernel, "%sql SELECT 1", when=RECEIVING)
+
+    check_stopped(found, name="silence after some rows")
+    assert ", 3 rows received, stopped on the server" in found.line
+    assert fake_server.calls[0].ended.wait(30)
+    check_next_query(kernel, server)
+
+
+def test_one_huge_batch_on_a_slow_network(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
+    sql = "SELECT repeat('x', 20000000) AS one"
+    with SlowRelay(port_of(server[0]), bytes_per_second=100_000) as relay:
+        ask(kernel, relay.uri)
+
+        found = interrupt(kernel, f"%sql {sql}", when=RUNNING)
+
+        check_stopped(found, name="one huge batch on a slow network")
+        assert ", 0 rows received, stopped on the server" in found.line
+        assert server[1].of(sql)["status"] == "incomplete"
+    check_next_query(kernel, server)

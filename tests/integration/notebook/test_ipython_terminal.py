@@ -92,17 +92,6 @@ def test_a_long_pasted_address_is_taken_whole_and_not_shown(run: Run) -> None:
     assert "xxxx" not in terminal.words
 
 
-def test_an_interrupt_of_the_question_ends_the_sign_in(run: Run) -> None:
-    terminal = run("%micromegas_login --flow paste")
-
-    terminal.wait_for("Paste the address")
-    terminal.type("\x03")
-    terminal.finish()
-
-    assert "✗ The sign-in was cancelled." in terminal.words
-    assert "Traceback" not in terminal.words
-
-
 def test_the_question_ends_with_the_sign_in(run: Run, tmp_path: Path) -> None:
     gate = tmp_path / "asked"
     terminal = run(f"{END_THE_SIGN_IN.format(gate=str(gate))}\n%micromegas_login --flow paste")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 WAIT_SECONDS = 60
-READ_AND_TELL = """
-import sys, threading, traceback
-def tell(reading=threading.get_ident(), pause=threading.Event()):
-    while "_take" not in [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[reading])]:
-        pause.wait(0.01)
-    print("waiting", end="", flush=True)
-next(numbers)
-threading.Thread(target=tell).start()
-for batch in numbers: pass
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +45,6 @@ def endless(call: SeenCall) -> Iterator[bytes]:
         yield from encoder.encode_batch(SMALL_TABLE.to_batches()[0])
 
 
-def printed(cell: Any) -> str:
-    return cell.printed
-
-
 def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(
     kernel: AttendedKernel, server: FakeFlightServer
 ) -> None:
@@ -72,14 +58,13 @@ def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(
     last = read.of("update_display_data")[-1]
     assert last["transient"]["display_id"] == line["transient"]["display_id"]
     assert last["data"]["text/plain"].startswith("✓ 9 rows in ")
-    assert printed(read) == "9\n"
+    assert read.printed == "9\n"
 
 
 @pytest.mark.parametrize(
     ("leave", "line"),
     [
         ("del numbers", "■ stopped"),
-        ("numbers.close()", "■ stopped"),
         ("with numbers: next(numbers)", "■ stopped"),
         ("%unload_ext micromegas_jupyter\n%load_ext micromegas_jupyter", None),
     ],
@@ -105,27 +90,3 @@ def test_a_reader_that_is_left_is_cancelled_on_the_server(
 
     assert server.calls[-1].ended.wait(WAIT_SECONDS)
     assert [text[:9] for text in updates()[-1:]] == ([] if line is None else [line])
-
-
-def test_an_interrupt_of_the_cell_that_reads_stops_the_query_and_the_next_one_works(
-    kernel: AttendedKernel, server: FakeFlightServer
-) -> None:
-    batch = list(rows(SMALL_TABLE))
-    server.answers["DoGet"] = server.stall_after(*batch)
-    kernel.run("%sql numbers << --format reader SELECT n FROM t")
-
-    def interrupt_when_waiting(message: dict[str, Any]) -> None:
-        if message["content"].get("text") == "waiting":
-            kernel.interrupt()
-
-    read = kernel.run(READ_AND_TELL, while_running=interrupt_when_waiting)
-    again = kernel.run("next(numbers)")
-    server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
-    other = kernel.run("%sql rows << SELECT n FROM t")
-
-    assert server.calls[-2].ended.wait(WAIT_SECONDS)
-    (error,) = read.of("error")
-    assert error["ename"] == "KeyboardInterrupt"
-    assert [line[:11] for line in error["traceback"]] == ["✗ cancelled"]
-    assert again.of("error")[0]["ename"] == "QueryCancelled"
-    assert other.reply["status"] == "ok"

@@ -10,7 +10,6 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.stack import DemoStack
-from micromegas_jupyter.wiring import load_client_settings, service_account_provider
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel
@@ -34,15 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(folder: Path) -> Iterator[DemoStack]:
     with DemoStack(spare_executors=1) as running:
-        good = service_account_provider(load_client_settings(environ=running.service_environment())).get_token()
         provider = ScriptedProvider(clock=SYSTEM_CLOCK)
         provider.issuer = running.provider.issuer
-        tokens = {
-            "good": good,
-            "other": provider.mint_id_token(aud="other-app"),
-            "ended": provider.mint_id_token(exp=int(SYSTEM_CLOCK.now().timestamp()) - 3600),
-            "opaque": "not-a-key-that-anybody-knows",
-        }
+        tokens = {"other": provider.mint_id_token(aud="other-app")}
         profiles = {
             "person": {
                 "uri": running.server.uri,
@@ -100,37 +93,4 @@ def test_a_token_for_another_audience_is_explained_from_the_token(kernel: Attend
             "administrator knows the name. Else sign in again."
         ),
         "  query ID · AUTH010 · docs/errors.md#auth010",
-    ]
-
-
-def test_a_token_that_has_ended_is_explained_from_the_token(kernel: AttendedKernel, stack: DemoStack) -> None:
-    found = lines(kernel, stack, "%sql --profile ended SELECT 1")
-
-    assert 'The token is for audience "notebook", from http://PROVIDER. It expired at 20' in found[0]
-    assert found[1] == "  query ID · AUTH010 · docs/errors.md#auth010"
-
-
-def test_a_key_that_the_server_does_not_know(kernel: AttendedKernel, stack: DemoStack) -> None:
-    found = lines(kernel, stack, "%sql --profile opaque SELECT 1")
-
-    assert found == [
-        (
-            "✗ The server does not accept this credential. If it is an API key, check the file that "
-            "api_key_file names or ask the server's administrator; else sign in again."
-        ),
-        "  query ID · AUTH010 · docs/errors.md#auth010",
-    ]
-
-
-def test_a_server_whose_provider_is_down_cannot_tell(kernel: AttendedKernel, stack: DemoStack) -> None:
-    stack.provider.stop()
-
-    found = lines(kernel, stack, "%sql --profile good SELECT 1")
-
-    assert [re.sub(r"\d+ times in \d+ s", "N times in N s", line) for line in found] == [
-        (
-            "✗ The server cannot check credentials at the moment. Your sign-in is not at fault. Try again in a moment. "
-            "Tried N times in N s."
-        ),
-        "  query ID · AVAIL001 · docs/errors.md#avail001",
     ]

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.login.connections import Dependencies
-from micromegas_jupyter.wiring import open_client, service_account_provider
+from micromegas_jupyter.notebook.results.rows import Progress
+from micromegas_jupyter.wiring import ServerStack, open_client, service_account_provider
 from tests.integration.notebook.kernels import attended_kernel, widget_states
-from tests.integration.notebook.short_tokens import short_token_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
     from tests.integration.notebook.kernels import AttendedKernel
@@ -50,47 +52,6 @@ class CountingProvider:
         return self.given[-1]
 
 
-class SlowReader:
-    """A reader whose rows are not taken while the token ends."""
-
-    def __init__(self, reader: QueryReader) -> None:
-        self._reader = reader
-        self.rows_before_the_end = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    def __enter__(self) -> Self:
-        self._reader.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._reader.__exit__(*error)
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self._reader:
-            if not self.rows_before_the_end:
-                self.rows_before_the_end = batch.num_rows
-                until_it_ends = threading.Event()
-                until_it_ends.wait(QUERY_TOKEN_SECONDS + 1)
-            yield batch
-
-
-class SlowClient:
-    """A client whose readers are slow."""
-
-    def __init__(self, client: FlightSQLClient) -> None:
-        self._client = client
-        self.readers: list[SlowReader] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def open_query(self, *arguments: Any, **options: Any) -> SlowReader:
-        self.readers.append(SlowReader(self._client.open_query(*arguments, **options)))
-        return self.readers[-1]
-
-
 @pytest.fixture
 def shell() -> Iterator[InteractiveShell]:
     shell = InteractiveShell()
@@ -105,19 +66,23 @@ def shell() -> Iterator[InteractiveShell]:
 def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
     shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clients: list[SlowClient] = []
     providers: list[CountingProvider] = []
     used: list[ClientSettings] = []
+    rows_before_the_end: list[int] = []
+    note_batch = Progress.note_batch
 
     def stored_provider(settings: ClientSettings) -> CountingProvider:
         used.append(settings)
         providers.append(CountingProvider(service_account_provider(settings)))
         return providers[-1]
 
-    def open_slow_client(settings: ClientSettings, provider: AuthProvider | None) -> SlowClient:
-        clients.append(SlowClient(open_client(settings, provider)))
-        return clients[-1]
+    def wait_after_the_first(progress: Progress) -> None:
+        if not rows_before_the_end:
+            rows_before_the_end.append(progress.rows)
+            threading.Event().wait(QUERY_TOKEN_SECONDS + 1)
+        note_batch(progress)
 
+    monkeypatch.setattr(Progress, "note_batch", wait_after_the_first)
     with short_token_stack(tmp_path, token_lifetime_seconds=QUERY_TOKEN_SECONDS) as (provider, environ):
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
@@ -126,19 +91,20 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
         monkeypatch.setenv("MICROMEGAS_OIDC_AUDIENCE", provider.lake_audience)
         dependencies = Dependencies()
         monkeypatch.setattr(dependencies, "stored_provider", stored_provider)
-        monkeypatch.setattr(dependencies, "open_client", open_slow_client)
         register(shell, dependencies)
 
         for _try in range(TRIES):
+            rows_before_the_end.clear()
             given_before = len(providers[0].given) if providers else 0
-            result = shell.run_line_magic("sql", f"SELECT value FROM generate_series(1, {ROWS})")
+            result = shell.run_line_magic("sql", f"rows << SELECT value FROM generate_series(1, {ROWS})")
             token, *further = providers[0].given[given_before:]
             if not further:  # else its first token ended before the query had begun
                 break
 
         assert further == []
-        assert len(result) == ROWS
-        assert 0 < clients[-1].readers[-1].rows_before_the_end < ROWS
+        assert result is None
+        assert len(shell.user_ns["rows"]) == ROWS
+        assert 0 < rows_before_the_end[0] < ROWS
         with open_client(used[0], StaticTokenAuthProvider(token)) as late, pytest.raises(Rejected):
             late.query_arrow("SELECT 1")
 
@@ -177,3 +143,25 @@ def messages_until_renewed(kernel: AttendedKernel) -> list[dict[str, Any]]:
     while not widget_states(found) and SYSTEM_CLOCK.monotonic() < deadline:
         found += kernel.later_messages(0.2)
     return found
+
+
+@contextmanager
+def short_token_stack(folder: Path, *, token_lifetime_seconds: int) -> Iterator[tuple[DemoProvider, dict[str, str]]]:
+    """Run both; yields the provider and the variables with which a person reaches them."""
+    with DemoProvider(token_lifetime_seconds=token_lifetime_seconds) as provider:
+        issuers = [
+            {"issuer": provider.issuer, "audience": audience, "leeway_secs": 0}
+            for audience in (provider.client_id, provider.lake_audience)
+        ]
+        options = ServerSettings(no_http=True, lake=folder / "lake", port=0, no_telemetry=True)
+        environ = {"MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers})}
+        with ServerStack(options, environ=environ) as server:
+            yield (
+                provider,
+                {
+                    "MICROMEGAS_ANALYTICS_URI": server.uri,
+                    "MICROMEGAS_OIDC_ISSUER": provider.issuer,
+                    "MICROMEGAS_OIDC_CLIENT_ID": provider.client_id,
+                    "MICROMEGAS_CONFIG_DIR": str(folder / "config"),
+                },
+            )

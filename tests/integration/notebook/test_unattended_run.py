@@ -1,6 +1,10 @@
 """A notebook that runs without a person: what stops it, and what is saved in it."""
 
+import json
 import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +15,6 @@ from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, 
 pytestmark = pytest.mark.integration
 
 SIGNED_OUT = "world.stored = None"
-SQL_ERROR = """
-from micromegas_jupyter.errors import InvalidStatement
-world.open_failure = InvalidStatement('No column "tagret".', line=1, column=8, remedy="", query_id="7f3a91c2d4e5")
-"""
 
 
 def check_nothing_technical_or_secret(run: UnattendedRun) -> None:
@@ -35,22 +35,6 @@ def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy() -> None:
         "✗ Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in. "
         f"{UNATTENDED_REMEDY} · AUTH001"
     )
-    assert run.stopped_by is not None
-    assert run.notebook.cells[3].execution_count is None
-    check_nothing_technical_or_secret(run)
-
-
-def test_an_error_stops_the_run_and_is_saved_as_its_lines() -> None:
-    run = run_unattended(LOAD, SQL_ERROR, "%%sql\nSELECT tagret FROM log_entries", "print('not reached')")
-
-    (output,) = run.outputs(2)
-    assert (output.output_type, output.ename) == ("error", "InvalidStatement")
-    assert output.traceback == [
-        '✗ No column "tagret".',
-        "    SELECT tagret FROM log_entries",
-        "           ^ line 1, column 8",
-        "  query 7f3a91c2 · SQL001 · docs/errors.md#sql001",
-    ]
     assert run.stopped_by is not None
     assert run.notebook.cells[3].execution_count is None
     check_nothing_technical_or_secret(run)
@@ -80,3 +64,46 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> N
     assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].data["text/plain"]
     assert "widget-view" not in run.saved
     check_nothing_technical_or_secret(run)
+
+
+@pytest.fixture
+def nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Settings of a person who is not signed in, at a provider and a server that are down."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+        monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", f"grpc://{address}")
+        monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", f"http://{address}")
+        monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "notebook")
+        yield
+
+
+def examine(*options: str) -> str:
+    """Return what `%micromegas_doctor` prints."""
+    run = run_unattended("%load_ext micromegas_jupyter", " ".join(("%micromegas_doctor", *options)))
+    return "".join(output["text"] for output in run.outputs(1) if "text" in output) or run.saved
+
+
+@pytest.mark.usefixtures("nobody_answers")
+def test_it_says_what_is_wrong_line_by_line() -> None:
+    lines = examine()
+
+    assert "✓ sign-in: a notebook that runs by itself: nobody can sign in here" in lines
+    assert "✗ issuer: The identity provider 127.0.0.1:" in lines
+    assert "could not be reached: the connection was refused." in lines
+    assert "✗ token: " in lines
+    assert "✗ server: " in lines
+    assert "Traceback" not in lines
+
+
+@pytest.mark.usefixtures("nobody_answers")
+def test_it_speaks_json() -> None:
+    document = json.loads(examine("--json"))
+
+    assert document["ok"] is False
+    assert [check["check"] for check in document["checks"]][-1] == "server"
+
+
+def test_an_option_that_is_not_known_is_one_line() -> None:
+    assert "Unrecognized arguments: --jsn. Did you mean --json?" in examine("--jsn")

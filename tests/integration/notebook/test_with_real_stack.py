@@ -43,8 +43,16 @@ def wait_for_telemetry(stack: DemoStack) -> None:
     raise AssertionError("the stack recorded nothing in 60 seconds")
 
 
-def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
+@pytest.fixture(autouse=True)
+def environment(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """Variables of a person who is not signed in."""
+    variables = {**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}
+    use(variables, monkeypatch)
+    return variables
+
+
+def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
 
@@ -73,17 +81,11 @@ def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(
 def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         login = kernel.run("%micromegas_login")
         start_url = widget_states(login.messages)[-1]["start_url"]
-
-        def sign_in_when_the_query_waits(message: dict[str, Any]) -> None:
-            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
-                person.open(start_url)
-
-        query = kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_when_the_query_waits)
+        query = kernel.run_until_signed_in("%sql rows << SELECT 1 AS one", person, start_url)
         again = kernel.run("%micromegas_login")
         whoami = kernel.run("%micromegas_whoami")
         wrong = kernel.run("%%sql\nSELECT tagret\nFROM log_entries")
@@ -107,18 +109,14 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(
 def test_a_person_signs_in_by_options_with_less_scope(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use({"MICROMEGAS_ANALYTICS_URI": stack.server.uri, "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
+    for name in ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"):
+        monkeypatch.delenv(name, raising=False)
     provider = f"--issuer {stack.provider.issuer} --client-id {stack.provider.client_id}"
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         login = kernel.run(f'%micromegas_login --flow browser {provider} --scope "openid email"')
         start_url = widget_states(login.messages)[-1]["start_url"]
-
-        def sign_in_when_the_query_waits(message: dict[str, Any]) -> None:
-            if "waiting for you to sign in" in message["content"].get("data", {}).get("text/plain", ""):
-                person.open(start_url)
-
-        kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_when_the_query_waits)
+        kernel.run_until_signed_in("%sql rows << SELECT 1 AS one", person, start_url)
         shown = kernel.run("%micromegas_whoami").of("display_data")[0]["data"]["text/plain"]
 
     assert "connected as alice@example.com, " in shown
@@ -128,17 +126,12 @@ def test_a_person_signs_in_by_options_with_less_scope(
 def test_a_person_types_a_code_while_a_query_waits(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         login = kernel.run("%micromegas_login --flow device")
         code = widget_states(login.messages)[-1]
-
-        def type_the_code_when_the_query_waits(message: dict[str, Any]) -> None:
-            if "waiting for you to type" in message["content"].get("data", {}).get("text/plain", ""):
-                person.open(f"{code['start_url']}?user_code={code['user_code']}")
-
-        query = kernel.run("%sql rows << SELECT 1 AS one", while_running=type_the_code_when_the_query_waits)
+        address = f"{code['start_url']}?user_code={code['user_code']}"
+        query = kernel.run_until_signed_in("%sql rows << SELECT 1 AS one", person, address)
         # What is remembered of a sign-in is written once it has ended.
         remembered = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
         kernel.wait_until(lambda: remembered_flow(load_client_settings(), remembered) is Flow.DEVICE)
@@ -152,7 +145,6 @@ def test_a_person_types_a_code_while_a_query_waits(
 
 
 def test_a_kernel_over_ssh_is_offered_a_code(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI"):
         monkeypatch.delenv(name, raising=False)
@@ -168,7 +160,6 @@ def test_a_kernel_over_ssh_is_offered_a_code(stack: DemoStack, monkeypatch: pyte
 def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_notebook(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
     with attended_kernel() as kernel:
         kernel.run(LOAD)
         shown: list[str] = []
@@ -193,7 +184,6 @@ def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_
 def test_a_session_at_the_provider_is_ended_in_the_persons_own_browser(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
     with attended_kernel() as kernel:
         kernel.run(LOAD)
 
@@ -227,11 +217,10 @@ def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
     assert again.reply["status"] == "ok"
 
 
-@pytest.mark.parametrize("option", ["", " --flow device", " --flow paste"])
+@pytest.mark.parametrize("option", ["", " --flow paste"])
 def test_nobody_signed_in_and_nobody_there_fails_at_once(
     stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
 ) -> None:
-    use({**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}, monkeypatch)
 
     run = run_unattended(LOAD, f"%micromegas_login{option}")
 

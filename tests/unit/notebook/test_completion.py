@@ -45,11 +45,6 @@ def texts(marked: str, *kinds: str) -> list[str]:
     return [candidate.text for candidate in complete(marked).found if not kinds or candidate.kind in kinds]
 
 
-@pytest.mark.parametrize("sql", ["SELECT * FROM |", "SELECT * FROM measures, |", "SELECT * FROM measures JOIN |"])
-def test_tables_are_offered_where_a_table_must_stand(sql: str) -> None:
-    assert texts(sql) == ["log_entries", "measures"]
-
-
 @pytest.mark.parametrize(
     ("sql", "columns"),
     [
@@ -93,34 +88,6 @@ def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
     assert "SELECT" in texts("|")
 
 
-@pytest.mark.parametrize("sql", ["SELECT x::ti|", "SELECT cast(x AS ti|", "SELECT try_cast(x AS ti|"])
-def test_types_are_offered_where_a_type_must_stand(sql: str) -> None:
-    assert texts(sql) == ["time", "timestamp", "tinyint"]
-    assert {candidate.kind for candidate in complete(sql).found} == {"type"}
-
-
-@pytest.mark.parametrize(("sql", "names"), [(":|", ["max_level", "names"]), ("x = :ma|", ["max_level"])])
-def test_behind_a_colon_there_are_the_notebooks_variables(sql: str, names: list[str]) -> None:
-    assert texts(f"SELECT * FROM measures WHERE {sql}") == names
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT 'ti|", "SELECT 1 -- ti|", "SELECT 1 /* ti|", "SELECT $$ti|", "SELECT 12|", "SELECT x AS ti|"]
-)
-def test_nothing_is_offered_inside_text_comments_and_new_names(sql: str) -> None:
-    assert texts(sql) == []
-
-
-def test_a_quoted_name_is_completed_with_its_quotes() -> None:
-    found = complete('SELECT "up| FROM log_entries')
-
-    assert (found.typed, found.found[0].text) == ('"up', '"Upper Case"')
-
-
-def test_a_quote_that_the_editor_has_closed_is_not_closed_again() -> None:
-    assert texts('SELECT "up|" FROM log_entries') == ['"Upper Case']
-
-
 def test_a_name_that_could_steer_a_line_is_not_offered() -> None:
     schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 
@@ -132,37 +99,6 @@ def test_what_is_offered_and_looked_at_is_bounded() -> None:
 
     assert len(complete("SELECT | FROM t", many).found) == MAX_CANDIDATES
     assert complete("SELECT |" + " " * MAX_CHARACTERS).found == ()
-
-
-def kinds(sql: str) -> list[tuple[str, str]]:
-    return [(token.kind, token.text) for token in scan(sql)]
-
-
-@pytest.mark.parametrize(
-    ("sql", "kind"),
-    [
-        ("'it''s'", "string"),
-        (r"e'it\'s'", "string"),
-        ("$$it's$$", "string"),
-        ("$q$it's $$ $q$", "string"),
-        ('"a ""b"', "quoted"),
-        ("12.5e3", "number"),
-        (":name", "placeholder"),
-        (":", "placeholder"),
-        ("'it''s", "open_string"),
-        ("$$it's", "open_string"),
-        ('"a ""b', "open_quoted"),
-        ("-- a 'quote", "open_comment"),
-        ("/* a 'quote", "open_comment"),
-    ],
-)
-def test_a_construct_is_one_token_with_or_without_its_end(sql: str, kind: str) -> None:
-    assert kinds(sql) == [(kind, sql)]
-
-
-@pytest.mark.parametrize("sql", ["x::int", "m[1:2]", "f(x):int"])
-def test_a_colon_after_a_value_is_no_placeholder(sql: str) -> None:
-    assert "placeholder" not in {token.kind for token in scan(sql)}
 
 
 @pytest.mark.parametrize(
@@ -213,56 +149,3 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: In
     assert offered(shell, "%%sql\nSELECT * FROM log|") == [("log_entries", "table")]
     assert offered(shell, "%%micromegas_sql\nSELECT l.le| FROM log_entries l") == [("level", "column")]
     assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
-
-
-def test_variables_that_can_be_bound_are_offered_behind_a_colon(shell: InteractiveShell) -> None:
-    shell.user_ns.update(max_level=3, max_frame=object(), _max_hidden=1, max_names=["a"], max_of=max)
-
-    assert offered(shell, "%%sql\nSELECT :max|") == [("max_level", "variable"), ("max_names", "variable")]
-
-
-def test_options_of_the_magic_are_offered_on_its_line(shell: InteractiveShell) -> None:
-    assert ("--begin", "option") in offered(shell, "%%sql --|\nSELECT 1")
-    assert offered(shell, "%%sql --prof|\n") == [("--profile", "option")]
-    assert offered(shell, "%sql --trace|") == [("--traceback", "option")]
-
-
-@pytest.fixture
-def production(shell: InteractiveShell, world: FakeWorld) -> str:
-    """Give two servers names; returns the address of the one that is called `production`."""
-    uri = "grpc+tls://prod.example.com:50051"
-    shell.run_cell(f"%micromegas_connect {uri} --as production")
-    shell.run_cell("%micromegas_connect grpc+tls://other.example.com:50051 --as other")
-    return uri
-
-
-@pytest.mark.parametrize("magic", ["%sql", "%%sql", "%micromegas_tables"])
-def test_the_names_of_connections_are_offered_behind_the_option(
-    shell: InteractiveShell, production: str, magic: str
-) -> None:
-    assert offered(shell, f"{magic} --connection pr|") == [("production", "value")]
-    assert offered(shell, f"{magic} --connection |") == [("production", "value"), ("other", "value")]
-
-
-def test_a_name_that_stands_for_nothing_is_silent(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ("SELECT", "keyword") in offered(shell, "%%sql --connection nobody\nSEL|")
-    assert world.opened_for == []
-    assert capsys.readouterr() == ("", "")
-
-
-def test_the_magic_that_shows_tables_completes_them_and_its_options(
-    shell: InteractiveShell, world: FakeWorld, production: str
-) -> None:
-    assert offered(shell, "%micromegas_tables --connection production log|") == [("log_entries", "table")]
-    assert offered(shell, "%micromegas_tables --cou|") == [("--count", "option")]
-    assert [settings.uri for settings in world.opened_for] == [production]
-
-
-def test_other_cells_are_completed_as_before(shell: InteractiveShell) -> None:
-    shell.user_ns["level_of_detail"] = 1
-
-    found = offered(shell, "level_of|")
-
-    assert [text for text, _ in found] == ["level_of_detail"]

@@ -9,67 +9,17 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.notebook.extension import register, unregister
 from tests.fakes.notebook_world import FakeWorld
 
-NAMES = [
-    "micromegas_connect",
-    "micromegas_doctor",
-    "micromegas_login",
-    "micromegas_logout",
-    "micromegas_queries",
-    "micromegas_serve",
-    "micromegas_sql",
-    "micromegas_tables",
-    "micromegas_whoami",
-    "sql",
-]
-INTERRUPTED = """
-import signal, sys, threading, time
-from pathlib import Path
-from micromegas_jupyter.core import system as threads
-from micromegas_jupyter.notebook.shell import load_libraries
 
-started = threading.Event()
-
-class Interrupting:
-    def find_spec(self, name, path=None, target=None):
-        if name == "whole.part_b":  # the first part has been loaded, the whole has not
-            signal.raise_signal(signal.SIGINT)
-            started.set()
-
-sys.meta_path.insert(0, Interrupting())
-sys.path.insert(0, sys.argv[1])
-try:
-    load_libraries("whole")
-except KeyboardInterrupt:
-    print("interrupted")
-assert started.wait(30)
-load_libraries("whole")
-import whole
-print(whole.part_a.VALUE, whole.part_b.VALUE)
-"""
-
-
-def own_magics(shell: InteractiveShell) -> list[str]:
-    return sorted(name for name in shell.magics_manager.magics["line"] if "micromegas" in name or name == "sql")
-
-
-def test_the_extension_registers_its_magics(shell: InteractiveShell) -> None:
-    assert own_magics(shell) == NAMES
-    assert shell.find_cell_magic("sql") is not None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_help_lists_the_options_of_every_magic_and_does_nothing_else(
+@pytest.mark.parametrize("name", ["sql", "micromegas_login"])
+def test_help_lists_the_options_of_a_magic_and_does_nothing_else(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    done = shell.run_cell(f"%{name} --traceback --help")
+    assert shell.run_cell(f"%{name} --traceback --help").result is None
 
     said = capsys.readouterr().out
-    assert done.success
-    assert done.result is None
-    parser = shell.find_line_magic(name).parser
-    assert all(option in said for action in parser._actions for option in action.option_strings)
-    assert str(shell.find_line_magic(name).__doc__).splitlines()[-1].strip() in said
-    assert (world.profiles, world.opened_for, world.logins, world.logouts) == ([], [], [], [])
+    options = [option for action in shell.find_line_magic(name).parser._actions for option in action.option_strings]
+    assert all(option in said for option in options)
+    assert (world.opened_for, world.logins) == ([], [])
 
 
 def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
@@ -89,17 +39,6 @@ def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
     assert bare_shell.run_line_magic("sql", "") == "other"
 
 
-def test_unloading_takes_everything_away(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_line_magic("sql", "SELECT 1")
-
-    unregister(shell)
-    unregister(shell)
-
-    assert own_magics(shell) == []
-    assert shell.find_cell_magic("sql") is None
-    assert world.clients[0].is_closed
-
-
 def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     program = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
@@ -112,16 +51,3 @@ def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
-
-
-def test_an_interrupt_within_a_first_import_leaves_a_library_that_works(tmp_path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "__init__.py").write_text("import whole.part_a\nimport whole.part_b\n")
-    for part in ("part_a", "part_b"):
-        (tmp_path / "whole" / f"{part}.py").write_text(f"VALUE = {part!r}\n")
-
-    run = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
-    )
-
-    assert (run.stdout.split("\n"), run.stderr) == (["interrupted", "part_a part_b", ""], "")

@@ -6,9 +6,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
-from micromegas_jupyter.notebook.login.display import IdentityButtons
-from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityStatus, NotebookSession, offered_actions
-from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakeLogin, FakePersonalProvider, FakeWorld
+from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
+from tests.fakes.notebook_world import FakeLogin, FakePersonalProvider, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
@@ -45,25 +44,8 @@ def with_quick_logins(shell: InteractiveShell, provider: object = None) -> Noteb
     return session
 
 
-def test_nothing_has_to_be_clicked(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_line_magic("micromegas_login", "")
-
-    assert capsys.readouterr().out == LINE
-    assert world.logins == []
-
-
 def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
     assert Dependencies().renewal(world.stored, lambda _error: None) is None
-
-
-def test_the_widget_says_when_the_token_ends_and_offers_to_refresh_and_no_more(session: NotebookSession) -> None:
-    state = session.signed_in(SETTINGS)
-
-    assert (state.ends_at, state.renews_at, state.renews) == (FakeIdentity.expires_at, None, True)
-    assert state.through == "JupyterHub"
-    assert offered_actions(state) == (IdentityAction.REFRESH,)
 
 
 @pytest.mark.parametrize("kind", [LoginRequired, ProviderUnavailable])
@@ -93,15 +75,6 @@ def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
     assert world.logins == []
 
 
-def test_a_person_may_sign_in_in_another_way(shell: InteractiveShell, world: FakeWorld) -> None:
-    session = with_quick_logins(shell)
-    shell.run_line_magic("micromegas_login", "--flow device")
-
-    assert [login.flow for login in world.logins] == [Flow.DEVICE]
-    assert world.remembered == [Flow.DEVICE]
-    assert session.state.through == ""
-
-
 def test_signing_out_forgets_the_token_until_the_person_comes_back(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,36 +92,3 @@ def test_signing_out_forgets_the_token_until_the_person_comes_back(
     capsys.readouterr()
     shell.run_line_magic("micromegas_login", "")
     assert capsys.readouterr().out == LINE
-
-
-def with_a_code_instead(shell: InteractiveShell, world: FakeWorld) -> FakeLogin:
-    """Have the Hub refuse, and begin the sign-in by a code that then waits."""
-    world.stored.failure = world.begin_failures[Flow.HUB] = refused()
-    session: NotebookSession = shell._micromegas_extension.session
-    with pytest.raises(LoginRequired):
-        session.signed_in(SETTINGS)
-    IdentityButtons(session)._do(IdentityAction.SIGN_IN, SETTINGS)
-    return world.logins[-1]
-
-
-def test_a_cell_goes_on_after_a_sign_in_at_the_hub_though_another_way_was_begun(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
-    login = with_a_code_instead(shell, world)
-    world.stored.failure = None
-
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert login.is_cancelled
-    assert [asked["sql"] for asked in world.asked] == ["SELECT 1"]
-    assert shell._micromegas_extension.session.state.through == "JupyterHub"
-
-
-def test_a_login_after_a_sign_in_at_the_hub_ends_the_other_way(shell: InteractiveShell, world: FakeWorld) -> None:
-    login = with_a_code_instead(shell, world)
-    world.stored.failure = None
-
-    shell.run_line_magic("micromegas_login", "")
-
-    assert login.is_cancelled
-    assert shell._micromegas_extension.session.state.status is IdentityStatus.SIGNED_IN

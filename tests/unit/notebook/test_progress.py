@@ -1,176 +1,55 @@
 """The progress of a query, the line that shows it, and the reader that later cells read."""
 
-import gc
-import io
 from collections.abc import Callable
-from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.results.rows import (
-    DisplayLine,
     Ending,
     Progress,
     Reading,
     RowReader,
-    TerminalLine,
 )
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
 
 BATCHES = ROWS.to_batches(max_chunksize=2)
-WAIT_SECONDS = 60
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Published:
-    """Stands where IPython's display publisher stands."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[dict[str, str], bool]] = []
-
-    def publish(self, data, metadata=None, *, update=False, **_):
-        self.calls.append((data, update))
-
-
-@pytest.fixture
-def published(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Published:
-    stand_in = Published()
-    monkeypatch.setattr(InteractiveShell, "_instance", bare_shell)
-    monkeypatch.setattr(bare_shell, "display_pub", stand_in, raising=False)
-    return stand_in
-
-
-def test_a_terminal_line_is_erased_before_it_is_written_again() -> None:
-    terminal = Terminal()
-    line = TerminalLine(terminal)
-
-    line.rewrite("one")
-    line.finish("two")
-
-    assert terminal.getvalue() == "\r\x1b[2Kone\r\x1b[2Ktwo\n"
-    assert line.is_shown
-
-
-def test_a_file_gets_only_the_line_that_stays() -> None:
-    file = io.StringIO()
-    line = TerminalLine(file)
-
-    line.rewrite("one")
-    line.clear()
-    line.finish("two")
-
-    assert file.getvalue() == "two\n"
-
-
-def test_a_display_is_made_once_and_then_updated_as_text_and_escaped_html(published: Published) -> None:
-    line = DisplayLine()
-
-    line.clear()
-    line.rewrite("<1>")
-    line.finish("<2>")
-    line.clear()
-
-    (first, first_updates), (second, second_updates), (third, _) = published.calls
-    assert (first["text/plain"], first_updates) == ("<1>", False)
-    assert (second["text/plain"], second_updates) == ("<2>", True)
-    assert "&lt;2&gt;" in second["text/html"]
-    assert third == {"text/plain": "", "text/html": ""}
-
-
-def test_an_address_in_the_line_can_be_followed(published: Published) -> None:
-    DisplayLine().rewrite("<1> open http://127.0.0.1:4/x?a=1&b=2 now", address="http://127.0.0.1:4/x?a=1&b=2")
-
-    ((bundle, _),) = published.calls
-    assert bundle["text/plain"] == "<1> open http://127.0.0.1:4/x?a=1&b=2 now"
-    assert (
-        '&lt;1&gt; open <a href="http://127.0.0.1:4/x?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'
-        "http://127.0.0.1:4/x?a=1&amp;b=2</a> now" in bundle["text/html"]
-    )
-
-
-class Line:
-    """Notes what it is told."""
-
-    is_shown = True
-
-    def __init__(self, *, outlives_cell: bool = True) -> None:
-        self.outlives_cell = outlives_cell
-        self.rewritten: list[str] = []
-        self.finished: list[str] = []
-
-    def rewrite(self, text: str, *, address: str = "") -> None:
-        self.rewritten.append(text)
-
-    def finish(self, text: str) -> None:
-        self.finished.append(text)
-
-    def clear(self) -> None:
-        raise AssertionError("a reader's line stays")
 
 
 class Started:
     """A reader over scripted parts, with what follows it."""
 
-    def __init__(self, *script: Any, seconds_per_batch: float = 0.5, outlives_cell: bool = True) -> None:
-        clock = FakeClock()
-        self.line = Line(outlives_cell=outlives_cell)
+    def __init__(self, *script: Any) -> None:
+        self.finished: list[str] = []
         self.ends: list[tuple[Ending, object]] = []
-        self.ended = Event()
-        self.source = FakeReader(list(script or BATCHES), clock, seconds_per_batch, "7f3a91c2d4e5")
+        self.source = FakeReader(list(script or BATCHES), clock := FakeClock(), 0.5, "7f3a91c2d4e5")
         progress = Progress(clock)
-        progress.note_opened(self.source, token_ends_at=None)
-        self.rows = RowReader(
-            Reading(self.source, progress, self.line, target=" → rows (reader)", sql="SELECT n", on_end=self._note)
-        )
-
-    def _note(self, ending: Ending, error: object) -> None:
-        self.ends.append((ending, error))
-        self.ended.set()
-
-
-def test_batches_come_one_after_another_and_the_line_follows_them() -> None:
-    started = Started()
-
-    batches = list(started.rows)
-
-    assert batches == BATCHES
-    assert started.line.rewritten == [
-        "⏳ 0.5 s · 2 rows · 1.0 MB · query 7f3a91c2 → rows (reader)",
-        "⏳ 1.0 s · 3 rows · 2.0 MB · query 7f3a91c2 → rows (reader)",
-    ]
-    assert started.line.finished == [
-        "▸ rows come as you iterate · query 7f3a91c2 → rows (reader)",
-        "✓ 3 rows in 1.0 s (first after 0.5 s) · 2.0 MB · query 7f3a91c2 → rows (reader)",
-    ]
-    assert started.ends == [(Ending.DONE, None)]
+        progress.note_opened(self.source)
+        line = SimpleNamespace(outlives_cell=False, finish=self.finished.append)
+        options = {"target": " → rows (reader)", "sql": "SELECT n", "on_end": lambda *end: self.ends.append(end)}
+        self.rows = RowReader(Reading(self.source, progress, line, **options))
 
 
 @pytest.mark.parametrize(
-    ("take", "kind"),
+    "take",
     [
-        (lambda rows: rows.read_all(), pa.Table),
-        (lambda rows: pa.table(rows.read_pandas()), pa.Table),
-        (lambda rows: pa.RecordBatchReader.from_stream(rows).read_all(), pa.Table),
-        (lambda rows: pl.DataFrame(rows).to_arrow(), pa.Table),
+        lambda rows: rows.read_all(),
+        lambda rows: pa.table(rows.read_pandas()),
+        lambda rows: pa.RecordBatchReader.from_stream(rows).read_all(),
+        lambda rows: pl.DataFrame(rows).to_arrow(),
     ],
     ids=["read_all", "read_pandas", "arrow stream", "polars"],
 )
-def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table], kind: type) -> None:
+def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table]) -> None:
     started = Started()
 
     table = take(started.rows)
 
-    assert isinstance(table, kind)
     assert table.column("msg").to_pylist() == ["a", "<b>", "c"]
     assert started.ends == [(Ending.DONE, None)]
 
@@ -182,25 +61,12 @@ def test_leaving_the_block_stops_the_query_and_says_so() -> None:
         next(rows)
 
     assert started.source.is_closed
-    assert started.line.finished[-1] == (
+    assert started.finished[-1] == (
         "■ stopped after 0.5 s, 2 rows received, stopped on the server · query 7f3a91c2 → rows (reader)"
     )
     assert started.ends == [(Ending.STOPPED, None)]
     with pytest.raises(UsageError, match="reader is closed"):
         next(rows)
-
-
-def test_the_end_of_the_last_reference_stops_the_query() -> None:
-    started = Started()
-    next(started.rows)
-
-    del started.rows
-    gc.collect()
-
-    assert started.source.is_closed
-    assert started.ended.wait(WAIT_SECONDS)
-    assert started.ends == [(Ending.STOPPED, None)]
-    assert started.line.finished[-1].startswith("■ stopped after 0.5 s, 2 rows received")
 
 
 def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_end() -> None:
@@ -212,7 +78,7 @@ def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_en
 
     ended = "✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2"
     assert interrupt.value._render_traceback_() == [ended]
-    assert started.line.finished[-1] == f"{ended} → rows (reader)"
+    assert started.finished[-1] == f"{ended} → rows (reader)"
     with pytest.raises(QueryCancelled):
         next(started.rows)
     assert started.ends == [(Ending.CANCELLED, None)]
@@ -227,16 +93,7 @@ def test_a_failure_is_a_line_with_its_place_in_the_statement_and_is_raised_again
         list(started.rows)
 
     assert error._render_traceback_()[1:3] == ["    SELECT n", "           ^ line 1, column 8"]
-    assert started.line.finished[-1] == "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)"
+    assert started.finished[-1] == "✗ failed after 1.0 s, 2 rows received · query 7f3a91c2 → rows (reader)"
     with pytest.raises(InvalidStatement):
         next(started.rows)
     assert started.ends == [(Ending.FAILED, error)]
-
-
-def test_a_failed_reader_can_be_collected() -> None:
-    started = Started(InvalidStatement("No."))
-    with pytest.raises(InvalidStatement):
-        next(started.rows)
-    finalizer = started.rows._finalizer
-
-    assert not finalizer.alive

@@ -1,103 +1,31 @@
 """A result as text, as HTML, and as data for the browser."""
 
-import datetime as dt
-import decimal
 import json
 
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from micromegas_jupyter.notebook.results.table import (
     MAX_DATA_BYTES,
-    QueryResult,
     column_order,
     column_texts,
-    preview_html,
-    preview_text,
     result_data,
-    result_html,
-    static_text,
-    type_text,
+)
+from micromegas_jupyter.notebook.shell import (
+    error_lines,
+    lines_html,
+    printable,
 )
 
-TABLE = pa.table(
-    {
-        "time": pa.array([1_700_000_000_000_000_000, None], pa.timestamp("ns", "+00:00")),
-        "level": pa.array([3, 4], pa.int32()),
-        "msg": ["<b>bold</b>", None],
-    }
-)
 DATA = pa.table(
     {
         "time": pa.array([1_700_000_000, None, 1_600_000_000], pa.timestamp("s", "UTC")),
         "msg": ["</script><b>", None, "plain"],
     }
 )
-LONG = pa.table({"n": range(1_500)})
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
-
-
-def test_plain_text_has_names_types_values_and_a_count() -> None:
-    assert preview_text(TABLE).split("\n") == [
-        "time                           level  msg",
-        "timestamp[ns, UTC]             int32  string",
-        "-----------------------------  -----  -----------",
-        "2023-11-14 22:13:20.000000000      3  <b>bold</b>",
-        "null                               4  null",
-        "2 rows",
-    ]
-
-
-def test_only_the_first_rows_and_columns_are_shown_and_it_says_so() -> None:
-    table = pa.table({f"column{index}": range(1_500) for index in range(60)})
-
-    html = preview_html(table)
-
-    assert "first 20 of 1,500 rows · first 50 of 60 columns" in html
-    assert html.count("<tr>") == 21
-    assert html.count("<th ") == 50
-
-
-def test_a_result_gives_all_its_rows_again_and_again() -> None:
-    result = QueryResult(TABLE)
-
-    first, second = result.to_pandas(), result.DataFrame
-
-    assert first.equals(second)
-    assert list(first["level"]) == [3, 4]
-    assert result.arrow.num_rows == len(result) == 2
-    assert "2 rows" in repr(result)
-    assert "2 rows" in result._repr_html_()
-
-
-def test_each_column_has_its_name_type_nulls_texts_and_order() -> None:
-    data = result_data(DATA, max_rows=1_000)
-
-    assert data.rows == 3
-    assert json.loads(data.text) == {
-        "rows": 3,
-        "total": 3,
-        "columnTotal": 2,
-        "columns": [
-            {
-                "name": "time",
-                "type": "timestamp[s, UTC]",
-                "nulls": "1 null of 3 rows",
-                "right": False,
-                "order": [2, None, 1],
-                "texts": ["2023-11-14 22:13:20", None, "2020-09-13 12:26:40"],
-            },
-            {
-                "name": "msg",
-                "type": "string",
-                "nulls": "1 null of 3 rows",
-                "right": False,
-                "order": None,
-                "texts": ["</script><b>", None, "plain"],
-            },
-        ],
-    }
 
 
 def test_nothing_in_it_can_end_the_element_that_it_stands_in() -> None:
@@ -115,33 +43,6 @@ def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long
     assert {len(column["texts"]) for column in decoded["columns"]} == {data.rows}
 
 
-def test_a_value_of_many_megabytes_costs_no_more_than_what_is_shown_of_it() -> None:
-    table = pa.table({"large": pa.array(["x" * 20_000_000] * 3)})
-
-    data = result_data(table, max_rows=1_000)
-
-    assert data.rows == 3
-    assert len(data.text) < 1_000
-
-
-@pytest.mark.parametrize(("table", "max_rows"), [(LONG, 0), (LONG, 1), (LONG.slice(0, 1), 1_000), (pa.table({}), 9)])
-def test_there_is_no_script_where_there_is_nothing_to_sort(table: pa.Table, max_rows: int) -> None:
-    assert result_html(table, max_rows=max_rows) == preview_html(table)
-
-
-def test_rows_too_large_for_the_table_stay_a_preview() -> None:
-    table = pa.table({f"column{index}": ["<" * 200] * 30 for index in range(50)})
-
-    assert result_html(table, max_rows=1_000) == preview_html(table)
-
-
-def test_the_scripts_that_are_saved_with_each_result_are_small_and_hold_no_other_address() -> None:
-    saved = [static_text(name) for name in ("result.js", "result.css")]
-
-    assert sum(map(len, saved)) < 12_000
-    assert not any(part in text for text in saved for part in ("//", "</", "import(", "@import", "fetch("))
-
-
 def order(array: pa.Array) -> list[int | None] | None:
     return column_order(pa.chunked_array([array]))
 
@@ -153,32 +54,13 @@ def order(array: pa.Array) -> list[int | None] | None:
         (pa.array([2**62 + 1, 2**62]), [2, 1]),
         (pa.array([float("nan"), -1.5, float("inf"), None]), [None, 1, 2, None]),
         (pa.array([1.5, 0.5], pa.float16()), [2, 1]),
-        (pa.array([decimal.Decimal("10.01"), decimal.Decimal("9.99")]), [2, 1]),
-        (pa.array([True, False]), [2, 1]),
         (pa.array([1_700_000_000_000_000_001, 1_700_000_000_000_000_000], pa.timestamp("ns", "Nobody/Knows")), [2, 1]),
-        (pa.array([dt.date(2024, 1, 1), dt.date(2023, 12, 31)]), [2, 1]),
-        (pa.array([1500, 20], pa.duration("ms")), [2, 1]),
         (pa.array([30, 7, 30]).dictionary_encode(), [2, 1, 2]),
         (pa.array([], pa.int64()), []),
     ],
 )
 def test_values_have_places_by_their_size_and_nulls_have_none(array: pa.Array, expected: list[int | None]) -> None:
     assert order(array) == expected
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        pa.array(["b", "a"]),
-        pa.array([b"b", b"a"]),
-        pa.array([[2], [1]]),
-        pa.array([pa.MonthDayNano([1, 2, 3])]),
-        pa.nulls(1),
-        pa.nulls(1, pa.decimal32(5, 2)),
-    ],
-)
-def test_other_values_are_left_to_the_order_of_their_texts(array: pa.Array) -> None:
-    assert order(array) is None
 
 
 def texts(array: pa.Array) -> list[str | None]:
@@ -189,19 +71,14 @@ def texts(array: pa.Array) -> list[str | None]:
     ("array", "expected"),
     [
         (pa.array([1, None]), ["1", None]),
-        (pa.array([True, None]), ["true", None]),
         (pa.array([float("nan"), 1e300]), ["nan", "1e+300"]),
         (pa.array(["a", None]).dictionary_encode(), ["a", None]),
-        (pa.array([decimal.Decimal("1.20")]), ["1.20"]),
         (pa.array([1500], pa.duration("ms")), ["1500 ms"]),
-        (pa.array([dt.date(2020, 1, 1)]), ["2020-01-01"]),
         (pa.array([1_700_000_000_123_456_789], pa.timestamp("ns", "+00:00")), ["2023-11-14 22:13:20.123456789"]),
-        (pa.array([1_700_000_000], pa.timestamp("s", "UTC")), ["2023-11-14 22:13:20"]),
         (pa.array([1_700_000_000], pa.timestamp("s", "Europe/Paris")), ["2023-11-14 23:13:20+0100"]),
         (pa.array([1_700_000_000], pa.timestamp("s")), ["2023-11-14 22:13:20"]),
         (pa.array([b"\x80ab", None]), ["0x806162", None]),
         (pa.array([b"x" * 100]), ["0x" + "78" * 24 + "… (100 bytes)"]),
-        (pa.array([b"\x80", None]).dictionary_encode(), ["0x80", None]),
         (pa.array([[1, None], None]), ["[1, null]", None]),
         (pa.array([{"a": 1, "b": b"\x01"}]), ["{a: 1, b: 0x01}"]),
         (pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())), ["{k: v}"]),
@@ -231,15 +108,36 @@ def test_what_the_type_does_not_allow_is_written_all_the_same(array: pa.Array, e
     assert texts(array) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        (pa.int32(), "int32"),
-        (pa.dictionary(pa.int32(), pa.string()), "string"),
-        (pa.timestamp("ns", "+00:00"), "timestamp[ns, UTC]"),
-        (pa.timestamp("us", "Europe/Paris"), "timestamp[us, Europe/Paris]"),
-        (pa.timestamp("us"), "timestamp[us, no time zone]"),
-    ],
-)
-def test_a_type_is_named_as_a_person_needs_it(kind: pa.DataType, text: str) -> None:
-    assert type_text(kind) == text
+def test_control_and_direction_characters_are_written_out() -> None:
+    assert printable("a\x1b[31mb\u202ec\nd\x9be") == "a\\x1b[31mb\\u202ec\\nd\\x9be"
+
+
+def test_the_caret_stands_right_after_tabs_and_wide_characters() -> None:
+    error = InvalidStatement("No.", line=2, column=7, remedy="")
+
+    lines = error_lines(error, sql="SELECT\n\t'山', x")
+
+    assert lines[1:3] == ["     '山', x", "           ^ line 2, column 7"]
+
+
+def test_only_the_part_of_a_long_line_around_the_place_is_shown() -> None:
+    error = InvalidStatement("No.", line=1, column=501, remedy="")
+
+    lines = error_lines(error, sql="a" * 500 + "b" + "c" * 500)
+
+    assert lines[1] == "    …" + "a" * 80 + "b" + "c" * 39 + "…"
+    assert lines[2].index("^") == lines[1].index("b")
+
+
+def test_what_a_server_says_cannot_move_the_cursor_or_fill_the_page() -> None:
+    (line,) = error_lines(Unavailable("\x1b[2J" + "x" * 5000, remedy=""))
+
+    assert line.startswith("✗ \\x1b[2J")
+    assert len(line) < 2100
+
+
+def test_the_html_form_holds_no_markup_of_the_error() -> None:
+    html = lines_html(["✗ <script>alert(1)</script> & more"])
+
+    assert html.count("<") == 2
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html

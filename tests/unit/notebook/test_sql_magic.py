@@ -1,6 +1,7 @@
 """`%sql` and `%%sql` in a shell."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -9,89 +10,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.errors import (
     InvalidStatement,
     LoginRequired,
-    QueryCancelled,
     UnsupportedRequest,
     UsageError,
 )
+from micromegas_jupyter.notebook.magics.sql import QueryHistory, SqlRequest
+from micromegas_jupyter.notebook.results.rows import RowsSeen
+from micromegas_jupyter.notebook.results.table import result_bundle
 from tests.fakes import notebook_world
 from tests.fakes.notebook_world import FakeWorld
-
-PLAN = pa.record_batch(
-    {"plan_type": ["logical_plan", "physical_plan"], "plan": ["Projection: a\n  TableScan: t", "ProjectionExec\n"]}
-)
-
-
-def test_the_variable_says_how_many_rows_can_be_worked_with(
-    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICROMEGAS_RESULT_ROWS", "2")
-
-    done = shell.run_cell("%sql SELECT n, msg FROM t")
-
-    assert '{"rows":2,"total":3,' in done.result._repr_html_()
-
-
-def test_what_the_server_says_about_the_credential_is_shown_below_the_line_once(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.notices = ("This key ends soon.",)
-
-    shell.run_line_magic("sql", "SELECT 1")
-    first = capsys.readouterr().out
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert first.splitlines()[1:] == ["⚠ This key ends soon."]
-    assert "⚠" not in capsys.readouterr().out
-
-
-def test_the_line_form_can_be_assigned_and_keeps_its_quotes(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("rows = %sql --limit 5 SELECT 'it''s' AS \"x\"")
-
-    assert len(shell.user_ns["rows"]) == 3
-    assert world.asked[0]["sql"] == "SELECT 'it''s' AS \"x\""
-    assert world.asked[0]["limit"] == 5
-
-
-def test_a_range_a_limit_and_a_profile_are_passed_on(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell_magic("sql", "--begin 1h --end 15m --limit 10 --profile prod", "SELECT 1")
-
-    assert world.asked[0]["begin"] == datetime(2026, 11, 24, 11, 0, tzinfo=UTC)
-    assert world.asked[0]["end"] == datetime(2026, 11, 24, 11, 45, tzinfo=UTC)
-    assert world.asked[0]["limit"] == 10
-    assert world.profiles == ["prod"]
-
-
-def test_names_in_the_statement_stand_for_the_variables_of_the_notebook(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
-    shell.user_ns["max_level"] = 3
-
-    shell.run_cell("%%sql\nSELECT ':not' FROM t WHERE level <= :max_level AND x::int > 0 -- :nor this")
-
-    assert world.asked[0]["params"] == {"max_level": 3}
-
-
-def test_the_line_form_sees_a_function_s_own_variables(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.run_cell("def f(level):\n    return get_ipython().run_line_magic('sql', 'SELECT :level')\nf(7)")
-
-    assert world.asked[0]["params"] == {"level": 7}
-
-
-def test_braces_and_dollars_in_sql_are_left_alone(shell: InteractiveShell, world: FakeWorld) -> None:
-    shell.user_ns["x"] = "expanded"
-
-    shell.run_cell("%sql SELECT '{x} $x'")
-
-    assert world.asked[0]["sql"] == "SELECT '{x} $x'"
-
-
-def test_a_name_without_a_variable_is_refused_before_anything_is_sent(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
-    with pytest.raises(UsageError, match="There is no variable for :low, :high"):
-        shell.run_line_magic("sql", "SELECT :low, :high")
-
-    assert world.asked == []
 
 
 @pytest.mark.parametrize(
@@ -102,47 +28,22 @@ def test_a_name_without_a_variable_is_refused_before_anything_is_sent(
         ("--begin yesterday", "'yesterday' is not a time"),
         ("--end 1h", "--end needs --begin"),
         ("--unknown", "--unknown is not an option"),
+        ("--explain --dry-run", "cannot be combined"),
+        ("--dry-run --format reader", "cannot be combined"),
+        ("--plot --format reader", "--plot needs all rows, and a reader has none yet"),
+        ("SELECT :low, :high", "There is no variable for :low, :high"),
+        ("SELECT :when", ":when cannot be bound"),
     ],
 )
-def test_options_that_cannot_be_understood_are_refused(shell: InteractiveShell, line: str, what: str) -> None:
+def test_what_cannot_be_understood_is_refused_before_anything_is_sent(
+    shell: InteractiveShell, world: FakeWorld, line: str, what: str
+) -> None:
+    shell.user_ns["when"] = object()
+
     with pytest.raises(UsageError, match=what):
         shell.run_cell_magic("sql", line, "SELECT 1")
 
-
-def test_an_error_is_shown_as_its_lines_and_keeps_its_class(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.open_failure = InvalidStatement(
-        'No column "tagret". Did you mean "target"?', line=1, column=8, remedy="", query_id="7f3a91c2"
-    )
-
-    done = shell.run_cell("%%sql\nSELECT tagret FROM log_entries")
-
-    assert isinstance(done.error_in_exec, InvalidStatement)
-    assert capsys.readouterr().out == (
-        '✗ No column "tagret". Did you mean "target"?\n'
-        "    SELECT tagret FROM log_entries\n"
-        "           ^ line 1, column 8\n"
-        "  query 7f3a91c2 · SQL001 · docs/errors.md#sql001\n"
-    )
-
-
-def test_an_interrupt_cancels_the_query_and_the_next_one_works(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = world.script
-    world.script = [rows[0], KeyboardInterrupt()]
-
-    done = shell.run_cell("%sql SELECT 1")
-    shown = capsys.readouterr().out
-    world.script = rows
-    again = shell.run_cell("rows = %sql SELECT 1")
-
-    assert isinstance(done.error_in_exec, QueryCancelled)
-    assert shown == "✗ cancelled after 1.0 s, 2 rows received, stopped on the server · query 7f3a91c2\n"
-    assert world.readers[0].is_closed
-    assert again.success
-    assert len(world.clients) == 1
+    assert world.asked == []
 
 
 def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: InteractiveShell, world: FakeWorld) -> None:
@@ -170,28 +71,6 @@ def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
     )
 
 
-def test_a_reader_cannot_be_drawn_and_nothing_is_sent(shell: InteractiveShell, world: FakeWorld) -> None:
-    with pytest.raises(UsageError, match="--plot needs all rows, and a reader has none yet"):
-        shell.run_cell_magic("sql", "--plot --format reader", "SELECT 1")
-
-    assert world.asked == []
-
-
-def test_the_plan_is_shown_readably_and_nothing_is_run(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.script = [PLAN]
-
-    shell.run_cell("%%sql --explain --limit 5\nSELECT a FROM t")
-
-    assert capsys.readouterr().out.endswith(
-        "logical plan\n  Projection: a\n    TableScan: t\n\nphysical plan\n  ProjectionExec\n"
-    )
-    assert world.asked[0]["sql"] == "EXPLAIN\nSELECT a FROM t\n"
-    assert world.asked[0]["limit"] is None
-    assert shell.run_line_magic("micromegas_queries", "").rows == []
-
-
 def test_a_dry_run_shows_the_columns_and_runs_nothing(
     shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,17 +88,6 @@ def test_a_dry_run_shows_the_columns_and_runs_nothing(
     assert shell.run_line_magic("micromegas_queries", "").rows == []
 
 
-def test_an_error_behind_a_list_in_a_dry_run_is_at_its_place_in_the_cell(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.user_ns["ids"] = [1, 2]
-    world.open_failure = InvalidStatement("No column.", line=1, column=49, remedy="")
-
-    shell.run_cell("%%sql --dry-run\nSELECT n FROM t WHERE n IN :ids AND tagret = 1")
-
-    assert "AND tagret = 1\n" + " " * 40 + "^ line 1, column 37\n" in capsys.readouterr().out
-
-
 def test_a_wrapper_s_client_that_cannot_look_ahead_says_so(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,12 +95,6 @@ def test_a_wrapper_s_client_that_cannot_look_ahead_says_so(
 
     with pytest.raises(UnsupportedRequest, match="without running it"):
         shell.run_line_magic("sql", "--dry-run SELECT 1")
-
-
-@pytest.mark.parametrize("options", ["--explain --dry-run", "--explain --format arrow", "--dry-run --format reader"])
-def test_options_that_exclude_each_other_are_refused(shell: InteractiveShell, options: str) -> None:
-    with pytest.raises(UsageError, match="cannot be combined"):
-        shell.run_line_magic("sql", f"{options} SELECT 1")
 
 
 def test_a_template_is_refused_with_its_place_and_what_to_write_instead(
@@ -249,12 +111,112 @@ def test_a_template_is_refused_with_its_place_and_what_to_write_instead(
     assert world.asked == []
 
 
-def test_a_value_that_cannot_be_bound_is_refused_before_anything_is_sent(
+TABLE = pa.table(
+    {
+        "n": pa.array([None if number % 3 else number for number in range(5000)], pa.int64()),
+        "word": pa.array(["a", "b", None, "d", "e"] * 1000).dictionary_encode(),
+        "list": [[number] for number in range(5000)],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (pa.array([Decimal("1" * 50)]), 'The column "x" is of type decimal256'),
+        (pa.RunEndEncodedArray.from_arrays([1], [1]), r"polars cannot hold these columns \(run_end_encoded"),
+    ],
+    ids=["decimal256", "run-end encoded"],
+)
+def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(
+    shell: InteractiveShell, world: FakeWorld, column: pa.Array, what: str
+) -> None:
+    world.script = [pa.record_batch({"x": column})]
+
+    with pytest.raises(UsageError, match=what):
+        shell.run_line_magic("sql", "--format polars SELECT x")
+
+    assert world.readers[0].is_closed
+    assert world.readers[0].rows == 0
+
+
+def seen(table: pa.Table, *, max_rows: int) -> RowsSeen:
+    rows = RowsSeen(table.schema, max_rows=max_rows)
+    for batch in table.to_batches(max_chunksize=700):
+        assert rows.note(batch) is batch
+    return rows
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE.slice(0, 30), TABLE.slice(0, 0)], ids=["many", "few", "none"])
+def test_the_display_is_that_of_the_table(table: pa.Table) -> None:
+    rows = seen(table, max_rows=1000)
+
+    assert result_bundle(rows, max_rows=1000) == result_bundle(table, max_rows=1000)
+
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def listed(shell: InteractiveShell, line: str = "") -> list[tuple[str, ...]]:
+    return [tuple(row) for row in shell.run_line_magic("micromegas_queries", line).rows]
+
+
+def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: FakeWorld) -> None:
+    rows = world.script
+    shell.run_cell("a = %sql SELECT n,   msg FROM t")
+    world.script = [rows[0], KeyboardInterrupt()]
+    shell.run_cell("b = %sql SELECT 2")
+    world.script, world.open_failure = rows, InvalidStatement("No.", query_id="5e5e5e5e5e5e")
+    shell.run_cell("c = %sql SELECT 3")
+    world.open_failure = None
+    shell.run_cell("d = %sql --format reader SELECT 4")
+    running = listed(shell)[-1]
+    shell.run_cell("d.read_all()")
+
+    table = shell.run_line_magic("micromegas_queries", "")
+
+    assert [tuple(row[2:]) for row in table.rows] == [
+        ("done", "3", "1.0 s", "7f3a91c2", "SELECT n, msg FROM t"),
+        ("cancelled", "2", "1.0 s", "7f3a91c2", "SELECT 2"),
+        ("failed", "0", "0.00 s", "5e5e5e5e", "SELECT 3"),
+        ("done", "3", "1.0 s", "7f3a91c2", "SELECT 4"),
+    ]
+    assert repr(table).splitlines()[-1].endswith("done            3   1.0 s  7f3a91c2  SELECT 4")
+    assert running[2] == "running"
+
+
+def test_a_query_is_shown_whole_as_the_cell_that_it_was(shell: InteractiveShell) -> None:
+    shell.user_ns["level"] = "a secret value"
+    sql = "SELECT n,\n       msg\nFROM t WHERE level = :level"
+    shell.run_cell(f"%%sql rows << --begin '2026-11-24 11:00:00Z' --limit 5 --format arrow\n{sql}\n")
+
+    whole = shell.run_line_magic("micromegas_queries", "--sql 1")
+
+    assert str(whole) == f"%%sql rows << --begin '2026-11-24 11:00:00Z' --limit 5 --format arrow\n{sql}"
+    assert "secret" not in str(whole)
+
+
+def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
     shell: InteractiveShell, world: FakeWorld
 ) -> None:
-    shell.user_ns["when"] = object()
+    shell.user_ns["levels"] = [1, 2]
+    shell.run_cell("%sql rows << --begin 1h --limit 5 --format arrow SELECT n FROM t WHERE level IN :levels")
+    shell.user_ns["levels"].append(3)
+    del shell.user_ns["rows"]
+    world.clock.advance(600)
 
-    with pytest.raises(UsageError, match=":when cannot be bound"):
-        shell.run_line_magic("sql", "SELECT :when")
+    shell.run_line_magic("micromegas_queries", "--rerun 1")
 
-    assert world.clients == []
+    assert world.asked[1]["params"] == {"levels": (1, 2)}
+    assert (world.asked[1]["limit"], world.asked[1]["sql"]) == (5, world.asked[0]["sql"])
+    assert world.asked[1]["begin"] > world.asked[0]["begin"]
+    assert shell.user_ns["rows"].num_rows == 3
+    assert [row[0] for row in listed(shell)] == ["1", "2"]
+
+
+def test_large_values_push_older_queries_out() -> None:
+    history = QueryHistory()
+    for _ in range(3):
+        history.begin(SqlRequest(sql="SELECT :a", params={"a": ("x" * 4_000_000, b"y" * 4_000_000)}), at=NOW)
+
+    assert [query.number for query in history.all()] == [2, 3]

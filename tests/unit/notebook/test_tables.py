@@ -7,14 +7,11 @@ from threading import Event
 
 import pyarrow as pa
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import LoginRequired, ServerUnavailable
 from micromegas_jupyter.notebook import table_explorer
 from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
 from micromegas_jupyter.notebook.table_explorer import (
     MAX_OPEN_COUNTS,
-    MAX_TABLES,
     TablesWidget,
     build_listing,
     count_rows,
@@ -22,7 +19,7 @@ from micromegas_jupyter.notebook.table_explorer import (
     listing_text,
     listing_traits,
 )
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
+from tests.fakes.notebook_world import FakeClient, FakePersonalProvider, FakeWorld
 from tests.fakes.waiting import wait_until
 
 SCHEMA = ServerSchema(
@@ -42,50 +39,6 @@ EVIL = '</code><script>alert("1")</script>'
 WAIT_SECONDS = 60.0
 FIRST = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LAST = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)
-
-
-def test_a_terminal_shows_all_tables_with_their_columns(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell.run_line_magic("micromegas_tables", "")
-
-    assert capsys.readouterr().out == (
-        "2 tables of lake.example.com:50051\n"
-        "\n"
-        "log_entries · What programs logged.\n"
-        "  time   timestamp[ns, UTC], never null\n"
-        "  level  int32                           How severe.\n"
-        "  msg    string\n"
-        "\n"
-        "measures\n"
-        "  time   timestamp[ns, UTC]\n"
-        "  value  double\n"
-    )
-
-
-def test_counting_is_asked_for_by_option(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = pa.array([None], pa.timestamp("ns", "UTC"))
-    world.script = pa.table([pa.array([7]), times, times], names=["n", "first", "last"]).to_batches()
-
-    shell.run_line_magic("micromegas_tables", "measures --count")
-
-    assert "measures · 7 rows\n" in capsys.readouterr().out
-
-
-def test_nobody_signed_in_and_a_server_that_does_not_answer_are_errors_of_their_kind(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.tables.failure = ServerUnavailable("lake.example.com does not answer.")
-    silent = shell.run_cell("%micromegas_tables")
-    world.stored = None
-    shell._micromegas_extension.session.connections.drop(SETTINGS)
-    signed_out = shell.run_cell("%micromegas_tables")
-
-    assert isinstance(silent.error_in_exec, ServerUnavailable)
-    assert isinstance(signed_out.error_in_exec, LoginRequired)
-    assert "Traceback" not in capsys.readouterr().out
 
 
 def widget_of(client: FakeClient, *names: str) -> TablesWidget:
@@ -108,10 +61,6 @@ def test_a_table_that_is_opened_is_counted(client: FakeClient, world: FakeWorld)
 
     assert facts_of(widget, count=2) == {"log_entries": "2 rows", "odd\\nname": "3 rows"}
     assert "odd\\nname · 3 rows" in widget._repr_mimebundle_()[0]["text/plain"]
-
-
-def test_tables_whose_names_are_cut_to_the_same_keep_the_widget_working(client: FakeClient) -> None:
-    assert list(widget_of(client, "t" * 200 + "1", "t" * 200 + "2").facts.values()) == ["2 rows"]
 
 
 @pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, "open", None])
@@ -158,20 +107,6 @@ def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
     assert "\u202e" not in listing_text(shown) + str(listing_traits(shown))
 
 
-def test_what_is_shown_is_bounded() -> None:
-    long = "x" * 5000
-    tables = {
-        f"{number}{long}": Table(
-            name=f"{number}{long}", columns=(Column(name=long, type_text=long, remarks=long),) * 700, remarks=long
-        )
-        for number in range(3)
-    }
-    many = {str(number): Table(name=str(number)) for number in range(MAX_TABLES + 10)}
-
-    assert len(listing_text(listing(schema=ServerSchema(tables=tables)))) < 3 * 501 * 600
-    assert listing(schema=ServerSchema(tables=many)).title == "500 of 510 tables of lake.example.com:50051"
-
-
 def table(name: str, **columns: str) -> Table:
     found = tuple(Column(name=column, type_text=type_text) for column, type_text in columns.items())
     return Table(name=name, columns=found)
@@ -197,13 +132,6 @@ def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: Fak
 
     assert line == "1,842,113 rows · time from 2026-11-24 12:00:00 to 2026-11-24 13:30:00 UTC"
     assert [asked["sql"] for asked in world.asked] == ["SELECT count(*) AS n, min(time), max(time) FROM log_entries"]
-
-
-def test_a_table_without_times_is_only_counted_and_odd_names_are_quoted(client: FakeClient, world: FakeWorld) -> None:
-    world.script = pa.table({"n": [1]}).to_batches()
-
-    assert count_rows(client, table('Odd "name"', Time="int64")) == "1 row"
-    assert world.asked[0]["sql"] == 'SELECT count(*) AS n FROM "Odd ""name"""'
 
 
 def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
