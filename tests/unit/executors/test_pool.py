@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.errors import MicromegasError, ServerUnavailable, Unavailable
+from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.executors.pool import Listing
-from tests.fakes.clock import FakeClock
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
-from tests.fakes.servers import NUMBERS, WAITING
-from tests.fakes.waiting import until
+from tests.fakes.servers import NUMBERS
 from tests.unit.executors.bench import Bench, opened_bench
 
 if TYPE_CHECKING:
@@ -56,20 +54,6 @@ def test_a_plan_is_run_where_it_is_kept_and_other_statements_run_elsewhere(bench
     assert other != keeping
 
 
-def test_a_plan_is_kept_for_a_moment(tables: FixedTables) -> None:
-    async def scenario(bench: Bench, clock: FakeClock) -> tuple[int, int]:
-        bench.pool.clock = clock
-        first = await bench.plan(COUNT)
-        clock.advance(60)
-        return first, await bench.plan(COUNT)
-
-    with opened_bench(tables) as bench:
-        first, second = bench.do(scenario(bench, FakeClock()))
-
-    assert first
-    assert second
-
-
 def test_an_executor_with_much_memory_is_replaced(bench: Bench) -> None:
     async def scenario() -> tuple[int, set[int]]:
         found = await bench.run("SELECT octet_length(repeat('x', 150000000)) AS n")
@@ -90,18 +74,6 @@ def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
 
     with opened_bench(max_idle_executors=3, spare_executors=1) as bench:
         assert bench.do(scenario(bench)) <= 3
-
-
-def test_a_pool_closes_while_its_zygote_is_started_again() -> None:
-    async def scenario(bench: Bench) -> None:
-        running = asyncio.ensure_future(bench.run(WAITING))
-        await until(lambda: bool(bench.pool.running), "it runs")
-        bench.pool._launcher._zygote.kill()  # type: ignore[union-attr]
-        with pytest.raises(ServerUnavailable):
-            await running
-
-    with opened_bench(lasts=False) as bench:
-        bench.do(scenario(bench))
 
 
 ROUNDS = 150
@@ -255,27 +227,11 @@ def test_all_that_come_in_during_a_listing_share_the_next_one() -> None:
     assert asyncio.run(scenario()) == 2
 
 
-def test_the_version_changes_with_the_tables_only() -> None:
-    async def scenario() -> list[int]:
-        source = FixedTables([])
-        listing = Listing(source)
-        versions = [listing.version]
-        for tables in ([], [_table("one")], [_table("one")], []):
-            source.tables = tables
-            await listing.refresh()
-            versions.append(listing.version)
-        return versions
-
-    assert asyncio.run(scenario()) == [0, 1, 2, 2, 3]
-
-
 @pytest.mark.parametrize(
     ("sql", "is_listed"),
     [
         ("SELECT 1", False),
-        ("VALUES (1)", False),
         ("SELECT 'x' AS transform", False),
-        ("select * from t", True),
         ('SELECT * FROM"t"', True),
         ("TABLE t", True),
         ("SHOW TABLES", True),
@@ -293,22 +249,6 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql: str, is_listed
         return source.begun == 2
 
     assert asyncio.run(scenario()) is is_listed
-
-
-def test_who_waits_for_storage_that_hangs_can_give_up_alone() -> None:
-    async def scenario() -> tuple[bool, bool, int]:
-        source = SlowTables("one")
-        listing = Listing(source)
-        waiting = [asyncio.create_task(listing.refresh()) for _ in range(3)]
-        await source.wait_for_begin()
-        waiting[0].cancel()
-        await asyncio.wait({waiting[0]})
-        has_disturbed = any(task.done() for task in waiting[1:])
-        source.may_end.set()
-        await asyncio.gather(*waiting[1:])
-        return waiting[0].cancelled(), has_disturbed, listing.version
-
-    assert asyncio.run(scenario()) == (True, False, 1)
 
 
 def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew() -> None:
