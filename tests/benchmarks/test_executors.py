@@ -33,7 +33,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from tests.benchmarks.flight_peer import MEMORY_TICKET
 from tests.benchmarks.measuring import load_text
-from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerProcess, supported_options, wait_until
+from tests.integration.executors.server_process import ROOT, ServerProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,11 +159,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 @pytest.fixture(scope="module")
 def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
     """This version's server, and that of the version before."""
-    checkouts = {NEW: CHECKOUT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
+    checkouts = {NEW: ROOT} | ({BEFORE: Path(BASELINE)} if BASELINE else {})
     with ExitStack() as stack:
         found = {}
         for name, checkout in checkouts.items():
-            options = supported_options([("--no-telemetry",)], checkout=checkout)
+            options = ("--no-telemetry",)
             own = tmp_path_factory.mktemp("server")
             server = ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=checkout)
             stack.enter_context(server)

@@ -39,14 +39,7 @@ class Long:
 def _simulate(
     owners: dict[str, str], *, slots: int, seconds: int, arrivals: dict[str, int] | None = None
 ) -> list[set[str]]:
-    """Return what runs at each tenth of a second, as the pool would have it.
-
-    Args:
-        owners: Each statement's caller.
-        slots: How many run at once.
-        seconds: How long.
-        arrivals: When statements come, in seconds; 0 when left out.
-    """
+    """Return what runs at each tenth of a second, as the pool would have it."""
     arrivals = arrivals or {}
     statements: dict[str, Long] = {}
     seen: list[set[str]] = []
@@ -87,14 +80,6 @@ def test_callers_share_alike_however_many_statements_they_have() -> None:
     assert max(anns) - min(anns) <= 10
 
 
-def test_two_slots_go_to_two_callers_and_none_is_left_free() -> None:
-    owners = {"ann 1": "ann", "ann 2": "ann", "ann 3": "ann", "bob": "bob"}
-
-    seen = _simulate(owners, slots=2, seconds=30)
-
-    assert all("bob" in chosen and len(chosen) == 2 for chosen in seen[10:])
-
-
 def test_the_largest_is_ended_once_all_together_are_too_large() -> None:
     assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=60) is None
     assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=59) == "b"
@@ -130,26 +115,6 @@ def test_a_caller_waits_for_their_own_place_while_others_pass() -> None:
         return [*seen, third.done()]
 
     assert asyncio.run(scenario()) == [False, False, True]
-
-
-def test_places_are_given_in_the_order_of_asking() -> None:
-    async def scenario() -> list[str]:
-        limit, order = _limit(max_running=1, max_per_caller=1), []
-
-        async def run(caller: tuple[str, str]) -> None:
-            await limit.acquire(caller)
-            order.append(caller[1])
-            limit.release(caller)
-
-        await limit.acquire(ANN)
-        tasks = [asyncio.create_task(run(caller)) for caller in (BOB, ANN, CY)]
-        await _tick()
-        limit.release(ANN)
-        await asyncio.gather(*tasks)
-        assert (limit.running_count, limit.waiting_count) == (0, 0)
-        return order
-
-    assert asyncio.run(scenario()) == ["bob", "ann", "cy"]
 
 
 def test_a_wait_ends_in_time() -> None:

@@ -5,7 +5,6 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -20,8 +19,6 @@ from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.oidc.keys import KeySet
-from micromegas_jupyter.server import authentication
 from micromegas_jupyter.server.authentication import Authenticator, group_headers
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
@@ -179,8 +176,6 @@ def test_too_many_checks_at_once_are_an_outage() -> None:
 class TestKeysThatAreBeingFetched:
     """An issuer whose keys are being fetched holds no thread, and all who wait share one fetch."""
 
-    KEYS = KeySet(keys=(), ignored_count=0)
-
     @pytest.fixture
     def provider(self) -> Iterator[FakeProvider]:
         provider = FakeProvider()
@@ -253,24 +248,6 @@ class TestKeysThatAreBeingFetched:
         assert (event["outcome"], event["reason"], event["issuer"]) == ("undecided", "keys_unavailable", ISSUER)
         assert len(provider.requested) == 1
 
-    def test_too_many_who_wait_wait_briefly_and_who_leaves_makes_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(authentication, "_BRIEF_WAIT_SECONDS", 0.01)
-        monkeypatch.setattr(authentication, "_MAX_PATIENT_WAITERS", 1)
-
-        async def wait() -> tuple[bool, bool]:
-            authenticator, fetch = Authenticator(None, check_seconds=10), Future[KeySet | None]()
-            leaving = asyncio.create_task(authenticator._wait_for_keys(fetch))
-            await asyncio.sleep(0)
-            hasty = await authenticator._wait_for_keys(fetch)
-            leaving.cancel()
-            await asyncio.wait([leaving])
-            patient = asyncio.create_task(authenticator._wait_for_keys(fetch))
-            await asyncio.wait([patient], timeout=0.1)
-            await asyncio.to_thread(fetch.set_result, self.KEYS)
-            return hasty, await patient
-
-        assert asyncio.run(wait()) == (False, True)
-
 
 class TestAudit:
     """Each refusal leaves exactly one event that says which call it was."""
@@ -325,22 +302,6 @@ class TestLimits:
                 with pytest.raises(Unavailable):
                     authenticate(authenticator, "Bearer outage")
 
-    def test_a_call_that_is_given_up_while_it_is_checked_counts_as_undecided(self, clock: FakeClock) -> None:
-        validator = SlowValidator()
-
-        async def give_up(authenticator: Authenticator) -> None:
-            call = asyncio.create_task(authenticator.authenticate(bearer("alice"), lambda: CALL))
-            await asyncio.to_thread(validator.started.wait, 10)
-            call.cancel()
-            await asyncio.wait([call])
-
-        with open_authenticator(validator, limits=self.refusals(clock, 2)) as authenticator:
-            for _ in range(5):
-                asyncio.run(give_up(authenticator))
-            validator.release.set()
-            with pytest.raises(ResourcesExhausted):
-                authenticate(authenticator, "Bearer alice")
-
     def test_of_many_bad_credentials_at_once_no_more_are_looked_at_than_the_burst(self, clock: FakeClock) -> None:
         validator = FakeValidator()
 
@@ -353,10 +314,3 @@ class TestLimits:
 
         assert len(validator.validated) == 3
         assert sorted({type(answer).__name__ for answer in answers}) == ["Rejected", "ResourcesExhausted"]
-
-    def test_callers_without_an_address_share_one_bucket(self, clock: FakeClock) -> None:
-        with open_authenticator(FakeValidator(), limits=self.refusals(clock, 1)) as authenticator:
-            with pytest.raises(Rejected):
-                asyncio.run(authenticator.authenticate(bearer("bad")))
-            with pytest.raises(ResourcesExhausted):
-                asyncio.run(authenticator.authenticate(bearer("alice")))

@@ -20,7 +20,6 @@ from micromegas_jupyter.errors import (
     InvalidStatement,
     ResourcesExhausted,
     Unavailable,
-    UsageError,
 )
 from micromegas_jupyter.executors.scheduling import RunningLimit
 from micromegas_jupyter.flightsql import messages
@@ -174,14 +173,6 @@ def test_only_what_holds_can_be_set(name: str, kind: str, value: object, expecte
 
     assert (errors[name].value if name in errors else None) == expected
     assert errors["schema2"].value == INVALID_NAME
-
-
-@pytest.mark.parametrize("names", [[f"option{number}" for number in range(65)], ["x" * 257]])
-def test_more_options_than_any_client_needs_are_refused(names: list[str]) -> None:
-    values = {name: messages.SessionOptionValue(bool_value=True) for name in names}
-
-    with pytest.raises(UsageError):
-        set_options(messages.SetSessionOptionsRequest(session_options=values))
 
 
 @pytest.mark.parametrize(

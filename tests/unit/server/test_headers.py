@@ -12,7 +12,6 @@ from micromegas_jupyter.server.authentication import (
     Attribution,
     ClientTags,
     find_client_address,
-    group_headers,
     parse_client_tags,
     parse_compression,
     parse_statement,
@@ -133,13 +132,6 @@ def test_client_tags_are_read() -> None:
     assert parse_client_tags(headers) == ClientTags(
         client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1", "notebook": "a.ipynb"}
     )
-
-
-def test_repeated_headers_are_kept_in_order_and_binary_ones_left_out() -> None:
-    grouped = group_headers([("authorization", "a"), ("trace-bin", b"\0"), ("authorization", "b")])
-
-    assert grouped == {"authorization": ("a", "b")}
-    assert group_headers(None) == {}
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady, ReadinessProbe
-from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from prometheus_client import Metric
 
@@ -248,24 +245,6 @@ def test_at_most_sixteen_requests_are_answered_at_once() -> None:
         for connection in busy:
             assert connection.recv(12) == b"HTTP/1.1 200"
             connection.close()
-
-
-def test_a_port_or_certificate_that_cannot_be_used_is_a_configuration_error(port: int, tmp_path: Path) -> None:
-    file = tmp_path / "nothing.pem"
-    file.write_text("nothing")
-    tls_files = TlsFiles(certificate_file=file, key_file=file)
-
-    keys = {}
-    for name, options in {"http_port": (port, None), "certificate_file": (0, tls_files)}.items():
-        endpoint = HttpEndpoint(
-            "127.0.0.1", options[0], validator=None, registries=[], readiness=lambda: None, tls_files=options[1]
-        )
-        with pytest.raises(ConfigurationError) as caught:
-            endpoint.start()
-        keys[name] = caught.value.key
-        assert str(tmp_path) not in str(caught.value)
-
-    assert all(name == key for name, key in keys.items())
 
 
 def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
