@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.benchmarks.query_child import Cost, Task
-from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
+from tests.integration.executors.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
     key_file = own / "key"
     key_file.touch(mode=0o600)
     key_file.write_text(key, encoding="ascii")
-    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    options = ("--no-telemetry",)
     with ServerProcess(
         folder / "server", lake=served, keys={"bench": key}, options=options, memory_mib=_MEMORY_MIB
     ) as server:

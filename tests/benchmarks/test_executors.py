@@ -29,11 +29,12 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from tests.benchmarks.flight_peer import MEMORY_TICKET
 from tests.benchmarks.measuring import load_text
-from tests.integration.executors.server_process import CHECKOUT, ROOT, ServerProcess, supported_options, wait_until
+from tests.integration.executors.server_process import ROOT, ServerProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -9,7 +9,7 @@ from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from tests.integration.executors.server_process import CHECKOUT, ServerProcess, supported_options
+from tests.integration.executors.server_process import ServerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -24,7 +24,7 @@ FROM generate_series(1, {count})
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
+    options = ("--no-telemetry",)
     with ServerProcess(folder, lake=folder / "lake", keys={"bench": KEY}, options=options) as running:
         yield running
 

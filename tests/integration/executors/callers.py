@@ -52,13 +52,7 @@ def create_table(server: ServerProcess, key: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ended.
-
-    Attributes:
-        code: Its gRPC status.
-        text: What the server says; empty when all is well.
-        is_from_server: Whether the server's own error details came with the status.
-    """
+    """How a call ended."""
 
     code: grpc.StatusCode
     text: str = ""
@@ -188,13 +182,7 @@ _CLIENTS = (_pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _ours)
 
 
 class SmallStatements:
-    """Callers that run small statements one after the other, until its `with` block ends.
-
-    Args:
-        server: The server.
-        keys: The callers' API keys.
-        pause_seconds: How long each waits between two statements.
-    """
+    """Callers that run small statements one after the other, until its `with` block ends."""
 
     def __init__(self, server: ServerProcess, keys: Sequence[str], *, pause_seconds: float = _PAUSE_SECONDS) -> None:
         self.failures: list[str] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.executors.callers import OTHERS, Caller, SmallStatements, create_table
-from tests.integration.executors.server_process import CHECKOUT, MemoryWatch, ServerProcess, supported_options
+from tests.integration.executors.server_process import MemoryWatch, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ATTACKER, UPLOADER = "attacker", "uploader"
 KEYS = {name: f"a-key-for-these-tests-only-of-{name}" for name in (ATTACKER, UPLOADER, *OTHERS)}
 MEMORY_MIB = 2048
-OPTIONS = supported_options([("--no-telemetry",), ("--max-stuck-queries", "0")], checkout=CHECKOUT)
+OPTIONS = ("--no-telemetry",)
 
 
 @pytest.fixture(scope="module")

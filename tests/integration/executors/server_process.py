@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 ROOT = Path(__file__).parents[3]
-# Another checkout's server is tested by the same tests; each test removes such variables from the environment.
-CHECKOUT = Path(os.environ.get("MICROMEGAS_TEST_CHECKOUT", ROOT))
 MIB = 1 << 20
 DEADLINE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
@@ -46,37 +43,8 @@ def is_running(process: psutil.Process) -> bool:
     return False
 
 
-@cache
-def _help_text(checkout: Path) -> str:
-    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve"]
-    environ = {**os.environ, "PYTHONPATH": str(checkout)}
-    # Older checkouts have no --help-all.
-    helps = [
-        subprocess.run([*command, option], cwd=checkout, env=environ, capture_output=True, text=True, check=False)
-        for option in ("--help", "--help-all")
-    ]
-    return "".join(found.stdout for found in helps)
-
-
-def supported_options(options: Iterable[tuple[str, ...]], *, checkout: Path) -> list[str]:
-    """Return those options that the checkout's `serve` knows, each a name and its values."""
-    words = set(_help_text(checkout).replace(",", " ").split())
-    return [word for option in options if option[0] in words for word in option]
-
-
 class ServerProcess:
-    """A running server; stopped at the end of its `with` block, with every process that it started.
-
-    Args:
-        folder: For the audit file and the log.
-        lake: The folder that it serves.
-        keys: API keys by the name of their caller; each may read and ingest. Without any, everybody is admin, unless
-            `variables` say who may come in.
-        options: More options of `serve`.
-        memory_mib: Its limit for the memory of all statements, if not its default.
-        variables: More of its environment.
-        checkout: Whose server it is.
-    """
+    """A running server; stopped at the end of its `with` block, with every process that it started."""
 
     def __init__(
         self,
@@ -87,7 +55,7 @@ class ServerProcess:
         options: Iterable[str] = (),
         memory_mib: int | None = None,
         variables: Mapping[str, str] | None = None,
-        checkout: Path = CHECKOUT,
+        checkout: Path = ROOT,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"

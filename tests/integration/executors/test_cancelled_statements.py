@@ -41,89 +41,55 @@ for _ in call(request, metadata=[("authorization", "Bearer " + key)]):
 """
 
 
-class Killed:
-    """A process of its own that is killed."""
+class Client:
+    """A client with one statement, and a way of giving it up."""
 
-    def __init__(self, server: ServerProcess, sql: str) -> None:
-        request = ticket_bytes(statement_ticket(sql)).hex()
-        command = [sys.executable, "-c", _CLIENT, server.address, KEYS[ATTACKER], request]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def give_up(self) -> None:
-        self.close()
-
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-class Cancelled:
-    """A call that its caller cancels, as an interrupted cell does."""
-
-    timeout = 600.0
-
-    def __init__(self, server: ServerProcess, sql: str) -> None:
-        self._sql = sql
-        self._running = BackgroundCall(server, KEYS[ATTACKER], sql, timeout=self.timeout)
+    def __init__(self, server: ServerProcess, sql: str, method: str) -> None:
+        self._server, self._sql, self._method = server, sql, method
+        if method == "client killed":
+            request = ticket_bytes(statement_ticket(sql)).hex()
+            command = [sys.executable, "-c", _CLIENT, server.address, KEYS[ATTACKER], request]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        else:
+            timeout = DEADLINE_SECONDS if method == "deadline" else 600.0
+            self._running = BackgroundCall(server, KEYS[ATTACKER], sql, timeout=timeout)
 
     def give_up(self) -> None:
-        self._running.call.cancel()
+        match self._method:
+            case "client killed" | "channel closed":
+                self.close()
+            case "call cancelled":  # as an interrupted cell does
+                self._running.call.cancel()
+            case "deadline":
+                wait_until(self.has_ended, "the deadline has passed")
+            case "CancelFlightInfo":  # on another connection
+                endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(self._sql)))
+                request = messages.CancelFlightInfoRequest(info=messages.FlightInfo(endpoint=[endpoint]))
+                caller = Caller(self._server, KEYS[ATTACKER])
+                assert list(caller.call("DoAction", [action_bytes("CancelFlightInfo", request.SerializeToString())]))
+                caller.close()
 
     def has_ended(self) -> bool:
+        if self._method == "client killed":
+            return self._process.poll() is not None
         return self._running.answer is not None
 
     def close(self) -> None:
-        self._running.close()
+        if self._method == "client killed":
+            self._process.kill()
+            self._process.wait()
+        else:
+            self._running.close()
 
 
-class Closed(Cancelled):
-    """A call whose channel is closed."""
-
-    def give_up(self) -> None:
-        self._running.close()
-
-
-class Late(Cancelled):
-    """A call whose deadline passes."""
-
-    timeout = DEADLINE_SECONDS
-
-    def give_up(self) -> None:
-        wait_until(self.has_ended, "the deadline has passed")
-
-
-class CancelledByAction(Cancelled):
-    """A call that its caller cancels by another call, on another connection."""
-
-    def __init__(self, server: ServerProcess, sql: str) -> None:
-        super().__init__(server, sql)
-        self._server = server
-
-    def give_up(self) -> None:
-        endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(self._sql)))
-        request = messages.CancelFlightInfoRequest(info=messages.FlightInfo(endpoint=[endpoint]))
-        caller = Caller(self._server, KEYS[ATTACKER])
-        assert list(caller.call("DoAction", [action_bytes("CancelFlightInfo", request.SerializeToString())]))
-        caller.close()
-
-
-METHODS: dict[str, type[Killed | Cancelled]] = {
-    "client killed": Killed,
-    "call cancelled": Cancelled,
-    "channel closed": Closed,
-    "deadline": Late,
-    "CancelFlightInfo": CancelledByAction,
-}
+METHODS = ("client killed", "call cancelled", "channel closed", "deadline", "CancelFlightInfo")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.config.getoption("--long"):
         cases = [(kind, method) for kind in BUSY for method in METHODS]
     else:
-        cases = [(kind, list(METHODS)[index % len(METHODS)]) for index, kind in enumerate(BUSY)]
+        cases = [(kind, METHODS[index % len(METHODS)]) for index, kind in enumerate(BUSY)]
     metafunc.parametrize(("kind", "method"), cases)
 
 
@@ -147,7 +113,7 @@ def test_the_processor_is_quiet_half_a_second_after_the_client_has_gone(
     wait_until(lambda: cpu_seconds_of(server, WATCH_SECONDS) < QUIET_CPU_SECONDS, "earlier statements have ended")
     other.wait_until_well()
     before = server.cpu_seconds()
-    client = METHODS[method](server, BUSY[kind])
+    client = Client(server, BUSY[kind], method)
     try:
         wait_until(lambda: server.cpu_seconds() - before > WORK_SECONDS or client.has_ended(), "the statement runs")
         assert method == "deadline" or not client.has_ended(), "the statement has ended by itself"

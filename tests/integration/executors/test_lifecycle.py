@@ -261,23 +261,6 @@ def test_no_call_of_our_clients_fails_while_one_server_takes_over_from_another(
     assert set(asking.answers) == {42}
 
 
-def test_a_port_that_is_taken_is_refused_without_the_option(folder: Path) -> None:
-    with serving(folder, "--port", "0") as (old, ready):
-        port = ready["uri"].rpartition(":")[2]
-        again = subprocess.run(
-            [*_COMMAND, "--lake", str(folder / "lake"), "--port", port],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert again.returncode == 2
-        assert "CONF001" in again.stderr
-        assert old.poll() is None
-
-
 def test_prepared_statements_outlive_a_take_over(folder: Path) -> None:
     with serving(folder, "--port", "0") as (old, ready), micromegas_jupyter.connect(ready["uri"]) as client:
         prepared = client.prepare_statement("SELECT 1 AS n")

@@ -79,18 +79,6 @@ def test_connections_without_tls_leave_no_line_that_is_not_json(place: Place, po
     assert all(line["logger"].startswith("micromegas_jupyter") for line in place.lines())
 
 
-def test_a_connection_without_a_certificate_leaves_none_either(place: Place) -> None:
-    context = ssl.create_default_context(cafile=str(place.authority.ca_file))
-    with _connect(place.server.ready["uri"]) as connection:
-        try:
-            with context.wrap_socket(connection, server_hostname="127.0.0.1") as encrypted:
-                _read_to_the_end(encrypted)
-        except (ConnectionError, ssl.SSLError):
-            pass  # the server may end it before the handshake is through
-
-    assert all(line["logger"].startswith("micromegas_jupyter") for line in place.lines())
-
-
 def test_a_hang_up_has_the_configuration_read_again(place: Place) -> None:
     message = "The access configuration was read again and is in force."
 

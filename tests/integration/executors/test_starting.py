@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.errors import ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors import launcher as processes
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.pool import Pool, RunningStatement, run_statement
@@ -55,31 +54,6 @@ async def ask(pool: Pool, sql: str) -> RunningStatement:
     return running
 
 
-async def started(pool: Pool, sql: str) -> tuple[asyncio.Task[RunningStatement], int]:
-    """Return a statement that an executor has, and that executor's process id."""
-    task = asyncio.ensure_future(ask(pool, sql))
-    async with asyncio.timeout(30):
-        while not pool.running:  # noqa: ASYNC110 - nothing tells when it is
-            await asyncio.sleep(0.01)
-    (running,) = pool.running
-    assert running.executor is not None
-    return task, running.executor.process.pid
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(5):
-        while is_alive(pid):  # noqa: ASYNC110 - nothing tells when it is not
-            await asyncio.sleep(0.01)
-
-
 def options_in(folder: Path) -> WorkerOptions:
     return WorkerOptions(lake=None, denials_file=None, spill_directory=str(folder))
 
@@ -115,23 +89,6 @@ def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(
     with caplog.at_level(logging.WARNING, logger="micromegas_jupyter.executors"):
         asyncio.run(scene())
     assert "each executor is a new interpreter" in caplog.text
-
-
-def test_a_zygote_that_starts_again_is_asked_once_for_each_executor(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> None:
-        launcher = ZygoteLauncher(options)
-        async with opened(launcher, options) as pool:
-            os.kill(launcher.zygote_pid, signal.SIGKILL)
-            async with asyncio.timeout(30):
-                while pool.executor_count:  # noqa: ASYNC110 - nothing tells when its end is known
-                    await asyncio.sleep(0.01)
-                await asyncio.gather(*(ask(pool, "SELECT 1") for _ in range(2)))
-                while launcher._requested or pool._starting:  # noqa: ASYNC110 - nothing tells when the last one is there
-                    await asyncio.sleep(0.01)
-
-    asyncio.run(scene())
 
 
 def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
@@ -187,18 +144,3 @@ def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(
 
     asyncio.run(scene())
     assert caplog.text.count("each executor is a new interpreter") == 1
-
-
-def test_a_stopped_executor_ends_when_the_pool_closes(tmp_path: Path) -> None:
-    options = options_in(tmp_path)
-
-    async def scene() -> int:
-        async with opened(ZygoteLauncher(options), options) as pool:
-            task, pid = await started(pool, ENDLESS)
-            os.kill(pid, signal.SIGSTOP)
-        with pytest.raises((ServerUnavailable, ResourcesExhausted, asyncio.CancelledError)):
-            await task
-        await until_gone(pid)
-        return pid
-
-    asyncio.run(scene())

@@ -35,6 +35,19 @@ def person(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def nobody(person: dict[str, str]) -> dict[str, str]:
+    """The environment of a person for whom nothing is configured."""
+    kept = {name: value for name, value in person.items() if not name.startswith("MICROMEGAS_")}
+    return {**kept, "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
+
+
+@pytest.fixture
+def service(stack: DemoStack, person: dict[str, str]) -> dict[str, str]:
+    """The environment of the demo's service account."""
+    return {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
+
+
+@pytest.fixture
 def unused_address() -> Iterator[str]:
     """A loopback address that refuses connections: bound, but nobody listens."""
     with socket.socket() as bound:

@@ -86,13 +86,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def nobody(person: dict[str, str]) -> dict[str, str]:
-    """The environment of a person for whom nothing is configured."""
-    kept = {name: value for name, value in person.items() if not name.startswith("MICROMEGAS_")}
-    return {**kept, "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_doctor_names_each_variable_that_is_set(
     micromegas: Any, nobody: dict[str, str], files: dict[str, str], group: str

@@ -92,16 +92,6 @@ def test_a_provider_that_is_down_is_said_and_the_server_is_asked_all_the_same(
     assert "Traceback" not in result.stdout + result.stderr
 
 
-@pytest.fixture
-def nobody(person):
-    """The environment of a person for whom nothing is configured."""
-    return {
-        name: value
-        for name, value in person.items()
-        if not name.startswith("MICROMEGAS_") or name == "MICROMEGAS_CONFIG_DIR"
-    }
-
-
 def test_a_local_server_without_a_sign_in_is_in_order(nobody, micromegas, tmp_path):
     with ServerStack(
         ServerSettings(no_http=True, lake=tmp_path / "lake", port=0, disable_auth=True, no_telemetry=True)
@@ -146,10 +136,8 @@ def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stac
     assert "- server: the settings cannot be read" in result.stdout
 
 
-def test_a_service_account_is_asked_for_a_token(stack, person, micromegas):
-    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-    found = _findings(micromegas("doctor", "--json", environ=environ))
+def test_a_service_account_is_asked_for_a_token(service, micromegas):
+    found = _findings(micromegas("doctor", "--json", environ=service))
 
     assert found["token"]["outcome"] == "ok"
     assert found["token"]["found"].startswith("of a service account, valid for ")

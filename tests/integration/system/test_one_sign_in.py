@@ -87,23 +87,19 @@ def test_a_sign_in_of_another_provider_is_left_alone(stack, person, micromegas, 
     assert micromegas("query", SQL, environ=person).returncode == 0
 
 
-def test_a_service_account_needs_no_person(stack, person, micromegas):
-    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-    result = micromegas("query", SQL, "--format", "csv", environ=environ)
+def test_a_service_account_needs_no_person(service, micromegas):
+    result = micromegas("query", SQL, "--format", "csv", environ=service)
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("n\n")
 
 
-def test_whoami_names_a_service_account(stack, person, micromegas):
-    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-    result = micromegas("whoami", environ=environ)
+def test_whoami_names_a_service_account(service, micromegas):
+    result = micromegas("whoami", environ=service)
 
     assert result.returncode == 0, result.stderr
     mine, servers = result.stdout.splitlines()
-    name = stack.service_environment()["MICROMEGAS_OIDC_CLIENT_ID"]
+    name = service["MICROMEGAS_OIDC_CLIENT_ID"]
     assert re.fullmatch(rf"{name} \(service account\) · 127\.0\.0\.1:\d+ · token valid \d+ min, renews by itself", mine)
     assert f"knows you as {name}" in servers
 

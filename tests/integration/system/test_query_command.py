@@ -18,12 +18,6 @@ CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
 ROWS = "SELECT value AS n, 'x\"y,' || repeat('z', 80) AS text FROM generate_series(1, 2)"
 
 
-@pytest.fixture
-def service(stack: Any, person: dict[str, str]) -> dict[str, str]:
-    """The environment of the demo's service account."""
-    return {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-
 def test_rows_are_printed_as_table_csv_and_json(micromegas: Any, service: dict[str, str]) -> None:
     printed = {
         name: micromegas("query", ROWS, "--format", name, environ=service).stdout for name in ("table", "csv", "json")

@@ -216,9 +216,6 @@ def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micr
     assert micromegas("keys", "revoke", "robot", environ=server.environ).returncode == 0
     seconds_until_refused = _until(lambda: _outcome(server, key) == "Rejected")
 
-    print(
-        f"\nnew key known after {seconds_until_known:.1f} s, refused {seconds_until_refused:.1f} s after its revocation"
-    )
     # Within three seconds on a machine that does little else.
     assert WATCH_INTERVAL_SECONDS <= 1.0
     assert max(seconds_until_known, seconds_until_refused) < 30
@@ -245,7 +242,7 @@ def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_not
             return True
         return False
 
-    seconds = _until(is_shut_out)
+    _until(is_shut_out)
     server.config.write_text('{"denied": [')
     server.hang_up()
     _until(lambda: "the old one stays in force" in server.log())
@@ -253,10 +250,9 @@ def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_not
     assert is_shut_out()
     server.write()
     _until(lambda: not is_shut_out())
-    print(f"\nshut out {seconds:.2f} s after the reload was asked for")
 
 
-@pytest.mark.parametrize("condition", ["no_such_column = 1", "target", "(SELECT true)", "random() > 0.5", "target ="])
+@pytest.mark.parametrize("condition", ["no_such_column = 1", "(SELECT true)", "target ="])
 def test_a_role_with_an_unusable_condition_changes_nothing(server, condition):
     before = server.log().count("stays in force")
     server.write(roles={"analyst": {"tables": {"log_entries": condition}}})

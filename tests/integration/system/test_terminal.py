@@ -112,10 +112,8 @@ def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_pa
     assert "AUTH010" in refused.stderr
 
 
-def test_a_bad_statement_leaves_with_1_and_points_at_the_place(person, stack, micromegas):
-    environ = {**person, **stack.service_environment(), "MICROMEGAS_CONFIG_DIR": person["MICROMEGAS_CONFIG_DIR"]}
-
-    result = micromegas("query", "SELECT tagret FROM log_entries", environ=environ)
+def test_a_bad_statement_leaves_with_1_and_points_at_the_place(service, micromegas):
+    result = micromegas("query", "SELECT tagret FROM log_entries", environ=service)
 
     assert result.returncode == 1
     assert "SQL001" in result.stderr

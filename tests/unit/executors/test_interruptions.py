@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.errors import InvalidStatement, QueryCancelled, ResourcesExhausted
+from micromegas_jupyter.errors import QueryCancelled, ResourcesExhausted
 from micromegas_jupyter.executors.pool import (
     ClientGone,
     RunningStatement,
     RunningUpload,
-    list_tables,
-    plan_statement,
     run_statement,
 )
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
@@ -55,17 +53,11 @@ class StoppedStatement(RunningStatement):
 
 
 class Scene:
-    """One call on a pool, made anew for each interruption.
-
-    Attributes:
-        waits_in: Names of functions in which it has to wait, so that the test covers them.
-        fails_with: How it ends when nobody interrupts it.
-    """
+    """One call on a pool, made anew for each interruption."""
 
     waits_in: frozenset[str] = frozenset({"read"})
     fails_with: type[Exception] | None = None
     sql = f"{NUMBERS} WHERE n > 0"
-    parameters: tuple[bytes, ...] = ()
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -101,7 +93,7 @@ class Scene:
 
     @property
     def statement(self) -> Statement:
-        return Statement(sql=self.sql, caller=CALLER, parameters=self.parameters)
+        return Statement(sql=self.sql, caller=CALLER)
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -154,21 +146,6 @@ class WaitingForExecutor(Scene):
             self.loop.call_soon(lambda: self.pool.release(executor, private_bytes=0))
 
 
-class Sending(Scene):
-    """A statement with values that do not fit into the socket's buffer."""
-
-    waits_in = frozenset({"send", "read"})
-    sql = "SELECT octet_length(?) AS n"
-    parameters = tuple(encode_stream(pa.record_batch({"0": pa.array(["x" * 3_500_000])})))
-
-
-class Failing(Scene):
-    """A statement with an error."""
-
-    fails_with = InvalidStatement
-    sql = "SELECT nothing_of_the_kind FROM log_entries"
-
-
 class Crashing(Scene):
     """A statement that ends its executor."""
 
@@ -184,30 +161,6 @@ class Leaving(Scene):
 
     async def write(self, _frame: bytes) -> None:
         raise ClientGone
-
-
-class Planning(Scene):
-    """A statement that is planned only, each time another one: plans are kept."""
-
-    _numbers = count()
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__(pool)
-        self.sql = f"SELECT {next(self._numbers)} AS n FROM log_entries"
-
-    async def call(self) -> None:
-        async with self.running:
-            await plan_statement(self.pool, self.statement, self.running)
-
-
-class Listing(Scene):
-    """A list of the tables."""
-
-    waits_in = frozenset({"refresh", "read"})
-
-    async def call(self) -> None:
-        async with self.running:
-            assert await list_tables(self.pool, CALLER, self.running)
 
 
 class Uploading(Scene):

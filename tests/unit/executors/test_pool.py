@@ -5,27 +5,98 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.errors import MicromegasError, ServerUnavailable, Unavailable
-from micromegas_jupyter.executors.pool import Listing
-from tests.fakes.clock import FakeClock
+from micromegas_jupyter.errors import MicromegasError, Unavailable
+from micromegas_jupyter.executors.pool import Listing, RunningStatement, StatementReport, plan_statement, run_statement
+from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
-from tests.fakes.servers import NUMBERS, WAITING
+from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.waiting import until
-from tests.unit.executors.bench import Bench, opened_bench
+from tests.integration.flight_harness import decode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
     from pathlib import Path
 
-    from micromegas_jupyter.core.protocols import AuthContext
+    import pyarrow as pa
+
+    from micromegas_jupyter.core.protocols import AuthContext, TableSource
+    from micromegas_jupyter.executors.pool import Pool
 
 COUNT = "SELECT count(*) AS n FROM log_entries"
+
+
+@dataclass
+class Run:
+    """A statement that has run: its rows, what it took and the id of the process that ran it."""
+
+    pid: int = 0
+    frames: list[bytes] = field(default_factory=list)
+    report: StatementReport = field(default_factory=StatementReport)
+
+    @property
+    def rows(self) -> pa.Table:
+        return decode_rows(self.frames)
+
+
+@dataclass
+class Bench:
+    """A pool and the event loop that it belongs to."""
+
+    runner: asyncio.Runner
+    pool: Pool
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+    async def run(self, sql: str, caller: AuthContext = CALLER, **more: Any) -> Run:
+        """Run a statement to its end."""
+        found = Run()
+        running = RunningStatement(self.pool, (caller.issuer, caller.subject))
+
+        async def write(frame: bytes) -> None:
+            found.frames.append(frame)
+
+        def note_start() -> None:
+            assert running.executor is not None
+            found.pid = running.executor.process.pid
+
+        statement = Statement(sql=sql, caller=caller, **more)
+        async with running:
+            await run_statement(self.pool, statement, running, output=Output(), write=write, on_running=note_start)
+        found.report = running.report
+        return found
+
+    async def plan(self, sql: str, caller: AuthContext = CALLER) -> int:
+        """Plan a statement; return the id of the process that keeps the plan, 0 where one did already."""
+        async with RunningStatement(self.pool, (caller.issuer, caller.subject)) as running:
+            await plan_statement(self.pool, Statement(sql=sql, caller=caller), running)
+            return 0 if running.executor is None else running.executor.process.pid
+
+    async def settle(self) -> None:
+        """Wait until every executor is idle."""
+        settings = self.pool.settings
+        await until(
+            lambda: self.pool.idle_count == self.pool.executor_count >= settings.spare_executors, "all are idle"
+        )
+
+
+@contextmanager
+def opened_bench(tables: TableSource | None = None, **settings: Any) -> Iterator[Bench]:
+    """Open a pool; `settings` are fields of `PoolSettings`, and `worker` those of `WorkerOptions`."""
+    with asyncio.Runner() as runner:
+        pool = build_pool(tables, **settings)
+        runner.run(pool.open())
+        try:
+            yield Bench(runner, pool)
+        finally:
+            runner.run(pool.close())
 
 
 @pytest.fixture
@@ -38,36 +109,6 @@ def bench(tables: FixedTables) -> Iterator[Bench]:
     with opened_bench(tables, spare_executors=2) as opened:
         opened.do(opened.settle())
         yield opened
-
-
-def test_a_plan_is_run_where_it_is_kept_and_other_statements_run_elsewhere(bench: Bench) -> None:
-    async def scenario() -> tuple[int, int, int, int]:
-        keeping = await bench.plan(COUNT)
-        again = await bench.plan(COUNT)
-        other = await bench.run(NUMBERS)
-        found = await bench.run(COUNT)
-        assert found.rows.to_pylist() == [{"n": 4}]
-        return keeping, again, other.pid, found.pid
-
-    keeping, again, other, found = bench.do(scenario())
-
-    assert again == 0
-    assert found == keeping
-    assert other != keeping
-
-
-def test_a_plan_is_kept_for_a_moment(tables: FixedTables) -> None:
-    async def scenario(bench: Bench, clock: FakeClock) -> tuple[int, int]:
-        bench.pool.clock = clock
-        first = await bench.plan(COUNT)
-        clock.advance(60)
-        return first, await bench.plan(COUNT)
-
-    with opened_bench(tables) as bench:
-        first, second = bench.do(scenario(bench, FakeClock()))
-
-    assert first
-    assert second
 
 
 def test_an_executor_with_much_memory_is_replaced(bench: Bench) -> None:
@@ -90,18 +131,6 @@ def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
 
     with opened_bench(max_idle_executors=3, spare_executors=1) as bench:
         assert bench.do(scenario(bench)) <= 3
-
-
-def test_a_pool_closes_while_its_zygote_is_started_again() -> None:
-    async def scenario(bench: Bench) -> None:
-        running = asyncio.ensure_future(bench.run(WAITING))
-        await until(lambda: bool(bench.pool.running), "it runs")
-        bench.pool._launcher._zygote.kill()  # type: ignore[union-attr]
-        with pytest.raises(ServerUnavailable):
-            await running
-
-    with opened_bench(lasts=False) as bench:
-        bench.do(scenario(bench))
 
 
 ROUNDS = 150
@@ -255,27 +284,11 @@ def test_all_that_come_in_during_a_listing_share_the_next_one() -> None:
     assert asyncio.run(scenario()) == 2
 
 
-def test_the_version_changes_with_the_tables_only() -> None:
-    async def scenario() -> list[int]:
-        source = FixedTables([])
-        listing = Listing(source)
-        versions = [listing.version]
-        for tables in ([], [_table("one")], [_table("one")], []):
-            source.tables = tables
-            await listing.refresh()
-            versions.append(listing.version)
-        return versions
-
-    assert asyncio.run(scenario()) == [0, 1, 2, 2, 3]
-
-
 @pytest.mark.parametrize(
     ("sql", "is_listed"),
     [
         ("SELECT 1", False),
-        ("VALUES (1)", False),
         ("SELECT 'x' AS transform", False),
-        ("select * from t", True),
         ('SELECT * FROM"t"', True),
         ("TABLE t", True),
         ("SHOW TABLES", True),
@@ -293,22 +306,6 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql: str, is_listed
         return source.begun == 2
 
     assert asyncio.run(scenario()) is is_listed
-
-
-def test_who_waits_for_storage_that_hangs_can_give_up_alone() -> None:
-    async def scenario() -> tuple[bool, bool, int]:
-        source = SlowTables("one")
-        listing = Listing(source)
-        waiting = [asyncio.create_task(listing.refresh()) for _ in range(3)]
-        await source.wait_for_begin()
-        waiting[0].cancel()
-        await asyncio.wait({waiting[0]})
-        has_disturbed = any(task.done() for task in waiting[1:])
-        source.may_end.set()
-        await asyncio.gather(*waiting[1:])
-        return waiting[0].cancelled(), has_disturbed, listing.version
-
-    assert asyncio.run(scenario()) == (True, False, 1)
 
 
 def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew() -> None:

@@ -11,23 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.errors import (
-    DeadlineExceeded,
-    MicromegasError,
-    QueryCancelled,
     ResourcesExhausted,
-    ServerUnavailable,
 )
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.scheduling import (
     Cause,
     EndedLimit,
     RunningLimit,
-    build_error,
     choose_largest,
     choose_running,
     find_cause,
 )
-from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
@@ -45,14 +39,7 @@ class Long:
 def _simulate(
     owners: dict[str, str], *, slots: int, seconds: int, arrivals: dict[str, int] | None = None
 ) -> list[set[str]]:
-    """Return what runs at each tenth of a second, as the pool would have it.
-
-    Args:
-        owners: Each statement's caller.
-        slots: How many run at once.
-        seconds: How long.
-        arrivals: When statements come, in seconds; 0 when left out.
-    """
+    """Return what runs at each tenth of a second, as the pool would have it."""
     arrivals = arrivals or {}
     statements: dict[str, Long] = {}
     seen: list[set[str]] = []
@@ -73,13 +60,6 @@ def _shares(seen: list[set[str]]) -> Counter[str]:
     return Counter(key for chosen in seen for key in chosen)
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3])
-def test_no_more_run_than_there_are_slots_and_every_place_is_used(slots: int) -> None:
-    seen = _simulate({str(number): f"caller {number % 2}" for number in range(5)}, slots=slots, seconds=20)
-
-    assert {len(chosen) for chosen in seen} == {slots}
-
-
 def test_a_statement_of_an_hour_does_not_starve_another_ones() -> None:
     seen = _simulate({"hour": "ann", "second": "bob"}, slots=1, seconds=60, arrivals={"second": 30})
 
@@ -98,14 +78,6 @@ def test_callers_share_alike_however_many_statements_they_have() -> None:
     anns = [share for key, share in shares.items() if key != "bob"]
     assert len(anns) == 9
     assert max(anns) - min(anns) <= 10
-
-
-def test_two_slots_go_to_two_callers() -> None:
-    owners = {"ann 1": "ann", "ann 2": "ann", "ann 3": "ann", "bob": "bob"}
-
-    seen = _simulate(owners, slots=2, seconds=30)
-
-    assert all("bob" in chosen for chosen in seen[10:])
 
 
 def test_the_largest_is_ended_once_all_together_are_too_large() -> None:
@@ -145,33 +117,12 @@ def test_a_caller_waits_for_their_own_place_while_others_pass() -> None:
     assert asyncio.run(scenario()) == [False, False, True]
 
 
-def test_places_are_given_in_the_order_of_asking() -> None:
-    async def scenario() -> list[str]:
-        limit, order = _limit(max_running=1, max_per_caller=1), []
-
-        async def run(caller: tuple[str, str]) -> None:
-            await limit.acquire(caller)
-            order.append(caller[1])
-            limit.release(caller)
-
-        await limit.acquire(ANN)
-        tasks = [asyncio.create_task(run(caller)) for caller in (BOB, ANN, CY)]
-        await _tick()
-        limit.release(ANN)
-        await asyncio.gather(*tasks)
-        assert (limit.running_count, limit.waiting_count) == (0, 0)
-        return order
-
-    assert asyncio.run(scenario()) == ["bob", "ann", "cy"]
-
-
 def test_a_wait_ends_in_time() -> None:
     async def scenario() -> None:
         limit = _limit(max_running=1, seconds=0.01)
         await limit.acquire(ANN)
-        with pytest.raises(ResourcesExhausted) as caught:
+        with pytest.raises(ResourcesExhausted, check=lambda error: error.limit == "queue"):
             await limit.acquire(BOB)
-        assert caught.value.limit == "queue"
         assert (limit.running_count, limit.waiting_count) == (1, 0)
 
     asyncio.run(scenario())
@@ -236,7 +187,6 @@ def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock:
     ("ended", "cause"),
     [
         (Ended(), Cause.LOST),
-        (Ended(code=-signal.SIGABRT), Cause.CRASH),
         (Ended(code=1), Cause.CRASH),
         (Ended(code=-signal.SIGKILL), Cause.KILLED),
         (Ended(code=-signal.SIGPROF), Cause.PLANNING),
@@ -248,30 +198,6 @@ def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock:
 )
 def test_the_cause_is_read_from_how_the_process_ended(ended: Ended, cause: Cause) -> None:
     assert find_cause(ended, None) is cause
-
-
-def test_a_fault_of_a_process_with_much_memory_is_for_its_memory() -> None:
-    assert find_cause(Ended(code=-signal.SIGSEGV), None, is_large=True) is Cause.MEMORY
-
-
-ERRORS: dict[Cause, tuple[type[MicromegasError], str | None]] = {
-    Cause.MEMORY: (ResourcesExhausted, "memory"),
-    Cause.STACK: (ResourcesExhausted, "stack"),
-    Cause.CRASH: (ResourcesExhausted, "crash"),
-    Cause.PLANNING: (ResourcesExhausted, "planning"),
-    Cause.KILLED: (ResourcesExhausted, "memory"),
-    Cause.DEADLINE: (DeadlineExceeded, "query_timeout"),
-    Cause.STALLED: (DeadlineExceeded, "stalled_client"),
-    Cause.CANCELLED: (QueryCancelled, None),
-    Cause.DISCONNECTED: (QueryCancelled, None),
-    Cause.LOST: (ServerUnavailable, None),
-}
-
-
-@pytest.mark.parametrize("cause", Cause)
-def test_every_cause_has_an_error_with_its_limit(cause: Cause) -> None:
-    options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
-
-    error = build_error(cause, settings=PoolSettings(), options=options)
-
-    assert (type(error), getattr(error, "limit", None)) == ERRORS[cause]
+    assert find_cause(ended, Cause.DEADLINE) is Cause.DEADLINE
+    if ended.code == -signal.SIGSEGV:
+        assert find_cause(ended, None, is_large=True) is Cause.MEMORY

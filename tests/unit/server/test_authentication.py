@@ -5,29 +5,18 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
 
-from micromegas_jupyter.access.audit import CallFacts, current_call
+from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.access.oidc import OidcValidator
-from micromegas_jupyter.access.validator import (
-    Accepted,
-    BaseValidator,
-    CallLimits,
-    Decision,
-    MultiValidator,
-    Refused,
-    Undecided,
-)
+from micromegas_jupyter.access.validator import CallLimits, MultiValidator
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import ProviderUnavailable, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.oidc.jws import KeySet
-from micromegas_jupyter.server import authentication
+from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, group_headers
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
@@ -37,22 +26,6 @@ from tests.fakes.validator import ALICE, FakeValidator
 
 OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
-
-
-class Deciding(BaseValidator):
-    """A validator that writes its own events; `calls` are the facts that it saw."""
-
-    def __init__(self) -> None:
-        self.calls: list[CallFacts] = []
-
-    def decide(self, token: str) -> Decision:
-        self.calls.append(current_call())
-        if token == "outage":
-            return Undecided(reason="keys_unavailable")
-        return Accepted(context=ALICE) if token == "alice" else Refused(reason="expired")
-
-    def cached_context(self, token: str) -> AuthContext | None:
-        return None
 
 
 class SlowValidator(FakeValidator):
@@ -132,14 +105,6 @@ def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], re
     assert validator.validated == []
 
 
-def test_refusal_and_outage_stay_apart() -> None:
-    with open_authenticator(FakeValidator()) as authenticator:
-        with pytest.raises(Rejected):
-            authenticate(authenticator, "Bearer mallory")
-        with pytest.raises(ProviderUnavailable):
-            authenticate(authenticator, "Bearer outage")
-
-
 def test_without_a_validator_everyone_is_administrator() -> None:
     with open_authenticator(None) as authenticator:
         caller, token = asyncio.run(authenticator.exchange({}))
@@ -208,8 +173,6 @@ def test_too_many_checks_at_once_are_an_outage() -> None:
 
 class TestKeysThatAreBeingFetched:
     """An issuer whose keys are being fetched holds no thread, and all who wait share one fetch."""
-
-    KEYS = KeySet(keys=(), ignored_count=0)
 
     @pytest.fixture
     def provider(self) -> Iterator[FakeProvider]:
@@ -283,51 +246,9 @@ class TestKeysThatAreBeingFetched:
         assert (event["outcome"], event["reason"], event["issuer"]) == ("undecided", "keys_unavailable", ISSUER)
         assert len(provider.requested) == 1
 
-    def test_too_many_who_wait_wait_briefly_and_who_leaves_makes_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(authentication, "_BRIEF_WAIT_SECONDS", 0.01)
-        monkeypatch.setattr(authentication, "_MAX_PATIENT_WAITERS", 1)
-
-        async def wait() -> tuple[bool, bool]:
-            authenticator, fetch = Authenticator(None, check_seconds=10), Future[KeySet | None]()
-            leaving = asyncio.create_task(authenticator._wait_for_keys(fetch))
-            await asyncio.sleep(0)
-            hasty = await authenticator._wait_for_keys(fetch)
-            leaving.cancel()
-            await asyncio.wait([leaving])
-            patient = asyncio.create_task(authenticator._wait_for_keys(fetch))
-            await asyncio.wait([patient], timeout=0.1)
-            await asyncio.to_thread(fetch.set_result, self.KEYS)
-            return hasty, await patient
-
-        assert asyncio.run(wait()) == (False, True)
-
-    def test_a_fetch_may_end_after_the_loop_has_been_closed(self) -> None:
-        fetch = Future[KeySet | None]()
-
-        async def leave() -> None:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(Authenticator(None, check_seconds=10)._wait_for_keys(fetch), 0.01)
-
-        asyncio.run(leave())
-
-        fetch.set_result(self.KEYS)
-        assert fetch.result(0) is self.KEYS
-
 
 class TestAudit:
     """Each refusal leaves exactly one event that says which call it was."""
-
-    def test_the_validators_thread_knows_the_call_and_the_loop_forgets_it(self) -> None:
-        validator = Deciding()
-
-        async def check(authenticator: Authenticator) -> CallFacts:
-            await authenticator.authenticate(bearer("alice"), lambda: CALL)
-            return current_call()
-
-        with open_authenticator(validator) as authenticator:
-            after = asyncio.run(check(authenticator))
-
-        assert (validator.calls, after) == ([CALL], CallFacts())
 
     def test_a_known_caller_leaves_no_event_and_needs_no_facts(self, caplog: pytest.LogCaptureFixture) -> None:
         validator = FakeValidator()
@@ -379,22 +300,6 @@ class TestLimits:
                 with pytest.raises(Unavailable):
                     authenticate(authenticator, "Bearer outage")
 
-    def test_a_call_that_is_given_up_while_it_is_checked_counts_as_undecided(self, clock: FakeClock) -> None:
-        validator = SlowValidator()
-
-        async def give_up(authenticator: Authenticator) -> None:
-            call = asyncio.create_task(authenticator.authenticate(bearer("alice"), lambda: CALL))
-            await asyncio.to_thread(validator.started.wait, 10)
-            call.cancel()
-            await asyncio.wait([call])
-
-        with open_authenticator(validator, limits=self.refusals(clock, 2)) as authenticator:
-            for _ in range(5):
-                asyncio.run(give_up(authenticator))
-            validator.release.set()
-            with pytest.raises(ResourcesExhausted):
-                authenticate(authenticator, "Bearer alice")
-
     def test_of_many_bad_credentials_at_once_no_more_are_looked_at_than_the_burst(self, clock: FakeClock) -> None:
         validator = FakeValidator()
 
@@ -407,10 +312,3 @@ class TestLimits:
 
         assert len(validator.validated) == 3
         assert sorted({type(answer).__name__ for answer in answers}) == ["Rejected", "ResourcesExhausted"]
-
-    def test_callers_without_an_address_share_one_bucket(self, clock: FakeClock) -> None:
-        with open_authenticator(FakeValidator(), limits=self.refusals(clock, 1)) as authenticator:
-            with pytest.raises(Rejected):
-                asyncio.run(authenticator.authenticate(bearer("bad")))
-            with pytest.raises(ResourcesExhausted):
-                asyncio.run(authenticator.authenticate(bearer("alice")))

@@ -1,28 +1,72 @@
-"""Errors become statuses without their words; what ends a task is not answered."""
+"""Errors become statuses without their words, reloads that fail say so, uploads are named, calls are counted."""
+
+from __future__ import annotations
 
 import asyncio
-from typing import Any
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, ResourcesExhausted
-from micromegas_jupyter.server.flight_service import abort_call, translate_error
+from micromegas_jupyter.access.audit import CallFacts
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, WriteMode
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidStatement,
+    ResourcesExhausted,
+    Unavailable,
+)
+from micromegas_jupyter.executors.scheduling import RunningLimit
+from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import IngestCommand
+from micromegas_jupyter.server import flight_methods
+from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.catalog import ServerFacts
+from micromegas_jupyter.server.flight_methods import RELOAD_ACTION, FlightMethods, set_options
+from micromegas_jupyter.server.flight_service import Call, abort_call, translate_error
+from micromegas_jupyter.server.ingest import build_request, build_write_id
+from micromegas_jupyter.server.monitoring import ServerMetrics
+from micromegas_jupyter.server.settings import FlightServerSettings
+from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INVALID_NAME, INVALID_VALUE = 1, 2
+SOME = TableAccess(filters={"notes": ()})
+BOTH = replace(INGESTER, scopes=frozenset({"ingest", "read"}))
 
 
 class Panic(BaseException):
     """What a library written in Rust raises when it panics: not an `Exception`."""
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "q-1"), ("q-0", "q-0")])
-def test_the_packages_own_error_stays_and_gains_a_query_id(own: str | None, expected: str) -> None:
-    error = InvalidStatement("No such column.", query_id=own)
+class Context:
+    """As much of a servicer context as one answer needs."""
 
-    assert translate_error(error, "q-1") is error
-    assert error.query_id == expected
+    def __init__(self, request: bytes = b"", *trailers: tuple[str, str]) -> None:
+        self.request, self.trailers = request, trailers
+        self.sent: dict[str, str | bytes] = {}
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self.trailers
+
+    async def abort(
+        self, _code: object, *, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
+    ) -> None:
+        self.sent = dict(trailing_metadata)
+
+    async def read(self) -> bytes:
+        return self.request
 
 
 @pytest.mark.parametrize("error", [RuntimeError("/srv/secret.py"), Panic("/srv/secret.rs")])
-def test_anything_else_is_a_defect_whose_words_stay_in_the_log(
+def test_a_defect_is_told_without_its_words_which_go_to_the_log(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     translated = translate_error(error, "q-1")
@@ -34,15 +78,9 @@ def test_anything_else_is_a_defect_whose_words_stay_in_the_log(
     assert "q-1" in caplog.text
 
 
-def test_a_function_that_raises_cancelled_error_has_failed() -> None:
-    async def scenario() -> MicromegasError:
-        return translate_error(asyncio.CancelledError(), "q-1")
-
-    assert type(asyncio.run(scenario())) is InternalError
-
-
-def test_a_cancelled_task_is_cancelled() -> None:
+def test_a_cancelled_task_is_cancelled_and_a_function_that_raises_cancelled_error_has_failed() -> None:
     async def scenario() -> None:
+        assert type(translate_error(asyncio.CancelledError(), "q-1")) is InternalError
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
@@ -55,33 +93,159 @@ def test_a_cancelled_task_is_cancelled() -> None:
         asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
-def test_what_ends_the_task_or_the_process_passes_through(error: BaseException) -> None:
-    with pytest.raises(type(error)):
-        translate_error(error, "q-1")
-
-
-class Context:
-    """As much of a servicer context as this test needs."""
-
-    def __init__(self, *trailers: tuple[str, str]) -> None:
-        self.trailers = trailers
-        self.sent: Any = []
-
-    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
-        return self.trailers
-
-    async def abort(
-        self, _code: object, *, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> None:
-        self.sent = dict(trailing_metadata)
-
-
-@pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, "1500"), (0.0001, "1"), (60.0, "60000")])
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, "1500"), (0.0001, "1")])
 def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(seconds: float, milliseconds: str) -> None:
-    context: Any = Context(("x-micromegas-notice", "This key ends soon."))
+    context: Any = Context(b"", ("x-micromegas-notice", "This key ends soon."))
 
     asyncio.run(abort_call(context, ResourcesExhausted("Too often.", retry_after_seconds=seconds)))
 
     assert context.sent["grpc-retry-pushback-ms"] == milliseconds
     assert sorted(context.sent) == ["grpc-retry-pushback-ms", "micromegas-error-bin", "x-micromegas-notice"]
+
+
+def _reload(reload: Callable[[], None]) -> None:
+    parts: dict[str, Any] = dict.fromkeys(("queries", "prepared", "tickets", "ingests"))
+    context: Any = Context(messages.Action(type=RELOAD_ACTION).SerializeToString())
+    call = Call(
+        context=context,
+        headers={},
+        caller=ALICE,
+        query_id="q-1",
+        readers=RunningLimit(max_running=1, max_per_caller=1, queue_timeout_seconds=1),
+        describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1"),
+    )
+
+    async def scenario() -> None:
+        record = Authenticator(None, check_seconds=1).record
+        await FlightMethods(**parts, facts=ServerFacts(), reload=reload, record=record).by_name()["DoAction"](call)
+
+    asyncio.run(scenario())
+
+
+def _events(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
+    return [(line["outcome"], line.get("code"), line["subject"], line["client_ip"]) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("failure", "shown"),
+    [
+        (ConfigurationError("It is not JSON.", key="oidc", remedy="Mend it."), "oidc: It is not JSON. Mend it."),
+        (ConfigurationError("denied[0] is no text.", key="denied[0]", remedy="x."), "denied[0] is no text. x."),
+        (Unavailable("A file cannot be read."), "A file cannot be read. Try again in a moment."),
+    ],
+)
+def test_a_reload_that_fails_says_what_is_wrong(
+    failure: ConfigurationError | Unavailable, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    validator = ReloadableFake()
+    validator.failure = failure
+
+    with pytest.raises(type(failure)) as caught:
+        _reload(validator.reload)
+
+    assert str(caught.value) == shown
+    assert _events(caplog) == [("reload_failed", failure.code, "alice", "192.0.2.7")]
+
+
+def test_a_reload_that_does_not_end_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(flight_methods, "_RELOAD_SECONDS", 0.05)
+    threading.Timer(1, release.set).start()
+
+    with pytest.raises(DeadlineExceeded):
+        _reload(lambda: (release.wait(60), None)[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "expected"),
+    [
+        ("timezone", "string_value", "UTC", None),
+        ("catalog", "string_value", "other", INVALID_VALUE),
+        ("timezone", "int64_value", 0, INVALID_VALUE),
+        ("anything", "string_value", "", INVALID_NAME),
+    ],
+)
+def test_only_what_holds_can_be_set(name: str, kind: str, value: object, expected: int | None) -> None:
+    options = {name: messages.SessionOptionValue(**{kind: value}), "schema2": messages.SessionOptionValue()}
+
+    errors = set_options(messages.SetSessionOptionsRequest(session_options=options)).errors
+
+    assert (errors[name].value if name in errors else None) == expected
+    assert errors["schema2"].value == INVALID_NAME
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"port": 65536},
+        {"certificate_file": Path("server.pem")},
+        {"client_ca_file": Path("clients.pem")},
+        {"max_concurrent_calls": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        FlightServerSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("caller", "table", "may_read"),
+    [
+        (INGESTER, "notes", False),
+        (BOTH, "notes", True),
+        (replace(BOTH, table_access=SOME), "notes", True),
+        (replace(BOTH, table_access=SOME), "pay", False),
+        (ALICE, "pay", True),
+    ],
+)
+def test_only_callers_who_may_read_a_table_learn_of_its_columns(
+    caller: AuthContext, table: str, may_read: bool
+) -> None:
+    command = IngestCommand(table=table, mode=WriteMode.APPEND)
+
+    assert build_request(command, caller, write_id=None, max_tables=5).may_read is may_read
+
+
+def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded() -> None:
+    command = IngestCommand(table="notes", mode=WriteMode.CREATE)
+    callers = [INGESTER, replace(INGESTER, subject="other"), replace(INGESTER, issuer="other"), ALICE]
+
+    requests = [build_request(command, caller, write_id="ab", max_tables=5) for caller in callers]
+
+    assert len({request.maker for request in requests}) == 4
+    assert [request.most_tables for request in requests] == [5, 5, 5, None]
+    assert [request.is_trusted for request in requests] == [False, False, False, True]
+
+
+def test_a_write_id_depends_on_everything() -> None:
+    callers = [("issuer", "alice"), ("issuera", "lice")]
+
+    assert len({build_write_id(caller, table, name) for caller in callers for table in "tu" for name in "12"}) == 8
+
+
+def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
+
+
+@pytest.mark.parametrize(("path", "method"), [("/x.FlightService/DoGet", "DoGet"), ("/x/" + "y" * 5000, "other")])
+def test_a_call_is_counted_under_a_known_method(path: str, method: str) -> None:
+    metrics = ServerMetrics()
+
+    metrics.count_call(path, "OK")
+
+    assert _value(metrics, "calls_total", method=method, status="OK") == 1
+
+
+def test_limits_are_reported_before_they_are_reached_and_counted_when_they_are() -> None:
+    metrics = ServerMetrics()
+    names = ("rows", "query_timeout", "other")
+
+    before = [_value(metrics, "limits_reached_total", limit=name) for name in names]
+    metrics.count_error(ResourcesExhausted("Too many rows.", limit="rows"))
+    metrics.count_error(DeadlineExceeded("Too long.", limit="query_timeout"))
+    metrics.count_error(ResourcesExhausted("Too much."))
+    metrics.count_error(InvalidStatement("Wrong."))
+
+    assert before == [0, 0, 0]
+    assert [_value(metrics, "limits_reached_total", limit=name) for name in names] == [1, 1, 1]

@@ -15,15 +15,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady, ReadinessProbe
-from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from prometheus_client import Metric
 
@@ -91,30 +88,15 @@ def test_metrics_are_not_shown_to_a_key_that_may_only_send_rows(port: int, caplo
     assert (event["outcome"], event["reason"], event["subject"]) == ("forbidden", "scope_missing", "collector")
 
 
-@pytest.mark.parametrize("reason", list(NotReady))
-def test_a_server_that_is_not_ready_says_why_and_is_alive(reason: NotReady) -> None:
-    with running(readiness=lambda: reason) as port:
-        status, headers, body = request(port, "/ready")
-        alive = request(port, "/health")[0]
+def test_readiness_and_health_are_shown_to_anyone(port: int) -> None:
+    with running(readiness=lambda: NotReady.STORAGE) as other:
+        status, headers, body = request(other, "/ready")
+        alive = request(other, "/health")[0]
+    ready = request(port, "/ready")
 
-    assert (status, json.loads(body)) == (503, {"status": "not ready", "reason": reason.value})
-    assert headers["retry-after"] == "1"
-    assert alive == 200
-
-
-def test_health_and_readiness_are_shown_to_anyone(port: int) -> None:
-    assert request(port, "/health")[0] == 200
-    status, headers, body = request(port, "/ready")
-    assert (status, json.loads(body)) == (200, {"status": "ready"})
-    assert headers["content-type"] == "application/json"
-
-
-def test_without_a_validator_metrics_are_shown_to_anyone() -> None:
-    other = CollectorRegistry()
-    Counter("more", "Another number.", registry=other)
-
-    with running(registries=[CollectorRegistry(), other], validator=None) as port:
-        assert b"more_total 0.0" in request(port, "/metrics")[2]
+    assert (status, json.loads(body)) == (503, {"status": "not ready", "reason": "storage"})
+    assert (headers["retry-after"], alive) == ("1", 200)
+    assert (ready[0], json.loads(ready[2]), ready[1]["content-type"]) == (200, {"status": "ready"}, "application/json")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +105,6 @@ def test_without_a_validator_metrics_are_shown_to_anyone() -> None:
         ({}, 'Bearer realm="micromegas"'),
         ({"Authorization": "Bearer mallory"}, 'Bearer realm="micromegas", error="invalid_token"'),
         ({"Authorization": "Basic YTphbGljZQ=="}, 'Bearer realm="micromegas", error="invalid_token"'),
-        ({"Authorization": "Bearer alice, Bearer alice"}, 'Bearer realm="micromegas", error="invalid_token"'),
     ],
 )
 def test_a_refusal_carries_the_challenge_of_rfc_6750(port: int, headers: dict[str, str], challenge: str) -> None:
@@ -132,19 +113,14 @@ def test_a_refusal_carries_the_challenge_of_rfc_6750(port: int, headers: dict[st
     assert (status, answered["www-authenticate"], body) == (401, challenge, b"Unauthorized\n")
 
 
-def test_a_provider_that_is_down_is_no_refusal(port: int) -> None:
-    status, headers, _body = request(port, "/metrics", headers={"Authorization": "Bearer outage"})
-
-    assert (status, headers["retry-after"]) == (503, "1")
-
-
-def test_too_many_requests_learn_when_to_come_back() -> None:
+def test_an_outage_and_too_many_requests_are_no_refusals() -> None:
     with running(rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as port:
-        first, _headers, _body = request(port, "/metrics", headers=ALICE)
-        second, headers, _body = request(port, "/metrics", headers=ALICE)
+        outage = request(port, "/metrics", headers={"Authorization": "Bearer outage"})
+        first, second = (request(port, "/metrics", headers=ALICE) for _ in range(2))
 
-    assert (first, second) == (200, 429)
-    assert 1 <= int(headers["retry-after"]) <= 10
+    assert (outage[0], outage[1]["retry-after"]) == (503, "1")
+    assert (first[0], second[0]) == (200, 429)
+    assert 1 <= int(second[1]["retry-after"]) <= 10
 
 
 def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,31 +131,27 @@ def test_a_refusal_names_page_and_address_in_the_audit(port: int, caplog: pytest
     assert (event["method"], event["client_ip"]) == ("GET /metrics", "127.0.0.1")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/health/x", "/ready/", "/../etc/passwd", "/favicon.ico", "/%00"])
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/%00"])
 def test_other_paths_are_not_found(port: int, path: str) -> None:
     assert request(port, path)[0] == 404
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE"])
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "TRACE", "CONNECT", "NONSENSE"])
 def test_only_reading_methods_are_answered(port: int, method: str) -> None:
-    for path in ("/metrics", "/health", "/ready", "/"):
+    for path in ("/metrics", "/"):
         status, headers, body = request(port, path, method=method, headers=ALICE)
 
         assert (status, headers["allow"], body) == (405, "GET, HEAD", b"Method Not Allowed\n")
 
 
-def test_head_has_the_headers_and_no_body(port: int) -> None:
-    status, headers, body = request(port, "/health", method="HEAD")
-
-    assert (status, headers["content-length"], body) == (200, "3", b"")
-
-
-def test_answers_name_no_version_and_are_not_stored(port: int) -> None:
-    for _status, headers, _body in (request(port, "/health"), request(port, "/nowhere"), request(port, "/metrics")):
+def test_answers_name_no_version_and_are_not_stored_and_head_has_no_body(port: int) -> None:
+    head = request(port, "/health", method="HEAD")
+    for _status, headers, _body in (head, request(port, "/nowhere"), request(port, "/metrics")):
         assert headers["server"] == "micromegas"
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
         assert "etag" not in headers
+    assert (head[0], head[1]["content-length"], head[2]) == (200, "3", b"")
 
 
 @pytest.mark.parametrize(
@@ -209,30 +181,21 @@ def test_what_is_no_small_request_is_turned_away_without_a_traceback(
     assert request(port, "/health")[0] == 200
 
 
+def fail() -> NotReady | None:
+    raise ZeroDivisionError("secret detail")
+
+
 class FailingRegistry(CollectorRegistry):
     def collect(self) -> Iterator[Metric]:
         raise ZeroDivisionError("secret detail")
 
 
-def fail() -> NotReady | None:
-    raise ZeroDivisionError("secret detail")
+def test_a_defect_is_a_bare_status_and_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with running(registries=[FailingRegistry()], validator=None, readiness=fail) as port:
+        found = [request(port, path) for path in ("/metrics", "/ready")]
 
-
-@pytest.mark.parametrize(
-    ("changes", "path", "status", "message"),
-    [
-        ({"registries": [FailingRegistry()], "validator": None}, "/metrics", 500, "a page could not be made"),
-        ({"readiness": fail}, "/ready", 503, "the readiness check failed"),
-    ],
-)
-def test_a_defect_is_a_bare_status_and_goes_to_the_log(
-    changes: dict[str, object], path: str, status: int, message: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with running(**changes) as port:
-        found, _headers, body = request(port, path)
-
-    assert (found, b"secret" in body) == (status, False)
-    assert [record.message for record in caplog.records] == [message]
+    assert [(status, b"secret" in body) for status, _headers, body in found] == [(500, False), (503, False)]
+    assert [record.message for record in caplog.records] == ["a page could not be made", "the readiness check failed"]
 
 
 def test_sixty_idle_connections_keep_nobody_out(port: int) -> None:
@@ -284,24 +247,6 @@ def test_at_most_sixteen_requests_are_answered_at_once() -> None:
             connection.close()
 
 
-def test_a_port_or_certificate_that_cannot_be_used_is_a_configuration_error(port: int, tmp_path: Path) -> None:
-    file = tmp_path / "nothing.pem"
-    file.write_text("nothing")
-    tls_files = TlsFiles(certificate_file=file, key_file=file)
-
-    keys = {}
-    for name, options in {"http_port": (port, None), "certificate_file": (0, tls_files)}.items():
-        endpoint = HttpEndpoint(
-            "127.0.0.1", options[0], validator=None, registries=[], readiness=lambda: None, tls_files=options[1]
-        )
-        with pytest.raises(ConfigurationError) as caught:
-            endpoint.start()
-        keys[name] = caught.value.key
-        assert str(tmp_path) not in str(caught.value)
-
-    assert all(name == key for name, key in keys.items())
-
-
 def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
     endpoint = HttpEndpoint("127.0.0.1", 0, validator=None, registries=[], readiness=lambda: None)
     endpoint.stop()
@@ -315,29 +260,21 @@ def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine() -> None:
         socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
 
 
-def test_another_processs_socket_goes_on_and_stays_open_for_it() -> None:
+def test_another_processs_socket_is_used_if_it_has_the_address_and_else_left() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.getsockname()[1]
         endpoint = HttpEndpoint("localhost", number, validator=None, registries=[], readiness=lambda: None)
         port = endpoint.start(listening.dup())
         status = request(port, "/health")[0]
         endpoint.stop()
-        with socket.create_connection(("127.0.0.1", port)):
+        with socket.create_connection(("127.0.0.1", port)):  # it stays open for that process
             listening.accept()[0].close()
+        elsewhere = HttpEndpoint("127.0.0.2", 0, validator=None, registries=[], readiness=lambda: None)
+        other = elsewhere.start(taken := listening.dup())
+        elsewhere.stop()
 
     assert (port, status) == (number, 200)
-
-
-def test_another_processs_socket_at_another_address_is_left() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        other = listening.getsockname()[1]
-        endpoint = HttpEndpoint("127.0.0.2", 0, validator=None, registries=[], readiness=lambda: None)
-        taken = listening.dup()
-        port = endpoint.start(taken)
-        endpoint.stop()
-
-    assert taken.fileno() == -1
-    assert port != other
+    assert (taken.fileno(), other == number) == (-1, False)
 
 
 def test_that_the_server_is_ready_is_cached_for_a_second_and_that_it_is_not_never() -> None:

@@ -39,46 +39,22 @@ def _record(msg: object = "a", *arguments: object, **fields: object) -> logging.
     return logging.makeLogRecord({"name": "n", "levelno": 20, "msg": msg, "args": arguments, **fields})
 
 
-def _fail(message: str) -> None:
-    raise ValueError(message)
-
-
 class Unprintable:
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 def test_a_record_becomes_a_row(handler: RecordingHandler, logger: logging.Logger) -> None:
-    logger.warning("disk %s is %d%% full", "a", 93, extra={"free_bytes": 7, "where": "here"})
+    logger.warning("disk %s is %d%% full", "a", 93, extra={"free_bytes": 7, "bad": Unprintable()})
 
     row = _only(handler)
 
     assert (row.target, row.level, row.msg) == ("tests.log_handler", 3, "disk a is 93% full")
-    assert row.properties == {"free_bytes": "7", "where": "here"}
-    assert handler.drain() == ([], 0)
+    assert row.properties == {"free_bytes": "7", "bad": "(a value that cannot be shown)"}
 
 
-def test_a_traceback_is_kept_as_text(handler: RecordingHandler, logger: logging.Logger) -> None:
-    try:
-        _fail("broken")
-    except ValueError:
-        logger.exception("it failed")
-
-    message = _only(handler).msg
-    assert message.startswith("it failed\nTraceback (most recent call last)")
-    assert message.endswith("ValueError: broken")
-
-
-def test_a_traceback_that_came_as_text_and_a_stack_are_kept(handler: RecordingHandler) -> None:
-    handler.handle(_record("it failed", exc_text="Traceback: far away", stack_info="Stack: here"))
-
-    assert _only(handler).msg == "it failed\nTraceback: far away\nStack: here"
-
-
-def test_what_other_formatters_leave_on_a_record_is_no_property(
-    handler: RecordingHandler, logger: logging.Logger
-) -> None:
-    record = logger.makeRecord("a", logging.INFO, "f", 1, "m", (), None, extra={"own": "x"})
+def test_what_other_formatters_leave_on_a_record_is_no_property(handler: RecordingHandler) -> None:
+    record = _record("m", own="x")
     logging.Formatter("%(asctime)s %(message)s").format(record)
 
     handler.handle(record)
@@ -88,24 +64,16 @@ def test_what_other_formatters_leave_on_a_record_is_no_property(
 
 def test_no_secret_reaches_a_row(handler: RecordingHandler, logger: logging.Logger) -> None:
     logger.info("got Bearer %s", TOKEN, extra={"url": "http://a/cb?code=abc&x=1", "access_token": "opaque"})
-    try:
-        _fail(f"refused {TOKEN}")
-    except ValueError:
-        logger.exception("failed")
+    error = ValueError(f"refused {TOKEN}")
+    logger.error("failed", exc_info=error)
+    logger.info("%s%s", "x" * (16 * 1024 - 30) + " ", TOKEN)  # cut by the bound
 
-    first, second = handler.drain()[0]
+    first, second, third = handler.drain()[0]
 
     assert first.msg == "got Bearer ***"
     assert first.properties == {"url": "http://a/cb?code=***&x=1", "access_token": "***"}
-    assert second.msg.endswith("ValueError: refused ***")
-
-
-def test_a_token_that_is_cut_by_the_bound_does_not_slip_through(
-    handler: RecordingHandler, logger: logging.Logger
-) -> None:
-    logger.info("%s%s", "x" * (16 * 1024 - 30) + " ", TOKEN)
-
-    assert "eyJ" not in _only(handler).msg
+    assert second.msg == "failed\nValueError: refused ***"
+    assert "eyJ" not in third.msg
 
 
 def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger) -> None:
@@ -122,7 +90,6 @@ def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger
     ("message", "arguments", "expected"),
     [
         ("%d items", ("many",), "%d items"),
-        ("%s %s", ("one",), "%s %s"),
         ("%s", (Unprintable(),), "%s"),
         (Unprintable(), (), "(a value that cannot be shown)"),
     ],
@@ -135,52 +102,26 @@ def test_a_message_that_cannot_be_formatted_is_kept_as_it_is(
     assert _only(handler).msg == expected
 
 
-def test_a_property_that_cannot_be_shown_does_not_cost_the_row(
-    handler: RecordingHandler, logger: logging.Logger
-) -> None:
-    logger.info("a", extra={"bad": Unprintable(), "good": 1})
-
-    assert _only(handler).properties == {"bad": "(a value that cannot be shown)", "good": "1"}
-
-
-@pytest.mark.parametrize("fields", [{"created": 1e300}, {"created": float("nan")}, {"levelno": None}, {"name": None}])
+@pytest.mark.parametrize("fields", [{"created": float("nan")}, {"levelno": None}])
 def test_a_record_that_fits_no_row_is_counted_and_let_go(handler: RecordingHandler, fields: dict[str, object]) -> None:
     handler.handle(_record(**fields))
 
     assert handler.drain() == ([], 1)
 
 
-def test_a_full_queue_drops_the_newest_and_counts_them() -> None:
-    handler = RecordingHandler(max_records=2)
+@pytest.mark.parametrize("bound", [{"max_records": 2}, {"max_characters": 1000}])
+def test_a_full_queue_drops_the_newest_and_counts_them(bound: dict[str, int]) -> None:
+    wakes: list[int] = []
+    handler = RecordingHandler(wake=lambda: wakes.append(1), **bound)
 
     for number in range(5):
-        handler.handle(_record(str(number)))
+        handler.handle(_record(f"{number}" * 400))
 
     rows, dropped = handler.drain()
-    assert ([row.msg for row in rows], dropped) == (["0", "1"], 3)
-    assert handler.drain() == ([], 0)
-
-
-def test_the_queue_is_bounded_by_text_as_well() -> None:
-    handler = RecordingHandler(max_characters=1000)
-
-    for _ in range(5):
-        handler.handle(_record("x" * 400))
-
-    rows, dropped = handler.drain()
-    assert (len(rows), dropped) == (2, 3)
+    assert ([row.msg[0] for row in rows], dropped) == (["0", "1"], 3)
+    assert wakes == ([1] if "max_records" in bound else [])  # half full, once
     handler.handle(_record("x" * 400))
     assert len(handler.drain()[0]) == 1
-
-
-def test_a_half_full_queue_requests_a_drain_once() -> None:
-    wakes: list[int] = []
-    handler = RecordingHandler(max_records=10, wake=lambda: wakes.append(1))
-
-    for _ in range(8):
-        handler.handle(_record())
-
-    assert wakes == [1]
 
 
 def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: RecordingHandler) -> None:
@@ -199,13 +140,8 @@ def line(message: str, *, name: str = "micromegas_jupyter.server", **facts: obje
     return JsonFormatter().format(record)
 
 
-def members(message: str, **facts: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(line(message, **facts))
-    return found
-
-
 def test_a_record_has_its_time_level_logger_message_and_facts() -> None:
-    assert members("Refused.", reason="expired", count=3) == {
+    assert json.loads(line("Refused.", reason="expired", count=3)) == {
         "time": "1970-01-01T00:00:00.250Z",
         "level": "INFO",
         "logger": "micromegas_jupyter.server",
@@ -214,9 +150,7 @@ def test_a_record_has_its_time_level_logger_message_and_facts() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "hostile", ["a\nb", "a\r\nINFO b", "\x1b[31m", "\x7f", "\u2028", "\x00", "\x85", "\ud800", "😀"]
-)
+@pytest.mark.parametrize("hostile", ["a\r\nINFO b", "\x1b[31m", "\x7f", "\u2028", "\x00", "\x85", "\ud800", "😀"])
 def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_terminal(hostile: str) -> None:
     shown = line(hostile, fact=hostile)
 
@@ -226,33 +160,25 @@ def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_termina
 
 
 def test_secrets_are_masked_in_message_facts_and_traceback() -> None:
-    secret = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"
-    error = ValueError(f"Bearer {secret}")
+    error = ValueError(f"Bearer {TOKEN}")
 
     shown = line(
-        f"Authorization: Bearer {secret}",
+        f"Authorization: Bearer {TOKEN}",
         access_token="plain",
-        url=f"x?code={secret}",
+        url=f"x?code={TOKEN}",
         exc_info=(ValueError, error, error.__traceback__),
     )
 
-    assert secret not in shown
+    assert TOKEN not in shown
     assert "plain" not in shown
     assert "ValueError" in json.loads(shown)["exception"]
 
 
 def test_an_audit_line_is_an_object_in_the_line() -> None:
-    shown = members('{"event":"access","outcome":"refused"}', name="micromegas_jupyter.audit.access", event="access")
+    shown = json.loads(line('{"event":"access","outcome":"refused"}', name="micromegas_jupyter.audit.access"))
 
     assert shown["audit"] == {"event": "access", "outcome": "refused"}
-    assert "facts" not in shown
     assert "message" not in shown
-
-
-def test_length_is_bounded() -> None:
-    shown = line("x" * 1_000_000, **{f"fact_{number}": "y" * 100_000 for number in range(100)})
-
-    assert len(shown) < 64 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -262,13 +188,6 @@ def _former_filters() -> Iterator[None]:
     TORNADO.filters[:] = before
 
 
-@pytest.mark.parametrize(("before", "after"), [({}, "NONE"), ({"GRPC_VERBOSITY": "INFO"}, "INFO")])
-def test_grpc_is_silent_unless_somebody_asked_for_its_lines(before: dict[str, str], after: str) -> None:
-    quiet_libraries(before)
-
-    assert before == {"GRPC_VERBOSITY": after}
-
-
 def _handshake_error() -> ssl.SSLError:
     error = ssl.SSLError(1, "[SSL: HTTP_REQUEST] http request (_ssl.c:1006)")
     error.reason = "HTTP_REQUEST"
@@ -276,29 +195,23 @@ def _handshake_error() -> ssl.SSLError:
 
 
 @pytest.mark.parametrize(
-    ("message", "arguments", "expected"),
+    ("message", "arguments", "client", "why"),
     [
-        (
-            "SSL Error on %s %s: %s",
-            (12, ("127.0.0.1", 37784), _handshake_error()),
-            ("A connection to the HTTP port made no TLS.", "127.0.0.1", "HTTP_REQUEST"),
-        ),
-        (
-            "error on read: [SYS] unknown error (_ssl.c:2580)",  # the library puts the error in by itself
-            (),
-            ("A connection to the HTTP port broke while it was read.", None, "[SYS] unknown error (_ssl.c:2580)"),
-        ),
+        ("SSL Error on %s %s: %s", (12, ("127.0.0.1", 37784), _handshake_error()), "127.0.0.1", "HTTP_REQUEST"),
+        # The library puts the error in by itself.
+        ("error on read: [SYS] unknown error (_ssl.c:2580)", (), None, "[SYS] unknown error (_ssl.c:2580)"),
     ],
 )
-def test_a_connection_that_fails_is_one_short_line_at_debug(
-    message: str, arguments: tuple[object, ...], expected: tuple[object, ...], caplog: pytest.LogCaptureFixture
+def test_a_connection_that_fails_is_one_short_line_at_debug_and_grpc_is_silent(
+    message: str, arguments: tuple[Any, ...], client: str | None, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quiet_libraries({})
+    environ = {"GRPC_VERBOSITY": "INFO"} if client else {}
+    quiet_libraries(environ)
 
     with caplog.at_level(logging.DEBUG, "micromegas_jupyter.server"):
         TORNADO.warning(message, *arguments)
 
     (record,) = caplog.records
+    assert environ == {"GRPC_VERBOSITY": "INFO" if client else "NONE"}
     assert (record.name, record.levelno) == ("micromegas_jupyter.server", logging.DEBUG)
-    facts = record.__dict__
-    assert (record.message, facts["client"], facts["why"]) == expected
+    assert (record.__dict__["client"], record.__dict__["why"]) == (client, why)

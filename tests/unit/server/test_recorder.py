@@ -1,16 +1,27 @@
+"""What cannot be stored waits, up to a bound; neither a disk nor a defect stops the application or the recording."""
+
 import logging
+import platform
+import subprocess
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
-from micromegas_jupyter.server.recorder.recorder import Backlog, RecordedStreams, Recorder
-from micromegas_jupyter.telemetry.rows import LogRow, MeasureRow
+from micromegas_jupyter.server.recorder.recorder import (
+    Backlog,
+    ProcessSampler,
+    Reading,
+    RecordedStreams,
+    Recorder,
+    build_measures,
+    describe_process,
+)
+from micromegas_jupyter.telemetry.rows import MeasureRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 
@@ -41,56 +52,25 @@ def _rows(lake: Lake, table: str) -> list[dict[str, object]]:
     return [row for file in found.files for row in pq.ParquetFile(file).read().to_pylist()]
 
 
-def _block(tmp_path: Path) -> Path:
-    """Put a file where the lake's folder should be, so that nothing can be stored."""
+def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(
+    recorder: Recorder, lake: Lake, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "lake").write_text("not a folder")
-    return tmp_path / "lake"
-
-
-def test_a_flush_that_was_brought_forward_takes_no_sample(recorder: Recorder, lake: Lake, clock: FakeClock) -> None:
-    recorder._flush()
-    clock.advance(0.1)
-    recorder._flush()
-    early = [row["name"] for row in _rows(lake, "measures")].count("total_memory")
-    clock.advance(0.9)
-
-    recorder._flush()
-
-    late = [row["name"] for row in _rows(lake, "measures")].count("total_memory")
-    assert (early, late) == (1, 2)
-
-
-def test_rows_wait_while_the_disk_fails_and_are_stored_once_it_works(
-    recorder: Recorder, lake: Lake, logger: logging.Logger, tmp_path: Path
-) -> None:
-    blocked = _block(tmp_path)
-    logger.info("one")
-    recorder._flush()
-    logger.info("two")
-    recorder._flush()
-    assert recorder._failed_flushes == 2
-
-    blocked.unlink()
-    recorder._flush()
-
-    assert [row["msg"] for row in _rows(lake, "log_entries")] == ["one", "two"]
-
-
-def test_a_failing_disk_is_reported_once_a_minute(
-    recorder: Recorder, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _block(tmp_path)
-
-    for _ in range(61):
+    for number in range(61):
+        logging.getLogger("tests.recorder").info("line %d", number)
         recorder._flush()
         clock.advance(1.0)
 
+    (tmp_path / "lake").unlink()
+    recorder._flush()
+
     warnings = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
     assert [record.failed_flushes for record in warnings] == [1, 61]
+    assert {f"line {number}" for number in range(61)} <= {row["msg"] for row in _rows(lake, "log_entries")}
 
 
 def test_what_was_dropped_is_reported_in_the_log(
-    recorder: Recorder, lake: Lake, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))
@@ -99,31 +79,7 @@ def test_what_was_dropped_is_reported_in_the_log(
     recorder._flush()
 
     (row,) = _rows(lake, "log_entries")
-    assert (row["msg"], row["level"]) == ("telemetry was dropped", 3)
-    assert row["properties"] == [("log_records", "1"), ("measures", "2")]
-
-
-def test_a_recorder_is_used_once(lake: Lake, logger: logging.Logger) -> None:
-    recorder = Recorder(lake, exe="test", logger=logger)
-    with recorder:
-        pass
-
-    with pytest.raises(UsageError):
-        recorder.start()
-
-
-def test_the_end_stores_what_is_left_and_lets_go_of_the_logger(lake: Lake, logger: logging.Logger) -> None:
-    handlers = list(logger.handlers)
-    recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=3600)
-    recorder.start()
-    logger.info("last words")
-
-    assert recorder.stop() is True
-    assert recorder.stop() is True
-
-    assert [row["msg"] for row in _rows(lake, "log_entries")] == ["last words"]
-    assert logger.handlers == handlers
-    lake.open_writer(uuid.UUID(recorder.process_id).hex).close()
+    assert (row["msg"], row["properties"]) == ("telemetry was dropped", [("log_records", "1"), ("measures", "2")])
 
 
 class HungLake(Lake):
@@ -152,47 +108,34 @@ def test_a_disk_that_hangs_stops_neither_the_application_nor_its_end(tmp_path: P
     lake.answer.set()
     assert recorder.stop(timeout_seconds=30) is True
     assert [row["msg"] for row in _rows(lake, "log_entries")] == ["the application goes on"]
+    assert logger.handlers == []
 
 
-def test_a_defect_does_not_end_the_recording(
+def test_a_defect_ends_neither_the_recording_nor_the_maintenance(
     lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
-    failed = threading.Event()
+    rounds, failing = threading.Semaphore(0), iter([True, True])
 
     def fail_once(**_: object) -> list[MeasureRow]:
-        monkeypatch.undo()
-        failed.set()
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(recorder._sampler, "sample", fail_once)
-    recorder.start()
-    assert failed.wait(30)
-    logger.info("still here")
-
-    assert recorder.stop(timeout_seconds=30) is True
-
-    assert recorder._failed_flushes == 1
-    assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
-
-
-def test_files_are_maintained_while_it_records(
-    lake: Lake, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rounds, failing = threading.Semaphore(0), iter([True])
+        if next(failing, False):
+            raise ZeroDivisionError
+        return []
 
     def maintain(_writer: LakeWriter, _is_stopping: object) -> None:
         rounds.release()
-        if next(failing, False):
-            raise ZeroDivisionError
+        raise ZeroDivisionError
 
-    monkeypatch.setattr(LakeWriter, "maintain", maintain)
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAINTENANCE_SECONDS", 0.01)
+    monkeypatch.setattr(LakeWriter, "maintain", maintain)
+    monkeypatch.setattr(recorder._sampler, "sample", fail_once)
+    recorder.start()
+    for _ in range(2):
+        assert rounds.acquire(timeout=30)
+    logger.info("still here")
 
-    with Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01):
-        # The second round follows one that failed.
-        assert rounds.acquire(timeout=30)
-        assert rounds.acquire(timeout=30)
+    assert recorder.stop(timeout_seconds=30) is True
+    assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
 
 
 def test_warnings_still_reach_stderr(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,76 +146,60 @@ def test_warnings_still_reach_stderr(lake: Lake, capsys: pytest.CaptureFixture[s
         alone.warning("seen by people")
 
     assert capsys.readouterr().err == "seen by people\n"
-    assert alone.handlers == []
 
 
-class TestRecordedStreams:
-    PROCESS_ID = "11111111-1111-4111-8111-111111111111"
-    LOG = LogRow(time_ns=NOON_NS, target="app", level=4, msg="hello")
-    MEASURE = MeasureRow(time_ns=NOON_NS, target="app", name="n", unit="count", value=1.0)
+def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end() -> None:
+    streams = RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"), heartbeat_seconds=10.0)
 
-    @pytest.fixture
-    def streams(self) -> RecordedStreams:
-        return RecordedStreams(process_info(self.PROCESS_ID), heartbeat_seconds=10.0)
+    def tables(seconds: float, *, is_last: bool = False) -> list[str]:
+        batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
+        return [table for table, _ in batches]
 
-    def test_the_first_flush_registers_process_and_streams_to_which_the_rows_belong(
-        self, streams: RecordedStreams
-    ) -> None:
-        batches = streams.build_batches([self.LOG], [self.MEASURE], now_ns=NOON_NS, monotonic_seconds=0.0)
-
-        rows = [(table, batch.to_pylist()[0]) for table, batch in batches]
-        assert [table for table, _ in rows] == ["processes", "streams", "streams", "log_entries", "measures"]
-        (_, process), (_, log), (_, metrics), (_, entry), (_, measure) = rows
-        assert (log["tags"], metrics["tags"]) == (["log"], ["metrics"])
-        assert (entry["stream_id"], measure["stream_id"]) == (log["stream_id"], metrics["stream_id"])
-        assert {process["process_id"], entry["process_id"]} == {self.PROCESS_ID}
-        assert log["stream_id"] != metrics["stream_id"]
-        assert entry["block_id"] != measure["block_id"]
-
-    def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end(self, streams: RecordedStreams) -> None:
-        def tables(seconds: float, *, is_last: bool = False) -> list[str]:
-            batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
-            return [table for table, _ in batches]
-
-        states = ["processes", "streams", "streams"]
-        assert [tables(0.0), tables(9.9), tables(10.0), tables(11.0)] == [states, [], states, []]
-        assert tables(12.0, is_last=True) == states
+    states = ["processes", "streams", "streams"]
+    assert [tables(0.0), tables(9.9), tables(10.0), tables(12.0, is_last=True)] == [states, [], states, states]
 
 
-class TestBacklog:
-    def test_all_that_waits_for_a_table_goes_into_one_file(self, lake: Lake) -> None:
-        backlog, writer = Backlog(), lake.open_writer("a")
-        backlog.add("log_entries", log_batch([1]))
-        backlog.add("log_entries", log_batch([2]))
+def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many() -> None:
+    backlog = Backlog(max_rows=10)
+    backlog.add("processes", process_state("p", updated=1))
+    for first in (0, 4, 8):
+        backlog.add("log_entries", log_batch(range(first, first + 4)))
 
-        backlog.store(writer)
+    assert backlog.waiting_rows == 9
+    assert [backlog.take_lost_count(), backlog.take_lost_count()] == [4, 0]
 
-        writer.close()
-        assert backlog.waiting_rows == 0
-        assert [row["msg"] for row in _rows(lake, "log_entries")] == ["w:1", "w:2"]
 
-    def test_rows_wait_while_their_table_cannot_be_stored_and_others_do_not(self, lake: Lake, tmp_path: Path) -> None:
-        backlog, writer = Backlog(), lake.open_writer("a")
-        (tmp_path / "lake" / "processes").write_text("a file in the folder's place")
-        backlog.add("processes", process_state("p", updated=1))
-        backlog.add("log_entries", log_batch([1]))
+def test_a_counter_is_reported_as_growth_per_second_where_that_means_anything() -> None:
+    def counter(value: float, core: str = "0") -> Reading:
+        return Reading("disk_reads", "count/s", value, ("core", core))
 
-        with pytest.raises(Unavailable):
-            backlog.store(writer)
+    def measure(*previous: Reading, seconds: float = 2.0) -> list[float]:
+        rows = build_measures(list(previous), [counter(150)], elapsed_seconds=seconds, time_ns=NOON_NS)
+        return [row.value for row in rows]
 
-        assert backlog.waiting_rows == 1
-        (tmp_path / "lake" / "processes").unlink()
-        backlog.store(writer)
-        assert backlog.waiting_rows == 0
-        writer.close()
+    assert measure(counter(100)) == [25.0]
+    # No sample before, another core, it ran backwards, no time passed.
+    assert measure() == measure(counter(100, "1")) == measure(counter(200)) == measure(counter(100), seconds=0.0) == []
 
-    def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many(self) -> None:
-        backlog = Backlog(max_rows=10)
-        backlog.add("processes", process_state("p", updated=1))
-        for first in (0, 4, 8):
-            backlog.add("log_entries", log_batch(range(first, first + 4)))
 
-        assert backlog.waiting_rows == 9
-        assert [backlog.take_lost_count(), backlog.take_lost_count()] == [4, 0]
-        backlog.add("measures", log_batch(range(11)))
-        assert backlog.take_lost_count() == 11
+def test_samples_measure_this_process_and_machine_as_far_as_they_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "disk_io_counters", lambda: None)
+    sampler = ProcessSampler()
+    first = sampler.sample(time_ns=NOON_NS, monotonic_seconds=5.0)
+    second = {row.name for row in sampler.sample(time_ns=NOON_NS, monotonic_seconds=6.0)}
+
+    assert [row.name for row in first if row.unit in {"percent", "bytes/s", "count/s"}] == []
+    assert {"total_memory", "load_average", "cpu_usage", "process_open_files", "process_threads"} <= second
+    assert "disk_read" not in second
+
+
+def test_no_program_is_started_that_would_inherit_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_options: started.append(arguments))
+    monkeypatch.setattr(platform, "_uname_cache", None)
+
+    found = describe_process("id", exe="x" * 1000, insert_time_ns=7)
+
+    assert started == []
+    assert (found.username, found.computer) == (psutil.Process().username(), platform.node())
+    assert len(found.exe.encode()) == 255

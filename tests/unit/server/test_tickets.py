@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import re
 from typing import Any
 
 import pytest
@@ -74,10 +73,6 @@ class TestSigner:
         assert not signer.is_valid(signature, purpose, caller, data)
         assert not Signer(bytes(32)).is_valid(signature, b"ticket", ALICE, b"data")
 
-    @pytest.mark.parametrize("signature", [b"", b"short", bytes(32), bytes(33)])
-    def test_other_bytes_are_not_a_signature(self, signature: bytes) -> None:
-        assert not Signer(KEY).is_valid(signature, b"ticket", ALICE, b"data")
-
     def test_a_short_key_is_refused(self) -> None:
         with pytest.raises(ValueError, match="32 bytes"):
             Signer(b"short")
@@ -92,16 +87,6 @@ class TestTickets:
         assert content.sql == "SELECT 'é'"
         with pytest.raises(UsageError, match="restarted"):
             _tickets(clock, bytes(32)).read(signed, ALICE)
-
-    @pytest.mark.parametrize("other", OTHERS)
-    def test_another_callers_ticket_is_refused(self, clock: FakeClock, other: tuple[str, str]) -> None:
-        tickets = _tickets(clock)
-        signed = _signed(tickets.issue("SELECT 1", ALICE))
-
-        with pytest.raises(UsageError, match="not issued to you"):
-            tickets.read(signed, other)
-        with pytest.raises(UsageError):
-            tickets.renew(signed, other)
 
     def test_a_ticket_with_any_bit_changed_or_cut_off_is_refused(self, clock: FakeClock) -> None:
         tickets = _tickets(clock)
@@ -131,14 +116,6 @@ class TestTickets:
 
 
 class TestPreparedStatements:
-    def test_a_handle_reads_as_its_statement_and_stands_for_it(self, clock: FakeClock) -> None:
-        statements = _statements(clock)
-
-        handle = statements.add("SELECT 'é' -- one", ALICE)
-
-        assert re.fullmatch(r"SELECT 'é' -- one\n-- prepared [A-Za-z0-9_-]+", handle.decode())
-        assert statements.get(handle, ALICE) == ("SELECT 'é' -- one", ())
-
     @pytest.mark.parametrize("other", OTHERS)
     def test_another_callers_handle_counts_as_unknown(self, clock: FakeClock, other: tuple[str, str]) -> None:
         statements = _statements(clock)
@@ -168,10 +145,12 @@ class TestPreparedStatements:
         handle = here.add("SELECT ?", ALICE)
         bound = here.bind(handle, ONE, ALICE)
 
-        assert there.get(handle, ALICE)[1] == ()
+        assert there.get(handle, ALICE) == ("SELECT ?", ())
         assert there.get(bound, ALICE)[1] == ONE
-        with pytest.raises(UsageError):
-            there.get(bound, BOB)
+        large = here.bind(here.add("SELECT ?", ALICE), (bytes(100_000),), ALICE)  # its values do not travel
+        assert here.get(large, ALICE)[1] == (bytes(100_000),)
+        with pytest.raises(UsageError, match="restarted"):
+            there.get(large, ALICE)
         with pytest.raises(UsageError):
             _statements(clock, key=bytes(32)).get(handle, ALICE)
         clock.advance(599)
@@ -181,43 +160,26 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             _statements(clock).get(handle, ALICE)
 
-    def test_values_that_are_too_large_to_travel_stay_where_they_were_bound(self, clock: FakeClock) -> None:
-        here, there = _statements(clock), _statements(clock)
-        large = (bytes(100_000),)
-
-        bound = here.bind(here.add("SELECT ?", ALICE), large, ALICE)
-
-        assert len(bound) < 1000
-        assert here.get(bound, ALICE)[1] == large
-        with pytest.raises(UsageError, match="restarted"):
-            there.get(bound, ALICE)
-
     def test_a_closed_statement_is_gone_by_all_its_handles(self, clock: FakeClock) -> None:
         statements = _statements(clock)
         handle = statements.add("SELECT ?", ALICE)
         bound = statements.bind(handle, ONE, ALICE)
 
         statements.close(bound, ALICE)
-        statements.close(bound, ALICE)
+        statements.close(b"anything", ALICE)
 
         for found in (handle, bound):
             with pytest.raises(UsageError):
                 statements.get(found, ALICE)
 
-    @pytest.mark.parametrize(
-        "handle", [b"", b"SELECT 1", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99]
-    )
+    @pytest.mark.parametrize("handle", [b"", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99])
     def test_other_bytes_are_not_a_handle(self, clock: FakeClock, handle: bytes) -> None:
-        statements = _statements(clock)
-
-        statements.close(handle, ALICE)
         with pytest.raises(UsageError, match="not known"):
-            statements.get(handle, ALICE)
+            _statements(clock).get(handle, ALICE)
 
-    @pytest.mark.parametrize("sql", ["SELECT 1", "SELECT 12", "SELECT 123"])
-    def test_no_other_spelling_and_no_other_sql_is_accepted(self, clock: FakeClock, sql: str) -> None:
+    def test_no_other_spelling_and_no_other_sql_is_accepted(self, clock: FakeClock) -> None:
         statements = _statements(clock)
-        handle = statements.add(sql, ALICE)
+        handle = statements.add("SELECT 12", ALICE)
         alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/="
 
         spellings = {handle[:-1] + bytes([last]) for last in alphabet} | {handle.replace(b"1", b"2", 1)}

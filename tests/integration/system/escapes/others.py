@@ -39,12 +39,7 @@ _AZURE_AUDIENCE = "api://AzureADTokenExchange"
 
 
 class Others:
-    """A context manager; everything runs on loopback.
-
-    Args:
-        run: Whose secrets are noted, and who is given files.
-        processes: Looks at the processes whenever one of them is asked something.
-    """
+    """A context manager; everything runs on loopback."""
 
     def __init__(self, run: RunOfEverything, processes: ProcessWatch) -> None:
         self._run = run

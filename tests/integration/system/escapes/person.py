@@ -45,15 +45,7 @@ def sign_in_by_device(command: Sequence[str], *, environ: dict[str, str], folder
 def sign_in_by_paste(
     command: Sequence[str], *, environ: dict[str, str], folder: str, lines: Sequence[str] = (), prompt: str = ""
 ) -> str:
-    """Open the address that a program shows, and type the one at which that ends; returns all that was shown.
-
-    Args:
-        command: The program.
-        environ: Its environment.
-        folder: Where it runs.
-        lines: What is typed at its prompt first; at the end it is told to leave.
-        prompt: What its prompt looks like.
-    """
+    """Open the address that a program shows, and type the one at which that ends; returns all that was shown."""
     terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
     for line in lines:
         terminal.wait_for(prompt)

@@ -40,14 +40,7 @@ _START_ADDRESS = re.compile(r"/start/([\w-]{20,})")
 
 
 class RunOfEverything:
-    """One person's day on one machine.
-
-    Args:
-        folder: Where all of it happens.
-        stack: The demo's provider, which notes what it issues, and its server.
-        secrets: Where secrets are noted.
-        processes: Looks at the processes whenever a provider is asked something.
-    """
+    """One person's day on one machine."""
 
     def __init__(self, folder: Path, stack: DemoStack, secrets: SecretsInPlay, processes: ProcessWatch) -> None:
         self.stack = stack

@@ -40,14 +40,7 @@ class Place(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """What stood somewhere.
-
-    Attributes:
-        place: In which kind of place.
-        name: Which one of them.
-        text: What it held.
-        mode: A file's permissions.
-    """
+    """What stood somewhere."""
 
     place: Place
     name: str

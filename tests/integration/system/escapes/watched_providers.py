@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 
 class WatchedDemoProvider(DemoProvider):
-    """The demo's provider.
-
-    Args:
-        secrets: Where secrets are noted.
-        on_request: Called for each request, while whoever sent it waits.
-    """
+    """The demo's provider."""
 
     def __init__(self, *, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
@@ -83,12 +78,7 @@ def watched(kind: type[StandIn], secrets: SecretsInPlay, on_request: Callable[[]
 
 
 class EchoingProvider(ScriptedProvider):
-    """A provider that, told so, refuses and puts everything it was sent into what it answers.
-
-    Attributes:
-        manners: How the next answers of the token, revocation and device endpoints repeat the request, in turn:
-            "description", "error", "page", "redirect" or "honest"; honest when none is left.
-    """
+    """A provider that, told so, refuses and puts everything it was sent into what it answers."""
 
     def __init__(self, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
