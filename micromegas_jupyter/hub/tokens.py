@@ -29,7 +29,6 @@ from micromegas_jupyter.oidc.authorization import (
     build_client_authentication,
     build_token_error,
     build_token_exchange_request,
-    choose_authentication_method,
     parse_token_exchange_answer,
     usable_token,
 )
@@ -152,7 +151,7 @@ class HubProvider:
         secret = self._settings.client_secret
         endpoint = metadata.require_token_endpoint()
         proof = build_client_authentication(
-            choose_authentication_method(metadata.token_endpoint_auth_methods, proof=secret),
+            metadata.token_endpoint_auth_methods,
             client_id=self._settings.client_id,
             proof=secret,
             assertion_audience=endpoint,

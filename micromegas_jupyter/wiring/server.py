@@ -19,7 +19,11 @@ from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import CachedListing, Lake
-from micromegas_jupyter.lake.parquet_folder import FolderKind, ParquetFolder, find_folder_kind, make_lake_folder
+from micromegas_jupyter.lake.parquet_folder import (
+    ParquetFolder,
+    is_lake,
+    make_lake_folder,
+)
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
@@ -463,7 +467,7 @@ _MAX_SHOWN_TABLES: Final = 20
 def open_tables(root: Path) -> TableSource:
     """Return what a folder holds: a `Lake`, also for one that is empty or missing, or Parquet files, read only."""
     try:
-        if find_folder_kind(root) is FolderKind.LAKE:
+        if is_lake(root):
             return Lake(root)
         parquet = ParquetFolder(root)
     except UsageError as error:

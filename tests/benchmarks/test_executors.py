@@ -148,9 +148,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    options = supported_options([("--no-telemetry",)], checkout=CHECKOUT)
     own = tmp_path_factory.mktemp("server")
-    with ServerProcess(own, lake=folder, keys=KEYS, options=options, checkout=CHECKOUT) as server:
+    with ServerProcess(own, lake=folder, keys=KEYS, options=("--no-telemetry",), checkout=ROOT) as server:
         yield {NEW: Served(server.uri, server.cpu_seconds)}
 
 
