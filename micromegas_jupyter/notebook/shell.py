@@ -24,7 +24,7 @@ from IPython.core import completer, magic_arguments
 from IPython.core import magic as ipython_magic
 from IPython.core.error import UsageError as IPythonUsageError
 
-from micromegas_jupyter.core import urls
+from micromegas_jupyter.core.http import host_text
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
 
 if TYPE_CHECKING:
@@ -420,7 +420,7 @@ def time_text(time: datetime, *, now: datetime) -> str:
 
 def host_text(url: str) -> str:
     """Return a URL's host and port, by which people know it, with control characters written out."""
-    return printable(urls.host_text(url))
+    return printable(host_text(url))
 
 
 def provider_text(issuer: str | None) -> str:

@@ -22,8 +22,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
 )
 from micromegas_jupyter.executors.scheduling import RunningLimit
-from micromegas_jupyter.flightsql import messages
-from micromegas_jupyter.flightsql.commands import IngestCommand
+from micromegas_jupyter.flightsql.commands import IngestCommand, messages
 from micromegas_jupyter.server import flight_methods
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
