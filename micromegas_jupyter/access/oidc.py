@@ -14,8 +14,8 @@ from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysP
 from micromegas_jupyter.access.metrics import AccessMetrics, Tally
 from micromegas_jupyter.access.roles import ADMINS_KEY, AdminRules, Roles, parse_admin_rules
 from micromegas_jupyter.access.validator import Accepted, CachingValidator, Decision, Refused, Undecided, token_digest
-from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenKind
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.oidc.claims import (

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from micromegas_jupyter.config.issuers import ClaimValue, TokenKind
+from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem
 
 MAX_SUBJECT_CHARACTERS = 255

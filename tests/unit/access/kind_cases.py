@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from micromegas_jupyter.config.issuers import IssuerSetting, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting
+from micromegas_jupyter.core.protocols import TokenKind
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, mint
 
 ACCESS_ONLY = IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,), token_kind=TokenKind.ACCESS)

@@ -20,8 +20,8 @@ from micromegas_jupyter.access.metrics import AccessMetrics
 from micromegas_jupyter.access.oidc import ExpiringCache, Issuer
 from micromegas_jupyter.access.roles import Roles, parse_admin_rules
 from micromegas_jupyter.config.access import RoleSetting
-from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
-from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.core.protocols import TableAccess, TokenKind
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.claims import MAX_GROUPS
@@ -32,7 +32,7 @@ from tests.fakes.provider import FakeProvider
 from tests.unit.access.conftest import SETTINGS
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.config.issuers import ClaimValue
+    from micromegas_jupyter.core.protocols import ClaimValue
 
 ALIAS = "id.example.com"
 SECOND = "https://second.example"

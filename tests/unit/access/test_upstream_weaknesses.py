@@ -13,8 +13,9 @@ import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, OidcValidator, Rejected, Unavailable, validator_from_environment
 from micromegas_jupyter.config.access import ApiKeySetting
-from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.http import ProviderHttp
+from micromegas_jupyter.core.protocols import TokenKind
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, SigningKey, ec_key, ed448_key, ed25519_key, mint, rsa_key

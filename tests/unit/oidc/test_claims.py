@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from micromegas_jupyter.config.issuers import TokenKind
+from micromegas_jupyter.core.protocols import TokenKind
 from micromegas_jupyter.oidc.claims import (
     MAX_GROUPS,
     check_bearer_use,
