@@ -9,7 +9,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from micromegas_jupyter.core.http import host_text
+from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginRequired, UnsupportedRequest
 

@@ -794,15 +794,6 @@ def is_loopback_url(url: str) -> bool:
         return False
 
 
-def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
-    try:
-        network_location = urlsplit(url).netloc
-    except ValueError:
-        network_location = ""
-    return network_location.rpartition("@")[2] or url
-
-
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
     """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
     if max_characters is not None and len(url) > max_characters:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.core import http
+from micromegas_jupyter.config import decoding
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def time_text(time: datetime, *, now: datetime) -> str:
 
 def host_text(url: str) -> str:
     """Return a URL's host and port, by which people know it, with control characters written out."""
-    return printable(http.host_text(url))
+    return printable(decoding.host_text(url))
 
 
 def provider_text(issuer: str | None) -> str:
