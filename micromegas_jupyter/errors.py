@@ -1,35 +1,7 @@
 """Every error of the package: one tree, each class with one code, a remedy, and how it leaves the process.
 
 What happened and what to do next travel together, so that the same class reaches a notebook cell, a terminal and a
-remote client.
-
-::
-
-    MicromegasError
-    ├── ConfigurationError        CONF001  a setting cannot be read
-    ├── UsageError                USE001   a call or command cannot be understood
-    ├── AuthenticationError
-    │   ├── LoginRequired         AUTH001  nobody is signed in
-    │   ├── LoginFailed           AUTH002  a sign-in ended without a token
-    │   │   ├── LoginTimedOut     AUTH003  nobody came back in time
-    │   │   └── LoginRefused      AUTH004  the provider or the person said no
-    │   ├── ProviderMisbehaved    AUTH005  the provider's answer breaks the protocol
-    │   ├── TokenStoreError       AUTH006  the token file cannot be used safely
-    │   └── Rejected              AUTH010  the credential is not accepted
-    ├── PermissionDenied          AUTH020  known caller, not allowed
-    ├── Unavailable               AVAIL001 could not decide or reach; try again
-    │   ├── ProviderUnavailable   AVAIL002 the identity provider does not answer
-    │   └── ServerUnavailable     AVAIL003 the Flight SQL server does not answer
-    ├── QueryError
-    │   ├── InvalidStatement      SQL001   the SQL is wrong
-    │   ├── StatementRefused      SQL002   the SQL is not allowed here
-    │   ├── UnsupportedStatement  SQL003   the SQL is fine, this server cannot run it
-    │   ├── ResourcesExhausted    SQL004   over a limit of memory, rows or rate
-    │   │   └── QueryDenied       SQL008   an administrator has denied this query
-    │   ├── DeadlineExceeded      SQL005   took longer than allowed
-    │   ├── QueryCancelled        SQL006   stopped by the caller
-    │   └── UnsupportedRequest    SQL007   a call that this server does not offer
-    └── InternalError             INT001   a defect; the log has more
+remote client. docs/errors.md lists them by code.
 """
 
 from typing import Any, ClassVar

@@ -22,9 +22,9 @@ from micromegas_jupyter.access.validator import (
     Undecided,
     token_digest,
 )
-from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenKind
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.oidc.claims import (

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, runtime_checkable
 
 from micromegas_jupyter.cli.main import show_note
-from micromegas_jupyter.core.http import host_text
+from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables, start_thread
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -51,6 +52,15 @@ def is_too_long(text: str) -> bool:
 def shown(text: str) -> str:
     """Return how a sentence quotes a text that is not secret: escaped and cut."""
     return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
+
+
+def host_text(url: str) -> str:
+    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
+    try:
+        network_location = urlsplit(url).netloc
+    except ValueError:
+        network_location = ""
+    return network_location.rpartition("@")[2] or url
 
 
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:

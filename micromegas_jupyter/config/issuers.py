@@ -4,7 +4,6 @@ The presets say what is known about common identity providers, as data, in the f
 is checked here; the validator holds tokens against the rules.
 """
 
-import enum
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -30,6 +29,7 @@ from micromegas_jupyter.config.decoding import (
     as_texts,
     shown,
 )
+from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 
 TENANT_PLACEHOLDER = "{tenantid}"
@@ -57,16 +57,6 @@ _TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"]
 
 
 MAX_LEEWAY_SECONDS = 60
-
-ClaimValue = str | int | bool
-
-
-class TokenKind(enum.StrEnum):
-    """Which tokens of an issuer are accepted; a token that does not show its kind is taken for either."""
-
-    ACCESS = "access"
-    ID = "id"
-    EITHER = "either"
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:

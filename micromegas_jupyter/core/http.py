@@ -144,15 +144,16 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """How errors speak of the one who is called: by name at the beginning of a sentence, and as one of a group.
+    """How errors speak of the one who is called: by name, at the beginning of a sentence.
 
-    `remedy` is for calls without a response; `remedies` go before it for some kinds of network failure.
+    `remedy` is for calls without a response; `remedies` go before it for some kinds of network failure. `setting` names
+    the address of a cloud platform.
     """
 
     name: str
-    group: str
     remedy: str | None = None
     remedies: Mapping[str, str] = field(default_factory=dict)
+    setting: str = ""
 
 
 class HttpClient:
@@ -224,7 +225,7 @@ class HttpClient:
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"Too many calls to {callee.group} are still waiting for an answer.", remedy=callee.remedy
+                f"{callee.name} was not called: too many calls are still waiting for an answer.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,
@@ -326,7 +327,7 @@ class ProviderHttp(HttpClient):
         needs_body: bool = True,
     ) -> HttpAnswer:
         name = f"The identity provider {_host_and_port(url, host=check_endpoint_url(url))}"
-        callee = Callee(name=name, group="identity providers", remedies=_PROVIDER_REMEDIES)
+        callee = Callee(name=name, remedies=_PROVIDER_REMEDIES)
         raw = self._send(
             lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),
             callee,
@@ -338,15 +339,6 @@ class ProviderHttp(HttpClient):
         return read_answer(raw, callee, needs_body=needs_body)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """How errors speak of a cloud platform: its name, the setting that names its address, and what to do."""
-
-    name: str
-    setting: str
-    remedy: str
-
-
 class PlatformHttp(HttpClient):
     """Asks a platform who this program is.
 
@@ -355,11 +347,10 @@ class PlatformHttp(HttpClient):
 
     TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
-    def get(self, url: str, *, headers: FormFields, platform: Platform) -> RawAnswer:
+    def get(self, url: str, *, headers: FormFields, platform: Callee) -> RawAnswer:
         """Fetch `url`, which is https, or http to this machine and its metadata services."""
         is_plain = check_platform_url(url, platform)
-        callee = Callee(name=platform.name, group=platform.name, remedy=platform.remedy)
-        raw = self._send(lambda: _prepare("GET", url, headers), callee)
+        raw = self._send(lambda: _prepare("GET", url, headers), platform)
         if is_plain and not raw.reached_private:
             # The name led out of this network: whoever answers there is no metadata service.
             raise ProviderMisbehaved(
@@ -390,7 +381,7 @@ class HubHttp(HttpClient):
         headers = {"Accept": _JSON, "Content-Type": _JSON}
         raw = self._send(
             lambda: _prepare(method, url, {**headers, "Authorization": f"Bearer {token.reveal()}"}, data),
-            Callee(name=HUB_SERVICE, group="the sign-in service of JupyterHub", remedy=HUB_UNAVAILABLE_REMEDY),
+            Callee(name=HUB_SERVICE, remedy=HUB_UNAVAILABLE_REMEDY),
             timeout_seconds=timeout_seconds,
             proxy=proxy_for(url) if urlsplit(url).scheme == "https" else None,
             accept_server_errors=True,
@@ -432,7 +423,7 @@ def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> H
     return HttpAnswer(status=raw.status, body=body, date=raw.date, reached_private=raw.reached_private)
 
 
-def check_platform_url(url: str, platform: Platform) -> bool:
+def check_platform_url(url: str, platform: Callee) -> bool:
     """Check that a platform may be called at `url`; True when it is plain http.
 
     Plain http is for loopback, link-local addresses and known metadata services. The address is never shown: it may
@@ -792,15 +783,6 @@ def is_loopback_url(url: str) -> bool:
         return urlsplit(url).hostname in LOOPBACK_HOSTS
     except ValueError:
         return False
-
-
-def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
-    try:
-        network_location = urlsplit(url).netloc
-    except ValueError:
-        network_location = ""
-    return network_location.rpartition("@")[2] or url
 
 
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:

@@ -34,6 +34,17 @@ class AuthType(enum.StrEnum):
     NONE = "none"
 
 
+ClaimValue = str | int | bool
+
+
+class TokenKind(enum.StrEnum):
+    """Which tokens of an issuer are accepted; a token that does not show its kind is taken for either."""
+
+    ACCESS = "access"
+    ID = "id"
+    EITHER = "either"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableAccess:
     """Which tables a caller may read, and which of their rows; a table that is not here does not exist for them.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from micromegas_jupyter.config.issuers import ClaimValue, TokenKind
+from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.jws import (

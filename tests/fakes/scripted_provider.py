@@ -362,7 +362,7 @@ class DirectCalls:
             headers={name.lower(): value for name, value in reply.all_headers.items()},
             body=reply.content,
         )
-        callee = Callee(name="The identity provider 127.0.0.1", group="identity providers")
+        callee = Callee(name="The identity provider 127.0.0.1")
         check_answer(raw, callee, max_bytes=1_000_000, needs_body=needs_body)
         return read_answer(raw, callee, needs_body=needs_body)
 

@@ -18,12 +18,12 @@ from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABL
 from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
 from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider
 from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.http import (
     HUB_SERVICE,
     HUB_UNAVAILABLE_REMEDY,
     MAX_URL_CHARACTERS,
     HubHttp,
-    host_text,
     is_loopback_url,
     scheme_and_host,
     split_plain_url,

@@ -26,7 +26,7 @@ from micromegas_jupyter.auth.tokens.service import (
     opaque_service_token,
 )
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
-from micromegas_jupyter.core.http import Platform, PlatformHttp, RawAnswer
+from micromegas_jupyter.core.http import Callee, PlatformHttp, RawAnswer
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token
 _GITHUB_REMEDY = "This works in GitHub Actions only, in a job that has `permissions: id-token: write`."
-_GITHUB = Platform(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GITHUB_REMEDY)
+_GITHUB = Callee(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GITHUB_REMEDY)
 
 GOOGLE_HOST_VARIABLE = "GCE_METADATA_HOST"
 _GOOGLE_HOST = "metadata.google.internal"
@@ -57,7 +57,7 @@ _GOOGLE_REMEDY = (
     "This works on Google Cloud only, where a service account is attached; elsewhere set "
     "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE."
 )
-_GOOGLE = Platform(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
+_GOOGLE = Callee(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
 
 # App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
 AZURE_APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"
@@ -226,7 +226,7 @@ class AzureManagedIdentitySource:
         self._headers: dict[str, str | Secret] = (
             {"X-IDENTITY-HEADER": self._secrets[0]} if self._secrets else {"Metadata": "true"}
         )
-        self._platform = Platform(
+        self._platform = Callee(
             name="Azure's managed identity endpoint",
             setting=AZURE_APP_ENDPOINT_VARIABLE if self._is_app else AZURE_MACHINE_HOST_VARIABLE,
             remedy=_AZURE_REMEDY,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core import http
-from micromegas_jupyter.core.http import HubHttp, Platform, PlatformHttp, ProviderHttp, proxy_for
+from micromegas_jupyter.core.http import Callee, HubHttp, PlatformHttp, ProviderHttp, proxy_for
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
@@ -73,7 +73,7 @@ def test_no_log_holds_a_token_at_any_level(hub: FakeHubService, caplog: pytest.L
     assert "***" in repr(body)
 
 
-PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
+PLATFORM = Callee(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 

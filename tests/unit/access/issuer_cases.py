@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from micromegas_jupyter.config.issuers import IssuerSetting, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting
+from micromegas_jupyter.core.protocols import TokenKind
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint
 
 TENANT = "11111111-2222-3333-4444-555555555555"

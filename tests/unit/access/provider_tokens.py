@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.config.issuers import IssuerSetting, TokenKind
+from micromegas_jupyter.config.issuers import IssuerSetting
+from micromegas_jupyter.core.protocols import TokenKind
 from tests.fakes.mint import NOW_SECONDS, mint_raw
 
 if TYPE_CHECKING:

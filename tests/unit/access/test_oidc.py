@@ -17,8 +17,8 @@ from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.oidc import AdminRules, Issuer, parse_admin_rules
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import RoleSetting
-from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, TokenKind
-from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
+from micromegas_jupyter.core.protocols import TableAccess, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
 from tests.fakes.asking import is_accepted
@@ -28,6 +28,7 @@ from tests.unit.access.conftest import SETTINGS
 
 if TYPE_CHECKING:
     from tests.fakes.clock import FakeClock
+
 
 ALIAS = "id.example.com"
 SECOND = "https://second.example"

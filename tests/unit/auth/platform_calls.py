@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.core.http import Platform, RawAnswer
+from micromegas_jupyter.core.http import Callee, RawAnswer
 from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Asked:
 
     url: str
     headers: Mapping[str, str]
-    platform: Platform
+    platform: Callee
 
 
 class PlatformScript:
@@ -31,7 +31,7 @@ class PlatformScript:
         self.asked: list[Asked] = []
         self._answers = list(answers)
 
-    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Platform) -> RawAnswer:
+    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Callee) -> RawAnswer:
         shown = {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}
         self.asked.append(Asked(url=url, headers=shown, platform=platform))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

@@ -9,12 +9,12 @@ from micromegas_jupyter.config.issuers import (
     PRESETS,
     IssuerSetting,
     OidcServerSettings,
-    TokenKind,
     apply_preset,
     expand_tenants,
     parse_issuer,
     parse_oidc_config,
 )
+from micromegas_jupyter.core.protocols import TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 
 ENTRY: dict[str, object] = {"issuer": "https://id.example.com", "audience": "lake"}

@@ -12,7 +12,6 @@ from micromegas_jupyter.core.http import (
     MAX_BUNDLE_BYTES,
     Callee,
     HttpAnswer,
-    Platform,
     RawAnswer,
     check_answer,
     check_platform_url,
@@ -29,7 +28,7 @@ def read(
 ) -> HttpAnswer:
     sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     raw = RawAnswer(status=status, headers=sent, body=body)
-    callee = Callee(name="The identity provider id.example.com", group="identity providers")
+    callee = Callee(name="The identity provider id.example.com")
     check_answer(raw, callee, max_bytes=max_bytes, needs_body=needs_body)
     return read_answer(raw, callee, needs_body=needs_body)
 
@@ -141,7 +140,7 @@ def test_a_file_without_a_usable_certificate_is_refused(tmp_path, content):
 # Platforms
 
 
-PLATFORM = Platform(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
+PLATFORM = Callee(name="The platform", setting="PLATFORM_URL", remedy="Run this on the platform.")
 
 
 @pytest.mark.parametrize(
