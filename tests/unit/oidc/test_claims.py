@@ -172,13 +172,9 @@ def test_a_stored_token_of_another_sign_in_is_refused(token: str) -> None:
 
 
 OLD = IdTokenClaims(
-    issuer=ISSUER,
-    subject="alice",
-    audiences=frozenset({AUDIENCE}),
-    issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC),
-    expires_at=NOW,
-    nonce=Secret("n-1"),
-)
+    issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}),
+    issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC), expires_at=NOW, nonce=Secret("n-1"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
