@@ -16,11 +16,7 @@ from pathlib import Path
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
-from micromegas_jupyter.access.jwks import (
-    MAX_KEY_SET_BYTES,
-    KeyCaches,
-    find_permission_problem,
-)
+from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, KeyCaches, find_permission_problem
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
 from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (

@@ -14,12 +14,7 @@ from micromegas_jupyter.access.audit import AccessMetrics
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyFetcher, KeyPolicy, KeysPending
 from micromegas_jupyter.config.access import IssuerSetting
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    ProviderMisbehaved,
-    ProviderUnavailable,
-    Unavailable,
-)
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider

@@ -10,24 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from micromegas_jupyter.access import (
-    ApiKeyValidator,
-    MultiValidator,
-    OidcValidator,
-    Rejected,
-    Unavailable,
-)
+from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected, Unavailable
 from micromegas_jupyter.config.access import ApiKeySetting, OidcServerSettings
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url
-from tests.fakes.mint import (
-    ISSUER,
-    ec_key,
-    forge,
-    mint,
-    rsa_key,
-)
+from tests.fakes.mint import ISSUER, ec_key, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access import issuer_cases
 from tests.unit.access.conftest import SETTINGS

@@ -178,12 +178,7 @@ OLD = IdTokenClaims(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"issued_at": NOW, "nonce": None},
-        {"audiences": frozenset({AUDIENCE, "more"})},
-    ],
+    "changes", [{}, {"issued_at": NOW, "nonce": None}, {"audiences": frozenset({AUDIENCE, "more"})}]
 )
 def test_a_refreshed_token_may_continue_its_sign_in(changes: dict[str, object]) -> None:
     check_refreshed_claims(OLD, replace(OLD, **changes))
