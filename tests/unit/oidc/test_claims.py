@@ -237,22 +237,6 @@ def test_without_leeway_each_time_counts_to_the_second(times: dict[str, object],
         check_times(times, NOW_SECONDS, leeway_seconds=0)
 
 
-@pytest.mark.parametrize(
-    ("claims", "groups"),
-    [
-        ({}, ()),
-        ({"groups": ["a", "b", "a", ""]}, ("a", "b")),
-        ({"groups": "a"}, ("a",)),
-        ({"groups": ["a"], "roles": ["b", "a"]}, ("a", "b")),
-        ({"realm_access": {"roles": ["offline_access"]}}, ("offline_access",)),
-        ({"cognito:groups": ["team"]}, ("team",)),
-        *(({"groups": odd, "realm_access": odd}, ()) for odd in (7, {"a": "b"}, ["a", 7], [["a"]], None)),
-    ],
-)
-def test_groups_come_from_wherever_providers_put_them(claims: dict[str, object], groups: tuple[str, ...]) -> None:
-    assert read_groups(claims) == groups
-
-
 def test_a_path_leads_into_a_claim_and_replaces_the_usual_places_and_groups_are_bounded() -> None:
     claims = {"groups": ["not this"], "resource_access": {"lake": {"roles": ["reader"]}}}
 
