@@ -23,7 +23,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 from cachetools import LRUCache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -62,12 +62,9 @@ class AccessMetrics(Collector):
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
         self.key_ages: Mapping[str, Callable[[], float | None]] = {}
-        self.cache_hits = Counter(
-            "micromegas_access_cache_hits", "Credentials that were known already.", registry=registry
-        )
-        self.cache_misses = Counter(
-            "micromegas_access_cache_misses", "Credentials that had to be looked at.", registry=registry
-        )
+        # Plain numbers, since they are counted for every call; of two counts at the same moment one may be lost.
+        self.cache_hits = 0
+        self.cache_misses = 0
         self._decisions = Counter(
             "micromegas_access_decisions",
             "Credentials that were looked at, by outcome and reason.",
@@ -120,7 +117,12 @@ class AccessMetrics(Collector):
             self._key_fetches.labels(issuer, outcome).inc(1 if is_it else 0)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the age of keys, which is known only when somebody asks."""
+        """Yield the numbers that are not counters of the registry's own."""
+        for name, text, value in (
+            ("hits", "Credentials that were known already.", self.cache_hits),
+            ("misses", "Credentials that had to be looked at.", self.cache_misses),
+        ):
+            yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=value)
         ages = GaugeMetricFamily(
             "micromegas_access_key_set_age_seconds", "How old an issuer's keys are.", labels=["issuer"]
         )

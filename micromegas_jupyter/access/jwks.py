@@ -325,11 +325,7 @@ class KeyCache:
         if isinstance(error, MicromegasError):
             reason, detail = error.code, error.what
         record_event(
-            logging.WARNING,
-            "An issuer's keys could not be fetched.",
-            issuer=self._issuer,
-            reason=reason,
-            detail=detail,
+            logging.WARNING, "An issuer's keys could not be fetched.", issuer=self._issuer, reason=reason, detail=detail
         )
 
     def _report_age(self, age_seconds: float) -> None:

@@ -189,15 +189,12 @@ class ExpiringCache(Generic[Value]):
 
     def get(self, key: bytes) -> Value | None:
         """Return the value while it lasts, else None."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            value, ends_at_monotonic, ends_at = entry
-            if self._monotonic() < ends_at_monotonic and self._now() < ends_at:
-                return value
-            del self._entries[key]
-        return None
+        try:
+            with self._lock:
+                value, ends_at_monotonic, ends_at = self._entries[key]
+        except KeyError:
+            return None
+        return value if self._monotonic() < ends_at_monotonic and self._now() < ends_at else None
 
     def put(self, key: bytes, value: Value, *, ends_at: datetime = _NEVER) -> None:
         """Remember `value` for the cache's time to live, or until `ends_at` when that is earlier."""
@@ -406,7 +403,7 @@ class OidcValidator(BaseValidator):
         accepted = self._accepted.get(digest)
         if accepted is None:
             return None
-        self._metrics.cache_hits.inc()
+        self._metrics.cache_hits += 1
         return accepted.context
 
     def decide(self, token: str) -> Decision:
@@ -420,7 +417,7 @@ class OidcValidator(BaseValidator):
             return Refused(reason="token_too_large")
         known = self._accepted.get(digest) or self._refused.get(digest)
         if known is not None:
-            self._metrics.cache_hits.inc()
+            self._metrics.cache_hits += 1
             return known
         decision = self._judge(token)
         if isinstance(decision, Accepted):
@@ -429,7 +426,7 @@ class OidcValidator(BaseValidator):
             self._refused.put(digest, decision)
         elif isinstance(decision, Undecided) and decision.pending is not None:
             return decision
-        self._metrics.cache_misses.inc()
+        self._metrics.cache_misses += 1
         return decision
 
     def _judge(self, token: str) -> Decision:

@@ -48,12 +48,7 @@ class CountedHttp:
 
 
 def validator_of(
-    provider: OtherProvider,
-    http: CountedHttp,
-    clock: Clock,
-    *,
-    cool_down_seconds: int = 30,
-    cache_size: int = 1000,
+    provider: OtherProvider, http: CountedHttp, clock: Clock, *, cool_down_seconds: int = 30, cache_size: int = 1000
 ) -> OidcValidator:
     settings = OidcServerSettings(
         issuers=(IssuerSetting(issuer=provider.issuer, audiences=(provider.resource,)),),

@@ -8,14 +8,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.access import Rejected, validator_from_environment
 from micromegas_jupyter.access.api_keys import KeyFile, make_api_key
-from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS, ReloadingValidator
+from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
@@ -103,25 +101,6 @@ def wait_for(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert SYSTEM_CLOCK.monotonic() < deadline, "it never happened"
         pause.wait(0.005)
-
-
-def test_a_key_that_is_revoked_in_the_file_is_refused_at_the_next_look(path: Path) -> None:
-    assert WATCH_INTERVAL_SECONDS <= 1.0, "a key is refused within three seconds"
-    made, other = add_key(path, "report"), add_key(path, "other")
-    validator = validator_from_environment({"MICROMEGAS_API_KEY_FILE": str(path)})
-    assert is_accepted(validator, made.secret.reveal())
-
-    KeyFile(path).change(
-        lambda keys: tuple(replace(key, revoked_at=SYSTEM_CLOCK.now()) if key.name == "report" else key for key in keys)
-    )
-    seconds = wait_for_refusal(validator, made.secret.reveal(), seconds=30)
-
-    print(f"\nrevoked key refused after {seconds:.2f} s")
-    with pytest.raises(Rejected) as caught:
-        validator.validate_token(made.secret.reveal())
-    assert caught.value.reason == "api_key_revoked"
-    assert is_accepted(validator, other.secret.reveal())
-    validator.close()
 
 
 def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path: Path, caplog) -> None:

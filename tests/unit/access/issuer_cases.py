@@ -84,11 +84,7 @@ REFUSED = {
     "client: a list": (CLIENTS, mint(azp=["notebook"]), "client_not_allowed"),
     "client: an object": (CLIENTS, mint(azp={"notebook": 1}), "client_not_allowed"),
     "client: a number": (CLIENTS, mint(azp=1), "client_not_allowed"),
-    "client: one of two places names another": (
-        CLIENTS,
-        mint(azp="notebook", client_id="other"),
-        "client_not_allowed",
-    ),
+    "client: one of two places names another": (CLIENTS, mint(azp="notebook", client_id="other"), "client_not_allowed"),
     "client: the last of four places names another": (
         CLIENTS,
         mint(azp="job", client_id="job", appid="job", cid="other"),
@@ -138,11 +134,7 @@ REFUSED = {
     "subject: not listed": (SUBJECTS, mint(subject="bob"), "subject_not_allowed"),
     "subject: in capitals": (SUBJECTS, mint(subject="Alice"), "subject_not_allowed"),
     "subject: longer than the listed one": (SUBJECTS, mint(subject="alice2"), "subject_not_allowed"),
-    "subject: shorter than the prefix": (
-        SUBJECTS,
-        mint(subject="system:serviceaccount:obs"),
-        "subject_not_allowed",
-    ),
+    "subject: shorter than the prefix": (SUBJECTS, mint(subject="system:serviceaccount:obs"), "subject_not_allowed"),
     "subject: a neighbour of the prefix": (
         SUBJECTS,
         mint(subject="system:serviceaccount:obs2:reader"),

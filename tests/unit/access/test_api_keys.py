@@ -258,6 +258,9 @@ def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept()
 
 
 def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> None:
+    for use in (KeyFile(path).load, lambda: KeyFile(path).change(lambda keys: keys)):
+        with pytest.raises(UsageError, match="keys create"):
+            use()
     before = os.umask(0)
     try:
         made = add(path)

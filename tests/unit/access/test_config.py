@@ -120,11 +120,7 @@ class TestStart:
 
     def test_a_provider_that_is_down_stops_neither_the_start_nor_the_keys(self):
         validator = validator_from_environment(
-            {
-                "MICROMEGAS_OIDC_CONFIG": DOWN,
-                "MICROMEGAS_API_KEYS": key_text(FIRST),
-                "MICROMEGAS_ADMINS": '["root"]',
-            }
+            {"MICROMEGAS_OIDC_CONFIG": DOWN, "MICROMEGAS_API_KEYS": key_text(FIRST), "MICROMEGAS_ADMINS": '["root"]'}
         )
 
         assert validator.validate_token(FIRST).subject == "alpha"
@@ -407,17 +403,19 @@ class TestInPart:
         assert (event["configuration_file"], event["key_file"]) == ("newest version", "last good version")
 
     @pytest.mark.parametrize("members", [{"colour": "red"}, {"admins": ["https://other.example|x"]}])
-    def test_who_is_denied_by_a_version_that_is_refused_stays_denied_while_it_is_malformed(
+    def test_who_is_denied_or_revoked_by_a_version_that_is_refused_stays_so_while_it_is_malformed(
         self, validator, files, members
     ):
-        put(files.config, files.config_text(**members, denied=["api_key|alpha", f"{ISSUER}|alice"]))
+        revoked = json.loads(key_text(SECOND, revoked=SECOND))
+        denied = ["api_key|alpha", f"{ISSUER}|alice"]
+        put(files.config, files.config_text(**members, denied=denied, api_keys=revoked))
         validator.look_for_changes()
         refused = accepted(validator)
         put(files.config, "{")
 
         validator.look_for_changes()
 
-        assert refused == accepted(validator) == [False, True, False, False]
+        assert refused == accepted(validator) == [False, False, False, False]
         assert is_accepted(validator, mint(key=ec_key(), exp=4_000_000_000, iat=0, sub="bob"))
         put(files.config, files.config_text())
         validator.look_for_changes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from micromegas_jupyter.access import ApiKeyValidator
 from micromegas_jupyter.access.explain import describe_outcome, explain_decision
 from micromegas_jupyter.access.validator import Refused, decide_safely
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
@@ -59,6 +60,14 @@ def test_without_the_providers_keys_the_key_step_is_left_open(explain, provider)
 
     assert (steps[-2].title, steps[-2].is_passed) == ("key", None)
     assert describe_outcome(decision).startswith("not decided: keys_unavailable")
+
+
+def test_a_known_api_key_is_named():
+    decision = ApiKeyValidator(ACCESS.api_keys).decide("mmk_8c1f0a6de2b94b7f1c3d")
+
+    steps = explain_decision("mmk_8c1f0a6de2b94b7f1c3d", decision, settings=ACCESS, now=NOW)
+
+    assert [(step.is_passed, step.found) for step in steps] == [(True, "the key of grafana")]
 
 
 @pytest.mark.parametrize("reason", ["api_key_revoked", "api_key_expired", "legacy_api_key_refused", "unknown_api_key"])

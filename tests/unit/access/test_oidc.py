@@ -55,48 +55,28 @@ class TestRules:
     """Single rules are in the token tables; here is what holds across them."""
 
     STRICT = IssuerSetting(
-        issuer=ISSUER,
-        audiences=(AUDIENCE,),
-        aliases=(ALIAS, ISSUER),
-        algorithms=frozenset({"RS256"}),
-        required_claims=MappingProxyType({"use": ("lake",)}),
-        client_ids=("notebook",),
-        subjects=("alice",),
-        tenant="tenant-1",
-        token_kind=TokenKind.ACCESS,
-        is_rfc9068=True,
-    )
+        issuer=ISSUER, audiences=(AUDIENCE,), aliases=(ALIAS, ISSUER), algorithms=frozenset({"RS256"}),
+        required_claims=MappingProxyType({"use": ("lake",)}), client_ids=("notebook",), subjects=("alice",),
+        tenant="tenant-1", token_kind=TokenKind.ACCESS, is_rfc9068=True,
+    )  # fmt: skip
     GOOD = MappingProxyType(
         {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": "alice",
-            "exp": NOW_SECONDS + 300,
-            "iat": NOW_SECONDS,
-            "jti": "1",
-            "tid": "tenant-1",
-            "use": "lake",
-            "client_id": "notebook",
+            "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW_SECONDS + 300, "iat": NOW_SECONDS,
+            "jti": "1", "tid": "tenant-1", "use": "lake", "client_id": "notebook",
         }
-    )
+    )  # fmt: skip
     # What each rule, in the order in which they are applied, does not like.
     BREAKS = MappingProxyType(
         {
-            "algorithm_not_allowed": {"alg": "RS512"},
-            "audience_mismatch": {"aud": "other"},
-            "expired": {"exp": NOW_SECONDS - 61},
-            "not_yet_valid": {"nbf": NOW_SECONDS + 61},
-            "issued_in_the_future": {"iat": NOW_SECONDS + 61},
-            "sender_constrained": {"cnf": {}},
-            "not_a_bearer_token": {"events": {}},
-            "id_token_as_access_token": {"typ": "JWT", "nonce": "n"},
-            "token_id_missing": {"jti": None},
-            "tenant_mismatch": {"tid": "tenant-2"},
-            "required_claim_mismatch": {"use": "other"},
-            "client_not_allowed": {"client_id": "other"},
+            "algorithm_not_allowed": {"alg": "RS512"}, "audience_mismatch": {"aud": "other"},
+            "expired": {"exp": NOW_SECONDS - 61}, "not_yet_valid": {"nbf": NOW_SECONDS + 61},
+            "issued_in_the_future": {"iat": NOW_SECONDS + 61}, "sender_constrained": {"cnf": {}},
+            "not_a_bearer_token": {"events": {}}, "id_token_as_access_token": {"typ": "JWT", "nonce": "n"},
+            "token_id_missing": {"jti": None}, "tenant_mismatch": {"tid": "tenant-2"},
+            "required_claim_mismatch": {"use": "other"}, "client_not_allowed": {"client_id": "other"},
             "subject_malformed": {"sub": ""},
         }
-    )
+    )  # fmt: skip
 
     def check(self, changes: dict[str, object]) -> str:
         header = {"alg": changes.get("alg", "RS256"), "typ": changes.get("typ", "at+jwt")}

@@ -312,10 +312,7 @@ WRONG_FORM = {
     "header is cut off": (mint_raw(b"{}", header_bytes=b'{"alg":"RS256"'), "header_malformed"),
     "header is UTF-16": (mint_raw(b"{}", header_bytes='{"alg":"RS256"}'.encode("utf-16-le")), "header_malformed"),
     "header with a byte-order mark": (mint_raw(b"{}", header_bytes=b'\xef\xbb\xbf{"alg":"RS256"}'), "header_malformed"),
-    "header with two algorithms": (
-        mint_raw(b"{}", header_bytes=b'{"alg":"none","alg":"RS256"}'),
-        "header_malformed",
-    ),
+    "header with two algorithms": (mint_raw(b"{}", header_bytes=b'{"alg":"none","alg":"RS256"}'), "header_malformed"),
     "header with two key names": (
         mint_raw(b"{}", header_bytes=b'{"alg":"RS256","kid":"a","kid":"rsa"}'),
         "header_malformed",

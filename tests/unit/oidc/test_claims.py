@@ -172,22 +172,13 @@ def test_a_stored_token_of_another_sign_in_is_refused(token: str) -> None:
 
 
 OLD = IdTokenClaims(
-    issuer=ISSUER,
-    subject="alice",
-    audiences=frozenset({AUDIENCE}),
-    issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC),
-    expires_at=NOW,
-    nonce=Secret("n-1"),
-)
+    issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}),
+    issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC), expires_at=NOW, nonce=Secret("n-1"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"issued_at": NOW, "nonce": None},
-        {"audiences": frozenset({AUDIENCE, "more"})},
-    ],
+    "changes", [{}, {"issued_at": NOW, "nonce": None}, {"audiences": frozenset({AUDIENCE, "more"})}]
 )
 def test_a_refreshed_token_may_continue_its_sign_in(changes: dict[str, object]) -> None:
     check_refreshed_claims(OLD, replace(OLD, **changes))
@@ -244,22 +235,6 @@ def test_a_subject_is_a_short_line_of_text_in_the_claim_that_names_it(subject: o
 def test_without_leeway_each_time_counts_to_the_second(times: dict[str, object], reason: str | None) -> None:
     with nullcontext() if reason is None else pytest.raises(TokenProblem, match=reason):
         check_times(times, NOW_SECONDS, leeway_seconds=0)
-
-
-@pytest.mark.parametrize(
-    ("claims", "groups"),
-    [
-        ({}, ()),
-        ({"groups": ["a", "b", "a", ""]}, ("a", "b")),
-        ({"groups": "a"}, ("a",)),
-        ({"groups": ["a"], "roles": ["b", "a"]}, ("a", "b")),
-        ({"realm_access": {"roles": ["offline_access"]}}, ("offline_access",)),
-        ({"cognito:groups": ["team"]}, ("team",)),
-        *(({"groups": odd, "realm_access": odd}, ()) for odd in (7, {"a": "b"}, ["a", 7], [["a"]], None)),
-    ],
-)
-def test_groups_come_from_wherever_providers_put_them(claims: dict[str, object], groups: tuple[str, ...]) -> None:
-    assert read_groups(claims) == groups
 
 
 def test_a_path_leads_into_a_claim_and_replaces_the_usual_places_and_groups_are_bounded() -> None:

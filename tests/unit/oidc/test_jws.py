@@ -2,21 +2,18 @@
 
 import dataclasses
 
-import msgspec
 import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved
 from micromegas_jupyter.oidc.jws import (
     DEFAULT_ALGORITHMS,
     MAX_KEYS,
-    MAX_KEYS_TRIED,
     MAX_TOKEN_BYTES,
     KeySet,
     TokenProblem,
     UnknownKey,
     VerificationKey,
     check_algorithm,
-    decode_base64url,
     parse_key_set,
     parse_token,
     verify_signature,
@@ -52,12 +49,6 @@ def test_a_token_of_the_greatest_size_is_read():
     assert parse_token(token).claims == {"a": filler}
     with pytest.raises(TokenProblem, match="token_too_large"):
         parse_token("a" * (MAX_TOKEN_BYTES + 1))
-
-
-def test_base64url_is_decoded_in_its_canonical_form_only():
-    assert decode_base64url("_-8") == b"\xff\xef"
-    with pytest.raises(TokenProblem):
-        decode_base64url("_-9")
 
 
 def test_keys_of_all_accepted_kinds_are_imported_in_order():
@@ -231,15 +222,6 @@ def test_every_accepted_algorithm_verifies_its_own_signature(key):
     verify_signature(parse_token(mint(key=key)), key_set(key))
 
 
-@pytest.mark.parametrize("key", ALL_KEYS, ids=lambda key: key.kid)
-def test_no_algorithm_verifies_a_signature_over_other_claims(key):
-    parsed = parse_token(mint(key=key))
-    other = msgspec.structs.replace(parsed, signing_input=parsed.signing_input + b"x")
-
-    with pytest.raises(TokenProblem, match="signature_wrong"):
-        verify_signature(other, key_set(key))
-
-
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "HS512", "RS1", "ES256K", "dir", ""])
 def test_no_setting_makes_another_algorithm_acceptable(algorithm):
     parsed = parse_token(mint(header={"alg": algorithm}))
@@ -284,26 +266,12 @@ def test_a_token_without_a_key_name_that_no_key_verifies_may_be_of_a_newer_key()
 
 def test_without_a_key_name_at_most_ten_keys_are_tried():
     token = parse_token(mint(key=ec_key("last"), header={"kid": None}))
-    nine = key_set(*[ec_key()] * (MAX_KEYS_TRIED - 1), ec_key("last"))
-    ten = key_set(*[ec_key()] * MAX_KEYS_TRIED, ec_key("last"))
+    nine = key_set(*[ec_key()] * 9, ec_key("last"))
+    ten = key_set(*[ec_key()] * 10, ec_key("last"))
 
     verify_signature(token, nine)
     with pytest.raises(UnknownKey):
         verify_signature(token, ten)
-
-
-@pytest.mark.parametrize(
-    ("key", "length"),
-    [(ec_key(), 64), (ec_key("ec384", "P-384"), 96), (ec_key("ec521", "P-521"), 132), (ed25519_key(), 64)],
-    ids=["P-256", "P-384", "P-521", "Ed25519"],
-)
-def test_a_signature_of_another_length_is_wrong(key, length):
-    parsed = parse_token(mint(key=key))
-    assert len(parsed.signature) == length
-
-    for signature in (parsed.signature + b"\0", parsed.signature[:-1], b"\0" + parsed.signature):
-        with pytest.raises(TokenProblem, match="signature_wrong"):
-            verify_signature(msgspec.structs.replace(parsed, signature=signature), key_set(key))
 
 
 def test_whatever_the_library_raises_the_signature_does_not_verify():

@@ -38,13 +38,9 @@ if TYPE_CHECKING:
 
 SOURCE = "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
 KEYS: dict[str, Callable[[], SigningKey]] = {
-    "RS256": rsa_key,
-    "ES256": ec_key,
-    "ES384": lambda: ec_key("e384", "P-384"),
-    "ES512": lambda: ec_key("e521", "P-521"),
-    "EdDSA": ed25519_key,
-    "EdDSA of Ed448": ed448_key,
-}
+    "RS256": rsa_key, "ES256": ec_key, "ES384": lambda: ec_key("e384", "P-384"),
+    "ES512": lambda: ec_key("e521", "P-521"), "EdDSA": ed25519_key, "EdDSA of Ed448": ed448_key,
+}  # fmt: skip
 
 
 def pem_of(

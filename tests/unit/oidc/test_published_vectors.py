@@ -128,17 +128,12 @@ def test_each_jws_verifies_exactly_when_it_should(group):
 
 
 RAW_VECTORS = {
-    "ecdsa_secp256r1_sha256_p1363_test": "ES256",
-    "ecdsa_secp384r1_sha384_p1363_test": "ES384",
-    "ecdsa_secp521r1_sha512_p1363_test": "ES512",
-    "ed25519_test": "EdDSA",
-    "rsa_pss_2048_sha256_mgf1_32_test": "PS256",
-    "rsa_pss_4096_sha384_mgf1_48_test": "PS384",
-    "rsa_pss_4096_sha512_mgf1_64_test": "PS512",
-    "rsa_signature_2048_sha256_test": "RS256",
-    "rsa_signature_3072_sha384_test": "RS384",
-    "rsa_signature_4096_sha512_test": "RS512",
-}
+    "ecdsa_secp256r1_sha256_p1363_test": "ES256", "ecdsa_secp384r1_sha384_p1363_test": "ES384",
+    "ecdsa_secp521r1_sha512_p1363_test": "ES512", "ed25519_test": "EdDSA",
+    "rsa_pss_2048_sha256_mgf1_32_test": "PS256", "rsa_pss_4096_sha384_mgf1_48_test": "PS384",
+    "rsa_pss_4096_sha512_mgf1_64_test": "PS512", "rsa_signature_2048_sha256_test": "RS256",
+    "rsa_signature_3072_sha384_test": "RS384", "rsa_signature_4096_sha512_test": "RS512",
+}  # fmt: skip
 
 
 RFC_8032_SECTION_7_1: dict[str, Any] = {

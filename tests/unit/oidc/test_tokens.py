@@ -41,14 +41,9 @@ from tests.fakes.tracebacks import traceback_with_variables
 TYPE = "urn:ietf:params:oauth:token-type:"
 RESOURCE = "https://lake.example.com"
 REQUEST = AuthorizationRequest(
-    url="u",
-    redirect_uri="r",
-    scope="s",
-    state=Secret("st"),
-    nonce=Secret("no"),
-    code_verifier=Secret("ve"),
+    url="u", redirect_uri="r", scope="s", state=Secret("st"), nonce=Secret("no"), code_verifier=Secret("ve"),
     resource=RESOURCE,
-)
+)  # fmt: skip
 ASSERTED = {
     "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     "client_assertion": Secret("a.b.c"),
@@ -178,13 +173,9 @@ class TestClientAuthentication:
 
 
 ANSWER = {
-    "access_token": "acc",
-    "token_type": "bearer",
-    "id_token": "idt",
-    "refresh_token": "ref",
-    "expires_in": 3600,
+    "access_token": "acc", "token_type": "bearer", "id_token": "idt", "refresh_token": "ref", "expires_in": 3600,
     "scope": "openid",
-}
+}  # fmt: skip
 
 
 def parse(**changes: object) -> TokenSet:
