@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import assert_never
 
+from micromegas_jupyter.auth import workloads
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.workloads import platforms
-from micromegas_jupyter.auth.workloads.google_service_account import (
+from micromegas_jupyter.auth.workloads import (
     GoogleServiceAccountProvider,
+    TokenExchange,
+    WorkloadProvider,
     parse_service_account_key,
+    token_exchange,
 )
-from micromegas_jupyter.auth.workloads.platforms import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
     Bearer,
     ClientSettings,
@@ -181,14 +183,14 @@ def workload_provider(
 
 def _workload_source(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
-) -> platforms.WorkloadSource:
+) -> workloads.WorkloadSource:
     match workload.platform:
         case WorkloadPlatform.GITHUB_ACTIONS:
             audience = _workload_audience(settings, workload)
-            return platforms.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+            return workloads.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
         case WorkloadPlatform.GOOGLE:
             audience = _workload_audience(settings, workload)
-            return platforms.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+            return workloads.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
         case WorkloadPlatform.KUBERNETES:
             if workload.token_file is None:
                 raise ConfigurationError(
@@ -205,10 +207,10 @@ def _workload_source(
 
 def _azure_source(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
-) -> platforms.WorkloadSource:
+) -> workloads.WorkloadSource:
     federated = environ.get(AZURE_TOKEN_FILE_VARIABLE)
-    if not federated or environ.get(platforms.AZURE_APP_ENDPOINT_VARIABLE):
-        return platforms.AzureManagedIdentitySource(
+    if not federated or environ.get(workloads.AZURE_APP_ENDPOINT_VARIABLE):
+        return workloads.AzureManagedIdentitySource(
             environ,
             resource=_workload_audience(settings, workload),
             client_id=workload.managed_identity_client_id,
@@ -225,9 +227,9 @@ def _azure_source(
     return _token_file(Path(federated), workload, setting=AZURE_TOKEN_FILE_VARIABLE)
 
 
-def _token_file(path: Path, workload: WorkloadSetting, *, setting: str) -> platforms.TokenFileSource:
+def _token_file(path: Path, workload: WorkloadSetting, *, setting: str) -> workloads.TokenFileSource:
     # The audience was requested where the volume is described, so it is only compared here.
-    return platforms.TokenFileSource(
+    return workloads.TokenFileSource(
         path, audience=workload.audience, setting=setting, name=workload.platform, clock=SYSTEM_CLOCK
     )
 

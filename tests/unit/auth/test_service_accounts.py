@@ -21,15 +21,13 @@ from micromegas_jupyter.auth.tokens.service import (
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.auth.workloads.google_service_account import (
-    parse_service_account_key,
-)
-from micromegas_jupyter.auth.workloads.platforms import (
+from micromegas_jupyter.auth.workloads import (
     AzureManagedIdentitySource,
     GithubActionsSource,
     GoogleMetadataSource,
     TokenFileSource,
     WorkloadProvider,
+    parse_service_account_key,
 )
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.secrets import Secret

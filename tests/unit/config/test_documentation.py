@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.auth.workloads import platforms
+from micromegas_jupyter.auth import workloads
 from micromegas_jupyter.config.access import RATE_LIMIT_MEMBERS, ApiKeySetting
 from micromegas_jupyter.config.access_config import CONFIG_MEMBERS, parse_access_settings
 from micromegas_jupyter.config.client import Bearer
@@ -154,12 +154,12 @@ def test_what_a_preset_fills_in_is_documented(name, preset):
 
 
 PLATFORM_VARIABLES = {
-    platforms.GITHUB_URL_VARIABLE,
-    platforms.GITHUB_TOKEN_VARIABLE,
-    platforms.GOOGLE_HOST_VARIABLE,
-    platforms.AZURE_APP_ENDPOINT_VARIABLE,
-    platforms.AZURE_APP_HEADER_VARIABLE,
-    platforms.AZURE_MACHINE_HOST_VARIABLE,
+    workloads.GITHUB_URL_VARIABLE,
+    workloads.GITHUB_TOKEN_VARIABLE,
+    workloads.GOOGLE_HOST_VARIABLE,
+    workloads.AZURE_APP_ENDPOINT_VARIABLE,
+    workloads.AZURE_APP_HEADER_VARIABLE,
+    workloads.AZURE_MACHINE_HOST_VARIABLE,
     credentials.AZURE_TOKEN_FILE_VARIABLE,
     credentials.AZURE_CLIENT_ID_VARIABLE,
 }
