@@ -6,12 +6,13 @@ from pathlib import Path, PurePath
 
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.workloads import platforms
-from micromegas_jupyter.auth.workloads.google_service_account import (
+from micromegas_jupyter.auth.workloads import (
     GoogleServiceAccountProvider,
+    TokenExchange,
+    WorkloadProvider,
     parse_service_account_key,
+    token_exchange,
 )
-from micromegas_jupyter.auth.workloads.platforms import TokenExchange, WorkloadProvider, token_exchange
 from micromegas_jupyter.config.client import (
     DEFAULT_SCOPE,
     Bearer,

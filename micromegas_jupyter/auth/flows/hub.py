@@ -217,8 +217,7 @@ class HubToken:
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubRedirect:
+class HubRedirect(NamedTuple):
     """The redirect of the whole Hub: where the provider returns to, which provider, and which application."""
 
     redirect_uri: str
@@ -244,7 +243,7 @@ class HubService:
 
     def token(self) -> HubToken:
         """Fetch a bearer token."""
-        body = self._fetch("token", {}, expected=_OK)
+        body = self._call("token", {})
         seconds = _seconds(body, "expires_in", minimum=0)
         if seconds == 0:
             raise REFUSALS["provider_unavailable"].error()  # or the Hub would have refreshed it
@@ -257,14 +256,14 @@ class HubService:
 
     def redirect(self) -> HubRedirect:
         """Fetch what the Hub's redirect is for."""
-        body = self._fetch("redirect", None, expected=_OK)
+        body = self._call("redirect", None)
         return HubRedirect(
             redirect_uri=_text(body, "redirect_uri"), issuer=_text(body, "issuer"), client_id=_text(body, "client_id")
         )
 
     def begin(self, authorization_url: str) -> HubSignIn:
         """Have the service send this person's browser to `authorization_url`."""
-        body = self._fetch("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
+        body = self._call("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
         name = _text(body, "name")
         if not name.isascii() or not all(character.isalnum() or character in "-_." for character in name):
             raise _UNREADABLE.error()  # it becomes part of an address
@@ -272,40 +271,38 @@ class HubService:
 
     def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
         """Wait a while for the query that the browser came back with; None when it has not yet."""
-        status, body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
-        if body is not None and body.get("error") == UNKNOWN_SIGN_IN:
-            raise LoginFailed("JupyterHub does not know this sign-in any more.")
-        body = _expected(status, body, _OK)
+        body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
 
     def close(self) -> None:
         """Cut a call that is waiting, and make no more."""
         self._http.close()
 
-    def _fetch(self, path: str, body: Mapping[str, object] | None, *, expected: int) -> SecretObject | None:
-        return _expected(*self._call(path, body), expected)
-
     def _call(
-        self, path: str, body: Mapping[str, object] | None, *, timeout_seconds: float | None = None
-    ) -> tuple[int, SecretObject | None]:
+        self,
+        path: str,
+        body: Mapping[str, object] | None,
+        *,
+        expected: int = _OK,
+        timeout_seconds: float | None = None,
+    ) -> SecretObject | None:
+        """Return the body of the response; None when there is nothing to say yet."""
         url = f"{self._endpoint.url}{path}"
         try:
-            return self._http.call(url, token=self._endpoint.token, body=body, timeout_seconds=timeout_seconds)
+            status, answer = self._http.call(
+                url, token=self._endpoint.token, body=body, timeout_seconds=timeout_seconds
+            )
         except MicromegasError as error:
             _from_hub(error)
             raise
+        if status == _NO_CONTENT or (status == expected and answer is not None):
+            return answer
+        if answer is not None and answer.get("error") == UNKNOWN_SIGN_IN:
+            raise LoginFailed("JupyterHub does not know this sign-in any more.")
+        raise refusal_of(status, answer).error()
 
     def __repr__(self) -> str:
         return f"HubService(url={self._endpoint.url!r})"
-
-
-def _expected(status: int, body: SecretObject | None, expected: int) -> SecretObject | None:
-    """Return the body of a response with that status; None when there is nothing to say yet."""
-    if status == expected and body is not None:
-        return body
-    if status == _NO_CONTENT:
-        return None
-    raise refusal_of(status, body).error()
 
 
 def _secret(body: SecretObject | None, name: str) -> Secret:

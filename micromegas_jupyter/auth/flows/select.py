@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
@@ -357,20 +358,16 @@ class GraphicalBrowser:
 def _browser_controller() -> webbrowser.BaseBrowser | None:
     import webbrowser  # most programs open none
 
-    try:
+    with suppress(webbrowser.Error):
         return webbrowser.get()
-    except webbrowser.Error:
-        return None
+    return None
 
 
 def _open(url: str) -> bool:
-    import webbrowser
-
     controller = _browser_controller()
-    try:
+    with suppress(Exception):  # a program of the person's own, which may fail in any way
         return controller is not None and controller.open(url, new=2)
-    except (webbrowser.Error, OSError):
-        return False
+    return False
 
 
 def _running_shell() -> object:
@@ -388,14 +385,12 @@ def _allows_input(kernel: object) -> bool | None:
 
 
 def _is_colab() -> bool:
-    try:
+    with suppress(ImportError, ValueError):
         return importlib.util.find_spec("google.colab") is not None
-    except (ImportError, ValueError):
-        return False
+    return False
 
 
 def _is_terminal(stream: object) -> bool:
-    try:
+    with suppress(AttributeError, OSError, ValueError):
         return bool(stream.isatty())  # type: ignore[attr-defined]  # whatever a program put in its place
-    except (AttributeError, OSError, ValueError):
-        return False
+    return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workloads.google_service_account import (
+from micromegas_jupyter.auth.workloads import (
     GoogleServiceAccountProvider,
     parse_service_account_key,
 )

@@ -11,7 +11,6 @@ import pytest
 
 from micromegas_jupyter.auth import LogoutReport, OidcAuthProvider
 from micromegas_jupyter.auth.logout import (
-    REVOCATION_SECONDS,
     Revocation,
     RevocationCalls,
     _joined,
@@ -112,13 +111,6 @@ class TestOneSignIn:
             provider.get_token()
         assert provider.logout() == LogoutReport(issuer=idp.issuer, was_signed_in=False)
 
-    def test_revokes_the_newest_tokens_of_the_file(self, provider, idp, path):
-        newest = write_tokens(idp, path)
-
-        provider.logout()
-
-        assert revoked_refresh_tokens(idp) == [newest["refresh_token"]]
-
     def test_ends_the_local_sign_in_even_when_the_provider_is_down(self, provider, idp, path):
         idp.is_down = True
 
@@ -204,15 +196,6 @@ class TestStoredSignIns:
         assert (report.issuer, report.files_removed, report.problem) == (idp.issuer, 1, None)
         [other] = report.others
         assert (other.issuer, other.files_removed, other.provider_answered) == ("https://other.example.com", 1, False)
-
-    def test_of_an_issuer_that_no_token_may_be_sent_to_cause_no_call(self, idp, end, tmp_path):
-        write_tokens(idp, tmp_path / "a.json", issuer="http://id.example.com")
-
-        report = end([tmp_path / "a.json"])
-
-        assert report.others[0].problem is not None
-        assert idp.requests == []
-        assert not (tmp_path / "a.json").exists()
 
     def test_behind_a_link_are_left_alone_and_the_link_is_removed(self, idp, end, tmp_path):
         write_tokens(idp, tmp_path / "elsewhere")
@@ -303,16 +286,6 @@ def test_a_provider_without_revocation_or_end_of_session_is_said_so(applications
     assert calls.revoke(TOKENS, connection).problem == "The identity provider has no way to revoke tokens."
     assert report.end_session_problem == "The identity provider has no page that ends a session."
     assert browser.opened == []
-
-
-def test_no_call_is_made_when_the_time_is_over(applications, idp, clock):
-    calls = RevocationCalls(clock)
-    clock.advance(REVOCATION_SECONDS)
-
-    found = calls.revoke(TOKENS, applications.connect(idp.issuer, "notebook"))
-
-    assert found == Revocation(problem="There was no time left to ask.", provider_answered=False)
-    assert idp.requests == []
 
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -282,15 +282,6 @@ def test_a_provider_in_memory_renews_in_memory(idp, calls, clock, home):
     assert list(home.iterdir()) == []
 
 
-def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
-
-    provider.save()
-
-    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
-    assert provider.token_file == home / ".micromegas" / "tokens.json"
-
-
 def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
     token = idp.stored_token(ends_in_seconds=3600)
 
@@ -365,3 +356,12 @@ def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token):
         identity_of_session(session_of(None, access_token=token), issuer=ISSUER, bearer=Bearer.ACCESS_TOKEN)
 
     assert "openid" in caught.value.remedy
+
+
+def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
+    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
+
+    provider.save()
+
+    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert provider.token_file == home / ".micromegas" / "tokens.json"

@@ -112,17 +112,6 @@ def test_an_id_token_that_is_not_needed_is_checked_all_the_same(connection, idp)
         connection.exchange_code(code_request(connection), Secret("c"), needs_id_token=False)
 
 
-def test_every_grant_names_the_resource(connection, idp):
-    for _ in range(3):
-        idp.reply_once("/token", Reply(body={"access_token": "acc", "token_type": "Bearer"}))
-
-    connection.exchange_code(code_request(connection, RESOURCE), Secret("c"), needs_id_token=False)
-    connection.refresh(Secret("ref"), granted_scope=None, resource=RESOURCE)
-    connection.client_credentials(scope=None, audience=None, resource=RESOURCE)
-
-    assert [request.form["resource"] for request in idp.seen("/token")] == [RESOURCE] * 3
-
-
 # The device grant
 
 

@@ -18,18 +18,16 @@ from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
     ServiceTokenProvider,
     checked_token,
-    clock_offset,
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.auth.workloads.google_service_account import parse_service_account_key
-from micromegas_jupyter.auth.workloads.platforms import (
+from micromegas_jupyter.auth.workloads import (
     AzureManagedIdentitySource,
     GithubActionsSource,
     GoogleMetadataSource,
     TokenFileSource,
     WorkloadProvider,
-    token_exchange,
+    parse_service_account_key,
 )
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.system import Secret
@@ -258,11 +256,6 @@ def test_a_value_that_is_no_token_is_refused(value):
         checked_token(value, source="Somebody")
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (-2, 0), (3, 3), (-600, -600), (90_000, 0)])
-def test_a_difference_of_clocks_counts_within_reason(seconds, expected):
-    assert clock_offset(NOW + timedelta(seconds=seconds), NOW) == timedelta(seconds=expected)
-
-
 @pytest.fixture
 def google() -> Iterator[GoogleTokenEndpoint]:
     with GoogleTokenEndpoint() as endpoint:
@@ -311,37 +304,6 @@ SOURCES = {
         environ or {}, audience="https://lake/?a&b", http=http, clock=clock
     ),
 }
-AUDIENCE = "audience=https%3A%2F%2Flake%2F%3Fa%26b"
-GOOGLE_PATH = f"computeMetadata/v1/instance/service-accounts/default/identity?{AUDIENCE}&format=full"
-OTHER_RUNNER = "https://run.actions.example.com/idtoken"
-
-
-@pytest.mark.parametrize(
-    ("source", "environ", "url", "header"),
-    [
-        ("github", GITHUB, f"{GITHUB['ACTIONS_ID_TOKEN_REQUEST_URL']}&{AUDIENCE}", ("Authorization", "Bearer s3same")),
-        (
-            "github",
-            {**GITHUB, "ACTIONS_ID_TOKEN_REQUEST_URL": OTHER_RUNNER},
-            f"{OTHER_RUNNER}?{AUDIENCE}",
-            ("Authorization", "Bearer s3same"),
-        ),
-        ("google", {}, f"http://metadata.google.internal/{GOOGLE_PATH}", ("Metadata-Flavor", "Google")),
-        (
-            "google",
-            {"GCE_METADATA_HOST": "169.254.169.254"},
-            f"http://169.254.169.254/{GOOGLE_PATH}",
-            ("Metadata-Flavor", "Google"),
-        ),
-    ],
-)
-def test_a_platform_is_asked_for_the_audience(source, environ, url, header, clock):
-    token = mint(audience="https://lake/?a&b")
-    http = PlatformScript(answer({"value": token} if source == "github" else f"{token}\n", headers=FLAVOR))
-
-    assert SOURCES[source](http, clock, environ).fetch().text.reveal() == token
-    assert http.asked[0].url == url
-    assert http.asked[0].headers.items() >= {header}
 
 
 @pytest.mark.parametrize("variable", list(GITHUB))
@@ -397,19 +359,6 @@ class TestAzure:
     ) -> AzureManagedIdentitySource:
         options = {"client_id": None, **options}
         return AzureManagedIdentitySource(environ or {}, resource="api://lake", http=http, clock=clock, **options)
-
-    @pytest.mark.parametrize("half", [{}, *({name: value} for name, value in APP.items())])
-    def test_a_machine_is_asked_for_the_resource(self, clock, half):
-        http = PlatformScript(answer({"access_token": "issued", "expires_in": "3599", "expires_on": "1"}))
-
-        fetched = self.source(http, clock, half).fetch()
-
-        assert fetched.text.reveal() == "issued"
-        assert fetched.expires_at == NOW + timedelta(seconds=3599)
-        assert http.asked[0].url == (
-            "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api%3A%2F%2Flake"
-        )
-        assert http.asked[0].headers == {"Metadata": "true"}
 
     def test_an_app_is_asked_with_its_own_header_and_its_times_are_azures(self, clock):
         body = {"access_token": "issued", "expires_on": str(NOW_SECONDS + 3600)}
@@ -469,80 +418,10 @@ class TestAzure:
         assert "s3same" not in str(caught.value)
         assert http.asked == []
 
-    @pytest.mark.parametrize(
-        "endpoint",
-        [f"http://{host}/msi/token" for host in ("169.254.129.3:8081", "localhost:42356", "[::1]", "10.0.0.4")],
-    )
-    def test_an_endpoint_where_azure_puts_it_is_asked(self, clock, endpoint):
-        http = PlatformScript(answer({"access_token": "issued"}))
-
-        self.source(http, clock, {**APP, "IDENTITY_ENDPOINT": endpoint}).fetch()
-
-        assert http.asked[0].url.startswith(f"{endpoint}?")
-
     @pytest.mark.parametrize("body", ["", "[]", {}, {"access_token": ""}, {"access_token": 7}, {"access_token": "a b"}])
     def test_an_answer_without_a_token_is_refused(self, clock, body):
         with pytest.raises(ProviderMisbehaved):
             self.source(PlatformScript(answer(body)), clock).fetch()
-
-
-class Source:
-    """Implements `WorkloadSource`: a new token at each fetch."""
-
-    name = "somewhere"
-
-    def __init__(self, clock: FakeClock, *, is_read_each_time: bool = False) -> None:
-        self.is_read_each_time = is_read_each_time
-        self.count = 0
-        self._clock = clock
-
-    def fetch(self) -> ServiceToken:
-        self.count += 1
-        now = self._clock.now()
-        return ServiceToken(text=Secret(f"platform-{self.count}"), obtained_at=now, expires_at=now + timedelta(hours=1))
-
-
-class Requests:
-    """A provider that gives the same answer each time."""
-
-    def __init__(self, **changes: object) -> None:
-        self.answer: dict[str, object] = {
-            "access_token": "exchanged", "token_type": "Bearer", "expires_in": 60, **changes
-        }  # fmt: skip
-        self.asked: list[dict[str, str]] = []
-
-    def request_token_answer(
-        self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
-    ) -> dict[str, object]:
-        self.asked.append(
-            {name: value.reveal() if isinstance(value, Secret) else value for name, value in fields.items()}
-        )
-        return self.answer
-
-
-class TestProvider:
-    def test_a_token_is_cached_unless_the_platform_renews_it(self, clock):
-        cached, read = (WorkloadProvider(Source(clock, is_read_each_time=each), clock=clock) for each in (False, True))
-
-        assert [cached.get_token(), cached.get_token()] == ["platform-1", "platform-1"]
-        assert [read.get_token(), read.get_token()] == ["platform-1", "platform-2"]
-
-    def test_an_exchanged_token_is_cached_and_each_exchange_needs_a_new_token_of_the_platform(self, clock):
-        requests, source = Requests(), Source(clock, is_read_each_time=True)
-        provider = WorkloadProvider(source, exchange=token_exchange(requests, clock=clock), clock=clock)
-
-        assert [provider.get_token(), provider.get_token()] == ["exchanged", "exchanged"]
-        clock.advance(45)
-        provider.get_token()
-
-        assert [fields["subject_token"] for fields in requests.asked] == ["platform-1", "platform-2"]
-
-    @pytest.mark.parametrize("is_assertion", [True, False])
-    def test_an_answer_without_a_bearer_token_is_refused(self, clock, is_assertion):
-        exchange = token_exchange(Requests(token_type="DPoP"), is_assertion=is_assertion, clock=clock)
-
-        with pytest.raises(ProviderMisbehaved):
-            exchange(Secret("platform"))
 
 
 NONE, EXCHANGE, ASSERTION = WorkloadExchange.NONE, WorkloadExchange.TOKEN_EXCHANGE, WorkloadExchange.CLIENT_ASSERTION
@@ -583,17 +462,6 @@ class TestSettings:
         assert self.query({**workload, "audience": "chosen"}, **settings)["audience"] == "chosen"
 
     @pytest.mark.parametrize(
-        ("settings", "expected"),
-        [({}, "svc"), ({"audience": "lake"}, "lake"), ({"audience": "lake", "resource": "api://lake"}, "api://lake")],
-    )
-    def test_azure_is_asked_for_the_resource(self, settings, expected):
-        workload = {"platform": WorkloadPlatform.AZURE, "managed_identity_client_id": "identity-2"}
-
-        asked = self.query(workload, **settings)
-
-        assert (asked["resource"], asked["client_id"]) == (expected, "identity-2")
-
-    @pytest.mark.parametrize(
         ("workload", "settings", "missing"),
         [
             ({}, {"issuer": None, "client_id": None}, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"),
@@ -607,18 +475,6 @@ class TestSettings:
             self.build(workload=workload, **settings)
 
         assert caught.value.key == missing
-
-    def test_a_pod_of_azure_with_a_federated_identity_has_to_exchange_it_unless_it_is_an_app(self):
-        environ, workload = {"AZURE_FEDERATED_TOKEN_FILE": "/nowhere"}, {"platform": WorkloadPlatform.AZURE}
-
-        with pytest.raises(ConfigurationError) as caught:
-            self.build(environ, workload)
-        provider, script = self.build({**environ, **APP}, workload)
-        with pytest.raises(Unavailable):
-            provider.get_token()
-
-        assert "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE=client-assertion" in caught.value.remedy
-        assert script.asked[0].url.startswith("http://127.0.0.1:41056/MSI/token/?")
 
 
 def write_key(path: Path, *, mode: int = 0o600) -> Path:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, Freshness, Session, freshness_of, session_of
+from micromegas_jupyter.auth.tokens.manager import (
+    BackgroundRenewal,
+    Freshness,
+    RefreshLock,
+    Session,
+    freshness_of,
+    session_of,
+)
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import (
@@ -554,15 +561,6 @@ def test_failures_are_followed_by_longer_and_longer_pauses_and_each_change_is_to
     assert [type(change) for change in run.changes] == [ProviderUnavailable, LoginRequired, type(None)]
 
 
-def test_a_token_that_is_still_due_afterwards_counts_as_not_renewed(clock):
-    provider = Renewable(clock, due_in_seconds=0)
-    provider.get_token = lambda: "the old one"  # type: ignore[method-assign]
-
-    run = Run(provider, count=3)
-
-    assert (run.seconds, run.changes) == ([5, 10, 20], [])
-
-
 def test_a_defect_of_the_provider_does_not_end_the_thread(clock, caplog):
     provider = Renewable(clock, due_in_seconds=0)
     provider.failures = [ZeroDivisionError("secret-token")]
@@ -612,3 +610,22 @@ def test_the_thread_ends_when_the_provider_is_forgotten(clock):
 
     assert forgotten() is None
     assert not renewal._thread.is_alive()
+
+
+def test_renewals_that_a_valid_token_can_wait_for_are_half_a_minute_apart_after_a_failure(clock):
+    lock = RefreshLock[int](clock)
+    with pytest.raises(ZeroDivisionError):
+        lock.run(lambda: 1 // 0, is_optional=True)
+    with pytest.raises(ProviderUnavailable):
+        lock.run(raise_down, is_optional=True)
+
+    at_once = lock.run(lambda: 7, is_optional=True)
+    clock.advance(29.9)
+    earlier = lock.run(lambda: 7, is_optional=True)
+    clock.advance(0.1)
+
+    assert (at_once, earlier, lock.run(lambda: 7, is_optional=True)) == (None, None, 7)
+
+
+def raise_down() -> int:
+    raise ProviderUnavailable("down")

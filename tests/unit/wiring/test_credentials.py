@@ -11,8 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
-from micromegas_jupyter.auth.workloads.google_service_account import GoogleServiceAccountProvider
-from micromegas_jupyter.auth.workloads.platforms import WorkloadProvider
+from micromegas_jupyter.auth.workloads import GoogleServiceAccountProvider, WorkloadProvider
 from micromegas_jupyter.config.client import (
     DEFAULT_SCOPE,
     Bearer,

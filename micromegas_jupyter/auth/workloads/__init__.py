@@ -1,1 +1,0 @@
-"""Programs that their platform vouches for: GitHub Actions, Kubernetes, Google Cloud, Azure."""
