@@ -17,16 +17,14 @@ from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.auth.provider_connection import ProviderDocuments
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.hub.callers import Refused, refuse
 from micromegas_jupyter.oidc.authorization import (
     ACCESS_TOKEN_TYPE,
     ID_TOKEN_TYPE,
-    build_client_authentication,
     build_token_error,
     build_token_exchange_request,
     parse_token_exchange_answer,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.hub.settings import ExchangeSettings, ServiceSettings
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
@@ -62,8 +61,9 @@ class HubProvider:
     def __init__(self, settings: ServiceSettings, *, clock: Clock, http: ProviderCalls | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._http = http or ProviderHttp()
-        self._documents = ProviderDocuments(settings.issuer, http=self._http, clock=clock)
+        self._connection = ProviderConnection(
+            settings.issuer, settings.client_id, settings.client_secret, http=http, clock=clock
+        )
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="provider")
         self._cached: LRUCache[str, StoredBearer] = LRUCache(MAX_CACHED)
         self._failures: TTLCache[str, Refused] = TTLCache(MAX_CACHED, EXCHANGE_PAUSE_SECONDS, timer=clock.monotonic)
@@ -71,17 +71,10 @@ class HubProvider:
 
     async def authorization_endpoint(self) -> str | None:
         """Return the address of the sign-in page; None when the provider has none."""
-        try:
-            metadata = await self._on_thread(self._documents.metadata)
-        except MicromegasError:
-            raise refuse("provider_unavailable") from None
-        return metadata.authorization_endpoint
+        return (await self._on_thread(self._metadata)).authorization_endpoint
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
-        """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged.
-
-        Raises `Refused` when the provider gives none.
-        """
+        """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged."""
         setting = self._settings.exchange
         if setting is None:
             return stored
@@ -124,20 +117,28 @@ class HubProvider:
         lifetime = stored.lifetime_seconds
         return left > (MARGIN_SECONDS if lifetime is None else min(MARGIN_SECONDS, lifetime * _SHARE_OF_LIFETIME))
 
-    def _exchange(self, setting: ExchangeSettings, stored: StoredBearer) -> StoredBearer:
+    def _metadata(self) -> ProviderMetadata:
         try:
-            metadata = self._documents.metadata()
-            answer = self._post(metadata, setting, stored)
+            return self._connection.metadata()
         except MicromegasError:
             raise refuse("provider_unavailable") from None
-        if not answer.is_success:
-            secrets = [secret for secret in (stored.token, self._settings.client_secret) if secret is not None]
-            error = build_token_error(answer.body, is_refresh=False, secrets=secrets)
-            raise refuse("provider_unavailable") if error.retryable else refuse("exchange_refused", what=error.what)
+
+    def _exchange(self, setting: ExchangeSettings, stored: StoredBearer) -> StoredBearer:
+        self._metadata()
+        fields = build_token_exchange_request(
+            stored.token,
+            audience=setting.audience,
+            resource=setting.resource,
+            scope=setting.scope,
+            subject_token_type=_SUBJECT_TOKEN_TYPES[self._settings.bearer],
+        )
         now = self._clock.now()
         try:
-            issued = parse_token_exchange_answer(answer.body, now=now, requested_scope=setting.scope)
+            answer = self._connection.request_token_answer(fields, requested_scope=setting.scope)
+            issued = parse_token_exchange_answer(answer, now=now, requested_scope=setting.scope)
         except MicromegasError as error:
+            if error.retryable:
+                raise refuse("provider_unavailable") from None
             raise refuse("exchange_refused", what=error.what) from None
         expires_at = issued.expires_at or stored.expires_at
         return StoredBearer(
@@ -146,26 +147,6 @@ class HubProvider:
             subject=stored.subject,
             lifetime_seconds=(expires_at - now).total_seconds(),
         )
-
-    def _post(self, metadata: ProviderMetadata, setting: ExchangeSettings, stored: StoredBearer) -> HttpAnswer:
-        secret = self._settings.client_secret
-        endpoint = metadata.require_token_endpoint()
-        proof = build_client_authentication(
-            metadata.token_endpoint_auth_methods,
-            client_id=self._settings.client_id,
-            proof=secret,
-            assertion_audience=endpoint,
-            now=self._clock.now(),
-            randomness=SYSTEM_RANDOMNESS,
-        )
-        fields = build_token_exchange_request(
-            stored.token,
-            audience=setting.audience,
-            resource=setting.resource,
-            scope=setting.scope,
-            subject_token_type=_SUBJECT_TOKEN_TYPES[self._settings.bearer],
-        )
-        return self._http.post_form(endpoint, {**fields, **proof.fields}, headers=proof.headers)
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

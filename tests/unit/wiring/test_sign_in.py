@@ -132,13 +132,6 @@ class Person:
         return login(settings, announce=self.heard.append, show=self.shown.append, prompt=self.ask, **options)
 
 
-def test_a_sign_in_that_is_not_to_be_kept_is_not(settings, environ, tmp_path):
-    provider = login(settings, browser=ScriptedBrowser(), store=False, environ=environ)
-
-    assert provider.identity().email == "alice@example.com"
-    assert not (tmp_path / "config").exists()
-
-
 def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(settings, environ):
     person = Person(browse)
 
