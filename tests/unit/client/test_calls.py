@@ -16,7 +16,6 @@ from micromegas_jupyter.client.transport import (
     CallRecord,
     CallRecorder,
     CredentialSource,
-    Notices,
     build_header,
     build_option_headers,
     build_tag_headers,
@@ -211,9 +210,10 @@ def test_what_a_token_says_cannot_steer_a_terminal() -> None:
 
 def _told(*texts: str | bytes) -> list[str]:
     told = list[str]()
-    notices = Notices(told.append)
+    recorder = CallRecorder()
+    recorder.on_notice = told.append
     for text in texts:
-        notices.note({"x-micromegas-notice": [text]})
+        recorder.note({"x-micromegas-notice": [text]})
     return told
 
 
