@@ -13,7 +13,6 @@ from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, Batc
 from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
-from tests.fakes.known_server import KnownServer
 from tests.fakes.pause import FakePause
 
 if TYPE_CHECKING:
@@ -110,6 +109,15 @@ class _Tokens:
 
     def invalidate(self, _token: str) -> None:
         self.count += 1
+
+
+class KnownServer:
+    """Stands in for a `Transport` that has answered before."""
+
+    has_answered = True
+
+    def reconnect(self, _failed: CallRecord) -> None:
+        """Do nothing."""
 
 
 class ScriptedStream(EndlessStream):
