@@ -420,10 +420,11 @@ class SignInTerminal:
     def _count_down(self, expires_at: datetime, done: threading.Event) -> None:
         """Show the time left until the sign-in is done, then take the line away."""
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone, and with it whoever would read this
-            while not done.is_set():
+            is_done = False
+            while not is_done:
                 self._stream.write(f"{_CLEAR_LINE}{_waiting_line(expires_at)}")
                 self._stream.flush()
-                done.wait(_TICK_SECONDS)
+                is_done = done.wait(_TICK_SECONDS)
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
 

@@ -453,7 +453,7 @@ class FlightSQLClient(TelemetryQueries):
 
         It gets a short printable text, once for each, on any thread.
         """
-        self._transport.notices.on_new = callback
+        self._transport.recorder.on_notice = callback
 
     def close(self) -> None:
         """Stop running queries and close the connection; every later call raises `UsageError`."""

@@ -31,7 +31,7 @@ from pyarrow import flight
 
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.system import HiddenBytes, Secret
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -191,34 +191,6 @@ def build_option_headers(
         "preserve_dictionary": "true" if preserve_dictionary else None,
     }
     return tuple(build_header(key, value) for key, value in options.items() if value is not None)
-
-
-NOTICE_KEY: Final = "x-micromegas-notice"
-_MAX_NOTICE_CHARACTERS: Final = 256
-_MAX_NOTICES: Final = 4
-_LOG: Final = logging.getLogger("micromegas_jupyter.client")
-
-
-class Notices:
-    """What a server says about the credential; a new text is reported once, as a warning in the log or by `on_new`."""
-
-    def __init__(self, on_new: Callable[[str], None] | None = None) -> None:
-        self.on_new = on_new or (lambda text: _LOG.warning("The server says: %s", text))
-        self._lock = threading.Lock()
-        self._known: set[str] = set()
-
-    def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Report the notice in a call's metadata, unless it is known; the sender is not trusted."""
-        texts = headers.get(NOTICE_KEY, ())
-        if not texts or not isinstance(texts[0], str):
-            return
-        text = " ".join(printable_text(texts[0][:_MAX_NOTICE_CHARACTERS]).split())
-        with self._lock:
-            if not text or text in self._known or len(self._known) >= _MAX_NOTICES:
-                return
-            self._known.add(text)
-        with suppress(Exception):  # whoever shows it decides nothing about the call
-            self.on_new(text)
 
 
 _AUTHORIZATION: Final = b"authorization"
@@ -593,13 +565,24 @@ def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
     return error
 
 
+NOTICE_KEY: Final = "x-micromegas-notice"
+_MAX_NOTICE_CHARACTERS: Final = 256
+_MAX_NOTICES: Final = 4
+_LOG: Final = logging.getLogger("micromegas_jupyter.client")
+
+
 class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
-    """Gives every call of a client the record that its thread has set; `notices` is what the server says in any."""
+    """Gives every call of a client the record that its thread has set, and tells `on_notice` what the server says.
+
+    A server's notices are about the credential; each new text is reported once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.notices = Notices()
+        self.on_notice: Callable[[str], None] = lambda text: _LOG.warning("The server says: %s", text)
         self._local = threading.local()
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
 
     @contextmanager
     def recording(self, record: CallRecord) -> Iterator[None]:
@@ -612,13 +595,26 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
 
     def start_call(self, _info: Any) -> flight.ClientMiddleware:
         """Return the middleware of a call; the library calls this on the thread that makes the call."""
-        return _Recording(getattr(self._local, "record", None) or CallRecord(), self.notices)
+        return _Recording(getattr(self._local, "record", None) or CallRecord(), self)
+
+    def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
+        """Report the notice in a call's metadata, unless it is known; the sender is not trusted."""
+        texts = headers.get(NOTICE_KEY, ())
+        if not texts or not isinstance(texts[0], str):
+            return
+        text = " ".join(printable_text(texts[0][:_MAX_NOTICE_CHARACTERS]).split())
+        with self._lock:
+            if not text or text in self._known or len(self._known) >= _MAX_NOTICES:
+                return
+            self._known.add(text)
+        with suppress(Exception):  # whoever shows it decides nothing about the call
+            self.on_notice(text)
 
 
 class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships no types
-    def __init__(self, record: CallRecord, notices: Notices) -> None:
+    def __init__(self, record: CallRecord, recorder: CallRecorder) -> None:
         super().__init__()
-        self._listeners = record, notices
+        self._listeners = record, recorder
 
     def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
         for listener in self._listeners:  # an exception would be lost in the library; neither raises one
@@ -662,7 +658,7 @@ def _read_client_certificate(certificate_file: str | Path, key_file: str | Path)
             "The client's certificate and its key cannot be read, or do not match.",
             remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
         ) from None
-    return chain, key
+    return chain, HiddenBytes(key)
 
 
 def _read_roots(bundle: str | Path, *, name: str) -> bytes:
@@ -740,8 +736,7 @@ class Transport:
             )
         # Without it, gRPC writes its own log of lost connections to standard error.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        self._recorder = CallRecorder()
-        self.notices = self._recorder.notices
+        self.recorder = CallRecorder()
         self.has_certificate = address.is_encrypted and certificate_file is not None
         self.has_answered = False
         # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
@@ -759,7 +754,7 @@ class Transport:
 
         def connect(number: int) -> flight.FlightClient:
             options = [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy)), (_CONNECTION_NUMBER, number)]
-            return flight.connect(address.location, middleware=[self._recorder], generic_options=options, **tls)
+            return flight.connect(address.location, middleware=[self.recorder], generic_options=options, **tls)
 
         self._connect = connect
         self._connection = (0, connect(0))
@@ -826,7 +821,7 @@ class Transport:
             self._open_calls += 1
         call.record.connection, client = self._connection
         try:
-            with self._recorder.recording(call.record):
+            with self.recorder.recording(call.record):
                 yield client
             self.has_answered = True
         except Exception as error:

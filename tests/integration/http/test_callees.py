@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.core import http
-from micromegas_jupyter.core.http import Callee, HubHttp, PlatformHttp, ProviderHttp, proxy_for
+from micromegas_jupyter.core.http import Callee, HubHttp, PlatformHttp, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.system import SecretObject
     from tests.fakes.tls_provider import TlsProvider
+
 
 pytestmark = pytest.mark.integration
 
@@ -53,14 +54,6 @@ def test_over_plain_http_no_proxy_sees_the_token(hub: FakeHubService, monkeypatc
         assert proxy.connection_count == 0
     assert answer[0] == 200
     assert hub.calls[0].authorization == f"Bearer {HUB_TOKEN}"
-
-
-def test_over_tls_the_environments_proxy_is_used_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("no_proxy", "inside.example")
-
-    assert proxy_for("https://hub.example/services/micromegas/token") == Secret("http://proxy.example:3128")
-    assert proxy_for("https://hub.inside.example/services/micromegas/token") is None
 
 
 def test_no_log_holds_a_token_at_any_level(hub: FakeHubService, caplog: pytest.LogCaptureFixture) -> None:

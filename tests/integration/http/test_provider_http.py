@@ -61,24 +61,6 @@ def test_a_form_is_posted_with_its_secrets_revealed_to_the_provider_only(provide
     assert seen.headers["accept-encoding"] == "identity"
 
 
-def test_a_call_for_which_no_thread_is_left_gives_its_place_back(
-    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    http = ProviderHttp(timeout_seconds=1)
-    with monkeypatch.context() as patch:
-
-        def have_no_thread(_thread: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
-        patch.setattr(threading.Thread, "start", have_no_thread)
-        for _ in range(20):
-            with pytest.raises(ProviderUnavailable, match="no thread left"):
-                http.fetch_json(f"{provider.base}/document")
-    provider.reply_once("/document", Reply(body={}))
-
-    assert http.fetch_json(f"{provider.base}/document").is_success
-
-
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_provider: TlsProvider) -> None:
     with pytest.raises(ProviderUnavailable, match="certificate could not be verified") as caught:
         ProviderHttp().fetch_json(tls_provider.url)

@@ -137,17 +137,6 @@ def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other: Tls
     assert http.fetch_json(other.url).body == DOCUMENT
 
 
-def test_a_proxy_may_speak_tls_with_a_certificate_of_the_extra_authority(provider: TlsProvider, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle.pem"
-    context, authority = server_context(tmp_path, host="127.0.0.1")
-    bundle.write_bytes(provider.ca_file.read_bytes() + authority.read_bytes())
-
-    with ConnectProxy(tls=context) as proxy:
-        http = ProviderHttp(extra_ca_bundle=bundle, proxy=Secret(f"https://{proxy.address}"))
-
-        assert http.fetch_json(provider.url).body == DOCUMENT
-
-
 def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider: TlsProvider, tmp_path: Path) -> None:
     context, _authority = server_context(tmp_path, host="127.0.0.1")
 

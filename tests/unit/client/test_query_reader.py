@@ -112,6 +112,15 @@ class _Tokens:
         self.count += 1
 
 
+class KnownServer:
+    """Stands in for a `Transport` that has answered before."""
+
+    has_answered = True
+
+    def reconnect(self, _failed: CallRecord) -> None:
+        """Do nothing."""
+
+
 class ScriptedStream(EndlessStream):
     """Gives its answers one after another; an exception is raised."""
 

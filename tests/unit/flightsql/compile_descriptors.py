@@ -1,6 +1,6 @@
 """Compile the package's `.proto` files into its descriptor set: `python -m tests.unit.flightsql.compile_descriptors`.
 
-Run it after a change to a `.proto` file; `test_messages` fails until the committed set fits the sources.
+Run it after a change to a `.proto` file; `test_commands` fails until the committed set fits the sources.
 """
 
 from importlib import resources
