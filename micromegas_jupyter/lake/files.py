@@ -258,10 +258,7 @@ COMPRESSION = "zstd"
 
 
 class SegmentWriter:
-    """Appends rows to one table under one writer's id; safe to use from several threads.
-
-    The lock makes flushes of one table follow each other; it is held while the file is written.
-    """
+    """Appends rows to one table under one writer's id, one flush after another; safe to use from several threads."""
 
     def __init__(self, folder: Path, definition: TableDefinition, *, writer_id: str) -> None:
         self._folder = folder

@@ -1,7 +1,4 @@
-"""Takes rows that callers send, whole writes at a time, into the tables of a lake; a `core.protocols.TableSink`.
-
-Several processes may write into one lake at once. Who may write, and how much, is the server's decision.
-"""
+"""Takes rows that callers send, whole writes at a time, into the tables of a lake; a `core.protocols.TableSink`."""
 
 from __future__ import annotations
 
@@ -124,7 +121,7 @@ class LakeSink:
             table.folder,
             table.schema,
             convert=partial(convert_user_rows, stored=table.schema, is_known=request.may_read),
-            arrange=_as_it_came,
+            arrange=lambda rows: rows,
             write_id=request.write_id,
             randomness=self._randomness,
         )
@@ -135,10 +132,6 @@ def _convert(rows: pa.RecordBatch, *, definition: TableDefinition, is_trusted: b
     if definition is LOG_ENTRIES and not is_trusted:
         check_targets(converted)
     return converted
-
-
-def _as_it_came(rows: pa.Table) -> pa.Table:
-    return rows
 
 
 ROWS_PER_GROUP: Final = 128 * 1024

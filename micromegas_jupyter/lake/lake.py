@@ -1,8 +1,4 @@
-"""Tables on a folder of Parquet files: what an engine reads, and the way to write.
-
-Several processes may read and write one lake at once; they share nothing but the folder. Running queries is
-the engine's job.
-"""
+"""Tables on a folder, which is all that the processes share that read and write one lake at once."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -45,10 +41,9 @@ class _Listing(NamedTuple):
 
 
 class Lake:
-    """The tables under one folder; implements `core.protocols.TableSource`.
+    """The tables under one folder; a `TableSource`.
 
-    Safe to use from several threads: the cache of listings is only ever replaced entry by entry, and an entry
-    that lost a race no longer fits its folder's time of change.
+    Safe to use from several threads: an entry of the cache that lost a race no longer fits its folder's time of change.
     """
 
     def __init__(
@@ -169,10 +164,7 @@ CACHE_SECONDS: Final = 1.0
 
 
 class CachedListing:
-    """The tables of another source, at most a second old; implements `core.protocols.TableSource`.
-
-    One lock covers listing and age, and is held while the source is asked: who comes meanwhile gets that answer.
-    """
+    """The tables of another source, at most a second old; who comes while it is asked gets that answer."""
 
     def __init__(self, source: TableSource, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._source = source

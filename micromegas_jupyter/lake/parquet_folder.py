@@ -1,7 +1,4 @@
-"""A plain folder of Parquet files as tables: each file is one, and each sub-folder of files, by its name.
-
-What the recorder writes is `lake`'s business; running queries is the engine's.
-"""
+"""A plain folder of Parquet files as tables: each file is one, and each sub-folder of files, by its name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Tables that callers make: their names, columns and folders, kept beside the data model's in the lake's folder.
 
-A table is one small file that is written once and never changed, so that every process that uses the lake sees it from
-the moment it is there. Its name in SQL never becomes a name on disk: the file is named by a digest, the folder of its
-rows at random. What rows are put in is `ingest`'s job.
+A table is one small file that is written once and never changed, so that every process sees it from the moment it is
+there. Its name in SQL never becomes a name on disk: the file is named by a digest, the folder of its rows at random.
 """
 
 import hashlib

@@ -1,20 +1,37 @@
-"""Rows that clients append to tables of the data model: who may, what is accepted, and what the answer is."""
+"""Rows that clients send: who may, what is accepted, what tables are made, and what a repeated call does."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from adbc_driver_flightsql import DatabaseOptions
+from adbc_driver_flightsql import dbapi as adbc
+from adbc_driver_manager import Error as AdbcError
+from adbc_driver_manager import NotSupportedError
 
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.lake.lake import Lake
+from tests.fakes.ingest_rows import PAIRS
 from tests.fakes.telemetry_rows import log_batch, sent_processes
+from tests.integration.flight_harness import ALICE, FLIGHT
+from tests.integration.ingest.lake_server import create_command, ingest_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from tests.integration.ingest.lake_server import LakeServer
+
 
 pytestmark = [
     pytest.mark.integration,
@@ -131,3 +148,191 @@ def test_each_ingest_is_counted(server: LakeServer, alice: FlightSQLClient) -> N
     assert count("rows") == before[0] + 1
     assert count("bytes") > before[1]
     assert (count("calls", outcome="ok"), count("calls", outcome="error")) == (before[2] + 1, before[3] + 1)
+
+
+_WHEN = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def connection(server: LakeServer) -> Iterator[adbc.Connection]:
+    kwargs = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}
+    with adbc.connect(server.uri, db_kwargs=kwargs, autocommit=True) as opened:
+        yield opened
+
+
+def _ingest(connection: adbc.Connection, table: str, rows: pa.Table, mode: str = "create") -> int:
+    with connection.cursor() as cursor:
+        count: int = cursor.adbc_ingest(table, rows, mode=mode)
+    return count
+
+
+def test_a_table_is_made_filled_and_read(server: LakeServer, connection: adbc.Connection) -> None:
+    created = _ingest(connection, "orders", pa.table({"id": [1, 2], "name": ["a", None]}))
+    appended = _ingest(connection, "orders", pa.table({"name": ["c"], "id": pa.array([3], pa.int8())}), "append")
+    either = _ingest(connection, "orders", pa.table({"id": [4]}), "create_append")
+
+    assert (created, appended, either) == (2, 1, 1)
+    with server.client("bob") as bob:
+        assert bob.query_arrow("SELECT * FROM orders ORDER BY id").to_pydict() == {
+            "id": [1, 2, 3, 4],
+            "name": ["a", None, "c", None],
+        }
+        assert bob.list_tables()["orders"].names == ["id", "name"]
+
+
+def test_every_kept_type_reads_back(server: LakeServer, connection: adbc.Connection) -> None:
+    values = {
+        "flag": pa.array([True, None]),
+        "small": pa.array([-1, None], pa.int8()),
+        "large": pa.array([2**64 - 1, None], pa.uint64()),
+        "half": pa.array([1.5, None], pa.float16()),
+        "real": pa.array([1.5, None]),
+        "money": pa.array([Decimal("1.10"), None], pa.decimal128(20, 2)),
+        "day": pa.array([date(2026, 1, 1), None], pa.date64()),
+        "clock": pa.array([time(1, 2), None], pa.time64("us")),
+        "seconds": pa.array([_WHEN.replace(tzinfo=None), None], pa.timestamp("s")),
+        "zoned": pa.array([_WHEN, None], pa.timestamp("us", "Europe/Paris")),
+        "span": pa.array([timedelta(seconds=1), None], pa.duration("us")),
+        "text": pa.array(["ü", None], pa.large_utf8()),
+        "view": pa.array(["a longer text than twelve", None], pa.string_view()),
+        "word": pa.array(["a", None]).dictionary_encode(),
+        "bytes": pa.array([b"\0", None], pa.large_binary()),
+        "fixed": pa.array([b"ab", None], pa.binary(2)),
+        "list": pa.array([["a", None], None], pa.large_list(pa.utf8())),
+        "pair": pa.array([[1, 2], None], pa.list_(pa.int32(), 2)),
+        "struct": pa.array([{"a": 1, "b": ["x"]}, None]),
+        "map": pa.array([[("k", 1)], None], pa.map_(pa.utf8(), pa.int64())),
+        "pairs": pa.array([[{"key": "a", "value": "b"}], None], PAIRS),
+    }
+    table = pa.table(values)
+
+    _ingest(connection, "kinds", table)
+    _ingest(connection, "kinds", table, "append")
+
+    with server.client("alice") as client:
+        found = client.query_arrow("SELECT * FROM kinds")
+    expected = {name: column.to_pylist() * 2 for name, column in values.items()}
+    expected["seconds"] = [_WHEN.replace(tzinfo=None), None] * 2
+    assert found.to_pydict() == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "Orders", "1st", "a" * 64, "a-b", "a/b", "../a", "a.b", "a b", "ä", "_private", "a\0b", "blocks", "a\nb"],
+)
+def test_a_name_that_could_be_misread_is_refused(server: LakeServer, name: str) -> None:
+    sink = Lake(server.root).sink()
+    before = server.files()
+
+    with pytest.raises(UsageError):
+        sink.open_write(WriteRequest(table=name, mode=WriteMode.CREATE), pa.schema({"id": pa.int64()}))
+
+    assert server.files() == before
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pa.array([None]), "null"),
+        (pa.array([[None]]), "list<item: null>"),
+        (pa.array([{"a": 1}], pa.struct([])), "struct<>"),
+        (pa.array([_WHEN], pa.timestamp("us", "Nowhere/At_All")), "Nowhere"),
+        (pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]), "union"),
+    ],
+    ids=["null", "list of null", "empty struct", "unknown zone", "union"],
+)
+def test_a_type_that_is_not_kept_is_refused_by_column(connection: adbc.Connection, column: pa.Array, kind: str) -> None:
+    with pytest.raises(AdbcError, match=kind):
+        _ingest(connection, "odd", pa.table({"odd": column}))
+
+
+def test_a_table_is_made_once_and_never_replaced(server: LakeServer, connection: adbc.Connection) -> None:
+    _ingest(connection, "once", pa.table({"id": [1]}))
+
+    with pytest.raises(AdbcError, match="There is a table once already"):
+        _ingest(connection, "once", pa.table({"id": [2]}))
+    with pytest.raises(NotSupportedError, match="never replaced"):
+        _ingest(connection, "once", pa.table({"id": [3]}), "replace")
+    with pytest.raises(AdbcError, match="There is no table 'absent'"):
+        _ingest(connection, "absent", pa.table({"id": [3]}), "append")
+
+    assert server.column("SELECT id FROM once") == [1]
+
+
+def test_rows_of_one_id_are_stored_once(server: LakeServer, alice: FlightSQLClient) -> None:
+    rows = pa.Table.from_batches([log_batch([1, 2], writer="repeated")])
+    ingest_id = str(uuid.uuid4())
+
+    counts = [alice.bulk_ingest("log_entries", rows, ingest_id=ingest_id).record_count for _ in range(3)]
+    others = alice.bulk_ingest("log_entries", rows, ingest_id=str(uuid.uuid4())).record_count
+
+    assert (counts, others) == ([2, 2, 2], 2)
+    assert server.column("SELECT count(*) FROM log_entries WHERE target = 'repeated'") == [4]
+
+
+@pytest.mark.parametrize("mode", ["append", "create", "create_append"])
+def test_calls_of_one_id_at_once_store_one(server: LakeServer, mode: str) -> None:
+    name, callers = f"raced_by_{mode}", 4
+    ingest_id = str(uuid.uuid4())
+    together = threading.Barrier(callers)
+    if mode == "append":
+        with server.client("alice") as client:
+            client.bulk_ingest(name, pa.table({"id": pa.array([], pa.int64())}), mode="create")
+
+    def send() -> int:
+        with server.client("alice") as client:
+            together.wait(60)
+            count: int = client.bulk_ingest(name, pa.table({"id": [1]}), mode=mode, ingest_id=ingest_id).record_count
+        return count
+
+    with ThreadPoolExecutor(callers) as threads:
+        counts = [future.result() for future in [threads.submit(send) for _ in range(callers)]]
+
+    assert counts == [1] * callers
+    assert server.column(f"SELECT id FROM {name}") == [1]
+
+
+def test_an_id_is_for_one_set_of_rows(alice: FlightSQLClient) -> None:
+    ingest_id = str(uuid.uuid4())
+    alice.bulk_ingest("processes", sent_processes("a"), ingest_id=ingest_id)
+
+    with pytest.raises(UsageError, match="1 rows were stored under this id before, and these are 2"):
+        alice.bulk_ingest("processes", sent_processes("a", "b"), ingest_id=ingest_id)
+
+
+def test_an_id_is_one_callers_own(server: LakeServer, alice: FlightSQLClient) -> None:
+    rows = pa.Table.from_batches([log_batch([1], writer="two callers")])
+
+    alice.bulk_ingest("log_entries", rows, ingest_id="the-same")
+    with server.client("collector") as collector:
+        collector.bulk_ingest("log_entries", rows, ingest_id="the-same")
+
+    assert server.column("SELECT count(*) FROM log_entries WHERE target = 'two callers'") == [2]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-micromegas-ingest-id", "with blank"),
+        ("x-micromegas-ingest-id", "x" * 129),
+        ("x-micromegas-ingest-rows", "-1"),
+    ],
+    ids=lambda header: f"{header[0]}={header[1][:12]}",
+)
+def test_headers_that_cannot_be_read_are_refused(server: LakeServer, header: tuple[str, str]) -> None:
+    frames = ingest_frames(create_command("never_made"), pa.table({"id": [1]}))
+
+    answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, header))
+
+    assert type(answer.error) is UsageError
+    assert "never_made" not in server.column("SELECT table_name FROM information_schema.tables")
+
+
+def test_rows_that_do_not_all_come_are_not_stored(server: LakeServer) -> None:
+    frames = ingest_frames(create_command("cut_off"), pa.table({"id": [1, 2]}))
+
+    answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, ("x-micromegas-ingest-rows", "3")))
+
+    assert type(answer.error) is UsageError
+    assert answer.error.what == "2 of 3 rows have arrived; none is stored."
+    assert "cut_off" not in server.column("SELECT table_name FROM information_schema.tables")

@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake import files
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.files import Segment, SegmentWriter, parse_segment, publish, select_visible
 from micromegas_jupyter.lake.lake import CachedListing, Lake
+from micromegas_jupyter.lake.user_tables import UserTable, UserTables, check_fits, convert_rows, stored_schema
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
@@ -60,15 +60,6 @@ def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Pa
     after = _logs(lake)
 
     assert (len(before.files), len(after.files)) == (1, 2)
-    writer.close()
-
-
-def test_a_writer_is_refused_a_table_that_does_not_exist(lake: Lake) -> None:
-    writer = lake.open_writer("a")
-
-    with pytest.raises(UsageError):
-        writer.append("../log_entries", log_batch([1]))
-
     writer.close()
 
 
@@ -143,20 +134,6 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_whose_name_cannot_be_made_durable_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_folder: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(files, "sync_folder", fail)
-
-    with pytest.raises(OSError, match="Input/output"):
-        publish(tmp_path, NAME, owner_id="w", write=lambda stream: stream.write(b"rows"))
-
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"precious")
@@ -179,18 +156,6 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_each_append_makes_one_file_with_the_tables_schema(writer: SegmentWriter, tmp_path: Path) -> None:
-    writer.append(log_batch([1]))
-    writer.append(pa.Table.from_batches([log_batch([2]), log_batch([3], writer="x")]))
-
-    folder = tmp_path / "log_entries"
-    assert _names(folder) == ["w-000000000000-000000000000.parquet", "w-000000000001-000000000001.parquet"]
-    second = pq.ParquetFile(folder / "w-000000000001-000000000001.parquet")
-    assert second.schema_arrow.equals(LOG_ENTRIES.schema)
-    assert second.metadata.row_group(0).column(0).compression == "ZSTD"
-    assert second.read().column("msg").to_pylist() == ["w:2", "x:3"]
-
-
 def test_a_number_is_not_used_again_after_a_failure(writer: SegmentWriter, tmp_path: Path) -> None:
     (tmp_path / "log_entries").write_text("a file in the folder's place")
     with pytest.raises(Unavailable):
@@ -201,3 +166,185 @@ def test_a_number_is_not_used_again_after_a_failure(writer: SegmentWriter, tmp_p
 
     assert _names(tmp_path / "log_entries") == ["w-000000000001-000000000001.parquet"]
     assert writer.settled_sequence == 2
+
+
+SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.utf8())])
+FOLDER = "0" * 32
+
+
+def _add(tables: UserTables, name: str = "t", folder: str = FOLDER) -> bool:
+    return tables.add(UserTable(name=name, schema=SCHEMA, folder=tables.rows_folder(folder), write_id="f"))
+
+
+def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = WriteMode.CREATE) -> int:
+    write = Lake(root).sink().open_write(WriteRequest(table=name, mode=mode), rows.schema)
+    try:
+        write.write(rows)
+        return write.commit()
+    finally:
+        write.abandon()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"noise", SCHEMA.serialize().to_pybytes()], ids=["empty", "noise", "nameless"]
+)
+def test_a_description_that_cannot_be_read_makes_no_table_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+    tables = UserTables(tmp_path)
+    _add(tables)
+    (tmp_path / ".tables" / f"{'a' * 32}.table").write_bytes(content)
+
+    assert [table.name for table in tables.list()] == ["t"]
+
+
+def test_a_description_under_another_name_is_not_believed(tmp_path: Path) -> None:
+    tables = UserTables(tmp_path)
+    _add(tables)
+    (path,) = (tmp_path / ".tables").glob("*.table")
+    path.rename(path.with_name(f"{'b' * 32}.table"))
+
+    assert UserTables(tmp_path).list() == ()
+
+
+def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
+    _create(tmp_path, "kept", pa.record_batch({"id": [1]}))
+    lost = tmp_path / ".tables" / "rows" / ("c" * 32)
+    lost.mkdir()
+    (lost / "half.parquet").write_bytes(b"")
+    (tmp_path / ".tables" / ".cut.tmp").write_bytes(b"")
+    tables = UserTables(tmp_path)
+    before = (lost / "half.parquet").stat().st_mtime
+
+    tables.remove_stale_files(modified_before=before - 10)
+    assert lost.exists()
+    tables.remove_stale_files(modified_before=before + 10)
+    assert not lost.exists()
+    (snapshot,) = [table for table in Lake(tmp_path).snapshot() if table.name == "kept"]
+    assert len(snapshot.files) == 1
+
+
+def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
+    rows = pa.record_batch({"id": [1]})
+    request = WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND)
+    write = Lake(tmp_path).sink().open_write(request, rows.schema)
+    write.write(rows)
+    _create(tmp_path, "t", pa.record_batch({"other": [1]}))
+    before = sorted(path for path in tmp_path.rglob("*.parquet"))
+
+    with pytest.raises(UsageError, match="created by another call"):
+        write.commit()
+    write.abandon()
+
+    assert sorted(path for path in tmp_path.rglob("*.parquet")) == before
+
+
+def test_a_write_that_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
+    rows = pa.record_batch({"id": list(range(200_000))})
+    write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
+    write.write(rows)
+    assert list(tmp_path.rglob("*.tmp"))
+
+    write.abandon()
+    write.abandon()
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_required_column_stays_required() -> None:
+    stored = stored_schema(SCHEMA)
+
+    with pytest.raises(UsageError, match="'id' is missing"):
+        check_fits(pa.schema({"name": pa.utf8()}), stored)
+    with pytest.raises(UsageError, match="'id' lacks a value"):
+        convert_rows(pa.record_batch({"id": pa.nulls(1)}), stored)
+
+
+@pytest.mark.parametrize(
+    ("zone", "is_kept"),
+    [
+        ("UTC", True),
+        ("Europe/Paris", True),
+        ("+02:00", True),
+        ("+24:00", False),
+        ("../UTC", False),
+        ("Not/There", False),
+    ],
+)
+def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
+    schema = pa.schema({"t": pa.timestamp("us", zone)})
+
+    if is_kept:
+        assert stored_schema(schema).field("t").type == pa.timestamp("ns", zone)
+    else:
+        with pytest.raises(UsageError, match="cannot be stored"):
+            stored_schema(schema)
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
+def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
+    with pytest.raises(UsageError, match=r"'n' has the type .*cannot be stored"):
+        stored_schema(pa.schema([("n", kind)]))
+
+
+ROWS = pa.record_batch({"id": [1]})
+HIDDEN = pa.schema([pa.field("id", pa.int64()), pa.field("salary", pa.float64(), nullable=False)])
+
+
+def _make(root: Path, name: str, maker: str, *, most: int | None = 2, mode: WriteMode = WriteMode.CREATE) -> int:
+    request = WriteRequest(table=name, mode=mode, maker=maker, most_tables=most)
+    write = Lake(root).sink().open_write(request, ROWS.schema)
+    write.write(ROWS)
+    return write.commit()
+
+
+def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path: Path) -> None:
+    _make(tmp_path, "first", "a1")
+    _make(tmp_path, "second", "a1", mode=WriteMode.CREATE_OR_APPEND)
+
+    for mode in (WriteMode.CREATE, WriteMode.CREATE_OR_APPEND):
+        with pytest.raises(ResourcesExhausted, match="You have created 2 tables") as caught:
+            _make(tmp_path, "third", "a1", mode=mode)
+
+    assert caught.value.limit == "ingest"
+    assert _make(tmp_path, "first", "a1", mode=WriteMode.APPEND) == 1
+    assert _make(tmp_path, "third", "b2") == 1
+    assert _make(tmp_path, "fourth", "a1", most=None) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (pa.schema({"id": pa.int64(), "other": pa.int64()}), "has no column 'other'"),
+        (pa.schema({"id": pa.utf8(), "salary": pa.float64()}), "'id' has the type string, and the table's has another"),
+        (pa.schema({"id": pa.int64()}), "A column that needs a value is missing"),
+    ],
+)
+def test_what_is_wrong_is_said_of_ones_own_columns_only(tmp_path: Path, sent: pa.Schema, words: str) -> None:
+    Lake(tmp_path).sink().open_write(WriteRequest(table="pay", mode=WriteMode.CREATE), HIDDEN).commit()
+
+    def refused(*, may_read: bool) -> str:
+        request = WriteRequest(table="pay", mode=WriteMode.APPEND, may_read=may_read)
+        with pytest.raises(UsageError) as caught:
+            Lake(tmp_path).sink().open_write(request, sent)
+        return str(caught.value)
+
+    told, hidden = refused(may_read=True), refused(may_read=False)
+
+    assert words in hidden
+    assert ("salary" in hidden, "int64" in hidden) == (False, False)
+    assert "salary" in told or "int64" in told
+
+
+def test_a_value_that_does_not_fit_does_not_tell_the_columns_type(tmp_path: Path) -> None:
+    Lake(tmp_path).sink().open_write(
+        WriteRequest(table="small", mode=WriteMode.CREATE), pa.schema({"n": pa.int8()})
+    ).commit()
+    rows = pa.record_batch({"n": pa.array([1000], pa.int64())})
+
+    def refused(*, may_read: bool) -> str:
+        request = WriteRequest(table="small", mode=WriteMode.APPEND, may_read=may_read)
+        with pytest.raises(MicromegasError) as caught:
+            Lake(tmp_path).sink().open_write(request, rows.schema).write(rows)
+        return str(caught.value)
+
+    assert "int8" in refused(may_read=True)
+    assert "int8" not in refused(may_read=False)

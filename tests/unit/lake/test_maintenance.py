@@ -12,7 +12,7 @@ import pytest
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segment_files, list_segments, select_visible
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
-from micromegas_jupyter.lake.maintenance import LakeLimits, plan_remains, plan_tiers, remove_covered, select_expired
+from micromegas_jupyter.lake.maintenance import LakeLimits, remove_covered, select_expired
 from tests.fakes.telemetry_rows import log_batch, process_state
 
 if TYPE_CHECKING:
@@ -27,37 +27,6 @@ NOW = 1_000_000.0
 
 def _file(first: int, last: int | None = None, *, size: int = 10, age: float = 0, dropped: bool = False) -> SegmentFile:
     return SegmentFile(Segment("w", first, first if last is None else last, dropped), size, NOW - age)
-
-
-@pytest.mark.parametrize(
-    ("files", "settled", "merged"),
-    [
-        ([_file(number) for number in range(6)], 6, [(0, 3)]),
-        ([_file(number) for number in range(3)], 3, []),  # a flush of the range may still come
-        ([_file(0, 3), _file(4, 7), _file(8, 11), _file(12, 15), _file(16)], 17, [(0, 15)]),
-        ([_file(number, size=30_000) for number in range(4)], 4, []),  # too large together
-    ],
-)
-def test_complete_ranges_of_small_files_are_merged(
-    files: list[SegmentFile], settled: int, merged: list[tuple[int, int]]
-) -> None:
-    plans = plan_tiers(files, settled_sequence=settled, limits=LIMITS)
-
-    assert [(plan.merged.first, plan.merged.last) for plan in plans] == merged
-
-
-@pytest.mark.parametrize(
-    ("files", "sources"),
-    [
-        ([_file(0, 3), _file(4), _file(6)], [(0, 3), (4, 4), (6, 6)]),
-        ([_file(0), _file(1), _file(1, dropped=True), _file(2)], [(0, 0), (2, 2)]),  # dropped rows stay away
-    ],
-)
-def test_what_a_dead_writer_left_becomes_one_file(files: list[SegmentFile], sources: list[tuple[int, int]]) -> None:
-    (plan,) = plan_remains(files, limits=LIMITS)
-
-    assert [(one.first, one.last) for one in plan.sources] == sources
-    assert plan_remains([SegmentFile(plan.merged, 10, NOW)], limits=LIMITS) == []
 
 
 def test_files_past_their_age_and_the_oldest_of_too_many_bytes_are_dropped() -> None:
