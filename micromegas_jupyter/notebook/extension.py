@@ -11,7 +11,6 @@ from micromegas_jupyter.notebook.login.connections import NamedConnections
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
-from micromegas_jupyter.notebook.magics.serve import ServeMagic
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
 
@@ -45,13 +44,12 @@ class _Extension:
             tables_magic=tables.micromegas_tables,
         )
         self.identity = IdentityMagics(shell, self.session)
-        self.serve = ServeMagic(shell, self.session, named)
+        self.connect = ConnectMagic(shell, self.session, named)
         self.magics: tuple[Magics, ...] = (
             self.sql,
-            ConnectMagic(shell, self.session, named),
             self.identity,
             tables,
-            self.serve,
+            self.connect,
         )
 
     def close(self) -> None:
@@ -59,7 +57,7 @@ class _Extension:
         self.schemas.close()
         self.session.close()
         self.identity.close()
-        self.serve.close()
+        self.connect.close()
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
