@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
 from micromegas_jupyter.notebook.completion.sql import SqlCompleter
-from micromegas_jupyter.notebook.login.connections import NamedConnections
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
@@ -29,8 +28,7 @@ class _Extension:
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
-        named = NamedConnections()
-        connections = CellConnections(shell, self.session, named)
+        connections = CellConnections(shell, self.session)
         self.schemas = SchemaCache(
             self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
         )
@@ -44,7 +42,7 @@ class _Extension:
             tables_magic=tables.micromegas_tables,
         )
         self.identity = IdentityMagics(shell, self.session)
-        self.connect = ConnectMagic(shell, self.session, named)
+        self.connect = ConnectMagic(shell, self.session, connections)
         self.magics: tuple[Magics, ...] = (
             self.sql,
             self.identity,

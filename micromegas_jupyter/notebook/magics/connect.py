@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.login.connections import NamedConnections
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
     from micromegas_jupyter.wiring.server_process import ServerProcess
 
 _IN_USE = "●"
@@ -44,7 +43,7 @@ _MAX_SHOWN_PROBLEMS = 10
 class ConnectMagic(Magics):
     """The magics that choose and name connections, and that start and stop a local server, which `close` ends."""
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: CellConnections) -> None:
         super().__init__(shell)
         self._session = session
         self._named = named
@@ -58,7 +57,6 @@ class ConnectMagic(Magics):
         "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
     )
     @argument("--as", dest="name", metavar="NAME", help="name it for --connection; later cells keep their server")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
 
@@ -166,7 +164,6 @@ class ConnectMagic(Magics):
     @argument("folder", metavar="FOLDER", nargs="?", help="a folder of Parquet files; without it the current one")
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
     @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
         """Serve a folder of Parquet files to this notebook alone, until its kernel ends.
 
