@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
 from micromegas_jupyter.notebook.completion.sql import SqlCompleter
-from micromegas_jupyter.notebook.login.connections import NamedConnections
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
-from micromegas_jupyter.notebook.magics.serve import ServeMagic
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
 
@@ -30,8 +28,7 @@ class _Extension:
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
-        named = NamedConnections()
-        connections = CellConnections(shell, self.session, named)
+        connections = CellConnections(shell, self.session)
         self.schemas = SchemaCache(
             self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
         )
@@ -45,13 +42,12 @@ class _Extension:
             tables_magic=tables.micromegas_tables,
         )
         self.identity = IdentityMagics(shell, self.session)
-        self.serve = ServeMagic(shell, self.session, named)
+        self.connect = ConnectMagic(shell, self.session, connections)
         self.magics: tuple[Magics, ...] = (
             self.sql,
-            ConnectMagic(shell, self.session, named),
             self.identity,
             tables,
-            self.serve,
+            self.connect,
         )
 
     def close(self) -> None:
@@ -59,7 +55,7 @@ class _Extension:
         self.schemas.close()
         self.session.close()
         self.identity.close()
-        self.serve.close()
+        self.connect.close()
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:

@@ -164,7 +164,8 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
 
     `--help` shows what the magic does and its options, and errors are shown as lines.
     """
-    magic = no_var_expand(with_arguments()(method))
+    with_traceback = argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    magic = no_var_expand(with_arguments()(with_traceback(method)))
 
     @functools.wraps(magic)
     def run(magics: _Magics, line: str) -> _Value | None:

@@ -375,7 +375,7 @@ class SqlCompleter:
             case OptionName():
                 return _beginning_with(position.typed, (*options_with_value(magic), *flags(magic)), kind="option")
             case OptionValue(option="--connection"):
-                return _beginning_with(position.typed, self._connections.names(), kind="value")
+                return _beginning_with(position.typed, self._connections.all(), kind="value")
             case OptionValue():
                 return _beginning_with(position.typed, option_values(magic, position.option), kind="value")
 

@@ -7,7 +7,6 @@ import re
 import sys
 from collections import deque
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -20,8 +19,8 @@ from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableP
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable, UsageError
-from micromegas_jupyter.notebook.shell import cut, printable, sign_in_text
+from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable
+from micromegas_jupyter.notebook.shell import sign_in_text
 
 if TYPE_CHECKING:
     import logging
@@ -49,10 +48,7 @@ VARIABLE_OF_OPTION = MappingProxyType(
 )
 """The variable that each option of `%micromegas_login` replaces."""
 
-MAX_NAMES = 32
 _URI_VARIABLE = "MICROMEGAS_ANALYTICS_URI"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_MAX_SHOWN_CHARACTERS = 64
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8
 # One attempt without a new token may only mean that another program is refreshing it.
@@ -312,52 +308,6 @@ class SettingsChoice:
         settings = self.settings or dependencies.load_settings(self.profile, {**self.variables, **server})
         is_changed = settings.as_service_account != self.as_service_account
         return replace(settings, as_service_account=self.as_service_account) if is_changed else settings
-
-
-class NamedConnections:
-    """The names for `--connection`, each with the settings that were read when it was given."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, SettingsChoice] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
-    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it named others before."""
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
-            )
-        known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= MAX_NAMES:
-            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
-        self._by_name[name] = replace(choice, settings=settings)
-        return known is not None and known.settings != settings
-
-    def forget(self, name: str) -> None:
-        """Remove a name, if there is one."""
-        self._by_name.pop(name, None)
-
-    def choice(self, name: str) -> SettingsChoice:
-        """Return the choice with this name."""
-        known = self._by_name.get(name)
-        if known is not None:
-            return known
-        nearest = get_close_matches(name, self._by_name, n=1)
-        what = f'There is no connection named "{_shown(name)}".'
-        if nearest:
-            raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
-        names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
-        raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
-
-    def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were given."""
-        return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
-
-
-def _shown(name: str) -> str:
-    return cut(printable(name), _MAX_SHOWN_CHARACTERS)
 
 
 class Notices:

@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,7 @@ from micromegas_jupyter.errors import (
     QueryCancelled,
     ServerUnavailable,
     UnsupportedRequest,
+    UsageError,
 )
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
 from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login, NamedConnections
+    from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
 
 
 CODE_WARNING = "Only type it if you started this."
@@ -61,6 +63,9 @@ CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
 MAX_SHOWN_GROUPS = 32
+MAX_NAMES = 32
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_MAX_SHOWN_CHARACTERS = 64
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
 _WEB_SCHEMES = ("http://", "https://")
@@ -782,22 +787,56 @@ class NotebookSession:
 
 
 class CellConnections:
-    """The connections that cells name by `--connection` and `--profile`; without either, the one in use."""
+    """The connections that cells name by `--connection` and `--profile`; without either, the one in use.
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: NamedConnections) -> None:
+    A name stands for the settings that were read when it was given.
+    """
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell
         self._session = session
-        self._named = named
+        self._by_name: dict[str, SettingsChoice] = {}
 
-    def names(self) -> tuple[str, ...]:
-        """Return the values of `--connection`."""
-        return tuple(self._named.all())
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
+        """Give a name to settings; returns whether it named others before."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
+            )
+        known = self._by_name.get(name)
+        if known is None and len(self._by_name) >= MAX_NAMES:
+            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
+        self._by_name[name] = replace(choice, settings=settings)
+        return known is not None and known.settings != settings
+
+    def forget(self, name: str) -> None:
+        """Remove a name, if there is one."""
+        self._by_name.pop(name, None)
+
+    def choice(self, name: str) -> SettingsChoice:
+        """Return the choice with this name."""
+        known = self._by_name.get(name)
+        if known is not None:
+            return known
+        nearest = get_close_matches(name, self._by_name, n=1)
+        what = f'There is no connection named "{_shown(name)}".'
+        if nearest:
+            raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
+        names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
+        raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
+
+    def all(self) -> dict[str, ClientSettings]:
+        """Return the settings of every name, in the order in which the names were given."""
+        return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
 
     def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
         """Return the settings of the connection that a cell names."""
         if connection is None:
             return self._session.settings(profile)
-        return self._named.choice(connection).read(self._session.dependencies)
+        return self.choice(connection).read(self._session.dependencies)
 
     @contextmanager
     def connected(
@@ -840,3 +879,7 @@ class CellConnections:
         except MicromegasError:
             line.clear()
             raise
+
+
+def _shown(name: str) -> str:
+    return cut(printable(name), _MAX_SHOWN_CHARACTERS)

@@ -70,7 +70,6 @@ class IdentityMagics(Magics):
     @argument("--scope", metavar="SCOPES", help="the scopes to request, separated by spaces, in quotes")
     @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
     @argument("--service-account", action="store_true", help="sign in as the configured service account")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_login(self, arguments: argparse.Namespace) -> None:
         """Sign in with your organisation's identity provider.
 
@@ -110,7 +109,6 @@ class IdentityMagics(Magics):
             session.fetch_identity_later(settings)
 
     @line_magic
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_whoami(self, _arguments: argparse.Namespace) -> None:
         """Show who is signed in, until when, and who the server says you are."""
         settings = self._session.settings()
@@ -127,7 +125,6 @@ class IdentityMagics(Magics):
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
     @argument("--end-session", action="store_true", help="end your session at the identity provider, too")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_logout(self, arguments: argparse.Namespace) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
         settings = self._session.settings(arguments.profile)
@@ -136,7 +133,6 @@ class IdentityMagics(Magics):
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
     @argument("--json", action="store_true", help="print one JSON object, for programs")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_doctor(self, arguments: argparse.Namespace) -> None:
         """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
         from micromegas_jupyter import doctor

@@ -269,7 +269,6 @@ class SqlMagic(Magics):
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 

@@ -49,7 +49,6 @@ class TablesMagic(Magics):
     @argument("--count", action="store_true", help="count the rows of the tables shown, and show the times they cover")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
-    @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     def micromegas_tables(self, arguments: argparse.Namespace) -> None:
         """Show the server's tables with their columns, types and descriptions, to search and to look into."""
         from micromegas_jupyter.notebook import table_explorer  # with anywidget

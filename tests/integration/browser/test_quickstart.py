@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +14,7 @@ import pytest
 import requests
 
 from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
+from tests.integration.browser.looks import save
 
 if TYPE_CHECKING:
     from tests.integration.browser.conftest import RunningDemo
@@ -41,17 +41,6 @@ def _run_all(page):
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def _save(page, path):
-    before = path.stat().st_mtime_ns
-    deadline = time.monotonic() + STATE_TIMEOUT_MILLISECONDS / 1000
-    page.keyboard.press("Control+s")
-    while path.stat().st_mtime_ns == before:
-        assert time.monotonic() < deadline, "it was not saved"
-        page.wait_for_timeout(50)
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
-    return path.read_text(encoding="utf-8")
-
-
 def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_path):
     context, page = _open(browser, demo)
     _run_all(page)
@@ -72,7 +61,8 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_pa
     page.locator("text=/Python 3.*Idle/").first.wait_for()
     page.screenshot(path=str(tmp_path / "quickstart.png"), full_page=True)
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
-    saved = _save(page, demo.notebooks / "quickstart.ipynb")
+    save(page)
+    saved = (demo.notebooks / "quickstart.ipynb").read_text(encoding="utf-8")
     assert not TOKEN.search(saved)
     assert "code=" not in saved
     assert "state=" not in saved

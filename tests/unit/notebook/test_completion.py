@@ -1,12 +1,21 @@
-"""Completion of SQL: tokens, tables, candidates, and the matcher in a shell."""
+"""The magic's line, and completion in it: tokens, tables, candidates, and the servers' schemas."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import pyarrow as pa
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.notebook.completion.schema import (
+    FRESH_SECONDS,
+    Column,
+    SchemaCache,
+    ServerSchema,
+    Table,
+    fetch_schema,
+)
 from micromegas_jupyter.notebook.completion.sql import (
     MAX_CANDIDATES,
     MAX_CHARACTERS,
@@ -16,7 +25,18 @@ from micromegas_jupyter.notebook.completion.sql import (
     scan,
 )
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_world import FakeWorld
+from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.shell import (
+    CursorPosition,
+    OptionName,
+    OptionValue,
+    SqlLine,
+    Statement,
+    find_position,
+    split_sql_line,
+)
+from tests.fakes.notebook_people import FakePersonalProvider
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
 
 
 def make_table(name: str, *columns: str) -> Table:
@@ -149,3 +169,217 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: In
     assert offered(shell, "%%sql\nSELECT * FROM log|") == [("log_entries", "table")]
     assert offered(shell, "%%micromegas_sql\nSELECT l.le| FROM log_entries l") == [("level", "column")]
     assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
+
+
+def split(line: str, cell: str | None = None) -> SqlLine:
+    return split_sql_line(line, cell, options_with_value=("--begin", "--limit"), flags=("--traceback",))
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "name", "arguments", "sql"),
+    [
+        ("SELECT 1", None, None, (), "SELECT 1"),
+        ("df << SELECT 1", None, "df", (), "SELECT 1"),
+        ("", "SELECT 1\n", None, (), "SELECT 1\n"),
+        ("df <<", "SELECT 1\n", "df", (), "SELECT 1\n"),
+        ("\u00b5s <<", "SELECT 1", "\u03bcs", (), "SELECT 1"),
+        ("df << --begin 1h --limit=5", "SELECT 1", "df", ("--begin", "1h", "--limit", "5"), "SELECT 1"),
+        ('--begin "2026-01-31 12:00:00Z" SELECT 1', None, None, ("--begin", "2026-01-31 12:00:00Z"), "SELECT 1"),
+        ("--begin '1h' SELECT 'it''s'", None, None, ("--begin", "1h"), "SELECT 'it''s'"),
+        ("SELECT 1 << 2", None, None, (), "SELECT 1 << 2"),
+        ("SELECT 1 --begin of a comment", None, None, (), "SELECT 1 --begin of a comment"),
+        ("-- a comment", "SELECT 1", None, (), "-- a comment\nSELECT 1"),
+    ],
+)
+def test_the_line_is_taken_apart(
+    line: str, cell: str | None, name: str | None, arguments: tuple[str, ...], sql: str
+) -> None:
+    parts = split(line, cell)
+
+    assert parts == SqlLine(name=name, arguments=arguments, sql=sql)
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "what"),
+    [
+        ("", None, "No SQL"),
+        ("df <<", None, "No SQL"),
+        ("--beginning 1h SELECT 1", None, "--beginning is not an option. Did you mean --begin?"),
+        ("--xyz SELECT 1", None, "--xyz is not an option. The options are --begin, --limit, --traceback."),
+        ("--begin", "SELECT 1", "--begin needs a value"),
+        ("\u2460 << SELECT 1", None, '"1" is not a name'),
+        ("class << SELECT 1", None, '"class" is a Python keyword'),
+    ],
+)
+def test_a_line_that_cannot_be_understood_says_why(line: str, cell: str | None, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        split(line, cell)
+
+
+def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) -> CursorPosition | None:
+    """Return the place of the `|` in a cell."""
+    before, after = marked.split("|")
+    return find_position(
+        before + after,
+        len(before),
+        cell_magics=cells,
+        line_magics=cells,
+        options_with_value=("--begin", "--profile"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "before", "after"),
+    [
+        ("%%sql\nSELECT | FROM t", "SELECT ", " FROM t"),
+        ("%%sql rows << --begin 1h --traceback\nSELECT |\nFROM t", "SELECT ", "\nFROM t"),
+        ("%%sql --begin '1 h' SELECT a,\n|", "SELECT a,\n", ""),
+        ("%%sql SEL|\nFROM t", "SEL", "\nFROM t"),
+        ("x = 1\nrows = %sql --begin=1h SELECT |\ny = 2", "SELECT ", ""),
+        ("%sql SELECT a| FROM t", "SELECT a", " FROM t"),
+        ("frames['a'] = %sql |", "", ""),
+    ],
+)
+def test_a_cursor_in_sql_sees_what_is_before_and_after_it(cell: str, before: str, after: str) -> None:
+    found = place(cell)
+
+    assert isinstance(found, Statement) or before == ""
+    if isinstance(found, Statement):
+        assert (found.before, found.after) == (before, after)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("%%sql |\nSELECT 1", OptionName(typed="")),
+        ("%%sql --be|\nSELECT 1", OptionName(typed="--be")),
+        ("%%sql rows << -|", OptionName(typed="-")),
+        ("%sql --begin 1h --|", OptionName(typed="--")),
+        ("%%sql --profile pr|\n", OptionValue(option="--profile", typed="pr")),
+        ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
+    ],
+)
+def test_a_cursor_on_the_magics_line_sees_its_options(cell: str, expected: CursorPosition) -> None:
+    assert place(cell) == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "x = |",
+        "%%sq|l\nSELECT 1",
+        "text = '%sql' + |",
+        "%%sqlish\nSELECT |",
+        "print(%sql |)",
+        "%sql SELECT 1\nx = |",
+        "",
+    ],
+)
+def test_other_places_are_left_alone(cell: str) -> None:
+    assert place(cell or "|") is None
+
+
+WAIT_SECONDS = 60.0
+
+
+@pytest.fixture
+def client(world: FakeWorld) -> FakeClient:
+    world.script = pa.table({"routine_name": ["abs", "date_bin"]}).to_batches()
+    return FakeClient(world, FakePersonalProvider())
+
+
+def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client: FakeClient, world: FakeWorld) -> None:
+    world.tables.failure = UnsupportedRequest("No.")
+    rows = {
+        "table_name": ["t", "t"],
+        "column_name": ["a", "b"],
+        "data_type": ["Utf8", "Int64\x1b"],
+        "is_nullable": ["YES", "NO"],
+    }
+    world.script = pa.table(rows).to_batches()
+
+    schema = fetch_schema(client)
+
+    assert schema.tables["t"].columns == (
+        Column(name="a", type_text="Utf8"),
+        Column(name="b", type_text="Int64\\x1b", is_nullable=False),
+    )
+    assert schema.functions == ()
+
+
+@pytest.fixture
+def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSession]:
+    yield session
+    world.tables.may_answer.set()
+    session.close()
+
+
+@pytest.fixture
+def cache(session: NotebookSession) -> Iterator[SchemaCache]:
+    may_open = session.dependencies.is_wrapped
+    cache = SchemaCache(session.connections, clock=session.dependencies.clock, may_open=lambda: not may_open())
+    yield cache
+    cache.close()
+
+
+def wait_for(cache: SchemaCache) -> None:
+    """Wait until the server has answered, if it is being asked."""
+    with cache._lock:
+        answered = cache._fetching.get(SETTINGS)
+    assert answered is None or answered.wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
+    """Look up, and wait for what is asked in the background, if anything is."""
+
+    def ask_and_wait() -> ServerSchema | None:
+        cache.look_up(SETTINGS)
+        wait_for(cache)
+        return cache._known(SETTINGS).schema
+
+    return ask_and_wait
+
+
+def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
+    cache: SchemaCache, world: FakeWorld
+) -> None:
+    world.tables.may_answer.clear()
+
+    looks = [cache.look_up(SETTINGS, wait_seconds=0.01)]
+    # Each of these would take a minute if it waited.
+    looks += [cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) for _ in range(20)]
+
+    assert looks == [None] * 21
+    assert world.tables.was_asked.wait(WAIT_SECONDS)
+    assert world.tables.asked_count == 1
+
+
+def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_background(
+    cache: SchemaCache, world: FakeWorld, ask: Callable[[], ServerSchema | None]
+) -> None:
+    ask()
+    world.clock.advance(FRESH_SECONDS - 10)
+    fresh = ask()
+    world.clock.advance(20)
+    world.tables.schemas = {}
+    world.tables.may_answer.clear()
+    old = cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS)
+    world.tables.may_answer.set()
+    wait_for(cache)
+
+    assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
+    assert list(cache._known(SETTINGS).schema.tables) == []
+    assert world.tables.asked_count == 2
+
+
+def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
+    session: NotebookSession, world: FakeWorld, cache: SchemaCache, ask: Callable[[], ServerSchema | None]
+) -> None:
+    ask()
+    world.tables.schemas = {}
+
+    session.connections.put(SETTINGS, FakePersonalProvider())
+
+    assert cache._known(SETTINGS).schema is None
+    assert list(ask().tables) == []

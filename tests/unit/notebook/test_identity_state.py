@@ -1,4 +1,4 @@
-"""The state of a sign-in: its sentences, its offers, its buttons, and who is told of it."""
+"""The state of a sign-in: its offers, its buttons, and the widget that shows it."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A notebook's session: its connections, the sign-in under way, and the state that is shown."""
+"""A notebook's session: the sign-in under way, its connections and their renewals."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -138,16 +138,6 @@ def test_a_sign_in_whose_token_has_ended_too_is_over(world: FakeWorld, session: 
 @pytest.fixture
 def connections(world: FakeWorld) -> Connections:
     return Connections(world.dependencies(), lambda *_: None)
-
-
-def test_a_provider_that_takes_the_place_of_another_takes_over_its_renewal(
-    world: FakeWorld, connections: Connections
-) -> None:
-    connections.get(SETTINGS)
-
-    connections.put(SETTINGS, FakePersonalProvider())
-
-    assert [renewal.is_running for renewal in world.renewals] == [False, True]
 
 
 def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(
