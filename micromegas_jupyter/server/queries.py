@@ -17,9 +17,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
-from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
 from micromegas_jupyter.executors.pool import (
-    ClientGone,
     Pool,
     RunningStatement,
     list_tables,
@@ -28,7 +27,7 @@ from micromegas_jupyter.executors.pool import (
 )
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
 from micromegas_jupyter.server.authentication import parse_compression, parse_statement
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
@@ -253,7 +252,10 @@ class QueryRunner:
             await call.write(frame)
             self._metrics.count_sent(len(frame))
 
-        try:
+        def count(status: str, error: MicromegasError | None) -> None:
+            self._metrics.count_query(running.report, audit.seconds(), status, error)
+
+        with recorded(audit, call, count):
             await self._check_denials(origin, sql)
             with self.listed(key, running), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
@@ -266,17 +268,6 @@ class QueryRunner:
                     await run_statement(
                         self._pool, statement, running, output=output, write=write, on_running=begin_run
                     )
-        except BaseException as error:
-            if ends_task(error) or isinstance(error, ClientGone | QueryCancelled) or call.context.done():
-                audit.write("incomplete")
-                self._metrics.count_query(running.report, audit.seconds(), "incomplete")
-                raise
-            translated = translate_error(error, call.query_id)
-            audit.write("error", translated)
-            self._metrics.count_query(running.report, audit.seconds(), "error", translated)
-            raise translated from error
-        audit.write("ok")
-        self._metrics.count_query(running.report, audit.seconds(), "ok")
 
     @contextmanager
     def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
