@@ -18,13 +18,7 @@ from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
-from micromegas_jupyter.executors.pool import (
-    Pool,
-    RunningStatement,
-    list_tables,
-    plan_statement,
-    run_statement,
-)
+from micromegas_jupyter.executors.pool import Pool, RunningStatement, list_tables, plan_statement, run_statement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded

@@ -15,12 +15,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import QueryCancelled, ResourcesExhausted
-from micromegas_jupyter.executors.pool import (
-    ClientGone,
-    RunningStatement,
-    RunningUpload,
-    run_statement,
-)
+from micromegas_jupyter.executors.pool import ClientGone, RunningStatement, RunningUpload, run_statement
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.lake import Lake

@@ -12,9 +12,7 @@ import pytest
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.access.oidc import OidcValidator
 from micromegas_jupyter.access.rate_limit import CallLimits
-from micromegas_jupyter.access.validator import (
-    MultiValidator,
-)
+from micromegas_jupyter.access.validator import MultiValidator
 from micromegas_jupyter.config.access import IssuerSetting, OidcServerSettings, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.secrets import Secret
