@@ -1,6 +1,6 @@
 """Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived.
 
-An executor decodes the messages (`executors.uploads`); this process passes them on.
+An executor decodes the messages (`executors.worker`); this process passes them on.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import Pool, RunningStatement, RunningUpload
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql import messages
@@ -141,13 +141,12 @@ class IngestRunner:
             max_row_bytes=settings.max_row_bytes,
         )
         async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._limit) as running:
-            receiving = RunningUpload(running)
-            await receiving.begin(upload)
-            await self._receive(call, first, receiving, audit)
+            await running.begin_upload(upload)
+            await self._receive(call, first, running, audit)
             await _check_client_is_there(call)
-            return await receiving.commit()
+            return await running.commit_upload()
 
-    async def _receive(self, call: Call, first: bytes, receiving: RunningUpload, audit: IngestAudit) -> None:
+    async def _receive(self, call: Call, first: bytes, running: RunningStatement, audit: IngestAudit) -> None:
         settings = self._settings
         frame: bytes | None = first
         while frame is not None:
@@ -158,8 +157,7 @@ class IngestRunner:
                     remedy="Send them in several calls.",
                     limit="ingest",
                 )
-            await receiving.send(frame)
-            audit.rows = receiving.rows
+            audit.rows = await running.send_rows(frame)
             try:
                 async with asyncio.timeout(settings.idle_seconds):
                     frame = await call.read()

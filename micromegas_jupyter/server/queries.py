@@ -18,7 +18,7 @@ from micromegas_jupyter.engine import fingerprints
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
-from micromegas_jupyter.executors.pool import Pool, RunningStatement, list_tables, plan_statement, run_statement
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
@@ -221,7 +221,7 @@ class QueryRunner:
             await self._check_denials(origin, sql)
             with phase("plan"):
                 async with running:
-                    return await plan_statement(self._pool, statement, running)
+                    return await running.plan(statement)
         except BaseException as error:
             # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
             # audited now. Other failures happen again when the rows are requested.
@@ -259,9 +259,7 @@ class QueryRunner:
                     phases.enter_context(phase("run"))
 
                 async with running:
-                    await run_statement(
-                        self._pool, statement, running, output=output, write=write, on_running=begin_run
-                    )
+                    await running.run(statement, output=output, write=write, on_running=begin_run)
 
     @contextmanager
     def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
@@ -292,7 +290,7 @@ class QueryRunner:
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
         """Return the tables that the caller sees, each with its IPC schema."""
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
-            return await list_tables(self._pool, call.caller, running)
+            return await running.list_tables(call.caller)
 
     def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
