@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -113,25 +114,17 @@ def executor_variables() -> Variables:
 
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """Run a function that may hang on a daemon thread of its own: those of the loop's pool are few."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_result(result) if error is None else future.set_exception(error)
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # whoever waits can give up, and the function goes on
 
     def run() -> None:
-        result: Any = None
-        failure: BaseException | None = None
         try:
-            result = function()
+            future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, failure)
+            future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)
 
 
 def can_fork() -> bool:

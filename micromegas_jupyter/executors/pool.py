@@ -612,113 +612,94 @@ class RunningStatement:
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()
 
-    async def write(self, write: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
-        """Send a frame to the client, and note since when it is waiting for the client."""
-        self.waits_for_client_since = self._pool.clock.monotonic()
-        await write(frame)
-        self.waits_for_client_since = None
-
-
-async def plan_statement(pool: Pool, statement: Statement, running: RunningStatement) -> tuple[bytes, bytes]:
-    """Return the IPC schemas of a statement's result and parameters; the plan is cached for the call that runs it."""
-    await pool.listing.refresh_for(statement.sql)
-    if (plan := pool.find_plan(statement)) is not None:
-        return plan.schemas
-    executor = await running.begin()
-    plan_id = pool.next_plan_id()
-    version = pool.listing.version
-    await running.request(
-        protocol.PLAN, _pickled(statement, Output(), plan_id, pool.partitions, _new_tables(pool, executor))
-    )
-    kind, body = await running.read()
-    if kind != protocol.PLANNED:
-        raise InternalError("An executor gave an unexpected answer.")
-    found = protocol.parse_json(body)
-    schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
-    if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
-        executor.plan = CachedPlan(
-            statement=statement,
-            version=version,
-            plan_id=plan_id,
-            schemas=schemas,
-            expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
-        )
-    return schemas
-
-
-async def run_statement(  # noqa: PLR0913 - what a run needs, and who is told
-    pool: Pool,
-    statement: Statement,
-    running: RunningStatement,
-    *,
-    output: Output,
-    write: Callable[[bytes], Awaitable[None]],
-    on_running: Callable[[], None] = lambda: None,
-) -> None:
-    """Run a statement and pass each frame of its result, a serialized `FlightData`, to `write`.
-
-    `on_running` is called when an executor has the statement.
-    """
-    await pool.listing.refresh_for(statement.sql)
-    plan = pool.find_plan(statement)
-    executor = await running.begin(plan=plan)
-    plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
-    executor.plan = None
-    on_running()
-    await running.request(
-        protocol.RUN, _pickled(statement, output, plan_id, pool.partitions, _new_tables(pool, executor))
-    )
-    while True:
-        kind, body = await running.read()
-        if kind == protocol.END:
-            return
-        if kind != protocol.FRAME:
+    async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
+        """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
+        pool = self._pool
+        await pool.listing.refresh_for(statement.sql)
+        if (plan := pool.find_plan(statement)) is not None:
+            return plan.schemas
+        executor = await self.begin()
+        plan_id, version = pool.next_plan_id(), pool.listing.version
+        await self.request(protocol.PLAN, _pickled(statement, Output(), plan_id, pool.partitions, self._new_tables()))
+        kind, body = await self.read()
+        if kind != protocol.PLANNED:
             raise InternalError("An executor gave an unexpected answer.")
-        await running.write(write, body)
+        found = protocol.parse_json(body)
+        schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
+        if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
+            executor.plan = CachedPlan(
+                statement=statement,
+                version=version,
+                plan_id=plan_id,
+                schemas=schemas,
+                expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
+            )
+        return schemas
 
+    async def run(
+        self,
+        statement: Statement,
+        *,
+        output: Output,
+        write: Callable[[bytes], Awaitable[None]],
+        on_running: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run a statement and pass each frame of its result, a serialized `FlightData`, to `write`.
 
-async def list_tables(pool: Pool, caller: AuthContext, running: RunningStatement) -> list[tuple[str, bytes]]:
-    """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
-    await pool.listing.refresh()
-    executor = await running.begin()
-    await running.request(protocol.TABLES, _pickled(caller, _new_tables(pool, executor)))
-    _, body = await running.read()
-    return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
+        `on_running` is called when an executor has the statement.
+        """
+        pool = self._pool
+        await pool.listing.refresh_for(statement.sql)
+        plan = pool.find_plan(statement)
+        executor = await self.begin(plan=plan)
+        plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
+        executor.plan = None
+        on_running()
+        await self.request(protocol.RUN, _pickled(statement, output, plan_id, pool.partitions, self._new_tables()))
+        while True:
+            kind, body = await self.read()
+            if kind == protocol.END:
+                return
+            if kind != protocol.FRAME:
+                raise InternalError("An executor gave an unexpected answer.")
+            self.waits_for_client_since = pool.clock.monotonic()
+            await write(body)
+            self.waits_for_client_since = None
 
+    async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
+        """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
+        await self._pool.listing.refresh()
+        await self.begin()
+        await self.request(protocol.TABLES, _pickled(caller, self._new_tables()))
+        _, body = await self.read()
+        return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
-class RunningUpload:
-    """One upload on one executor; frames go one at a time."""
+    async def begin_upload(self, upload: Upload) -> None:
+        """Get an executor and announce an upload."""
+        await self.begin()
+        await self.request(protocol.INGEST, _pickled(upload))
+        await self.read()
 
-    def __init__(self, running: RunningStatement) -> None:
-        self._running = running
-        self.rows = 0
+    async def send_rows(self, frame: bytes) -> int:
+        """Send one serialized `FlightData`, and return how many rows there are; an error drops all of them."""
+        await self.request(protocol.ROWS, frame)
+        _, body = await self.read()
+        return int(protocol.parse_json(body).get("rows", 0))
 
-    async def begin(self, upload: Upload) -> None:
-        """Get an executor and announce the upload."""
-        await self._running.begin()
-        await self._running.request(protocol.INGEST, _pickled(upload))
-        await self._running.read()
-
-    async def send(self, frame: bytes) -> None:
-        """Send one serialized `FlightData`; when it cannot be used, no row is stored."""
-        await self._running.request(protocol.ROWS, frame)
-        _, body = await self._running.read()
-        self.rows = int(protocol.parse_json(body).get("rows", 0))
-
-    async def commit(self) -> int:
+    async def commit_upload(self) -> int:
         """Make all rows durable and visible; return how many."""
-        await self._running.request(protocol.COMMIT, b"")
-        await self._running.read()
-        return self._running.report.rows
+        await self.request(protocol.COMMIT, b"")
+        await self.read()
+        return self.report.rows
+
+    def _new_tables(self) -> Sequence[TableSnapshot] | None:
+        """Return the tables unless the executor knows this version of them."""
+        executor, listing = self.executor, self._pool.listing
+        if executor is None or executor.tables_version == listing.version:
+            return None
+        executor.tables_version = listing.version
+        return listing.tables
 
 
 def _pickled(*request: object) -> bytes:
     return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
-
-
-def _new_tables(pool: Pool, executor: Executor) -> Sequence[TableSnapshot] | None:
-    """Return the tables unless the executor knows this version of them."""
-    if executor.tables_version == pool.listing.version:
-        return None
-    executor.tables_version = pool.listing.version
-    return pool.listing.tables

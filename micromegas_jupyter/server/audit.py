@@ -8,6 +8,8 @@ Field names are upstream's, in upstream's order, and more before the last: `cpu_
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,8 +18,8 @@ from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.engine.scanner import sql_hash
-from micromegas_jupyter.errors import InternalError, MicromegasError, QueryDenied, ResourcesExhausted
-from micromegas_jupyter.executors.pool import StatementReport
+from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCancelled, QueryDenied, ResourcesExhausted
+from micromegas_jupyter.executors.pool import ClientGone, StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import (
@@ -28,7 +30,7 @@ from micromegas_jupyter.server.authentication import (
     parse_client_tags,
     resolve_attribution,
 )
-from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
@@ -174,6 +176,26 @@ class IngestAudit(_Audit):
             "received_bytes": self.received_bytes,
             "total_ms": _milliseconds(self.seconds()),
         }
+
+
+@contextmanager
+def recorded(
+    audit: QueryAudit | IngestAudit, call: Call, count: Callable[[str, MicromegasError | None], None]
+) -> Iterator[None]:
+    """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left."""
+    try:
+        yield
+    except BaseException as raised:
+        if ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or call.context.done():
+            audit.write("incomplete")
+            count("incomplete", None)
+            raise
+        error = translate_error(raised, call.query_id)
+        audit.write("error", error)
+        count("error", error)
+        raise error from raised
+    audit.write("ok")
+    count("ok", None)
 
 
 def _describe_origin(origin: CallOrigin) -> dict[str, object]:

@@ -123,18 +123,17 @@ class Pages:
     busy: set[IOStream]
 
 
-class Page(RequestHandler):
-    """A page that is read; on its own the answer to a path that does not exist."""
+class _Page(RequestHandler):
+    """A page that is read: the metrics, whether the process is alive, whether calls make sense now."""
 
     SUPPORTED_METHODS = ("GET", "HEAD")
 
     def initialize(self, pages: Pages) -> None:
-        """Take over what the pages need."""
-        self.pages = pages
+        self._pages = pages
         self._stream = getattr(self.request.connection, "stream", None)
 
     def set_default_headers(self) -> None:
-        """Send no version, and let nobody store or interpret the answer."""
+        # No version, and nobody is to store or interpret the answer.
         self.set_header("Server", "micromegas")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
@@ -142,59 +141,48 @@ class Page(RequestHandler):
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
     def prepare(self) -> None:
-        """Note that the connection is no longer idle."""
         if isinstance(self._stream, IOStream):
-            self.pages.busy.add(self._stream)
+            self._pages.busy.add(self._stream)
 
     def on_finish(self) -> None:
-        """Note that the answer is on its way."""
         if isinstance(self._stream, IOStream):
-            self.pages.busy.discard(self._stream)
+            self._pages.busy.discard(self._stream)
 
     def compute_etag(self) -> None:
         """Send none: no answer is worth comparing with an earlier one."""
 
     async def get(self) -> None:
-        """Answer that there is no such page."""
-        self.finish_with(HTTPStatus.NOT_FOUND)
+        match self.request.path:
+            case "/health":
+                self._finish_with(HTTPStatus.OK)
+            case "/ready":
+                await self._show_readiness()
+            case "/metrics":
+                await self._show_metrics()
+            case _:
+                self._finish_with(HTTPStatus.NOT_FOUND)
 
-    async def head(self) -> None:
-        """Answer as for GET; Tornado leaves the body out."""
-        await self.get()
+    head = get  # Tornado leaves the body out
 
     def write_error(self, status_code: int, **_details: object) -> None:
-        """Say no more than the status's standard phrase."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
-        self.finish_with(HTTPStatus(status_code))
+        self._finish_with(HTTPStatus(status_code))
 
     def log_exception(self, *error: Any) -> None:
-        """Log defects, but not the mistakes of clients."""
+        # Defects, but not the mistakes of clients.
         if not isinstance(error[1], HTTPError):
             _LOG.error("a page could not be made", exc_info=error)
 
-    def finish_with(self, status: HTTPStatus, **headers: str) -> None:
+    def _finish_with(self, status: HTTPStatus, **headers: str) -> None:
         """Answer with a status, its phrase and these headers, whose names have underscores for hyphens."""
         self.set_status(status.value)
         for name, value in headers.items():
             self.set_header(name.replace("_", "-"), value)
         self.finish(f"{status.phrase}\n")
 
-
-class HealthPage(Page):
-    """Tells anyone that the process is alive, by answering at all."""
-
-    async def get(self) -> None:
-        """Answer 200."""
-        self.finish_with(HTTPStatus.OK)
-
-
-class ReadyPage(Page):
-    """Tells anyone whether calls make sense now."""
-
-    async def get(self) -> None:
-        """Answer 200, or 503 with the reason, which is one of `NotReady`."""
-        reason = await self.pages.readiness.check()
+    async def _show_readiness(self) -> None:
+        reason = await self._pages.readiness.check()
         self.set_header("Content-Type", "application/json")
         if reason is None:
             self.finish(json.dumps({"status": "ready"}) + "\n")
@@ -203,30 +191,26 @@ class ReadyPage(Page):
         self.set_header("Retry-After", "1")
         self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
 
-
-class MetricsPage(Page):
-    """Shows the metrics in the Prometheus text format."""
-
-    async def get(self) -> None:
+    async def _show_metrics(self) -> None:
         """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
-        if self.pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
-            self.finish_with(HTTPStatus.FORBIDDEN)
+        if self._pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
+            self._finish_with(HTTPStatus.FORBIDDEN)
             return
         caller = await self._authenticate()
         if caller is None:
             return
         if READ_SCOPE not in caller.scopes:
-            self.pages.authenticator.record(
+            self._pages.authenticator.record(
                 self._describe(), "forbidden", reason="scope_missing", code=PermissionDenied.code, caller=caller
             )
             challenge = f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
-            self.finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
+            self._finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
             return
 
         def collect() -> bytes:
-            return b"".join(generate_latest(registry) for registry in self.pages.registries)
+            return b"".join(generate_latest(registry) for registry in self._pages.registries)
 
-        collecting = asyncio.get_running_loop().run_in_executor(self.pages.threads, collect)
+        collecting = asyncio.get_running_loop().run_in_executor(self._pages.threads, collect)
         body = await asyncio.wait_for(collecting, _COLLECT_SECONDS)
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(body)
@@ -235,15 +219,15 @@ class MetricsPage(Page):
         """Return the caller, None when the request has been answered already."""
         headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
         try:
-            return await self.pages.authenticator.authenticate(headers, self._describe)
+            return await self._pages.authenticator.authenticate(headers, self._describe)
         except Rejected:
             challenge = f'{_REALM}, error="invalid_token"' if headers["authorization"] else _REALM
-            self.finish_with(HTTPStatus.UNAUTHORIZED, WWW_Authenticate=challenge)
+            self._finish_with(HTTPStatus.UNAUTHORIZED, WWW_Authenticate=challenge)
         except ResourcesExhausted as error:
             seconds = math.ceil(error.retry_after_seconds or 1)
-            self.finish_with(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=str(seconds))
+            self._finish_with(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=str(seconds))
         except Unavailable:
-            self.finish_with(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
+            self._finish_with(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
         return None
 
     def _describe(self) -> CallFacts:
@@ -339,7 +323,9 @@ class HttpEndpoint:
             threads=threads,
             busy=set(),
         )
-        server = _BoundedServer(_build_application(pages), busy=pages.busy, tls=tls)
+        # Requests are not logged: refused ones are in the audit, the others come every few seconds.
+        application = Application([(".*", _Page, {"pages": pages})], log_function=lambda _page: None)
+        server = _BoundedServer(application, busy=pages.busy, tls=tls)
         server.add_sockets([listening])
         renewing = None if tls is None else loop.create_task(server.renew_certificate(tls))
         loop.call_soon(is_ready.set)
@@ -365,7 +351,6 @@ class _BoundedServer(HTTPServer):
     def initialize(  # type: ignore[override]
         self, application: Application, *, busy: set[IOStream], tls: HttpTls | None
     ) -> None:
-        """Take over what the base class makes of its arguments, with the limits."""
         super().initialize(
             application,
             no_keep_alive=True,
@@ -415,17 +400,6 @@ async def _wind_up(server: _BoundedServer) -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-
-
-def _build_application(pages: Pages) -> Application:
-    arguments = {"pages": pages}
-    return Application(
-        [("/metrics", MetricsPage, arguments), ("/health", HealthPage, arguments), ("/ready", ReadyPage, arguments)],
-        default_handler_class=Page,
-        default_handler_args=arguments,
-        # Requests are not logged: refused ones are in the audit, the others come every few seconds.
-        log_function=lambda _page: None,
-    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

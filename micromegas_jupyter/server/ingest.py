@@ -1,6 +1,6 @@
 """Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived.
 
-An executor decodes the messages (`executors.uploads`); this process passes them on.
+An executor decodes the messages (`executors.worker`); this process passes them on.
 """
 
 import asyncio
@@ -16,19 +16,20 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteReques
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
+    MicromegasError,
     PermissionDenied,
     QueryCancelled,
     ResourcesExhausted,
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import ClientGone, Pool, RunningStatement, RunningUpload
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
-from micromegas_jupyter.server.audit import IngestAudit, find_origin
+from micromegas_jupyter.server.audit import IngestAudit, find_origin, recorded
 from micromegas_jupyter.server.authentication import Headers, single_value
-from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
+from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts
@@ -105,25 +106,19 @@ class IngestRunner:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""
         check_may_ingest(call.caller)
         audit = IngestAudit(find_origin(call, self._trusted_proxies), command, self._clock)
-        try:
-            async with asyncio.timeout(self._settings.max_seconds):
-                stored = await self._store(call, command, first, audit)
-        except BaseException as raised:
-            if ends_task(raised) or isinstance(raised, ClientGone) or call.context.done():
-                audit.write("incomplete")
-                self._metrics.count_ingest("incomplete", rows=0, size=0)
-                raise
-            error: BaseException = raised
-            if isinstance(raised, TimeoutError):
-                error = DeadlineExceeded(
+        stored = 0
+
+        def count(outcome: str, _error: MicromegasError | None) -> None:
+            self._metrics.count_ingest(outcome, rows=stored, size=audit.received_bytes if outcome == "ok" else 0)
+
+        with recorded(audit, call, count):
+            try:
+                async with asyncio.timeout(self._settings.max_seconds):
+                    stored = await self._store(call, command, first, audit)
+            except TimeoutError:
+                raise DeadlineExceeded(
                     "The rows took too long to arrive.", remedy="Send them in several calls.", limit="silent_client"
-                )
-            translated = translate_error(error, call.query_id)
-            audit.write("error", translated)
-            self._metrics.count_ingest("error", rows=0, size=0)
-            raise translated from raised
-        audit.write("ok")
-        self._metrics.count_ingest("ok", rows=stored, size=audit.received_bytes)
+                ) from None
         result = messages.DoPutUpdateResult(record_count=stored)
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
@@ -145,13 +140,12 @@ class IngestRunner:
             max_row_bytes=settings.max_row_bytes,
         )
         async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._limit) as running:
-            receiving = RunningUpload(running)
-            await receiving.begin(upload)
-            await self._receive(call, first, receiving, audit)
+            await running.begin_upload(upload)
+            await self._receive(call, first, running, audit)
             await _check_client_is_there(call)
-            return await receiving.commit()
+            return await running.commit_upload()
 
-    async def _receive(self, call: Call, first: bytes, receiving: RunningUpload, audit: IngestAudit) -> None:
+    async def _receive(self, call: Call, first: bytes, running: RunningStatement, audit: IngestAudit) -> None:
         settings = self._settings
         frame: bytes | None = first
         while frame is not None:
@@ -162,8 +156,7 @@ class IngestRunner:
                     remedy="Send them in several calls.",
                     limit="ingest",
                 )
-            await receiving.send(frame)
-            audit.rows = receiving.rows
+            audit.rows = await running.send_rows(frame)
             try:
                 async with asyncio.timeout(settings.idle_seconds):
                     frame = await call.read()

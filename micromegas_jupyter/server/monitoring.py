@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -142,15 +142,47 @@ class ServerMetrics:
 
 
 class CallSpan:
-    """The span of one call, once it has begun; does nothing without one."""
+    """The span of one call, once it has begun; does nothing without a tracer. A context manager."""
 
-    def __init__(self, start: Callable[[], Any] = lambda: None) -> None:
-        self._start = start
+    def __init__(self, tracer: Any, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> None:
+        self._tracer = tracer
+        self._name = method
+        self._query_id = query_id
+        self._metadata = metadata
+        self._started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
+        self._ends = ExitStack()
         self._span: Any = None
 
     def begin(self) -> None:
-        """Begin the span once the caller is authenticated: nobody else makes spans."""
-        self._span = self._start()
+        """Begin the span once the caller is authenticated: nobody else makes spans.
+
+        It continues the trace that the call's metadata names. Source: W3C Trace Context.
+        """
+        if self._tracer is None:
+            return
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        carrier = {key: value for key, value in self._metadata if key in {"traceparent", "tracestate"}}
+        known = self._name if self._name.isalnum() and len(self._name) <= _MAX_NAME_CHARACTERS else "other"
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": FLIGHT_SERVICE,
+            "rpc.method": known,
+            "micromegas.query_id": self._query_id,
+        }
+        self._span = self._ends.enter_context(
+            self._tracer.start_as_current_span(
+                f"{FLIGHT_SERVICE}/{known}",
+                context=TraceContextTextMapPropagator().extract(carrier),
+                kind=SpanKind.SERVER,
+                attributes=attributes,
+                start_time=self._started_at,
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        )
+        self._ends.callback(_tracer_of_call.reset, _tracer_of_call.set(self._tracer))
 
     def note_end(self, status: str, code: str | None = None) -> None:
         """Note the gRPC status that the call ends with, and the code of its error, if any."""
@@ -164,6 +196,12 @@ class CallSpan:
 
             self._span.set_status(Status(StatusCode.ERROR))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ends.close()
+
 
 class Tracing:
     """Makes the spans of one server: one for each call, with one for each phase of a query in it.
@@ -175,24 +213,10 @@ class Tracing:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
-    @contextmanager
-    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> Iterator[CallSpan]:
-        """Let the body begin one call's span, which continues the trace that its metadata names.
-
-        Source: W3C Trace Context, headers `traceparent` and `tracestate`.
-        """
+    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> CallSpan:
+        """Return the span of a call; those of other services have none."""
         service, _, name = method[1:].rpartition("/")
-        if self._tracer is None or service != FLIGHT_SERVICE:
-            yield CallSpan()
-            return
-        started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
-        with ExitStack() as stack:
-
-            def start() -> Any:
-                carrier = {key: value for key, value in metadata if key in {"traceparent", "tracestate"}}
-                return stack.enter_context(_span(self._tracer, name, query_id, carrier, started_at))
-
-            yield CallSpan(start)
+        return CallSpan(self._tracer if service == FLIGHT_SERVICE else None, name, query_id, metadata)
 
     def close(self) -> None:
         """Send what is queued, for three seconds at most. May be called twice."""
@@ -200,33 +224,6 @@ class Tracing:
             provider, self._provider = self._provider, None
             provider.force_flush(_FLUSH_MILLISECONDS)
             provider.shutdown()
-
-
-@contextmanager
-def _span(tracer: Any, name: str, query_id: str, carrier: Mapping[str, Any], started_at: int) -> Iterator[Any]:
-    from opentelemetry.trace import SpanKind
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    known = name if name.isalnum() and len(name) <= _MAX_NAME_CHARACTERS else "other"
-    with tracer.start_as_current_span(
-        f"{FLIGHT_SERVICE}/{known}",
-        context=TraceContextTextMapPropagator().extract(carrier),
-        kind=SpanKind.SERVER,
-        attributes={
-            "rpc.system": "grpc",
-            "rpc.service": FLIGHT_SERVICE,
-            "rpc.method": known,
-            "micromegas.query_id": query_id,
-        },
-        start_time=started_at,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        token = _tracer_of_call.set(tracer)
-        try:
-            yield span
-        finally:
-            _tracer_of_call.reset(token)
 
 
 @contextmanager

@@ -17,18 +17,11 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.engine.scanner import fingerprints
-from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryCancelled, QueryDenied, Unavailable
-from micromegas_jupyter.executors.pool import (
-    ClientGone,
-    Pool,
-    RunningStatement,
-    list_tables,
-    plan_statement,
-    run_statement,
-)
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
 from micromegas_jupyter.server.authentication import parse_compression, parse_statement
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
@@ -39,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.engine.functions.denials import MatchRules
+
 
 CHECK_SECONDS: Final = 1.0
 _CANCEL_SECONDS: Final = 2.0
@@ -225,7 +219,7 @@ class QueryRunner:
             await self._check_denials(origin, sql)
             with phase("plan"):
                 async with running:
-                    return await plan_statement(self._pool, statement, running)
+                    return await running.plan(statement)
         except BaseException as error:
             # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
             # audited now. Other failures happen again when the rows are requested.
@@ -250,7 +244,10 @@ class QueryRunner:
             await call.write(frame)
             self._metrics.count_sent(len(frame))
 
-        try:
+        def count(status: str, error: MicromegasError | None) -> None:
+            self._metrics.count_query(running.report, audit.seconds(), status, error)
+
+        with recorded(audit, call, count):
             await self._check_denials(origin, sql)
             with self.listed(key, running), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
@@ -260,20 +257,7 @@ class QueryRunner:
                     phases.enter_context(phase("run"))
 
                 async with running:
-                    await run_statement(
-                        self._pool, statement, running, output=output, write=write, on_running=begin_run
-                    )
-        except BaseException as error:
-            if ends_task(error) or isinstance(error, ClientGone | QueryCancelled) or call.context.done():
-                audit.write("incomplete")
-                self._metrics.count_query(running.report, audit.seconds(), "incomplete")
-                raise
-            translated = translate_error(error, call.query_id)
-            audit.write("error", translated)
-            self._metrics.count_query(running.report, audit.seconds(), "error", translated)
-            raise translated from error
-        audit.write("ok")
-        self._metrics.count_query(running.report, audit.seconds(), "ok")
+                    await running.run(statement, output=output, write=write, on_running=begin_run)
 
     @contextmanager
     def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
@@ -304,7 +288,7 @@ class QueryRunner:
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
         """Return the tables that the caller sees, each with its IPC schema."""
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
-            return await list_tables(self._pool, call.caller, running)
+            return await running.list_tables(call.caller)
 
     def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]

@@ -15,7 +15,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors import launcher as processes
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
-from micromegas_jupyter.executors.pool import Pool, RunningStatement, run_statement
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from tests.fakes.fixed_tables import FixedTables
@@ -49,7 +49,7 @@ async def ask(pool: Pool, sql: str) -> RunningStatement:
 
     running = RunningStatement(pool, ("test", "ann"))
     async with running:
-        await run_statement(pool, Statement(sql=sql, caller=CALLER), running, output=Output(), write=write)
+        await running.run(Statement(sql=sql, caller=CALLER), output=Output(), write=write)
     assert frames
     return running
 

@@ -20,12 +20,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import mint
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.system.escapes import leaking_program
-from tests.integration.system.escapes.gathering import (
-    everything_logged,
-    file_texts,
-    noted_texts,
-    telemetry_texts,
-)
+from tests.integration.system.escapes.gathering import everything_logged, file_texts, noted_texts, telemetry_texts
 from tests.integration.system.escapes.processes import ProcessWatch
 from tests.integration.system.escapes.run_of_everything import INSIDE, REPOSITORY
 from tests.integration.system.escapes.scanner import Allowed, Place, Text, scan, summary

@@ -15,12 +15,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import QueryCancelled, ResourcesExhausted
-from micromegas_jupyter.executors.pool import (
-    ClientGone,
-    RunningStatement,
-    RunningUpload,
-    run_statement,
-)
+from micromegas_jupyter.executors.pool import ClientGone, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
 from micromegas_jupyter.lake.lake import Lake
@@ -71,7 +66,7 @@ class Scene:
 
     async def call(self) -> None:
         async with self.running:
-            await run_statement(self.pool, self.statement, self.running, output=Output(), write=self.write)
+            await self.running.run(self.statement, output=Output(), write=self.write)
 
     async def write(self, _frame: bytes) -> None:
         """Take a frame, as a client that is not always ready for it."""
@@ -166,7 +161,7 @@ class Leaving(Scene):
 class Uploading(Scene):
     """Rows that are sent into a table, by a client that is slow to send them."""
 
-    waits_in = frozenset({"begin", "send", "commit", "write"})
+    waits_in = frozenset({"begin_upload", "send_rows", "commit_upload", "write"})
     _numbers = count()
 
     def __init__(self, pool: Pool) -> None:
@@ -185,12 +180,11 @@ class Uploading(Scene):
             max_row_bytes=SETTINGS.max_row_bytes,
         )
         async with self.running:
-            receiving = RunningUpload(self.running)
-            await receiving.begin(upload)
+            await self.running.begin_upload(upload)
             for frame in encode_stream(pa.table({"n": [1, 2, 3]})):
                 await self.write(frame)
-                await receiving.send(frame)
-            assert await receiving.commit() == 3
+                await self.running.send_rows(frame)
+            assert await self.running.commit_upload() == 3
 
     def clean_up(self, place: tuple[str, ...]) -> None:
         assert self.limit.running_count == 0
@@ -200,7 +194,7 @@ class Uploading(Scene):
         tables = Lake(root).snapshot()
         files = [file for table in tables if table.name == self.table for file in table.files]
         stored = sum(pq.read_metadata(file).num_rows for file in files)
-        assert stored in ({0, 3} if "commit" in place else {0} if place else {3})
+        assert stored in ({0, 3} if "commit_upload" in place else {0} if place else {3})
 
 
 @dataclass
@@ -297,5 +291,5 @@ async def _check_that_nothing_is_left(pool: Pool) -> None:
 
     async with RunningStatement(pool, BOB) as running:
         statement = Statement(sql=NUMBERS, caller=CALLER)
-        await run_statement(pool, statement, running, output=Output(), write=write)
+        await running.run(statement, output=Output(), write=write)
     assert (len(frames), running.report.rows, running.report.cause) == (2, 3, None)

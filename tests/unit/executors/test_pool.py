@@ -13,7 +13,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.errors import MicromegasError, Unavailable
-from micromegas_jupyter.executors.pool import Listing, RunningStatement, StatementReport, plan_statement, run_statement
+from micromegas_jupyter.executors.pool import Listing, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool
@@ -69,14 +69,14 @@ class Bench:
 
         statement = Statement(sql=sql, caller=caller, **more)
         async with running:
-            await run_statement(self.pool, statement, running, output=Output(), write=write, on_running=note_start)
+            await running.run(statement, output=Output(), write=write, on_running=note_start)
         found.report = running.report
         return found
 
     async def plan(self, sql: str, caller: AuthContext = CALLER) -> int:
         """Plan a statement; return the id of the process that keeps the plan, 0 where one did already."""
         async with RunningStatement(self.pool, (caller.issuer, caller.subject)) as running:
-            await plan_statement(self.pool, Statement(sql=sql, caller=caller), running)
+            await running.plan(Statement(sql=sql, caller=caller))
             return 0 if running.executor is None else running.executor.process.pid
 
     async def settle(self) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
 from micromegas_jupyter.executors.zygote import _read_tail
@@ -75,22 +74,6 @@ def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost() -> None:
 def test_what_cannot_be_read_ends_the_executor(stream: bytes) -> None:
     with pytest.raises(ExecutorEnded):
         _read_all(lambda connection: connection.sendall(stream), 1)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        InvalidStatement("No such column.", line=1, column=14),
-        ResourcesExhausted("Too large.", limit="result_bytes"),
-        ResourcesExhausted("Too much."),
-    ],
-)
-def test_an_error_comes_back_as_it_was(error: MicromegasError) -> None:
-    facts = protocol.parse_json(protocol.build_error(error, {"cpu_seconds": 1.5}))
-    found = protocol.parse_error(facts)
-
-    assert (type(found), str(found), facts["cpu_seconds"]) == (type(error), str(error), 1.5)
-    assert getattr(found, "limit", None) == getattr(error, "limit", None)
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a zygote runs on Linux")

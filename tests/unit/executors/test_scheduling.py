@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.errors import (
-    ResourcesExhausted,
-)
+from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.scheduling import (
     Cause,

@@ -28,7 +28,7 @@ from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import RELOAD_ACTION, FlightMethods, set_options
 from micromegas_jupyter.server.flight_service import Call, abort_call, translate_error
-from micromegas_jupyter.server.ingest import build_request, build_write_id
+from micromegas_jupyter.server.ingest import build_request
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
@@ -215,12 +215,6 @@ def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded(
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]
     assert [request.is_trusted for request in requests] == [False, False, False, True]
-
-
-def test_a_write_id_depends_on_everything() -> None:
-    callers = [("issuer", "alice"), ("issuera", "lice")]
-
-    assert len({build_write_id(caller, table, name) for caller in callers for table in "tu" for name in "12"}) == 8
 
 
 def _value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:

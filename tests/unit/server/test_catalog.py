@@ -50,21 +50,6 @@ def test_tables_are_listed_by_name_and_filtered(fields: dict[str, Any], expected
     ]
 
 
-def test_a_tables_schema_comes_on_request() -> None:
-    (row,) = _answer(messages.CommandGetTables(table_name_filter_pattern="log_entries", include_schema=True))
-
-    assert pa.ipc.read_schema(pa.py_buffer(row["table_schema"])) == LOG_SCHEMA
-
-
-def test_there_is_one_catalog_with_one_schema_and_one_kind_of_table_and_no_keys() -> None:
-    assert _answer(messages.CommandGetCatalogs()) == [{"catalog_name": ""}]
-    assert _answer(messages.CommandGetDbSchemas()) == [{"catalog_name": "", "db_schema_name": ""}]
-    assert _answer(messages.CommandGetDbSchemas(catalog="other")) == []
-    assert _answer(messages.CommandGetTableTypes()) == [{"table_type": "table"}]
-    assert _answer(messages.CommandGetPrimaryKeys(table="log_entries")) == []
-    assert _answer(messages.CommandGetCrossReference(pk_table="log_entries", fk_table="processes")) == []
-
-
 @pytest.mark.parametrize(
     ("text", "pattern", "expected"),
     [

@@ -10,9 +10,7 @@ from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.server.authentication import (
     Attribution,
-    ClientTags,
     find_client_address,
-    parse_client_tags,
     parse_compression,
     parse_statement,
     resolve_attribution,
@@ -117,21 +115,6 @@ def test_dictionaries_and_compression_are_given_on_request(value: str, keeps: bo
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(UsageError, match="lz4, zstd or none"):
         parse_compression({"x-micromegas-compression": ("gzip",)})
-
-
-def test_client_tags_are_read() -> None:
-    headers = {
-        "x-client-type": ("python",),
-        "x-client-agent": ("none",),
-        "x-client-entrypoint": ("jupyter",),
-        "x-client-session": ("s-1",),
-        "x-client-notebook": ("a.ipynb",),
-        "x-client-cell": ("",),
-    }
-
-    assert parse_client_tags(headers) == ClientTags(
-        client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1", "notebook": "a.ipynb"}
-    )
 
 
 @pytest.mark.parametrize(

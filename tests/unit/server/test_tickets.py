@@ -8,12 +8,7 @@ import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
-from micromegas_jupyter.server.tickets import (
-    PreparedStatements,
-    Signer,
-    Tickets,
-    join_parts,
-)
+from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets, join_parts
 from tests.fakes.clock import FakeClock
 
 ISSUER = "https://id.example"
@@ -116,30 +111,6 @@ class TestTickets:
 
 
 class TestPreparedStatements:
-    @pytest.mark.parametrize("other", OTHERS)
-    def test_another_callers_handle_counts_as_unknown(self, clock: FakeClock, other: tuple[str, str]) -> None:
-        statements = _statements(clock)
-        handle = statements.add("SELECT 1", ALICE)
-
-        with pytest.raises(UsageError):
-            statements.get(handle, other)
-        with pytest.raises(UsageError):
-            statements.bind(handle, ONE, other)
-        statements.close(handle, other)
-
-        assert statements.get(handle, ALICE)[0] == "SELECT 1"
-
-    def test_each_handle_that_binding_gives_stands_for_its_values_and_the_first_for_the_last(
-        self, clock: FakeClock
-    ) -> None:
-        statements = _statements(clock)
-        first = statements.add("SELECT ?", ALICE)
-
-        one = statements.bind(first, ONE, ALICE)
-        two = statements.bind(one, TWO, ALICE)
-
-        assert [statements.get(handle, ALICE)[1] for handle in (first, one, two)] == [TWO, ONE, TWO]
-
     def test_a_server_with_the_same_key_accepts_a_handle_and_its_values_for_a_while(self, clock: FakeClock) -> None:
         here, there = _statements(clock), _statements(clock)
         handle = here.add("SELECT ?", ALICE)
@@ -159,18 +130,6 @@ class TestPreparedStatements:
         assert here.get(handle, ALICE)[0] == "SELECT ?"
         with pytest.raises(UsageError):
             _statements(clock).get(handle, ALICE)
-
-    def test_a_closed_statement_is_gone_by_all_its_handles(self, clock: FakeClock) -> None:
-        statements = _statements(clock)
-        handle = statements.add("SELECT ?", ALICE)
-        bound = statements.bind(handle, ONE, ALICE)
-
-        statements.close(bound, ALICE)
-        statements.close(b"anything", ALICE)
-
-        for found in (handle, bound):
-            with pytest.raises(UsageError):
-                statements.get(found, ALICE)
 
     @pytest.mark.parametrize("handle", [b"", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99])
     def test_other_bytes_are_not_a_handle(self, clock: FakeClock, handle: bytes) -> None:
