@@ -25,7 +25,7 @@ from micromegas_jupyter.auth.tokens.service import (
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.config.decoding import check_fetch_url
+from micromegas_jupyter.config.decoding import as_fetch_url
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import Callee, HttpAnswer, PlatformHttp, ProviderCalls, RawAnswer
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
@@ -381,7 +381,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
         if not isinstance(members.get(name), str) or not members[name]:
             raise _unusable(source_name, f"has no {name}")
     token_uri = str(members["token_uri"])
-    check_fetch_url(token_uri, key=source_name)
+    as_fetch_url(token_uri, source_name)
     private_key = parse_private_key(
         Secret(str(members["private_key"])),
         key_id=str(members["private_key_id"]),

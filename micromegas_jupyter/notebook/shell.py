@@ -24,7 +24,7 @@ from IPython.core import completer, magic_arguments
 from IPython.core import magic as ipython_magic
 from IPython.core.error import UsageError as IPythonUsageError
 
-from micromegas_jupyter.core.http import host_text
+from micromegas_jupyter.config.decoding import host_text as url_host
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ def time_text(time: datetime, *, now: datetime) -> str:
 
 def host_text(url: str) -> str:
     """Return a URL's host and port, by which people know it, with control characters written out."""
-    return printable(host_text(url))
+    return printable(url_host(url))
 
 
 def provider_text(issuer: str | None) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
+from micromegas_jupyter.auth import workloads
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.workloads import (
@@ -198,10 +199,10 @@ def workload_provider(
 
 def _workload_source(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
-) -> platforms.WorkloadSource:
+) -> workloads.WorkloadSource:
     platform = workload.platform
     federated = environ.get(AZURE_TOKEN_FILE_VARIABLE)
-    is_federated = bool(federated) and not environ.get(platforms.AZURE_APP_ENDPOINT_VARIABLE)
+    is_federated = bool(federated) and not environ.get(workloads.AZURE_APP_ENDPOINT_VARIABLE)
     if platform is WorkloadPlatform.KUBERNETES or (platform is WorkloadPlatform.AZURE and is_federated):
         token_file, setting = workload.token_file, TOKEN_FILE_SETTING
         if platform is WorkloadPlatform.AZURE:
@@ -220,7 +221,7 @@ def _workload_source(
                 remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
             )
         # The audience was requested where the volume is described, so it is only compared here.
-        return platforms.TokenFileSource(
+        return workloads.TokenFileSource(
             Path(token_file).expanduser(),
             audience=workload.audience,
             setting=setting,
@@ -229,11 +230,11 @@ def _workload_source(
         )
     audience = _workload_audience(settings, workload)
     if platform is WorkloadPlatform.GITHUB_ACTIONS:
-        return platforms.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+        return workloads.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
     if platform is WorkloadPlatform.GOOGLE:
-        return platforms.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+        return workloads.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
     client_id = workload.managed_identity_client_id
-    return platforms.AzureManagedIdentitySource(
+    return workloads.AzureManagedIdentitySource(
         environ, resource=audience, client_id=client_id, http=http, clock=SYSTEM_CLOCK
     )
 

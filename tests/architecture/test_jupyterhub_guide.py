@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter import hub
 from micromegas_jupyter.auth.flows.hub import NO_SERVICE, NOT_UNDERSTOOD, REFUSALS, UNKNOWN_SIGN_IN
-from micromegas_jupyter.hub import refusals
+from micromegas_jupyter.hub.callers import REFUSALS as SERVICE_REFUSALS
 from tests.architecture.guide_text import read_page
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_every_code_of_the_service_is_known_to_notebooks() -> None:
-    codes = set(refusals.REFUSALS) - {"internal_error"}
+    codes = set(SERVICE_REFUSALS) - {"internal_error"}
 
     assert sorted(codes - set(REFUSALS) - NOT_UNDERSTOOD - {UNKNOWN_SIGN_IN}) == []
 

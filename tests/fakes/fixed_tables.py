@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
-from micromegas_jupyter.flightsql import messages
+from micromegas_jupyter.flightsql.commands import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

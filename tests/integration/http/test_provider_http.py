@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.core.http import MAX_RUNNING_PROVIDER_CALLS, ProviderHttp
+from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
@@ -135,7 +135,7 @@ def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline() -> None:
 
     with RawServer(hang_and_count) as server, ThreadPoolExecutor(40) as threads:
         failed = threads.map(call, [server.url] * 40)
-        reached = [arrived.acquire(timeout=4) for _ in range(MAX_RUNNING_PROVIDER_CALLS)]
+        reached = [arrived.acquire(timeout=4) for _ in range(MAX_RUNNING_CALLS)]
         is_one_more = arrived.acquire(timeout=0.3)
 
         assert len(list(failed)) == 40

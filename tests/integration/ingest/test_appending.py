@@ -21,8 +21,7 @@ from adbc_driver_manager import NotSupportedError
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.lake.lake import Lake
-from tests.fakes.ingest_rows import PAIRS
-from tests.fakes.telemetry_rows import log_batch, sent_processes
+from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames
 

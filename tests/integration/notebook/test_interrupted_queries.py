@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
-from tests.fakes.slow_relay import SlowRelay
 from tests.integration.notebook.interrupting import (
     RUNNING,
     AuditLines,
@@ -19,6 +18,7 @@ from tests.integration.notebook.interrupting import (
     says,
     served,
 )
+from tests.integration.notebook.slow_relay import SlowRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,9 @@ from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import TableAccess, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
-from tests.fakes.asking import is_accepted
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
+from tests.fakes.validator import is_accepted
 from tests.unit.access.conftest import SETTINGS
 
 if TYPE_CHECKING:

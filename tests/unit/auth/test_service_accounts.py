@@ -42,9 +42,9 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring.credentials import workload_provider
 from tests.fakes.mint import NOW, NOW_SECONDS, mint
-from tests.fakes.platform_calls import PlatformScript, answer
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
+from tests.unit.auth.platform_calls import PlatformScript, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,6 @@ from micromegas_jupyter.client.transport import Call, CallRecord, Credential, Cr
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
 from tests.fakes.pause import FakePause
-from tests.unit.client.known_server import KnownServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

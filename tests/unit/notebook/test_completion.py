@@ -35,8 +35,7 @@ from micromegas_jupyter.notebook.shell import (
     find_position,
     split_sql_line,
 )
-from tests.fakes.notebook_people import FakePersonalProvider
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
 
 
 def make_table(name: str, *columns: str) -> Table:

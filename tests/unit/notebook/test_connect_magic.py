@@ -11,8 +11,7 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
     UsageError,
 )
-from tests.fakes.notebook_people import FakePersonalProvider, FakeServiceProvider
-from tests.fakes.notebook_world import SETTINGS, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider, FakeServiceProvider, FakeWorld
 
 OTHER = "grpc+tls://other.example.com:443"
 

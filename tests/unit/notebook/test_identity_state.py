@@ -24,10 +24,10 @@ from micromegas_jupyter.notebook.login.session import (
     offered_actions,
 )
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_people import SECRET_TOKEN
 from tests.fakes.notebook_world import (
     PASTE_URL,
     SCAN_URI,
+    SECRET_TOKEN,
     SETTINGS,
     START_URL,
     USER_CODE,
