@@ -351,8 +351,6 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_process_log(arguments: argparse.Namespace) -> int:
     """Print the entries in the order of their time."""
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
-
     _check_count(arguments.first, "--first")
     _check_count(arguments.last, "--last")
     if arguments.maxlevel not in _LEVELS:
@@ -360,7 +358,7 @@ def run_process_log(arguments: argparse.Namespace) -> int:
     count = arguments.last or arguments.first or _DEFAULT_ROWS
     order = "DESC" if arguments.last else "ASC"
     chosen = (
-        f"SELECT * FROM log_entries WHERE process_id = {quote_literal(arguments.process_id)} "  # noqa: S608 - quoted
+        f"SELECT * FROM log_entries WHERE process_id = {_quote(arguments.process_id)} "  # noqa: S608 - quoted
         f"AND level <= {arguments.maxlevel}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
         f"ORDER BY time {order} LIMIT {count}"
     )
@@ -381,11 +379,9 @@ def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_process_metrics(arguments: argparse.Namespace) -> int:
     """Print the values in the order of their time, or statistics of each metric."""
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
-
     _check_count(arguments.limit, "--limit")
     chosen = (
-        f"SELECT * FROM measures WHERE process_id = {quote_literal(arguments.process_id)}"  # noqa: S608 - quoted
+        f"SELECT * FROM measures WHERE process_id = {_quote(arguments.process_id)}"  # noqa: S608 - quoted
         f"{_contains('target', arguments.target)}{_contains('name', arguments.name)} "
         f"ORDER BY time LIMIT {arguments.limit}"
     )
@@ -402,6 +398,12 @@ def _add_process_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("process_id", metavar="PROCESS", help="the process_id that `micromegas processes` shows")
 
 
+def _quote(text: str) -> str:
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
+    return quote_literal(text)
+
+
 def _check_count(value: int | None, option: str) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{option} is a number of rows, 1 or more.")
@@ -409,14 +411,10 @@ def _check_count(value: int | None, option: str) -> None:
 
 def _contains(column: str, text: str | None) -> str:
     """Return the condition that a column contains `text`, whatever its case; empty without a text."""
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
-
-    return "" if text is None else f" AND {column} ILIKE {quote_literal(f'%{text}%')}"
+    return "" if text is None else f" AND {column} ILIKE {_quote(f'%{text}%')}"
 
 
 def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
     """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
-
-    wanted = [f"regexp_like({column}, {quote_literal(text)}, 'i')" for column, text in columns if text is not None]
+    wanted = [f"regexp_like({column}, {_quote(text)}, 'i')" for column, text in columns if text is not None]
     return " AND ".join(wanted) or "true"

@@ -10,16 +10,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource, Transport
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, jitter, start_thread
 from micromegas_jupyter.errors import AuthenticationError, QueryCancelled, Unavailable, UsageError
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.client.transport import Transport
 
 _MAX_WAITING_EVENTS: Final = 4
 _MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
@@ -184,7 +181,7 @@ class Attempts:
         clock: Clock,
         may_repeat: bool,
         timeout_seconds: float | None = None,
-        server: "Transport | None" = None,
+        server: Transport | None = None,
         stopped: threading.Event | None = None,
         jitter: Callable[[], float] = jitter,
     ) -> None:
@@ -242,7 +239,7 @@ class Attempts:
                     return self._credentials.fetch()
         return None
 
-    def _pause_seconds(self, record: CallRecord, server: "Transport") -> float | None:
+    def _pause_seconds(self, record: CallRecord, server: Transport) -> float | None:
         """Return how long to wait for the next attempt, None when there is none."""
         now = self._clock.monotonic()
         if self._retry_until is None:

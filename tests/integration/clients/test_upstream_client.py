@@ -121,14 +121,6 @@ def test_callers_are_recognised_by_what_the_client_says_of_itself(
     assert len(line["session"]) == 36
 
 
-def test_what_the_server_says_of_an_error_arrives(client: FlightSQLClient, capsys: pytest.CaptureFixture[str]) -> None:
-    for run in (client.query, client.query_arrow, client.prepare_statement, lambda sql: list(client.query_stream(sql))):
-        with pytest.raises(pa.ArrowInvalid, match=r"no column named nope.*SQL001.*line 1, column 8.*query_id="):
-            run("SELECT nope FROM many")
-
-    assert "Traceback" not in capsys.readouterr().err
-
-
 def test_without_an_acceptable_credential_nothing_is_read(server: ClientServer) -> None:
     with pytest.raises(pyarrow.flight.FlightUnauthenticatedError, match="AUTH010"):
         micromegas.connect(server.uri).query("SELECT 1")
@@ -195,8 +187,3 @@ def test_it_sends_its_range(query: Callable[..., None], capsys: pytest.CaptureFi
     query("SELECT count(*) AS n FROM measures", *times, "--format", "csv")
 
     assert capsys.readouterr().out.split() == ["n", "2"]
-
-
-def test_it_ends_with_what_the_server_says_is_wrong(query: Callable[..., None]) -> None:
-    with pytest.raises(pa.ArrowInvalid, match=r"no column named nope.*SQL001"):
-        query("SELECT nope FROM many", "--all")
