@@ -174,7 +174,7 @@ class OidcAuthProvider:
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
 
     @classmethod
-    def begin_login(  # noqa: PLR0913, PLR0917 - upstream's arguments
+    def begin_login(  # noqa: D417, PLR0913, PLR0917 - upstream's arguments
         cls,
         issuer: str,
         client_id: str,
@@ -196,27 +196,18 @@ class OidcAuthProvider:
     ) -> PendingLogin:
         """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
 
-        Takes the options of the constructor as well.
+        The constructor describes the arguments that are not described here.
 
         Args:
-            issuer: The provider, exactly as its discovery document names it.
-            client_id: The application.
-            client_secret: Its secret, for providers that require one.
-            token_file: Where the sign-in is stored; with neither this nor `store` it is kept in memory.
             redirect_uri: A loopback address registered at the provider; None means any free port on 127.0.0.1 in the
                 browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, where nobody listens.
-            audience: Requested at providers that take it (Auth0).
             scope: What is requested; `openid email profile offline_access` when None.
             flow: How the person signs in: browser, device or paste; redirect where there is a Hub or a Jupyter server.
             timeout_seconds: How long to wait for the person; None means five minutes in the browser flow, ten in the
                 paste and the redirect flow, and as long as the code lives in the device flow.
             authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
-            store: Where the sign-in is stored, in place of a token file.
-            resource: Requested in place of an audience (RFC 8707).
             redirects: Where a Jupyter server's requests come in, in a kernel that has one.
             hub: The service of a Hub that has one redirect for all; preferred to a Jupyter server.
-            randomness: Draws state, nonce and verifier.
-            options: `private_key`, `bearer`, `http` and `clock`.
 
         Raises:
             ConfigurationError: The issuer is not an https URL, or http on loopback.

@@ -45,7 +45,7 @@ class LoginPrompt:
 
 
 class LoginFlow(ABC):
-    """A flow that is waiting for a person. Used by one `PendingSignIn`, from several threads."""
+    """A flow that is waiting for a person. Used by one `PendingLogin`, from several threads."""
 
     def __init__(self, prompt: LoginPrompt) -> None:
         self.prompt = prompt
