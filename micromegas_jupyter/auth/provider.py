@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome, LoginPrompt
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_proof, hidden_secret
 from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
@@ -267,10 +267,7 @@ class OidcAuthProvider:
 
     @classmethod
     def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        client_secret: str | Secret | None = None,
-        **options: Unpack[ProviderOptions],
+        cls, path: str | os.PathLike[str], client_secret: str | Secret | None = None, **options: Unpack[ProviderOptions]
     ) -> OidcAuthProvider:
         """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
@@ -587,37 +584,16 @@ class PendingLogin:
             _call(callback)
 
 
-class CompletedLogin:
-    """A sign-in by a Hub's token, which needed nobody, with the interface of a pending one."""
-
-    flow = Flow.HUB
-    start_url: str | None = None
-    user_code: str | None = None
-    verification_uri: str | None = None
-    verification_uri_complete: str | None = None
-    done = True
+class CompletedLogin(PendingLogin):
+    """A sign-in by a Hub's token, which needed nobody; it has ended."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
-        self._provider = provider
-        self.expires_at = at
-
-    def result(self, timeout_seconds: float | None = None) -> HubTokenProvider:  # noqa: ARG002 - nothing to wait for
-        """Return the provider."""
-        return self._provider
-
-    def on_done(self, callback: Callable[[Self], None]) -> None:
-        """Call `callback` at once."""
-        callback(self)
-
-    def on_started(self, callback: Callable[[str], None]) -> None:
-        """Do nothing: no browser is sent anywhere."""
-
-    def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - nothing is accepted
-        """Refuse."""
-        raise UsageError("This sign-in does not wait for a pasted address.")
-
-    def cancel(self) -> None:
-        """Do nothing: it has ended."""
+        self._running = LoginFlow(LoginPrompt(flow=Flow.HUB, timeout_seconds=0.0, expires_at=at))
+        self._lock = threading.Lock()
+        self._outcome = provider  # type: ignore[assignment]  # it gives tokens and says who signed in, as the other
+        self._settled = threading.Event()
+        self._settled.set()
+        self.provider = provider
 
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
         """Return at once."""

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-    from micromegas_jupyter.auth.provider import CompletedLogin, PendingLogin
+    from micromegas_jupyter.auth.provider import PendingLogin
     from micromegas_jupyter.auth.tokens.manager import Identity, RenewableProvider
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.client.wrapper import WrappedClient
 
     Client = FlightSQLClient | WrappedClient
-    Login = PendingLogin | CompletedLogin
+    Login = PendingLogin
 
 # One attempt without a new token may only mean that another program is refreshing it.
 _MAX_VAIN_ATTEMPTS = 2

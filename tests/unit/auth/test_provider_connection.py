@@ -15,11 +15,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection, Prov
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.secrets import Secret
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import (
-    MicromegasError,
-    ProviderMisbehaved,
-    ProviderUnavailable,
-)
+from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import AuthorizationRequest, build_authorization_request
 from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
 from micromegas_jupyter.oidc.jws import parse_token
