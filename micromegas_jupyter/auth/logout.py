@@ -295,11 +295,7 @@ def _remove_locked(store: TokenStore) -> _Removal:
 
 
 def _report_removal(
-    removal: _Removal,
-    calls: RevocationCalls,
-    connect: Callable[[str, str], ProviderConnection],
-    *,
-    default_issuer: str,
+    removal: _Removal, calls: RevocationCalls, connect: Callable[[str, str], ProviderConnection], *, default_issuer: str
 ) -> LogoutReport:
     if removal.login is None:
         return LogoutReport(

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome, LoginPrompt
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_proof, hidden_secret
 from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
@@ -182,7 +182,7 @@ class OidcAuthProvider:
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
 
     @classmethod
-    def begin_login(  # noqa: PLR0913, PLR0917 - upstream's arguments
+    def begin_login(  # noqa: D417, PLR0913, PLR0917 - upstream's arguments
         cls,
         issuer: str,
         client_id: str,
@@ -204,27 +204,18 @@ class OidcAuthProvider:
     ) -> PendingLogin:
         """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
 
-        Takes the options of the constructor as well.
+        The constructor describes the arguments that are not described here.
 
         Args:
-            issuer: The provider, exactly as its discovery document names it.
-            client_id: The application.
-            client_secret: Its secret, for providers that require one.
-            token_file: Where the sign-in is stored; with neither this nor `store` it is kept in memory.
             redirect_uri: A loopback address registered at the provider; None means any free port on 127.0.0.1 in the
                 browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, where nobody listens.
-            audience: Requested at providers that take it (Auth0).
             scope: What is requested; `openid email profile offline_access` when None.
             flow: How the person signs in: browser, device or paste; redirect where there is a Hub or a Jupyter server.
             timeout_seconds: How long to wait for the person; None means five minutes in the browser flow, ten in the
                 paste and the redirect flow, and as long as the code lives in the device flow.
             authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
-            store: Where the sign-in is stored, in place of a token file.
-            resource: Requested in place of an audience (RFC 8707).
             redirects: Where a Jupyter server's requests come in, in a kernel that has one.
             hub: The service of a Hub that has one redirect for all; preferred to a Jupyter server.
-            randomness: Draws state, nonce and verifier.
-            options: `private_key`, `bearer`, `http` and `clock`.
 
         Raises:
             ConfigurationError: The issuer is not an https URL, or http on loopback.
@@ -284,10 +275,7 @@ class OidcAuthProvider:
 
     @classmethod
     def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        client_secret: str | Secret | None = None,
-        **options: Unpack[ProviderOptions],
+        cls, path: str | os.PathLike[str], client_secret: str | Secret | None = None, **options: Unpack[ProviderOptions]
     ) -> OidcAuthProvider:
         """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
@@ -604,37 +592,16 @@ class PendingLogin:
             _call(callback)
 
 
-class CompletedLogin:
-    """A sign-in by a Hub's token, which needed nobody, with the interface of a pending one."""
-
-    flow = Flow.HUB
-    start_url: str | None = None
-    user_code: str | None = None
-    verification_uri: str | None = None
-    verification_uri_complete: str | None = None
-    done = True
+class CompletedLogin(PendingLogin):
+    """A sign-in by a Hub's token, which needed nobody; it has ended."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
-        self._provider = provider
-        self.expires_at = at
-
-    def result(self, timeout_seconds: float | None = None) -> HubTokenProvider:  # noqa: ARG002 - nothing to wait for
-        """Return the provider."""
-        return self._provider
-
-    def on_done(self, callback: Callable[[Self], None]) -> None:
-        """Call `callback` at once."""
-        callback(self)
-
-    def on_started(self, callback: Callable[[str], None]) -> None:
-        """Do nothing: no browser is sent anywhere."""
-
-    def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - nothing is accepted
-        """Refuse."""
-        raise UsageError("This sign-in does not wait for a pasted address.")
-
-    def cancel(self) -> None:
-        """Do nothing: it has ended."""
+        self._running = LoginFlow(LoginPrompt(flow=Flow.HUB, timeout_seconds=0.0, expires_at=at))
+        self._lock = threading.Lock()
+        self._outcome = provider  # type: ignore[assignment]  # it gives tokens and says who signed in, as the other
+        self._settled = threading.Event()
+        self._settled.set()
+        self.provider = provider
 
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
         """Return at once."""

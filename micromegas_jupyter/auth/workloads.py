@@ -213,13 +213,7 @@ class AzureManagedIdentitySource:
     is_read_each_time = False
 
     def __init__(
-        self,
-        environ: Mapping[str, str],
-        *,
-        resource: str,
-        client_id: str | None,
-        http: PlatformHttp,
-        clock: Clock,
+        self, environ: Mapping[str, str], *, resource: str, client_id: str | None, http: PlatformHttp, clock: Clock
     ) -> None:
         endpoint, secret = environ.get(AZURE_APP_ENDPOINT_VARIABLE), environ.get(AZURE_APP_HEADER_VARIABLE)
         self._is_app = bool(endpoint and secret)

@@ -109,7 +109,7 @@ def begin_login(
     environ: Mapping[str, str] | None = None,
     store: bool = True,
     redirects: RedirectLogins | None = None,
-) -> PendingLogin | CompletedLogin:
+) -> PendingLogin:
     """Start a sign-in that continues by itself; returns at once with what the person needs.
 
     `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
@@ -176,7 +176,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
             announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
             continue
         if isinstance(pending, CompletedLogin):
-            return pending.result()
+            return pending.provider
         try:
             if show is None:
                 announce(sentence_of(pending))

@@ -264,7 +264,7 @@ def test_this_machine_s_clock_and_that_of_a_provider_on_it_are_the_same(connecti
 
 
 def test_where_a_browser_session_ends_is_known(connection: ProviderConnection) -> None:
-    endpoint = connection.end_session_endpoint()
+    endpoint = connection.metadata().end_session_endpoint
 
     assert endpoint is not None
     assert endpoint.startswith(connection.issuer)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import threading
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
@@ -44,20 +43,19 @@ class LoginPrompt:
     verification_uri_complete: str | None = field(default=None, repr=False)
 
 
-class LoginFlow(ABC):
-    """A flow that is waiting for a person. Used by one `PendingSignIn`, from several threads."""
+class LoginFlow:
+    """A flow that is waiting for a person. Used by one `PendingLogin`, from several threads."""
 
     def __init__(self, prompt: LoginPrompt) -> None:
         self.prompt = prompt
 
-    @abstractmethod
     def tokens(self) -> TokenSet | None:
         """Wait for the person and return the provider's tokens, with the ID token checked.
 
         None means that nobody came in time or `stop` ended the wait.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def stop(self) -> None:
         """End the wait for the person."""
 
@@ -67,13 +65,13 @@ class LoginFlow(ABC):
             "This sign-in does not wait for a pasted address.", remedy="Start one with the flow `paste` for that."
         )
 
-    def on_started(self, callback: Callable[[str], None]) -> None:  # noqa: B027 - only one flow calls it
+    def on_started(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the redirect URI when a browser is sent to the provider, where only then it is known."""
 
-    def show(self, outcome: LoginOutcome) -> None:  # noqa: B027 - a flow without a page of its own shows nothing
+    def show(self, outcome: LoginOutcome) -> None:
         """Show the person how it ended."""
 
-    def close(self, *, linger_seconds: float = 0.0) -> None:  # noqa: B027 - a flow may hold nothing
+    def close(self, *, linger_seconds: float = 0.0) -> None:
         """Release what is held, once the page was seen or after `linger_seconds`; safe to call twice."""
 
 
@@ -163,10 +161,7 @@ class LoginContext:
             state_prefix=state_prefix,
         )
         return CodeGrant(
-            request=authorization,
-            metadata=metadata,
-            connection=self.connection,
-            needs_id_token=self.needs_id_token,
+            request=authorization, metadata=metadata, connection=self.connection, needs_id_token=self.needs_id_token
         )
 
     def wait_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:

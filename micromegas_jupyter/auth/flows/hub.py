@@ -105,9 +105,7 @@ REFUSALS: dict[str, Refusal] = {
         f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "sign_in_again": Refusal(
-        LoginRequired,
-        "Your sign-in at JupyterHub has ended.",
-        "Log out of the Hub and in again, then continue here.",
+        LoginRequired, "Your sign-in at JupyterHub has ended.", "Log out of the Hub and in again, then continue here."
     ),
     "not_renewed": Refusal(
         LoginRequired,
@@ -279,12 +277,7 @@ class HubService:
         self._http.close()
 
     def _call(
-        self,
-        path: str,
-        body: Mapping[str, object] | None,
-        *,
-        expected: int = _OK,
-        timeout_seconds: float | None = None,
+        self, path: str, body: Mapping[str, object] | None, *, expected: int = _OK, timeout_seconds: float | None = None
     ) -> SecretObject | None:
         """Return the body of the response; None when there is nothing to say yet."""
         url = f"{self._endpoint.url}{path}"

@@ -1,9 +1,7 @@
 """A sign-in in the operating system's keyring, and the small file that tells other programs about it.
 
-The file holds no secret: it says which sign-in the keyring holds, so that one `lstat` shows whether anything changed.
-Upstream's programs know nothing of it. Which backends exist is up to the library `keyring`, but which one is used is
-decided here: the library would ask every backend whether it works, and the one for KWallet starts a session bus to
-find out.
+The file holds no secret, and upstream's programs know nothing of it. Which backend of the library `keyring` is used is
+decided here: the library would ask each whether it works, and the one for KWallet starts a session bus to find out.
 """
 
 import configparser

@@ -256,10 +256,7 @@ class TokenManager:
         return session.token(bearer)
 
     def renew(self, bearer: Bearer) -> None:
-        """Refresh the session now, however fresh it is; as `token` where nothing can refresh it.
-
-        Forced refreshes are ten seconds apart; a call in between refreshes nothing.
-        """
+        """Refresh the session now, at most every ten seconds; as `token` where nothing can refresh it."""
         session = self.current()
         if not self._can_refresh(session, bearer):
             self.token(bearer)
@@ -272,10 +269,7 @@ class TokenManager:
             raise
 
     def invalidate(self, token: Secret) -> None:
-        """Have the next `token` refresh, because a server refused this one; a token that is not in use is ignored.
-
-        Forced refreshes are ten seconds apart.
-        """
+        """Have the next `token` refresh, because a server refused this one; a token that is not in use is ignored."""
         try:
             session = self.current()
         except MicromegasError:
@@ -500,13 +494,8 @@ class BackgroundRenewal:
     """One thread that keeps one provider's token fresh, from `start` to `stop`.
 
     It keeps neither the provider nor itself alive: when either is forgotten, the thread ends. After a failure it waits
-    five seconds, then twice as long each time, up to a minute.
-
-    Args:
-        provider: Whose token is kept fresh.
-        clock: Tells the time.
-        on_change: Gets an error when renewing begins to fail, and None when it works again; called in the thread.
-        wait: Waits for so many seconds or until the renewal is stopped, and says whether it is; for tests.
+    five seconds, then twice as long each time, up to a minute. In the thread, `on_change` gets an error when renewing
+    begins to fail, and None when it works again. `wait` waits until the renewal is stopped, and says whether it is.
     """
 
     def __init__(

@@ -71,8 +71,7 @@ class LoginKey:
     def satisfies(self, requested: LoginKey) -> bool:
         """Whether a stored sign-in with this key is what a sign-in with `requested` would get.
 
-        An unknown stored scope, as upstream leaves it, satisfies any. The order of a scope's words says nothing
-        (RFC 6749 section 3.3).
+        An unknown stored scope, as upstream leaves it, satisfies any; its order says nothing (RFC 6749 section 3.3).
         """
         same = ("issuer", "client_id", "audience")
         if any((getattr(self, name) or None) != (getattr(requested, name) or None) for name in same):

@@ -8,23 +8,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def idp() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
 
 
 def start(task: str, path: Path) -> subprocess.Popen[str]:

@@ -19,20 +19,12 @@ from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.wiring import logout, token_store
 from tests.fakes.scripted_browser import ScriptedBrowser
-from tests.fakes.scripted_provider import ScriptedProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from micromegas_jupyter.auth.tokens.store import TokenStore
+    from tests.fakes.scripted_provider import ScriptedProvider
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def idp() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
 
 
 @pytest.fixture
@@ -53,11 +45,8 @@ def test_upstream_reads_what_this_package_wrote(idp, path):
 def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(idp, path):
     ours = OidcAuthProvider.from_file(path)
     before = ours.get_token()
-    document = json.loads(path.read_text())
-    document["token"]["id_token"] = idp.mint_id_token(exp=1_900_000_000 - 200_000_000, iat=1_600_000_000)
-    path.write_text(json.dumps(document))
 
-    renewed = UpstreamProvider.from_file(str(path)).get_token()
+    renewed = upstream_renews(idp, path)
 
     assert renewed != before
     assert ours.get_token() == renewed

@@ -15,11 +15,7 @@ import pytest
 from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import (
-    LoginRequired,
-    TokenStoreError,
-    UsageError,
-)
+from micromegas_jupyter.errors import LoginRequired, TokenStoreError, UsageError
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth.workloads import (
-    GoogleServiceAccountProvider,
-    parse_service_account_key,
-)
+from micromegas_jupyter.auth.workloads import GoogleServiceAccountProvider, parse_service_account_key
 from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import Secret

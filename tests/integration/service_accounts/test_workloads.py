@@ -212,9 +212,7 @@ def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path):
             client_id=idp.client_id,
             audience="lake",
             workload=WorkloadSetting(
-                platform=WorkloadPlatform.KUBERNETES,
-                exchange=WorkloadExchange.TOKEN_EXCHANGE,
-                token_file=token_file,
+                platform=WorkloadPlatform.KUBERNETES, exchange=WorkloadExchange.TOKEN_EXCHANGE, token_file=token_file
             ),
         )
         provider = service_provider(settings, {})

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth.tokens import keyring as system_keyring
-from micromegas_jupyter.auth.tokens.keyring import (
-    KeyringTokenStore,
-    SystemKeyring,
-    open_keyring,
-    session_bus_address,
-)
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring, open_keyring, session_bus_address
 from micromegas_jupyter.auth.tokens.store import LoginKey, StoredLogin
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError

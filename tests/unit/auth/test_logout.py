@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from micromegas_jupyter.auth import LogoutReport, OidcAuthProvider
-from micromegas_jupyter.auth.logout import (
-    Revocation,
-    RevocationCalls,
-    _joined,
-    end_stored_logins,
-)
+from micromegas_jupyter.auth.logout import Revocation, RevocationCalls, _joined, end_stored_logins
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.config.client import ClientSettings

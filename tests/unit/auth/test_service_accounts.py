@@ -124,10 +124,7 @@ def key() -> PrivateKey:
 def test_a_service_account_has_exactly_one_of_secret_and_key(has_both, key):
     with pytest.raises(ConfigurationError):
         OidcClientCredentialsProvider(
-            "https://id.example.com",
-            "svc",
-            "s3same" if has_both else None,
-            private_key=key if has_both else None,
+            "https://id.example.com", "svc", "s3same" if has_both else None, private_key=key if has_both else None
         )
 
 

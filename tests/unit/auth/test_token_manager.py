@@ -183,8 +183,7 @@ def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp)
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"iss": "https://evil.example"}, {"aud": "other"}, {"azp": "other"}, {"exp": 1}, {"iat": 1_700_000_000}],
+    "change", [{"iss": "https://evil.example"}, {"aud": "other"}, {"azp": "other"}, {"exp": 1}, {"iat": 1_700_000_000}]
 )
 def test_a_renewal_with_an_id_token_that_is_not_acceptable_can_be_tried_again(change, sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)

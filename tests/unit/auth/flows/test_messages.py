@@ -11,13 +11,7 @@ from html import escape
 import pytest
 import segno
 
-from micromegas_jupyter.auth.flows.base import (
-    SECURITY_HEADERS,
-    LoginOutcome,
-    notice_page,
-    shows_qr,
-    terminal_qr,
-)
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginOutcome, notice_page, shows_qr, terminal_qr
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_QUERY_CHARACTERS,
     Accepted,
