@@ -20,7 +20,7 @@ from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 ALICE = AuthContext(
@@ -155,25 +155,37 @@ def test_only_functions_of_the_caller_become_literals(condition: str, expected: 
     assert with_caller_in_condition(condition, ALICE, columns=("owner", "level")) == expected
 
 
-@pytest.fixture
-def owned(tmp_path: Path) -> Iterator[DataFusionEngine]:
-    """An engine over one table whose column has the name of a function, and another that may be NULL."""
-    rows = pa.table({"user": ["al'ice", "bob"], "team": pa.array([None, None], pa.string())})
-    pq.write_table(rows, tmp_path / "rows.parquet")
-    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    yield engine
-    engine.close()
+class Notes:
+    """A table of rows, as callers with a condition on it see them."""
+
+    def __init__(self, folder: Path, rows: pa.Table, **options: str) -> None:
+        file = folder / "rows.parquet"
+        pq.write_table(rows, file)
+        self.tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=(str(file),), **options)])  # type: ignore[arg-type]
+
+    def seen(self, condition: str, caller: AuthContext, column: str) -> list[object]:
+        """Return what a caller sees of a column, with a condition that is accepted at the start."""
+        check_role_conditions(self.tables, {"notes": [condition]})
+        engine = DataFusionEngine(self.tables, EngineSettings())
+        ask = _as(Asker(engine, self.tables), caller, {"notes": (condition,)})
+        found = [row[column] for row in ask.rows("SELECT * FROM notes")]
+        engine.close()
+        return found
 
 
 @pytest.mark.parametrize("name", ["user", "USER", '"user"'])
-def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngine, ask: Asker, name: str) -> None:
-    condition = f"{name} = current_user()"
+def test_a_condition_does_not_take_a_column_for_the_caller(tmp_path: Path, name: str) -> None:
+    notes = Notes(tmp_path, pa.table({"user": ["al'ice", "bob"]}))
 
-    check_role_conditions(owned._tables, {"notes": [condition]})
+    assert notes.seen(f"{name} = current_user()", ALICE, "user") == ["al'ice"]
 
-    seen = _as(Asker(owned, ask.tables), ALICE, {"notes": (condition,)}).rows("SELECT * FROM notes")
-    assert [row["user"] for row in seen] == ["al'ice"]
+
+def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path) -> None:
+    merge = 'SELECT DISTINCT owner AS "user" FROM notes_states'
+    states = pa.table({"owner": ["al'ice", "bob", "bob"]})
+    notes = Notes(tmp_path, states, merge_sql=merge, raw_name="notes_states")
+
+    assert notes.seen("user = current_user()", ALICE, "user") == ["al'ice"]
 
 
 @pytest.mark.parametrize(
@@ -186,23 +198,10 @@ def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngi
         "cardinality(array_intersect(current_groups(), make_array(team))) > 0",
     ],
 )
-def test_a_caller_without_groups_is_in_no_group(owned: DataFusionEngine, ask: Asker, condition: str) -> None:
-    nobody = replace(ALICE, groups=())
+def test_a_caller_without_groups_is_in_no_group(tmp_path: Path, condition: str) -> None:
+    notes = Notes(tmp_path, pa.table({"team": pa.array([None, None], pa.string())}))
 
-    check_role_conditions(owned._tables, {"notes": [condition]})
-
-    assert _as(Asker(owned, ask.tables), nobody, {"notes": (condition,)}).rows("SELECT * FROM notes") == []
-
-
-@pytest.fixture
-def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
-    """An engine over rows of two teams and of none."""
-    rows = pa.table({"team": pa.array(["job", "web", None])})
-    pq.write_table(rows, tmp_path / "rows.parquet")
-    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    yield engine
-    engine.close()
+    assert notes.seen(condition, replace(ALICE, groups=()), "team") == []
 
 
 @pytest.mark.parametrize(
@@ -216,23 +215,11 @@ def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
     ],
 )
 def test_a_condition_that_denies_holds_for_a_caller_without_groups(
-    notes_of_teams: DataFusionEngine,
-    ask: Asker,
-    condition: str,
-    in_a_group: list[str | None],
-    in_no_group: list[str | None],
+    tmp_path: Path, condition: str, in_a_group: list[str | None], in_no_group: list[str | None]
 ) -> None:
-    check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
+    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
 
-    seen = [
-        [
-            row["team"]
-            for row in _as(
-                Asker(notes_of_teams, ask.tables), replace(ALICE, groups=groups, roles=()), {"notes": (condition,)}
-            ).rows("SELECT team FROM notes")
-        ]
-        for groups in (("job",), ())
-    ]
+    seen = [notes.seen(condition, replace(ALICE, groups=groups, roles=()), "team") for groups in (("job",), ())]
 
     assert seen == [in_a_group, in_no_group]
 
@@ -245,26 +232,9 @@ def test_a_condition_that_denies_holds_for_a_caller_without_groups(
     ],
 )
 def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(
-    notes_of_teams: DataFusionEngine, condition: str
+    tmp_path: Path, condition: str
 ) -> None:
+    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
+
     with pytest.raises(ConfigurationError):
-        check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
-
-
-def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path, ask: Asker) -> None:
-    states = pa.table({"owner": ["al'ice", "bob", "bob"]})
-    pq.write_table(states, tmp_path / "rows.parquet")
-    table = TableSnapshot(
-        name="notes",
-        schema=states.schema,
-        files=(str(tmp_path / "rows.parquet"),),
-        merge_sql='SELECT DISTINCT owner AS "user" FROM notes_states',
-        raw_name="notes_states",
-    )
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    check_role_conditions(engine._tables, {"notes": ["user = current_user()"]})
-
-    seen = _as(Asker(engine, ask.tables), ALICE, {"notes": ("user = current_user()",)}).rows("SELECT * FROM notes")
-
-    engine.close()
-    assert seen == [{"user": "al'ice"}]
+        check_role_conditions(notes.tables, {"notes": [condition]})
