@@ -379,7 +379,13 @@ _RULES: Final = (
         name=1,
     ),
     Rule(
-        r"(?:No function matches the given name and argument types|Function) '(\w+)(?:\((.*?)\))?'",
+        r"No function matches the given name and argument types '(\w+)\(([^']*)\)'",
+        "The function {1} does not take these arguments: {2}.",
+        "Use other arguments, or convert them with CAST.",
+        name=1,
+    ),
+    Rule(
+        r"Function '(\w+)' (?:failed to match any signature|user-defined coercion failed)",
         "The function {1} does not take these arguments.",
         "Use other arguments, or convert them with CAST.",
         name=1,
