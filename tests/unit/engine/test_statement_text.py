@@ -307,3 +307,10 @@ def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
         "3": pa.int64(),
         "4": pa.int64(),
     }
+
+
+def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask: Asker) -> None:
+    row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
+
+    with pytest.raises(InvalidStatement, match="fixed size"):
+        ask.plan("SELECT $1", parameters=row)
