@@ -56,6 +56,17 @@ def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Pa
     writer.close()
 
 
+def test_all_that_is_written_is_for_this_account_only(lake: Lake, tmp_path: Path) -> None:
+    writer = lake.open_writer("a")
+    writer.append("log_entries", log_batch([1]))
+    _create(tmp_path / "lake", "t", pa.record_batch({"id": [1]}))
+    writer.close()
+
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in (tmp_path / "lake").rglob("*")}
+
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
 def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
     folder = tmp_path / "lake" / "log_entries"
     folder.mkdir(parents=True)
