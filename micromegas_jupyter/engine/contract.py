@@ -86,10 +86,7 @@ class VisibleTable:
 class QueryStatistics:
     """What a statement took so far; None for counts that the engine does not give.
 
-    Attributes:
-        context_init_seconds: Making the session: listing tables and registering those that the statement names.
-        execution_seconds: Optimizing the plan and starting it; reading rows is not included.
-        bytes_scanned: Bytes read from files, after whole files, row groups and pages were skipped by statistics.
+    Listing and registering tables is `context_init_seconds`; `execution_seconds` are without reading rows.
     """
 
     context_init_seconds: float = 0.0

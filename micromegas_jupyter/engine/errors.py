@@ -140,6 +140,9 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, and this server only reads.")
+    if isinstance(error, SystemError):  # of pyarrow 23 on such a null among the parameters
+        what = "A value contains a null in place of a list of a fixed size."
+        return InvalidStatement(what, remedy="Send lists of variable size instead.")
     if isinstance(error, pa.ArrowException):
         return explain(text, context.sql) or UnsupportedStatement(
             _sentence("A result of this kind cannot be sent", text)
@@ -330,10 +333,7 @@ _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Rule(NamedTuple):
-    """One complaint: in the texts, `{1}` is the pattern's first group and `{last}` the name without its table.
-
-    `name` is the group that holds a name of the statement, to find its position; 0 for none.
-    """
+    """One complaint: `{1}` in its texts is the group that matched, `{last}` that of `name` without its table."""
 
     pattern: str
     what: str
@@ -379,7 +379,13 @@ _RULES: Final = (
         name=1,
     ),
     Rule(
-        r"(?:No function matches the given name and argument types|Function) '(\w+)(?:\((.*?)\))?'",
+        r"No function matches the given name and argument types '(\w+)\(([^']*)\)'",
+        "The function {1} does not take these arguments: {2}.",
+        "Use other arguments, or convert them with CAST.",
+        name=1,
+    ),
+    Rule(
+        r"Function '(\w+)' (?:failed to match any signature|user-defined coercion failed)",
         "The function {1} does not take these arguments.",
         "Use other arguments, or convert them with CAST.",
         name=1,

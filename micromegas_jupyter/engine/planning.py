@@ -45,20 +45,20 @@ _CONDITION: Final = (
     r"when|where|window|tablesample|qualify|over) )[^\W\d])"
 )
 _FEWER_ROWS: Final = "Write WHERE random() < 0.1 for a tenth of the rows."
-# Clauses that DataFusion's parser accepts and its planner ignores, by their first word: a pattern of the token before
-# it and the four after it (see `_describe`), what they are, and what to do.
-_IGNORED_CLAUSES: Final = {
-    "tablesample": (_NAME + r" tablesample (?:[(\[{]|(?:bernoulli|system|row|block) )", "TABLESAMPLE", _FEWER_ROWS),
-    "sample": (_NAME + r" sample (?:[(\[{]|0|\?|\. 0)", "SAMPLE", _FEWER_ROWS),
-    "prewhere": (_NAME + " prewhere " + _CONDITION, "PREWHERE", "Write WHERE."),
-    "with": (
-        r"\S+ with (rollup|cube|totals) (?!as |[(\[{])",
-        "WITH {0}",
-        "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…).",
-    ),
-    "connect": (r"\S+ connect by ", "CONNECT BY", "Write WITH RECURSIVE."),
-    "*": (r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "Name the columns."),
-}
+_GROUPING_SETS: Final = "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…)."
+# Clauses that DataFusion's parser accepts and its planner ignores: their first word, a pattern of the token before it
+# and the four after it (see `_describe`), what they are, and what to do.
+_IGNORED_CLAUSES: Final = (
+    ("tablesample", _NAME + r" tablesample (?:[(\[{]|(?:bernoulli|system|row|block) )", "TABLESAMPLE", _FEWER_ROWS),
+    ("sample", _NAME + r" sample (?:[(\[{]|0|\?|\. 0)", "SAMPLE", _FEWER_ROWS),
+    ("partition", _NAME + r" partition [(\[{]", "PARTITION after a table", "Write WHERE."),
+    ("for", r"\S+ for (xml|json) (?:raw|auto|explicit|path) ", "FOR {0}", "Leave it out: rows are sent as Arrow."),
+    ("prewhere", _NAME + " prewhere " + _CONDITION, "PREWHERE", "Write WHERE."),
+    ("with", r"\S+ with (rollup|cube|totals) (?!as |[(\[{])", "WITH {0}", _GROUPING_SETS),
+    ("with", _NAME + r" with ordinality (?!(?:as )?[(\[{])", "WITH ORDINALITY", "Write row_number() OVER ()."),
+    ("connect", r"\S+ connect by ", "CONNECT BY", "Write WITH RECURSIVE."),
+    ("*", r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "Name the columns."),
+)
 
 
 def check_statement(sql: str, *, max_bytes: int) -> Scan:
@@ -109,20 +109,16 @@ def _check_size(sql: str, max_bytes: int) -> None:
 
 
 def check_no_ignored_clause(scanned: Scan) -> None:
-    """Check for clauses that DataFusion's parser accepts and its planner ignores: they would give other rows.
-
-    Only those above are known, where they are not likely to be anything else: a column or an alias may have such a
-    name. Others that the planner ignores, such as `FOR UPDATE`, `WITH (NOLOCK)` or `SETTINGS`, pass.
-    """
+    """Check for the clauses above, without which there are other rows, where they are not likely to be a name."""
     tokens = scanned.tokens
     for index, token in enumerate(tokens):
         if token.start >= scanned.certain_until:
             return
-        known = _IGNORED_CLAUSES.get(token.text.lower()) if token.kind in {Kind.WORD, Kind.OPERATOR} else None
-        if known is None or not index:
-            continue
-        pattern, clause, remedy = known
-        if found := re.match(pattern, "".join(map(_describe, tokens[index - 1 : index + 4]))):
+        word = token.text.lower() if index and token.kind in {Kind.WORD, Kind.OPERATOR} else ""
+        for first, pattern, clause, remedy in _IGNORED_CLAUSES:
+            window = "".join(map(_describe, tokens[index - 1 : index + 4])) if first == word else ""
+            if not (found := re.match(pattern, window)):
+                continue
             line, column = line_and_column(scanned.sql, token.start)
             what = clause.format(*(group.upper() for group in found.groups()))
             raise UnsupportedStatement(

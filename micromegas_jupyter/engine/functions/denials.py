@@ -1,12 +1,12 @@
 """Denied queries in SQL: whether a rule denies a query, and the functions with which administrators make rules.
 
 A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, what is known of a query before it is planned.
-`deny_queries`, `list_query_denials` and `remove_query_denial` have upstream's names, arguments and results, and exist
-for administrators only. A rule is made or removed when the statement runs, not when it is planned.
+The functions have upstream's names, arguments and results. They act when the statement runs, not when it is planned.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -50,10 +50,7 @@ class MatchRules:
         self.expressions = tuple(expressions)
 
     def first_match(self, facts: Mapping[str, str | None], hashes: Sequence[str]) -> int | None:
-        """Return the index of the first expression that is true for a query, None when there is none.
-
-        An expression that cannot be evaluated for this query (a cast that fails) is not true.
-        """
+        """Return the index of the first expression that is true for a query, None when there is none."""
         rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
         evaluated = _evaluate(rows, self.expressions)
         return next((index for index, one in enumerate(self.expressions) if evaluated[one]), None)
@@ -105,8 +102,11 @@ def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[st
     return {one: any(found[str(index)]) for index, one in enumerate(expressions)}
 
 
+_context: Final = functools.cache(SessionContext)
+
+
 def _frame(rows: Sequence[Mapping[str, str | None]]) -> DataFrame:
-    return SessionContext().read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=_MATCH_SCHEMA))
+    return _context().read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=_MATCH_SCHEMA))
 
 
 def names_denial_function(sql: str) -> bool:

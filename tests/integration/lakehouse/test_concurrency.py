@@ -21,30 +21,36 @@ pytestmark = pytest.mark.integration
 ROWS = 150
 GRACE_SECONDS = 3.0
 REPOSITORY = Path(__file__).parents[3]
-WRITING_CHILD = (sys.executable, "-m", "tests.integration.lakehouse.writing_child")
+WRITING_CHILD = (sys.executable, "-m", "tests.integration.lakehouse.child", "write")
 
 
 class Child:
-    """A writing child and what it has acknowledged so far."""
+    """A writing child and what it has acknowledged so far; it is killed after some rows, or ends by itself."""
 
-    def __init__(self, folder: Path, writer_id: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writer_id: str,
+        *,
+        rows: int = ROWS,
+        grace_seconds: float = GRACE_SECONDS,
+        kill_after: int = -1,
+    ) -> None:
         self.writer_id = writer_id
+        self._kill_after = kill_after
         self._acknowledged = 0
-        self._process = subprocess.Popen(
-            [*WRITING_CHILD, str(folder), writer_id, str(ROWS), str(grace_seconds)],
-            stdout=subprocess.PIPE,
-            cwd=REPOSITORY,
-            text=True,
-        )
+        command = [*WRITING_CHILD, str(folder), writer_id, str(rows), str(grace_seconds)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True)
         self.ended = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
                 self._acknowledged = int(line) + 1
+                if self._acknowledged == self._kill_after:
+                    self._process.kill()
         self._process.wait(timeout=60)
         self.ended.set()
 
@@ -115,31 +121,14 @@ def test_a_query_finds_its_files_while_others_merge_them(tmp_path: Path) -> None
 KILLS = 6
 
 
-def _write_until_killed(folder: Path, writer_id: str, *, after_rows: int) -> list[int]:
-    """Run a writer and kill it once so many rows are acknowledged; return what it acknowledged."""
-    child = subprocess.Popen(
-        [*WRITING_CHILD, str(folder), writer_id, "100000"],
-        stdout=subprocess.PIPE,
-        cwd=REPOSITORY,
-        text=True,
-    )
-    assert child.stdout is not None
-    with child, child.stdout as output:
-        acknowledged = [int(output.readline()) for _ in range(after_rows)]
-        child.kill()
-        # Rows that were acknowledged between the last line read and the kill.
-        acknowledged += [int(line) for line in output.read().splitlines()]
-    return acknowledged
-
-
 def test_no_row_is_lost_torn_or_doubled_when_writers_are_killed(tmp_path: Path) -> None:
     lake = Lake(tmp_path, limits=LakeLimits(fan_in=3, tiers=3, grace_seconds=3.0))
     acknowledged: set[str] = set()
 
     for run in range(KILLS):
-        writer_id = f"run{run}"
-        numbers = _write_until_killed(tmp_path, writer_id, after_rows=8 + 5 * run)
-        acknowledged.update(f"{writer_id}:{number}" for number in numbers)
+        child = Child(tmp_path, f"run{run}", rows=100_000, kill_after=8 + 5 * run)
+        assert child.ended.wait(60)
+        acknowledged |= child.acknowledged
         counts = Counter(_messages(_files(lake)))
         assert max(counts.values()) == 1
         assert acknowledged <= counts.keys()

@@ -38,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str]:
     folder = tmp_path_factory.mktemp("lake")
     lake = Lake(folder)
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.lakehouse.recording_child", str(folder)],
+        [sys.executable, "-m", "tests.integration.lakehouse.child", "record", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[3],

@@ -121,6 +121,10 @@ LEFT_OUT = [
     ("SELECT n FROM t START WITH n = 1 CONNECT BY PRIOR n = n", "CONNECT BY", (1, 34)),
     ("SELECT * ILIKE '%a%' FROM t", "ILIKE", (1, 8)),
     ("SELECT n FROM t SAMPLE 0.1", "SAMPLE", (1, 17)),
+    ("SELECT n FROM t PARTITION (p0) WHERE n = 1", "PARTITION", (1, 17)),
+    ("SELECT n FROM t WITH ORDINALITY", "WITH ORDINALITY", (1, 17)),
+    ("SELECT n FROM t FOR XML PATH", "FOR XML", (1, 17)),
+    ("SELECT n FROM t PREWHERE left('One', 1) = 'O'", "PREWHERE", (1, 17)),
 ]
 HEEDED = [
     "SELECT prewhere, tablesample, connect, rollup FROM named",
@@ -128,7 +132,10 @@ HEEDED = [
     "SELECT tablesample FROM named WHERE prewhere AND prewhere IS NOT NULL OR NOT prewhere",
     "SELECT 'n TABLESAMPLE (10)', \"prewhere\" FROM named -- WITH ROLLUP",
     "WITH rollup AS (SELECT 1 AS x), cube (y) AS (SELECT 2) SELECT * FROM rollup, cube",
-    "SELECT sample FROM others WHERE sample > 0.1",
+    "SELECT sample, partition, ordinality, xml FROM others WHERE sample > 0.1",
+    "WITH sample (x) AS (SELECT 1), partition (x) AS (SELECT 2) SELECT sample.x FROM sample, partition",
+    "EXPLAIN WITH ordinality (x) AS (SELECT 1) SELECT x FROM ordinality",
+    "SELECT substring('abc' FOR xml) FROM others",
     "SELECT sample.n FROM t AS sample (n) WHERE sample.n = 1 AND n > -1",
     "SELECT tablesample FROM named AS prewhere LEFT JOIN (SELECT 1 AS n) AS o ON tablesample = n",
     "SELECT prewhere - 1, sum(prewhere) + 1 FROM (SELECT 1 AS prewhere) WHERE -prewhere < 0 GROUP BY prewhere",
@@ -140,7 +147,7 @@ def session() -> SessionContext:
     session = SessionContext()
     session.sql("CREATE TABLE t AS SELECT 1 AS n")
     session.sql("CREATE TABLE named AS SELECT true AS prewhere, 1 AS tablesample, 2 AS connect, 3 AS rollup")
-    session.sql("CREATE TABLE others AS SELECT 1 AS sample")
+    session.sql("CREATE TABLE others AS SELECT 1 AS sample, 2 AS partition, 3 AS ordinality, 4 AS xml")
     return session
 
 
@@ -300,3 +307,10 @@ def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
         "3": pa.int64(),
         "4": pa.int64(),
     }
+
+
+def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask: Asker) -> None:
+    row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
+
+    with pytest.raises(InvalidStatement, match="fixed size"):
+        ask.plan("SELECT $1", parameters=row)

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,6 @@ from micromegas_jupyter.lake.parquet_folder import (
     ParquetFolder,
     check_servable,
     is_lake,
-    lossless_units,
     wider_type,
 )
 from tests.fakes.fixed_tables import FixedTables
@@ -202,32 +201,6 @@ def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):
     (tmp_path / "_delta_log").mkdir()
     with pytest.raises(Unavailable, match="Delta table"):
         folder.snapshot()
-
-
-FAR = datetime(9999, 12, 31, tzinfo=UTC)
-LAST_NS = (1 << 63) // 1000
-MICROSECONDS = pa.timestamp("us", "UTC")
-
-
-def units(path: Path, columns: dict[str, pa.Array], **options: Any) -> dict[str, str]:
-    pq.write_table(pa.table(columns), path, **options)
-    metadata = pq.read_metadata(path)
-    return lossless_units(metadata, metadata.schema.to_arrow_schema())
-
-
-@pytest.mark.parametrize(
-    ("values", "unit"),
-    [
-        (pa.array([LAST_NS, -LAST_NS], MICROSECONDS), "ns"),
-        (pa.array([LAST_NS + 1], MICROSECONDS), "us"),
-        (pa.array([-LAST_NS - 1, 0], MICROSECONDS), "us"),
-        (pa.array([FAR], pa.timestamp("ms")), "us"),
-        (pa.array([1 << 62], pa.timestamp("ms")), "ms"),
-        (pa.array([None, None], MICROSECONDS), "ns"),
-    ],
-)
-def test_the_lossless_unit_holds_the_first_and_the_last_value(tmp_path: Path, values: pa.Array, unit: str) -> None:
-    assert units(tmp_path / "t.parquet", {"id": pa.array(range(len(values))), "v": values}) == {"v": unit}
 
 
 CATEGORIES = pa.dictionary(pa.int32(), pa.string())

@@ -1,4 +1,4 @@
-"""SQL knows who calls, and shows each caller his own rights only."""
+"""Functions of SQL: who calls and with which rights, and the denied queries of administrators."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.functions.denial_store import DenialStore
+from micromegas_jupyter.engine.functions.denials import MatchRules, check_match
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.security import check_role_conditions
-from micromegas_jupyter.errors import ConfigurationError
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from micromegas_jupyter.errors import ConfigurationError, InvalidStatement
+from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
+from tests.unit.engine.conftest import SETTINGS, Asker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,25 +157,37 @@ def test_only_functions_of_the_caller_become_literals(condition: str, expected: 
     assert with_caller_in_condition(condition, ALICE, columns=("owner", "level")) == expected
 
 
-@pytest.fixture
-def owned(tmp_path: Path) -> Iterator[DataFusionEngine]:
-    """An engine over one table whose column has the name of a function, and another that may be NULL."""
-    rows = pa.table({"user": ["al'ice", "bob"], "team": pa.array([None, None], pa.string())})
-    pq.write_table(rows, tmp_path / "rows.parquet")
-    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    yield engine
-    engine.close()
+class Notes:
+    """A table of rows, as callers with a condition on it see them."""
+
+    def __init__(self, folder: Path, rows: pa.Table, **options: str) -> None:
+        file = folder / "rows.parquet"
+        pq.write_table(rows, file)
+        self.tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=(str(file),), **options)])  # type: ignore[arg-type]
+
+    def seen(self, condition: str, caller: AuthContext, column: str) -> list[object]:
+        """Return what a caller sees of a column, with a condition that is accepted at the start."""
+        check_role_conditions(self.tables, {"notes": [condition]})
+        engine = DataFusionEngine(self.tables, EngineSettings())
+        ask = _as(Asker(engine, self.tables), caller, {"notes": (condition,)})
+        found = [row[column] for row in ask.rows("SELECT * FROM notes")]
+        engine.close()
+        return found
 
 
 @pytest.mark.parametrize("name", ["user", "USER", '"user"'])
-def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngine, ask: Asker, name: str) -> None:
-    condition = f"{name} = current_user()"
+def test_a_condition_does_not_take_a_column_for_the_caller(tmp_path: Path, name: str) -> None:
+    notes = Notes(tmp_path, pa.table({"user": ["al'ice", "bob"]}))
 
-    check_role_conditions(owned._tables, {"notes": [condition]})
+    assert notes.seen(f"{name} = current_user()", ALICE, "user") == ["al'ice"]
 
-    seen = _as(Asker(owned, ask.tables), ALICE, {"notes": (condition,)}).rows("SELECT * FROM notes")
-    assert [row["user"] for row in seen] == ["al'ice"]
+
+def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path) -> None:
+    merge = 'SELECT DISTINCT owner AS "user" FROM notes_states'
+    states = pa.table({"owner": ["al'ice", "bob", "bob"]})
+    notes = Notes(tmp_path, states, merge_sql=merge, raw_name="notes_states")
+
+    assert notes.seen("user = current_user()", ALICE, "user") == ["al'ice"]
 
 
 @pytest.mark.parametrize(
@@ -186,23 +200,10 @@ def test_a_condition_does_not_take_a_column_for_the_caller(owned: DataFusionEngi
         "cardinality(array_intersect(current_groups(), make_array(team))) > 0",
     ],
 )
-def test_a_caller_without_groups_is_in_no_group(owned: DataFusionEngine, ask: Asker, condition: str) -> None:
-    nobody = replace(ALICE, groups=())
+def test_a_caller_without_groups_is_in_no_group(tmp_path: Path, condition: str) -> None:
+    notes = Notes(tmp_path, pa.table({"team": pa.array([None, None], pa.string())}))
 
-    check_role_conditions(owned._tables, {"notes": [condition]})
-
-    assert _as(Asker(owned, ask.tables), nobody, {"notes": (condition,)}).rows("SELECT * FROM notes") == []
-
-
-@pytest.fixture
-def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
-    """An engine over rows of two teams and of none."""
-    rows = pa.table({"team": pa.array(["job", "web", None])})
-    pq.write_table(rows, tmp_path / "rows.parquet")
-    table = TableSnapshot(name="notes", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    yield engine
-    engine.close()
+    assert notes.seen(condition, replace(ALICE, groups=()), "team") == []
 
 
 @pytest.mark.parametrize(
@@ -216,23 +217,11 @@ def notes_of_teams(tmp_path: Path) -> Iterator[DataFusionEngine]:
     ],
 )
 def test_a_condition_that_denies_holds_for_a_caller_without_groups(
-    notes_of_teams: DataFusionEngine,
-    ask: Asker,
-    condition: str,
-    in_a_group: list[str | None],
-    in_no_group: list[str | None],
+    tmp_path: Path, condition: str, in_a_group: list[str | None], in_no_group: list[str | None]
 ) -> None:
-    check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
+    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
 
-    seen = [
-        [
-            row["team"]
-            for row in _as(
-                Asker(notes_of_teams, ask.tables), replace(ALICE, groups=groups, roles=()), {"notes": (condition,)}
-            ).rows("SELECT team FROM notes")
-        ]
-        for groups in (("job",), ())
-    ]
+    seen = [notes.seen(condition, replace(ALICE, groups=groups, roles=()), "team") for groups in (("job",), ())]
 
     assert seen == [in_a_group, in_no_group]
 
@@ -245,26 +234,107 @@ def test_a_condition_that_denies_holds_for_a_caller_without_groups(
     ],
 )
 def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(
-    notes_of_teams: DataFusionEngine, condition: str
+    tmp_path: Path, condition: str
 ) -> None:
+    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
+
     with pytest.raises(ConfigurationError):
-        check_role_conditions(notes_of_teams._tables, {"notes": [condition]})
+        check_role_conditions(notes.tables, {"notes": [condition]})
 
 
-def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path, ask: Asker) -> None:
-    states = pa.table({"owner": ["al'ice", "bob", "bob"]})
-    pq.write_table(states, tmp_path / "rows.parquet")
-    table = TableSnapshot(
-        name="notes",
-        schema=states.schema,
-        files=(str(tmp_path / "rows.parquet"),),
-        merge_sql='SELECT DISTINCT owner AS "user" FROM notes_states',
-        raw_name="notes_states",
-    )
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
-    check_role_conditions(engine._tables, {"notes": ["user = current_user()"]})
+FACTS = {"user_id": "ann", "client": "grafana", "sql": "SELECT * FROM thread_spans", "notebook": None}
 
-    seen = _as(Asker(engine, ask.tables), ALICE, {"notes": ("user = current_user()",)}).rows("SELECT * FROM notes")
 
+@pytest.fixture
+def store(tmp_path: Path) -> DenialStore:
+    return DenialStore(tmp_path / "denials.json")
+
+
+@pytest.fixture
+def admin(store: DenialStore) -> Iterator[Asker]:
+    engine = DataFusionEngine(FixedTables([empty_table()]), SETTINGS, denials=store)
+    yield Asker(engine, FixedTables(), replace(CALLER, is_admin=True))
     engine.close()
-    assert seen == [{"user": "al'ice"}]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "client = 'grafana'",
+        "sql_hash='h2' and \"client\" = 'grafana' -- two",
+        "sql LIKE '%thread_spans%' OR client_ip = '10.4.9.221'",
+        "notebook IS NULL",
+        "regexp_like(sql, 'thread_(spans|calls)')",
+    ],
+)
+def test_a_rule_is_found_that_is_true_for_a_query(expression: str) -> None:
+    rules = MatchRules(["client = 'web'", expression, "sql IS NOT NULL"])
+
+    assert rules.first_match(FACTS, ("h1", "h2")) == 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("1 = 1", "column"),
+        ("'sql' = 'sql'", "column"),
+        ("client = ", "missing"),
+        ("client", "true or false"),
+        ("client = 42", "cannot be used"),
+        ("client = (SELECT 'x')", "subquery"),
+        ("client = 'x'; SELECT 1", "several"),
+        ("client = $1", "placeholder"),
+        ("client = 'x' AND nobody = 'y'", "nobody"),
+        ("client = 'x' AND nothing(sql)", "nothing"),
+        ("", "empty"),
+        ("upper(sql = 'a'", "cannot be used. It ends too early"),
+        ("client = '" + "x" * 5000 + "'", "longer"),
+    ],
+)
+def test_an_expression_that_cannot_be_a_rule_is_refused(expression: str, told: str) -> None:
+    with pytest.raises(InvalidStatement) as refused:
+        check_match(expression)
+
+    assert told in str(refused.value)
+
+
+def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin: Asker, store: DenialStore) -> None:
+    sql = "SELECT msg AS rule_id FROM deny_queries('client = ''a, (b''', 'too many') AS d WHERE time <= now();"
+
+    admin.plan(sql)
+    planned = store.rules()
+    (row,) = admin.rows(sql)
+
+    assert planned == ()
+    (rule,) = store.rules()
+    assert (row["rule_id"], rule.match_expr, rule.created_by) == (rule.rule_id, "client = 'a, (b'", "ann")
+    with pytest.raises(InvalidStatement, match="column"):
+        admin.rows("SELECT * FROM deny_queries('true', 'x')")
+
+
+def test_rules_are_listed_and_removed(admin: Asker, store: DenialStore) -> None:
+    rule_id = store.add("client = 'grafana'", "too many", created_by="ann")
+
+    listed = admin.table(f"SELECT * FROM list_query_denials() WHERE rule_id = '{rule_id}'")
+    removed, unknown = (admin.rows(f"SELECT remove_query_denial('{one}') AS r") for one in (rule_id, "r-9"))
+
+    assert listed.schema.names == ["rule_id", "created_at", "created_by", "reason", "match_expr", "last_hit_at"]
+    assert listed.to_pylist()[0]["match_expr"] == "client = 'grafana'"
+    assert removed == [{"r": f"SUCCESS: rule {rule_id} was removed"}]
+    assert unknown == [{"r": "ERROR: there is no rule r-9"}]
+    assert store.rules() == ()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM deny_queries('client = ''x''', 'y')",
+        "SELECT * FROM list_query_denials()",
+        "SELECT remove_query_denial('r-1')",
+    ],
+)
+def test_for_others_the_functions_do_not_exist(admin: Asker, store: DenialStore, sql: str) -> None:
+    with pytest.raises(InvalidStatement, match=r"no function named|There is no"):
+        Asker(admin.engine, admin.tables, CALLER).rows(sql)
+
+    assert store.rules() == ()
