@@ -87,7 +87,7 @@ class ServerThread:
     @property
     def uri(self) -> str:
         """The server's address for clients, once it runs."""
-        scheme = "grpc+tls" if self._settings.certificate_file is not None else "grpc"
+        scheme = "grpc+tls" if self._settings.tls_files is not None else "grpc"
         return f"{scheme}://{self._host}:{self._port}"
 
     @property
@@ -257,8 +257,9 @@ def _shut_down_sockets(port: int, *, is_listening: bool) -> None:
         for found in psutil.Process().net_connections("tcp"):
             is_listener = found.status == psutil.CONN_LISTEN
             if found.fd >= 0 and found.laddr[1] == port and is_listener is is_listening:
-                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:  # it may be closed by now
-                    duplicate.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:
+                    if duplicate.getsockname()[1] == port:  # it may be closed by now, and another be opened
+                        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

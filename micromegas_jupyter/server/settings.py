@@ -60,9 +60,7 @@ class FlightServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 50051
-    certificate_file: Path | None = field(default=None, repr=False)
-    key_file: Path | None = field(default=None, repr=False)
-    client_ca_file: Path | None = field(default=None, repr=False)
+    tls_files: TlsFiles | None = None  # plain text without them
     #: The port is held by a socket that only this user's processes may share (SO_REUSEPORT).
     is_port_reserved: bool = False
     max_receive_bytes: int = 32 * _MEBIBYTE
@@ -86,12 +84,3 @@ class FlightServerSettings:
     trusted_proxies: frozenset[str] = frozenset()
     rate_limits: RateLimits = field(default_factory=RateLimits)
     ingest: IngestSettings = field(default_factory=IngestSettings)
-
-    @property
-    def tls_files(self) -> TlsFiles | None:
-        """The files of TLS, None for plain text."""
-        if self.certificate_file is None or self.key_file is None:
-            return None
-        return TlsFiles(
-            certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
-        )

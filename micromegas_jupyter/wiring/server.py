@@ -208,20 +208,13 @@ class ServerStack:
 
     def _make_http(self, rate_limits: RateLimits) -> HttpEndpoint:
         settings = self.settings
-        tls_files = None
-        if settings.tls_certificate is not None and settings.tls_key is not None:
-            tls_files = TlsFiles(
-                certificate_file=settings.tls_certificate,
-                key_file=settings.tls_key,
-                client_ca_file=settings.tls_client_ca,
-            )
         return HttpEndpoint(
             settings.http_host,
             settings.http_port,
             validator=self.validator,
             registries=self.registries,
             readiness=self.readiness,
-            tls_files=tls_files,
+            tls_files=_tls_files(settings),
             rate_limits=rate_limits,
         )
 
@@ -447,6 +440,14 @@ def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEF
     )
 
 
+def _tls_files(settings: ServerSettings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(
+        certificate_file=settings.tls_certificate, key_file=settings.tls_key, client_ca_file=settings.tls_client_ca
+    )
+
+
 def build_flight_settings(
     settings: ServerSettings, *, rate_limits: RateLimits, reserved_port: int | None
 ) -> FlightServerSettings:
@@ -455,9 +456,7 @@ def build_flight_settings(
         host=settings.host,
         port=settings.port if reserved_port is None else reserved_port,
         is_port_reserved=reserved_port is not None,
-        certificate_file=settings.tls_certificate,
-        key_file=settings.tls_key,
-        client_ca_file=settings.tls_client_ca,
+        tls_files=_tls_files(settings),
         trusted_proxies=frozenset(settings.trusted_proxy),
         rate_limits=rate_limits,
         max_rows=settings.max_rows or None,
