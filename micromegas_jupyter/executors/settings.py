@@ -64,12 +64,6 @@ class PoolSettings:
     max_ended_per_caller: int = 20
     processors: int = field(default_factory=count_processors)
 
-    def __post_init__(self) -> None:
-        counts = (self.max_executors, self.spare_executors, self.max_idle_executors, self.max_per_caller)
-        waits = (self.queue_timeout_seconds, self.write_timeout_seconds, self.statement_timeout_seconds or 1.0)
-        if min(*counts, self.processors, self.memory_bytes) < 1 or min(waits) <= 0 or self.max_ended_per_caller < 0:
-            raise ValueError("the limits of a pool are one or more, its times are positive")
-
 
 _PR_SET_DUMPABLE: Final = 4
 

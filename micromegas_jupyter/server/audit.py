@@ -66,13 +66,12 @@ def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
 
 
 class _Audit:
-    """Measures one call and writes its line, once."""
+    """Measures one call and writes its line."""
 
     def __init__(self, origin: CallOrigin, clock: Clock) -> None:
         self._origin = origin
         self._clock = clock
         self._started = clock.monotonic()
-        self._is_written = False
 
     def seconds(self) -> float:
         """Return how long the call has taken so far."""
@@ -80,9 +79,6 @@ class _Audit:
 
     def write(self, status: str, error: MicromegasError | None = None) -> None:
         """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
-        if self._is_written:
-            return
-        self._is_written = True
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
                 # `info` would look for the line of code that calls it, which is always this one.

@@ -13,6 +13,7 @@ from secrets import token_urlsafe
 from typing import Final
 
 import grpc
+import psutil
 
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -86,7 +87,7 @@ class ServerThread:
     @property
     def uri(self) -> str:
         """The server's address for clients, once it runs."""
-        scheme = "grpc+tls" if self._settings.certificate_file is not None else "grpc"
+        scheme = "grpc+tls" if self._settings.tls_files is not None else "grpc"
         return f"{scheme}://{self._host}:{self._port}"
 
     @property
@@ -252,19 +253,12 @@ def _shut_down_sockets(port: int, *, is_listening: bool) -> None:
     gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
     own. Shutting the listeners down first, and the connections last, leaves them with UNAVAILABLE.
     """
-    for name in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ():  # noqa: PTH112, PTH208 - names only
-        with suppress(OSError):  # it is no socket, or closed by now
-            descriptor = os.dup(int(name))
-            try:
-                duplicate = socket.socket(fileno=descriptor)
-            except OSError:
-                os.close(descriptor)
-                raise
-            with duplicate:
-                is_tcp = duplicate.family in {socket.AF_INET, socket.AF_INET6} and duplicate.type == socket.SOCK_STREAM
-                if is_tcp and duplicate.getsockname()[1] == port:
-                    listens = bool(duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-                    if listens is is_listening:
+    with suppress(psutil.Error):
+        for found in psutil.Process().net_connections("tcp"):
+            is_listener = found.status == psutil.CONN_LISTEN
+            if found.fd >= 0 and found.laddr[1] == port and is_listener is is_listening:
+                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:
+                    if duplicate.getsockname()[1] == port:  # it may be closed by now, and another be opened
                         duplicate.shutdown(socket.SHUT_RDWR)
 
 

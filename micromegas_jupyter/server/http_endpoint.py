@@ -252,15 +252,13 @@ class HttpEndpoint:
         readiness: Readiness,
         tls_files: TlsFiles | None = None,
         rate_limits: RateLimits | None = None,
-        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._address = (host, port)
         self._validator = validator
         self._registries = tuple(registries)
         self._readiness = readiness
-        self._clock = clock
         self._tls_files = tls_files
-        self._limits = build_limits(validator, rate_limits or RateLimits(), clock=clock)
+        self._limits = build_limits(validator, rate_limits or RateLimits(), clock=SYSTEM_CLOCK)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.listening: socket.socket | None = None
@@ -319,7 +317,7 @@ class HttpEndpoint:
             authenticator=authenticator,
             registries=registries,
             needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
-            readiness=ReadinessProbe(self._readiness, clock=self._clock),
+            readiness=ReadinessProbe(self._readiness, clock=SYSTEM_CLOCK),
             threads=threads,
             busy=set(),
         )

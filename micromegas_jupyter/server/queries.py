@@ -67,7 +67,7 @@ class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
     Rules are made and removed while the server runs, by SQL (`engine.denials`, in an executor) or in the file; a change
-    of the file holds within `check_seconds`. `on_denied` is called with the rule's id for each query that is denied,
+    of the file holds within a second. `on_denied` is called with the rule's id for each query that is denied,
     and must not block. A file that is there and cannot be used is a ConfigurationError.
 
     `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
@@ -78,15 +78,11 @@ class DenyList:
         path: Path,
         *,
         clock: Clock = SYSTEM_CLOCK,
-        max_rules: int = MAX_RULES,
-        check_seconds: float = CHECK_SECONDS,
         on_denied: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._file = DenialStore(path, clock=clock)
         self._watch = FileWatch([path], clock=clock)
         self._clock = clock
-        self._max_rules = max_rules
-        self._check_seconds = check_seconds
         self._on_denied = on_denied
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
@@ -106,7 +102,7 @@ class DenyList:
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
         now = self._clock.monotonic()
-        if now - self._checked_at >= self._check_seconds:
+        if now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now  # first, so that concurrent queries do not look as well
             await asyncio.to_thread(self._refresh)
         denials = self._denials
@@ -158,8 +154,8 @@ class DenyList:
 
     def _read(self) -> _Denials:
         rules = self._file.read()
-        if len(rules) > self._max_rules:
-            raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {self._max_rules}")
+        if len(rules) > MAX_RULES:
+            raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {MAX_RULES}")
         if not rules:
             return _Denials()
         expressions = tuple(rule.match_expr for rule in rules)

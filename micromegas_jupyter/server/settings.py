@@ -42,10 +42,6 @@ class IngestSettings:
     idle_seconds: float = 60.0
     max_seconds: float = 3600.0
 
-    def __post_init__(self) -> None:
-        if min(getattr(self, name) for name in self.__slots__) <= 0:
-            raise ValueError("the limits of ingest are greater than 0")
-
     def decode_limits(self) -> "DecodeLimits":
         """Return what the decoder of one call accepts."""
         from micromegas_jupyter.flightsql.framing import DecodeLimits
@@ -64,9 +60,7 @@ class FlightServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 50051
-    certificate_file: Path | None = field(default=None, repr=False)
-    key_file: Path | None = field(default=None, repr=False)
-    client_ca_file: Path | None = field(default=None, repr=False)
+    tls_files: TlsFiles | None = None  # plain text without them
     #: The port is held by a socket that only this user's processes may share (SO_REUSEPORT).
     is_port_reserved: bool = False
     max_receive_bytes: int = 32 * _MEBIBYTE
@@ -90,23 +84,3 @@ class FlightServerSettings:
     trusted_proxies: frozenset[str] = frozenset()
     rate_limits: RateLimits = field(default_factory=RateLimits)
     ingest: IngestSettings = field(default_factory=IngestSettings)
-
-    def __post_init__(self) -> None:
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("TLS needs both a certificate file and a key file")
-        if self.client_ca_file is not None and self.certificate_file is None:
-            raise ValueError("client certificates need TLS")
-        if not 0 <= self.port <= 65535:  # noqa: PLR2004 - the range of TCP ports
-            raise ValueError("a port is between 0 and 65535")
-        numbers = [getattr(self, name) for name in self.__slots__ if name not in {"port", "is_port_reserved"}]
-        if any(number <= 0 for number in numbers if isinstance(number, int | float)):
-            raise ValueError("limits and timeouts are greater than 0")
-
-    @property
-    def tls_files(self) -> TlsFiles | None:
-        """The files of TLS, None for plain text."""
-        if self.certificate_file is None or self.key_file is None:
-            return None
-        return TlsFiles(
-            certificate_file=self.certificate_file, key_file=self.key_file, client_ca_file=self.client_ca_file
-        )

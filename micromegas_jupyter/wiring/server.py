@@ -19,11 +19,7 @@ from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import CachedListing, Lake
-from micromegas_jupyter.lake.parquet_folder import (
-    ParquetFolder,
-    is_lake,
-    make_lake_folder,
-)
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, make_lake_folder
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
@@ -424,6 +420,14 @@ def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEF
     )
 
 
+def _tls_files(settings: ServerSettings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(
+        certificate_file=settings.tls_certificate, key_file=settings.tls_key, client_ca_file=settings.tls_client_ca
+    )
+
+
 def build_flight_settings(
     settings: ServerSettings, *, rate_limits: RateLimits, reserved_port: int | None
 ) -> FlightServerSettings:
@@ -432,9 +436,7 @@ def build_flight_settings(
         host=settings.host,
         port=settings.port if reserved_port is None else reserved_port,
         is_port_reserved=reserved_port is not None,
-        certificate_file=settings.tls_certificate,
-        key_file=settings.tls_key,
-        client_ca_file=settings.tls_client_ca,
+        tls_files=_tls_files(settings),
         trusted_proxies=frozenset(settings.trusted_proxy),
         rate_limits=rate_limits,
         max_rows=settings.max_rows or None,

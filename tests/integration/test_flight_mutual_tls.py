@@ -47,9 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutualTlsServer
     authority, clients, strangers = (Authority(folder, name) for name in ("servers", "clients", "strangers"))
     own = authority.issue("server")
     files = TlsFiles(certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file)
-    settings = FlightServerSettings(
-        port=0, certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file
-    )
+    settings = FlightServerSettings(port=0, tls_files=files)
     server = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=settings)
     server.start()
     endpoint = HttpEndpoint(

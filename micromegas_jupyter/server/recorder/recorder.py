@@ -179,10 +179,7 @@ class Recorder:
         now_ns = nanoseconds_since_epoch(self._clock.now().timestamp())
         monotonic_seconds = self._clock.monotonic()
         if self._streams is None:
-            self._streams = RecordedStreams(
-                describe_process(self.process_id, exe=self._exe, insert_time_ns=now_ns),
-                heartbeat_seconds=HEARTBEAT_SECONDS,
-            )
+            self._streams = RecordedStreams(describe_process(self.process_id, exe=self._exe, insert_time_ns=now_ns))
         log_rows, dropped_records = self._handler.drain()
         with self._measures_lock:
             measures, self._measures = self._measures, []
@@ -285,9 +282,8 @@ class Backlog:
 class RecordedStreams:
     """What one process has recorded so far; for one thread."""
 
-    def __init__(self, process: ProcessInfo, *, heartbeat_seconds: float) -> None:
+    def __init__(self, process: ProcessInfo) -> None:
         self._process = process
-        self._heartbeat_seconds = heartbeat_seconds
         self._streams = {
             tag: StreamInfo(
                 stream_id=str(uuid.uuid5(uuid.UUID(process.process_id), tag)),
@@ -318,7 +314,7 @@ class RecordedStreams:
         if measures:
             batches.append((MEASURES.name, build_measure_batch(measures, self._open_block(METRICS_TAG, now_ns))))
         if is_last or self._heartbeat_at is None or monotonic_seconds >= self._heartbeat_at:
-            self._heartbeat_at = monotonic_seconds + self._heartbeat_seconds
+            self._heartbeat_at = monotonic_seconds + HEARTBEAT_SECONDS
             batches = [*self._build_states(now_ns), *batches]
         return batches
 

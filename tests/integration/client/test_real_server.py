@@ -25,7 +25,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.integration.client.conftest import FixedToken
@@ -172,7 +172,8 @@ def test_a_bad_token_and_an_outage_stay_apart(engine_server: FlightHarness, toke
 def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
-    tls = FlightServerSettings(port=0, certificate_file=pair.certificate_file, key_file=pair.key_file)
+    files = TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)
+    tls = FlightServerSettings(port=0, tls_files=files)
     server = ServerThread(pool=build_pool(), validator=None, settings=tls)
     server.start()
 

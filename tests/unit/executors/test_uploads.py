@@ -182,20 +182,6 @@ def test_a_schema_that_is_not_accepted_is_refused_before_any_row(schema: pa.Sche
 
 
 @pytest.mark.parametrize(
-    "column",
-    [
-        pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a"])),
-        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]),
-        pa.array([[1]], pa.list_view(pa.int8())),
-    ],
-    ids=["run ends", "union", "list view"],
-)
-def test_a_type_that_cannot_be_measured_is_refused(column: pa.Array) -> None:
-    with pytest.raises(UnsupportedRequest):
-        _take_all(encode_stream(pa.record_batch({"n": column})))
-
-
-@pytest.mark.parametrize(
     "schema",
     [
         pa.schema({"marker": pa.int8()}),

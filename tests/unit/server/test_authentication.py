@@ -1,4 +1,4 @@
-"""Exactly one credential of the right scheme reaches the validator; each refusal leaves one event; limits count."""
+"""Exactly one credential reaches the validator, refusals leave events, limits count; headers become what they mean."""
 
 import asyncio
 import base64
@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -16,13 +17,23 @@ from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, group_headers
+from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.executors.protocol import Statement
+from micromegas_jupyter.server.authentication import (
+    Attribution,
+    Authenticator,
+    find_client_address,
+    group_headers,
+    parse_compression,
+    parse_statement,
+    resolve_attribution,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
 from tests.fakes.tracebacks import verbose_traceback
-from tests.fakes.validator import ALICE, FakeValidator
+from tests.fakes.validator import ALICE, BOB, SERVICE, FakeValidator
 
 OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
@@ -312,3 +323,240 @@ class TestLimits:
 
         assert len(validator.validated) == 3
         assert sorted({type(answer).__name__ for answer in answers}) == ["Rejected", "ResourcesExhausted"]
+
+
+ANYONE = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE)
+PLAIN_KEY = AuthContext(subject="cron", issuer="api_key", auth_type=AuthType.API_KEY)
+CLAIM = {"x-user-id": ("carol",), "x-user-email": ("carol%40example.com",), "x-user-name": ("Zo%C3%AB",)}
+PROXY = frozenset({"10.0.0.1"})
+
+
+def _options(**headers: str) -> Statement:
+    return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        (
+            "2026-11-24T12:00:00+02:00",
+            "2026-11-24T12:00:00.25Z",
+            TimeRange(
+                begin=datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=2))),
+                end=datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC),
+            ),
+        ),
+        (
+            "2026-11-24T12:00:00.123456789Z",
+            "2026-11-24T12:00:01.123456789Z",
+            TimeRange(
+                begin=datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC),
+                end=datetime(2026, 11, 24, 12, 0, 1, 123_457, tzinfo=UTC),
+            ),
+        ),
+    ],
+    ids=["offset", "nanoseconds widen it"],
+)
+def test_a_whole_range_is_read(begin: str, end: str, expected: TimeRange) -> None:
+    assert _options(query_range_begin=begin, query_range_end=end).time_range == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"query_range_begin": "2026-11-24T12:00:00Z"},
+        {"query_range_end": "not looked at"},
+        {"query_range_begin": "", "query_range_end": ""},
+        {"query_range_begin": "2026-11-24T12:00:00Z", "query_range_end": ""},
+    ],
+    ids=["begin alone", "end alone", "both empty", "one empty"],
+)
+def test_half_a_range_is_no_range(headers: dict[str, str]) -> None:
+    assert _options(**headers).time_range is None
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "2026-11-24",
+        "2026-11-24T12:00:00",
+        "2026-13-24T12:00:00Z",
+        "20261124T120000Z",
+        "2026-11-24T12:00:60Z",
+        "2026-11-24T12:00:00+25:00",
+        "yesterday",
+        "٢٠٢٦-11-24T12:00:00Z",
+    ],
+)
+def test_what_is_not_a_time_is_refused_by_the_headers_name(begin: str) -> None:
+    with pytest.raises(UsageError, match="query_range_begin"):
+        _options(query_range_begin=begin, query_range_end="2026-11-24T12:00:00Z")
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "2026-11-24T11:59:59Z"])
+def test_an_end_beyond_all_times_or_before_the_begin_is_refused(end: str) -> None:
+    with pytest.raises(UsageError):
+        _options(query_range_begin="2026-11-24T12:00:00Z", query_range_end=end)
+
+
+def test_a_limit_is_a_whole_number() -> None:
+    assert _options(limit="0").row_limit == 0
+    assert _options(limit="1000").row_limit == 1000
+
+
+@pytest.mark.parametrize("limit", ["", "-1", "1.5", "1e3", " 1", "٣", "9" * 19])
+def test_another_limit_is_refused(limit: str) -> None:
+    with pytest.raises(UsageError):
+        _options(limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("value", "keeps", "compression"), [("true", True, None), ("ZSTD", False, "zstd"), ("lz4", False, "lz4")]
+)
+def test_dictionaries_and_compression_are_given_on_request(value: str, keeps: bool, compression: str | None) -> None:
+    assert _options(preserve_dictionary=value.upper()).preserve_dictionary is keeps
+    if not keeps:
+        assert parse_compression({"x-micromegas-compression": (value,)}) == compression
+    assert parse_compression({}) is parse_compression({"x-micromegas-compression": ("none",)}) is None
+
+
+def test_an_unknown_compression_is_refused() -> None:
+    with pytest.raises(UsageError, match="lz4, zstd or none"):
+        parse_compression({"x-micromegas-compression": ("gzip",)})
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("ipv4:192.0.2.7:4711", "192.0.2.7"),
+        ("ipv6:[2001:db8::7]:4711", "2001:db8::7"),
+        ("ipv6:%5B::1%5D:4711", "::1"),
+        ("unix:/tmp/socket", "unknown"),
+        ("ipv4:nonsense", "unknown"),
+    ],
+)
+def test_a_peer_has_an_address(peer: str, expected: str) -> None:
+    assert find_client_address(peer, {}, frozenset()) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "real_ip", "address"),
+    [
+        ("192.0.2.7", ("203.0.113.9",), "203.0.113.9", "192.0.2.7"),
+        ("10.0.0.1", ("1.1.1.1", "2.2.2.2, 203.0.113.9"), None, "203.0.113.9"),
+        ("10.0.0.1", None, "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ("203.0.113.9:4711",), None, "203.0.113.9"),
+        ("10.0.0.1", ("1.1.1.1:1, 203.0.113.9:4711",), None, "203.0.113.9"),
+        ("10.0.0.1", ("2001:db8::9",), None, "2001:db8::9"),
+        ("10.0.0.1", ("[2001:db8::9]",), None, "2001:db8::9"),
+        ("10.0.0.1", ("[2001:db8::9]:4711",), None, "2001:db8::9"),
+        # Where the proxy's entry cannot be read, no other header is believed.
+        ("10.0.0.1", ("<script>",), "nobody", "10.0.0.1"),
+        ("10.0.0.1", ("",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("unknown",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113.9:port",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113.9:123456",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("203.0.113:4711",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("[203.0.113.9]:4711",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("[]:1",), "203.0.113.66", "10.0.0.1"),
+        ("10.0.0.1", ("1.1.1.1,",), "203.0.113.66", "10.0.0.1"),
+    ],
+)
+def test_only_a_trusted_proxy_names_the_client_and_its_last_entry_counts(
+    peer: str, forwarded: tuple[str, ...] | None, real_ip: str | None, address: str
+) -> None:
+    headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+    headers |= {} if real_ip is None else {"x-real-ip": (real_ip,)}
+
+    assert find_client_address(f"ipv4:{peer}:4711", headers, PROXY) == address
+
+
+def test_without_authentication_the_claim_is_taken() -> None:
+    assert resolve_attribution(ANYONE, CLAIM) == Attribution(user="carol", email="carol@example.com", name="Zoë")
+    assert resolve_attribution(ANYONE, {}) == Attribution(user="unknown", email="unknown")
+
+
+def test_a_delegating_key_speaks_for_somebody_or_itself() -> None:
+    for headers in ({}, {"x-user-id": ("",)}):
+        assert resolve_attribution(SERVICE, headers) == Attribution(user="grafana", email="service-account")
+    assert resolve_attribution(SERVICE, CLAIM) == Attribution(
+        user="carol", email="carol@example.com", name="Zoë", service_account_name="grafana"
+    )
+
+
+@pytest.mark.parametrize("caller", [ALICE, BOB, PLAIN_KEY])
+def test_nobody_else_may_name_another_user(caller: AuthContext) -> None:
+    with pytest.raises(PermissionDenied) as caught:
+        resolve_attribution(caller, {"x-user-id": ("carol",)})
+
+    assert caught.value.reason == "impersonation"
+
+
+def test_another_email_than_the_tokens_is_refused() -> None:
+    with pytest.raises(PermissionDenied):
+        resolve_attribution(ALICE, {"x-user-id": ("alice",), "x-user-email": ("root@example.com",)})
+
+
+def test_naming_oneself_is_fine() -> None:
+    headers = {"x-user-id": ("alice",), "x-user-email": ("alice%40example.com",)}
+
+    assert resolve_attribution(ALICE, headers) == Attribution(user="alice", email="alice@example.com")
+    assert resolve_attribution(BOB, {"x-user-email": ("bob@example.com",)}) == Attribution(user="bob", email="unknown")
+    assert resolve_attribution(PLAIN_KEY, {}) == Attribution(user="cron", email="service-account")
+
+
+def test_text_that_does_not_decode_stays_as_it_was_sent() -> None:
+    assert resolve_attribution(ANYONE, {"x-user-id": ("a%FFb",)}).user == "a%FFb"
+    with pytest.raises(UsageError):
+        resolve_attribution(ANYONE, {"x-user-id": ("a%FFb\u00e9",)})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a%0Ab", "a%0D%0Ab", "%00", "%1B%5B31m", "%7F", "%C2%85", "%E2%80%A8", "%E2%80%AE", "%EF%BB%BFroot", "a\tb",
+        "x" * 257, "%C3%A9" * 257, "%FF" + "x" * 254, "%FF%0A\n",
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_shown_is_refused_by_its_header(value: str) -> None:
+    for caller, name in ((ANYONE, "x-user-id"), (SERVICE, "x-user-email"), (ALICE, "x-user-name")):
+        with pytest.raises(UsageError) as caught:
+            resolve_attribution(caller, {name: (value,)})
+
+        assert f"The header {name} " in caught.value.what
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x-user-id", "x-user-email", "x-user-name"])
+def test_several_values_of_one_header_are_refused(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_attribution(SERVICE, {name: ("carol", "carol")})
+
+    assert caught.value.what == f"The header {name} was sent 2 times."
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("x" * 256, "x" * 256),
+        ("%C3%A9" * 256, "é" * 256),
+        ("%E6%97%A5%E6%9C%AC", "日本"),
+        ("a%20b", "a b"),
+        ("%FF%FE", "%FF%FE"),
+        ("a+b", "a+b"),
+    ],
+)
+def test_printable_text_of_every_script_is_taken(sent: str, shown: str) -> None:
+    assert resolve_attribution(SERVICE, {"x-user-id": (sent,)}).user == shown
+
+
+@pytest.mark.parametrize("subject", ["zo\u00eb", "\U0001f600", "a\nb", "a\x00b", "\x1b[31m"])
+def test_s12_s13_no_subject_fails_or_makes_a_claimed_user_believed(subject: str) -> None:
+    caller = AuthContext(
+        subject=subject, issuer="https://id.example", auth_type=AuthType.OIDC, email="a\nb@example.com"
+    )
+
+    assert resolve_attribution(caller, {}).user == subject
+    for claim in ({"x-user-id": ("root",)}, {"x-user-email": ("root@example.com",)}):
+        with pytest.raises(PermissionDenied):
+            resolve_attribution(caller, claim)

@@ -149,7 +149,7 @@ def test_warnings_still_reach_stderr(lake: Lake, capsys: pytest.CaptureFixture[s
 
 
 def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end() -> None:
-    streams = RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"), heartbeat_seconds=10.0)
+    streams = RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"))
 
     def tables(seconds: float, *, is_last: bool = False) -> list[str]:
         batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
