@@ -372,13 +372,7 @@ class RowReader:
 class Reading:
     """A query whose rows can be read; what goes on without the `RowReader`, which must be free to be collected.
 
-    Args:
-        reader: The rows; closed at the end.
-        progress: How far it is.
-        line: Follows it, also when the cell has ended.
-        target: What the line says at its end: where the rows go.
-        sql: The statement, for errors that point into it.
-        on_end: Told once how it ended, with the error if there is one; on any thread.
+    The line says `target` (where the rows go) at its end. `on_end` is told once how it ended, on any thread.
     """
 
     def __init__(  # noqa: PLR0913 - what outlives the cell
