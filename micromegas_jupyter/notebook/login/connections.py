@@ -410,12 +410,12 @@ class Connections:
         """Open a connection; one that was opened meanwhile may be in use and stays, unless this provider is newer."""
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context = contextvars.copy_context()
+        client = self._dependencies.open_client(settings, provider)
         renewal = None
         if provider is not None:
             renewal = self._dependencies.renewal(
                 provider, lambda error: context.run(self._on_renewal, settings, provider, error)
             )
-        client = self._dependencies.open_client(settings, provider)
         connection = Connection(provider=provider, client=client, renewal=renewal)
         client.on_notice(connection.notices.add)
         closing = []

@@ -397,7 +397,7 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
     reader = connection.client.open_query(request.sql, *time_range, dict(request.params) or None, limit=request.limit)
-    progress.note_opened(reader)
+    progress.reader = reader
     return reader
 
 

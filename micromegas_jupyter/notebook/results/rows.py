@@ -60,26 +60,22 @@ class Progress:
         self._clock = clock
         self._started = clock.monotonic()
         self._first_seconds: float | None = None
-        self._reader: QueryReader | None = None
+        self.reader: QueryReader | None = None  # once the server has begun to answer
 
     @property
     def query_id(self) -> str | None:
         """The server's id of the query; None before the server has begun to answer."""
-        return None if self._reader is None else self._reader.query_id
+        return None if self.reader is None else self.reader.query_id
 
     @property
     def rows(self) -> int:
         """The number of rows that have arrived."""
-        return 0 if self._reader is None else self._reader.rows
+        return 0 if self.reader is None else self.reader.rows
 
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
         return self._clock.monotonic() - self._started
-
-    def note_opened(self, reader: QueryReader) -> None:
-        """The server has begun to answer."""
-        self._reader = reader
 
     def note_batch(self) -> None:
         """A batch has arrived."""
@@ -102,22 +98,22 @@ class Progress:
         """Return the line of a query whose rows are all here."""
         first = "" if self._first_seconds is None else f" (first after {seconds_text(self._first_seconds)})"
         done = f"✓ {rows_text(self.rows)} in {seconds_text(self.seconds)}{first}"
-        return _joined(done, bytes_text(0 if self._reader is None else self._reader.bytes_received), self._query())
+        return _joined(done, bytes_text(0 if self.reader is None else self.reader.bytes_received), self._query())
 
     def ended_line(self, ending: Ending) -> str:
         """Return the line of a query that ended before the last row."""
-        received = "" if self._reader is None else f", {rows_text(self.rows)} received"
-        if self._reader is None and ending is Ending.CANCELLED:
+        received = "" if self.reader is None else f", {rows_text(self.rows)} received"
+        if self.reader is None and ending is Ending.CANCELLED:
             received = ", before the first row"
-        elif self._reader is not None and ending is not Ending.FAILED:
+        elif self.reader is not None and ending is not Ending.FAILED:
             received += ", stopped on the server"
         sign = "■" if ending is Ending.STOPPED else "✗"
         return _joined(f"{sign} {ending} after {seconds_text(self.seconds)}{received}", self._query())
 
     def _received(self) -> str:
-        if self._reader is None:
+        if self.reader is None:
             return ""
-        return f"{rows_text(self._reader.rows)} · {bytes_text(self._reader.bytes_received)}"
+        return f"{rows_text(self.reader.rows)} · {bytes_text(self.reader.bytes_received)}"
 
     def _query(self) -> str:
         return "" if self.query_id is None else f"query {short_query_id(self.query_id)}"
@@ -135,17 +131,14 @@ class DisplayLine:
 
     def __init__(self) -> None:
         self._handle: Handle | None = None
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether anything has been shown yet."""
-        return self._handle is not None
+        self.is_shown = False
 
     def rewrite(self, text: str, *, address: str = "") -> None:
         """Replace the line by `text`; `address`, which is part of it, becomes a link."""
         bundle = {"text/plain": text, "text/html": _line_html(text, address)}
         if self._handle is None:
             self._handle = new_display_handle()
+            self.is_shown = True
             self._handle.display(bundle, raw=True)
         else:
             self._handle.update(bundle, raw=True)
@@ -165,30 +158,25 @@ class TerminalLine:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._is_shown = False
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether anything has been shown yet."""
-        return self._is_shown
+        self.is_shown = False
 
     def rewrite(self, text: str, *, address: str = "") -> None:  # noqa: ARG002 - a terminal finds it in the text
         """Replace the line by `text`."""
         if self._stream.isatty():
-            self._is_shown = True
+            self.is_shown = True
             self._stream.write(_ERASE_LINE + text)
             self._stream.flush()
 
     def finish(self, text: str) -> None:
         """Show `text` as the final line."""
         erase = _ERASE_LINE if self._stream.isatty() else ""
-        self._is_shown = True
+        self.is_shown = True
         self._stream.write(f"{erase}{text}\n")
         self._stream.flush()
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._is_shown:
+        if self.is_shown:
             self._stream.write(_ERASE_LINE)
             self._stream.flush()
 
@@ -372,13 +360,7 @@ class RowReader:
 class Reading:
     """A query whose rows can be read; what goes on without the `RowReader`, which must be free to be collected.
 
-    Args:
-        reader: The rows; closed at the end.
-        progress: How far it is.
-        line: Follows it, also when the cell has ended.
-        target: What the line says at its end: where the rows go.
-        sql: The statement, for errors that point into it.
-        on_end: Told once how it ended, with the error if there is one; on any thread.
+    The line says `target` (where the rows go) at its end. `on_end` is told once how it ended, on any thread.
     """
 
     def __init__(  # noqa: PLR0913 - what outlives the cell

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -207,8 +206,7 @@ def _is_ordered(kind: pa.DataType) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownColumn:
+class ShownColumn(NamedTuple):
     """What a person sees of a column: name and Arrow type, its nulls in words, whether it stands at the right."""
 
     name: str
@@ -298,8 +296,7 @@ def _note(table: pa.Table) -> str:
     return rows_note(table, min(int(table.num_rows), MAX_PREVIEW_ROWS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultData:
+class ResultData(NamedTuple):
     """JSON text for the browser, and how many rows it holds."""
 
     text: str

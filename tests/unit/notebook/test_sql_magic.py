@@ -234,7 +234,7 @@ class Started:
         self.ends: list[tuple[Ending, object]] = []
         self.source = FakeReader(list(script or BATCHES), clock := FakeClock(), 0.5, "7f3a91c2d4e5")
         progress = Progress(clock)
-        progress.note_opened(self.source)
+        progress.reader = self.source
         line = SimpleNamespace(outlives_cell=False, finish=self.finished.append)
         options = {"target": " → rows (reader)", "sql": "SELECT n", "on_end": lambda *end: self.ends.append(end)}
         self.rows = RowReader(Reading(self.source, progress, line, **options))
