@@ -92,12 +92,6 @@ class TestWhere:
             *(DISCOVERY_URL, JWKS_URL),
         ]
 
-    def test_a_document_for_another_issuer_is_refused(self, provider):
-        provider.discovery = {"issuer": f"{ISSUER}/", "jwks_uri": JWKS_URL}
-
-        with pytest.raises(ProviderMisbehaved):
-            fetcher(provider).fetch(rediscover=True)
-
 
 class TestPrivateAddresses:
     """A provider of the internet must not lead into the server's own network."""
