@@ -234,18 +234,14 @@ def test_once_the_fault_is_over_a_good_token_is_accepted(fault, clock):
 @pytest.mark.parametrize(
     "claims",
     [
-        {"preferred_username": "root@example.com"},
-        {"upn": "root@example.com"},
-        {"unique_name": "root@example.com"},
-        {"name": "root@example.com"},
-        {"verified_primary_email": ["root@example.com"]},
-        {"email": "root@example.com"},
+        {"preferred_username": "root@example.com"}, {"upn": "root@example.com"},
+        {"unique_name": "root@example.com"}, {"name": "root@example.com"},
+        {"verified_primary_email": ["root@example.com"]}, {"email": "root@example.com"},
         {"email": "root@example.com", "email_verified": "true"},
-        {"email": "root@example.com", "email_verified": 1},
-        {"email": "root@example.com", "email_verified": False},
+        {"email": "root@example.com", "email_verified": 1}, {"email": "root@example.com", "email_verified": False},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_s2_a_claim_that_nobody_verified_makes_no_administrator(claims, provider, clock):
     validator = OidcValidator(SETTINGS, ["root@example.com"], http=provider, clock=clock)
 

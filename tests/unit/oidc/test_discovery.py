@@ -115,14 +115,10 @@ def test_an_issuer_that_cannot_be_set_is_not_offered(stated: object) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "authorization_endpoint",
-        "token_endpoint",
-        "jwks_uri",
-        "revocation_endpoint",
-        "device_authorization_endpoint",
-        "end_session_endpoint",
+        "authorization_endpoint", "token_endpoint", "jwks_uri", "revocation_endpoint",
+        "device_authorization_endpoint", "end_session_endpoint",
     ],
-)
+)  # fmt: skip
 def test_an_endpoint_that_may_not_be_called_is_refused(name: str) -> None:
     for url in ("http://id.example.com/x", "http://127.0.0.1/x", "https://a@b.example/", 1, ""):
         with pytest.raises(ProviderMisbehaved):

@@ -257,15 +257,11 @@ class TestExchangeAnswer:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"issued_token_type": f"{TYPE}refresh_token"},
-            {"issued_token_type": f"{TYPE}saml2"},
-            {"issued_token_type": ["x"]},
-            {"token_type": "N_A", "issued_token_type": None},
-            {"token_type": "DPoP"},
-            {"access_token": ""},
-            {"expires_in": -1},
+            {"issued_token_type": f"{TYPE}refresh_token"}, {"issued_token_type": f"{TYPE}saml2"},
+            {"issued_token_type": ["x"]}, {"token_type": "N_A", "issued_token_type": None}, {"token_type": "DPoP"},
+            {"access_token": ""}, {"expires_in": -1},
         ],
-    )
+    )  # fmt: skip
     def test_an_answer_that_cannot_be_used_is_refused(self, changes):
         with pytest.raises(ProviderMisbehaved) as caught:
             parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, requested_scope=None)
@@ -278,16 +274,12 @@ class TestExchangeAnswer:
 @pytest.mark.parametrize(
     "body",
     [
-        None,
-        {"token_type": "bearer"},
-        ["s3same"],
-        {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
-        {**ANSWER, "access_token": "s3same\n"},
-        {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
+        None, {"token_type": "bearer"}, ["s3same"], {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
+        {**ANSWER, "access_token": "s3same\n"}, {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
         {**ANSWER, "access_token": "s3same", "expires_in": -1},
         {**ANSWER, "access_token": "s3same", "issued_token_type": f"{TYPE}saml2", "token_type": "N_A"},
     ],
-)
+)  # fmt: skip
 def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read, body):
     with pytest.raises(ProviderMisbehaved) as caught:
         read(body, now=NOW, requested_scope=None)
