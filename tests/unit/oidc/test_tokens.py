@@ -29,7 +29,6 @@ from micromegas_jupyter.oidc.authorization import (
     build_revocation_request,
     build_token_error,
     build_token_exchange_request,
-    merge_refreshed,
     parse_token_answer,
     parse_token_exchange_answer,
 )
@@ -310,19 +309,3 @@ def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(
     if isinstance(error, LoginFailed):
         assert error.provider_code == code
         assert ("client secret" in error.remedy) is (code in {"invalid_client", "unauthorized_client"})
-
-
-@pytest.mark.parametrize("body", [None, [], {}, {"error": 1}])
-def test_a_refusal_without_a_code_breaks_the_protocol(body):
-    assert type(build_token_error(body, is_refresh=True)) is ProviderMisbehaved
-
-
-def test_a_refresh_takes_over_what_the_answer_brings_and_nothing_else():
-    old = TokenSet(access_token=Secret("a1"), id_token=Secret("i1"), refresh_token=Secret("r1"), scope="openid")
-    bare = TokenSet(access_token=Secret("a2"))
-    full = TokenSet(access_token=Secret("a2"), id_token=Secret("i2"), refresh_token=Secret("r2"), scope="email")
-
-    assert merge_refreshed(old, full) == full
-    assert merge_refreshed(old, bare) == TokenSet(
-        access_token=Secret("a2"), id_token=Secret("i1"), refresh_token=Secret("r1"), scope="openid"
-    )
