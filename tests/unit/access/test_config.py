@@ -275,6 +275,16 @@ class TestIssuerFiles:
         assert caught.value.key == f"FILE.issuers[0].{member}"
         assert str(tmp_path) not in str(caught.value)
 
+    def test_a_file_of_another_user_is_refused_unless_it_holds_a_token(self, files, monkeypatch):
+        if os.geteuid() == 0:
+            os.chown(files.jwks, 12345, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: files.jwks.stat().st_uid + 1)
+
+        check_issuer_files(issuer_of(files.jwks, "bearer_token_file"))
+        with pytest.raises(ConfigurationError, match="another user"):
+            check_issuer_files(issuer_of(files.jwks, "jwks_file"))
+
     @pytest.mark.parametrize(
         ("content", "problem"),
         [(b"[", "JSON"), (b"\xff", "UTF-8"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
