@@ -352,7 +352,17 @@ class TestLookingForChanges:
         validator.look_for_changes()
 
         assert during == accepted(validator) == [True, True, False, True]
-        assert len(events(caplog, KEPT)) == len(events(caplog, READ_AGAIN)) == 1
+        assert len(events(caplog, KEPT)) == 1
+        assert [event["levelno"] for event in events(caplog, READ_AGAIN)] == [logging.INFO]
+
+    def test_new_keys_are_used_without_checking_the_configuration_in_force_again(self, validator, files, monkeypatch):
+        monkeypatch.setattr(validator, "_check", lambda _settings: 1 / 0)
+        files.jwks.unlink()
+        put(files.keys, key_text(THIRD))
+
+        validator.look_for_changes()
+
+        assert is_accepted(validator, THIRD)
 
     def test_a_configuration_file_may_name_another_key_file(self, validator, files, caplog):
         other = files.folder / "other.json"
