@@ -196,12 +196,12 @@ class TestKeysAddress:
         ("<script>alert(1)</script>", "script alert(1) /script"),
         ("code " + "a" * 40 + " was used", "code … was used"),
         ("left\u202eright", "left right"),
-        *((f"bad {written}", "bad …") for written in ("p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25")),
+        *((f"bad {written}", "bad …") for written in ("p w+d/% longer", "p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25")),
         ("word " * 100, ("word " * 40).rstrip() + " …"),
     ],
 )
 def test_only_plain_short_text_of_a_provider_is_shown(text: str, shown: str) -> None:
-    assert clean_provider_text(text, secrets=[Secret("p w+d/%")]) == shown
+    assert clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
 
 
 @pytest.mark.parametrize(
