@@ -335,9 +335,9 @@ def _facts_of(event: AccessEvent, call: CallFacts) -> dict[str, object]:
 class AuditFileHandler(logging.Handler):
     """Writes each record's message as one line, on a thread of its own, so that a hanging disk blocks nobody.
 
-    Several processes may write to one file: a line is appended in one step. The file is opened again after a rotation.
-    Lines that find no room in the queue, or that the disk does not take, are counted and reported in a line of their
-    own. One lock covers queue and counts; it is free while the file is written.
+    Several processes may write to one file: a line is appended in one step. Opening it for each batch follows a
+    rotation. Lines that find no room in the queue, or that the disk does not take, are counted and reported in a line
+    of their own. One lock covers queue and counts; it is free while the file is written.
 
     Raises:
         ConfigurationError: The path is a link or not a regular file, belongs to somebody else, or cannot be opened.
@@ -346,7 +346,7 @@ class AuditFileHandler(logging.Handler):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._descriptor: int | None = _open_file(path)
+        os.close(_open_file(path))
         self._condition = threading.Condition()
         self._queue: list[str] = []
         self._left_out = 0
@@ -393,19 +393,19 @@ class AuditFileHandler(logging.Handler):
                 with self._condition:
                     self._left_out += left_out + len(lines)
                     self._condition.wait_for(lambda: self._is_closing, _RETRY_SECONDS)
-        self._close_file()
 
     def _append(self, text: str) -> bool:
         data = text.encode("utf-8", "replace")
         why = "only a part of them fits"
         try:
-            self._follow_rotation()
-            if self._descriptor is None:
-                self._descriptor = _open_file(self._path)
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                with suppress(OSError):
-                    os.write(self._descriptor, b"\n")  # the next line begins on a line of its own
+            descriptor = _open_file(self._path)
+            try:
+                written = os.write(descriptor, data)
+                if written < len(data):
+                    with suppress(OSError):
+                        os.write(descriptor, b"\n")  # the next line begins on a line of its own
+            finally:
+                os.close(descriptor)
         except (OSError, ConfigurationError) as error:
             written = -1
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it cannot be opened"
@@ -413,20 +413,6 @@ class AuditFileHandler(logging.Handler):
             LOGGER.error("The audit file cannot be written; lines are being lost.", extra={"why": why})
         self._is_failing = written < len(data)
         return not self._is_failing
-
-    def _follow_rotation(self) -> None:
-        """Close the file when its name now means another one, or none."""
-        if self._descriptor is not None:
-            is_same = False
-            with suppress(OSError):
-                is_same = os.path.samestat(os.fstat(self._descriptor), self._path.lstat())
-            if not is_same:
-                self._close_file()
-
-    def _close_file(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def _open_file(path: Path) -> int:

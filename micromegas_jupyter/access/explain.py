@@ -7,7 +7,7 @@ because the validators go through them in this order. No rule is repeated here, 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, assert_never
+from typing import Final
 
 from micromegas_jupyter.access.validator import Accepted, Decision, Refused, Undecided
 from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings
@@ -98,14 +98,8 @@ def explain_decision(
     steps = [ExplainedStep(is_passed=True, title="API key", found="not known here, so it is read as a token")]
     for title, reasons, find in _STEPS:
         is_end = reason is not None and reason in reasons
-        is_passed = not is_end
-        steps.append(
-            ExplainedStep(
-                is_passed=None if is_end and isinstance(decision, Undecided) else is_passed,
-                title=title,
-                found=find(case),
-            )
-        )
+        is_passed = None if is_end and isinstance(decision, Undecided) else not is_end
+        steps.append(ExplainedStep(is_passed=is_passed, title=title, found=find(case)))
         if is_end:
             return (*steps, _ending(str(reason)))
     # A reason that belongs to no step says nothing about how far the token came.
@@ -114,15 +108,11 @@ def explain_decision(
 
 def describe_outcome(decision: Decision) -> str:
     """Return one line: who the caller is, or the reason code."""
-    match decision:
-        case Accepted():
-            return f"accepted: {_described(decision.context)}"
-        case Refused():
-            return f"refused: {decision.reason}"
-        case Undecided():
-            return f"not decided: {decision.reason}; the same token may be accepted later"
-        case _:
-            assert_never(decision)
+    if isinstance(decision, Accepted):
+        return f"accepted: {_described(decision.context)}"
+    if isinstance(decision, Refused):
+        return f"refused: {decision.reason}"
+    return f"not decided: {decision.reason}; the same token may be accepted later"
 
 
 def _described(context: AuthContext) -> str:

@@ -42,7 +42,7 @@ _SLOW_FETCH_SECONDS = 1.0
 _LONG_AGO = float("-inf")
 
 
-def find_permission_problem(status: os.stat_result, *, any_owner: bool = False) -> str | None:
+def find_permission_problem(status: os.stat_result, *, any_owner: bool) -> str | None:
     """Return why a file of the configuration cannot be trusted, as it follows the file's name; None when it can."""
     if status.st_mode & stat.S_IWOTH:
         return "can be changed by every user of this machine"

@@ -198,7 +198,7 @@ class ExpiringCache(Generic[Value]):
 
     def put(self, key: bytes, value: Value, *, ends_at: datetime = _NEVER) -> None:
         """Remember `value` for the cache's time to live, or until `ends_at` when that is earlier."""
-        if self._entries.maxsize > 0:
+        if self._entries.maxsize:
             with self._lock:
                 self._entries[key] = (value, self._monotonic() + self._ttl_seconds, ends_at)
 
@@ -224,6 +224,7 @@ class Issuer:
         self._is_issue_time_required = setting.is_rfc9068 or setting.token_kind is not TokenKind.EITHER
         self._required = tuple((name, typed_values(values)) for name, values in setting.required_claims.items())
         self._client_ids = frozenset(setting.client_ids)
+        self._subjects = frozenset(name for name in setting.subjects if not name.endswith(_ANY_NAME))
         self._subject_prefixes = tuple(name[:-1] for name in setting.subjects if name.endswith(_ANY_NAME))
         self._group_paths = GROUP_CLAIM_PATHS if setting.group_claims is None else setting.group_claims
         self._group_claims = frozenset(path[0] for path in self._group_paths)
@@ -270,9 +271,8 @@ class Issuer:
 
     def check_subject(self, subject: str) -> None:
         """Check that the subject of a verified token may come here: where subjects are listed, it is one of them."""
-        allowed = self._setting.subjects
-        is_listed = subject in allowed and not subject.endswith(_ANY_NAME)
-        if allowed and not is_listed and not subject.startswith(self._subject_prefixes):
+        is_listed = subject in self._subjects or subject.startswith(self._subject_prefixes)
+        if self._setting.subjects and not is_listed:
             raise TokenProblem("subject_not_allowed")
 
     def context_of(self, claims: Mapping[str, object], *, subject: str) -> AuthContext:

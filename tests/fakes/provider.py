@@ -35,7 +35,7 @@ class Request:
 
 
 class FakeProvider:
-    """Implements `access.key_fetch.ProviderDocuments` for one issuer.
+    """Stands in for `core.http.ProviderHttp` where it fetches documents of one issuer.
 
     While `gate` is clear, every fetch waits; `arrived` is set when one waits. `elsewhere` holds further documents by
     their address, and `private_urls` are those whose host is at a private address, by default all.

@@ -13,7 +13,7 @@ from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.raw_client import header_of
-from tests.integration.access.parts import CountedHttp, Minter, validator_of
+from tests.integration.access.conftest import CountedHttp, Minter, validator_of
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access import OidcValidator

@@ -14,7 +14,7 @@ from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_server import Listener
-from tests.integration.access.parts import CountedHttp, Minter, unknown_key_token, validator_of
+from tests.integration.access.conftest import CountedHttp, Minter, unknown_key_token, validator_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import stat
@@ -208,13 +209,10 @@ class TestFacts:
     @pytest.mark.parametrize(
         ("wanted", "found"),
         [
-            ("report", (FIRST, SECOND)),
-            ("abababab", (SECOND,)),
-            ("ABABABAB", (SECOND,)),
-            ("ab" * 32, (SECOND,)),
+            ("report", (FIRST, SECOND)), ("abababab", (SECOND,)), ("ABABABAB", (SECOND,)), ("ab" * 32, (SECOND,)),
             ("33" * 31 + "34", (FOURTH,)),
         ],
-    )
+    )  # fmt: skip
     def test_a_name_means_all_its_keys_and_an_id_one(self, wanted, found):
         assert find_keys(self.KEYS, wanted) == list(found)
 
@@ -305,6 +303,14 @@ def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, na
 
     if make is make_link:
         assert (tmp_path / "target").read_text() == "[]"
+
+
+def test_plain_keys_stay_as_they_are_when_another_is_added(path: Path) -> None:
+    path.write_text(json.dumps([{"name": "old", "key": "a-plain-text-key"}]))
+
+    add(path)
+
+    assert KeyFile(path).load()[0] == ApiKeySetting(name="old", key=Secret("a-plain-text-key"))
 
 
 def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

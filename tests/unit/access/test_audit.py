@@ -170,17 +170,24 @@ class TestFloods:
         audit = AccessAudit(clock=clock, events_per_second=1, burst_events=2)
         for reason in ("expired", "expired", "expired", "expired", "signature_wrong"):
             audit.record(AccessEvent(outcome="refused", reason=reason))
+        audit.record(AccessEvent(outcome="accepted"))  # never left out
         clock.advance(1)
 
         audit.record(REFUSED)
 
-        assert [event.get("reason", event["event"]) for event in events()] == [
-            "expired",
-            "expired",
-            "access_left_out",
-            "signature_wrong",
-        ]
-        assert events()[2]["left_out"] == {"expired": 2, "signature_wrong": 1}
+        assert [event.get("reason", event.get("outcome", event["event"])) for event in events()] == [
+            "expired", "expired", "accepted", "access_left_out", "signature_wrong",
+        ]  # fmt: skip
+        assert events()[3]["left_out"] == {"expired": 2, "signature_wrong": 1}
+
+    def test_a_lasting_flood_is_told_once_in_ten_seconds_at_the_latest(self, clock, events):
+        audit = AccessAudit(clock=clock, events_per_second=0.001, burst_events=1)
+        for seconds in (0, 0, 9.9, 0.1):
+            clock.advance(seconds)
+            audit.record(REFUSED)
+
+        assert [event["event"] for event in events()] == ["access", "access_left_out"]
+        assert events()[1]["left_out"] == {"signature_wrong": 3}
 
 
 DEADLINE_SECONDS = 60.0

@@ -278,6 +278,16 @@ class TestIssuerFiles:
         assert caught.value.key == f"FILE.issuers[0].{member}"
         assert str(tmp_path) not in str(caught.value)
 
+    def test_a_file_of_another_user_is_refused_unless_it_holds_a_token(self, files, monkeypatch):
+        if os.geteuid() == 0:
+            os.chown(files.jwks, 12345, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: files.jwks.stat().st_uid + 1)
+
+        check_issuer_files(issuer_of(files.jwks, "bearer_token_file"))
+        with pytest.raises(ConfigurationError, match="another user"):
+            check_issuer_files(issuer_of(files.jwks, "jwks_file"))
+
     @pytest.mark.parametrize(
         ("content", "problem"),
         [(b"[", "JSON"), (b"\xff", "UTF-8"), (b"[]", "key set"), (b"x" * 1_000_001, "too large")],
@@ -345,7 +355,17 @@ class TestLookingForChanges:
         validator.look_for_changes()
 
         assert during == accepted(validator) == [True, True, False, True]
-        assert len(events(caplog, KEPT)) == len(events(caplog, READ_AGAIN)) == 1
+        assert len(events(caplog, KEPT)) == 1
+        assert [event["levelno"] for event in events(caplog, READ_AGAIN)] == [logging.INFO]
+
+    def test_new_keys_are_used_without_checking_the_configuration_in_force_again(self, validator, files, monkeypatch):
+        monkeypatch.setattr(validator, "_check", lambda _settings: 1 / 0)
+        files.jwks.unlink()
+        put(files.keys, key_text(THIRD))
+
+        validator.look_for_changes()
+
+        assert is_accepted(validator, THIRD)
 
     def test_a_configuration_file_may_name_another_key_file(self, validator, files, caplog):
         other = files.folder / "other.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -93,12 +94,6 @@ class TestWhere:
             *(DISCOVERY_URL, JWKS_URL),
         ]
 
-    def test_a_document_for_another_issuer_is_refused(self, provider):
-        provider.discovery = {"issuer": f"{ISSUER}/", "jwks_uri": JWKS_URL}
-
-        with pytest.raises(ProviderMisbehaved):
-            fetcher(provider).fetch(rediscover=True)
-
 
 class TestPrivateAddresses:
     """A provider of the internet must not lead into the server's own network."""
@@ -159,6 +154,20 @@ class TestBearerToken:
 def sent(request: object) -> str | None:
     header = request.headers.get("Authorization")  # type: ignore[attr-defined]
     return None if header is None else header.reveal()
+
+
+def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("sesame")
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+
+    with pytest.raises(ProviderUnavailable, match="another user"):
+        fetcher(provider, jwks_file=str(path)).fetch(rediscover=True)
+    fetcher(provider, bearer_token_file=str(path)).fetch(rediscover=True)
+    assert sent(provider.requests[0]) == "Bearer sesame"
 
 
 class TestFetching:

@@ -239,14 +239,11 @@ class TestGroups:
     @pytest.mark.parametrize(
         "overage",
         [
-            {"_claim_names": {"groups": "src1"}},
-            {"_claim_names": {"roles": "src1"}},
-            {"_claim_names": {"cognito:groups": "src1"}},
-            {"hasgroups": True},
-            {"hasgroups": "true"},
+            {"_claim_names": {"groups": "src1"}}, {"_claim_names": {"roles": "src1"}},
+            {"_claim_names": {"cognito:groups": "src1"}}, {"hasgroups": True}, {"hasgroups": "true"},
         ],
         ids=str,
-    )
+    )  # fmt: skip
     def test_where_groups_are_left_out_no_rights_follow_and_one_event_says_so(self, overage, caplog):
         claims = {"roles": ["ops"], "groups": ["ops"], **overage}
         context = context_of(setting=self.SETTING, granted=Roles({"reader": RoleSetting()}), **claims)
@@ -530,15 +527,11 @@ class TestAdmins:
     @pytest.mark.parametrize(
         ("entry", "issuers"),
         [
-            ("root", TWO),
-            ("auth0|5", TWO),
-            ("https://other.example|root", ONE),
-            ("https://id.example.com/|root", ONE),
-            ("https://id.example.com|", ONE),
-            ("root", ()),
+            ("root", TWO), ("auth0|5", TWO), ("https://other.example|root", ONE),
+            ("https://id.example.com/|root", ONE), ("https://id.example.com|", ONE), ("root", ()),
             ("root", tuple(IssuerSetting(issuer=f"https://login.example/{name}", tenant=name) for name in "ab")),
         ],
-    )
+    )  # fmt: skip
     def test_an_entry_that_fits_no_issuer_stops_the_start_and_is_named(self, entry, issuers):
         with pytest.raises(ConfigurationError, match=r"FILE\.admins") as caught:
             parse_admin_rules([entry], issuers=issuers, key="FILE.admins")

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected, Unavailable
-from micromegas_jupyter.config.access import ApiKeySetting
+from micromegas_jupyter.access.explain import describe_outcome, explain_decision
+from micromegas_jupyter.access.validator import Refused, decide_safely
+from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
 from micromegas_jupyter.config.issuers import OidcServerSettings
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url
-from tests.fakes.mint import ISSUER, ec_key, forge, mint, rsa_key
+from tests.fakes.mint import ISSUER, NOW, ec_key, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access import issuer_cases
 from tests.unit.access.conftest import SETTINGS
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from tests.unit.access.provider_tokens import RealToken
 
 
+API_KEY = "mmk_8c1f0a6de2b94b7f1c3d"
+KEYS = [ApiKeySetting(name="grafana", key=Secret(API_KEY))]
 REFUSED = {**WRONG_FORM, **WRONG_CLAIMS, **WRONG_KEY}
 ACCEPTED_BY_SETTING = {**issuer_cases.ACCEPTED_KINDS, **issuer_cases.ACCEPTED}
 REFUSED_BY_SETTING = {**issuer_cases.REFUSED_KINDS, **issuer_cases.REFUSED}
@@ -47,6 +51,36 @@ def test_a_token_outside_the_rules_is_rejected_for_its_reason(validator, token, 
 
     assert type(caught.value) is Rejected
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(("token", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_token_is_explained_by_one_step_that_shows_nothing_of_it(validator, clock, token, reason):
+    decision = decide_safely(validator, token)
+    steps = explain_decision(token, decision, settings=AccessSettings(oidc=SETTINGS), now=clock.now())
+
+    assert [step.is_passed for step in steps].count(False) == 1
+    assert steps[-2].is_passed is False
+    assert reason in steps[-1].found
+    text = " ".join(step.found for step in steps) + describe_outcome(decision)
+    assert text.isprintable()
+    assert all(part not in text for part in token.split(".") if len(part) > 12)
+
+
+@pytest.mark.parametrize(
+    ("decision", "is_passed", "found"),
+    [
+        (ApiKeyValidator(KEYS).decide(API_KEY), True, "the key of grafana"),
+        (ApiKeyValidator(KEYS, denied={"grafana"}).decide(API_KEY), False, "the key of grafana"),
+        (Refused(reason="api_key_revoked"), False, "the key"),
+        (Refused(reason="legacy_api_key_refused"), False, "the key"),
+        (Refused(reason="unknown_api_key"), False, "not known here"),
+    ],
+)
+def test_an_api_key_is_explained_by_the_first_step(decision, is_passed, found):
+    steps = explain_decision(API_KEY, decision, settings=AccessSettings(oidc=SETTINGS), now=NOW)
+
+    assert (steps[0].title, steps[0].is_passed, steps[0].found) == ("API key", is_passed, found)
+    assert is_passed or decision.reason in steps[-1].found
 
 
 @pytest.mark.parametrize(("setting", "token"), ACCEPTED_BY_SETTING.values(), ids=ACCEPTED_BY_SETTING)
@@ -121,9 +155,6 @@ def test_an_address_makes_an_administrator_only_when_the_provider_verified_it(re
     assert context.is_admin is real.expected.get("email_verified", False)
 
 
-API_KEY = "mmk_8c1f0a6de2b94b7f1c3d"
-
-
 def _fails(error: BaseException) -> Callable[[FakeProvider], None]:
     return lambda provider: setattr(provider, "failure", error)
 
@@ -167,8 +198,7 @@ UNDECIDABLE_WITHOUT_KEYS = {
 
 
 def _chain(provider: FakeProvider, clock: FakeClock) -> MultiValidator:
-    keys = ApiKeyValidator([ApiKeySetting(name="grafana", key=Secret(API_KEY))])
-    return MultiValidator([keys, OidcValidator(SETTINGS, http=provider, clock=clock)])
+    return MultiValidator([ApiKeyValidator(KEYS), OidcValidator(SETTINGS, http=provider, clock=clock)])
 
 
 def _outcome(validator: MultiValidator, token: str) -> str:
@@ -235,18 +265,14 @@ def test_once_the_fault_is_over_a_good_token_is_accepted(fault, clock):
 @pytest.mark.parametrize(
     "claims",
     [
-        {"preferred_username": "root@example.com"},
-        {"upn": "root@example.com"},
-        {"unique_name": "root@example.com"},
-        {"name": "root@example.com"},
-        {"verified_primary_email": ["root@example.com"]},
-        {"email": "root@example.com"},
+        {"preferred_username": "root@example.com"}, {"upn": "root@example.com"},
+        {"unique_name": "root@example.com"}, {"name": "root@example.com"},
+        {"verified_primary_email": ["root@example.com"]}, {"email": "root@example.com"},
         {"email": "root@example.com", "email_verified": "true"},
-        {"email": "root@example.com", "email_verified": 1},
-        {"email": "root@example.com", "email_verified": False},
+        {"email": "root@example.com", "email_verified": 1}, {"email": "root@example.com", "email_verified": False},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_s2_a_claim_that_nobody_verified_makes_no_administrator(claims, provider, clock):
     validator = OidcValidator(SETTINGS, ["root@example.com"], http=provider, clock=clock)
 
@@ -266,8 +292,8 @@ def test_s9_no_token_is_kept_as_text(validator):
 
 def test_s10_an_api_key_is_kept_as_its_digest_only(caplog):
     caplog.set_level(logging.DEBUG)
-    text = "mmk_8c1f0a6de2b94b7f1c3d"
-    validator = ApiKeyValidator([ApiKeySetting(name="grafana", key=Secret(text))])
+    text = API_KEY
+    validator = ApiKeyValidator(KEYS)
     validator.validate_token(text)
 
     kept = _everything_below(validator)

@@ -168,16 +168,12 @@ class TestMulti:
     @pytest.mark.parametrize(
         ("credential", "expected"),
         [
-            (unsigned("none"), "signature_missing"),
-            (unsigned("none") + "AAAA", "algorithm_not_allowed"),
-            (mint().rpartition(".")[0], "not_three_segments"),
-            (mint()[:40], "not_three_segments"),
-            ("a.b.c", "not_base64url"),
-            ("another key", "unknown_api_key"),
-            ("mmk_8c1f0a6de2b94b70", "unknown_api_key"),
-            ("", "unknown_api_key"),
+            (unsigned("none"), "signature_missing"), (unsigned("none") + "AAAA", "algorithm_not_allowed"),
+            (mint().rpartition(".")[0], "not_three_segments"), (mint()[:40], "not_three_segments"),
+            ("a.b.c", "not_base64url"), ("another key", "unknown_api_key"),
+            ("mmk_8c1f0a6de2b94b70", "unknown_api_key"), ("", "unknown_api_key"),
         ],
-    )
+    )  # fmt: skip
     def test_what_is_meant_as_a_token_gets_the_reason_of_a_token(self, validator, credential, expected):
         assert reason_of(ApiKeyValidator(KEYS), validator, token=credential) == expected
 
@@ -212,19 +208,16 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("names", "filters"),
         [
-            ((), {}),
-            *(((name,), {}) for name in ("nothing", "unknown", "LOGS", "")),
-            (("logs",), {"log_entries": ()}),
-            (("eu_logs", "us_logs"), {"log_entries": (EU, US)}),
-            (("eu_logs", "logs"), {"log_entries": ()}),
-            (("logs", "eu_logs"), {"log_entries": ()}),
+            ((), {}), *(((name,), {}) for name in ("nothing", "unknown", "LOGS", "")),
+            (("logs",), {"log_entries": ()}), (("eu_logs", "us_logs"), {"log_entries": (EU, US)}),
+            (("eu_logs", "logs"), {"log_entries": ()}), (("logs", "eu_logs"), {"log_entries": ()}),
             (("eu_logs", "all_eu"), {"*": (EU,), "log_entries": (EU,)}),
             (("us_logs", "all_eu"), {"*": (EU,), "log_entries": (US, EU)}),
             (("us_logs", "all"), {"*": (), "log_entries": ()}),
             (("all_but_own_logs",), {"*": (), "log_entries": ("owner = 'me'",)}),
             (("all_but_own_logs", "us_logs"), {"*": (), "log_entries": ("owner = 'me'", US)}),
         ],
-    )
+    )  # fmt: skip
     def test_what_roles_show(self, names, filters):
         roles, access = Roles(ROLES).grant(names)
 
@@ -311,14 +304,11 @@ class TestCallLimits:
     @pytest.mark.parametrize(
         ("first", "second", "is_shared"),
         [
-            ("2001:db8::1", "2001:0db8:0:0:8000::", True),
-            ("2001:db8::1", "2001:db8:0:1::1", False),
-            ("::ffff:192.0.2.1", "192.0.2.1", True),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-            ("unknown", "unknown", True),
-            ("not:an:address", "not:an:address", True),
+            ("2001:db8::1", "2001:0db8:0:0:8000::", True), ("2001:db8::1", "2001:db8:0:1::1", False),
+            ("::ffff:192.0.2.1", "192.0.2.1", True), ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("unknown", "unknown", True), ("not:an:address", "not:an:address", True),
         ],
-    )
+    )  # fmt: skip
     def test_who_can_be_the_same_host_shares_a_bucket(self, clock, first, second, is_shared):
         limits = CallLimits(LIMITS, clock=clock)
         for _ in range(2):

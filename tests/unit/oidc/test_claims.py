@@ -159,13 +159,10 @@ def test_odd_names_are_left_out_and_long_ones_cut() -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        mint(issuer="https://evil.example"),
-        mint(audience="other"),
-        mint(without=["exp"]),
-        mint(without=["sub"]),
+        mint(issuer="https://evil.example"), mint(audience="other"), mint(without=["exp"]), mint(without=["sub"]),
         "x.y.z",
     ],
-)
+)  # fmt: skip
 def test_a_stored_token_of_another_sign_in_is_refused(token: str) -> None:
     with pytest.raises(ProviderMisbehaved):
         read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
@@ -187,14 +184,11 @@ def test_a_refreshed_token_may_continue_its_sign_in(changes: dict[str, object]) 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"subject": "mallory"},
-        {"issuer": "https://evil.example"},
-        {"audiences": frozenset({"other"})},
-        {"nonce": Secret("n-2")},
-        {"authorized_party": "other"},
+        {"subject": "mallory"}, {"issuer": "https://evil.example"}, {"audiences": frozenset({"other"})},
+        {"nonce": Secret("n-2")}, {"authorized_party": "other"},
         {"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)},
     ],
-)
+)  # fmt: skip
 def test_a_refreshed_token_of_another_sign_in_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ProviderMisbehaved):
         check_refreshed_claims(OLD, replace(OLD, **changes))

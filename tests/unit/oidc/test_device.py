@@ -88,15 +88,11 @@ def test_control_characters_are_removed_from_what_a_person_is_shown() -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "http://id.example.com/device",
-        "http://127.0.0.1/device",
-        "javascript:alert(1)",
-        "https://id.example.com@evil.example/device",
-        "https://id.example.com/a b",
-        "https://\u0456d.example.com/device",
-        "https://id.example.com/" + "a" * 2048,
+        "http://id.example.com/device", "http://127.0.0.1/device", "javascript:alert(1)",
+        "https://id.example.com@evil.example/device", "https://id.example.com/a b",
+        "https://\u0456d.example.com/device", "https://id.example.com/" + "a" * 2048,
     ],
-)
+)  # fmt: skip
 def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_it_is_optional(address: str) -> None:
     assert parse(verification_uri_complete=address).verification_uri_complete is None
     with pytest.raises(ProviderMisbehaved):

@@ -115,14 +115,10 @@ def test_an_issuer_that_cannot_be_set_is_not_offered(stated: object) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "authorization_endpoint",
-        "token_endpoint",
-        "jwks_uri",
-        "revocation_endpoint",
-        "device_authorization_endpoint",
-        "end_session_endpoint",
+        "authorization_endpoint", "token_endpoint", "jwks_uri", "revocation_endpoint",
+        "device_authorization_endpoint", "end_session_endpoint",
     ],
-)
+)  # fmt: skip
 def test_an_endpoint_that_may_not_be_called_is_refused(name: str) -> None:
     for url in ("http://id.example.com/x", "http://127.0.0.1/x", "https://a@b.example/", 1, ""):
         with pytest.raises(ProviderMisbehaved):
@@ -200,12 +196,12 @@ class TestKeysAddress:
         ("<script>alert(1)</script>", "script alert(1) /script"),
         ("code " + "a" * 40 + " was used", "code … was used"),
         ("left\u202eright", "left right"),
-        *((f"bad {written}", "bad …") for written in ("p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25")),
+        *((f"bad {written}", "bad …") for written in ("p w+d/% longer", "p w+d/%", "p+w%2Bd%2F%25", "p%20w%2Bd%2F%25")),
         ("word " * 100, ("word " * 40).rstrip() + " …"),
     ],
 )
 def test_only_plain_short_text_of_a_provider_is_shown(text: str, shown: str) -> None:
-    assert clean_provider_text(text, secrets=[Secret("p w+d/%")]) == shown
+    assert clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,8 @@ def _roca_like_modulus() -> int:
 @pytest.mark.parametrize(
     "unusable",
     [
-        pytest.param(None, id="null"),
-        pytest.param("key", id="text"),
-        pytest.param([], id="list"),
-        pytest.param({}, id="empty object"),
-        pytest.param({"kty": "oct", "k": "c2VjcmV0"}, id="symmetric"),
+        pytest.param(None, id="null"), pytest.param("key", id="text"), pytest.param([], id="list"),
+        pytest.param({}, id="empty object"), pytest.param({"kty": "oct", "k": "c2VjcmV0"}, id="symmetric"),
         pytest.param({"kty": "AKP", "alg": "ML-DSA-44"}, id="unknown type"),
         pytest.param({"kty": ["RSA"]}, id="type is a list"),
         pytest.param(rsa_key().jwk(d="AQAB"), id="private part"),
@@ -123,7 +120,7 @@ def _roca_like_modulus() -> int:
         pytest.param(ed25519_key().jwk(x=encode(b"short")), id="Ed25519 key of five bytes"),
         pytest.param(ed25519_key().jwk(crv="X25519"), id="key agreement"),
     ],
-)
+)  # fmt: skip
 def test_an_unusable_key_is_left_out_and_the_others_stay(unusable):
     keys = parse_key_set({"keys": [unusable, ec_key().jwk()]})
 
