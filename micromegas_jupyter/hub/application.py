@@ -36,11 +36,13 @@ _PARENT_CHECK_SECONDS: Final = 3.0
 def build_application(service: Service) -> web.Application:
     """Return the service's endpoints."""
     # Loaded here, so that the program looks for the Hub that started it before it loads JupyterHub.
+    from jupyterhub.services.auth import HubOAuth
+
     from micromegas_jupyter.hub import browser_handlers as pages
     from micromegas_jupyter.hub import kernel_handlers as kernels
 
     prefix = service.settings.prefix
-    hub_oauth = pages.make_hub_oauth()
+    hub_oauth = HubOAuth(cache_max_age=pages.IDENTITY_SECONDS)  # from the environment that the Hub gave
     shared: dict[str, object] = {"service": service}
     with_oauth = {**shared, "hub_oauth": hub_oauth}
     return web.Application(
