@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from micromegas_jupyter.auth.flows.environment import is_below_hub
 from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage
 from micromegas_jupyter.config.client_config import CONFIG_FILE, WRAPPER_VARIABLE, parse_client_settings
 from micromegas_jupyter.core.files import (
@@ -466,6 +465,10 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
     the server or the provider, no token is sent to whoever listens at the default address.
     """
     environ = process_variables(environ)
+    if not environ.get("KERNEL_MICROMEGAS_HUB"):
+        return False  # nothing of it is loaded elsewhere
+    from micromegas_jupyter.auth.flows.environment import is_below_hub
+
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
     if not is_below_hub(environ) or names_service_account:
