@@ -1,6 +1,6 @@
-"""The service's calls to the identity provider: discovery, and the exchange of a person's token.
+"""People's tokens: refreshed in the Hub by a hook of OAuthenticator, and exchanged by the service.
 
-They block, so they run on a bounded number of threads.
+The service's calls to the identity provider block, so they run on a bounded number of threads.
 """
 
 from __future__ import annotations
@@ -54,6 +54,17 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOKEN: ACCESS_TOKEN_TYPE}
 
 Answer = TypeVar("Answer")
+
+REFUSED_KEY: Final = "micromegas_refresh_refused"
+"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
+STALE_KEY: Final = "micromegas_renewed_without_token"
+"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
+FAILURE_PAUSE_SECONDS: Final = 10.0
+"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
+FALLBACK_PAUSE_SECONDS: Final = 300.0
+"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
+MAX_PAUSES: Final = 10_000
+_CLIENT_ERRORS: Final = range(400, 500)
 
 
 class HubProvider:
@@ -146,23 +157,6 @@ class HubProvider:
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-REFUSED_KEY: Final = "micromegas_refresh_refused"
-"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
-
-STALE_KEY: Final = "micromegas_renewed_without_token"
-"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
-
-FAILURE_PAUSE_SECONDS: Final = 10.0
-"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
-
-FALLBACK_PAUSE_SECONDS: Final = 300.0
-"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
-
-MAX_PAUSES: Final = 10_000
-
-_CLIENT_ERRORS: Final = range(400, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

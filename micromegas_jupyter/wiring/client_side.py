@@ -1,4 +1,4 @@
-"""Joins settings, credentials and client: where notebook, terminal and Python callers start.
+"""Joins settings, stored sign-ins and client: where notebook, terminal and Python callers start.
 
 Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
 """
@@ -41,6 +41,18 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.tokens.store import FileTokenStore, TokenStore
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.core.http import ProviderCalls
+
+CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
+_MAX_CONFIG_BYTES = 256 * 1024
+_OWNER_REMEDY = (
+    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
+    "program that runs as root, such as under sudo, trusts only files of root's."
+)
+CHOICES_FILE = "choices.json"
+MAX_PROFILES = 256
+_MAX_CHOICES_BYTES = 64 * 1024
+_FILE_SUFFIX = ".json"
+_MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
@@ -219,15 +231,6 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     )
 
 
-CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
-
-_MAX_CONFIG_BYTES = 256 * 1024
-_OWNER_REMEDY = (
-    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
-    "program that runs as root, such as under sudo, trusts only files of root's."
-)
-
-
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Return the folder of `config.json` and the token files: `MICROMEGAS_CONFIG_DIR`, else `~/.micromegas`."""
     chosen = (os.environ if environ is None else environ).get(CONFIG_DIR)
@@ -293,11 +296,6 @@ def _read_config(path: Path) -> str | None:
     return text
 
 
-CHOICES_FILE = "choices.json"
-MAX_PROFILES = 256
-_MAX_CHOICES_BYTES = 64 * 1024
-
-
 def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
     """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set."""
     if settings.flow is None and settings.origin_of("flow") is not None:
@@ -339,10 +337,6 @@ def _read_choices(path: Path) -> dict[str, Flow]:
         return {name: Flow(flow) for name, flow in flows.items() if flow is not None}
     except (FileProblem, ValueError, JsonError, LookupError, AttributeError, TypeError):
         return {}
-
-
-_FILE_SUFFIX = ".json"
-_MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
