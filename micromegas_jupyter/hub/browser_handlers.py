@@ -61,11 +61,6 @@ _NOT_SIGNED_IN: Final = notice_page(
 )
 
 
-def make_hub_oauth() -> HubOAuth:
-    """Return the sign-in of browsers at the Hub, from the environment that the Hub gave the service."""
-    return HubOAuth(cache_max_age=IDENTITY_SECONDS)
-
-
 class ServicePage(LoginPageHandler, web.RequestHandler):
     """Repeats nothing of a request when it fails."""
 

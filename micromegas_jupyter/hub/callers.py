@@ -1,6 +1,6 @@
-"""Calls to the Hub: who bears a token and what they may do, and the stored auth state of a person.
+"""Who calls the service: what the Hub says of a token, within which limits, what is refused, and the audit log.
 
-Nothing is cached: a token that the Hub has revoked is worthless at once.
+What the Hub says is not cached: a token that the Hub has revoked is worthless at once.
 """
 
 from __future__ import annotations
@@ -48,6 +48,41 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _NOT_RECOGNIZED: Final = frozenset({401, 403})
 _ROLES_KEY: Final = "JupyterHub.load_roles"
+
+REFUSALS: Final = {
+    "invalid_token": (401, "JupyterHub no longer recognizes the token of this server."),
+    "not_a_user": (403, "This JupyterHub token belongs to a service, not to a person."),
+    "not_their_server": (403, "This JupyterHub token was given to a program other than the person's own server."),
+    "dangerous_role": (403, "The Hub gives this server the scope {scope}: code in it can read refresh tokens."),
+    "no_auth_state": (409, "JupyterHub has no {bearer} of yours with an expiry time."),
+    "sign_in_again": (409, "Your sign-in at JupyterHub has ended at the identity provider."),
+    "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
+    "slow_down": (429, "This server requests tokens too often."),
+    "hub_unavailable": (503, "JupyterHub does not answer its sign-in service."),
+    "provider_unavailable": (503, "The identity provider does not answer, and the stored token has expired."),
+    "exchange_refused": (409, "{what}"),
+    "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
+    "unknown_sign_in": (404, "This sign-in is no longer waiting."),
+    "invalid_sign_in": (400, "The address for the browser is {what}."),
+    "invalid_request": (400, "{what}"),
+    "internal_error": (500, "The service could not answer."),
+}
+"""Status and message of each code; notebooks have sentences of their own for them (`auth.flows.hub.REFUSALS`)."""
+_RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
+AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
+_AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
+# Calls of one person.
+CALLS_PER_SECOND: Final = 5.0
+BURST_CALLS: Final = 300
+# Tokens from one address that the Hub does not recognize.
+UNKNOWN_PER_SECOND: Final = 2.0
+BURST_UNKNOWN: Final = 100
+UNKNOWN_SECONDS: Final = 10.0
+"""How long the Hub is not asked again about a token that it did not recognize."""
+AUDIT_PAUSE_SECONDS: Final = 10.0
+"""The pause between two audit lines about calls that were turned away."""
+MAX_TRACKED: Final = 10_000
+_FORWARDED: Final = "X-Forwarded-For"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,29 +202,6 @@ def check_service_rights(service: TokenOwner | None) -> None:
         )
 
 
-REFUSALS: Final = {
-    "invalid_token": (401, "JupyterHub no longer recognizes the token of this server."),
-    "not_a_user": (403, "This JupyterHub token belongs to a service, not to a person."),
-    "not_their_server": (403, "This JupyterHub token was given to a program other than the person's own server."),
-    "dangerous_role": (403, "The Hub gives this server the scope {scope}: code in it can read refresh tokens."),
-    "no_auth_state": (409, "JupyterHub has no {bearer} of yours with an expiry time."),
-    "sign_in_again": (409, "Your sign-in at JupyterHub has ended at the identity provider."),
-    "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
-    "slow_down": (429, "This server requests tokens too often."),
-    "hub_unavailable": (503, "JupyterHub does not answer its sign-in service."),
-    "provider_unavailable": (503, "The identity provider does not answer, and the stored token has expired."),
-    "exchange_refused": (409, "{what}"),
-    "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
-    "unknown_sign_in": (404, "This sign-in is no longer waiting."),
-    "invalid_sign_in": (400, "The address for the browser is {what}."),
-    "invalid_request": (400, "{what}"),
-    "internal_error": (500, "The service could not answer."),
-}
-"""Status and message of each code; notebooks have sentences of their own for them (`auth.flows.hub.REFUSALS`)."""
-
-_RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
-
-
 @dataclass(kw_only=True, eq=False)
 class Refused(Exception):
     """The service gives nothing; `retry_after_seconds` says when the same call may work, where waiting helps."""
@@ -211,26 +223,7 @@ def refuse(error: str, *, retry_after_seconds: int | None = None, **facts: objec
     return Refused(status=status, error=error, message=message.format(**facts), retry_after_seconds=retry_after_seconds)
 
 
-AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
-_AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
-
-# Calls of one person.
-CALLS_PER_SECOND: Final = 5.0
-BURST_CALLS: Final = 300
-# Tokens from one address that the Hub does not recognize.
-UNKNOWN_PER_SECOND: Final = 2.0
-BURST_UNKNOWN: Final = 100
-
-UNKNOWN_SECONDS: Final = 10.0
-"""How long the Hub is not asked again about a token that it did not recognize."""
-
-AUDIT_PAUSE_SECONDS: Final = 10.0
-"""The pause between two audit lines about calls that were turned away."""
-
-MAX_TRACKED: Final = 10_000
-
-_FORWARDED: Final = "X-Forwarded-For"
 
 
 def client_address(request: HTTPServerRequest) -> str:

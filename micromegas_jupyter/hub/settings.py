@@ -49,15 +49,6 @@ def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeSettings:
-    """The target of a token exchange (RFC 8693): `audience`, `resource` and `scope`, at least one of them set."""
-
-    audience: str | None = None
-    resource: str | None = None
-    scope: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """All settings of the service: where the Hub's API and the service are, and at which provider people sign in.
 
@@ -66,6 +57,7 @@ class ServiceSettings:
         prefix: The path of the service's addresses; begins and ends with a slash.
         client_secret: The secret of the Hub's application; only for an exchange.
         public_url: An address at the service's host for browsers; None when it is not known.
+        exchange: Target of a token exchange (RFC 8693): `audience`, `resource` and `scope`, at least one of them set.
         redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
         internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
     """
@@ -81,7 +73,7 @@ class ServiceSettings:
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: ExchangeSettings | None = None
+    exchange: Mapping[str, str | None] | None = None
     internal_tls: ssl.SSLContext | None = None
 
     @property
@@ -124,7 +116,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         bearer=bearer,
         public_url=environ.get("MICROMEGAS_HUB_PUBLIC_URL") or public_base(environ.get("JUPYTERHUB_PUBLIC_URL", "")),
         redirect_client_id=environ.get("MICROMEGAS_HUB_REDIRECT_CLIENT_ID") or None,
-        exchange=ExchangeSettings(**exchange) if any(exchange.values()) else None,
+        exchange=exchange if any(exchange.values()) else None,
         internal_tls=read_internal_tls(environ),
     )
 

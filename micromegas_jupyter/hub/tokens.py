@@ -1,6 +1,6 @@
-"""The service's calls to the identity provider: discovery, and the exchange of a person's token.
+"""People's tokens: refreshed in the Hub by a hook of OAuthenticator, and exchanged by the service.
 
-They block, so they run on a bounded number of threads.
+The service's calls to the identity provider block, so they run on a bounded number of threads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from micromegas_jupyter.core.http import ProviderCalls
-    from micromegas_jupyter.hub.settings import ExchangeSettings, ServiceSettings
+    from micromegas_jupyter.hub.settings import ServiceSettings
     from micromegas_jupyter.oidc.discovery import ProviderMetadata
 
 
@@ -53,6 +53,17 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOKEN: ACCESS_TOKEN_TYPE}
 
 Answer = TypeVar("Answer")
+
+REFUSED_KEY: Final = "micromegas_refresh_refused"
+"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
+STALE_KEY: Final = "micromegas_renewed_without_token"
+"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
+FAILURE_PAUSE_SECONDS: Final = 10.0
+"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
+FALLBACK_PAUSE_SECONDS: Final = 300.0
+"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
+MAX_PAUSES: Final = 10_000
+_CLIENT_ERRORS: Final = range(400, 500)
 
 
 class HubProvider:
@@ -75,8 +86,8 @@ class HubProvider:
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
         """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged."""
-        setting = self._settings.exchange
-        if setting is None:
+        target = self._settings.exchange
+        if target is None:
             return stored
         lock = self._locks.setdefault(owner, asyncio.Lock())
         async with lock:
@@ -87,7 +98,7 @@ class HubProvider:
             if cached is not None and self._has_time_left(cached):
                 return cached
             try:
-                fresh = await self._exchange_unless_paused(owner, setting, stored)
+                fresh = await self._exchange_unless_paused(owner, target, stored)
             except Refused as refused:
                 # A token that has not expired is used on during an outage.
                 if cached is None or refused.retry_after_seconds is None or cached.expires_at <= self._clock.now():
@@ -97,12 +108,12 @@ class HubProvider:
             return fresh
 
     async def _exchange_unless_paused(
-        self, owner: str, setting: ExchangeSettings, stored: StoredBearer
+        self, owner: str, target: Mapping[str, str | None], stored: StoredBearer
     ) -> StoredBearer:
         with suppress(KeyError):  # `get` would look twice, and it may expire in between
             raise self._failures[owner].with_traceback(None)
         try:
-            return await self._on_thread(lambda: self._exchange(setting, stored))
+            return await self._on_thread(lambda: self._exchange(target, stored))
         except Refused as error:
             _LOG.warning("The token of %s could not be exchanged: %s", owner, error.message)
             self._failures[owner] = error
@@ -123,19 +134,14 @@ class HubProvider:
         except MicromegasError:
             raise refuse("provider_unavailable") from None
 
-    def _exchange(self, setting: ExchangeSettings, stored: StoredBearer) -> StoredBearer:
+    def _exchange(self, target: Mapping[str, str | None], stored: StoredBearer) -> StoredBearer:
         self._metadata()
-        fields = build_token_exchange_request(
-            stored.token,
-            audience=setting.audience,
-            resource=setting.resource,
-            scope=setting.scope,
-            subject_token_type=_SUBJECT_TOKEN_TYPES[self._settings.bearer],
-        )
+        token_type = _SUBJECT_TOKEN_TYPES[self._settings.bearer]
+        fields = build_token_exchange_request(stored.token, **target, subject_token_type=token_type)
         now = self._clock.now()
         try:
-            answer = self._connection.request_token_answer(fields, requested_scope=setting.scope)
-            issued = parse_token_exchange_answer(answer, now=now, requested_scope=setting.scope)
+            answer = self._connection.request_token_answer(fields, requested_scope=target["scope"])
+            issued = parse_token_exchange_answer(answer, now=now, requested_scope=target["scope"])
         except MicromegasError as error:
             if error.retryable:
                 raise refuse("provider_unavailable") from None
@@ -150,23 +156,6 @@ class HubProvider:
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-REFUSED_KEY: Final = "micromegas_refresh_refused"
-"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
-
-STALE_KEY: Final = "micromegas_renewed_without_token"
-"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
-
-FAILURE_PAUSE_SECONDS: Final = 10.0
-"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
-
-FALLBACK_PAUSE_SECONDS: Final = 300.0
-"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
-
-MAX_PAUSES: Final = 10_000
-
-_CLIENT_ERRORS: Final = range(400, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,16 @@ _NOT_SIGNED_IN = notice_page(
     ),
 )
 
+PROBE_TYPE = "kernel_info_request"
+GRACE_SECONDS = 1.0
+"""How long a kernel that has answered the probe may still be writing the reply to the request before it."""
+REQUEST_TIMEOUT_SECONDS = 10.0
+MAX_REQUESTS = 32
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the output of a running cell comes along and is thrown away
+_log = logging.getLogger(__name__)
+_Message = tuple[object, object, dict[str, Any]]
+"""A message's parent id, type and content."""
+
 
 class MicromegasRelay(Configurable):
     """Sign-in by redirect through this server: `c.MicromegasRelay.…` in `jupyter_server_config.py`."""
@@ -359,20 +369,6 @@ class DoneHandler(RelayHandler):
             return STILL_WORKING_PAGE
         finally:
             DoneHandler.waiting_pages -= 1
-
-
-PROBE_TYPE = "kernel_info_request"
-GRACE_SECONDS = 1.0
-"""How long a kernel that has answered the probe may still be writing the reply to the request before it."""
-
-REQUEST_TIMEOUT_SECONDS = 10.0
-MAX_REQUESTS = 32
-
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the output of a running cell comes along and is thrown away
-_log = logging.getLogger(__name__)
-
-_Message = tuple[object, object, dict[str, Any]]
-"""A message's parent id, type and content."""
 
 
 class NoReply(enum.Enum):

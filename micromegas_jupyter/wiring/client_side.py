@@ -1,4 +1,4 @@
-"""Joins settings, credentials and client: where notebook, terminal and Python callers start.
+"""Joins settings, stored sign-ins and client: where notebook, terminal and Python callers start.
 
 Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
 """
@@ -55,6 +55,19 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
     from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.core.protocols import AuthProvider
+
+
+CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
+_MAX_CONFIG_BYTES = 256 * 1024
+_OWNER_REMEDY = (
+    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
+    "program that runs as root, such as under sudo, trusts only files of root's."
+)
+CHOICES_FILE = "choices.json"
+MAX_PROFILES = 256
+_MAX_CHOICES_BYTES = 64 * 1024
+_FILE_SUFFIX = ".json"
+_MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
@@ -232,15 +245,6 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     )
 
 
-CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
-
-_MAX_CONFIG_BYTES = 256 * 1024
-_OWNER_REMEDY = (
-    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
-    "program that runs as root, such as under sudo, trusts only files of root's."
-)
-
-
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Return the folder of `config.json` and the token files: `MICROMEGAS_CONFIG_DIR`, else `~/.micromegas`."""
     chosen = (os.environ if environ is None else environ).get(CONFIG_DIR)
@@ -306,11 +310,6 @@ def _read_config(path: Path) -> str | None:
     return text
 
 
-CHOICES_FILE = "choices.json"
-MAX_PROFILES = 256
-_MAX_CHOICES_BYTES = 64 * 1024
-
-
 def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
     """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set."""
     if settings.flow is None and settings.origin_of("flow") is not None:
@@ -352,10 +351,6 @@ def _read_choices(path: Path) -> dict[str, Flow]:
         return {name: Flow(flow) for name, flow in flows.items() if flow is not None}
     except (FileProblem, ValueError, JsonError, LookupError, AttributeError, TypeError):
         return {}
-
-
-_FILE_SUFFIX = ".json"
-_MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
@@ -478,6 +473,9 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
     the server or the provider, no token is sent to whoever listens at the default address.
     """
     environ = process_variables(environ)
+    if not environ.get("KERNEL_MICROMEGAS_HUB"):
+        return False  # nothing of it is loaded elsewhere
+
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
     if not is_below_hub(environ) or names_service_account:

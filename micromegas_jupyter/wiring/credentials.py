@@ -32,9 +32,6 @@ from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 MAX_SECRET_FILE_BYTES = 64 * 1024
 
-SECRET_FILE_SETTING = "MICROMEGAS_OIDC_CLIENT_SECRET_FILE"  # noqa: S105 - a setting's name, not a secret
-PRIVATE_KEY_FILE_SETTING = "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
-SERVICE_ACCOUNT_FILE_SETTING = "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE"
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"
 TOKEN_FILE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE"  # noqa: S105 - a setting's name, not a token
@@ -79,10 +76,10 @@ def client_proof(settings: ClientSettings) -> ClientProof:
     if settings.client_secret is not None:
         return settings.client_secret
     if settings.client_secret_file is not None:
-        name = settings.origin_of("client_secret_file") or SECRET_FILE_SETTING
+        name = settings.origin_of("client_secret_file") or "client_secret_file"
         return read_secret_line(settings.client_secret_file, setting=name)
     if settings.private_key is not None:
-        name = settings.origin_of("private_key") or PRIVATE_KEY_FILE_SETTING
+        name = settings.origin_of("private_key") or "private_key"
         return parse_private_key(
             read_secret_file(settings.private_key.file, setting=name),
             key_id=settings.private_key.key_id,
@@ -172,7 +169,7 @@ def _read(path: Path) -> tuple[Secret | None, os.stat_result]:
 
 
 def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleServiceAccountProvider:
-    name = settings.origin_of("service_account_file") or SERVICE_ACCOUNT_FILE_SETTING
+    name = settings.origin_of("service_account_file") or "service_account_file"
     key = parse_service_account_key(read_secret_file(path, setting=name), source_name=name)
     wants_id_token = settings.bearer is Bearer.ID_TOKEN
     return GoogleServiceAccountProvider(

@@ -1,4 +1,4 @@
-"""Joins validator, executors, lake, recorder and Flight service into a server that runs."""
+"""Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
 
 import logging
 import os
@@ -62,6 +62,10 @@ _DEFAULT_SPARE_EXECUTORS: Final = 4
 _MAX_SPAWNED_IDLE: Final = 2
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+_DENIALS_FILE: Final = "query_denials.json"
+_SPILL_PREFIX: Final = "micromegas-server-"
+_MAX_SHOWN_TABLES: Final = 20
 
 
 class ServerStack:
@@ -459,11 +463,6 @@ def build_flight_settings(
             max_seconds=float(settings.upload_timeout_seconds),
         ),
     )
-
-
-_DENIALS_FILE: Final = "query_denials.json"
-_SPILL_PREFIX: Final = "micromegas-server-"
-_MAX_SHOWN_TABLES: Final = 20
 
 
 def open_tables(root: Path) -> TableSource:

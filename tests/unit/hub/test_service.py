@@ -17,7 +17,7 @@ from tornado.netutil import bind_sockets
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.hub.application import build_application
+from micromegas_jupyter.hub.__main__ import build_application
 from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, TokenOwner, refuse
 from micromegas_jupyter.hub.kernel_handlers import build_service
 from micromegas_jupyter.hub.settings import read_internal_tls, read_service_settings
