@@ -6,12 +6,8 @@ from dataclasses import replace
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    ServerUnavailable,
-    UsageError,
-)
-from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider, FakeServiceProvider, FakeWorld
+from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
+from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider, FakeWorld
 
 OTHER = "grpc+tls://other.example.com:443"
 
@@ -122,18 +118,6 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     assert capsys.readouterr().out == (
         f"{SIGNED_IN}lake.example.com does not answer.\n✗ lake.example.com does not answer. Try later. · AVAIL003\n"
     )
-
-
-def test_the_configured_service_account_is_used_from_then_on(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.stored = FakeServiceProvider()
-
-    shell.run_line_magic("micromegas_login", "--service-account")
-    shell.run_line_magic("sql", "SELECT 1")
-
-    assert capsys.readouterr().out.startswith("Signed in as service account lake-notebooks at id.example.com.\n")
-    assert [settings.as_service_account for settings in world.opened_for] == [True]
 
 
 def test_a_service_account_that_is_not_configured_changes_nothing(

@@ -186,17 +186,6 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
     assert running[2] == "running"
 
 
-def test_a_query_is_shown_whole_as_the_cell_that_it_was(shell: InteractiveShell) -> None:
-    shell.user_ns["level"] = "a secret value"
-    sql = "SELECT n,\n       msg\nFROM t WHERE level = :level"
-    shell.run_cell(f"%%sql rows << --begin '2026-11-24 11:00:00Z' --limit 5 --format arrow\n{sql}\n")
-
-    whole = shell.run_line_magic("micromegas_queries", "--sql 1")
-
-    assert str(whole) == f"%%sql rows << --begin '2026-11-24 11:00:00Z' --limit 5 --format arrow\n{sql}"
-    assert "secret" not in str(whole)
-
-
 def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
     shell: InteractiveShell, world: FakeWorld
 ) -> None:
