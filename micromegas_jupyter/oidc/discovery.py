@@ -84,19 +84,11 @@ def build_metadata_url(issuer: str) -> str:
 
 
 def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
-    """Read a discovery document.
-
-    Source: OpenID Connect Discovery 1.0 sections 3 and 4.3; RFC 8414 section 2.
-
-    Raises:
-        ProviderMisbehaved: It is for another issuer (compared byte for byte), lacks the keys' address, or holds a
-            member of the wrong type or an endpoint that may not be called.
-    """
+    """Read a discovery document. Source: OpenID Connect Discovery 1.0 sections 3 and 4.3; RFC 8414 section 2."""
     members = _members_for(document, issuer)
-    jwks_uri = _jwks_uri(members, issuer, read_from=issuer)
     return ProviderMetadata(
         issuer=issuer,
-        jwks_uri=jwks_uri,
+        jwks_uri=_jwks_uri(members, issuer, read_from=issuer),
         authorization_endpoint=_endpoint(members, "authorization_endpoint", issuer),
         token_endpoint=_endpoint(members, "token_endpoint", issuer),
         revocation_endpoint=_endpoint(members, "revocation_endpoint", issuer),
