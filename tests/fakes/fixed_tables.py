@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
 from micromegas_jupyter.flightsql.commands import messages
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 CALLER = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -61,11 +56,11 @@ class FixedTables:
 
     tables: list[TableSnapshot] = field(default_factory=list)
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         return self.tables
 
 
-def log_rows(hour: int) -> pa.Table:
+def log_rows(hour):
     """Return four rows, at minutes 0, 15, 30 and 45 of the hour after `NOON`; the last has no message."""
     times = [NOON + timedelta(hours=hour, minutes=minute) for minute in (0, 15, 30, 45)]
     return pa.table(
@@ -80,7 +75,7 @@ def log_rows(hour: int) -> pa.Table:
     ).cast(LOG_SCHEMA)
 
 
-def write_log_entries(folder: Path, hours: int) -> TableSnapshot:
+def write_log_entries(folder, hours):
     files = []
     for hour in range(hours):
         path = folder / f"log {hour}.parquet"
@@ -89,7 +84,7 @@ def write_log_entries(folder: Path, hours: int) -> TableSnapshot:
     return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=tuple(files), range_columns=("time", "time"))
 
 
-def write_processes(folder: Path) -> TableSnapshot:
+def write_processes(folder):
     """Write two partial states of process p1 and one of p2, in two files, and return the table that merges them."""
     first = {"process_id": ["p1", "p2"], "start_time": [NOON, NOON], "last_update_time": [NOON, NOON]}
     second = {"process_id": ["p1"], "start_time": [None], "last_update_time": [NOON + timedelta(hours=3)]}
@@ -108,11 +103,11 @@ def write_processes(folder: Path) -> TableSnapshot:
     )
 
 
-def empty_table() -> TableSnapshot:
+def empty_table():
     return TableSnapshot(name="measures", schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
 
 
-def ledger_rows(number: int, *, with_hidden: bool) -> pa.Table:
+def ledger_rows(number, *, with_hidden):
     """Return ten rows: where `shown` is true, `secret` and `word` are numbers, `x` is one and `tags` hold a one.
 
     In the others, of which some have no `shown`, a cast of `secret` or `word` and a division by `x - 5` fail.
@@ -133,7 +128,7 @@ def ledger_rows(number: int, *, with_hidden: bool) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
 
 
-def write_ledger(folder: Path, name: str, *, with_hidden: bool) -> TableSnapshot:
+def write_ledger(folder, name, *, with_hidden):
     """Write six files of `ledger_rows` in small row groups and return them as the table `name`."""
     files = []
     for number in range(6):
@@ -144,11 +139,11 @@ def write_ledger(folder: Path, name: str, *, with_hidden: bool) -> TableSnapshot
 
 
 def encode_stream(
-    *rows: pa.RecordBatch | pa.Table,
-    schema: pa.Schema | None = None,
-    compression: str | None = None,
-    deltas: bool = False,
-) -> list[bytes]:
+    *rows,
+    schema=None,
+    compression=None,
+    deltas=False,
+):
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=deltas)
     with pa.ipc.new_stream(sink, rows[0].schema if schema is None else schema, options=options) as writer:

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.fakes.loopback_http import LoopbackHttp, Reply, Seen
+from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import mint_raw
 from tests.fakes.platform_stand_ins import PLATFORM_KEY
 
@@ -41,7 +41,7 @@ class HubReply:
 class FakeHubService(LoopbackHttp):
     """A context manager; every call is kept, and `reply` may be replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.calls: list[HubCall] = []
         self.lifetime_seconds = 3600
@@ -57,7 +57,7 @@ class FakeHubService(LoopbackHttp):
         self.url = f"{self.base}/services/micromegas/"
 
     @property
-    def environ(self) -> dict[str, str]:
+    def environ(self):
         return {
             "KERNEL_MICROMEGAS_HUB": self.url,
             "JUPYTERHUB_API_TOKEN": HUB_TOKEN,
@@ -65,7 +65,7 @@ class FakeHubService(LoopbackHttp):
             "JUPYTERHUB_USER": "alice",
         }
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         body = json.loads(seen.body) if seen.method == "POST" else None
         call = HubCall(method=seen.method, path=seen.path, authorization=seen.headers.get("authorization"), body=body)
         self.calls.append(call)
@@ -78,11 +78,11 @@ class FakeHubService(LoopbackHttp):
             return Reply(status=reply.status, text=reply.body, headers={"Content-Type": "text/html", **headers})
         return Reply(status=reply.status, body=reply.body, headers=headers)
 
-    def refuse(self, status: int, code: str) -> None:
+    def refuse(self, status, code):
         body = {"error": code, "message": "Words of the service.", "remedy": "More of its words."}
         self.reply = lambda _call: HubReply(status=status, body=body)
 
-    def token(self) -> str:
+    def token(self):
         claims = {
             "iss": self.issuer,
             "sub": "alice-sub",
@@ -95,7 +95,7 @@ class FakeHubService(LoopbackHttp):
         }
         return mint_raw(json.dumps(claims).encode(), key=PLATFORM_KEY)
 
-    def contract(self, call: HubCall) -> HubReply:  # noqa: PLR0911 - one for each call
+    def contract(self, call):  # noqa: PLR0911 - one for each call
         if call.authorization != f"Bearer {HUB_TOKEN}":
             return HubReply(status=401, body={"error": "invalid_token", "message": "", "remedy": ""})
         match call.method, call.path.removeprefix("/services/micromegas/"), call.body:

@@ -12,7 +12,7 @@ _MOST_TRIES = 100
 _given: set[int] = set()
 
 
-def free_port() -> int:
+def free_port():
     """Return a port of loopback that nobody listens at, for a program that has to be told its port."""
     for _ in range(_MOST_TRIES):
         port = _FIRST + secrets.randbelow(_LAST - _FIRST)

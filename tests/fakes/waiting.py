@@ -15,7 +15,7 @@ DEADLINE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.005
 
 
-def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+def wait_until(holds, what, *, seconds=DEADLINE_SECONDS):
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     pause = threading.Event()
     while not holds():
@@ -23,7 +23,7 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLIN
         pause.wait(_LOOK_SECONDS)
 
 
-async def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+async def until(holds, what, *, seconds=DEADLINE_SECONDS):
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     while not holds():
         assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -33,12 +33,12 @@ async def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLI
 class FakeBackground:
     """Keeps what is started in the background until the test lets it run."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.waiting: list[Callable[[], None]] = []
 
-    def start(self, work: Callable[[], None]) -> None:
+    def start(self, work):
         self.waiting.append(work)
 
-    def run(self) -> None:
+    def run(self):
         while self.waiting:
             self.waiting.pop(0)()

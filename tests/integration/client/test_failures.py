@@ -8,7 +8,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,16 +27,8 @@ from micromegas_jupyter.errors import (
     UsageError,
     error_classes,
 )
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, rows
+from tests.fakes.flight_server import SMALL_TABLE, fail_plainly, fail_with, rows
 from tests.fakes.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pyarrow as pa
-
-    from micromegas_jupyter.client.query_reader import QueryReader
 
 pytestmark = pytest.mark.integration
 
@@ -46,9 +37,7 @@ _EXTRA = {"CONF001": {"key": "x"}}
 
 
 @pytest.mark.parametrize("code", sorted(error_classes()))
-def test_every_error_of_our_server_arrives_as_the_same_class(
-    client: FlightSQLClient, fake_server: FakeFlightServer, code: str
-) -> None:
+def test_every_error_of_our_server_arrives_as_the_same_class(client, fake_server, code):
     kind = error_classes()[code]
     fake_server.answers["DoGet"] = fail_with(kind("What é happened.", remedy="What to do.", **_EXTRA.get(code, {})))
 
@@ -81,10 +70,8 @@ def test_every_error_of_our_server_arrives_as_the_same_class(
     ],
 )
 @pytest.mark.parametrize("after", [0, 1, 2], ids=["at once", "after the schema", "after a batch"])
-def test_every_status_of_another_server_has_its_class(
-    client: FlightSQLClient, fake_server: FakeFlightServer, code: str, kind: type[MicromegasError], after: int
-) -> None:
-    def answer(call: SeenCall) -> Iterator[bytes]:
+def test_every_status_of_another_server_has_its_class(client, fake_server, code, kind, after):
+    def answer(call):
         yield from list(rows(SMALL_TABLE))[:after]
         yield from fail_plainly(code, "No such thing (query_id=u-1)")(call)
 
@@ -99,7 +86,7 @@ def test_every_status_of_another_server_has_its_class(
     assert "ipv4" not in str(caught.value)
 
 
-def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
+def test_a_port_where_nothing_listens_is_said_to_be_so_at_once():
     started = time.monotonic()
 
     with pytest.raises(ServerUnavailable, match="does not answer"):
@@ -109,8 +96,8 @@ def test_a_port_where_nothing_listens_is_said_to_be_so_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_a_port_that_says_nothing_is_given_up() -> None:
-    def ask(scheme: str) -> None:
+def test_a_port_that_says_nothing_is_given_up():
+    def ask(scheme):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             started = time.monotonic()
 
@@ -124,7 +111,7 @@ def test_a_port_that_says_nothing_is_given_up() -> None:
         list(threads.map(ask, ("grpc", "grpc+tls")))
 
 
-def test_a_deadline_ends_a_query_that_says_nothing(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+def test_a_deadline_ends_a_query_that_says_nothing(client, fake_server):
     fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
 
     first, reader, seconds = _first_batch(client)
@@ -135,7 +122,7 @@ def test_a_deadline_ends_a_query_that_says_nothing(client: FlightSQLClient, fake
     assert all(call.ended.wait(60) for call in fake_server.calls)
 
 
-def _first_batch(client: FlightSQLClient) -> tuple[pa.RecordBatch, QueryReader, float]:
+def _first_batch(client):
     """Return a first batch, its reader and the short deadline; a longer one where that came before the batch."""
     for seconds in (0.3, 10.5):
         with suppress(DeadlineExceeded):
@@ -144,7 +131,7 @@ def _first_batch(client: FlightSQLClient) -> tuple[pa.RecordBatch, QueryReader, 
     raise AssertionError("no batch came within any deadline")
 
 
-def test_a_clients_deadline_holds_for_every_call(fake_server: FakeFlightServer) -> None:
+def test_a_clients_deadline_holds_for_every_call(fake_server):
     fake_server.answers = dict.fromkeys(
         ["DoGet", "DoPut", "DoAction:MicromegasWhoAmI", "DoAction:CreatePreparedStatement"], fake_server.stall_after()
     )
@@ -160,12 +147,12 @@ def test_a_clients_deadline_holds_for_every_call(fake_server: FakeFlightServer) 
             call()
 
 
-def test_a_tls_client_says_so_when_the_server_speaks_plain_text(fake_server: FakeFlightServer) -> None:
+def test_a_tls_client_says_so_when_the_server_speaks_plain_text(fake_server):
     with pytest.raises(ServerUnavailable, match="does not speak TLS"):
         FlightSQLClient(f"grpc+tls://127.0.0.1:{fake_server.port}").query("SELECT 1")
 
 
-def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_bytes(b"no certificate")
 
     for bundle in (tmp_path / "ca.pem", tmp_path / "none.pem"):
@@ -189,7 +176,7 @@ for call in (lambda: client.query("SELECT 1"), client.whoami, lambda: client.que
 """
 
 
-def test_nothing_is_written_to_standard_error(fake_server: FakeFlightServer) -> None:
+def test_nothing_is_written_to_standard_error(fake_server):
     command = [sys.executable, "-c", _NOISY, fake_server.uri]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -205,9 +192,7 @@ def test_nothing_is_written_to_standard_error(fake_server: FakeFlightServer) -> 
 
 
 @pytest.mark.parametrize("variable", ["grpc_proxy", "http_proxy", "https_proxy"])
-def test_a_server_on_this_machine_is_reached_without_the_proxy(
-    fake_server: FakeFlightServer, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_a_server_on_this_machine_is_reached_without_the_proxy(fake_server, monkeypatch, variable):
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")

@@ -22,7 +22,7 @@ class NotInstalled(RuntimeError):
     """The packages cannot be installed here; the sentence says why."""
 
 
-def install_once(cache: Path) -> Path:
+def install_once(cache):
     """Return the folder that holds the packages, filling it when it is not complete yet."""
     folder = cache / "-".join(PACKAGES).replace("==", "-")
     complete = folder / "complete"
@@ -34,7 +34,7 @@ def install_once(cache: Path) -> Path:
     return folder
 
 
-def _install(folder: Path) -> None:
+def _install(folder):
     options = ["--quiet", "--no-deps", "--disable-pip-version-check", "--no-input", "--target", str(folder)]
     try:
         done = subprocess.run(
@@ -51,7 +51,7 @@ def _install(folder: Path) -> None:
         raise NotInstalled(f"pip could not install {' and '.join(PACKAGES)}. {done.stderr[-800:]}")
 
 
-def _find_pip() -> list[str]:
+def _find_pip():
     """Return how Python starts pip: the environment's, else the one that comes with Python for new environments."""
     if importlib.util.find_spec("pip") is not None:
         return ["-m", "pip"]

@@ -7,16 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.integration.clients.dbapi_install import NotInstalled, install_once
 from tests.integration.clients.guide_examples import DBAPI_EXAMPLES
-
-if TYPE_CHECKING:
-    from tests.architecture.guide_text import Block
-    from tests.integration.clients.serving import ClientServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # the first run installs
 
@@ -25,9 +20,7 @@ TIMEOUT_SECONDS = 200
 
 
 @pytest.fixture(scope="module")
-def answers(
-    server: ClientServer, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def answers(server, pytestconfig, tmp_path_factory):
     """What each step of the child gave."""
     cache = getattr(pytestconfig, "cache", None)
     try:
@@ -45,8 +38,7 @@ def answers(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +65,7 @@ def answers(
         ("engine columns", [["n", "BIGINT"], ["text", "TEXT"]]),
     ],
 )
-def test_a_step_gives_what_it_should(answers: dict[str, Any], step: str, expected: object) -> None:
+def test_a_step_gives_what_it_should(answers, step, expected):
     assert answers[step] == expected
 
 
@@ -85,11 +77,11 @@ def test_a_step_gives_what_it_should(answers: dict[str, Any], step: str, expecte
         ("wrong column", "ArrowInvalid", "SQL001"),
     ],
 )
-def test_a_wrong_step_is_explained(answers: dict[str, Any], step: str, error: str, code: str) -> None:
+def test_a_wrong_step_is_explained(answers, step, error, code):
     assert answers[step].startswith(f"{error}: ")
     assert f"[{code}]" in answers[step]
 
 
 @pytest.mark.parametrize("example", DBAPI_EXAMPLES, ids=lambda block: block.place)
-def test_an_example_of_the_guide_runs(answers: dict[str, Any], example: Block) -> None:
+def test_an_example_of_the_guide_runs(answers, example):
     assert answers[example.place] == "ran"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
@@ -18,11 +17,6 @@ from tests.fakes.certificates import Authority
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.clients.serving import LOG_COUNT, make_access, write_telemetry
 from tests.integration.executors.server_process import ServerProcess
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from adbc_driver_flightsql.dbapi import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # several processes start
 
@@ -38,14 +32,14 @@ class Served:
     options: dict[str, str]
 
     @contextmanager
-    def connect(self, who: str = "bob") -> Iterator[Connection]:
+    def connect(self, who="bob"):
         options = {**self.options, DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {self.tokens[who]}"}
         with adbc_driver_flightsql.dbapi.connect(self.uri, db_kwargs=options, autocommit=True) as connection:
             yield connection
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     write_telemetry(Lake(folder / "lake"))
     environ, tokens = make_access(folder)
@@ -65,12 +59,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("who", ["bob", "reader"])
-def test_a_client_with_certificate_and_credential_is_served(served: Served, who: str) -> None:
+def test_a_client_with_certificate_and_credential_is_served(served, who):
     with served.connect(who) as connection:
         assert fetch_rows(connection, COUNT) == [(LOG_COUNT,)]
 
 
-def test_a_client_without_a_certificate_is_not(served: Served) -> None:
+def test_a_client_without_a_certificate_is_not(served):
     options = {
         DatabaseOptions.TLS_ROOT_CERTS.value: served.options[DatabaseOptions.TLS_ROOT_CERTS.value],
         DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {served.tokens['bob']}",
@@ -85,7 +79,7 @@ def test_a_client_without_a_certificate_is_not(served: Served) -> None:
     assert caught.value.status_code is adbc_driver_manager.AdbcStatusCode.IO
 
 
-def test_pyarrow_comes_in_with_a_certificate(served: Served) -> None:
+def test_pyarrow_comes_in_with_a_certificate(served):
     headers = [(b"authorization", f"Bearer {served.tokens['reader']}".encode())]
     options = pyarrow.flight.FlightCallOptions(headers=headers, timeout=60)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -12,13 +12,10 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-from tests.fakes.raw_client import RawClient, claims_of, header_of, query_of
+from tests.fakes.raw_client import claims_of, header_of, query_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from micromegas_jupyter.demo.provider import DemoProvider
-    from tests.fakes.clock import FakeClock
 
     GetCode = Callable[..., str]
 
@@ -26,17 +23,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def _fetch(url: str) -> requests.Response:
+def _fetch(url):
     return requests.get(url, timeout=60, allow_redirects=False)
 
 
-def _error_of(response: requests.Response) -> tuple[int, str]:
+def _error_of(response):
     return response.status_code, response.json()["error"]
 
 
-def test_alice_gets_an_id_token_made_for_this_application(
-    provider: DemoProvider, client: RawClient, get_code: GetCode
-) -> None:
+def test_alice_gets_an_id_token_made_for_this_application(provider, client, get_code):
     response = client.exchange(get_code())
 
     assert response.headers["Cache-Control"] == "no-store"
@@ -66,7 +61,7 @@ def test_alice_gets_an_id_token_made_for_this_application(
 
 
 @pytest.mark.parametrize("parameter", ["resource", "audience"])
-def test_the_lake_may_be_named_and_nothing_else(client: RawClient, get_code: GetCode, parameter: str) -> None:
+def test_the_lake_may_be_named_and_nothing_else(client, get_code, parameter):
     token = client.exchange(get_code(**{parameter: "micromegas-demo-lake"})).json()["access_token"]
     refused = query_of(_fetch(client.authorization_url(**{parameter: "https://unknown.example"})).headers["Location"])
 
@@ -74,7 +69,7 @@ def test_the_lake_may_be_named_and_nothing_else(client: RawClient, get_code: Get
     assert refused["error"] == "invalid_target"
 
 
-def test_a_person_who_denies_is_told_to_the_application(client: RawClient) -> None:
+def test_a_person_who_denies_is_told_to_the_application(client):
     answer = query_of(sign_in(client.authorization_url(), allow=False, visit_callback=False))
 
     assert answer["error"] == "access_denied"
@@ -90,9 +85,7 @@ def test_a_person_who_denies_is_told_to_the_application(client: RawClient) -> No
         {"code_challenge_method": None}, {"code_challenge_method": "plain"}, {"code_challenge": "short"},
     ],
 )  # fmt: skip
-def test_a_request_without_a_proper_s256_challenge_is_refused_before_anybody_signs_in(
-    client: RawClient, changes: dict[str, str | None]
-) -> None:
+def test_a_request_without_a_proper_s256_challenge_is_refused_before_anybody_signs_in(client, changes):
     response = _fetch(client.authorization_url(**changes))
 
     answer = query_of(response.headers["Location"])
@@ -110,9 +103,7 @@ def test_a_request_without_a_proper_s256_challenge_is_refused_before_anybody_sig
         ({"prompt": "none"}, "login_required"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_told_to_the_application(
-    client: RawClient, changes: dict[str, str], error: str
-) -> None:
+def test_a_request_that_cannot_be_met_is_told_to_the_application(client, changes, error):
     response = _fetch(client.authorization_url(**changes))
 
     answer = query_of(response.headers["Location"])
@@ -132,9 +123,7 @@ def test_a_request_that_cannot_be_met_is_told_to_the_application(
         {"response_type": 'co"de\n', "redirect_uri": "https://evil.example/"},
     ],
 )  # fmt: skip
-def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
-    client: RawClient, changes: dict[str, str | None]
-) -> None:
+def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(client, changes):
     response = _fetch(client.authorization_url(**changes))
 
     assert response.status_code == 400
@@ -143,7 +132,7 @@ def test_an_unknown_client_or_redirect_uri_gets_a_page_and_no_redirect(
     assert "evil.example" not in response.text
 
 
-def test_a_wrong_verifier_gets_nothing_and_uses_the_code_up(client: RawClient, get_code: GetCode) -> None:
+def test_a_wrong_verifier_gets_nothing_and_uses_the_code_up(client, get_code):
     code = get_code()
 
     wrong = client.exchange(code, code_verifier="w" * 43)
@@ -163,16 +152,14 @@ def test_a_wrong_verifier_gets_nothing_and_uses_the_code_up(client: RawClient, g
         ({"client_id": "micromegas-demo-service"}, "invalid_client"), ({"client_secret": "guess"}, "invalid_client"),
     ],
 )  # fmt: skip
-def test_a_token_request_that_does_not_fit_the_code_is_refused(
-    client: RawClient, get_code: GetCode, changes: dict[str, str | None], error: str
-) -> None:
+def test_a_token_request_that_does_not_fit_the_code_is_refused(client, get_code, changes, error):
     response = client.exchange(get_code(), **changes)
 
     assert response.status_code in {400, 401}
     assert response.json()["error"] == error
 
 
-def test_a_second_use_of_a_code_ends_the_tokens_of_the_first(client: RawClient, get_code: GetCode) -> None:
+def test_a_second_use_of_a_code_ends_the_tokens_of_the_first(client, get_code):
     code = get_code()
     token = client.exchange(code).json()
 
@@ -183,7 +170,7 @@ def test_a_second_use_of_a_code_ends_the_tokens_of_the_first(client: RawClient, 
     assert _error_of(refreshed) == (400, "invalid_grant")
 
 
-def test_a_code_is_good_for_sixty_seconds(client: RawClient, get_code: GetCode, clock: FakeClock) -> None:
+def test_a_code_is_good_for_sixty_seconds(client, get_code, clock):
     in_time, late = get_code(), get_code()
 
     clock.advance(59)
@@ -195,7 +182,7 @@ def test_a_code_is_good_for_sixty_seconds(client: RawClient, get_code: GetCode, 
     assert _error_of(second) == (400, "invalid_grant")
 
 
-def test_only_the_scopes_that_were_asked_for_are_granted(client: RawClient, get_code: GetCode) -> None:
+def test_only_the_scopes_that_were_asked_for_are_granted(client, get_code):
     token = client.exchange(get_code(scope="openid unknown")).json()
 
     assert token["scope"] == "openid"
@@ -204,13 +191,11 @@ def test_only_the_scopes_that_were_asked_for_are_granted(client: RawClient, get_
 
 
 @pytest.fixture
-def token(client: RawClient, get_code: Callable[..., str]) -> dict[str, str]:
+def token(client, get_code):
     return client.exchange(get_code()).json()
 
 
-def test_a_refresh_gives_new_tokens_of_the_same_person(
-    client: RawClient, token: dict[str, str], clock: FakeClock, provider: DemoProvider
-) -> None:
+def test_a_refresh_gives_new_tokens_of_the_same_person(client, token, clock, provider):
     clock.advance(300)
     response = client.refresh(token["refresh_token"])
 
@@ -225,7 +210,7 @@ def test_a_refresh_gives_new_tokens_of_the_same_person(
     assert provider.refresh_count == 1
 
 
-def test_using_a_refresh_token_twice_ends_its_whole_family(client: RawClient, token: dict[str, str]) -> None:
+def test_using_a_refresh_token_twice_ends_its_whole_family(client, token):
     newest = client.refresh(token["refresh_token"]).json()["refresh_token"]
 
     reuse = client.refresh(token["refresh_token"])
@@ -235,10 +220,10 @@ def test_using_a_refresh_token_twice_ends_its_whole_family(client: RawClient, to
     assert (after.status_code, after.json()["error"]) == (400, "invalid_grant")
 
 
-def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client: RawClient, token: dict[str, str]) -> None:
+def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client, token):
     barrier = threading.Barrier(4)
 
-    def refresh(_: int) -> int:
+    def refresh(_):
         barrier.wait(30)
         return client.refresh(token["refresh_token"]).status_code
 
@@ -248,7 +233,7 @@ def test_of_two_refreshes_at_once_at_most_one_gets_tokens(client: RawClient, tok
     assert statuses == [200, 400, 400, 400]
 
 
-def test_a_revoked_refresh_token_ends_its_family(client: RawClient, token: dict[str, str]) -> None:
+def test_a_revoked_refresh_token_ends_its_family(client, token):
     fields = {"client_id": client.client_id, "token": token["refresh_token"], "token_type_hint": "access_token"}
 
     revoked = client.post("revocation_endpoint", fields)
@@ -258,9 +243,7 @@ def test_a_revoked_refresh_token_ends_its_family(client: RawClient, token: dict[
     assert refreshed.json()["error"] == "invalid_grant"
 
 
-def test_revoking_an_unknown_token_is_fine_and_an_access_token_is_not_revocable(
-    client: RawClient, token: dict[str, str]
-) -> None:
+def test_revoking_an_unknown_token_is_fine_and_an_access_token_is_not_revocable(client, token):
     unknown = client.post("revocation_endpoint", {"client_id": client.client_id, "token": "unknown"})
     access = client.post("revocation_endpoint", {"client_id": client.client_id, "token": token["access_token"]})
 
@@ -269,18 +252,18 @@ def test_revoking_an_unknown_token_is_fine_and_an_access_token_is_not_revocable(
 
 
 @pytest.fixture
-def device(client: RawClient) -> dict[str, Any]:
+def device(client):
     fields = {"client_id": client.client_id, "scope": "openid email offline_access"}
     return client.post("device_authorization_endpoint", fields).json()
 
 
-def _error(client: RawClient, device: dict[str, Any]) -> str:
+def _error(client, device):
     response = client.ask_for_device(device["device_code"])
     assert response.status_code == 400
     return response.json()["error"]
 
 
-def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any]) -> None:
+def test_a_person_signs_the_device_in(client, device):
     before = _error(client, device)
     sign_in(device["verification_uri_complete"], person="bob")
     response = client.ask_for_device(device["device_code"])
@@ -290,9 +273,7 @@ def test_a_person_signs_the_device_in(client: RawClient, device: dict[str, Any])
     assert response.json()["refresh_token"]
 
 
-def test_a_device_that_asks_too_often_has_to_slow_down_for_good(
-    client: RawClient, device: dict[str, Any], clock: FakeClock
-) -> None:
+def test_a_device_that_asks_too_often_has_to_slow_down_for_good(client, device, clock):
     answers = [_error(client, device)]
     for seconds in (5, 1, 5, 15):
         clock.advance(seconds)
@@ -308,7 +289,7 @@ def test_a_device_that_asks_too_often_has_to_slow_down_for_good(
     ]
 
 
-def test_a_device_waits_for_ten_minutes(client: RawClient, device: dict[str, Any], clock: FakeClock) -> None:
+def test_a_device_waits_for_ten_minutes(client, device, clock):
     clock.advance(599)
     before = _error(client, device)
     clock.advance(1)
@@ -320,11 +301,11 @@ def test_a_device_waits_for_ten_minutes(client: RawClient, device: dict[str, Any
 FIELDS = {"grant_type": "client_credentials"}
 
 
-def _service(provider: DemoProvider) -> tuple[str, str]:
+def _service(provider):
     return provider.service_client_id, provider.service_secret.reveal()
 
 
-def test_basic_gives_an_access_token_for_the_lake(client: RawClient, provider: DemoProvider) -> None:
+def test_basic_gives_an_access_token_for_the_lake(client, provider):
     response = client.post("token_endpoint", FIELDS, basic=_service(provider))
 
     token = response.json()["access_token"]
@@ -336,7 +317,7 @@ def test_basic_gives_an_access_token_for_the_lake(client: RawClient, provider: D
     assert claims_of(token)["exp"] == 1795522200
 
 
-def test_a_wrong_secret_is_refused_both_ways(client: RawClient, provider: DemoProvider) -> None:
+def test_a_wrong_secret_is_refused_both_ways(client, provider):
     name = provider.service_client_id
 
     by_basic = client.post("token_endpoint", FIELDS, basic=(name, "wrong"))
@@ -348,7 +329,7 @@ def test_a_wrong_secret_is_refused_both_ways(client: RawClient, provider: DemoPr
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
-def test_an_unreadable_authorization_header_is_refused(client: RawClient, header: str) -> None:
+def test_an_unreadable_authorization_header_is_refused(client, header):
     response = requests.post(
         client.metadata["token_endpoint"], data=FIELDS, headers={"Authorization": header}, timeout=10
     )

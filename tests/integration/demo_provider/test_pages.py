@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import parse_forms
 from tests.fakes.raw_client import RawClient, query_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
 
@@ -24,27 +18,27 @@ pytestmark = pytest.mark.integration
 class Tab:
     """A browser tab with its cookies; it follows redirects within the provider only."""
 
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer):
         self.issuer = issuer
         self.session = requests.Session()
         self.session.trust_env = False
         self.page = requests.Response()
 
-    def open(self, url: str) -> requests.Response:
+    def open(self, url):
         return self._settle(self.session.get(url, timeout=60, allow_redirects=False))
 
-    def send(self, form: HtmlForm, **fields: str) -> requests.Response:
+    def send(self, form, **fields):
         answer = self.session.post(form.action, data=form.fields | fields, timeout=60, allow_redirects=False)
         return self._settle(answer)
 
-    def form(self) -> HtmlForm:
+    def form(self):
         return parse_forms(self.page.text, page_url=self.page.url)[0]
 
-    def sign_in(self, url: str, person: str = "alice") -> requests.Response:
+    def sign_in(self, url, person="alice"):
         self.open(url)
         return self.send(self.form(), person=person)
 
-    def _settle(self, answer: requests.Response) -> requests.Response:
+    def _settle(self, answer):
         while answer.is_redirect and not answer.headers["Location"].startswith("http"):
             answer = self.session.get(f"{self.issuer}/{answer.headers['Location']}", timeout=60, allow_redirects=False)
         self.page = answer
@@ -52,13 +46,13 @@ class Tab:
 
 
 @pytest.fixture
-def tab(provider: DemoProvider) -> Iterator[Tab]:
+def tab(provider):
     opened = Tab(provider.issuer)
     yield opened
     opened.session.close()
 
 
-def test_every_page_has_the_security_headers(tab: Tab, client: RawClient) -> None:
+def test_every_page_has_the_security_headers(tab, client):
     for url in (client.authorization_url(), f"{tab.issuer}/device", f"{tab.issuer}/", f"{tab.issuer}/nowhere"):
         headers = tab.open(url).headers
 
@@ -71,7 +65,7 @@ def test_every_page_has_the_security_headers(tab: Tab, client: RawClient) -> Non
         assert headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, client: RawClient) -> None:
+def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab, client):
     tab.open(client.authorization_url())
     without = tab.send(tab.form(), person="alice", form_token="")
     again = tab.open(client.authorization_url())
@@ -82,7 +76,7 @@ def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, clien
 
 
 @pytest.mark.parametrize(("person", "password"), [("alice", "wrong"), ("mallory", "demo"), ("alice", "ü")])
-def test_a_wrong_name_or_password_is_told_on_the_page(tab: Tab, client: RawClient, person: str, password: str) -> None:
+def test_a_wrong_name_or_password_is_told_on_the_page(tab, client, person, password):
     tab.open(client.authorization_url())
 
     answer = tab.send(tab.form(), person=person, password=password)
@@ -91,7 +85,7 @@ def test_a_wrong_name_or_password_is_told_on_the_page(tab: Tab, client: RawClien
     assert 'role="alert"' in answer.text
 
 
-def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClient) -> None:
+def test_prompt_login_asks_for_the_password_again_once(tab, client):
     tab.sign_in(client.authorization_url(prompt=None))
     url = client.authorization_url(prompt="login", state="second")
 
@@ -105,7 +99,7 @@ def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClie
     assert "<h1>Sign in</h1>" in asked_again.text
 
 
-def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab: Tab, client: RawClient) -> None:
+def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab, client):
     tab.sign_in(client.authorization_url(prompt=None))
     tab.send(tab.form(), decision="allow")
 
@@ -114,7 +108,7 @@ def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab
     assert query_of(answer.headers["Location"])["error"] == "consent_required"
 
 
-def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: RawClient) -> None:
+def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab, client):
     fields = {"client_id": client.client_id, "scope": "openid"}
     device = client.post("device_authorization_endpoint", fields).json()
     tab.sign_in(f"{tab.issuer}/device-confirm?user_code={device['user_code']}")
@@ -125,7 +119,7 @@ def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: R
     assert client.ask_for_device(device["device_code"]).json()["error"] == "authorization_pending"
 
 
-def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab: Tab, client: RawClient) -> None:
+def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab, client):
     tab.sign_in(client.authorization_url())
     code = query_of(tab.send(tab.form(), decision="allow").headers["Location"])["code"]
     hint = client.exchange(code).json()["id_token"]
@@ -138,7 +132,7 @@ def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab: Tab, c
     assert query_of(after.headers["Location"])["error"] == "login_required"
 
 
-def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_code: Callable[..., str]) -> None:
+def test_signing_out_leads_to_no_other_machine(tab, client, get_code):
     hint = client.exchange(get_code()).json()["id_token"]
 
     for target in ("https://evil.example/", "http://127.0.0.1:9@evil.example/", "//evil.example", "javascript:x"):
@@ -149,7 +143,7 @@ def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_
         assert "Location" not in answer.headers
 
 
-def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, client: RawClient) -> None:
+def test_without_the_id_token_the_person_is_asked_before_signing_out(tab, client):
     tab.sign_in(client.authorization_url())
 
     asked = tab.open(f"{tab.issuer}/logout?client_id={client.client_id}&post_logout_redirect_uri=http://127.0.0.1:9/")
@@ -164,14 +158,14 @@ def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, c
 
 
 @pytest.mark.parametrize("hint", ["x", "e30.e30.e30", "a.b.c.d.e"])
-def test_a_foreign_id_token_cannot_sign_out(tab: Tab, hint: str) -> None:
+def test_a_foreign_id_token_cannot_sign_out(tab, hint):
     answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
 
     assert answer.status_code == 400
     assert "Signing out cannot start" in answer.text
 
 
-def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> None:
+def test_a_name_that_is_not_this_machine_is_refused(provider):
     answer = requests.get(
         f"{provider.issuer}/.well-known/openid-configuration", headers={"Host": "evil.example"}, timeout=10
     )
@@ -180,8 +174,8 @@ def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> N
 
 
 def test_pages_cookies_and_redirects_stay_below_its_base_url(
-    clock: FakeClock,
-) -> None:
+    clock,
+):
     callback = "https://hub.example.org/user/x/micromegas/callback"
 
     with DemoProvider(clock=clock, jupyter_base_url="/user/x/") as provider:
@@ -199,9 +193,7 @@ def test_pages_cookies_and_redirects_stay_below_its_base_url(
     assert not {"end_session_endpoint", "device_authorization_endpoint"} & set(client.metadata)
 
 
-def test_nothing_secret_is_logged_at_any_level(
-    caplog: pytest.LogCaptureFixture, client: RawClient, provider: DemoProvider, get_code: Callable[..., str]
-) -> None:
+def test_nothing_secret_is_logged_at_any_level(caplog, client, provider, get_code):
     caplog.set_level(logging.DEBUG)
 
     code = get_code()

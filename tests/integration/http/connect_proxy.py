@@ -6,12 +6,8 @@ import base64
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tests.fakes.raw_server import Listener
-
-if TYPE_CHECKING:
-    import ssl
 
 _CHUNK_BYTES = 65536
 _WAIT_SECONDS = 60
@@ -33,10 +29,10 @@ class ConnectProxy(Listener):
     def __init__(
         self,
         *,
-        credentials: str | None = None,
-        tls: ssl.SSLContext | None = None,
-        leads_to: tuple[str, int] | None = None,
-    ) -> None:
+        credentials=None,
+        tls=None,
+        leads_to=None,
+    ):
         super().__init__()
         self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
         self._tls = tls
@@ -44,7 +40,7 @@ class ConnectProxy(Listener):
         self.targets: list[str] = []
         self.address = f"127.0.0.1:{self.port}"
 
-    def serve(self, plain: socket.socket) -> None:
+    def serve(self, plain):
         plain.settimeout(_WAIT_SECONDS)
         with suppress(OSError, ValueError), plain:
             connection = plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
@@ -67,7 +63,7 @@ class ConnectProxy(Listener):
                     back.join(_WAIT_SECONDS)
 
 
-def _read_head(connection: socket.socket) -> str:
+def _read_head(connection):
     head = b""
     while b"\r\n\r\n" not in head:
         chunk = connection.recv(_CHUNK_BYTES)
@@ -77,7 +73,7 @@ def _read_head(connection: socket.socket) -> str:
     return head.decode("latin-1")
 
 
-def _carry(source: socket.socket, sink: socket.socket) -> None:
+def _carry(source, sink):
     with suppress(OSError):
         while chunk := source.recv(_CHUNK_BYTES):
             sink.sendall(chunk)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -19,11 +18,6 @@ from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import OTHER_HOST, TlsProvider, server_context
 from tests.integration.http.connect_proxy import ConnectProxy
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
 pytestmark = pytest.mark.integration
 
 DOCUMENT = {"tls": True}
@@ -31,7 +25,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _bare_environment(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -40,7 +34,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def provider(tmp_path: Path) -> Iterator[TlsProvider]:
+def provider(tmp_path):
     """A provider on another host, as far as proxies are concerned."""
     (tmp_path / "provider").mkdir()
     with TlsProvider(tmp_path / "provider", host=OTHER_HOST) as running:
@@ -48,15 +42,13 @@ def provider(tmp_path: Path) -> Iterator[TlsProvider]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[TlsProvider]:
+def other(tmp_path):
     (tmp_path / "other").mkdir()
     with TlsProvider(tmp_path / "other") as running:
         yield running
 
 
-def test_an_extra_authority_adds_to_the_usual_ones(
-    provider: TlsProvider, other: TlsProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_extra_authority_adds_to_the_usual_ones(provider, other, monkeypatch):
     monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(other.ca_file))
     http = ProviderHttp(extra_ca_bundle=provider.ca_file)
 
@@ -64,7 +56,7 @@ def test_an_extra_authority_adds_to_the_usual_ones(
     assert http.fetch_json(other.url).body == DOCUMENT
 
 
-def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider: TlsProvider, other: TlsProvider) -> None:
+def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider, other):
     http = ProviderHttp(extra_ca_bundle=provider.ca_file)
     http.fetch_json(provider.url)
 
@@ -76,7 +68,7 @@ def test_an_extra_authority_is_trusted_by_its_own_connection_only(provider: TlsP
         requests.get(provider.url, timeout=30)
 
 
-def test_an_extra_authority_does_not_make_another_name_acceptable(provider: TlsProvider) -> None:
+def test_an_extra_authority_does_not_make_another_name_acceptable(provider):
     port = int(provider.url.rpartition(":")[2].partition("/")[0])
 
     with ConnectProxy(leads_to=("127.0.0.1", port)) as proxy:
@@ -87,9 +79,7 @@ def test_an_extra_authority_does_not_make_another_name_acceptable(provider: TlsP
     assert proxy.targets == ["id.example.com:443"]
 
 
-def test_calls_go_through_the_proxy_that_was_set_rather_than_the_environments(
-    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calls_go_through_the_proxy_that_was_set_rather_than_the_environments(provider, monkeypatch):
     monkeypatch.setenv("https_proxy", NOBODY)
 
     with ConnectProxy() as proxy:
@@ -103,9 +93,7 @@ def test_calls_go_through_the_proxy_that_was_set_rather_than_the_environments(
 
 
 @pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY"])
-def test_without_a_setting_the_environments_proxy_is_used(
-    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_without_a_setting_the_environments_proxy_is_used(provider, monkeypatch, name):
     with ConnectProxy(credentials="alice:s@same") as proxy:
         monkeypatch.setenv(name, f"http://alice:s%40same@{proxy.address}")
 
@@ -115,9 +103,7 @@ def test_without_a_setting_the_environments_proxy_is_used(
 
 
 @pytest.mark.parametrize("hosts", [OTHER_HOST, "id.example.com, 127.0.0.0/8"])
-def test_no_proxy_counts_for_the_proxy_that_was_set(
-    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, hosts: str
-) -> None:
+def test_no_proxy_counts_for_the_proxy_that_was_set(provider, monkeypatch, hosts):
     monkeypatch.setenv("NO_PROXY", hosts)
 
     with ConnectProxy() as proxy:
@@ -127,7 +113,7 @@ def test_no_proxy_counts_for_the_proxy_that_was_set(
     assert proxy.targets == []
 
 
-def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other: TlsProvider) -> None:
+def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other):
     http = ProviderHttp(extra_ca_bundle=other.ca_file, proxy=Secret(NOBODY))
 
     with ScriptedProvider() as plain:
@@ -137,7 +123,7 @@ def test_this_machine_is_never_reached_through_the_proxy_that_was_set(other: Tls
     assert http.fetch_json(other.url).body == DOCUMENT
 
 
-def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider: TlsProvider, tmp_path: Path) -> None:
+def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider, tmp_path):
     context, _authority = server_context(tmp_path, host="127.0.0.1")
 
     with ConnectProxy(tls=context) as proxy:
@@ -148,9 +134,7 @@ def test_a_proxy_whose_certificate_nobody_vouches_for_is_not_used(provider: TlsP
     assert proxy.targets == []
 
 
-def test_the_password_of_a_proxy_appears_nowhere(
-    provider: TlsProvider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_password_of_a_proxy_appears_nowhere(provider, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     texts = []
 
@@ -170,9 +154,7 @@ def test_the_password_of_a_proxy_appears_nowhere(
 
 
 @pytest.mark.parametrize("address", ["http://alice:sesame@proxy:99999", "alice:sesame@", "http://alice:sesame@[::1"])
-def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
-    provider: TlsProvider, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(provider, monkeypatch, address):
     monkeypatch.setenv("https_proxy", address)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -182,7 +164,7 @@ def test_a_malformed_proxy_of_the_environment_is_told_without_its_address(
     assert "sesame" not in str(caught.value)
 
 
-def test_the_settings_authority_and_proxy_are_used(provider: TlsProvider) -> None:
+def test_the_settings_authority_and_proxy_are_used(provider):
     with ConnectProxy() as proxy:
         settings = ClientSettings(ca_bundle=provider.ca_file, proxy=Secret(f"http://{proxy.address}"))
 
@@ -190,6 +172,6 @@ def test_the_settings_authority_and_proxy_are_used(provider: TlsProvider) -> Non
     assert len(proxy.targets) == 1
 
 
-def test_the_settings_deadline_is_used() -> None:
+def test_the_settings_deadline_is_used():
     with RawServer(hang) as server, pytest.raises(ProviderUnavailable, match="within 1 seconds"):
         provider_http(ClientSettings(provider_timeout_seconds=1.0)).fetch_json(server.url)

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
 import pytest
@@ -34,13 +33,13 @@ BATCH = pa.record_batch(
 )
 
 
-def _printed(output_format: str, batches: list[pa.RecordBatch], **options: int) -> str:
+def _printed(output_format, batches, **options):
     output = io.StringIO()
     print_rows(SCHEMA, batches, output=output, output_format=output_format, **options)
     return output.getvalue()
 
 
-def test_json_is_a_list_of_objects_with_all_digits_of_a_time() -> None:
+def test_json_is_a_list_of_objects_with_all_digits_of_a_time():
     rows = json.loads(_printed("json", [BATCH, BATCH]))
 
     assert rows[:2] == [
@@ -57,18 +56,18 @@ def test_json_is_a_list_of_objects_with_all_digits_of_a_time() -> None:
 
 
 @pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
-def test_no_rows_are_still_valid_output(output_format: str, expected: str) -> None:
+def test_no_rows_are_still_valid_output(output_format, expected):
     assert _printed(output_format, []) == expected
 
 
-def test_a_table_shows_control_characters_instead_of_sending_them_to_the_terminal() -> None:
+def test_a_table_shows_control_characters_instead_of_sending_them_to_the_terminal():
     text = _printed("table", [BATCH])
 
     assert "\x1b" not in text
     assert "a\\nb\\x1b[31m" in text
 
 
-def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
+def test_long_cells_of_a_table_are_cut_unless_asked_otherwise():
     wide = pa.record_batch({"text": pa.array(["x" * 80])})
     cut, whole = io.StringIO(), io.StringIO()
 
@@ -92,7 +91,7 @@ def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
         ([("k", float("-inf")), ("l", None)], pa.map_(pa.string(), pa.float64()), '{"k": "-inf", "l": null}'),
     ],
 )
-def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held: object, kind: pa.DataType, cell: str) -> None:
+def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held, kind, cell):
     batch = pa.record_batch({"x": pa.array([held], kind)})
     text, table = io.StringIO(newline=""), io.StringIO()
 
@@ -103,7 +102,7 @@ def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held: object, kin
     assert table.getvalue().splitlines()[2] == cell
 
 
-def test_json_loses_no_column_to_another_of_its_name() -> None:
+def test_json_loses_no_column_to_another_of_its_name():
     batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["a", "a"])
     output = io.StringIO()
 
@@ -115,13 +114,13 @@ def test_json_loses_no_column_to_another_of_its_name() -> None:
     assert output.getvalue() == "a,a\n1,2\n"
 
 
-def _write_to(output: TextIO) -> None:
+def _write_to(output):
     with disk_errors_reported(output):
         print("rows", file=output)
         output.flush()
 
 
-def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later() -> None:
+def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later():
     with Path("/dev/full").open("w", encoding="utf-8") as output:
         with pytest.raises(UsageError, match="cannot be written: No space left on device"):
             _write_to(output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,15 +13,11 @@ import pytest
 from micromegas_jupyter.client.flight_client import TelemetryQueries, format_time, format_time_range
 from micromegas_jupyter.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 class _NoOffset(tzinfo):
-    def utcoffset(self, _when: datetime | None) -> None:
+    def utcoffset(self, _when):
         return None
 
 
@@ -40,7 +35,7 @@ class _NoOffset(tzinfo):
         (None, None),
     ],
 )
-def test_a_time_is_written_as_upstream_writes_it(value: datetime | str | None, text: str | None) -> None:
+def test_a_time_is_written_as_upstream_writes_it(value, text):
     assert format_time(value) == text
 
 
@@ -60,12 +55,12 @@ def test_a_time_is_written_as_upstream_writes_it(value: datetime | str | None, t
     ],
     ids=str,
 )
-def test_what_is_no_point_in_time_is_refused(value: datetime) -> None:
+def test_what_is_no_point_in_time_is_refused(value):
     with pytest.raises(UsageError):
         format_time(value)
 
 
-def test_a_range_has_both_ends_or_none() -> None:
+def test_a_range_has_both_ends_or_none():
     assert format_time_range(None, None, now=_NOW) == (None, None)
     assert format_time_range("2026-01-01T00:00:00Z", None, now=_NOW) == (
         "2026-01-01T00:00:00+00:00",
@@ -85,7 +80,7 @@ def test_a_range_has_both_ends_or_none() -> None:
         ("2027-01-01T00:00:00Z", None),
     ],
 )
-def test_a_range_that_ends_before_it_begins_is_refused(begin: str, end: str | None) -> None:
+def test_a_range_that_ends_before_it_begins_is_refused(begin, end):
     with pytest.raises(UsageError):
         format_time_range(begin, end, now=_NOW)
 
@@ -96,7 +91,7 @@ _BEGIN, _END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC
 class _Recorder(TelemetryQueries):
     """Notes what would be asked."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.asked: list[tuple[object, ...]] = []
 
     def open_query(self, sql, begin=None, end=None, params=None):
@@ -108,17 +103,17 @@ class _Recorder(TelemetryQueries):
     def query(self, sql, begin=None, end=None):
         self.asked.append((sql, begin, end))
 
-    def query_stream(self, sql, begin=None, end=None) -> Iterator[pa.RecordBatch]:
+    def query_stream(self, sql, begin=None, end=None):
         self.asked.append((sql, begin, end))
         yield pa.record_batch({"time": ["12:00"], "msg": ["retired 3"]})
 
 
 @pytest.fixture
-def client() -> _Recorder:
+def client():
     return _Recorder()
 
 
-def test_upstreams_queries_quote_what_they_are_given(client: _Recorder) -> None:
+def test_upstreams_queries_quote_what_they_are_given(client):
     client.find_process("a' OR '1'='1")
     client.query_streams(_BEGIN, _END, 10)
     client.query_streams(_BEGIN, _END, 10, "p1", "it's")
@@ -138,7 +133,7 @@ def test_upstreams_queries_quote_what_they_are_given(client: _Recorder) -> None:
     ]
 
 
-def test_partitions_are_changed_and_messages_printed(client: _Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_partitions_are_changed_and_messages_printed(client, capsys):
     client.retire_partitions("log_entries", "p'1", _BEGIN, _END)
     client.materialize_partitions("log_entries", _BEGIN, _END, 3600)
     client.regenerate_partitions("log_entries", _BEGIN, _END, 3600)
@@ -153,6 +148,6 @@ def test_partitions_are_changed_and_messages_printed(client: _Recorder, capsys: 
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "1; DROP TABLE x"])
-def test_a_count_that_is_none_is_refused(client: _Recorder, limit: int) -> None:
+def test_a_count_that_is_none_is_refused(client, limit):
     with pytest.raises(UsageError):
         client.query_blocks(_BEGIN, _END, limit, "s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import decimal
 import itertools
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,11 +15,8 @@ from pandas.testing import assert_frame_equal
 
 from micromegas_jupyter.client.frames import build_frame, to_frame
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-
-def _table() -> pa.Table:
+def _table():
     nested = pa.array([[1], [1, 2]], pa.list_(pa.int64()))
     struct = pa.array([{"k": 1}, {"k": None}], pa.struct([("k", pa.int64())]))
     return pa.table(
@@ -42,7 +38,7 @@ def _table() -> pa.Table:
     )
 
 
-def test_types_and_values_are_those_of_upstream() -> None:
+def test_types_and_values_are_those_of_upstream():
     upstream = UpstreamClient("grpc://localhost:1")
     expected = upstream._prepare_table_for_pandas(_table()).to_pandas()
 
@@ -51,7 +47,7 @@ def test_types_and_values_are_those_of_upstream() -> None:
     assert_frame_equal(frame, expected)
 
 
-def test_a_frame_can_be_written_to() -> None:
+def test_a_frame_can_be_written_to():
     frame = to_frame(pa.table({"n": [1, 2], "x": [0.5, 1.5]}))
 
     frame.loc[0, "n"] = 7
@@ -59,7 +55,7 @@ def test_a_frame_can_be_written_to() -> None:
     assert frame["n"].tolist() == [7, 2]
 
 
-def test_arrow_types_keep_the_rows_as_they_came() -> None:
+def test_arrow_types_keep_the_rows_as_they_came():
     frame = to_frame(_table(), dtype_backend="pyarrow")
 
     assert all(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes)
@@ -84,7 +80,7 @@ FEW = [f"name-{number % 5000}" for number in range(ROWS)]
 DIFFERENT = [f"a message of number {number}" for number in range(ROWS)]
 
 
-def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
+def batches_of(table):
     """Cut a table into batches of many sizes, each in one piece of memory as the wire gives them."""
     start = 0
     for size in itertools.cycle(BATCH_SIZES):
@@ -95,18 +91,18 @@ def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
         start += size
 
 
-def with_padding(columns: dict[str, pa.Array]) -> pa.Table:
+def with_padding(columns):
     """Return the columns and another that makes the answer a large one."""
     rows = len(next(iter(columns.values())))
     size = LARGE_BYTES // rows
     return pa.table({**columns, "padding": pa.array([bytes(size)] * rows, pa.binary(size))})
 
 
-def of_upstream(table: pa.Table) -> pd.DataFrame:
+def of_upstream(table):
     return UpstreamClient("grpc://localhost:1")._prepare_table_for_pandas(table).to_pandas()
 
 
-def assert_as_upstream(columns: dict[str, pa.Array]) -> pd.DataFrame:
+def assert_as_upstream(columns):
     table = with_padding(columns)
 
     frame = build_frame(table.schema, batches_of(table))
@@ -118,7 +114,7 @@ def assert_as_upstream(columns: dict[str, pa.Array]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("nulls", NULLS)
-def test_numbers_times_and_texts_are_those_of_upstream(nulls: str) -> None:
+def test_numbers_times_and_texts_are_those_of_upstream(nulls):
     mask = NULLS[nulls]
     kinds = ("int8", "int64", "uint16", "uint64", "float16", "float32", "bool")
     numbers = {kind: pa.array((NUMBERS % 100).astype(kind), mask=mask) for kind in kinds}
@@ -133,7 +129,7 @@ def test_numbers_times_and_texts_are_those_of_upstream(nulls: str) -> None:
     assert_as_upstream({**numbers, **times, **texts, "large": pa.array(2**62 + NUMBERS, mask=mask)})
 
 
-def test_other_types_are_those_of_upstream() -> None:
+def test_other_types_are_those_of_upstream():
     rows = 20_000
     assert_as_upstream(
         {
@@ -149,7 +145,7 @@ def test_other_types_are_those_of_upstream() -> None:
     )
 
 
-def test_dictionaries_are_those_of_upstream() -> None:
+def test_dictionaries_are_those_of_upstream():
     rows = 20_000
     index = pa.array((NUMBERS[:rows] % 2).astype("int32"), mask=NULLS["often"][:rows])
     frame = assert_as_upstream(
@@ -164,7 +160,7 @@ def test_dictionaries_are_those_of_upstream() -> None:
     assert isinstance(frame["word"].dtype, pd.CategoricalDtype)
 
 
-def test_names_may_occur_twice() -> None:
+def test_names_may_occur_twice():
     text = pa.array(FEW)
     table = pa.table([text, text, pa.array(NUMBERS), pa.array(NUMBERS), text], names=["a", "a", "b", "b", "c"])
 
@@ -173,10 +169,10 @@ def test_names_may_occur_twice() -> None:
     assert_frame_equal(frame, table.to_pandas())
 
 
-def test_a_batch_is_let_go_before_the_next_ones_come() -> None:
+def test_a_batch_is_let_go_before_the_next_ones_come():
     before, held = pa.total_allocated_bytes(), []
 
-    def measured() -> Iterator[pa.RecordBatch]:
+    def measured():
         texts = [f"text {number}" for number in range(50_000)]
         for _ in range(80):
             held.append(pa.total_allocated_bytes() - before)

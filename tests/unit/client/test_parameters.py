@@ -14,7 +14,6 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.parameters import (
-    Params,
     bind,
     bind_named,
     find_placeholders,
@@ -26,7 +25,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 
-def _names(sql: str) -> list[str]:
+def _names(sql):
     return [placeholder.name for placeholder in find_placeholders(sql)]
 
 
@@ -57,12 +56,12 @@ def _names(sql: str) -> list[str]:
         (":größe", ["größe"]),
     ],
 )
-def test_placeholders_are_found_where_values_may_stand(sql: str, names: list[str]) -> None:
+def test_placeholders_are_found_where_values_may_stand(sql, names):
     assert _names(sql) == names
 
 
 @pytest.mark.parametrize("text", ["'" * 200_000, "/*" * 100_000, "$a" * 100_000, "x " * 100_000 + ":a", "$$ " * 70_000])
-def test_a_hostile_statement_is_read_in_one_pass(text: str) -> None:
+def test_a_hostile_statement_is_read_in_one_pass(text):
     assert len(_names(text)) <= 1
 
 
@@ -75,13 +74,13 @@ def test_a_hostile_statement_is_read_in_one_pass(text: str) -> None:
         (":a {{b}} ' \n", '":a {{b}} \' \n"'),
     ],
 )
-def test_a_name_is_quoted(name: str, quoted: str) -> None:
+def test_a_name_is_quoted(name, quoted):
     assert quote_identifier(name) == quoted
     assert _names(f"SELECT {quoted}, :b") == ["b"]
 
 
 @pytest.mark.parametrize("name", ["", "a\0", "\ud800", None])
-def test_what_is_no_name_is_not_quoted(name: object) -> None:
+def test_what_is_no_name_is_not_quoted(name):
     with pytest.raises(UsageError):
         quote_identifier(name)
 
@@ -121,7 +120,7 @@ class _Tag(enum.StrEnum):
     ],
     ids=str,
 )
-def test_a_value_keeps_its_meaning(value: object, kind: pa.DataType, stored: object) -> None:
+def test_a_value_keeps_its_meaning(value, kind, stored):
     scalar = to_scalar(value, name="a")
 
     assert scalar.type == kind
@@ -136,7 +135,7 @@ def test_a_value_keeps_its_meaning(value: object, kind: pa.DataType, stored: obj
         (pd.Timestamp("1969-12-31T23:59:59.999999999Z"), -1),
     ],
 )
-def test_a_time_becomes_nanoseconds_in_utc_and_so_does_a_duration(value: datetime, nanoseconds: int) -> None:
+def test_a_time_becomes_nanoseconds_in_utc_and_so_does_a_duration(value, nanoseconds):
     time, duration = to_scalar(value, name="a"), to_scalar(pd.Timedelta(nanoseconds, "ns"), name="a")
 
     assert (time.type, time.value) == (pa.timestamp("ns", "+00:00"), nanoseconds)
@@ -144,7 +143,7 @@ def test_a_time_becomes_nanoseconds_in_utc_and_so_does_a_duration(value: datetim
     assert to_scalar(np.timedelta64(3, "ns"), name="a") == to_scalar(pd.Timedelta(3, "ns"), name="a")
 
 
-def test_what_nanoseconds_cannot_hold_becomes_microseconds() -> None:
+def test_what_nanoseconds_cannot_hold_becomes_microseconds():
     time, duration = to_scalar(datetime(1, 1, 1, tzinfo=UTC), name="a"), to_scalar(timedelta(days=200_000), name="a")
 
     assert (time.type, time.value) == (pa.timestamp("us", "+00:00"), -62_135_596_800_000_000)
@@ -165,7 +164,7 @@ def test_what_nanoseconds_cannot_hold_becomes_microseconds() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_that_has_no_sql_type_is_refused(value: object) -> None:
+def test_a_value_that_has_no_sql_type_is_refused(value):
     with pytest.raises(UsageError) as caught:
         to_scalar(value, name="when")
 
@@ -182,7 +181,7 @@ def test_a_value_that_has_no_sql_type_is_refused(value: object) -> None:
         ("make_array(:ids)", "make_array($ids_1, $ids_2)"),
     ],
 )
-def test_a_list_stands_for_its_elements(sql: str, expanded: str) -> None:
+def test_a_list_stands_for_its_elements(sql, expanded):
     bound = bind_named(sql, {"ids": ["a", "b"]})
 
     assert bound.sql == expanded
@@ -204,18 +203,18 @@ def test_a_list_stands_for_its_elements(sql: str, expanded: str) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_column_of_any_library_stands_for_its_elements(column: object, elements: list[object]) -> None:
+def test_a_column_of_any_library_stands_for_its_elements(column, elements):
     bound = bind_named("x IN :ids", {"ids": column})
 
     assert list(bound.row.to_pylist()[0].values()) == elements
 
 
-def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it() -> None:
+def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it():
     with pytest.raises(UsageError, match="more than 256"):
         bind_named("x IN :ids", {"ids": pd.Series(range(1_000_000))})
 
 
-def test_values_are_frozen_as_they_are_now() -> None:
+def test_values_are_frozen_as_they_are_now():
     names, text, data = ["a"], "x", bytearray(b"a")
 
     frozen = frozen_values("x IN :names AND :text = :data", {"names": names, "text": text, "data": data, "other": 1})
@@ -225,7 +224,7 @@ def test_values_are_frozen_as_they_are_now() -> None:
     assert frozen == {"names": ("a",), "text": "x", "data": b"a"}
 
 
-def test_the_elements_of_a_list_never_meet_another_placeholder() -> None:
+def test_the_elements_of_a_list_never_meet_another_placeholder():
     bound = bind_named("x IN :a AND y = :a_1 AND z = :A__2", {"a": [1, 2], "a_1": 3, "A__2": 4})
 
     assert bound.sql == "x IN ($a___1, $a___2) AND y = $a_1 AND z = $A__2"
@@ -245,7 +244,7 @@ def test_the_elements_of_a_list_never_meet_another_placeholder() -> None:
         ("x IN :a", {"a": list(range(MAX_PARAMETERS + 1))}),
     ],
 )
-def test_a_value_that_cannot_stand_there_is_refused(sql: str, values: dict[str, object]) -> None:
+def test_a_value_that_cannot_stand_there_is_refused(sql, values):
     with pytest.raises(UsageError):
         bind_named(sql, values)
 
@@ -258,7 +257,7 @@ def test_a_value_that_cannot_stand_there_is_refused(sql: str, values: dict[str, 
         "SELECT a WHERE b IN :names\n  AND c IN :more AND HERE",
     ],
 )
-def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str) -> None:
+def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql):
     bound = bind_named(sql, {"names": ["a", "b", "c"], "more": [1, 2], "one": 1})
     sent_line, given_line = (
         next(number for number, line in enumerate(text.split("\n"), 1) if "HERE" in line) for text in (bound.sql, sql)
@@ -271,7 +270,7 @@ def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str) -> None:
     assert column == sql.split("\n")[given_line - 1].index("HERE") + 1
 
 
-def bound_row(sql: str, params: Params) -> tuple[str, dict[str, object]]:
+def bound_row(sql, params):
     bound = bind(sql, params)
     assert bound is not None
     (row,) = bound.row.to_pylist()
@@ -279,16 +278,16 @@ def bound_row(sql: str, params: Params) -> tuple[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("params", [None, {}, [], (), {"other": 1}])
-def test_without_values_nothing_is_bound(params: Params) -> None:
+def test_without_values_nothing_is_bound(params):
     assert bind("SELECT 1, ':a', '$b' -- $c", params) is None
 
 
 @pytest.mark.parametrize("sql", ["SELECT ?, ?", "SELECT $1, $2"])
-def test_values_in_order_are_columns_counted_from_zero(sql: str) -> None:
+def test_values_in_order_are_columns_counted_from_zero(sql):
     assert bound_row(sql, (7, "ü")) == (sql, {"0": 7, "1": "ü"})
 
 
-def test_both_spellings_of_a_name_are_bound() -> None:
+def test_both_spellings_of_a_name_are_bound():
     sql = "SELECT :a, $b, $a, '$c', \"$d\" /* $e */, $$ $f $$"
     values = {name: name for name in "abcdef"}
 
@@ -305,6 +304,6 @@ def test_both_spellings_of_a_name_are_bound() -> None:
         ("SELECT $a", {"a": object()}, "The value of :a cannot be bound"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_before_they_are_sent(sql: str, params: Params, said: str) -> None:
+def test_values_that_do_not_fit_are_refused_before_they_are_sent(sql, params, said):
     with pytest.raises(UsageError, match=said):
         bind(sql, params)

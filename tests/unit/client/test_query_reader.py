@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -15,12 +14,6 @@ from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
 from tests.fakes.pause import FakePause
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.fakes.clock import FakeClock
-
-
 _BATCH = pa.record_batch({"n": [1]})
 
 
@@ -29,27 +22,27 @@ class EndlessStream:
 
     schema = _BATCH.schema
 
-    def __init__(self, batch: pa.RecordBatch = _BATCH) -> None:
+    def __init__(self, batch=_BATCH):
         self._batch = batch
         self.read_count = 0
         self.cancelled = threading.Event()
         self.closed = threading.Event()
 
-    def read_batch(self) -> pa.RecordBatch | None:
+    def read_batch(self):
         if self.cancelled.is_set():
             raise RuntimeError("cancelled")
         self.read_count += 1
         return self._batch
 
-    def cancel(self) -> None:
+    def cancel(self):
         self.cancelled.set()
 
-    def close(self) -> None:
+    def close(self):
         self.closed.set()
 
 
 @pytest.mark.parametrize(("rows", "waiting"), [(1, 4), (300_000, 1)], ids=["small", "large"])
-def test_a_slow_reader_holds_the_stream_back(rows: int, waiting: int) -> None:
+def test_a_slow_reader_holds_the_stream_back(rows, waiting):
     stream = EndlessStream(pa.record_batch({"n": pa.array(range(rows), pa.int64())}))
     pump = BatchPump(lambda: stream)
 
@@ -61,10 +54,10 @@ def test_a_slow_reader_holds_the_stream_back(rows: int, waiting: int) -> None:
     assert stream.closed.wait(_WAIT)
 
 
-def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
+def test_a_stream_that_opens_after_the_stop_is_cancelled_then():
     stream, may_open = EndlessStream(), threading.Event()
 
-    def open_late() -> EndlessStream:
+    def open_late():
         may_open.wait(_WAIT)
         return stream
 
@@ -79,10 +72,10 @@ def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
     assert stream.read_count == 0
 
 
-def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch):
     stream = EndlessStream()
 
-    def start_and_be_interrupted(target: Callable[[], None], *, name: str) -> None:
+    def start_and_be_interrupted(target, *, name):
         start_thread(target, name=name)
         raise KeyboardInterrupt
 
@@ -104,10 +97,10 @@ class _Tokens:
 
     count = 0
 
-    def get_token(self) -> str:
+    def get_token(self):
         return f"t{self.count}"
 
-    def invalidate(self, _token: str) -> None:
+    def invalidate(self, _token):
         self.count += 1
 
 
@@ -116,7 +109,7 @@ class KnownServer:
 
     has_answered = True
 
-    def reconnect(self, _failed: CallRecord) -> None:
+    def reconnect(self, _failed):
         """Do nothing."""
 
 
@@ -125,11 +118,11 @@ class ScriptedStream(EndlessStream):
 
     schema = _PAIR.schema
 
-    def __init__(self, *answers: pa.RecordBatch | Exception) -> None:
+    def __init__(self, *answers):
         super().__init__()
         self._answers = list(answers)
 
-    def read_batch(self) -> pa.RecordBatch | None:
+    def read_batch(self):
         answer = self._answers.pop(0) if self._answers else None
         if isinstance(answer, Exception):
             raise answer
@@ -137,21 +130,21 @@ class ScriptedStream(EndlessStream):
 
 
 @pytest.fixture
-def pause(clock: FakeClock) -> FakePause:
+def pause(clock):
     return FakePause(clock)
 
 
 @pytest.fixture
-def read(clock: FakeClock, pause: FakePause) -> Callable[..., QueryReader]:
+def read(clock, pause):
     """Start a reader whose attempts answer with the given streams, or fail with the given errors."""
 
-    def start(*attempts: ScriptedStream | Exception) -> QueryReader:
+    def start(*attempts):
         left = list(attempts)
 
-        def build_call(credential: Credential) -> Call:
+        def build_call(credential):
             return Call(server="s:1", credential=credential, started_at=clock.now())
 
-        def open_stream(call: Call) -> ScriptedStream:
+        def open_stream(call):
             call.record.query_id = "q-" + (call.credential.token.reveal() if call.credential.token else "")
             attempt = left.pop(0)
             if isinstance(attempt, Exception):
@@ -166,7 +159,7 @@ def read(clock: FakeClock, pause: FakePause) -> Callable[..., QueryReader]:
     return start
 
 
-def test_batches_and_time_are_counted(read: Callable[..., QueryReader], clock: FakeClock) -> None:
+def test_batches_and_time_are_counted(read, clock):
     with read(ScriptedStream(_PAIR, _PAIR)) as reader:
         clock.advance(2)
         batches = list(reader)
@@ -181,7 +174,7 @@ def test_batches_and_time_are_counted(read: Callable[..., QueryReader], clock: F
         assert list(reader) == []
 
 
-def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., QueryReader], pause: FakePause) -> None:
+def test_cancelling_ends_the_pause_before_the_next_attempt(read, pause):
     reader = read(ScriptedStream(ServerUnavailable("No.")))
     pause.meanwhile[1] = reader.cancel
 
@@ -191,7 +184,7 @@ def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., Q
     assert len(pause.waited) == 1
 
 
-def test_a_reader_that_nobody_keeps_is_stopped(read: Callable[..., QueryReader]) -> None:
+def test_a_reader_that_nobody_keeps_is_stopped(read):
     stream = EndlessStream()
 
     next(read(stream))
@@ -241,15 +234,15 @@ def test_a_statement_that_writes_may_not_be_repeated(sql):
 
 
 @pytest.fixture
-def build(clock: FakeClock, pause: FakePause) -> Callable[..., Attempts]:
-    def build_attempts(**options: Any) -> Attempts:
+def build(clock, pause):
+    def build_attempts(**options):
         given = {"may_repeat": True, "server": KnownServer(), "jitter": lambda: 0.5, **options}
         return Attempts(CredentialSource(None), clock=clock, stopped=pause, **given)
 
     return build_attempts
 
 
-def _fail_until_the_end(attempts: Attempts, *, pushback: str | None = None) -> ServerUnavailable:
+def _fail_until_the_end(attempts, *, pushback=None):
     """Let every attempt fail, and return the last error."""
     while True:
         error = ServerUnavailable("No.", remedy="Wait.")
@@ -260,21 +253,21 @@ def _fail_until_the_end(attempts: Attempts, *, pushback: str | None = None) -> S
 
 
 @pytest.mark.parametrize(("drawn", "first"), [(0.0, 0.08), (1.0, 0.12)])
-def test_pauses_are_drawn(build, pause: FakePause, drawn: float, first: float) -> None:
+def test_pauses_are_drawn(build, pause, drawn, first):
     _fail_until_the_end(build(jitter=lambda: drawn))
 
     assert pause.waited[0] == pytest.approx(first)
     assert sum(pause.waited) < RETRY_SECONDS
 
 
-def test_pauses_grow_and_the_last_error_says_how_often_it_was_tried(build, pause: FakePause) -> None:
+def test_pauses_grow_and_the_last_error_says_how_often_it_was_tried(build, pause):
     error = _fail_until_the_end(build())
 
     assert pause.waited == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0, 4.0])
     assert error.remedy == "Wait. Tried 10 times in 18 s."
 
 
-def test_the_calls_own_deadline_ends_the_attempts(build, clock: FakeClock, pause: FakePause) -> None:
+def test_the_calls_own_deadline_ends_the_attempts(build, clock, pause):
     attempts = build(timeout_seconds=10.0)
     clock.advance(8.0)
 
@@ -285,26 +278,26 @@ def test_the_calls_own_deadline_ends_the_attempts(build, clock: FakeClock, pause
     assert attempts.remaining_seconds() == 0.5
 
 
-def test_the_servers_own_pause_is_kept(build, pause: FakePause) -> None:
+def test_the_servers_own_pause_is_kept(build, pause):
     _fail_until_the_end(build(), pushback="6000")
 
     assert pause.waited == [6.0, 6.0, 6.0]
 
 
 @pytest.mark.parametrize("pushback", ["-1", "20000", "soon"])
-def test_a_pause_beyond_the_deadline_or_none_at_all_ends_the_attempts(build, pause: FakePause, pushback: str) -> None:
+def test_a_pause_beyond_the_deadline_or_none_at_all_ends_the_attempts(build, pause, pushback):
     error = _fail_until_the_end(build(), pushback=pushback)
 
     assert pause.waited == []
     assert error.remedy == "Wait."
 
 
-def test_a_write_is_tried_once(build, pause: FakePause) -> None:
+def test_a_write_is_tried_once(build, pause):
     assert build(may_repeat=False).next_credential(ServerUnavailable("No."), Credential(), CallRecord()) is None
     assert pause.waited == []
 
 
-def test_a_failure_that_lasts_is_not_tried_again(build, pause: FakePause) -> None:
+def test_a_failure_that_lasts_is_not_tried_again(build, pause):
     error = ServerUnavailable("The certificate has ended.")
     error.retryable = False
 

@@ -51,7 +51,7 @@ from micromegas_jupyter.flightsql.commands import encode_error
         (" grpc://localhost:50051\n", "grpc://localhost:50051", False, True),
     ],
 )
-def test_an_address_is_read(uri: str, location: str, is_encrypted: bool, is_loopback: bool) -> None:
+def test_an_address_is_read(uri, location, is_encrypted, is_loopback):
     address = parse_address(uri)
 
     assert address.location == location
@@ -74,12 +74,12 @@ def test_an_address_is_read(uri: str, location: str, is_encrypted: bool, is_loop
         None,
     ],
 )
-def test_what_is_no_address_is_refused(uri: str) -> None:
+def test_what_is_no_address_is_refused(uri):
     with pytest.raises(UsageError):
         parse_address(uri)
 
 
-def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+def test_a_password_in_an_address_is_refused_and_not_repeated():
     with pytest.raises(UsageError) as caught:
         parse_address("grpc://alice:hunter2@localhost:50051")
 
@@ -87,32 +87,32 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost.example.com", "127.0.0.1.example.com", "0.0.0.0"])
-def test_a_host_that_only_looks_local_is_not(host: str) -> None:
+def test_a_host_that_only_looks_local_is_not(host):
     assert not parse_address(f"grpc://{host}:1").is_loopback
 
 
 @pytest.mark.parametrize("limit", [-1, True, 2**63])
-def test_a_limit_that_is_no_number_of_rows_is_refused(limit: int) -> None:
+def test_a_limit_that_is_no_number_of_rows_is_refused(limit):
     assert build_option_headers(limit=0) == ((b"limit", b"0"),)
     with pytest.raises(UsageError):
         build_option_headers(limit=limit)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", ":path", "grpc-timeout", "x" * 129, b"\xff", 7])
-def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
+def test_a_key_that_cannot_be_sent_is_refused(key):
     with pytest.raises(UsageError):
         build_header(key, "value")
 
 
 @pytest.mark.parametrize("value", ["hunter2\r\nx: y", "hunter2é", "hunter2\x7f", "hunter2" * 4000, b"\x80", 7])
-def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value: str) -> None:
+def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value):
     with pytest.raises(UsageError) as caught:
         build_header("authorization", value)
 
     assert "hunter2" not in str(caught.value)
 
 
-def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) -> types.SimpleNamespace:
+def find_attribution(environ, *, entrypoint=None):
     headers = dict(build_tag_headers(environ, entrypoint=entrypoint))
     assert headers.pop(b"x-client-type") == b"python"
     return types.SimpleNamespace(
@@ -120,7 +120,7 @@ def find_attribution(environ: dict[str, str], *, entrypoint: str | None = None) 
     )
 
 
-def test_agent_entry_point_and_session_come_from_the_environment() -> None:
+def test_agent_entry_point_and_session_come_from_the_environment():
     plain, other = find_attribution({}), find_attribution({})
     named = find_attribution({"MICROMEGAS_CLIENT_AGENT": "ci", "MICROMEGAS_CLIENT_ENTRYPOINT": "nightly"})
     known = find_attribution({"CLAUDECODE": "1", "CLAUDE_CODE_SESSION_ID": "s-1"})
@@ -133,7 +133,7 @@ def test_agent_entry_point_and_session_come_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "é", "x" * 65])
-def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_from_the_environment(bad: str) -> None:
+def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_from_the_environment(bad):
     found = find_attribution({"MICROMEGAS_CLIENT_AGENT": bad, "MICROMEGAS_CLIENT_ENTRYPOINT": bad})
 
     assert found.agent == "none"
@@ -145,10 +145,10 @@ def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_f
 class _Provider:
     """Gives one answer after another; an exception is raised."""
 
-    def __init__(self, *answers: object) -> None:
+    def __init__(self, *answers):
         self._answers = list(answers)
 
-    def get_token(self) -> str:
+    def get_token(self):
         answer = self._answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
@@ -156,7 +156,7 @@ class _Provider:
 
 
 @pytest.mark.parametrize("key", [b"authorization", b"x-api-key", b"cookie"])
-def test_static_headers_are_a_credential_when_they_hold_one(key: bytes) -> None:
+def test_static_headers_are_a_credential_when_they_hold_one(key):
     address = parse_address("grpc://lake.example.com:50051")
 
     CredentialSource(None, ((b"x-other", b"v"),)).check_plaintext(address)
@@ -165,7 +165,7 @@ def test_static_headers_are_a_credential_when_they_hold_one(key: bytes) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\n", "é", "x" * 16_384, None, b"abc"])
-def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
+def test_what_is_no_token_is_refused_and_not_repeated(token):
     with pytest.raises(UsageError) as caught:
         CredentialSource(_Provider(token)).fetch()
 
@@ -175,12 +175,12 @@ def test_what_is_no_token_is_refused_and_not_repeated(token: object) -> None:
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
-def _token(claims: object) -> Secret:
+def _token(claims):
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     return Secret(f"eyJhbGciOiJSUzI1NiJ9.{payload}.c2ln")
 
 
-def test_audience_issuer_and_end_are_told() -> None:
+def test_audience_issuer_and_end_are_told():
     token = _token({"aud": "other-app", "iss": "https://id.example", "exp": 1_795_521_600, "email": "a@b"})
 
     text, has_expired = describe_token(token, now=_NOW)
@@ -189,7 +189,7 @@ def test_audience_issuer_and_end_are_told() -> None:
     assert has_expired
 
 
-def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
+def test_a_token_that_is_still_valid_is_not_called_ended():
     token = _token({"aud": ["a", "b"], "iss": "https://id.example", "exp": 1_795_521_601})
 
     assert describe_token(token, now=_NOW) == ('The token is for audience "a, b", from https://id.example.', False)
@@ -205,11 +205,11 @@ def test_a_token_that_is_still_valid_is_not_called_ended() -> None:
         _token({"exp": 10**30}),
     ],
 )
-def test_anything_else_says_nothing(token: Secret) -> None:
+def test_anything_else_says_nothing(token):
     assert describe_token(token, now=_NOW) == ("", False)
 
 
-def test_what_a_token_says_cannot_steer_a_terminal() -> None:
+def test_what_a_token_says_cannot_steer_a_terminal():
     token = _token({"aud": "a\x1b[31m", "iss": "x" * 9999})
 
     text, _ = describe_token(token, now=_NOW)
@@ -218,7 +218,7 @@ def test_what_a_token_says_cannot_steer_a_terminal() -> None:
     assert len(text) < 300
 
 
-def _told(*texts: str | bytes) -> list[str]:
+def _told(*texts):
     told = list[str]()
     recorder = CallRecorder()
     recorder.on_notice = told.append
@@ -227,7 +227,7 @@ def _told(*texts: str | bytes) -> list[str]:
     return told
 
 
-def test_a_notice_is_short_printable_and_not_one_of_very_many() -> None:
+def test_a_notice_is_short_printable_and_not_one_of_very_many():
     (text,) = _told("", " ", b"bytes", "a\x1b[31m\n\u202eb " + "x" * 1000)
 
     assert text.isprintable()
@@ -236,10 +236,10 @@ def test_a_notice_is_short_printable_and_not_one_of_very_many() -> None:
     assert len(_told(*(f"Notice {number}." for number in range(1000)))) == 4
 
 
-def test_a_call_writes_to_the_record_of_the_thread_that_makes_it() -> None:
+def test_a_call_writes_to_the_record_of_the_thread_that_makes_it():
     recorder, mine, other = CallRecorder(), CallRecord(), CallRecord()
 
-    def call_elsewhere() -> None:
+    def call_elsewhere():
         with recorder.recording(other):
             recorder.start_call(None).received_headers({"x-micromegas-query-id": ["theirs"]})
 
@@ -266,7 +266,7 @@ _ANSWER = {
 }
 
 
-def test_groups_are_read_and_counted_by_the_server() -> None:
+def test_groups_are_read_and_counted_by_the_server():
     answer = {**_ANSWER, "groups": ["analysts", "a\x1b[2J"], "group_count": 250}
 
     identity = parse_server_identity(json.dumps(answer).encode())
@@ -274,7 +274,7 @@ def test_groups_are_read_and_counted_by_the_server() -> None:
     assert (identity.groups, identity.group_count) == (("analysts", "a\ufffd[2J"), 250)
 
 
-def test_a_name_is_one_line_and_cannot_steer_a_terminal() -> None:
+def test_a_name_is_one_line_and_cannot_steer_a_terminal():
     answer = {**_ANSWER, "name": "a\x1b[2J", "email": "ann@x\nSession expired. Run: this"}
 
     identity = parse_server_identity(json.dumps(answer).encode())
@@ -295,7 +295,7 @@ def test_a_name_is_one_line_and_cannot_steer_a_terminal() -> None:
     ],
     ids=range(7),
 )
-def test_another_answer_cannot_be_read(data: bytes) -> None:
+def test_another_answer_cannot_be_read(data):
     with pytest.raises(InternalError):
         parse_server_identity(data)
 
@@ -307,7 +307,7 @@ _CONTEXT = (
 )
 
 
-def _call(*, details: bytes | None = None, token: str | None = None, timeout_seconds: float | None = None) -> Call:
+def _call(*, details=None, token=None, timeout_seconds=None):
     record = CallRecord()
     record.error_details = details
     headers = () if token is None else ((b"authorization", b"Bearer " + token.encode()),)
@@ -320,7 +320,7 @@ def _call(*, details: bytes | None = None, token: str | None = None, timeout_sec
     )
 
 
-def test_the_details_in_the_trailer_win() -> None:
+def test_the_details_in_the_trailer_win():
     details = encode_error(StatementRefused("Not here.", line=2, column=3, query_id="q1"))
 
     error = translate_failure(
@@ -339,14 +339,14 @@ def test_the_details_in_the_trailer_win() -> None:
         'my words\nTraceback (most recent call last):\n  File "/srv/x.py"' + _CONTEXT,
     ],
 )
-def test_a_traceback_of_another_server_never_reaches_a_person(text: str) -> None:
+def test_a_traceback_of_another_server_never_reaches_a_person(text):
     error = translate_failure(pa.ArrowInvalid(text), _call())
 
     assert type(error) is InvalidStatement
     assert error.what == "my words"
 
 
-def test_upstreams_query_id_and_place_are_found_in_the_text() -> None:
+def test_upstreams_query_id_and_place_are_found_in_the_text():
     text = (
         "Flight returned invalid argument error, with message: No x at Line: 3, Column: 14 (query_id=ab-1)" + _CONTEXT
     )
@@ -357,7 +357,7 @@ def test_upstreams_query_id_and_place_are_found_in_the_text() -> None:
     assert (error.what, error.line, error.column, error.query_id) == ("No x at Line: 3, Column: 14", 3, 14, "ab-1")
 
 
-def test_a_long_or_hostile_text_is_bounded_and_harmless() -> None:
+def test_a_long_or_hostile_text_is_bounded_and_harmless():
     text = "Flight returned invalid argument error, with message: \x1b[31m" + "x" * 100_000
 
     error = translate_failure(pa.ArrowInvalid(text), _call())
@@ -384,7 +384,7 @@ FAILED = "failed to connect to all addresses; last error: UNKNOWN: "
         ("keepalive watchdog timeout", "was lost"),
     ],
 )
-def test_a_server_that_cannot_be_reached_is_told_from_one_that_cannot_answer(text: str, what: str) -> None:
+def test_a_server_that_cannot_be_reached_is_told_from_one_that_cannot_answer(text, what):
     raised = flight.FlightUnavailableError(f"Flight returned unavailable error, with message: {text}{_CONTEXT}")
 
     error = translate_failure(raised, _call())
@@ -393,14 +393,14 @@ def test_a_server_that_cannot_be_reached_is_told_from_one_that_cannot_answer(tex
     assert what in error.what
 
 
-def test_without_a_credential_a_refusal_says_how_to_sign_in() -> None:
+def test_without_a_credential_a_refusal_says_how_to_sign_in():
     error = translate_failure(flight.FlightUnauthenticatedError("x"), _call())
 
     assert type(error) is Rejected
     assert error.what == "You are not signed in to lake.example.com:50051."
 
 
-def test_with_a_token_a_refusal_says_what_the_token_is_for() -> None:
+def test_with_a_token_a_refusal_says_what_the_token_is_for():
     payload = base64.urlsafe_b64encode(json.dumps({"aud": "other", "iss": "https://id.example"}).encode()).decode()
     details = encode_error(Rejected("The server does not accept this credential."))
 
@@ -414,7 +414,7 @@ def test_with_a_token_a_refusal_says_what_the_token_is_for() -> None:
     )
 
 
-def test_a_refused_token_that_is_no_jwt_may_be_an_api_key() -> None:
+def test_a_refused_token_that_is_no_jwt_may_be_an_api_key():
     error = translate_failure(flight.FlightUnauthenticatedError("no"), _call(token="mmk_0123"))
 
     assert "api_key_file" in error.remedy

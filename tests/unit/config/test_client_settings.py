@@ -38,12 +38,12 @@ FLAT = {
 }
 
 
-def parse(config: object = None, profile: str | None = None, **environ: str) -> ClientSettings:
+def parse(config=None, profile=None, **environ):
     text = None if config is None else json.dumps(config)
     return parse_client_settings(environ, config_text=text, profile=profile)
 
 
-def refusal(config: object = None, profile: str | None = None, **environ: str) -> ConfigurationError:
+def refusal(config=None, profile=None, **environ):
     with pytest.raises(ConfigurationError) as caught:
         parse(config, profile, **environ)
     return caught.value
@@ -304,7 +304,7 @@ GOOD = "https://good.example.com"
 OTHER = "https://other.example.com"
 
 
-def _file(**members: object) -> str:
+def _file(**members):
     return json.dumps({"client_id": "app", "issuers": [{"issuer": GOOD}], **members})
 
 
@@ -360,7 +360,7 @@ HIDDEN = "hidden-text-0123456789"
         ("MICROMEGAS_OIDC_ISSUER", "http://id.example"),
     ],
 )
-def test_neither_the_setting_nor_the_others_are_shown(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_the_setting_nor_the_others_are_shown(name, value, monkeypatch):
     monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_SECRET", HIDDEN)
     monkeypatch.setenv(name, value)
 
@@ -371,7 +371,7 @@ def test_neither_the_setting_nor_the_others_are_shown(name: str, value: str, mon
 
 
 @pytest.mark.parametrize("text", ["-1", "10001", "many", "1e3", "1_000", " 5", "٣", "9" * 5_000])
-def test_the_number_of_rows_is_0_to_10_000(text: str) -> None:
+def test_the_number_of_rows_is_0_to_10_000(text):
     assert [parse_result_rows({"MICROMEGAS_RESULT_ROWS": text}) for text in ("", "0", "10000")] == [1_000, 0, 10_000]
     with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS is not a number from 0 to 10,000"):
         parse_result_rows({"MICROMEGAS_RESULT_ROWS": text})
@@ -384,8 +384,8 @@ TENANT = "https://login.microsoftonline.com/0b1c0000-0000-0000-0000-000000000002
 POOL = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc"
 
 
-def settings_of(issuer: str | None = None, **values: str) -> ClientSettings:
-    given = ClientSettings(issuer=issuer, client_id="app", **values)  # type: ignore[arg-type]
+def settings_of(issuer=None, **values):
+    given = ClientSettings(issuer=issuer, client_id="app", **values)
     return replace(
         given, origins=tuple((name, "MICROMEGAS_X") for name in ({"issuer": issuer} if issuer else {}) | values)
     )

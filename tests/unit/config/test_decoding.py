@@ -101,7 +101,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
         ("2026-01-31T12:00", datetime(2026, 1, 31, 12, 0, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_relative_or_rfc_3339(text: str, moment: datetime) -> None:
+def test_a_time_is_relative_or_rfc_3339(text, moment):
     assert parse_time(text, now=NOW) == moment
 
 
@@ -110,7 +110,7 @@ def test_a_time_is_relative_or_rfc_3339(text: str, moment: datetime) -> None:
     ["", "h", "1hx", "24hours", "5d junk", "-1h", "1 h", "1H", "1s", "999999d", "2026-13-01T00:00:00Z", "yesterday",
      "2026-01-31", "20260131T120000Z", "١h"],
 )  # fmt: skip
-def test_anything_else_is_refused_with_examples(text: str) -> None:
+def test_anything_else_is_refused_with_examples(text):
     with pytest.raises(UsageError) as refused:
         parse_time(text, now=NOW)
 
@@ -118,7 +118,7 @@ def test_anything_else_is_refused_with_examples(text: str) -> None:
 
 
 @pytest.mark.parametrize(("begin", "end"), [(None, "1h"), ("1h", "2h")])
-def test_a_begin_alone_lasts_until_now_and_an_end_alone_or_a_range_backwards_is_refused(begin, end) -> None:
+def test_a_begin_alone_lasts_until_now_and_an_end_alone_or_a_range_backwards_is_refused(begin, end):
     assert parse_range("1h", None, now=NOW) == (datetime(2026, 11, 24, 11, 0, tzinfo=UTC), NOW)
     assert parse_range(None, None, now=NOW) == (None, None)
     with pytest.raises(UsageError):

@@ -8,7 +8,6 @@ from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
 from micromegas_jupyter.config.issuers import (
     PRESETS,
     IssuerSetting,
-    OidcServerSettings,
     apply_preset,
     expand_tenants,
     parse_issuer,
@@ -28,13 +27,13 @@ WITHOUT_AUDIENCE: dict[str, object] = {
 TEMPLATE = "https://login.microsoftonline.com/{tenantid}/v2.0"
 
 
-def parse(entry: object = ENTRY, /, **members: object) -> IssuerSetting:
+def parse(entry=ENTRY, /, **members):
     values = {**entry, **members} if isinstance(entry, dict) else entry
     [setting] = parse_issuer(values, "ENTRY", known_roles={"viewer", "editor"})
     return setting
 
 
-def refusal(entry: object = ENTRY, /, **members: object) -> ConfigurationError:
+def refusal(entry=ENTRY, /, **members):
     with pytest.raises(ConfigurationError) as caught:
         parse(entry, **members)
     assert "hunter2" not in str(caught.value)
@@ -183,7 +182,7 @@ def test_members_that_do_not_fit_together_and_other_values_are_refused(entry, ke
 # Tenants
 
 
-def tenant_refusal(**values: object) -> ConfigurationError:
+def tenant_refusal(**values):
     with pytest.raises(ConfigurationError) as caught:
         list(expand_tenants(values, "ENTRY"))
     return caught.value
@@ -247,11 +246,11 @@ def test_tenants_that_do_not_fit_and_issuers_for_every_tenant_are_refused(issuer
 # All issuers
 
 
-def parse_all(*entries: object, **numbers: object) -> OidcServerSettings:
+def parse_all(*entries, **numbers):
     return parse_oidc_config({"issuers": list(entries), **numbers}, "OIDC", known_roles=None)
 
 
-def refusal_of_all(*entries: object, **numbers: object) -> ConfigurationError:
+def refusal_of_all(*entries, **numbers):
     with pytest.raises(ConfigurationError) as caught:
         parse_all(*entries, **numbers)
     return caught.value
@@ -353,7 +352,7 @@ COMPLETE: dict[str, dict[str, object]] = {
 }
 
 
-def with_preset(preset: str, *, without: str = "", **members: object) -> dict[str, object]:
+def with_preset(preset, *, without="", **members):
     entry = {"preset": preset, **COMPLETE[preset], **members}
     entry.pop(without, None)
     return entry

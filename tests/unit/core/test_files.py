@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,15 +27,11 @@ from micromegas_jupyter.core.files import (
     write_private_file,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 READERS = [read_private_file, read_shared_file]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
@@ -44,9 +39,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("read", READERS)
 def test_a_file_as_large_as_the_limit_is_read_and_one_byte_more_is_not(path, read):
-    assert read(path, max_bytes=7)[0] == b"content"  # type: ignore[operator]
+    assert read(path, max_bytes=7)[0] == b"content"
     with pytest.raises(FileTooLarge):
-        read(path, max_bytes=6)  # type: ignore[operator]
+        read(path, max_bytes=6)
 
 
 @pytest.mark.parametrize(("keeps_rights", "expected"), [(True, 0o640), (False, 0o600)])
@@ -59,13 +54,13 @@ def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(path
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+def umask(request):
     before = os.umask(request.param)
     yield
     os.umask(before)
 
 
-def mode_of(path: Path) -> int:
+def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -79,13 +74,13 @@ def test_files_and_folders_are_private_under_every_umask(tmp_path):
     assert (mode_of(path), mode_of(path.parent), mode_of(tmp_path / "a")) == (0o600, 0o700, 0o700)
 
 
-def make_link(path: Path) -> None:
+def make_link(path):
     target = path.with_name("target")
     target.write_bytes(b"precious")
     path.symlink_to(target)
 
 
-def make_dangling_link(path: Path) -> None:
+def make_dangling_link(path):
     path.symlink_to(path.with_name("nowhere"))
 
 
@@ -95,11 +90,11 @@ ODD_PLACES = [make_link, make_dangling_link, os.mkfifo, os.mkdir]
 @pytest.mark.parametrize("make", ODD_PLACES, ids=["link", "dangling link", "pipe", "folder"])
 def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(make, tmp_path):
     path = tmp_path / "file"
-    make(path)  # type: ignore[operator]
+    make(path)
 
     for use in (read_private_file, check_replaceable, lambda place: write_private_file(place, b"new")):
         with pytest.raises(FileProblem):
-            use(path)  # type: ignore[operator]
+            use(path)
 
     assert not [entry for entry in tmp_path.iterdir() if entry.name.endswith(".tmp")]
     if make is make_link:
@@ -123,7 +118,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(step, tmp_path, monkeypatc
     path = tmp_path / "file"
     write_private_file(path, b"old")
 
-    def fail(*_arguments: object) -> int:
+    def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fail)
@@ -152,7 +147,7 @@ ROOT = Reader(user_id=0, group_id=0)
 FILE, FOLDER = stat.S_IFREG, stat.S_IFDIR
 
 
-def found(mode: int, *, kind: int = FILE, user: int = 1000, group: int = 1000) -> os.stat_result:
+def found(mode, *, kind=FILE, user=1000, group=1000):
     return os.stat_result((kind | mode, 1, 1, 1, user, group, 0, 0, 0, 0))
 
 
@@ -219,7 +214,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def child(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def child(parent):
     """Run a process that has a folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, PREFIX, str(parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -248,13 +243,13 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stay
 class TemporaryClosed:
     """A folder of this process, closed at the end."""
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent):
         self._folder = TemporaryFolder(PREFIX, parent=str(parent))
 
-    def __enter__(self) -> Path:
+    def __enter__(self):
         return self._folder.path
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self._folder.close()
 
 
@@ -318,7 +313,7 @@ def test_a_link_inside_a_folder_of_the_dead_leads_nowhere(tmp_path):
 def test_whoever_looks_while_folders_are_made_takes_none(tmp_path):
     is_over = threading.Event()
 
-    def look() -> None:
+    def look():
         while not is_over.is_set():
             remove_abandoned(PREFIX, parent=str(tmp_path))
 

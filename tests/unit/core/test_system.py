@@ -19,7 +19,7 @@ from micromegas_jupyter.core.system import (
 _cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell")
 
 
-def test_what_is_secret_can_be_read_and_shows_nothing() -> None:
+def test_what_is_secret_can_be_read_and_shows_nothing():
     secret, found = Secret("sesame"), secret_object({"access_token": "sesame"})
     text, data, variables = HiddenText("sesame"), HiddenBytes(b"sesame"), process_variables({"SETTING": "sesame"})
 
@@ -30,18 +30,18 @@ def test_what_is_secret_can_be_read_and_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize("value", [Secret("sesame"), SecretObject(a=1)], ids=["text", "object"])
-def test_a_secret_cannot_be_pickled(value: object) -> None:
+def test_a_secret_cannot_be_pickled(value):
     with pytest.raises(TypeError):
         pickle.dumps(value)
 
 
-def test_the_variables_of_the_process_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_of_the_process_are_read_when_asked_for(monkeypatch):
     monkeypatch.setenv("SOME_SETTING", "sesame")
 
     assert process_variables()["SOME_SETTING"] == "sesame"
 
 
-def test_work_on_another_thread_gives_its_result_its_error_and_its_context_back() -> None:
+def test_work_on_another_thread_gives_its_result_its_error_and_its_context_back():
     never = threading.Event()
     _cell.set("c1")
 

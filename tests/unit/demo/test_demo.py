@@ -1,17 +1,15 @@
 """Which redirect URIs and secrets the demo's applications have, and how Jupyter is started beside the demo."""
 
 import json
-from pathlib import Path
 
 import nbformat
 import pytest
 
 from micromegas_jupyter.demo.lab import JOB_KERNEL, JOB_NOTEBOOK, copy_notebooks, find_base_url, run_in_job_kernel
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.state import Client
 
 
-def _build(jupyter_base_url: str | None = None) -> tuple[Client, Client]:
+def _build(jupyter_base_url=None):
     provider = DemoProvider(jupyter_base_url=jupyter_base_url)
     return provider.clients[provider.client_id], provider.clients[provider.service_client_id]
 
@@ -29,7 +27,7 @@ BEHIND, _ = _build("/user/a.b/")
         "http://[::1]:8000/callback",
     ],
 )
-def test_the_callback_on_this_machine_is_accepted(uri: str) -> None:
+def test_the_callback_on_this_machine_is_accepted(uri):
     assert PERSON.is_redirect_uri(uri)
 
 
@@ -44,7 +42,7 @@ def test_the_callback_on_this_machine_is_accepted(uri: str) -> None:
         "\nhttp://127.0.0.1:1/callback", "http://127.0.0.1:1/callback\n", "",
     ],
 )  # fmt: skip
-def test_everything_else_is_not(uri: str) -> None:
+def test_everything_else_is_not(uri):
     assert not PERSON.is_redirect_uri(uri)
     assert not BEHIND.is_redirect_uri(uri)
 
@@ -57,7 +55,7 @@ def test_everything_else_is_not(uri: str) -> None:
         "http://[::1]:8888/user/a.b/micromegas/callback",
     ],
 )
-def test_the_callback_of_the_jupyter_server_in_front_is_one_at_any_host(uri: str) -> None:
+def test_the_callback_of_the_jupyter_server_in_front_is_one_at_any_host(uri):
     assert BEHIND.is_redirect_uri(uri)
 
 
@@ -73,11 +71,11 @@ def test_the_callback_of_the_jupyter_server_in_front_is_one_at_any_host(uri: str
         "javascript://hub.example.org/user/a.b/micromegas/callback", "//hub.example.org/user/a.b/micromegas/callback",
     ],
 )  # fmt: skip
-def test_nothing_else_of_another_host_is(uri: str) -> None:
+def test_nothing_else_of_another_host_is(uri):
     assert not BEHIND.is_redirect_uri(uri)
 
 
-def test_the_service_account_has_no_redirect_uri() -> None:
+def test_the_service_account_has_no_redirect_uri():
     assert not SERVICE.is_redirect_uri("http://127.0.0.1:1/callback")
 
 
@@ -104,11 +102,11 @@ HUB = {"JUPYTERHUB_SERVICE_PREFIX": "/user/alice/"}
         ),
     ],
 )
-def test_the_base_url_is_what_jupyter_takes(command: list[str], environ: dict[str, str], expected: str) -> None:
+def test_the_base_url_is_what_jupyter_takes(command, environ, expected):
     assert find_base_url(command, environ) == expected
 
 
-def test_only_the_kernel_of_the_notebook_changes(tmp_path: Path) -> None:
+def test_only_the_kernel_of_the_notebook_changes(tmp_path):
     copy_notebooks(tmp_path / "notebooks")
     path = tmp_path / "notebooks" / JOB_NOTEBOOK
     before = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,7 +15,7 @@ from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HubHttp
-from micromegas_jupyter.doctor import Finding, examine, exit_code_of, findings_as_json, findings_as_lines
+from micromegas_jupyter.doctor import examine, exit_code_of, findings_as_json, findings_as_lines
 from micromegas_jupyter.doctor.examination import check_clock, check_issuer, check_token
 from micromegas_jupyter.doctor.findings import complaint, failed, guarded, ok, skipped
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, ProviderUnavailable
@@ -24,10 +23,6 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import FakeHubService
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.stored_sign_in import DatedCalls
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 NO_SCREEN = Facts(has_terminal=True)
 NOBODY = "http://127.0.0.1:1"
@@ -39,12 +34,12 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def idp() -> Iterator[ScriptedProvider]:
+def idp():
     with ScriptedProvider() as running:
         yield running
 
 
-def examined(folder: Path, issuer: str = NOBODY, facts: Facts = NO_SCREEN, **more: str) -> dict[str, Finding]:
+def examined(folder, issuer=NOBODY, facts=NO_SCREEN, **more):
     environ = {
         "MICROMEGAS_CONFIG_DIR": str(folder),
         "MICROMEGAS_ANALYTICS_URI": "no-scheme://",  # refused at once, where a silent server takes its time
@@ -57,7 +52,7 @@ def examined(folder: Path, issuer: str = NOBODY, facts: Facts = NO_SCREEN, **mor
     return {finding.check: finding for finding in findings}
 
 
-def outcomes(found: dict[str, Finding]) -> dict[str, str]:
+def outcomes(found):
     return {check: finding.outcome.value for check, finding in found.items()}
 
 
@@ -233,7 +228,7 @@ def test_a_sign_in_with_other_settings_is_said_with_what_is_other(tmp_path, chan
 # Tokens and clocks
 
 
-def test_a_token_says_whose_it_is_and_how_long_it_is_good(clock: FakeClock) -> None:
+def test_a_token_says_whose_it_is_and_how_long_it_is_good(clock):
     idp = ScriptedProvider(clock=clock)
     person = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
     opaque = {"access_token": "opaque", "token_type": "Bearer", "expires_at": int(clock.now().timestamp()) + 600}
@@ -257,7 +252,7 @@ def test_a_token_says_whose_it_is_and_how_long_it_is_good(clock: FakeClock) -> N
         (timedelta(days=-3, hours=-1), "3 days ahead of"),
     ],
 )
-def test_a_clock_that_is_off_is_a_failure(clock: FakeClock, ahead: timedelta, said: str) -> None:
+def test_a_clock_that_is_off_is_a_failure(clock, ahead, said):
     idp = ScriptedProvider(clock=clock)
     calls = DatedCalls(idp, FakeClock(clock.now() + ahead))
     connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)

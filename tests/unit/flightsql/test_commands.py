@@ -10,7 +10,6 @@ from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool
 
 from micromegas_jupyter.errors import (
     InvalidStatement,
-    MicromegasError,
     Rejected,
     ResourcesExhausted,
     StatementRefused,
@@ -32,17 +31,17 @@ from micromegas_jupyter.flightsql.commands import (
 from tests.unit.flightsql.compile_descriptors import compile_descriptors
 
 
-def _descriptor(message: object) -> object:
+def _descriptor(message):
     return messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=commands.pack_any(message))
 
 
-def test_a_statement_ticket_is_what_upstreams_client_sends() -> None:
+def test_a_statement_ticket_is_what_upstreams_client_sends():
     ticket = commands.statement_ticket("SELECT 1")
 
     assert ticket == (b"\n\x42type.googleapis.com/arrow.flight.protocol.sql.TicketStatementQuery\x12\n\n\x08SELECT 1")
 
 
-def test_a_ticket_holds_a_statement_in_any_or_bare_or_a_handle() -> None:
+def test_a_ticket_holds_a_statement_in_any_or_bare_or_a_handle():
     bare = messages.TicketStatementQuery(statement_handle=b"SELECT 1").SerializeToString()
 
     assert commands.parse_ticket(commands.statement_ticket("SELECT 'é'")) == commands.StatementQuery(sql="SELECT 'é'")
@@ -62,12 +61,12 @@ def test_a_ticket_holds_a_statement_in_any_or_bare_or_a_handle() -> None:
     ],
     ids=["empty", "plain text", "no handle", "cut off", "a second field", "not UTF-8"],
 )
-def test_other_bytes_are_no_ticket(data: bytes) -> None:
+def test_other_bytes_are_no_ticket(data):
     with pytest.raises(UsageError):
         commands.parse_ticket(data)
 
 
-def test_a_tables_descriptor_tells_absent_from_empty() -> None:
+def test_a_tables_descriptor_tells_absent_from_empty():
     descriptor = _descriptor(messages.CommandGetTables(catalog="", table_name_filter_pattern="log%"))
 
     command = commands.parse_descriptor(descriptor)
@@ -78,7 +77,7 @@ def test_a_tables_descriptor_tells_absent_from_empty() -> None:
     assert [command.optional(field) for field in fields] == ["", None, "log%"]
 
 
-def _named(name: str, value: bytes = b"") -> object:
+def _named(name, value=b""):
     envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}", value=value)
     return messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
 
@@ -105,16 +104,14 @@ def _named(name: str, value: bytes = b"") -> object:
     ],
     ids=["ingest", "transaction", "update", "Substrait", "cut off", "hostile name", "path", "SQL"],
 )
-def test_another_descriptor_is_refused_with_what_to_do(
-    descriptor: object, kind: type[MicromegasError], text: str
-) -> None:
+def test_another_descriptor_is_refused_with_what_to_do(descriptor, kind, text):
     with pytest.raises(kind, match=text) as caught:
         commands.parse_descriptor(descriptor)
 
     assert type(caught.value) is kind
 
 
-def test_the_committed_descriptor_set_fits_the_proto_files() -> None:
+def test_the_committed_descriptor_set_fits_the_proto_files():
     committed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes())
 
     fresh = descriptor_pb2.FileDescriptorSet.FromString(compile_descriptors())
@@ -122,12 +119,12 @@ def test_the_committed_descriptor_set_fits_the_proto_files() -> None:
     assert committed == fresh
 
 
-def test_the_classes_do_not_enter_the_default_pool() -> None:
+def test_the_classes_do_not_enter_the_default_pool():
     with pytest.raises(KeyError):
         descriptor_pool.Default().FindMessageTypeByName("grpc.health.v1.HealthCheckRequest")
 
 
-def test_upstreams_messages_live_in_the_same_process_and_read_ours() -> None:
+def test_upstreams_messages_live_in_the_same_process_and_read_ours():
     upstream = importlib.import_module("micromegas.flightsql.FlightSql_pb2")
     ours = pack_any(messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h", dataset_schema=b"s"))
 
@@ -138,7 +135,7 @@ def test_upstreams_messages_live_in_the_same_process_and_read_ours() -> None:
     assert (theirs.prepared_statement_handle, theirs.dataset_schema) == (b"h", b"s")
 
 
-def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has() -> None:
+def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has():
     upstream = importlib.import_module("micromegas.flightsql.FlightSql_pb2")
     committed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes())
     (ours,) = [file for file in committed.file if file.package == "arrow.flight.protocol.sql"]
@@ -147,7 +144,7 @@ def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has() -> N
     their_messages = {message.name: message for message in theirs.message_type}
     their_messages["TableDefinitionOptions"] = their_messages["CommandStatementIngest"].nested_type[0]
 
-    def facts(message: descriptor_pb2.DescriptorProto) -> set[tuple[str, int, int, int]]:
+    def facts(message):
         return {(field.name, field.number, field.type, field.label) for field in message.field}
 
     for message in ours.message_type:
@@ -157,19 +154,19 @@ def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has() -> N
 _ERROR = InvalidStatement('No column "no_such".', line=1, column=14, query_id="7f3a91c2")
 
 
-def _details(**changes: object) -> bytes:
+def _details(**changes):
     fields = {"code": "SQL001", "what": "No table.", "remedy": "Correct it.", **changes}
     return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
 
 
-def test_an_error_is_written_as_compact_json() -> None:
+def test_an_error_is_written_as_compact_json():
     assert encode_error(_ERROR) == (
         b'{"code":"SQL001","what":"No column \\"no_such\\".","remedy":"Correct the statement.",'
         b'"query_id":"7f3a91c2","line":1,"column":14}'
     )
 
 
-def test_position_query_id_and_delay_survive_the_wire() -> None:
+def test_position_query_id_and_delay_survive_the_wire():
     found = decode_error(encode_error(_ERROR))
     delayed = decode_error(encode_error(ResourcesExhausted("Too often.", retry_after_seconds=1.25)))
 
@@ -180,18 +177,18 @@ def test_position_query_id_and_delay_survive_the_wire() -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 86_401.0, float("nan")])
-def test_a_delay_that_is_none_is_not_sent(seconds: float | None) -> None:
+def test_a_delay_that_is_none_is_not_sent(seconds):
     assert b"retry" not in encode_error(ResourcesExhausted("Too often.", retry_after_seconds=seconds))
 
 
-def test_the_audit_reason_of_a_refusal_stays_on_the_server() -> None:
+def test_the_audit_reason_of_a_refusal_stays_on_the_server():
     written = encode_error(Rejected(reason="expired"))
 
     assert b"expired" not in written
 
 
 @pytest.mark.parametrize("character", ["x", "é"])
-def test_a_long_sentence_is_cut_to_the_bound_and_says_so(character: str) -> None:
+def test_a_long_sentence_is_cut_to_the_bound_and_says_so(character):
     written = encode_error(InvalidStatement(character * 9000, line=3, query_id="q"))
 
     found = decode_error(written)
@@ -201,7 +198,7 @@ def test_a_long_sentence_is_cut_to_the_bound_and_says_so(character: str) -> None
     assert found.line == 3
 
 
-def test_a_long_remedy_is_cut() -> None:
+def test_a_long_remedy_is_cut():
     found = decode_error(encode_error(Unavailable("Down.", remedy="wait " * 1000)))
 
     assert found is not None
@@ -212,7 +209,7 @@ def test_a_long_remedy_is_cut() -> None:
     ("sent", "shown"),
     [("a\x1b[31mb", "a\ufffd[31mb"), ("a\rb", "a\ufffdb"), ("a\u202eb", "a\ufffdb"), ("a\nb", "a\nb")],
 )
-def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent: str, shown: str) -> None:
+def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent, shown):
     from_our_server = decode_error(encode_error(InvalidStatement(sent)))
     from_any_server = decode_error(_details(what=sent))
 
@@ -241,18 +238,18 @@ def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent: str, shown:
         _details(what="x" * MAX_DETAILS_BYTES),
     ],
 )
-def test_anything_else_is_no_error(data: bytes) -> None:
+def test_anything_else_is_no_error(data):
     assert decode_error(data) is None
 
 
-def test_a_status_text_holds_sentence_remedy_code_place_and_id() -> None:
+def test_a_status_text_holds_sentence_remedy_code_place_and_id():
     text = status_text(_ERROR)
 
     assert text == 'No column "no_such". Correct the statement. [SQL001] (line 1, column 14) (query_id=7f3a91c2)'
     assert status_text(InvalidStatement("No.", remedy="", line=4)) == "No. [SQL001] (line 4)"
 
 
-def test_what_a_library_appends_to_a_status_text_is_dropped() -> None:
+def test_what_a_library_appends_to_a_status_text_is_dropped():
     found = parse_status_text("Too much. Use LIMIT. [SQL004] (query_id=ab-1); ExecuteQuery {grpc_status:8}")
 
     assert isinstance(found, ResourcesExhausted)
@@ -262,5 +259,5 @@ def test_what_a_library_appends_to_a_status_text_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("text", ["Table not found", "No [SQL999]", "[sql001]"])
-def test_a_text_without_a_known_code_is_no_error(text: str) -> None:
+def test_a_text_without_a_known_code_is_no_error(text):
     assert parse_status_text(text) is None

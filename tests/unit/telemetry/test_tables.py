@@ -22,7 +22,7 @@ TIME = "timestamp[ns, tz=+00:00]"
 MAP = "map<string, string>"
 
 
-def _described(definition: TableDefinition) -> list[tuple[str, str, bool]]:
+def _described(definition):
     return [(field.name, str(field.type).partition(" ('")[0], field.nullable) for field in definition.schema]
 
 
@@ -77,14 +77,12 @@ PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
     ],
     ids=lambda value: value.name if isinstance(value, TableDefinition) else "",
 )
-def test_a_table_has_upstreams_columns_in_order(
-    definition: TableDefinition, columns: list[tuple[str, str, bool]]
-) -> None:
+def test_a_table_has_upstreams_columns_in_order(definition, columns):
     assert _described(definition) == columns
     assert {*definition.range_columns, *definition.sort_columns} <= set(definition.schema.names)
 
 
-def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
+def _process(process_id, *, exe, inserted):
     return ProcessInfo(
         process_id=process_id,
         exe=exe,
@@ -100,7 +98,7 @@ def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
 
 
 @pytest.fixture
-def process_states() -> pa.Table:
+def process_states():
     first = _process("p1", exe="first", inserted=10)
     later = _process("p1", exe="later", inserted=20)
     other = _process("p2", exe="other", inserted=15)
@@ -114,13 +112,13 @@ def process_states() -> pa.Table:
     )
 
 
-def _merge_in_engine(definition: TableDefinition, raw: pa.Table) -> pa.Table:
+def _merge_in_engine(definition, raw):
     context = datafusion.SessionContext()
     context.register_record_batches(definition.raw_name, [raw.to_batches()])
     return context.sql(definition.merge_sql).to_arrow_table()
 
 
-def _facts(merged: pa.Table) -> list[tuple[object, ...]]:
+def _facts(merged):
     return sorted(
         (
             row["process_id"],
@@ -141,7 +139,7 @@ EXPECTED = [
 ]
 
 
-def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_parts(process_states: pa.Table) -> None:
+def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_parts(process_states):
     halves = [merge_rows(process_states.slice(0, 2), PROCESSES.merge_rule), process_states.slice(2)]
     merged = [
         _merge_in_engine(PROCESSES, process_states),
@@ -156,7 +154,7 @@ def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_par
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
+def test_every_column_is_described_and_no_other(table):
     assert set(table.remarks) == set(table.schema.names)
     assert table.remark.endswith(".")
     if table.raw_name is not None:
@@ -168,5 +166,5 @@ def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
     ("levelno", "level"),
     [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)],
 )
-def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno: int, level: int) -> None:
+def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
     assert level_from_logging(levelno) == level
