@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime
 
@@ -81,20 +82,33 @@ def test_rows_come_as_frame_table_and_batches(client):
     assert pa.Table.from_batches(batches) == SMALL_TABLE
 
 
-def test_a_reader_tells_the_servers_query_id_and_asks_for_few_rows(client, fake_server):
+def test_a_reader_tells_the_servers_query_id_and_asks_for_few_rows(fake_server):
     def answer(call):
         call.context.send_initial_metadata((("x-micromegas-query-id", "q-7"),))
         yield from rows(SMALL_TABLE)
 
     fake_server.answers["DoGet"] = answer
+    clock = FakeClock()
 
-    with client.open_query("SELECT 1", limit=10) as reader:
+    with FlightSQLClient(fake_server.uri, clock=clock) as client, client.open_query("SELECT 1", limit=10) as reader:
         early = reader.query_id
-        list(reader)
+        clock.advance(2)
+        batches = list(reader)
+        clock.advance(60)
 
     assert early == "q-7"
-    assert reader.rows == 3
+    assert (reader.schema, reader.rows, reader.elapsed_seconds) == (SMALL_TABLE.schema, 3, 2)
+    assert reader.bytes_received == sum(map(pa.ipc.get_record_batch_size, batches))
     assert fake_server.calls[0].metadata["limit"] == "10"
+
+
+def test_a_reader_that_nobody_keeps_is_stopped(client, fake_server):
+    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
+
+    next(client.open_query("SELECT 1"))
+    gc.collect()
+
+    assert fake_server.calls[0].ended.wait(30)
 
 
 def test_static_headers_are_sent_and_deprecated(fake_server):

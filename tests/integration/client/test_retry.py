@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, Rejected, ServerUnavailable
+from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable, QueryCancelled, Rejected, ServerUnavailable
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, fail_plainly, fail_with, results, rows
 from tests.fakes.ports import free_port
 from tests.integration.client.conftest import FixedToken, RenewingToken
@@ -131,6 +132,26 @@ def test_a_server_that_refuses_over_one_connection_is_asked_over_another(fake_se
 
     assert client.query("SELECT 1").n.tolist() == [1, 2, 3]
     assert len(fake_server.calls) == 3
+
+
+def test_cancelling_ends_the_pause_before_the_next_attempt(fake_server, client):
+    opened = threading.Event()
+
+    def answer(call):
+        yield from rows(SMALL_TABLE.schema.empty_table())
+        opened.wait(30)
+        yield from fail_with(ServerUnavailable("The server is stopping."), pushback_ms=15_000)(call)
+
+    fake_server.answers["DoGet"] = answer
+    reader = client.open_query("SELECT 1")
+    started = time.monotonic()
+    opened.set()
+    threading.Timer(0.5, reader.cancel).start()
+
+    with pytest.raises(QueryCancelled):
+        next(reader)
+
+    assert time.monotonic() - started < 10
 
 
 def test_a_query_waits_for_a_server_that_is_started_again(fake_server, client):

@@ -77,15 +77,6 @@ def test_a_dictionary_is_sent_once_while_it_does_not_change():
     assert _read_back(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
 
 
-def test_messages_stay_near_the_stated_size():
-    batch = pa.record_batch({"n": list(range(100_000))})
-
-    frames = _encode(batch.schema, [batch], max_message_bytes=100_000)
-
-    assert max(len(frame) for frame in frames) < 101_000
-    assert _read_back(frames)["n"].to_pylist() == list(range(100_000))
-
-
 def test_parameters_read_back_as_one_batch():
     batch = pa.record_batch({"0": [1, 2], "1": pa.array(["a", None]).dictionary_encode()})
 
@@ -177,18 +168,15 @@ def test_each_kind_is_measured(column, sizes):
     assert row_sizes(batch.slice(1)).tolist() == sizes[1:]
 
 
-def test_rows_are_cut_by_their_size():
+def test_rows_are_cut_by_their_size_and_a_larger_row_is_refused():
     batch = pa.record_batch({"c": ["x" * 4, "x" * 4, "x" * 9, "x"]})
 
     parts = list(split_rows(batch, max_bytes=10))
 
     assert [(part.num_rows, size) for part, size in parts] == [(2, 8), (2, 10)]
     assert pa.Table.from_batches([part for part, _ in parts]) == pa.Table.from_batches([batch])
-
-
-def test_a_row_that_is_larger_than_a_part_is_refused():
     with pytest.raises(ResourcesExhausted):
-        list(split_rows(pa.record_batch({"c": ["x", "x" * 11]}), max_bytes=10))
+        list(split_rows(batch, max_bytes=8))
 
 
 @pytest.mark.parametrize(
