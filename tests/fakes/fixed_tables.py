@@ -138,12 +138,7 @@ def write_ledger(folder, name, *, with_hidden):
     return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=tuple(files), range_columns=("time", "time"))
 
 
-def encode_stream(
-    *rows,
-    schema=None,
-    compression=None,
-    deltas=False,
-):
+def encode_stream(*rows, schema=None, compression=None, deltas=False):
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=deltas)
     with pa.ipc.new_stream(sink, rows[0].schema if schema is None else schema, options=options) as writer:

@@ -99,15 +99,7 @@ def encode_json(value):
 
 
 def mint(
-    *,
-    key=None,
-    issuer=ISSUER,
-    audience=AUDIENCE,
-    subject="alice",
-    expires_in=300,
-    header=None,
-    without=(),
-    **claims,
+    *, key=None, issuer=ISSUER, audience=AUDIENCE, subject="alice", expires_in=300, header=None, without=(), **claims
 ):
     """Make a token that is valid at `NOW` unless an argument says otherwise."""
     standard = {"iss": issuer, "aud": audience, "sub": subject, "exp": NOW_SECONDS + expires_in, "iat": NOW_SECONDS}
@@ -115,13 +107,7 @@ def mint(
     return mint_raw(json.dumps(payload).encode(), key=key, header=header)
 
 
-def mint_raw(
-    payload,
-    *,
-    key=None,
-    header=None,
-    header_bytes=None,
-):
+def mint_raw(payload, *, key=None, header=None, header_bytes=None):
     signer = key or rsa_key()
     members = {"alg": signer.algorithm, "kid": signer.kid, "typ": "JWT", **(header or {})}
     kept = {name: value for name, value in members.items() if value is not None}

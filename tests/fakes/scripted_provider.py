@@ -70,13 +70,7 @@ class ScriptedProvider(DemoProvider):
     client_id: str
 
     def __init__(
-        self,
-        *,
-        client_id="notebook",
-        client_secret=None,
-        clock=SYSTEM_CLOCK,
-        issuer_path="",
-        lifetime_seconds=3600,
+        self, *, client_id="notebook", client_secret=None, clock=SYSTEM_CLOCK, issuer_path="", lifetime_seconds=3600
     ):
         super().__init__(token_lifetime_seconds=lifetime_seconds, clock=clock)
         self.client_id = client_id
@@ -328,14 +322,7 @@ class DirectCalls:
     def fetch_json(self, url):
         return self._call("GET", url, {}, {}, needs_body=True)
 
-    def post_form(
-        self,
-        url,
-        fields,
-        *,
-        headers=None,
-        needs_body=True,
-    ):
+    def post_form(self, url, fields, *, headers=None, needs_body=True):
         return self._call("POST", url, _revealed(fields), _revealed(headers or {}), needs_body=needs_body)
 
     def _call(self, method, url, form, headers, *, needs_body):

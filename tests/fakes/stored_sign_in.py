@@ -20,14 +20,7 @@ class DatedCalls(DirectCalls):
     def fetch_json(self, url):
         return replace(super().fetch_json(url), date=self._provider_clock.now())
 
-    def post_form(
-        self,
-        url,
-        fields,
-        *,
-        headers=None,
-        needs_body=True,
-    ):
+    def post_form(self, url, fields, *, headers=None, needs_body=True):
         answer = super().post_form(url, fields, headers=headers, needs_body=needs_body)
         return replace(answer, date=self._provider_clock.now())
 
@@ -46,13 +39,7 @@ class StoredSignIn:
         kept = {name: value for name, value in token.items() if value is not None}
         self.path.write_text(json.dumps({"issuer": self.idp.issuer, "client_id": "notebook", "token": kept}))
 
-    def open(
-        self,
-        *,
-        audience=None,
-        scope=None,
-        resource=None,
-    ):
+    def open(self, *, audience=None, scope=None, resource=None):
         return OidcAuthProvider(
             self.idp.issuer,
             "notebook",

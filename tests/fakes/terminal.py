@@ -19,14 +19,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class ProgramAtTerminal:
     """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe."""
 
-    def __init__(
-        self,
-        command,
-        *,
-        environ,
-        folder=None,
-        pipes_output=False,
-    ):
+    def __init__(self, command, *, environ, folder=None, pipes_output=False):
         self._terminal, program = pty.openpty()
         self.process = subprocess.Popen(
             command,

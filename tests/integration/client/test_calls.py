@@ -11,12 +11,7 @@ import pytest
 
 from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import (
-    LoginRequired,
-    Rejected,
-    UnsupportedRequest,
-    UsageError,
-)
+from micromegas_jupyter.errors import LoginRequired, Rejected, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket
 from tests.fakes.clock import FakeClock
 from tests.fakes.flight_server import SMALL_TABLE, fail_plainly, fail_with, results, rows
@@ -127,11 +122,7 @@ def test_a_provider_that_fails_lets_no_call_go_out(fake_server):
 
     client = FlightSQLClient(fake_server.uri, auth_provider=Failing())
 
-    for call in (
-        lambda: client.query("SELECT 1"),
-        client.whoami,
-        lambda: client.bulk_ingest("t", SMALL_TABLE),
-    ):
+    for call in (lambda: client.query("SELECT 1"), client.whoami, lambda: client.bulk_ingest("t", SMALL_TABLE)):
         with pytest.raises(LoginRequired):
             call()
     assert fake_server.calls == []

@@ -17,12 +17,7 @@ from pandas.testing import assert_frame_equal
 
 from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import (
-    InvalidStatement,
-    ProviderUnavailable,
-    Rejected,
-    UsageError,
-)
+from micromegas_jupyter.errors import InvalidStatement, ProviderUnavailable, Rejected, UsageError
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.certificates import Authority
@@ -154,10 +149,7 @@ def test_a_statement_is_prepared(alice):
 @pytest.mark.parametrize(("token", "kind"), [("mallory", Rejected), ("outage", ProviderUnavailable)])
 def test_a_bad_token_and_an_outage_stay_apart(engine_server, token, kind):
     provider = FixedToken(token)
-    with (
-        FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client,
-        pytest.raises(kind),
-    ):
+    with FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client, pytest.raises(kind):
         client.query("SELECT 1")
 
 
@@ -170,10 +162,7 @@ def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path):
 
     with FlightSQLClient(server.uri, ca_bundle=authority.ca_file) as client:
         trusted = client.query(NUMBERS)
-    with (
-        FlightSQLClient(server.uri) as client,
-        pytest.raises(Exception, match="not issued by an authority") as caught,
-    ):
+    with FlightSQLClient(server.uri) as client, pytest.raises(Exception, match="not issued by an authority") as caught:
         client.query(NUMBERS)
     server.stop(grace_seconds=0)
 

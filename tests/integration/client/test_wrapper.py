@@ -9,12 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from micromegas_jupyter.client.flight_client import WrappedClient, wrapped_client
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    InternalError,
-    UnsupportedRequest,
-    UsageError,
-)
+from micromegas_jupyter.errors import ConfigurationError, InternalError, UnsupportedRequest, UsageError
 from tests.fakes.flight_server import SMALL_TABLE
 
 pytestmark = pytest.mark.integration

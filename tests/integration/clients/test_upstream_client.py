@@ -98,8 +98,7 @@ def test_a_process_is_found(client):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "count"),
-    [({"process_id": PROCESS_ID}, 1), ({"tag_filter": "log"}, 1), ({"tag_filter": "cpu"}, 0)],
+    ("arguments", "count"), [({"process_id": PROCESS_ID}, 1), ({"tag_filter": "log"}, 1), ({"tag_filter": "cpu"}, 0)]
 )
 def test_streams_are_listed(client, arguments, count):
     frame = client.query_streams(NOON, LATER, 10, **arguments)

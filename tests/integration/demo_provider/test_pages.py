@@ -173,9 +173,7 @@ def test_a_name_that_is_not_this_machine_is_refused(provider):
     assert answer.status_code == 400
 
 
-def test_pages_cookies_and_redirects_stay_below_its_base_url(
-    clock,
-):
+def test_pages_cookies_and_redirects_stay_below_its_base_url(clock):
     callback = "https://hub.example.org/user/x/micromegas/callback"
 
     with DemoProvider(clock=clock, jupyter_base_url="/user/x/") as provider:

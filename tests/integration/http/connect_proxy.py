@@ -26,13 +26,7 @@ class ConnectProxy(Listener):
         address: Its host and port.
     """
 
-    def __init__(
-        self,
-        *,
-        credentials=None,
-        tls=None,
-        leads_to=None,
-    ):
+    def __init__(self, *, credentials=None, tls=None, leads_to=None):
         super().__init__()
         self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
         self._tls = tls

@@ -33,7 +33,6 @@ from micromegas_jupyter.errors import (
     InvalidStatement,
     Rejected,
     ServerUnavailable,
-    StatementRefused,
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import encode_error
@@ -260,8 +259,6 @@ def _call(*, details=None, token=None):
         started_at=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),
         record=record,
     )
-
-
 
 
 @pytest.mark.parametrize(

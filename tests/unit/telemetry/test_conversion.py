@@ -9,11 +9,7 @@ import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
-from micromegas_jupyter.telemetry.tables import (
-    LOG_ENTRIES,
-    PROCESSES,
-    STREAMS,
-)
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import NOON_NS, PAIRS, log_batch, sent_processes
 
 _JSONB = bytes.fromhex("400000011000000110000001") + b"ab"

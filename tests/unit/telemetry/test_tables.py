@@ -163,8 +163,7 @@ def test_every_column_is_described_and_no_other(table):
 
 
 @pytest.mark.parametrize(
-    ("levelno", "level"),
-    [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)],
+    ("levelno", "level"), [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)]
 )
 def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
     assert level_from_logging(levelno) == level
