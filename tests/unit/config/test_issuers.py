@@ -42,70 +42,41 @@ def refusal(entry=ENTRY, /, **members):
 
 def test_upstreams_entry_accepts_either_kind_with_every_algorithm():
     assert parse() == IssuerSetting(
-        issuer="https://id.example.com",
-        audiences=("lake",),
-        algorithms=SIGNATURE_ALGORITHMS,
-        subject_claim="sub",
-        token_kind=TokenKind.EITHER,
-        is_trusted_for_email=None,
-        leeway_seconds=60,
-    )
+        issuer="https://id.example.com", audiences=("lake",), algorithms=SIGNATURE_ALGORITHMS, subject_claim="sub",
+        token_kind=TokenKind.EITHER, is_trusted_for_email=None, leeway_seconds=60,
+    )  # fmt: skip
 
 
 def test_every_member_is_read():
+    same = {
+        "discovery_url": "https://keys.example.com/discovery?t=a", "ca_file": "/etc/ca.pem", "subject_claim": "uid",
+        "bearer_token_file": "/var/token",
+    }  # fmt: skip
     setting = parse(
-        audience=["lake", "second", "lake"],
-        aliases=["id.example.com"],
-        discovery_url="https://keys.example.com/discovery?t=a",
-        ca_file="/etc/ca.pem",
-        bearer_token_file="/var/token",
-        algorithms=["ES256", "EdDSA"],
-        subject_claim="uid",
-        subjects=["alice", "robot-*"],
-        groups_claim=["realm_access", "roles"],
+        audience=["lake", "second", "lake"], aliases=["id.example.com"], algorithms=["ES256", "EdDSA"],
+        subjects=["alice", "robot-*"], groups_claim=["realm_access", "roles"], client_ids=["app"],
         required_claims={"hd": ["example.com", "example.org"], "active": True, "level": [2, 3]},
-        client_ids=["app"],
-        trusted_for_email=True,
-        token_kind="access",
-        rfc9068=True,
-        leeway_secs=0,
-        admin_groups=["admins"],
-        group_roles={"staff": "viewer", "authors": ["viewer", "editor"]},
-    )
+        trusted_for_email=True, token_kind="access", rfc9068=True, leeway_secs=0, admin_groups=["admins"],
+        group_roles={"staff": "viewer", "authors": ["viewer", "editor"]}, **same,
+    )  # fmt: skip
 
     assert setting == IssuerSetting(
-        issuer="https://id.example.com",
-        audiences=("lake", "second"),
-        aliases=("id.example.com",),
-        discovery_url="https://keys.example.com/discovery?t=a",
-        ca_file="/etc/ca.pem",
-        bearer_token_file="/var/token",
-        algorithms=frozenset({"ES256", "EdDSA"}),
-        subject_claim="uid",
-        subjects=("alice", "robot-*"),
-        group_claims=(("realm_access", "roles"),),
+        issuer="https://id.example.com", audiences=("lake", "second"), aliases=("id.example.com",),
+        algorithms=frozenset({"ES256", "EdDSA"}), subjects=("alice", "robot-*"), client_ids=("app",),
+        group_claims=(("realm_access", "roles"),), is_trusted_for_email=True, token_kind=TokenKind.ACCESS,
         required_claims={"hd": ("example.com", "example.org"), "active": (True,), "level": (2, 3)},
-        client_ids=("app",),
-        is_trusted_for_email=True,
-        token_kind=TokenKind.ACCESS,
-        is_rfc9068=True,
-        leeway_seconds=0,
-        admin_groups=("admins",),
-        group_roles={"staff": ("viewer",), "authors": ("viewer", "editor")},
-    )
+        is_rfc9068=True, leeway_seconds=0, admin_groups=("admins",),
+        group_roles={"staff": ("viewer",), "authors": ("viewer", "editor")}, **same,
+    )  # fmt: skip
     assert parse(jwks_file="/etc/keys.json").jwks_file == "/etc/keys.json"
     assert parse(jwks_url="http://127.0.0.1:8001/keys").jwks_url == "http://127.0.0.1:8001/keys"
 
 
-@pytest.mark.parametrize(
-    ("value", "paths"),
-    [
-        ("realm_access.roles", (("realm_access.roles",),)),
-        ([["realm_access", "roles"], ["groups"]], (("realm_access", "roles"), ("groups",))),
-    ],
-)
-def test_group_claims_are_one_name_one_path_or_several_paths(value, paths):
-    assert parse(groups_claim=value).group_claims == paths
+def test_group_claims_are_one_name_one_path_or_several_paths():
+    several = [["realm_access", "roles"], ["groups"]]
+
+    assert parse(groups_claim="realm_access.roles").group_claims == (("realm_access.roles",),)
+    assert parse(groups_claim=several).group_claims == (("realm_access", "roles"), ("groups",))
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "hs512", "RS1", "rs256", "ES256K"])

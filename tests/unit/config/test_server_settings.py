@@ -63,7 +63,6 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_key(text, key, said):
 
 @by_name
 def test_the_ends_of_the_range_are_accepted_and_nothing_beyond(setting):
-    assert setting.limits is not None
     least, most = setting.limits
     for number in (least, most):
         found = parse_server_settings({}, options={setting.name: str(int(number))})
@@ -82,13 +81,6 @@ def test_what_is_not_a_number_is_refused_by_the_name_that_was_used(text):
     assert "many" not in str(by_option)
 
 
-@pytest.mark.parametrize("name", [name for name in REMOVED if name.startswith("MICROMEGAS_")])
-def test_a_removed_variable_is_refused_with_what_replaced_it(name):
-    refused = _refusal(environ={name: "5"})
-
-    assert (refused.key, refused.remedy) == (name, REMOVED[name])
-
-
 def _serve_help(option, capsys):
     with pytest.raises(SystemExit) as caught:
         build_parser().parse_args(["serve", option])
@@ -105,7 +97,6 @@ def test_the_help_shows_fifteen_options_and_help_all_shows_all(capsys, monkeypat
     assert options <= set(full.split())
     assert not set(REMOVED) & set(full.split())
     for setting in NUMBERS:
-        assert setting.limits is not None
         least, most = setting.limits
         ends = f"{least} to {most}, default {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
         assert f"{setting.meaning}; {ends}" in full

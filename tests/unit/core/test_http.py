@@ -205,21 +205,17 @@ def _no_proxies(monkeypatch):
 
 @pytest.mark.usefixtures("_no_proxies")
 @pytest.mark.parametrize(
-    "address",
+    ("name", "address"),
     [
-        "http://proxy.example:3128",
-        "proxy.example:3128",
-        "http://alice:sesame@proxy.example",
-        "http://[2001:db8::1]:3128",
+        ("https_proxy", "http://alice:sesame@proxy.example"), ("HTTPS_PROXY", "proxy.example:3128"),
+        ("all_proxy", "http://[2001:db8::1]:3128"),
     ],
-)
-@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+)  # fmt: skip
 def test_the_proxy_of_the_environment_is_a_secret(monkeypatch, name, address):
     monkeypatch.setenv(name, address)
 
     proxy = proxy_for(URL)
 
-    assert proxy is not None
     assert proxy.reveal() == address
     assert "sesame" not in repr(proxy)
 
