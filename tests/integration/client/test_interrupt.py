@@ -26,14 +26,11 @@ class Alice:
 client = FlightSQLClient(sys.argv[1], auth_provider=Alice())
 try:
     print("ready", flush=True)
-    match sys.argv[2]:
-        case "query":
-            client.query(sys.argv[3])
-        case "loop":
-            for batch in client.query_stream(sys.argv[3]):
-                pass
-        case "whoami":
-            client.whoami()
+    if sys.argv[2] == "loop":
+        for batch in client.query_stream(sys.argv[3]):
+            pass
+    else:
+        client.whoami() if sys.argv[2] == "whoami" else client.query(sys.argv[3])
 except KeyboardInterrupt:
     print(time.time(), flush=True)
 sys.stdin.readline()
@@ -46,25 +43,16 @@ _SLACK_SECONDS = 10.0
 class _Child:
     """A process that makes one call, is interrupted, and makes another."""
 
-    def __init__(self, uri, kind, sql):
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, uri, kind, sql],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._read() == "ready"
-
-    def _read(self):
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+    def __init__(self, *arguments):
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, "-c", _CHILD, *arguments], **pipes, text=True)
+        assert self._process.stdout.readline() == "ready\n"
 
     def interrupt(self):
         """Return the seconds from the signal to `KeyboardInterrupt`."""
         sent_at = time.time()  # two processes compare their clocks
         self._process.send_signal(signal.SIGINT)
-        return float(self._read()) - sent_at
+        return float(self._process.stdout.readline()) - sent_at
 
     def finish(self):
         """Let the process make its other call; returns what it wrote and how it ended."""

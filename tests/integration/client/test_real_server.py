@@ -40,18 +40,12 @@ _TYPES_SQL = """
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (None, None),
-        (2**64 - 1, 2**64 - 1),
-        (1.5, 1.5),
-        ("it's :a; -- \0 é", "it's :a; -- \0 é"),
-        (b"\0\xff", b"\0\xff"),
-        (Decimal("0.10"), Decimal("0.10")),
-        (_WHEN, _WHEN),
-        (_WHEN.date(), _WHEN.date()),
+        (None, None), (2**64 - 1, 2**64 - 1), (1.5, 1.5), ("it's :a; -- \0 é", "it's :a; -- \0 é"),
+        (b"\0\xff", b"\0\xff"), (Decimal("0.10"), Decimal("0.10")), (_WHEN, _WHEN), (_WHEN.date(), _WHEN.date()),
         (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
     ],
     ids=lambda value: type(value).__name__,
-)
+)  # fmt: skip
 def test_a_value_comes_back_as_it_went(alice, value, found):
     table = alice.query_arrow("SELECT :a AS a", params={"a": value})
 

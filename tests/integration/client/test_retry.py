@@ -22,13 +22,13 @@ pytestmark = pytest.mark.integration
 _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("failure", [Rejected(), ServerUnavailable("The server is stopping.")])
 @pytest.mark.parametrize(
-    "call",
+    ("call", "failure"),
     [
-        lambda client: client.bulk_ingest("t", SMALL_TABLE),
-        lambda client: client.retire_partitions("v", "i", _DAY, _DAY),
-        lambda client: client.query("SELECT * FROM deny_queries('a', 'b')"),
+        (lambda client: client.bulk_ingest("t", SMALL_TABLE), Rejected()),
+        (lambda client: client.bulk_ingest("t", SMALL_TABLE), ServerUnavailable("The server is stopping.")),
+        (lambda client: client.retire_partitions("v", "i", _DAY, _DAY), ServerUnavailable("The server is stopping.")),
+        (lambda client: client.query("SELECT * FROM deny_queries('a', 'b')"), Rejected()),
     ],
 )
 def test_a_write_is_not_repeated(fake_server, call, failure):
