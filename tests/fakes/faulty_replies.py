@@ -4,23 +4,17 @@ A fault spends nothing: what it spoils is a good answer, made without using up t
 for it. So a client that takes the answer all the same is found out, and one that does not has lost nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlencode
 
 from tests.fakes.loopback_http import LoopbackHandler, Reply
 from tests.fakes.mint import encode_json, mint_raw
 from tests.fakes.scripted_provider import ScriptedProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ELSEWHERE = "/elsewhere"
 # The pause between two bytes is shorter than any time-out of a single read, and all bytes take longer than any call.
@@ -58,18 +52,15 @@ class Wire:
         self.send(body)
 
 
-Fault: TypeAlias = "Callable[[Wire, Reply], None]"
-
-
 class FaultyProvider(ScriptedProvider):
     """A scripted provider with a fault at some paths."""
 
     poll_seconds = 0.005
 
     def __init__(self, **options):
-        self.faults: dict[str, Fault] = {}
+        self.faults = {}
         self.stopping = threading.Event()
-        self.secrets: set[str] = set()
+        self.secrets = set()
         super().__init__(**options)
 
     def stop(self):
@@ -108,7 +99,6 @@ class FaultyHandler(LoopbackHandler):
 
     @property
     def provider(self):
-        assert isinstance(self.server.answering, FaultyProvider)
         return self.server.answering
 
     def _answer(self, body):
@@ -187,7 +177,6 @@ def refuse(code):
 
 def change(**members):
     def fault(wire, reply):
-        assert isinstance(reply.body, dict)
         body = {name: value for name, value in {**reply.body, **members}.items() if value is not None}
         wire.send_reply(replace(reply, body=body))
 
@@ -214,11 +203,8 @@ def another_issuer_in_callback(wire, reply):
 
 
 def _claims(reply):
-    assert isinstance(reply.body, dict)
     payload = str(reply.body["id_token"]).split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    assert isinstance(claims, dict)
-    return claims
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 def _long(reply):

@@ -15,39 +15,30 @@ CALLER = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-LOG_SCHEMA = pa.schema(
-    [
-        pa.field("process_id", _WORD, nullable=False),
-        pa.field("exe", _WORD, nullable=False),
-        pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False),
-        pa.field("level", pa.int32(), nullable=False),
-        pa.field("msg", pa.string()),
-        pa.field("properties", pa.dictionary(pa.int32(), pa.binary())),
-    ]
-)
-PARTIAL_SCHEMA = pa.schema(
-    [
-        pa.field("process_id", pa.string(), nullable=False),
-        pa.field("start_time", pa.timestamp("ns", "+00:00")),
-        pa.field("last_update_time", pa.timestamp("ns", "+00:00")),
-    ]
-)
+_TIME = pa.timestamp("ns", "+00:00")
+
+
+def _schema(needed, **columns):
+    """Return a schema whose first columns have a value in every row."""
+    return pa.schema(
+        [pa.field(name, kind, nullable=place >= needed) for place, (name, kind) in enumerate(columns.items())]
+    )
+
+
+LOG_SCHEMA = _schema(
+    4, process_id=_WORD, exe=_WORD, time=_TIME, level=pa.int32(), msg=pa.string(),
+    properties=pa.dictionary(pa.int32(), pa.binary()),
+)  # fmt: skip
+PARTIAL_SCHEMA = _schema(1, process_id=pa.string(), start_time=_TIME, last_update_time=_TIME)
 MERGE_SQL = (
     "SELECT process_id, min(start_time) AS start_time, max(last_update_time) AS last_update_time "
     "FROM __processes__partitions GROUP BY process_id"
 )
 
-LEDGER_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("shown", pa.bool_()),
-        pa.field("secret", pa.string()),
-        pa.field("word", _WORD),
-        pa.field("x", pa.int64()),
-        pa.field("tags", pa.list_(pa.int64())),
-        pa.field("time", pa.timestamp("ns", "+00:00")),
-    ]
-)
+LEDGER_SCHEMA = _schema(
+    1, id=pa.int64(), shown=pa.bool_(), secret=pa.string(), word=_WORD, x=pa.int64(), tags=pa.list_(pa.int64()),
+    time=_TIME,
+)  # fmt: skip
 
 
 @dataclass
@@ -75,28 +66,27 @@ def log_rows(hour):
     ).cast(LOG_SCHEMA)
 
 
+def _write(folder, names, tables, **options):
+    files = [str(folder / f"{name}.parquet") for name in names]
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, file, **options)
+    return tuple(files)
+
+
 def write_log_entries(folder, hours):
-    files = []
-    for hour in range(hours):
-        path = folder / f"log {hour}.parquet"
-        pq.write_table(log_rows(hour), path)
-        files.append(str(path))
-    return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+    files = _write(folder, [f"log {hour}" for hour in range(hours)], map(log_rows, range(hours)))
+    return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=files, range_columns=("time", "time"))
 
 
 def write_processes(folder):
     """Write two partial states of process p1 and one of p2, in two files, and return the table that merges them."""
     first = {"process_id": ["p1", "p2"], "start_time": [NOON, NOON], "last_update_time": [NOON, NOON]}
     second = {"process_id": ["p1"], "start_time": [None], "last_update_time": [NOON + timedelta(hours=3)]}
-    files = []
-    for index, rows in enumerate((first, second)):
-        path = folder / f"processes-{index}.parquet"
-        pq.write_table(pa.Table.from_pydict(rows, schema=PARTIAL_SCHEMA), path)
-        files.append(str(path))
+    tables = [pa.Table.from_pydict(rows, schema=PARTIAL_SCHEMA) for rows in (first, second)]
     return TableSnapshot(
         name="processes",
         schema=PARTIAL_SCHEMA,
-        files=tuple(files),
+        files=_write(folder, ("processes-0", "processes-1"), tables),
         range_columns=("start_time", "last_update_time"),
         merge_sql=MERGE_SQL,
         raw_name="__processes__partitions",
@@ -130,12 +120,9 @@ def ledger_rows(number, *, with_hidden):
 
 def write_ledger(folder, name, *, with_hidden):
     """Write six files of `ledger_rows` in small row groups and return them as the table `name`."""
-    files = []
-    for number in range(6):
-        path = folder / f"{name}-{number}.parquet"
-        pq.write_table(ledger_rows(number, with_hidden=with_hidden), path, row_group_size=5)
-        files.append(str(path))
-    return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+    tables = [ledger_rows(number, with_hidden=with_hidden) for number in range(6)]
+    files = _write(folder, [f"{name}-{number}" for number in range(6)], tables, row_group_size=5)
+    return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=files, range_columns=("time", "time"))
 
 
 def encode_stream(*rows, schema=None, compression=None, deltas=False):

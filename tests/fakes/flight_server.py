@@ -5,17 +5,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import pyarrow as pa
 
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, encode_error, messages, status_text
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 _SERVICE = "/arrow.flight.protocol.FlightService/"
 _THREADS = 16
@@ -74,14 +70,13 @@ class FakeFlightServer(grpc.GenericRpcHandler):
     """Answers `DoGet` with `SMALL_TABLE` and everything else with UNIMPLEMENTED, until a test says otherwise.
 
     An answer is a function of the call that yields serialised messages; `answers` maps `DoGet`, `GetFlightInfo`,
-    `DoPut` and `DoAction:<type>` to one. `may_speak` is for answers that wait for a test's word.
+    `DoPut` and `DoAction:<type>` to one.
     """
 
     def __init__(self, port=0):
-        self.answers: dict[str, Callable[[SeenCall], Iterator[bytes]]] = {"DoGet": lambda _call: rows(SMALL_TABLE)}
-        self.calls: list[SeenCall] = []
+        self.answers = {"DoGet": lambda _call: rows(SMALL_TABLE)}
+        self.calls = []
         self.call_arrived = threading.Event()
-        self.may_speak = threading.Event()
         self.closing = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(self,))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")

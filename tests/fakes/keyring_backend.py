@@ -1,7 +1,5 @@
 """Keyrings without a desktop: one that keeps texts in memory, and one that never answers."""
 
-from __future__ import annotations
-
 import threading
 
 from keyring.backend import KeyringBackend
@@ -14,9 +12,9 @@ class MemoryKeyring(KeyringBackend):
 
     def __init__(self):
         super().__init__()
-        self.kept: dict[tuple[str, str], str] = {}
-        self.failure: Exception | None = None
-        self.writes_left: int | None = None
+        self.kept = {}
+        self.failure = None
+        self.writes_left = None
 
     def get_password(self, service, username):
         self._fail()

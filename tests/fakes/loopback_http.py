@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -52,16 +52,6 @@ class Seen:
 
 def flat_query(query):
     return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
-
-
-class Answering(Protocol):
-    """Whoever answers the requests of a server."""
-
-    def now(self):
-        """Return its time, for the Date header."""
-
-    def handle(self, seen):
-        """Answer one request; several may come at a time."""
 
 
 class LoopbackServer(ThreadingHTTPServer):

@@ -1,7 +1,5 @@
 """An IPython extension for kernels in tests: the real magics over a fake world, which cells reach as `world`."""
 
-from __future__ import annotations
-
 from micromegas_jupyter.notebook.extension import register, unregister
 from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 

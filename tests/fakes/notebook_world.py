@@ -24,7 +24,7 @@ from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
 SETTINGS = ClientSettings(
@@ -126,8 +126,8 @@ class FakePersonalProvider:
 
     def __init__(self, identity=None, *, through=""):
         self.through = through
-        self.failure: MicromegasError | None = None
-        self.renewal_failure: MicromegasError | None = None
+        self.failure = None
+        self.renewal_failure = None
         self.token_count = 0
         self.renewal_count = 0
         self._identity = identity or FakeIdentity()
@@ -187,10 +187,10 @@ class FakeLogin:
         self.expires_at = expires_at
         self.is_cancelled = False
         self.waited_for = Event()
-        self.submitted: list[str] = []
+        self.submitted = []
         self._ended = Event()
-        self._outcome: Any = None
-        self._callbacks: list[Callable[..., None]] = []
+        self._outcome = None
+        self._callbacks = []
 
     def on_started(self, callback):
         self.start = callback

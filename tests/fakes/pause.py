@@ -1,19 +1,12 @@
 """A pause between two questions that takes no time: the clock is moved instead."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class FakePause:
     """Implements what the device flow uses of a `threading.Event`."""
 
     def __init__(self, clock):
-        self.waited: list[float] = []
-        self.meanwhile: dict[int, Callable[[], None]] = {}
+        self.waited = []
+        self.meanwhile = {}
         self._clock = clock
         self._is_set = False
 

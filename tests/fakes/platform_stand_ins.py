@@ -10,18 +10,16 @@ They were written from the vendors' documents and are as strict as those; they w
 - RFC 7523 and RFC 8693.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import threading
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from tests.fakes.loopback_http import FORM_TYPE, LoopbackHttp, Reply, Seen
+from tests.fakes.loopback_http import FORM_TYPE, LoopbackHttp, Reply
 from tests.fakes.mint import mint_raw, rsa_key
 
 EMAIL = "reporter@example-project.iam.gserviceaccount.com"
@@ -34,9 +32,9 @@ class StandIn(LoopbackHttp):
 
     def __init__(self, *, clock=SYSTEM_CLOCK):
         super().__init__(clock=clock)
-        self.calls: list[Seen] = []
+        self.calls = []
         self.lifetime_seconds = 3600
-        self._replacements: list[Reply] = []
+        self._replacements = []
         self._lock = threading.Lock()
 
     def reply_once(self, reply):
@@ -65,7 +63,6 @@ class StandIn(LoopbackHttp):
 def verified_claims(token, key, *, key_id):
     """Return the claims of a token that the RSA key signed with RS256; None when it did not."""
     public = key.private.public_key()
-    assert isinstance(public, rsa.RSAPublicKey)
     try:
         head, body, signature = token.split(".")
         header = json.loads(_decoded(head))
@@ -151,17 +148,9 @@ class AzureMachine(StandIn):
         if call.query.get("client_id", IDENTITY_CLIENT_ID) != IDENTITY_CLIENT_ID:
             return _azure_error("invalid_request", "Identity not found")
         now = self.now_seconds()
-        return Reply(
-            body={
-                "access_token": _azure_token(self, resource),
-                "refresh_token": "",
-                "expires_in": str(self.lifetime_seconds),
-                "expires_on": str(now + self.lifetime_seconds),
-                "not_before": str(now),
-                "resource": resource,
-                "token_type": "Bearer",
-            }
-        )
+        times = {"expires_in": self.lifetime_seconds, "expires_on": now + self.lifetime_seconds, "not_before": now}
+        token = {"access_token": _azure_token(self, resource), "refresh_token": "", "token_type": "Bearer"}
+        return Reply(body={**token, **{name: str(number) for name, number in times.items()}, "resource": resource})
 
 
 class AzureApp(StandIn):
@@ -178,16 +167,10 @@ class AzureApp(StandIn):
         resource = call.query.get("resource")
         if not resource or call.query.get("client_id", IDENTITY_CLIENT_ID) != IDENTITY_CLIENT_ID:
             return Reply(status=400, body={"statusCode": 400, "message": "Unable to load the proper Managed Identity."})
-        return Reply(
-            body={
-                "access_token": _azure_token(self, resource),
-                "client_id": IDENTITY_CLIENT_ID,
-                "expires_on": str(self.now_seconds() + self.lifetime_seconds),
-                "not_before": str(self.now_seconds()),
-                "resource": resource,
-                "token_type": "Bearer",
-            }
-        )
+        now = self.now_seconds()
+        token = {"access_token": _azure_token(self, resource), "client_id": IDENTITY_CLIENT_ID, "token_type": "Bearer"}
+        times = {"expires_on": str(now + self.lifetime_seconds), "not_before": str(now)}
+        return Reply(body={**token, **times, "resource": resource})
 
 
 def _azure_token(stand_in, resource):
@@ -213,7 +196,6 @@ class GoogleTokenEndpoint(StandIn):
     def key_file(self, **changes):
         """Return the content of the service account's key file; a change to None removes a member."""
         private = self.key.private
-        assert isinstance(private, rsa.RSAPrivateKey)
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -278,15 +260,9 @@ class ExchangingProvider(StandIn):
 
     def answer(self, call):
         if call.path == "/.well-known/openid-configuration":
-            return Reply(
-                body={
-                    "issuer": self.issuer,
-                    "authorization_endpoint": f"{self.base}/authorize",
-                    "token_endpoint": f"{self.base}/token",
-                    "jwks_uri": f"{self.base}/keys",
-                    "code_challenge_methods_supported": ["S256"],
-                }
-            )
+            paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
+            endpoints = {name: f"{self.base}/{path}" for name, path in paths.items()}
+            return Reply(body={"issuer": self.issuer, **endpoints, "code_challenge_methods_supported": ["S256"]})
         if (call.method, call.path) != ("POST", "/token"):
             return Reply(status=404, body={"error": "not_found"})
         match call.form.get("grant_type"):
@@ -305,17 +281,15 @@ class ExchangingProvider(StandIn):
         claims = self._trusted(call.form.get("subject_token", ""))
         if claims is None:
             return _refused("The subject token is not acceptable.")
-        wanted = call.form.get("audience") or call.form.get("resource")
-        if wanted != "lake":
+        if (call.form.get("audience") or call.form.get("resource")) != "lake":
             return Reply(status=400, body={"error": "invalid_target"})
-        return Reply(
-            body={
-                "access_token": self.mint(issuer=self.issuer, subject=str(claims["sub"]), audience=wanted),
-                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-                "token_type": "Bearer",
-                "expires_in": self.lifetime_seconds,
-            }
-        )
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        return self._granted(str(claims["sub"]), issued_token_type=kind)
+
+    def _granted(self, subject, **more):
+        token = self.mint(issuer=self.issuer, subject=subject, audience="lake")
+        body = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime_seconds, **more}
+        return Reply(body=body)
 
     def _client_credentials(self, call):
         kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -326,13 +300,7 @@ class ExchangingProvider(StandIn):
             return Reply(status=401, body={"error": "invalid_client", "error_description": "AADSTS700016: not found"})
         if not call.form.get("scope", "").endswith("/.default"):
             return Reply(status=400, body={"error": "invalid_scope"})
-        return Reply(
-            body={
-                "access_token": self.mint(issuer=self.issuer, subject=self.client_id, audience="lake"),
-                "token_type": "Bearer",
-                "expires_in": self.lifetime_seconds,
-            }
-        )
+        return self._granted(self.client_id)
 
     def _trusted(self, token):
         claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)

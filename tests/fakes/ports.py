@@ -1,7 +1,5 @@
 """Ports that stay free until they are used."""
 
-from __future__ import annotations
-
 import secrets
 import socket
 
@@ -9,7 +7,7 @@ import socket
 _FIRST, _LAST = 20_000, 32_000
 _MOST_TRIES = 100
 # Given to tests of this process, which may not listen there yet.
-_given: set[int] = set()
+_given = set()
 
 
 def free_port():

@@ -42,15 +42,15 @@ class FakeProvider:
 
     def __init__(self, issuer=ISSUER, *, keys=None):
         self.issuer = issuer
-        self.discovery: object = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
-        self.jwks: object = None
+        self.discovery = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+        self.jwks = None
         self.publish(*(keys or (rsa_key(), ec_key(), ed25519_key())))
-        self.failure: Exception | None = None
+        self.failure = None
         self.status = 200
-        self.requested: list[str] = []
-        self.requests: list[Request] = []
-        self.elsewhere: dict[str, object] = {}
-        self.private_urls: set[str] | None = None
+        self.requested = []
+        self.requests = []
+        self.elsewhere = {}
+        self.private_urls = None
         self.gate = threading.Event()
         self.gate.set()
         self.arrived = threading.Event()

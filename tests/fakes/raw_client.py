@@ -3,8 +3,6 @@
 It shares no code with the package, so that what works with it works with any client. It checks nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,16 +1,13 @@
 """HTTP/2 frames made by hand, for clients that no library would be. Source: RFC 9113, RFC 7541."""
 
-from __future__ import annotations
-
 import socket
 import struct
-from typing import Final
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
-ACK: Final = 1
-CANCEL: Final = 8
+ACK = 1
+CANCEL = 8
 
 
 def frame(kind, flags, stream, payload=b""):

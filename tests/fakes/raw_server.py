@@ -1,7 +1,5 @@
 """Listeners on loopback: one that hangs up, and one that writes whatever a test wants, byte by byte if need be."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from contextlib import suppress
@@ -14,7 +12,7 @@ class Listener:
 
     def __init__(self, port=0):
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = self._listener.getsockname()[1]
         self.stopping = threading.Event()
         self.connection_count = 0
 
@@ -84,8 +82,8 @@ class SilentServer:
 
     def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._connections: list[socket.socket] = []
-        self.port: int = self._socket.getsockname()[1]
+        self._connections = []
+        self.port = self._socket.getsockname()[1]
 
     def __enter__(self):
         return self

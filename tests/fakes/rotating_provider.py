@@ -47,11 +47,11 @@ class RotatingProvider(ScriptedProvider):
 
     def __init__(self, *, clock, grace_seconds=0.0):
         super().__init__(clock=clock)
-        self.refreshes_given: list[Refresh] = []
-        self.revocations: list[Revocation] = []
+        self.refreshes_given = []
+        self.revocations = []
         self._grace_seconds = grace_seconds
-        self._tokens: dict[str, _RefreshToken] = {}
-        self._live_families: set[int] = set()
+        self._tokens = {}
+        self._live_families = set()
         self._generation = 0
 
     def sign_in(self):

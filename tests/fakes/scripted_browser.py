@@ -1,7 +1,5 @@
 """A browser without a person: follows redirects from the start page to the last page, and remembers where it was."""
 
-from __future__ import annotations
-
 import threading
 
 import requests
@@ -11,11 +9,11 @@ class ScriptedBrowser:
     """Implements `core.system.Browser`; browses on a thread of its own, as a real one does."""
 
     def __init__(self, before=None):
-        self.visited: list[str] = []
-        self.statuses: list[int] = []
+        self.visited = []
+        self.statuses = []
         self.last_page = ""
         self._before = before or (lambda url: url)
-        self._thread: threading.Thread | None = None
+        self._thread = None
 
     def open(self, url):
         self._thread = threading.Thread(target=self._browse, args=(url,), daemon=True)

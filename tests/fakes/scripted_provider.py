@@ -33,7 +33,7 @@ from micromegas_jupyter.demo.provider.state import (
 )
 from micromegas_jupyter.errors import ProviderUnavailable
 from tests.fakes.loopback_http import FORM_TYPE, LoopbackHandler, LoopbackServer, Reply, Seen, flat_query
-from tests.fakes.mint import SigningKey, ec_key, encode, encode_json, mint_raw
+from tests.fakes.mint import ec_key, encode, encode_json, mint_raw
 
 __all__ = ["DirectCalls", "Reply", "ScriptedProvider", "Seen"]
 
@@ -45,10 +45,10 @@ class ScriptedDevices:
     """How the provider treats devices, and the person in that flow."""
 
     def __init__(self, provider):
-        self.interval_seconds: float = 5
-        self.lifetime_seconds: float = 600
-        self.answer_changes: dict[str, object] = {}
-        self.pace: list[float] = []
+        self.interval_seconds = 5
+        self.lifetime_seconds = 600
+        self.answer_changes = {}
+        self.pace = []
         self._provider = provider
 
     def decide(self, user_code, *, allow=True):
@@ -75,14 +75,14 @@ class ScriptedProvider(DemoProvider):
         super().__init__(token_lifetime_seconds=lifetime_seconds, clock=clock)
         self.client_id = client_id
         self.client_secret = client_secret
-        self.id_token_changes: dict[str, object] = {}
-        self.callback_changes: dict[str, str | None] = {}
-        self.metadata_changes: dict[str, object] = {}
-        self.refresh_changes: dict[str, object] = {}
+        self.id_token_changes = {}
+        self.callback_changes = {}
+        self.metadata_changes = {}
+        self.refresh_changes = {}
         self.unsigned = False
-        self.signing_key: SigningKey = ec_key()
-        self.published_keys: tuple[SigningKey, ...] = (ec_key(),)
-        self.requests: list[Seen] = []
+        self.signing_key = ec_key()
+        self.published_keys = (ec_key(),)
+        self.requests = []
         self.is_down = False
         self.device = ScriptedDevices(self)
         self.base = "http://127.0.0.1:1"
@@ -90,9 +90,9 @@ class ScriptedProvider(DemoProvider):
         self.state.codes, self.state.devices, self.state.refresh_tokens = {}, {}, {}
         self._client = _ScriptedClient(self)
         self._issuer_path = issuer_path
-        self._issuer: str | None = None
+        self._issuer = None
         self._lock = threading.RLock()
-        self._replies: dict[str, list[Reply]] = {}
+        self._replies = {}
 
     def start(self):
         self._loopback = LoopbackServer(self, self.handler)

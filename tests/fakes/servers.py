@@ -14,7 +14,6 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
@@ -24,19 +23,19 @@ from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.fixed_tables import FixedTables
 from tests.fakes.validator import FakeValidator
 
-_CLOSE_SECONDS: Final = 30.0
+_CLOSE_SECONDS = 30.0
 
-NUMBERS: Final = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
-WORDS: Final = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
-LARGE: Final = "SELECT value AS n FROM generate_series(0, 999999)"
-ENDLESS: Final = "SELECT value AS n FROM generate_series(1, 1000000000000)"
+NUMBERS = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
+WORDS = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
+LARGE = "SELECT value AS n FROM generate_series(0, 999999)"
+ENDLESS = "SELECT value AS n FROM generate_series(1, 1000000000000)"
 #: Gives three rows and then no more, though it does not end.
-WAITING: Final = (
+WAITING = (
     f"{NUMBERS} UNION ALL SELECT count(*) FROM generate_series(1, 1000000000) AS a, generate_series(1, 1000000000) AS b"
 )
-FAILS_LATE: Final = "SELECT 1 / (value - 900000) AS n FROM generate_series(1, 1000000)"
+FAILS_LATE = "SELECT 1 / (value - 900000) AS n FROM generate_series(1, 1000000)"
 #: Takes all memory that it may have, at once.
-HUGE: Final = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
+HUGE = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
 
 
 class LastingZygote(ZygoteLauncher):
@@ -82,7 +81,7 @@ class LastingZygote(ZygoteLauncher):
             self.abandon()
 
 
-_UNUSED: Final[defaultdict[WorkerOptions, list[LastingZygote]]] = defaultdict(list)
+_UNUSED = defaultdict(list)
 
 
 def _key(options):

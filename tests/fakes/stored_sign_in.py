@@ -1,7 +1,5 @@
 """A sign-in in a token file, and the programs that use it, without sockets and by a fake clock."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

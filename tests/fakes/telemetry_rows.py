@@ -1,7 +1,5 @@
 """Rows of the data model for tests: numbered log entries, so that a test can tell each of them."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from micromegas_jupyter.telemetry.rows import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch

@@ -1,7 +1,5 @@
 """A program on a terminal: what it shows, and what a person types."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

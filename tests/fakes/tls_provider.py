@@ -1,7 +1,5 @@
 """One JSON document over TLS, under a certificate of an authority made for this test."""
 
-from __future__ import annotations
-
 import ssl
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK

@@ -1,7 +1,5 @@
 """What a verbose traceback (IPython's `%xmode Verbose`, cgitb, rich) would show of an error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from traceback import StackSummary, TracebackException
 

@@ -1,7 +1,5 @@
 """A validator that knows a few tokens by heart."""
 
-from __future__ import annotations
-
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
 
@@ -29,8 +27,8 @@ class FakeValidator:
 
     def __init__(self):
         self.known = {"alice": ALICE, "bob": BOB, "service": SERVICE, "collector": INGESTER, "late": LATE}
-        self.validated: list[str] = []
-        self.cached: dict[str, AuthContext] = {}
+        self.validated = []
+        self.cached = {}
         self.is_closed = False
 
     def validate_token(self, token):
@@ -54,7 +52,7 @@ class ReloadableFake(FakeValidator):
     def __init__(self):
         super().__init__()
         self.reloads = 0
-        self.failure: Exception | None = None
+        self.failure = None
 
     def reload(self):
         self.reloads += 1

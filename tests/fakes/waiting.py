@@ -1,18 +1,12 @@
 """Waits for what no event tells: that something has become true."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-DEADLINE_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.005
+DEADLINE_SECONDS = 60.0
+_LOOK_SECONDS = 0.005
 
 
 def wait_until(holds, what, *, seconds=DEADLINE_SECONDS):
@@ -34,7 +28,7 @@ class FakeBackground:
     """Keeps what is started in the background until the test lets it run."""
 
     def __init__(self):
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting = []
 
     def start(self, work):
         self.waiting.append(work)

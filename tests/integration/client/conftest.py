@@ -1,7 +1,5 @@
 """A scripted Flight server for each test, and the real one with the real engine."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -23,7 +21,7 @@ class RenewingToken:
     """Has a new token each time that the last one is said to be refused."""
 
     def __init__(self):
-        self.invalidated: list[str] = []
+        self.invalidated = []
 
     def get_token(self):
         return f"t{len(self.invalidated)}"

@@ -1,7 +1,5 @@
 """What the client sends and what it makes of answers, against a scripted server."""
 
-from __future__ import annotations
-
 import gc
 import json
 from datetime import UTC, datetime

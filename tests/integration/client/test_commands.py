@@ -1,7 +1,5 @@
 """Prepared statements, rows that are sent, and the list of tables."""
 
-from __future__ import annotations
-
 import threading
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """What fails, and what a person learns of it."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

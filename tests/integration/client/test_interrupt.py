@@ -1,7 +1,5 @@
 """Ctrl-C: a real SIGINT to a real process, while the server says nothing."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

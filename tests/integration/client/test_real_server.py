@@ -1,7 +1,5 @@
 """The client and this project's server and engine, together; upstream's client beside them."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """A call is made again with a new credential, or while the server is unavailable: never a write, never after rows."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading

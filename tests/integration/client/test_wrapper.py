@@ -1,7 +1,5 @@
 """A corporate wrapper's own client, behind the face of this package's client."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """ADBC connections to the tests' server; the driver's own words for its options, in one place."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 
 import adbc_driver_flightsql.dbapi

@@ -1,7 +1,5 @@
 """One server for each module of these tests."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -7,9 +7,7 @@ run, too: a JSON object from name to Python text, which finds `uri` and `token`.
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flightsql
 import flightsql.sqlalchemy
@@ -53,20 +51,17 @@ def prepare():
         return read(statement.execute(pa.record_batch({"0": [41]})))
 
 
+def fetch_all(statement, values=()):
+    with preparing_engine.connect() as connected:
+        return [list(row) for row in connected.execute(statement, *values)]
+
+
 def with_table():
     table = sqlalchemy.Table("many", sqlalchemy.MetaData(), autoload_with=preparing_engine)
-    wanted = sqlalchemy.select(table.c.n, table.c.text).where(table.c.n == 5).where(table.c.text == "row 5")
-    with preparing_engine.connect() as connected:
-        return [list(row) for row in connected.execute(wanted)]
+    return fetch_all(sqlalchemy.select(table.c.n, table.c.text).where(table.c.n == 5).where(table.c.text == "row 5"))
 
 
-def with_text():
-    with preparing_engine.connect() as connected:
-        rows = connected.execute(sqlalchemy.text("SELECT n FROM many WHERE n < :most ORDER BY n"), {"most": 2})
-        return [list(row) for row in rows]
-
-
-STEPS: dict[str, Callable[[], Any]] = {
+STEPS = {
     "execute": lambda: read(client.execute("SELECT 1 AS a")),
     "password": lambda: len(open_client(user="anybody", password=API_KEY).execute("SELECT 1").endpoints),
     "wrong token": lambda: open_client(token="wrong").execute("SELECT 1"),
@@ -79,7 +74,7 @@ STEPS: dict[str, Callable[[], Any]] = {
     "condition": lambda: run("SELECT n FROM many WHERE n BETWEEN ? AND ? AND text <> ? ORDER BY n", [1, 3, "row 2"]),
     "columns": lambda: [column["name"] for column in connection.flightsql_get_columns("many")],
     "wrong column": lambda: run("SELECT nope FROM many"),
-    "engine text": with_text,
+    "engine text": lambda: fetch_all(sqlalchemy.text("SELECT n FROM many WHERE n < :most ORDER BY n"), [{"most": 2}]),
     "engine prepared": with_table,
     "engine tables": lambda: sorted(set(sqlalchemy.inspect(engine).get_table_names()) & {"many", "log_entries"}),
     "engine columns": lambda: [

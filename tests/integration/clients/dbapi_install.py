@@ -4,8 +4,6 @@ It needs SQLAlchemy before 2, other packages of the tests need 2; so it runs in 
 folder first and takes the rest (pyarrow, protobuf, pandas) from the environment of the tests.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import subprocess

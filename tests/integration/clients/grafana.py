@@ -4,8 +4,6 @@ Both are written in Go on Arrow 12: a query is GetFlightInfo and DoGet of its on
 The commands are encoded with upstream's messages, so that this project's own definitions are held against others.
 """
 
-from __future__ import annotations
-
 import base64
 
 import grpc

@@ -1,7 +1,5 @@
 """The Python examples of docs/clients.md, by where they can run."""
 
-from __future__ import annotations
-
 from tests.architecture.guide_text import blocks
 
 _ALL = [block for block in blocks("clients.md") if block.language == "python"]

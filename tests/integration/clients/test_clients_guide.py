@@ -1,7 +1,5 @@
 """The examples of docs/clients.md run."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.architecture.guide_text import dangling_links

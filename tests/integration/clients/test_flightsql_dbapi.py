@@ -1,7 +1,5 @@
 """`flightsql-dbapi` and its SQLAlchemy dialect, in a process of their own, against this server."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -44,27 +42,15 @@ def answers(server, pytestconfig, tmp_path_factory):
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        ("execute", [{"a": 1}]),
-        ("password", 1),
-        ("tables", ["many", "measures"]),
+        ("execute", [{"a": 1}]), ("password", 1), ("tables", ["many", "measures"]), ("prepare", [{"a": 42}]),
         ("sql info", [{"info_name": 0, "value": "micromegas_jupyter"}, {"info_name": 3, "value": False}]),
-        ("prepare", [{"a": 42}]),
-        (
-            "rows",
-            [
-                [1, True, "naïve 日本語 \U0001f600", "1.25", "b'\\x00\\xff'", "2026-11-24 00:00:00", 0.1],
-                [2, False, "", "-9999999999.99", "b''", "1969-12-31 00:00:00", -1e300],
-            ],
-        ),
-        ("parameters", [[1, 1.5, "it's", "b'x'", True]]),
-        ("condition", [[1], [3]]),
-        ("columns", ["n", "text"]),
-        ("engine text", [[0], [1]]),
-        ("engine prepared", [[5, "row 5"]]),
-        ("engine tables", ["log_entries", "many"]),
+        ("rows", [[1, True, "naïve 日本語 \U0001f600", "1.25", "b'\\x00\\xff'", "2026-11-24 00:00:00", 0.1],
+                  [2, False, "", "-9999999999.99", "b''", "1969-12-31 00:00:00", -1e300]]),
+        ("parameters", [[1, 1.5, "it's", "b'x'", True]]), ("condition", [[1], [3]]), ("columns", ["n", "text"]),
+        ("engine text", [[0], [1]]), ("engine prepared", [[5, "row 5"]]), ("engine tables", ["log_entries", "many"]),
         ("engine columns", [["n", "BIGINT"], ["text", "TEXT"]]),
     ],
-)
+)  # fmt: skip
 def test_a_step_gives_what_it_should(answers, step, expected):
     assert answers[step] == expected
 

@@ -1,7 +1,5 @@
 """The calls of Grafana's two Flight SQL plugins: through the Go driver where it sends the same, else by hand."""
 
-from __future__ import annotations
-
 import datetime as dt
 import logging
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Rows are sent by ADBC and by upstream's client, by those who may."""
 
-from __future__ import annotations
-
 import adbc_driver_manager
 import pyarrow as pa
 import pyarrow.flight

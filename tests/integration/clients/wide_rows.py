@@ -1,7 +1,5 @@
 """A table with a column of every type that a Parquet file gives back, and what its rows are in Python."""
 
-from __future__ import annotations
-
 import datetime as dt
 from decimal import Decimal
 
@@ -11,7 +9,7 @@ NOON = dt.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=dt.UTC)
 PLAIN_NOON = NOON.replace(tzinfo=None)
 
 # Name, type, and two values; a third row is null in every column.
-COLUMNS: tuple[tuple[str, pa.DataType, object, object], ...] = (
+COLUMNS = (
     ("flag", pa.bool_(), True, False),
     ("i8", pa.int8(), -128, 127),
     ("i16", pa.int16(), -32768, 32767),

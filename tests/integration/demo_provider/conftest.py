@@ -1,7 +1,5 @@
 """The demo provider on a clock that stands still, and a client that speaks to it by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.demo.provider import DemoProvider

@@ -1,7 +1,5 @@
 """Providers on sockets that several modules call."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.scripted_provider import ScriptedProvider

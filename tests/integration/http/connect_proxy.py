@@ -1,7 +1,5 @@
 """A proxy that carries TLS to other hosts (CONNECT, RFC 9110 section 9.3.6), with a password if a test wants one."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import threading
@@ -14,16 +12,10 @@ _WAIT_SECONDS = 60
 
 
 class ConnectProxy(Listener):
-    """Carries what is sent to it to the host that was asked for.
+    """Carries what is sent to it to the host that was asked for, or to where it `leads_to`.
 
-    Args:
-        credentials: `user:password` that it wants to see; None accepts everybody.
-        tls: How it speaks TLS itself; None for plain http.
-        leads_to: Where everything is carried, whatever was asked for.
-
-    Attributes:
-        targets: The hosts that were asked for, with their ports.
-        address: Its host and port.
+    It wants to see `credentials`, `user:password`, and speaks TLS itself, if they are given. `targets` are the hosts
+    that were asked for.
     """
 
     def __init__(self, *, credentials=None, tls=None, leads_to=None):
@@ -31,7 +23,7 @@ class ConnectProxy(Listener):
         self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
         self._tls = tls
         self._leads_to = leads_to
-        self.targets: list[str] = []
+        self.targets = []
         self.address = f"127.0.0.1:{self.port}"
 
     def serve(self, plain):

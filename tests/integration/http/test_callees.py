@@ -1,7 +1,5 @@
 """Who is called how: platforms without proxies, the Hub's service with this server's token, hosts inside a network."""
 
-from __future__ import annotations
-
 import logging
 import threading
 
@@ -79,7 +77,7 @@ def test_a_redirect_is_not_followed(status):
 def test_no_proxy_and_no_netrc_is_used(monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login alice password s3same\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in PROXY_VARIABLES:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
 

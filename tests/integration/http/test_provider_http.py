@@ -1,8 +1,5 @@
 """What a call sends, follows, keeps and trusts, and how it ends without a proper answer: in time, within bounds."""
 
-from __future__ import annotations
-
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +9,7 @@ import pytest
 from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
+from tests.fakes.ports import free_port
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
 from tests.fakes.scripted_provider import Reply
 from tests.fakes.tls_provider import TlsProvider
@@ -124,7 +122,6 @@ def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline():
     def call(url):
         with pytest.raises(ProviderUnavailable):
             http.fetch_json(url)
-        return True
 
     with RawServer(hang_and_count) as server, ThreadPoolExecutor(40) as threads:
         failed = threads.map(call, [server.url] * 40)
@@ -132,9 +129,7 @@ def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline():
         is_one_more = arrived.acquire(timeout=0.3)
 
         assert len(list(failed)) == 40
-    assert len(reached) == 16
-    assert all(reached)
-    assert not is_one_more
+    assert (reached, is_one_more) == ([True] * 16, False)
 
 
 def test_closing_cuts_running_calls_and_refuses_new_ones():
@@ -170,16 +165,13 @@ def test_a_body_without_end_is_cut_at_the_cap():
 
 
 def test_a_refused_connection_is_unavailable_and_names_host_and_port_only():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
 
-        with pytest.raises(ProviderUnavailable) as caught:
-            ProviderHttp().fetch_json(f"http://127.0.0.1:{port}/secret-path?token=sesame")
+    with pytest.raises(ProviderUnavailable) as caught:
+        ProviderHttp().fetch_json(f"http://127.0.0.1:{port}/secret-path?token=sesame")
 
-    assert caught.value.what == (
-        f"The identity provider 127.0.0.1:{port} could not be reached: the connection was refused."
-    )
+    said = f"The identity provider 127.0.0.1:{port} could not be reached: the connection was refused."
+    assert caught.value.what == said
     assert "that the provider runs" in caught.value.remedy
 
 

@@ -1,7 +1,5 @@
 """`micromegas keys`: what it makes, lists, revokes and says."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """`micromegas login`, `logout` and `whoami`: what a person sees, and a pasted address that nobody sees."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

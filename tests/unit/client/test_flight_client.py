@@ -1,7 +1,5 @@
 """What the client sends: times, and upstream's ready-made queries."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 

@@ -1,7 +1,5 @@
 """Arrow tables become the DataFrames that upstream's client gives, large ones while they arrive."""
 
-from __future__ import annotations
-
 import decimal
 import itertools
 from datetime import UTC, datetime

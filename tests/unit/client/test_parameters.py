@@ -1,7 +1,5 @@
 """Placeholders and their values: where they are, how they are typed, how they travel."""
 
-from __future__ import annotations
-
 import enum
 import uuid
 from datetime import UTC, date, datetime, time, timedelta

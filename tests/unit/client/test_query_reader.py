@@ -1,7 +1,5 @@
 """How far batches are read ahead, which statements may be repeated, and when the next attempt is made."""
 
-from __future__ import annotations
-
 import threading
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Calls: addresses, headers, credentials, what a token and a server say, and the class of what the library raises."""
 
-from __future__ import annotations
-
 import base64
 import json
 import threading

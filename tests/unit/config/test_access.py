@@ -1,7 +1,5 @@
 """What the server reads from variables and files about access, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import UTC, datetime

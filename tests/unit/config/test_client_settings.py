@@ -1,7 +1,5 @@
 """The client's settings: variables and `config.json` make one object, or an error names what is wrong."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import PurePath

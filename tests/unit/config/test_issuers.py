@@ -1,7 +1,5 @@
 """Entries of issuers, the presets and tenants in them, and all of them together."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.config.decoding import SIGNATURE_ALGORITHMS
@@ -16,9 +14,9 @@ from micromegas_jupyter.config.issuers import (
 from micromegas_jupyter.core.protocols import TokenKind
 from micromegas_jupyter.errors import ConfigurationError
 
-ENTRY: dict[str, object] = {"issuer": "https://id.example.com", "audience": "lake"}
-OTHER: dict[str, object] = {"issuer": "https://other.example.com", "audience": "lake"}
-WITHOUT_AUDIENCE: dict[str, object] = {
+ENTRY = {"issuer": "https://id.example.com", "audience": "lake"}
+OTHER = {"issuer": "https://other.example.com", "audience": "lake"}
+WITHOUT_AUDIENCE = {
     "issuer": "https://id.example.com",
     "without_audience": True,
     "client_ids": ["app"],
@@ -306,7 +304,7 @@ def test_another_value_is_refused(value, key):
 
 # Presets
 
-COMPLETE: dict[str, dict[str, object]] = {
+COMPLETE = {
     "google": {"audience": "app.apps.googleusercontent.com", "required_claims": {"hd": "example.com"}},
     "entra": {"audience": "api", "tenants": ["0b1c"]},
     "okta": {"audience": "api://default", "issuer": "https://example.okta.com/oauth2/default"},

@@ -1,7 +1,5 @@
 """The server's settings: options, variables and a file make one object, or an error names what was used."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

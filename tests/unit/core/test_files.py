@@ -1,7 +1,5 @@
 """Private files, who may change a file, and temporary folders."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """Responses, addresses, certificates and proxies, without a network; calls are in `tests/integration/http`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

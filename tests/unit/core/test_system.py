@@ -15,7 +15,7 @@ from micromegas_jupyter.core.system import (
     secret_object,
 )
 
-_cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell")
+_cell = contextvars.ContextVar("cell")
 
 
 def test_what_is_secret_can_be_read_but_neither_shown_nor_pickled():

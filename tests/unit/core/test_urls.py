@@ -1,7 +1,5 @@
 """Where secrets may be sent: endpoints, issuers, documents."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.config.decoding import as_fetch_url, as_issuer

@@ -1,7 +1,5 @@
 """What the doctor finds with which settings, files and providers, and how its findings read."""
 
-from __future__ import annotations
-
 import json
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Commands and errors survive the wire, and nothing else is taken for one."""
 
-from __future__ import annotations
-
 import importlib
 import json
 

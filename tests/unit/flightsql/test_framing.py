@@ -1,7 +1,5 @@
 """Batches leave as `FlightData` of bounded size and read back unchanged; hostile parameters are refused."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pytest
 

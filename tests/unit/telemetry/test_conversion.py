@@ -1,7 +1,5 @@
 """Rows for the tables of the data model are accepted however they are written down, as long as nothing is lost."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pyarrow as pa
