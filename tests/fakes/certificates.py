@@ -23,7 +23,7 @@ class Pair:
     certificate_file: Path
     key_file: Path
 
-    def replace_by(self, other: Pair) -> None:
+    def replace_by(self, other):
         for mine, its in ((self.certificate_file, other.certificate_file), (self.key_file, other.key_file)):
             beside = mine.with_suffix(".new")
             beside.write_bytes(its.read_bytes())
@@ -33,7 +33,7 @@ class Pair:
 class Authority:
     """Signs certificates; `ca_file` is what to trust."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder, name="authority"):
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
@@ -45,7 +45,7 @@ class Authority:
         self.ca_file = folder / f"{name}.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, host: str = "127.0.0.1") -> Pair:
+    def issue(self, name, *, host="127.0.0.1"):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(_name(name), self._name, key.public_key())
@@ -62,18 +62,18 @@ class Authority:
         return pair
 
 
-def _alternative_name(host: str) -> x509.GeneralName:
+def _alternative_name(host):
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
 
 
-def _name(text: str) -> x509.Name:
+def _name(text):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(subject, issuer, key):
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()

@@ -4,23 +4,17 @@ A fault spends nothing: what it spoils is a good answer, made without using up t
 for it. So a client that takes the answer all the same is found out, and one that does not has lost nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 
-from tests.fakes.loopback_http import LoopbackHandler, Reply, Seen
-from tests.fakes.mint import SigningKey, encode_json, mint_raw
+from tests.fakes.loopback_http import LoopbackHandler, Reply
+from tests.fakes.mint import encode_json, mint_raw
 from tests.fakes.scripted_provider import ScriptedProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 ELSEWHERE = "/elsewhere"
 # The pause between two bytes is shorter than any time-out of a single read, and all bytes take longer than any call.
@@ -37,28 +31,25 @@ _UNSPENT_GRANTS = ("refresh_token", "urn:ietf:params:oauth:grant-type:device_cod
 class Wire:
     """One connection on which a fault answers."""
 
-    def __init__(self, handler: FaultyHandler, request: Seen) -> None:
+    def __init__(self, handler, request):
         self._handler = handler
         self.provider = handler.provider
         self.request = request
 
-    def send(self, data: bytes) -> None:
+    def send(self, data):
         self._handler.wfile.write(data)
         self._handler.wfile.flush()
 
-    def send_head(self, status: int, headers: Mapping[str, str], *, length: int) -> None:
+    def send_head(self, status, headers, *, length):
         self._handler.send_response(status)
         for name, value in {**headers, "Content-Length": str(length)}.items():
             self._handler.send_header(name, value)
         self._handler.end_headers()
 
-    def send_reply(self, reply: Reply, content: bytes | None = None) -> None:
+    def send_reply(self, reply, content=None):
         body = reply.content if content is None else content
         self.send_head(reply.status, reply.all_headers, length=len(body))
         self.send(body)
-
-
-Fault: TypeAlias = "Callable[[Wire, Reply], None]"
 
 
 class FaultyProvider(ScriptedProvider):
@@ -66,28 +57,28 @@ class FaultyProvider(ScriptedProvider):
 
     poll_seconds = 0.005
 
-    def __init__(self, **options: object) -> None:
-        self.faults: dict[str, Fault] = {}
+    def __init__(self, **options):
+        self.faults = {}
         self.stopping = threading.Event()
-        self.secrets: set[str] = set()
-        super().__init__(**options)  # type: ignore[arg-type]
+        self.secrets = set()
+        super().__init__(**options)
 
-    def stop(self) -> None:
+    def stop(self):
         self.stopping.set()
         super().stop()
 
-    def issue(self, **options: Any) -> dict[str, object]:
+    def issue(self, **options):
         answer = super().issue(**options)
         self._note(answer, _SECRET_MEMBERS)
         return answer
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         self._note(seen.form, _SECRET_FIELDS)
         reply = super().handle(seen)
         self._note(reply.body, _SECRET_MEMBERS)
         return reply
 
-    def unspent(self, seen: Seen) -> Reply:
+    def unspent(self, seen):
         if seen.path == "/revoke":
             self.handle(seen)
             return Reply(text="")  # to access tokens, too
@@ -98,7 +89,7 @@ class FaultyProvider(ScriptedProvider):
             self._note(seen.form, _SECRET_FIELDS)
             return Reply(body=self.issue())
 
-    def _note(self, members: object, names: tuple[str, ...]) -> None:
+    def _note(self, members, names):
         if isinstance(members, dict):
             self.secrets.update(str(members[name]) for name in names if members.get(name))
 
@@ -107,11 +98,10 @@ class FaultyHandler(LoopbackHandler):
     """Answers one request, with the fault that lies at its path."""
 
     @property
-    def provider(self) -> FaultyProvider:
-        assert isinstance(self.server.answering, FaultyProvider)
+    def provider(self):
         return self.server.answering
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body):
         seen = self.seen(body)
         fault = self.provider.faults.get(seen.path)
         if fault is None:
@@ -125,11 +115,11 @@ class FaultyHandler(LoopbackHandler):
 FaultyProvider.handler = FaultyHandler
 
 
-def hang(wire: Wire, _reply: Reply) -> None:
+def hang(wire, _reply):
     wire.provider.stopping.wait(LONGEST_STALL_SECONDS)
 
 
-def trickle(wire: Wire, reply: Reply) -> None:
+def trickle(wire, reply):
     content = _long(reply)
     wire.send_head(reply.status, reply.all_headers, length=len(content))
     for byte in content:
@@ -138,89 +128,85 @@ def trickle(wire: Wire, reply: Reply) -> None:
             return
 
 
-def cut(wire: Wire, reply: Reply) -> None:
+def cut(wire, reply):
     content = _long(reply)
     wire.send_head(reply.status, reply.all_headers, length=len(content))
     wire.send(content[: len(content) // 2])
 
 
-def server_error(wire: Wire, reply: Reply) -> None:
+def server_error(wire, reply):
     wire.send_reply(replace(reply, status=500))
 
 
-def too_many_requests(wire: Wire, reply: Reply) -> None:
+def too_many_requests(wire, reply):
     wire.send_reply(replace(reply, status=429, headers={**reply.headers, "Retry-After": "1"}))
 
 
-def malformed_json(wire: Wire, reply: Reply) -> None:
+def malformed_json(wire, reply):
     wire.send_reply(reply, reply.content[:-1] or b"{")
 
 
-def oversized(wire: Wire, reply: Reply) -> None:
+def oversized(wire, reply):
     wire.send_reply(reply, reply.content + b" " * OVERSIZED_BYTES)
 
 
-def compressed(wire: Wire, reply: Reply) -> None:
+def compressed(wire, reply):
     packed = gzip.compress(reply.content)
     wire.send_reply(replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"}), packed)
 
 
-def redirect(wire: Wire, reply: Reply) -> None:
+def redirect(wire, reply):
     wire.send_reply(replace(reply, status=307, headers={**reply.headers, "Location": wire.provider.base + ELSEWHERE}))
 
 
-def wrong_content_type(wire: Wire, reply: Reply) -> None:
+def wrong_content_type(wire, reply):
     wire.send_reply(replace(reply, headers={**reply.headers, "Content-Type": "text/html"}))
 
 
-def not_an_object(wire: Wire, reply: Reply) -> None:
+def not_an_object(wire, reply):
     wire.send_reply(Reply(body=[reply.body]))
 
 
-def refuse(code: str) -> Fault:
-    def fault(wire: Wire, _reply: Reply) -> None:
+def refuse(code):
+    def fault(wire, _reply):
         sent = urlencode(wire.request.form)
         wire.send_reply(Reply(status=400, body={"error": code, "error_description": f"no: {sent}"}))
 
     return fault
 
 
-def change(**members: object) -> Fault:
-    def fault(wire: Wire, reply: Reply) -> None:
-        assert isinstance(reply.body, dict)
+def change(**members):
+    def fault(wire, reply):
         body = {name: value for name, value in {**reply.body, **members}.items() if value is not None}
         wire.send_reply(replace(reply, body=body))
 
     return fault
 
 
-def forge(*, key: SigningKey | None = None, **claims: object) -> Fault:
+def forge(*, key=None, **claims):
     """Return a fault that changes claims of the ID token, and signs it with the provider's key or another one."""
 
-    def fault(wire: Wire, reply: Reply) -> None:
+    def fault(wire, reply):
         payload = json.dumps({**_claims(reply), **claims}).encode()
         change(id_token=mint_raw(payload, key=key or wire.provider.signing_key))(wire, reply)
 
     return fault
 
 
-def unsigned(wire: Wire, reply: Reply) -> None:
+def unsigned(wire, reply):
     change(id_token=f"{encode_json({'alg': 'none'})}.{encode_json(_claims(reply))}.")(wire, reply)
 
 
-def another_issuer_in_callback(wire: Wire, reply: Reply) -> None:
+def another_issuer_in_callback(wire, reply):
     location = reply.headers["Location"].replace(urlencode({"iss": wire.provider.issuer}), "iss=https%3A%2F%2Fevil")
     wire.send_reply(replace(reply, headers={"Location": location}))
 
 
-def _claims(reply: Reply) -> dict[str, object]:
-    assert isinstance(reply.body, dict)
+def _claims(reply):
     payload = str(reply.body["id_token"]).split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    assert isinstance(claims, dict)
-    return claims
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
-def _long(reply: Reply) -> bytes:
+def _long(reply):
     # Blanks behind a document change nothing in it.
     return json.dumps(reply.body).encode().ljust(LONG_BODY_BYTES) if reply.body else b" " * LONG_BODY_BYTES

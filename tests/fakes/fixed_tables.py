@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,47 +11,34 @@ import pyarrow.parquet as pq
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
 from micromegas_jupyter.flightsql.commands import messages
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
 CALLER = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-LOG_SCHEMA = pa.schema(
-    [
-        pa.field("process_id", _WORD, nullable=False),
-        pa.field("exe", _WORD, nullable=False),
-        pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False),
-        pa.field("level", pa.int32(), nullable=False),
-        pa.field("msg", pa.string()),
-        pa.field("properties", pa.dictionary(pa.int32(), pa.binary())),
-    ]
-)
-PARTIAL_SCHEMA = pa.schema(
-    [
-        pa.field("process_id", pa.string(), nullable=False),
-        pa.field("start_time", pa.timestamp("ns", "+00:00")),
-        pa.field("last_update_time", pa.timestamp("ns", "+00:00")),
-    ]
-)
+_TIME = pa.timestamp("ns", "+00:00")
+
+
+def _schema(needed, **columns):
+    """Return a schema whose first columns have a value in every row."""
+    return pa.schema(
+        [pa.field(name, kind, nullable=place >= needed) for place, (name, kind) in enumerate(columns.items())]
+    )
+
+
+LOG_SCHEMA = _schema(
+    4, process_id=_WORD, exe=_WORD, time=_TIME, level=pa.int32(), msg=pa.string(),
+    properties=pa.dictionary(pa.int32(), pa.binary()),
+)  # fmt: skip
+PARTIAL_SCHEMA = _schema(1, process_id=pa.string(), start_time=_TIME, last_update_time=_TIME)
 MERGE_SQL = (
     "SELECT process_id, min(start_time) AS start_time, max(last_update_time) AS last_update_time "
     "FROM __processes__partitions GROUP BY process_id"
 )
 
-LEDGER_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("shown", pa.bool_()),
-        pa.field("secret", pa.string()),
-        pa.field("word", _WORD),
-        pa.field("x", pa.int64()),
-        pa.field("tags", pa.list_(pa.int64())),
-        pa.field("time", pa.timestamp("ns", "+00:00")),
-    ]
-)
+LEDGER_SCHEMA = _schema(
+    1, id=pa.int64(), shown=pa.bool_(), secret=pa.string(), word=_WORD, x=pa.int64(), tags=pa.list_(pa.int64()),
+    time=_TIME,
+)  # fmt: skip
 
 
 @dataclass
@@ -61,11 +47,11 @@ class FixedTables:
 
     tables: list[TableSnapshot] = field(default_factory=list)
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         return self.tables
 
 
-def log_rows(hour: int) -> pa.Table:
+def log_rows(hour):
     """Return four rows, at minutes 0, 15, 30 and 45 of the hour after `NOON`; the last has no message."""
     times = [NOON + timedelta(hours=hour, minutes=minute) for minute in (0, 15, 30, 45)]
     return pa.table(
@@ -80,39 +66,38 @@ def log_rows(hour: int) -> pa.Table:
     ).cast(LOG_SCHEMA)
 
 
-def write_log_entries(folder: Path, hours: int) -> TableSnapshot:
-    files = []
-    for hour in range(hours):
-        path = folder / f"log {hour}.parquet"
-        pq.write_table(log_rows(hour), path)
-        files.append(str(path))
-    return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+def _write(folder, names, tables, **options):
+    files = [str(folder / f"{name}.parquet") for name in names]
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, file, **options)
+    return tuple(files)
 
 
-def write_processes(folder: Path) -> TableSnapshot:
+def write_log_entries(folder, hours):
+    files = _write(folder, [f"log {hour}" for hour in range(hours)], map(log_rows, range(hours)))
+    return TableSnapshot(name="log_entries", schema=LOG_SCHEMA, files=files, range_columns=("time", "time"))
+
+
+def write_processes(folder):
     """Write two partial states of process p1 and one of p2, in two files, and return the table that merges them."""
     first = {"process_id": ["p1", "p2"], "start_time": [NOON, NOON], "last_update_time": [NOON, NOON]}
     second = {"process_id": ["p1"], "start_time": [None], "last_update_time": [NOON + timedelta(hours=3)]}
-    files = []
-    for index, rows in enumerate((first, second)):
-        path = folder / f"processes-{index}.parquet"
-        pq.write_table(pa.Table.from_pydict(rows, schema=PARTIAL_SCHEMA), path)
-        files.append(str(path))
+    tables = [pa.Table.from_pydict(rows, schema=PARTIAL_SCHEMA) for rows in (first, second)]
     return TableSnapshot(
         name="processes",
         schema=PARTIAL_SCHEMA,
-        files=tuple(files),
+        files=_write(folder, ("processes-0", "processes-1"), tables),
         range_columns=("start_time", "last_update_time"),
         merge_sql=MERGE_SQL,
         raw_name="__processes__partitions",
     )
 
 
-def empty_table() -> TableSnapshot:
+def empty_table():
     return TableSnapshot(name="measures", schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
 
 
-def ledger_rows(number: int, *, with_hidden: bool) -> pa.Table:
+def ledger_rows(number, *, with_hidden):
     """Return ten rows: where `shown` is true, `secret` and `word` are numbers, `x` is one and `tags` hold a one.
 
     In the others, of which some have no `shown`, a cast of `secret` or `word` and a division by `x - 5` fail.
@@ -133,22 +118,14 @@ def ledger_rows(number: int, *, with_hidden: bool) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
 
 
-def write_ledger(folder: Path, name: str, *, with_hidden: bool) -> TableSnapshot:
+def write_ledger(folder, name, *, with_hidden):
     """Write six files of `ledger_rows` in small row groups and return them as the table `name`."""
-    files = []
-    for number in range(6):
-        path = folder / f"{name}-{number}.parquet"
-        pq.write_table(ledger_rows(number, with_hidden=with_hidden), path, row_group_size=5)
-        files.append(str(path))
-    return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=tuple(files), range_columns=("time", "time"))
+    tables = [ledger_rows(number, with_hidden=with_hidden) for number in range(6)]
+    files = _write(folder, [f"{name}-{number}" for number in range(6)], tables, row_group_size=5)
+    return TableSnapshot(name=name, schema=LEDGER_SCHEMA, files=files, range_columns=("time", "time"))
 
 
-def encode_stream(
-    *rows: pa.RecordBatch | pa.Table,
-    schema: pa.Schema | None = None,
-    compression: str | None = None,
-    deltas: bool = False,
-) -> list[bytes]:
+def encode_stream(*rows, schema=None, compression=None, deltas=False):
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=deltas)
     with pa.ipc.new_stream(sink, rows[0].schema if schema is None else schema, options=options) as writer:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import pyarrow as pa
 
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, encode_error, messages, status_text
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from micromegas_jupyter.errors import MicromegasError
 
 _SERVICE = "/arrow.flight.protocol.FlightService/"
 _THREADS = 16
@@ -34,21 +29,21 @@ class SeenCall:
     ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
 
-def rows(table: pa.Table) -> Iterator[bytes]:
+def rows(table):
     encoder = FlightDataEncoder(table.schema)
     yield encoder.encode_schema()
     for batch in table.to_batches():
         yield from encoder.encode_batch(batch)
 
 
-def results(*bodies: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
+def results(*bodies):
     return lambda _call: iter([messages.Result(body=body).SerializeToString() for body in bodies])
 
 
-def fail_with(error: MicromegasError, *, pushback_ms: int | None = -1) -> Callable[[SeenCall], Iterator[bytes]]:
+def fail_with(error, *, pushback_ms=-1):
     """Return an answer that is this project's own error, and asks for the call not to be made again."""
 
-    def answer(call: SeenCall) -> Iterator[bytes]:
+    def answer(call):
         call.context.set_trailing_metadata(((ERROR_DETAILS_KEY, encode_error(error)), *_pushback(pushback_ms)))
         call.context.abort(grpc.StatusCode[error.grpc_code], status_text(error))
         yield b""
@@ -56,12 +51,10 @@ def fail_with(error: MicromegasError, *, pushback_ms: int | None = -1) -> Callab
     return answer
 
 
-def fail_plainly(
-    code: str, text: str = "Something.", *, pushback_ms: int | None = -1
-) -> Callable[[SeenCall], Iterator[bytes]]:
+def fail_plainly(code, text="Something.", *, pushback_ms=-1):
     """Return an answer that is any other server's error, and asks for the call not to be made again."""
 
-    def answer(call: SeenCall) -> Iterator[bytes]:
+    def answer(call):
         call.context.set_trailing_metadata(_pushback(pushback_ms))
         call.context.abort(grpc.StatusCode[code], text)
         yield b""
@@ -69,7 +62,7 @@ def fail_plainly(
     return answer
 
 
-def _pushback(milliseconds: int | None) -> tuple[tuple[str, str], ...]:
+def _pushback(milliseconds):
     return () if milliseconds is None else (("grpc-retry-pushback-ms", str(milliseconds)),)
 
 
@@ -77,33 +70,32 @@ class FakeFlightServer(grpc.GenericRpcHandler):
     """Answers `DoGet` with `SMALL_TABLE` and everything else with UNIMPLEMENTED, until a test says otherwise.
 
     An answer is a function of the call that yields serialised messages; `answers` maps `DoGet`, `GetFlightInfo`,
-    `DoPut` and `DoAction:<type>` to one. `may_speak` is for answers that wait for a test's word.
+    `DoPut` and `DoAction:<type>` to one.
     """
 
-    def __init__(self, port: int = 0) -> None:
-        self.answers: dict[str, Callable[[SeenCall], Iterator[bytes]]] = {"DoGet": lambda _call: rows(SMALL_TABLE)}
-        self.calls: list[SeenCall] = []
+    def __init__(self, port=0):
+        self.answers = {"DoGet": lambda _call: rows(SMALL_TABLE)}
+        self.calls = []
         self.call_arrived = threading.Event()
-        self.may_speak = threading.Event()
         self.closing = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(self,))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
 
     @property
-    def uri(self) -> str:
+    def uri(self):
         return f"grpc://127.0.0.1:{self.port}"
 
-    def close(self) -> None:
+    def close(self):
         # Calls are cut first: an answer that is let go before ends as a whole one.
         stopped = self._server.stop(None)
         self.closing.set()
         stopped.wait(60)
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, details):
         method = details.method.removeprefix(_SERVICE)
 
-        def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        def serve(requests, context):
             metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             call = SeenCall(method, metadata, [], context)
             context.add_callback(call.ended.set)
@@ -116,10 +108,10 @@ class FakeFlightServer(grpc.GenericRpcHandler):
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
-    def stall_after(self, *first: bytes) -> Callable[[SeenCall], Iterator[bytes]]:
+    def stall_after(self, *first):
         """Return an answer that sends `first` and then nothing until the call or the server ends."""
 
-        def answer(call: SeenCall) -> Iterator[bytes]:
+        def answer(call):
             yield from first
             while not (call.ended.wait(0.02) or self.closing.is_set()):
                 pass

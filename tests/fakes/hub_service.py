@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tests.fakes.loopback_http import LoopbackHttp, Reply, Seen
+from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import mint_raw
 from tests.fakes.platform_stand_ins import PLATFORM_KEY
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HUB_TOKEN = "hub-token-that-nobody-may-keep"
 ISSUER = "https://id.example.com"
@@ -41,23 +37,23 @@ class HubReply:
 class FakeHubService(LoopbackHttp):
     """A context manager; every call is kept, and `reply` may be replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.calls: list[HubCall] = []
+        self.calls = []
         self.lifetime_seconds = 3600
         self.issuer = ISSUER
         self.client_id = CLIENT_ID
-        self.before_answer: Callable[[], object] = lambda: None
-        self.reply: Callable[[HubCall], HubReply] = self.contract
+        self.before_answer = lambda: None
+        self.reply = self.contract
         self.redirect_uri = "https://hub.example.com/services/micromegas/callback"
         self.start_url = "https://hub.example.com/services/micromegas/start/n4me"
-        self.answer_to_redirect: str | None = None
+        self.answer_to_redirect = None
         self.asked_for_answer = threading.Event()
-        self.authorization_urls: list[str] = []
+        self.authorization_urls = []
         self.url = f"{self.base}/services/micromegas/"
 
     @property
-    def environ(self) -> dict[str, str]:
+    def environ(self):
         return {
             "KERNEL_MICROMEGAS_HUB": self.url,
             "JUPYTERHUB_API_TOKEN": HUB_TOKEN,
@@ -65,7 +61,7 @@ class FakeHubService(LoopbackHttp):
             "JUPYTERHUB_USER": "alice",
         }
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         body = json.loads(seen.body) if seen.method == "POST" else None
         call = HubCall(method=seen.method, path=seen.path, authorization=seen.headers.get("authorization"), body=body)
         self.calls.append(call)
@@ -78,38 +74,23 @@ class FakeHubService(LoopbackHttp):
             return Reply(status=reply.status, text=reply.body, headers={"Content-Type": "text/html", **headers})
         return Reply(status=reply.status, body=reply.body, headers=headers)
 
-    def refuse(self, status: int, code: str) -> None:
+    def refuse(self, status, code):
         body = {"error": code, "message": "Words of the service.", "remedy": "More of its words."}
         self.reply = lambda _call: HubReply(status=status, body=body)
 
-    def token(self) -> str:
-        claims = {
-            "iss": self.issuer,
-            "sub": "alice-sub",
-            "aud": CLIENT_ID,
-            "name": "Alice Martin",
-            "email": "alice@example.com",
-            "groups": ["analysts"],
-            "exp": 1,  # by a clock that nobody here believes
-            "jti": str(len(self.calls)),
-        }
+    def token(self):
+        person = {"sub": "alice-sub", "name": "Alice Martin", "email": "alice@example.com", "groups": ["analysts"]}
+        times = {"exp": 1, "jti": str(len(self.calls))}  # by a clock that nobody here believes
+        claims = {"iss": self.issuer, "aud": CLIENT_ID, **person, **times}
         return mint_raw(json.dumps(claims).encode(), key=PLATFORM_KEY)
 
-    def contract(self, call: HubCall) -> HubReply:  # noqa: PLR0911 - one for each call
+    def contract(self, call):  # noqa: PLR0911 - one for each call
         if call.authorization != f"Bearer {HUB_TOKEN}":
             return HubReply(status=401, body={"error": "invalid_token", "message": "", "remedy": ""})
         match call.method, call.path.removeprefix("/services/micromegas/"), call.body:
             case "POST", "token", {}:
-                return HubReply(
-                    body={
-                        "access_token": self.token(),
-                        "token_type": "Bearer",
-                        "expires_at": 1,
-                        "expires_in": self.lifetime_seconds,
-                        "issuer": self.issuer,
-                        "user": "alice",
-                    }
-                )
+                token = {"access_token": self.token(), "token_type": "Bearer", "expires_at": 1, "user": "alice"}
+                return HubReply(body={**token, "expires_in": self.lifetime_seconds, "issuer": self.issuer})
             case "GET", "redirect", None:
                 return HubReply(
                     body={"redirect_uri": self.redirect_uri, "issuer": self.issuer, "client_id": self.client_id}

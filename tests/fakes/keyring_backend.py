@@ -1,7 +1,5 @@
 """Keyrings without a desktop: one that keeps texts in memory, and one that never answers."""
 
-from __future__ import annotations
-
 import threading
 
 from keyring.backend import KeyringBackend
@@ -10,19 +8,19 @@ from keyring.backend import KeyringBackend
 class MemoryKeyring(KeyringBackend):
     """Keeps what it is given; `failure` is raised by every call, `writes_left` counts down to one that fails."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.kept: dict[tuple[str, str], str] = {}
-        self.failure: Exception | None = None
-        self.writes_left: int | None = None
+        self.kept = {}
+        self.failure = None
+        self.writes_left = None
 
-    def get_password(self, service: str, username: str) -> str | None:
+    def get_password(self, service, username):
         self._fail()
         return self.kept.get((service, username))
 
-    def set_password(self, service: str, username: str, password: str) -> None:
+    def set_password(self, service, username, password):
         self._fail()
         if self.writes_left is not None:
             if self.writes_left == 0:
@@ -30,11 +28,11 @@ class MemoryKeyring(KeyringBackend):
             self.writes_left -= 1
         self.kept[service, username] = password
 
-    def delete_password(self, service: str, username: str) -> None:
+    def delete_password(self, service, username):
         self._fail()
         del self.kept[service, username]
 
-    def _fail(self) -> None:
+    def _fail(self):
         if self.failure is not None:
             raise self.failure
 
@@ -42,15 +40,14 @@ class MemoryKeyring(KeyringBackend):
 class LockedKeyring(KeyringBackend):
     """Waits for a person that never comes, until `release` is set."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = 1
     release = threading.Event()
 
-    def get_password(self, service: str, username: str) -> str | None:
-        self.release.wait(60)
-        return None
-
-    def set_password(self, service: str, username: str, password: str) -> None:
+    def get_password(self, service, username):
         self.release.wait(60)
 
-    def delete_password(self, service: str, username: str) -> None:
+    def set_password(self, service, username, password):
+        self.release.wait(60)
+
+    def delete_password(self, service, username):
         self.release.wait(60)

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
-    from micromegas_jupyter.core.system import Clock
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 
@@ -32,11 +30,11 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def content(self) -> bytes:
+    def content(self):
         return (json.dumps(self.body) if self.text is None else self.text).encode()
 
     @property
-    def all_headers(self) -> dict[str, str]:
+    def all_headers(self):
         return {"Content-Type": "application/json", **self.headers}
 
 
@@ -52,18 +50,8 @@ class Seen:
     body: bytes = b""
 
 
-def flat_query(query: str) -> dict[str, str]:
+def flat_query(query):
     return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
-
-
-class Answering(Protocol):
-    """Whoever answers the requests of a server."""
-
-    def now(self) -> datetime:
-        """Return its time, for the Date header."""
-
-    def handle(self, seen: Seen) -> Reply:
-        """Answer one request; several may come at a time."""
 
 
 class LoopbackServer(ThreadingHTTPServer):
@@ -72,19 +60,19 @@ class LoopbackServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, answering: Answering, handler: type[LoopbackHandler] | None = None) -> None:
+    def __init__(self, answering, handler=None):
         self.answering = answering
         super().__init__(("127.0.0.1", 0), handler or LoopbackHandler)
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def start(self, *, poll_seconds: float = 0.02) -> None:
+    def start(self, *, poll_seconds=0.02):
         Thread(target=self.serve_forever, args=(poll_seconds,), daemon=True).start()
 
-    def stop(self) -> None:
+    def stop(self):
         self.shutdown()
         self.server_close()
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request, client_address):
         """Keep broken connections out of the test's output."""
 
 
@@ -93,20 +81,20 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     server: LoopbackServer
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._answer(b"")
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
-    def seen(self, body: bytes) -> Seen:
+    def seen(self, body):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         form = flat_query(body.decode()) if headers.get("content-type", "").startswith(FORM_TYPE) else {}
         query = flat_query(parts.query)
         return Seen(method=self.command, path=parts.path, query=query, form=form, headers=headers, body=body)
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body):
         reply = self.server.answering.handle(self.seen(body))
         with suppress(OSError):
             self.send_response(reply.status)
@@ -115,30 +103,30 @@ class LoopbackHandler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(reply.content)
 
-    def date_time_string(self, timestamp: float | None = None) -> str:
+    def date_time_string(self, timestamp=None):
         return format_datetime(self.server.answering.now(), usegmt=True)
 
-    def log_message(self, *_parts: object) -> None:
+    def log_message(self, *_parts):
         """Write nothing."""
 
 
 class LoopbackHttp:
     """A context manager that serves at `base`."""
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, *, clock=SYSTEM_CLOCK):
         self.clock = clock
         self._server = LoopbackServer(self)
         self.base = self._server.base
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._server.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self._server.stop()
 
-    def now(self) -> datetime:
+    def now(self):
         return self.clock.now()
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         raise NotImplementedError

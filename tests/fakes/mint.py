@@ -7,14 +7,10 @@ import functools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
 
 ISSUER = "https://id.example.com"
 AUDIENCE = "lake"
@@ -34,11 +30,11 @@ class SigningKey:
     algorithm: str
     kid: str
 
-    def jwk(self, **changes: object) -> dict[str, object]:
+    def jwk(self, **changes):
         members = {"kid": self.kid, "use": "sig", "alg": self.algorithm, **_public_members(self.private), **changes}
         return {name: value for name, value in members.items() if value is not None}
 
-    def sign(self, message: bytes, algorithm: str | None = None) -> bytes:
+    def sign(self, message, algorithm=None):
         name = algorithm or self.algorithm
         if isinstance(self.private, rsa.RSAPrivateKey):
             digest = _HASHES[name[2:]]
@@ -55,7 +51,7 @@ class SigningKey:
         return self.private.sign(message)
 
 
-def _public_members(private: PrivateKey) -> dict[str, object]:
+def _public_members(private):
     if isinstance(private, rsa.RSAPrivateKey):
         numbers = private.public_key().public_numbers()
         return {"kty": "RSA", "n": encode_number(numbers.n), "e": encode_number(numbers.e)}
@@ -68,64 +64,50 @@ def _public_members(private: PrivateKey) -> dict[str, object]:
 
 
 @functools.cache
-def rsa_key(kid: str = "rsa", algorithm: str = "RS256", bits: int = 2048) -> SigningKey:
+def rsa_key(kid="rsa", algorithm="RS256", bits=2048):
     return SigningKey(
         private=rsa.generate_private_key(public_exponent=65537, key_size=bits), algorithm=algorithm, kid=kid
     )
 
 
 @functools.cache
-def ec_key(kid: str = "ec", curve: str = "P-256") -> SigningKey:
+def ec_key(kid="ec", curve="P-256"):
     algorithm = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[curve]
     return SigningKey(private=ec.generate_private_key(_CURVES[curve][0]), algorithm=algorithm, kid=kid)
 
 
 @functools.cache
-def ed25519_key(kid: str = "ed") -> SigningKey:
+def ed25519_key(kid="ed"):
     return SigningKey(private=ed25519.Ed25519PrivateKey.generate(), algorithm="EdDSA", kid=kid)
 
 
 @functools.cache
-def ed448_key(kid: str = "ed448") -> SigningKey:
+def ed448_key(kid="ed448"):
     return SigningKey(private=ed448.Ed448PrivateKey.generate(), algorithm="EdDSA", kid=kid)
 
 
-def encode(data: bytes) -> str:
+def encode(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def encode_number(number: int, width: int | None = None) -> str:
+def encode_number(number, width=None):
     return encode(number.to_bytes(width or (number.bit_length() + 7) // 8, "big"))
 
 
-def encode_json(value: object) -> str:
+def encode_json(value):
     return encode(json.dumps(value, separators=(",", ":")).encode())
 
 
 def mint(
-    *,
-    key: SigningKey | None = None,
-    issuer: object = ISSUER,
-    audience: object = AUDIENCE,
-    subject: object = "alice",
-    expires_in: float = 300,
-    header: Mapping[str, object] | None = None,
-    without: Collection[str] = (),
-    **claims: object,
-) -> str:
+    *, key=None, issuer=ISSUER, audience=AUDIENCE, subject="alice", expires_in=300, header=None, without=(), **claims
+):
     """Make a token that is valid at `NOW` unless an argument says otherwise."""
     standard = {"iss": issuer, "aud": audience, "sub": subject, "exp": NOW_SECONDS + expires_in, "iat": NOW_SECONDS}
     payload = {name: value for name, value in {**standard, **claims}.items() if name not in without}
     return mint_raw(json.dumps(payload).encode(), key=key, header=header)
 
 
-def mint_raw(
-    payload: bytes,
-    *,
-    key: SigningKey | None = None,
-    header: Mapping[str, object] | None = None,
-    header_bytes: bytes | None = None,
-) -> str:
+def mint_raw(payload, *, key=None, header=None, header_bytes=None):
     signer = key or rsa_key()
     members = {"alg": signer.algorithm, "kid": signer.kid, "typ": "JWT", **(header or {})}
     kept = {name: value for name, value in members.items() if value is not None}
@@ -134,6 +116,6 @@ def mint_raw(
     return f"{head}.{body}.{encode(signer.sign(f'{head}.{body}'.encode()))}"
 
 
-def forge(change: Callable[[str, str, str], tuple[str, str, str]], **arguments: object) -> str:
-    header, payload, signature = mint(**arguments).split(".")  # type: ignore[arg-type]
+def forge(change, **arguments):
+    header, payload, signature = mint(**arguments).split(".")
     return ".".join(change(header, payload, signature))

@@ -6,7 +6,7 @@ import getpass
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -24,9 +24,7 @@ from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
+    from collections.abc import Mapping
 
 
 SETTINGS = ClientSettings(
@@ -68,7 +66,7 @@ class FakeTables:
     was_asked: Event = field(default_factory=Event)
     may_answer: Event = field(default_factory=Event)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         self.may_answer.set()
 
 
@@ -77,8 +75,8 @@ class ListsTables:
 
     _world: Any
 
-    def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
-        tables: FakeTables = self._world.tables
+    def list_tables(self, *, timeout_seconds=None):
+        tables = self._world.tables
         tables.asked_count += 1
         tables.was_asked.set()
         assert tables.may_answer.wait(60)
@@ -92,7 +90,7 @@ class ReadsAll:
 
     schema: pa.Schema
 
-    def read_all(self: Any) -> pa.Table:
+    def read_all(self):
         return pa.Table.from_batches(list(self), self.schema)
 
 
@@ -126,60 +124,60 @@ class FakeServerIdentity:
 class FakePersonalProvider:
     """A person's sign-in; `failure` is raised instead of giving a token, `renewal_failure` instead of a renewal."""
 
-    def __init__(self, identity: FakeIdentity | None = None, *, through: str = "") -> None:
+    def __init__(self, identity=None, *, through=""):
         self.through = through
-        self.failure: MicromegasError | None = None
-        self.renewal_failure: MicromegasError | None = None
+        self.failure = None
+        self.renewal_failure = None
         self.token_count = 0
         self.renewal_count = 0
         self._identity = identity or FakeIdentity()
 
-    def get_token(self) -> str:
+    def get_token(self):
         self.token_count += 1
         if self.failure is not None:
             raise self.failure
         return SECRET_TOKEN + "-renewed" * self.renewal_count
 
-    def renew(self) -> None:
+    def renew(self):
         if self.renewal_failure is not None:
             raise self.renewal_failure
         self.renewal_count += 1
 
-    def identity(self) -> FakeIdentity:
+    def identity(self):
         return self._identity
 
 
 class FakeServiceProvider:
     """A service account: gives a token and knows nothing of a person."""
 
-    def get_token(self) -> str:
+    def get_token(self):
         return SECRET_TOKEN
 
 
 class FakeRenewal:
     """Stands in for `TokenRenewal`; the test calls `on_change` as the real one would on its thread."""
 
-    def __init__(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> None:
+    def __init__(self, provider, on_change):
         self.provider = provider
         self.on_change = on_change
         self.start_count = 0
         self.stop_count = 0
 
     @property
-    def is_running(self) -> bool:
+    def is_running(self):
         return self.start_count > 0 and self.stop_count == 0
 
-    def start(self) -> None:
+    def start(self):
         self.start_count += 1
 
-    def stop(self) -> None:
+    def stop(self):
         self.stop_count += 1
 
 
 class FakeLogin:
     """Stands in for a sign-in under way; `succeed` and `fail` play the browser and the provider."""
 
-    def __init__(self, *, expires_at: datetime, flow: Flow = Flow.BROWSER, start_url: str = START_URL) -> None:
+    def __init__(self, *, expires_at, flow=Flow.BROWSER, start_url=START_URL):
         is_device = flow is Flow.DEVICE
         self.flow = flow
         self.start_url = None if is_device else PASTE_URL if flow is Flow.PASTE else start_url
@@ -189,25 +187,25 @@ class FakeLogin:
         self.expires_at = expires_at
         self.is_cancelled = False
         self.waited_for = Event()
-        self.submitted: list[str] = []
+        self.submitted = []
         self._ended = Event()
-        self._outcome: Any = None
-        self._callbacks: list[Callable[..., None]] = []
+        self._outcome = None
+        self._callbacks = []
 
-    def on_started(self, callback: Callable[[str], None]) -> None:
+    def on_started(self, callback):
         self.start = callback
 
-    def submit(self, text: str) -> None:
+    def submit(self, text):
         self.submitted.append(text)
         if text != FITTING_ADDRESS:
             raise UsageError("The pasted text is not the address that this sign-in ended at.", remedy="Try again.")
         self.succeed()
 
     @property
-    def done(self) -> bool:
+    def done(self):
         return self._ended.is_set()
 
-    def result(self, timeout_seconds: float) -> Any:
+    def result(self, timeout_seconds):
         self.waited_for.set()
         if not self._ended.wait(timeout_seconds):
             raise LoginTimedOut("Nobody signed in.")
@@ -215,23 +213,23 @@ class FakeLogin:
             raise self._outcome
         return self._outcome
 
-    def on_done(self, callback: Callable[..., None]) -> None:
+    def on_done(self, callback):
         if self.done:
             callback(self)
         else:
             self._callbacks.append(callback)
 
-    def cancel(self) -> None:
+    def cancel(self):
         self.is_cancelled = True
         self.fail(LoginFailed("The sign-in was cancelled."))
 
-    def succeed(self, provider: Any = None) -> None:
+    def succeed(self, provider=None):
         self._end(FakePersonalProvider() if provider is None else provider)
 
-    def fail(self, error: MicromegasError) -> None:
+    def fail(self, error):
         self._end(error)
 
-    def _end(self, outcome: Any) -> None:
+    def _end(self, outcome):
         if not self.done:
             self._outcome = outcome
             self._ended.set()
@@ -242,7 +240,7 @@ class FakeLogin:
 class FakeReader(ReadsAll):
     """Implements what the magics use of `QueryReader`; an exception among the batches is raised in its place."""
 
-    def __init__(self, script: list[Any], clock: FakeClock, seconds_per_batch: float, query_id: str | None) -> None:
+    def __init__(self, script, clock, seconds_per_batch, query_id):
         self._script = list(script)
         self._clock = clock
         self._seconds_per_batch = seconds_per_batch
@@ -253,16 +251,16 @@ class FakeReader(ReadsAll):
         self.is_closed = False
         self.is_cancelled = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.close()
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def __iter__(self):
         return self
 
-    def __next__(self) -> pa.RecordBatch:
+    def __next__(self):
         while not self.is_closed and self._script:
             part = self._script.pop(0)
             self._clock.advance(self._seconds_per_batch)
@@ -276,28 +274,26 @@ class FakeReader(ReadsAll):
                 return part
         raise StopIteration
 
-    def cancel(self) -> None:
+    def cancel(self):
         self.is_cancelled = True
         self._script = [QueryCancelled("The query was cancelled.", query_id=self.query_id)]
 
-    def close(self) -> None:
+    def close(self):
         self.is_closed = True
 
 
 class FakeClient(ListsTables):
     """Implements what the magics use of `FlightSQLClient`, and notes what it was asked."""
 
-    def __init__(self, world: FakeWorld, provider: Any) -> None:
+    def __init__(self, world, provider):
         self._world = world
         self.provider = provider
         self.is_closed = False
 
-    def on_notice(self, callback: Callable[[str], None]) -> None:
+    def on_notice(self, callback):
         """Nothing is ever noticed."""
 
-    def open_query(
-        self, sql: str, begin=None, end=None, params=None, *, limit=None, timeout_seconds=None
-    ) -> FakeReader:
+    def open_query(self, sql, begin=None, end=None, params=None, *, limit=None, timeout_seconds=None):
         self._world.asked.append({"sql": sql, "begin": begin, "end": end, "params": params, "limit": limit})
         if self.provider is not None:
             self.provider.get_token()
@@ -307,13 +303,13 @@ class FakeClient(ListsTables):
         self._world.readers.append(reader)
         return reader
 
-    def prepare_statement(self, sql: str) -> PreparedStatement:
+    def prepare_statement(self, sql):
         self._world.prepared.append(sql)
         if self._world.open_failure is not None:
             raise self._world.open_failure
         return PreparedStatement(query=sql, dataset_schema=ROWS.schema)
 
-    def whoami(self) -> FakeServerIdentity:
+    def whoami(self):
         self._world.clock.advance(0.014)
         try:
             if self._world.whoami_failure is not None:
@@ -322,7 +318,7 @@ class FakeClient(ListsTables):
         finally:
             self._world.was_asked_whoami.set()
 
-    def close(self) -> None:
+    def close(self):
         self.is_closed = True
 
 
@@ -355,20 +351,20 @@ class FakeWorld:
     profile_settings: dict[str | None, dict[str, Any]] = field(default_factory=dict)
     has_browser: bool = True
 
-    def dependencies(self) -> Any:
+    def dependencies(self):
         return self
 
     @property
-    def browser(self) -> FakeWorld:
+    def browser(self):
         return self
 
-    def is_wrapped(self) -> bool:
+    def is_wrapped(self):
         return False
 
-    def open(self, _url: str) -> bool:
+    def open(self, _url):
         return self.has_browser
 
-    def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
+    def load_settings(self, profile, variables):
         configured = replace(self.settings, **self.profile_settings.get(profile, {}))
         return replace(
             configured,
@@ -380,24 +376,24 @@ class FakeWorld:
             profile=profile,
         )
 
-    def choose_flow(self, _settings: ClientSettings, _shell: object, preference: str | None) -> FlowToUse:
+    def choose_flow(self, _settings, _shell, preference):
         return self.flow if preference in {None, AUTOMATIC} else FlowToUse(flow=Flow(preference))
 
-    def remember_flow(self, _settings: ClientSettings, flow: Flow | None) -> None:
+    def remember_flow(self, _settings, flow):
         self.remembered.append(flow)
 
-    def logout(self, settings: ClientSettings, *, end_session: bool) -> str:
+    def logout(self, settings, *, end_session):
         self.logouts.append((settings, end_session))
         was_signed_in, self.stored = self.stored is not None, None
         return "Signed out." if was_signed_in else "Nobody was signed in to id.example.com."
 
-    def renewal(self, provider: Any, on_change: Callable[[MicromegasError | None], None]) -> FakeRenewal | None:
+    def renewal(self, provider, on_change):
         if isinstance(provider, FakeServiceProvider):
             return None
         self.renewals.append(FakeRenewal(provider, on_change))
         return self.renewals[-1]
 
-    def prompt(self, prompt: str) -> str:
+    def prompt(self, prompt):
         if not self.answers:
             return getpass.getpass(prompt)
         answer = self.answers.pop(0)
@@ -405,7 +401,7 @@ class FakeWorld:
             raise answer
         return answer() if callable(answer) else answer
 
-    def stored_provider(self, settings: ClientSettings) -> Any:
+    def stored_provider(self, settings):
         if self.stored_failure is not None:
             raise self.stored_failure
         if settings.issuer is None and settings.api_key_file is None:
@@ -414,19 +410,19 @@ class FakeWorld:
             raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
         return self.stored
 
-    def begin_login(self, _settings: ClientSettings, flow: Flow) -> FakeLogin:
+    def begin_login(self, _settings, flow):
         if flow in self.begin_failures:
             raise self.begin_failures[flow]
         login = FakeLogin(expires_at=self.clock.now() + timedelta(minutes=10), flow=flow)
         self.logins.append(login)
         return login
 
-    def open_client(self, settings: ClientSettings, provider: Any) -> FakeClient:
+    def open_client(self, settings, provider):
         self.opened_for.append(settings)
         client = FakeClient(self, provider)
         self.clients.append(client)
         return client
 
 
-def shown(session: NotebookSession) -> IdentityStatus | None:
+def shown(session):
     return None if session.state is None else session.state.status

@@ -1,31 +1,22 @@
 """A pause between two questions that takes no time: the clock is moved instead."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.fakes.clock import FakeClock
-
 
 class FakePause:
     """Implements what the device flow uses of a `threading.Event`."""
 
-    def __init__(self, clock: FakeClock) -> None:
-        self.waited: list[float] = []
-        self.meanwhile: dict[int, Callable[[], None]] = {}
+    def __init__(self, clock):
+        self.waited = []
+        self.meanwhile = {}
         self._clock = clock
         self._is_set = False
 
-    def set(self) -> None:
+    def set(self):
         self._is_set = True
 
-    def is_set(self) -> bool:
+    def is_set(self):
         return self._is_set
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout):
         assert len(self.waited) < 1000, "the pauses do not end"
         self.waited.append(timeout)
         self._clock.advance(timeout)

@@ -1,7 +1,5 @@
 """Ports that stay free until they are used."""
 
-from __future__ import annotations
-
 import secrets
 import socket
 
@@ -9,10 +7,10 @@ import socket
 _FIRST, _LAST = 20_000, 32_000
 _MOST_TRIES = 100
 # Given to tests of this process, which may not listen there yet.
-_given: set[int] = set()
+_given = set()
 
 
-def free_port() -> int:
+def free_port():
     """Return a port of loopback that nobody listens at, for a program that has to be told its port."""
     for _ in range(_MOST_TRIES):
         port = _FIRST + secrets.randbelow(_LAST - _FIRST)

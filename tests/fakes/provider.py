@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from micromegas_jupyter.core.system import Secret
-    from tests.fakes.mint import SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,34 +40,32 @@ class FakeProvider:
     their address, and `private_urls` are those whose host is at a private address, by default all.
     """
 
-    def __init__(self, issuer: str = ISSUER, *, keys: tuple[SigningKey, ...] | None = None) -> None:
+    def __init__(self, issuer=ISSUER, *, keys=None):
         self.issuer = issuer
-        self.discovery: object = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
-        self.jwks: object = None
+        self.discovery = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+        self.jwks = None
         self.publish(*(keys or (rsa_key(), ec_key(), ed25519_key())))
-        self.failure: Exception | None = None
+        self.failure = None
         self.status = 200
-        self.requested: list[str] = []
-        self.requests: list[Request] = []
-        self.elsewhere: dict[str, object] = {}
-        self.private_urls: set[str] | None = None
+        self.requested = []
+        self.requests = []
+        self.elsewhere = {}
+        self.private_urls = None
         self.gate = threading.Event()
         self.gate.set()
         self.arrived = threading.Event()
         self._lock = threading.Lock()
 
-    def publish(self, *keys: SigningKey) -> None:
+    def publish(self, *keys):
         self.jwks = {"keys": [key.jwk() for key in keys]}
 
-    def go_down(self) -> None:
+    def go_down(self):
         self.failure = ProviderUnavailable("The identity provider id.example.com does not answer.")
 
-    def come_back(self) -> None:
+    def come_back(self):
         self.failure = None
 
-    def fetch_json(
-        self, url: str, *, headers: Mapping[str, str | Secret] | None = None, refuses_private: bool = False
-    ) -> Answer:
+    def fetch_json(self, url, *, headers=None, refuses_private=False):
         with self._lock:
             self.requested.append(url)
             self.requests.append(Request(url=url, headers=dict(headers or {}), refuses_private=refuses_private))

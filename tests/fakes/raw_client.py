@@ -3,19 +3,13 @@
 It shares no code with the package, so that what works with it works with any client. It checks nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import secrets
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import requests
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TIMEOUT_SECONDS = 60
 
@@ -23,7 +17,7 @@ TIMEOUT_SECONDS = 60
 class RawClient:
     """One application at one provider."""
 
-    def __init__(self, issuer: str, client_id: str, *, redirect_uri: str = "http://127.0.0.1:40404/callback") -> None:
+    def __init__(self, issuer, client_id, *, redirect_uri="http://127.0.0.1:40404/callback"):
         self.issuer = issuer
         self.client_id = client_id
         self.redirect_uri = redirect_uri
@@ -32,9 +26,9 @@ class RawClient:
         self.nonce = secrets.token_urlsafe(24)
         self.metadata = self.get("/.well-known/openid-configuration").json()
 
-    def authorization_url(self, **changes: str | None) -> str:
+    def authorization_url(self, **changes):
         challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
-        parameters: dict[str, str | None] = {
+        parameters = {
             "response_type": "code",
             "client_id": self.client_id,
             "redirect_uri": self.redirect_uri,
@@ -49,7 +43,7 @@ class RawClient:
         given = {name: value for name, value in parameters.items() if value is not None}
         return f"{self.metadata['authorization_endpoint']}?{urlencode(given)}"
 
-    def exchange(self, code: str, /, **changes: str | None) -> requests.Response:
+    def exchange(self, code, /, **changes):
         fields = {
             "grant_type": "authorization_code",
             "client_id": self.client_id,
@@ -59,11 +53,11 @@ class RawClient:
         }
         return self.post("token_endpoint", fields | changes)
 
-    def refresh(self, refresh_token: str, /, **changes: str | None) -> requests.Response:
+    def refresh(self, refresh_token, /, **changes):
         fields = {"grant_type": "refresh_token", "client_id": self.client_id, "refresh_token": refresh_token}
         return self.post("token_endpoint", fields | changes)
 
-    def ask_for_device(self, device_code: str) -> requests.Response:
+    def ask_for_device(self, device_code):
         fields = {
             "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
             "client_id": self.client_id,
@@ -71,9 +65,7 @@ class RawClient:
         }
         return self.post("token_endpoint", fields)
 
-    def post(
-        self, endpoint: str, fields: Mapping[str, str | None], *, basic: tuple[str, str] | None = None
-    ) -> requests.Response:
+    def post(self, endpoint, fields, *, basic=None):
         headers = {}
         if basic is not None:
             pair = ":".join(quote_plus(part) for part in basic)
@@ -83,24 +75,24 @@ class RawClient:
             self.metadata[endpoint], data=given, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False
         )
 
-    def get(self, path: str, **headers: str) -> requests.Response:
+    def get(self, path, **headers):
         return requests.get(f"{self.issuer}{path}", headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
 
 
-def query_of(url: str) -> dict[str, str]:
+def query_of(url):
     found = parse_qs(urlsplit(url).query, keep_blank_values=True)
     assert all(len(values) == 1 for values in found.values())
     return {name: values[0] for name, values in found.items()}
 
 
-def claims_of(token: str) -> dict[str, object]:
+def claims_of(token):
     return json.loads(_segment(token, 1))
 
 
-def header_of(token: str) -> dict[str, object]:
+def header_of(token):
     return json.loads(_segment(token, 0))
 
 
-def _segment(token: str, index: int) -> bytes:
+def _segment(token, index):
     text = token.split(".")[index]
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,27 +1,24 @@
 """HTTP/2 frames made by hand, for clients that no library would be. Source: RFC 9113, RFC 7541."""
 
-from __future__ import annotations
-
 import socket
 import struct
-from typing import BinaryIO, Final
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
-ACK: Final = 1
-CANCEL: Final = 8
+ACK = 1
+CANCEL = 8
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def header(name: str, value: str) -> bytes:
+def header(name, value):
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-def request_headers(path: str, token: str) -> bytes:
+def request_headers(path, token):
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -34,17 +31,17 @@ def request_headers(path: str, token: str) -> bytes:
     return b"".join(header(name, value) for name, value in fields.items())
 
 
-def grpc_message(message: bytes) -> bytes:
+def grpc_message(message):
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
-def connect(port: int) -> socket.socket:
+def connect(port):
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
     return connection
 
 
-def read_frame(stream: BinaryIO) -> tuple[int, int, int, bytes]:
+def read_frame(stream):
     """The kind, flags, stream and payload of the next frame."""
     head = stream.read(9)
     if len(head) < 9:

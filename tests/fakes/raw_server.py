@@ -1,14 +1,8 @@
 """Listeners on loopback: one that hangs up, and one that writes whatever a test wants, byte by byte if need be."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -16,28 +10,28 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 class Listener:
     """A context manager that gives each connection to `port` of loopback a thread, which runs `serve`."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port=0):
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = self._listener.getsockname()[1]
         self.stopping = threading.Event()
         self.connection_count = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self.stopping.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(60)
 
-    def serve(self, connection: socket.socket) -> None:
+    def serve(self, connection):
         connection.close()
 
-    def _accept(self) -> None:
+    def _accept(self):
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
@@ -48,19 +42,19 @@ class Listener:
 class RawServer(Listener):
     """Runs `talk` with each connection after its request has begun to arrive."""
 
-    def __init__(self, talk: Callable[[socket.socket, RawServer], None]) -> None:
+    def __init__(self, talk):
         super().__init__()
         self._talk = talk
         self.hung_up = threading.Event()
         self.url = f"http://127.0.0.1:{self.port}/document"
 
-    def trickle(self, connection: socket.socket, data: bytes, *, pause_seconds: float = 0.05) -> None:
+    def trickle(self, connection, data, *, pause_seconds=0.05):
         while not self.stopping.is_set():
             for byte in data:
                 connection.sendall(bytes([byte]))
                 self.stopping.wait(pause_seconds)
 
-    def serve(self, connection: socket.socket) -> None:
+    def serve(self, connection):
         with connection:
             try:
                 connection.recv(65536)
@@ -69,16 +63,16 @@ class RawServer(Listener):
                 self.hung_up.set()
 
 
-def hang(_connection: socket.socket, server: RawServer) -> None:
+def hang(_connection, server):
     server.stopping.wait(60)
 
 
-def trickle_headers(connection: socket.socket, server: RawServer) -> None:
+def trickle_headers(connection, server):
     connection.sendall(_HEAD)
     server.trickle(connection, b"X-Padding: a\r\n")
 
 
-def trickle_body(connection: socket.socket, server: RawServer) -> None:
+def trickle_body(connection, server):
     connection.sendall(_HEAD + b"Content-Length: 100000\r\n\r\n")
     server.trickle(connection, b" ")
 
@@ -86,19 +80,19 @@ def trickle_body(connection: socket.socket, server: RawServer) -> None:
 class SilentServer:
     """A context manager; connections stay open until it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._connections: list[socket.socket] = []
-        self.port: int = self._socket.getsockname()[1]
+        self._connections = []
+        self.port = self._socket.getsockname()[1]
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         for one in (self._socket, *self._connections):
             one.close()
 
-    def was_called(self, *, timeout_seconds: float = 30.0) -> bool:
+    def was_called(self, *, timeout_seconds=30.0):
         self._socket.settimeout(timeout_seconds)
         try:
             self._connections.append(self._socket.accept()[0])

@@ -7,18 +7,12 @@ it was exchanged for was used.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import flask
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.demo.provider.state import Client, OAuthError
+from micromegas_jupyter.demo.provider.state import OAuthError
 from tests.fakes.scripted_provider import ScriptedProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from micromegas_jupyter.core.system import Clock
 
 RECEIVER_HEADER = "x-program"
 
@@ -51,23 +45,23 @@ class _RefreshToken:
 class RotatingProvider(ScriptedProvider):
     """Serves like `ScriptedProvider`; its ID tokens have a claim `generation` that counts all answers."""
 
-    def __init__(self, *, clock: Clock, grace_seconds: float = 0.0) -> None:
+    def __init__(self, *, clock, grace_seconds=0.0):
         super().__init__(clock=clock)
-        self.refreshes_given: list[Refresh] = []
-        self.revocations: list[Revocation] = []
+        self.refreshes_given = []
+        self.revocations = []
         self._grace_seconds = grace_seconds
-        self._tokens: dict[str, _RefreshToken] = {}
-        self._live_families: set[int] = set()
+        self._tokens = {}
+        self._live_families = set()
         self._generation = 0
 
-    def sign_in(self) -> dict[str, object]:
+    def sign_in(self):
         with self._lock:
             family = self._generation + 1
             self._live_families.add(family)
             answer = self._give(family)
             return {**answer, "expires_at": int(self.clock.now().timestamp()) + self.lifetime_seconds}
 
-    def refresh(self, _client: Client, form: Mapping[str, str]) -> dict[str, object]:
+    def refresh(self, _client, form):
         sender = flask.request.headers.get(RECEIVER_HEADER, "")
         token = self._tokens.get(form.get("refresh_token", ""))
         if token is None or token.family not in self._live_families:
@@ -78,11 +72,11 @@ class RotatingProvider(ScriptedProvider):
             raise OAuthError("invalid_grant")
         return self._exchange_refresh_token(token, sender)
 
-    def _may_repeat(self, token: _RefreshToken) -> bool:
+    def _may_repeat(self, token):
         in_time = SYSTEM_CLOCK.monotonic() - token.spent_at < self._grace_seconds
         return in_time and not any(self._tokens[successor].spent_by for successor in token.successors)
 
-    def _exchange_refresh_token(self, token: _RefreshToken, receiver: str) -> dict[str, object]:
+    def _exchange_refresh_token(self, token, receiver):
         answer = self._give(token.family)
         if not token.spent_by:
             token.spent_at = SYSTEM_CLOCK.monotonic()
@@ -92,7 +86,7 @@ class RotatingProvider(ScriptedProvider):
         self.refreshes_given.append(refresh)
         return answer
 
-    def _give(self, family: int) -> dict[str, object]:
+    def _give(self, family):
         self._generation += 1
         self.id_token_changes["generation"] = self._generation
         answer = self.issue()

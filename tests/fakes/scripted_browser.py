@@ -1,38 +1,32 @@
 """A browser without a person: follows redirects from the start page to the last page, and remembers where it was."""
 
-from __future__ import annotations
-
 import threading
-from typing import TYPE_CHECKING
 
 import requests
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ScriptedBrowser:
     """Implements `core.system.Browser`; browses on a thread of its own, as a real one does."""
 
-    def __init__(self, before: Callable[[str], str] | None = None) -> None:
-        self.visited: list[str] = []
-        self.statuses: list[int] = []
+    def __init__(self, before=None):
+        self.visited = []
+        self.statuses = []
         self.last_page = ""
         self._before = before or (lambda url: url)
-        self._thread: threading.Thread | None = None
+        self._thread = None
 
-    def open(self, url: str) -> bool:
+    def open(self, url):
         self._thread = threading.Thread(target=self._browse, args=(url,), daemon=True)
         self._thread.start()
         return True
 
-    def wait(self) -> ScriptedBrowser:
+    def wait(self):
         assert self._thread is not None
         self._thread.join(60)
         assert not self._thread.is_alive()
         return self
 
-    def _browse(self, url: str) -> None:
+    def _browse(self, url):
         with requests.Session() as session:
             session.trust_env = False
             while True:

@@ -11,12 +11,11 @@ import json
 import secrets
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode, urlsplit
 
 import flask
 
-from micromegas_jupyter.core.http import Callee, HttpAnswer, RawAnswer, check_answer, read_answer
+from micromegas_jupyter.core.http import Callee, RawAnswer, check_answer, read_answer
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.state import (
@@ -34,13 +33,7 @@ from micromegas_jupyter.demo.provider.state import (
 )
 from micromegas_jupyter.errors import ProviderUnavailable
 from tests.fakes.loopback_http import FORM_TYPE, LoopbackHandler, LoopbackServer, Reply, Seen, flat_query
-from tests.fakes.mint import SigningKey, ec_key, encode, encode_json, mint_raw
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from micromegas_jupyter.core.system import Clock
+from tests.fakes.mint import ec_key, encode, encode_json, mint_raw
 
 __all__ = ["DirectCalls", "Reply", "ScriptedProvider", "Seen"]
 
@@ -51,19 +44,19 @@ GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, DEVICE_COD
 class ScriptedDevices:
     """How the provider treats devices, and the person in that flow."""
 
-    def __init__(self, provider: ScriptedProvider) -> None:
-        self.interval_seconds: float = 5
-        self.lifetime_seconds: float = 600
-        self.answer_changes: dict[str, object] = {}
-        self.pace: list[float] = []
+    def __init__(self, provider):
+        self.interval_seconds = 5
+        self.lifetime_seconds = 600
+        self.answer_changes = {}
+        self.pace = []
         self._provider = provider
 
-    def decide(self, user_code: str | None, *, allow: bool = True) -> None:
+    def decide(self, user_code, *, allow=True):
         (device,) = (found for found in self._provider.state.devices.values() if found.user_code == user_code)
         device.is_decided = True
         device.grant = self._provider.grant(device.scope) if allow else None
 
-    def device_codes(self) -> list[str]:
+    def device_codes(self):
         return list(self._provider.state.devices)
 
 
@@ -77,87 +70,81 @@ class ScriptedProvider(DemoProvider):
     client_id: str
 
     def __init__(
-        self,
-        *,
-        client_id: str = "notebook",
-        client_secret: str | None = None,
-        clock: Clock = SYSTEM_CLOCK,
-        issuer_path: str = "",
-        lifetime_seconds: int = 3600,
-    ) -> None:
+        self, *, client_id="notebook", client_secret=None, clock=SYSTEM_CLOCK, issuer_path="", lifetime_seconds=3600
+    ):
         super().__init__(token_lifetime_seconds=lifetime_seconds, clock=clock)
         self.client_id = client_id
         self.client_secret = client_secret
-        self.id_token_changes: dict[str, object] = {}
-        self.callback_changes: dict[str, str | None] = {}
-        self.metadata_changes: dict[str, object] = {}
-        self.refresh_changes: dict[str, object] = {}
+        self.id_token_changes = {}
+        self.callback_changes = {}
+        self.metadata_changes = {}
+        self.refresh_changes = {}
         self.unsigned = False
-        self.signing_key: SigningKey = ec_key()
-        self.published_keys: tuple[SigningKey, ...] = (ec_key(),)
-        self.requests: list[Seen] = []
+        self.signing_key = ec_key()
+        self.published_keys = (ec_key(),)
+        self.requests = []
         self.is_down = False
         self.device = ScriptedDevices(self)
         self.base = "http://127.0.0.1:1"
         # Tests go on for days.
-        self.state.codes, self.state.devices, self.state.refresh_tokens = {}, {}, {}  # type: ignore[assignment]
+        self.state.codes, self.state.devices, self.state.refresh_tokens = {}, {}, {}
         self._client = _ScriptedClient(self)
         self._issuer_path = issuer_path
-        self._issuer: str | None = None
+        self._issuer = None
         self._lock = threading.RLock()
-        self._replies: dict[str, list[Reply]] = {}
+        self._replies = {}
 
-    def start(self) -> None:
+    def start(self):
         self._loopback = LoopbackServer(self, self.handler)
         self.base = self._loopback.base
         self._loopback.start(poll_seconds=self.poll_seconds)
 
-    def stop(self) -> None:
+    def stop(self):
         self._loopback.stop()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self.start()
         return self
 
     @property
-    def issuer(self) -> str:
+    def issuer(self):
         return self.base + self._issuer_path if self._issuer is None else self._issuer
 
     @issuer.setter
-    def issuer(self, issuer: str) -> None:
+    def issuer(self, issuer):
         self._issuer = issuer
 
     @property
-    def lifetime_seconds(self) -> int:
+    def lifetime_seconds(self):
         return self.token_lifetime_seconds
 
     @lifetime_seconds.setter
-    def lifetime_seconds(self, seconds: int) -> None:
+    def lifetime_seconds(self, seconds):
         self.token_lifetime_seconds = seconds
 
     @property
-    def clients(self) -> dict[str, Client]:  # type: ignore[override]
+    def clients(self):
         return {self.client_id: self._client}
 
-    def now(self) -> datetime:
+    def now(self):
         return self.clock.now()
 
-    def grant(self, scope: str = "") -> Grant:
+    def grant(self, scope=""):
         person = SignedIn(person=PEOPLE["alice"], authenticated_at=self.clock.now())
         return Grant(client=self._client, signed_in=person, scope=scope)
 
-    def reply_once(self, path: str, reply: Reply) -> None:
+    def reply_once(self, path, reply):
         with self._lock:
             self._replies.setdefault(path, []).append(reply)
 
-    def seen(self, path: str) -> list[Seen]:
+    def seen(self, path):
         with self._lock:
             return [request for request in self.requests if request.path == path]
 
-    def refreshes(self) -> list[Seen]:
+    def refreshes(self):
         return [request for request in self.seen("/token") if request.form.get("grant_type") == "refresh_token"]
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         with self._lock:
             self.requests.append(seen)
             if self.is_down:
@@ -177,14 +164,12 @@ class ScriptedProvider(DemoProvider):
         body, text = (response.get_json(), None) if response.is_json else (None, response.text)
         return Reply(status=response.status_code, body=body, text=text, headers=_without_length(response.headers))
 
-    def issue(
-        self, *, grant: Grant | None = None, nonce: str | None = None, scope: str | None = None
-    ) -> dict[str, object]:
+    def issue(self, *, grant=None, nonce=None, scope=None):
         with self._lock:
             access_token, refresh_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             grant = grant or self.grant(scope or "")
             self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
-            answer: dict[str, object] = {
+            answer = {
                 "access_token": access_token,
                 "token_type": "Bearer",
                 "expires_in": self.lifetime_seconds,
@@ -193,9 +178,9 @@ class ScriptedProvider(DemoProvider):
             }
             return answer if scope is None else {**answer, "scope": scope}
 
-    def mint_id_token(self, *, access_token: str | None = None, nonce: str | None = None, **changes: object) -> str:
+    def mint_id_token(self, *, access_token=None, nonce=None, **changes):
         now = int(self.clock.now().timestamp())
-        claims: dict[str, object] = {
+        claims = {
             "iss": self.issuer,
             "aud": self.client_id,
             "sub": "alice-1",
@@ -212,21 +197,21 @@ class ScriptedProvider(DemoProvider):
             return f"{encode_json({'alg': 'none'})}.{encode(payload)}."
         return mint_raw(payload, key=self.signing_key)
 
-    def stored_token(self, *, ends_in_seconds: float, lifetime_seconds: int = 3600) -> dict[str, object]:
+    def stored_token(self, *, ends_in_seconds, lifetime_seconds=3600):
         ends_at = int(self.clock.now().timestamp() + ends_in_seconds)
         times = {"expires_at": ends_at, "expires_in": lifetime_seconds}
         return {**self.issue(), "id_token": self.mint_id_token(exp=ends_at, iat=ends_at - lifetime_seconds), **times}
 
     # What the demo's provider does otherwise.
 
-    def register(self, app: flask.Flask) -> None:
+    def register(self, app):
         super().register(app)
         app.view_functions |= {"authorize": self._authorize, "revoke": lambda answer: self._revoke()}
         if self._issuer_path:
             path = f"{self._issuer_path.removesuffix('/')}/.well-known/openid-configuration"
             app.add_url_rule(path, "scripted", self.metadata)
 
-    def metadata(self) -> dict[str, object]:
+    def metadata(self):
         document = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.base}/authorize",
@@ -239,16 +224,16 @@ class ScriptedProvider(DemoProvider):
         }
         return _without_none(document | self.metadata_changes)
 
-    def public_keys(self) -> dict[str, object]:
+    def public_keys(self):
         return {"keys": [key.jwk() for key in self.published_keys]}
 
-    def select_scope(self, client: Client, scope: str | None) -> str:
+    def select_scope(self, client, scope):
         return scope or ""
 
-    def check_request(self, parameters: object) -> None:
+    def check_request(self, parameters):
         """Take every audience and resource."""
 
-    def _authorize(self) -> flask.Response:
+    def _authorize(self):
         query = flask.request.args
         if query.get("code_challenge_method") != "S256" or query.get("client_id") != self.client_id:
             raise OAuthError("invalid_request")
@@ -264,28 +249,28 @@ class ScriptedProvider(DemoProvider):
         location = f"{query['redirect_uri']}?{urlencode(_without_none(callback))}"
         return flask.Response(status=302, headers={"Location": location})
 
-    def issue_tokens(self, grant: Grant, *, scope: str, nonce: str | None = None) -> dict[str, object]:
+    def issue_tokens(self, grant, *, scope, nonce=None):
         return self.issue(grant=grant, nonce=nonce, scope=scope)
 
-    def issue_access_token(self, client: Client, grant: Grant | None, scope: str) -> dict[str, object]:
+    def issue_access_token(self, client, grant, scope):
         if self.client_secret is None:
             raise OAuthError("unsupported_grant_type")
         token = f"service-{secrets.token_hex(8)}"
         return {"access_token": token, "token_type": "bearer", "expires_in": self.lifetime_seconds}
 
-    def refresh(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+    def refresh(self, client, form):
         answer = super().refresh(client, {"refresh_token": form.get("refresh_token", "")})
         del answer["scope"]
         return _without_none(answer | self.refresh_changes)
 
-    def _revoke(self) -> flask.Response:
+    def _revoke(self):
         form = flask.request.form
         if form.get("token_type_hint") == "access_token":
             raise OAuthError("unsupported_token_type")
         self.state.refresh_tokens.pop(form.get("token", ""), None)
         return flask.Response("", mimetype="text/html")
 
-    def answer_device_authorization(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+    def answer_device_authorization(self, client, form):
         answer = super().answer_device_authorization(client, form)
         device = self.state.devices[str(answer["device_code"])]
         device.interval_seconds = self.device.interval_seconds
@@ -299,7 +284,7 @@ class ScriptedProvider(DemoProvider):
         }
         return _without_none(answer | changes)
 
-    def answer_device(self, client: Client, form: Mapping[str, str]) -> dict[str, object]:
+    def answer_device(self, client, form):
         device = self.state.devices.get(form.get("device_code", ""))
         if device is not None and device.last_polled_at is not None:
             self.device.pace.append(self.clock.monotonic() - device.last_polled_at)
@@ -312,44 +297,35 @@ _OF_THE_CONNECTION = frozenset({"host", "content-length", "content-type", "conne
 class _ScriptedClient(Client):
     """The one application, whose secret a test may change."""
 
-    def __init__(self, provider: ScriptedProvider) -> None:
+    def __init__(self, provider):
         super().__init__(client_id=provider.client_id, grant_types=GRANT_TYPES)
         object.__setattr__(self, "provider", provider)
 
-    def is_secret(self, secret: str | None) -> bool:
+    def is_secret(self, secret):
         return self.provider.client_secret in {None, secret}
 
 
-def _without_none(members: Mapping[str, object]) -> dict[str, object]:
+def _without_none(members):
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _without_length(headers: Mapping[str, str]) -> dict[str, str]:
+def _without_length(headers):
     return {name: value for name, value in headers.items() if name != "Content-Length"}
 
 
 class DirectCalls:
     """Implements `http.ProviderCalls` without a socket, for tests whose time is a fake clock's."""
 
-    def __init__(self, provider: ScriptedProvider) -> None:
+    def __init__(self, provider):
         self._provider = provider
 
-    def fetch_json(self, url: str) -> HttpAnswer:
+    def fetch_json(self, url):
         return self._call("GET", url, {}, {}, needs_body=True)
 
-    def post_form(
-        self,
-        url: str,
-        fields: Mapping[str, str | Secret],
-        *,
-        headers: Mapping[str, str | Secret] | None = None,
-        needs_body: bool = True,
-    ) -> HttpAnswer:
+    def post_form(self, url, fields, *, headers=None, needs_body=True):
         return self._call("POST", url, _revealed(fields), _revealed(headers or {}), needs_body=needs_body)
 
-    def _call(
-        self, method: str, url: str, form: dict[str, str], headers: dict[str, str], *, needs_body: bool
-    ) -> HttpAnswer:
+    def _call(self, method, url, form, headers, *, needs_body):
         parts = urlsplit(url)
         if parts.netloc != urlsplit(self._provider.base).netloc:
             raise ProviderUnavailable("The identity provider is another one.")
@@ -367,5 +343,5 @@ class DirectCalls:
         return read_answer(raw, callee, needs_body=needs_body)
 
 
-def _revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:
+def _revealed(values):
     return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}

@@ -14,7 +14,6 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
@@ -24,26 +23,19 @@ from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.fixed_tables import FixedTables
 from tests.fakes.validator import FakeValidator
 
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
+_CLOSE_SECONDS = 30.0
 
-    from micromegas_jupyter.core.protocols import TableSource, TokenValidator
-    from micromegas_jupyter.executors.launcher import Ended, OnEnded, OnStarted, Process
-
-_CLOSE_SECONDS: Final = 30.0
-
-NUMBERS: Final = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
-WORDS: Final = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
-LARGE: Final = "SELECT value AS n FROM generate_series(0, 999999)"
-ENDLESS: Final = "SELECT value AS n FROM generate_series(1, 1000000000000)"
+NUMBERS = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n)"
+WORDS = "SELECT arrow_cast(w, 'Dictionary(Int32, Utf8)') AS word FROM (VALUES ('a'), ('b'), ('a')) AS t(w)"
+LARGE = "SELECT value AS n FROM generate_series(0, 999999)"
+ENDLESS = "SELECT value AS n FROM generate_series(1, 1000000000000)"
 #: Gives three rows and then no more, though it does not end.
-WAITING: Final = (
+WAITING = (
     f"{NUMBERS} UNION ALL SELECT count(*) FROM generate_series(1, 1000000000) AS a, generate_series(1, 1000000000) AS b"
 )
-FAILS_LATE: Final = "SELECT 1 / (value - 900000) AS n FROM generate_series(1, 1000000)"
+FAILS_LATE = "SELECT 1 / (value - 900000) AS n FROM generate_series(1, 1000000)"
 #: Takes all memory that it may have, at once.
-HUGE: Final = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
+HUGE = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
 
 
 class LastingZygote(ZygoteLauncher):
@@ -52,10 +44,10 @@ class LastingZygote(ZygoteLauncher):
     _is_open = False
 
     @property
-    def worker_options(self) -> WorkerOptions:
+    def worker_options(self):
         return self._options
 
-    async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: Callable[[], None]) -> None:
+    async def open(self, on_started, on_ended, on_failed):
         if not self._is_open:
             self._is_open = True
             await super().open(on_started, on_ended, on_failed)
@@ -63,15 +55,15 @@ class LastingZygote(ZygoteLauncher):
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
         asyncio.get_running_loop().add_reader(self._control, self._read_control)
 
-    async def close(self) -> None:
+    async def close(self):
         """End the executors only, and hear of all their ends, so that the next pool hears of none."""
         all_ended = asyncio.Event()
 
-        def end(process: Process, connection: socket.socket) -> None:
+        def end(process, connection):
             connection.close()
             process.signal(signal.SIGKILL)
 
-        def note_end(_pid: int = 0, _ended: Ended | None = None) -> None:
+        def note_end(_pid=0, _ended=None):
             if not (self._processes or self._requested):
                 all_ended.set()
 
@@ -89,23 +81,21 @@ class LastingZygote(ZygoteLauncher):
             self.abandon()
 
 
-_UNUSED: Final[defaultdict[WorkerOptions, list[LastingZygote]]] = defaultdict(list)
+_UNUSED = defaultdict(list)
 
 
-def _key(options: WorkerOptions) -> WorkerOptions:
+def _key(options):
     return replace(options, spill_directory="")
 
 
 @atexit.register
-def _end_unused() -> None:
+def _end_unused():
     for zygotes in _UNUSED.values():
         for zygote in zygotes:
             zygote.abandon()
 
 
-def build_pool(
-    tables: TableSource | None = None, *, worker: dict[str, Any] | None = None, lasts: bool = True, **settings: Any
-) -> Pool:
+def build_pool(tables=None, *, worker=None, lasts=True, **settings):
     """Return a pool that is not open yet."""
     options = WorkerOptions(**{"lake": None, "denials_file": None, "spill_directory": "", **(worker or {})})
     pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "processors": 2, **settings})
@@ -121,14 +111,12 @@ def build_pool(
     return Pool(launcher, tables or FixedTables(), settings=pool_settings, options=options)
 
 
-def _make_spill_folder() -> str:
+def _make_spill_folder():
     return str(Path(tempfile.mkdtemp(prefix="spilled")))
 
 
 @contextmanager
-def open_server(
-    pool: Pool | None = None, *, validator: TokenValidator | None = None, is_open: bool = False, **settings: Any
-) -> Iterator[ServerThread]:
+def open_server(pool=None, *, validator=None, is_open=False, **settings):
     """Run a server on a free port."""
     server = ServerThread(
         pool=pool or build_pool(),

@@ -1,26 +1,13 @@
 """Rows of the data model for tests: numbered log entries, so that a test can tell each of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry.rows import (
-    BlockOrigin,
-    LogRow,
-    ProcessInfo,
-    build_log_batch,
-    build_process_batch,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from micromegas_jupyter.telemetry.rows import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
 
 NOON_NS = 1_795_521_600_000_000_000
 
 
-def process_info(process_id: str = "process") -> ProcessInfo:
+def process_info(process_id="process"):
     return ProcessInfo(
         process_id=process_id,
         exe="test",
@@ -35,13 +22,13 @@ def process_info(process_id: str = "process") -> ProcessInfo:
     )
 
 
-def log_batch(numbers: Iterable[int], *, writer: str = "w") -> pa.RecordBatch:
+def log_batch(numbers, *, writer="w"):
     origin = BlockOrigin(process=process_info(), stream_id="stream", block_id="block", insert_time_ns=NOON_NS)
     rows = [LogRow(time_ns=NOON_NS + number, target=writer, level=4, msg=f"{writer}:{number}") for number in numbers]
     return build_log_batch(rows, origin)
 
 
-def process_state(process_id: str, *, updated: int) -> pa.RecordBatch:
+def process_state(process_id, *, updated):
     return build_process_batch(process_info(process_id), last_update_time_ns=NOON_NS + updated)
 
 
@@ -49,10 +36,10 @@ PAIRS = pa.list_(pa.struct([("key", pa.utf8()), ("value", pa.utf8())]))
 UTC_NS = pa.timestamp("ns", "UTC")
 
 
-def sent_processes(*process_ids: str, **changes: pa.Array | None) -> pa.Table:
+def sent_processes(*process_ids, **changes):
     """Return rows for `processes` as upstream's replication sends them; a change to None leaves the column out."""
     count = len(process_ids)
-    columns: dict[str, pa.Array | None] = {
+    columns = {
         "process_id": pa.array(process_ids, pa.utf8()),
         **{
             name: pa.array([name] * count, pa.utf8())

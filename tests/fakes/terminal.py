@@ -1,19 +1,13 @@
 """A program on a terminal: what it shows, and what a person types."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re
 import select
 import signal
 import subprocess
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 WAIT_SECONDS = 120
 
@@ -23,14 +17,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class ProgramAtTerminal:
     """Standard input and error are one terminal, as a person's are; so is standard output, unless it is a pipe."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        environ: Mapping[str, str],
-        folder: str | None = None,
-        pipes_output: bool = False,
-    ) -> None:
+    def __init__(self, command, *, environ, folder=None, pipes_output=False):
         self._terminal, program = pty.openpty()
         self.process = subprocess.Popen(
             command,
@@ -48,23 +35,23 @@ class ProgramAtTerminal:
         self._is_open = True
 
     @property
-    def words(self) -> str:
+    def words(self):
         return _CONTROL.sub("", self.text)
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern):
         deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
         while not (found := re.compile(pattern).search(self.words, self._position)):
             assert self._read(deadline - SYSTEM_CLOCK.monotonic()), self.text
         self._position = found.end()
         return found
 
-    def type(self, text: str) -> None:
+    def type(self, text):
         os.write(self._terminal, text.encode())
 
-    def interrupt(self) -> None:
+    def interrupt(self):
         self.process.send_signal(signal.SIGINT)
 
-    def finish(self) -> str:
+    def finish(self):
         deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
         while self._read(deadline - SYSTEM_CLOCK.monotonic()):
             pass
@@ -72,7 +59,7 @@ class ProgramAtTerminal:
         self._close_terminal()
         return self.text
 
-    def output(self) -> tuple[str, int]:
+    def output(self):
         """Read to the program's end; returns its standard output, which is a pipe, and the exit code."""
         output, _ = self.process.communicate(timeout=WAIT_SECONDS)
         # A browser that it started may hold the terminal for longer.
@@ -81,17 +68,17 @@ class ProgramAtTerminal:
         self._close_terminal()
         return output, self.process.returncode
 
-    def close(self) -> None:
+    def close(self):
         self.process.kill()
         self.process.wait(WAIT_SECONDS)
         self._close_terminal()
 
-    def _close_terminal(self) -> None:
+    def _close_terminal(self):
         if self._is_open:
             self._is_open = False
             os.close(self._terminal)
 
-    def _read(self, timeout_seconds: float) -> bool:
+    def _read(self, timeout_seconds):
         if not select.select([self._terminal], [], [], max(timeout_seconds, 0))[0]:
             return False
         try:

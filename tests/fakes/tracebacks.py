@@ -1,26 +1,20 @@
 """What a verbose traceback (IPython's `%xmode Verbose`, cgitb, rich) would show of an error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from traceback import StackSummary, TracebackException
-from typing import TYPE_CHECKING
 
 import pytest
 
 import micromegas_jupyter
 from micromegas_jupyter.errors import MicromegasError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _PACKAGE = Path(micromegas_jupyter.__file__).parent
 
 
-def traceback_with_variables(error: BaseException) -> str:
+def traceback_with_variables(error):
     """Return the traceback with the variables of each frame of the package; the tests' own frames are left out."""
     shown = TracebackException.from_exception(error, capture_locals=True)
-    cause: TracebackException | None = shown
+    cause = shown
     while cause is not None:
         own = [frame for frame in cause.stack if Path(frame.filename).is_relative_to(_PACKAGE)]
         cause.stack = StackSummary.from_list(own)
@@ -28,7 +22,7 @@ def traceback_with_variables(error: BaseException) -> str:
     return "".join(shown.format())
 
 
-def verbose_traceback(call: Callable[[], object]) -> str:
+def verbose_traceback(call):
     with pytest.raises(MicromegasError) as caught:
         call()
     return traceback_with_variables(caught.value)

@@ -1,14 +1,7 @@
 """A validator that knows a few tokens by heart."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.protocols import TokenValidator
 
 ALICE = AuthContext(
     subject="alice",
@@ -32,13 +25,13 @@ class FakeValidator:
     Tokens: `alice`, `bob`, `service`; `collector` may not read, `late` carries a notice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.known = {"alice": ALICE, "bob": BOB, "service": SERVICE, "collector": INGESTER, "late": LATE}
-        self.validated: list[str] = []
-        self.cached: dict[str, AuthContext] = {}
+        self.validated = []
+        self.cached = {}
         self.is_closed = False
 
-    def validate_token(self, token: str) -> AuthContext:
+    def validate_token(self, token):
         self.validated.append(token)
         if token == "outage":
             raise ProviderUnavailable("The identity provider does not answer.")
@@ -46,28 +39,28 @@ class FakeValidator:
             raise Rejected(reason="unknown")
         return self.known[token]
 
-    def cached_context(self, token: str) -> AuthContext | None:
+    def cached_context(self, token):
         return self.cached.get(token)
 
-    def close(self) -> None:
+    def close(self):
         self.is_closed = True
 
 
 class ReloadableFake(FakeValidator):
     """A validator whose configuration can be read again; `failure` is what comes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.reloads = 0
-        self.failure: Exception | None = None
+        self.failure = None
 
-    def reload(self) -> None:
+    def reload(self):
         self.reloads += 1
         if self.failure is not None:
             raise self.failure
 
 
-def is_accepted(validator: TokenValidator, token: str) -> bool:
+def is_accepted(validator, token):
     if validator.cached_context(token) is not None:
         return True
     try:

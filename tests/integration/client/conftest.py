@@ -1,62 +1,55 @@
 """A scripted Flight server for each test, and the real one with the real engine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.fakes.flight_server import FakeFlightServer
-from tests.integration.flight_harness import FlightHarness, running_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.integration.flight_harness import running_server
 
 
 class FixedToken:
     """Implements `core.protocols.AuthProvider` with one token."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token):
         self._token = token
 
-    def get_token(self) -> str:
+    def get_token(self):
         return self._token
 
 
 class RenewingToken:
     """Has a new token each time that the last one is said to be refused."""
 
-    def __init__(self) -> None:
-        self.invalidated: list[str] = []
+    def __init__(self):
+        self.invalidated = []
 
-    def get_token(self) -> str:
+    def get_token(self):
         return f"t{len(self.invalidated)}"
 
-    def invalidate(self, token: str) -> None:
+    def invalidate(self, token):
         self.invalidated.append(token)
 
 
 @pytest.fixture
-def fake_server() -> Iterator[FakeFlightServer]:
+def fake_server():
     server = FakeFlightServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def client(fake_server: FakeFlightServer) -> Iterator[FlightSQLClient]:
+def client(fake_server):
     with FlightSQLClient(fake_server.uri) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def engine_server() -> Iterator[FlightHarness]:
+def engine_server():
     with running_server() as harness:
         yield harness
 
 
 @pytest.fixture
-def alice(engine_server: FlightHarness) -> Iterator[FlightSQLClient]:
+def alice(engine_server):
     with FlightSQLClient(engine_server.uri, auth_provider=FixedToken("alice")) as client:
         yield client

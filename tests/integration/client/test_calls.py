@@ -1,41 +1,27 @@
 """What the client sends and what it makes of answers, against a scripted server."""
 
-from __future__ import annotations
-
+import gc
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import (
-    LoginRequired,
-    Rejected,
-    UnsupportedRequest,
-    UsageError,
-)
+from micromegas_jupyter.errors import LoginRequired, Rejected, UnsupportedRequest, UsageError
 from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket
 from tests.fakes.clock import FakeClock
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, fail_plainly, fail_with, results, rows
+from tests.fakes.flight_server import SMALL_TABLE, fail_plainly, fail_with, results, rows
 from tests.integration.client.conftest import FixedToken, RenewingToken
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pyarrow.flight import FlightCallOptions
-
-    from micromegas_jupyter.client.transport import Call
 
 pytestmark = pytest.mark.integration
 
 _RANGE = (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-02T00:00:00Z")
 
 
-def _accept_only(token: str) -> Callable[[SeenCall], Iterator[bytes]]:
-    def answer(call: SeenCall) -> Iterator[bytes]:
+def _accept_only(token):
+    def answer(call):
         if call.metadata.get("authorization") != f"Bearer {token}":
             yield from fail_with(Rejected())(call)
         yield from rows(SMALL_TABLE)
@@ -43,7 +29,7 @@ def _accept_only(token: str) -> Callable[[SeenCall], Iterator[bytes]]:
     return answer
 
 
-def test_a_query_is_one_call_with_upstreams_metadata(fake_server: FakeFlightServer) -> None:
+def test_a_query_is_one_call_with_upstreams_metadata(fake_server):
     client = FlightSQLClient(
         fake_server.uri,
         preserve_dictionary=True,
@@ -71,7 +57,7 @@ def test_a_query_is_one_call_with_upstreams_metadata(fake_server: FakeFlightServ
     }
 
 
-def test_a_range_without_an_end_ends_now(fake_server: FakeFlightServer) -> None:
+def test_a_range_without_an_end_ends_now(fake_server):
     client = FlightSQLClient(fake_server.uri, clock=FakeClock())
 
     client.query("SELECT 1", begin="2026-01-01T00:00:00Z")
@@ -79,7 +65,7 @@ def test_a_range_without_an_end_ends_now(fake_server: FakeFlightServer) -> None:
     assert fake_server.calls[0].metadata["query_range_end"] == "2026-11-24T12:00:00+00:00"
 
 
-def test_rows_come_as_frame_table_and_batches(client: FlightSQLClient) -> None:
+def test_rows_come_as_frame_table_and_batches(client):
     frame = client.query("SELECT 1")
     table = client.query_arrow("SELECT 1")
     batches = list(client.query_stream("SELECT 1"))
@@ -89,25 +75,36 @@ def test_rows_come_as_frame_table_and_batches(client: FlightSQLClient) -> None:
     assert pa.Table.from_batches(batches) == SMALL_TABLE
 
 
-def test_a_reader_tells_the_servers_query_id_and_asks_for_few_rows(
-    client: FlightSQLClient, fake_server: FakeFlightServer
-) -> None:
-    def answer(call: SeenCall) -> Iterator[bytes]:
+def test_a_reader_tells_the_servers_query_id_and_asks_for_few_rows(fake_server):
+    def answer(call):
         call.context.send_initial_metadata((("x-micromegas-query-id", "q-7"),))
         yield from rows(SMALL_TABLE)
 
     fake_server.answers["DoGet"] = answer
+    clock = FakeClock()
 
-    with client.open_query("SELECT 1", limit=10) as reader:
+    with FlightSQLClient(fake_server.uri, clock=clock) as client, client.open_query("SELECT 1", limit=10) as reader:
         early = reader.query_id
-        list(reader)
+        clock.advance(2)
+        batches = list(reader)
+        clock.advance(60)
 
     assert early == "q-7"
-    assert reader.rows == 3
+    assert (reader.schema, reader.rows, reader.elapsed_seconds) == (SMALL_TABLE.schema, 3, 2)
+    assert reader.bytes_received == sum(map(pa.ipc.get_record_batch_size, batches))
     assert fake_server.calls[0].metadata["limit"] == "10"
 
 
-def test_static_headers_are_sent_and_deprecated(fake_server: FakeFlightServer) -> None:
+def test_a_reader_that_nobody_keeps_is_stopped(client, fake_server):
+    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
+
+    next(client.open_query("SELECT 1"))
+    gc.collect()
+
+    assert fake_server.calls[0].ended.wait(30)
+
+
+def test_static_headers_are_sent_and_deprecated(fake_server):
     with pytest.warns(DeprecationWarning, match="auth_provider"):
         client = FlightSQLClient(fake_server.uri, {"Authorization": "Bearer key-1"})
 
@@ -116,24 +113,20 @@ def test_static_headers_are_sent_and_deprecated(fake_server: FakeFlightServer) -
     assert fake_server.calls[0].metadata["authorization"] == "Bearer key-1"
 
 
-def test_a_provider_that_fails_lets_no_call_go_out(fake_server: FakeFlightServer) -> None:
+def test_a_provider_that_fails_lets_no_call_go_out(fake_server):
     class Failing:
-        def get_token(self) -> str:
+        def get_token(self):
             raise RuntimeError("no tokens")
 
     client = FlightSQLClient(fake_server.uri, auth_provider=Failing())
 
-    for call in (
-        lambda: client.query("SELECT 1"),
-        client.whoami,
-        lambda: client.bulk_ingest("t", SMALL_TABLE),
-    ):
+    for call in (lambda: client.query("SELECT 1"), client.whoami, lambda: client.bulk_ingest("t", SMALL_TABLE)):
         with pytest.raises(LoginRequired):
             call()
     assert fake_server.calls == []
 
 
-def test_a_refused_token_is_renewed_once_for_queries(fake_server: FakeFlightServer) -> None:
+def test_a_refused_token_is_renewed_once_for_queries(fake_server):
     provider = RenewingToken()
     fake_server.answers["DoGet"] = _accept_only("t1")
 
@@ -144,7 +137,7 @@ def test_a_refused_token_is_renewed_once_for_queries(fake_server: FakeFlightServ
     assert [call.metadata["authorization"] for call in fake_server.calls] == ["Bearer t0", "Bearer t1"]
 
 
-def test_a_token_that_stays_refused_is_the_answer(fake_server: FakeFlightServer) -> None:
+def test_a_token_that_stays_refused_is_the_answer(fake_server):
     fake_server.answers["DoGet"] = _accept_only("another")
 
     with pytest.raises(Rejected):
@@ -152,56 +145,46 @@ def test_a_token_that_stays_refused_is_the_answer(fake_server: FakeFlightServer)
     assert len(fake_server.calls) == 2
 
 
-def test_the_server_says_who_the_caller_is(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+def test_the_server_says_who_the_caller_is(client, fake_server):
     answer = {"subject": "alice", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": True}
     fake_server.answers["DoAction:MicromegasWhoAmI"] = results(json.dumps(answer).encode())
 
     identity = client.whoami()
 
     assert (identity.subject, identity.is_admin, identity.expires_at) == ("alice", True, None)
-
-
-@pytest.mark.parametrize("code", ["UNIMPLEMENTED", "INVALID_ARGUMENT"])
-def test_a_server_that_cannot_say_who_the_caller_is_does_not_offer_it(
-    client: FlightSQLClient, fake_server: FakeFlightServer, code: str
-) -> None:
-    fake_server.answers["DoAction:MicromegasWhoAmI"] = fail_plainly(code)
-
-    with pytest.raises(UnsupportedRequest):
-        client.whoami()
+    for code in ("UNIMPLEMENTED", "INVALID_ARGUMENT"):
+        fake_server.answers["DoAction:MicromegasWhoAmI"] = fail_plainly(code)
+        with pytest.raises(UnsupportedRequest):
+            client.whoami()
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"headers": {"authorization": "Bearer a"}, "auth_provider": FixedToken("b")},
-        {"auth_provider": "token"},
-        {"timeout_seconds": 0},
-        {"timeout_seconds": float("nan")},
-        {"timeout_seconds": "5"},
-        {"timeout_seconds": True},
+        {"headers": {"authorization": "Bearer a"}, "auth_provider": FixedToken("b")}, {"auth_provider": "token"},
+        {"timeout_seconds": 0}, {"timeout_seconds": float("nan")}, {"timeout_seconds": "5"}, {"timeout_seconds": True},
         {"client_entrypoint": "a\nb"},
     ],
-)
-def test_arguments_that_cannot_be_used_are_refused(options: dict[str, object]) -> None:
+)  # fmt: skip
+def test_arguments_that_cannot_be_used_are_refused(options):
     with pytest.raises(UsageError):
         FlightSQLClient("grpc://localhost:1", **options)
 
 
-def test_a_token_is_not_given_to_a_plain_text_connection(fake_server: FakeFlightServer) -> None:
+def test_a_token_is_not_given_to_a_plain_text_connection(fake_server):
     with pytest.raises(UsageError):
         FlightSQLClient("grpc://lake.example.com:50051", auth_provider=FixedToken("abc"))
     FlightSQLClient("grpc://lake.example.com:50051", auth_provider=FixedToken("abc"), allow_plaintext=True).close()
 
 
 @pytest.mark.parametrize("sql", ["  \n", None, "SELECT '\ud800'"])
-def test_what_is_no_statement_is_not_sent(client: FlightSQLClient, fake_server: FakeFlightServer, sql: str) -> None:
+def test_what_is_no_statement_is_not_sent(client, fake_server, sql):
     with pytest.raises(UsageError):
         client.query(sql)
     assert fake_server.calls == []
 
 
-def test_a_closed_client_makes_no_calls(client: FlightSQLClient, fake_server: FakeFlightServer) -> None:
+def test_a_closed_client_makes_no_calls(client, fake_server):
     client.close()
     client.close()
 
@@ -216,7 +199,7 @@ def test_a_closed_client_makes_no_calls(client: FlightSQLClient, fake_server: Fa
     assert fake_server.calls == []
 
 
-def test_closing_a_client_stops_its_readers(fake_server: FakeFlightServer) -> None:
+def test_closing_a_client_stops_its_readers(fake_server):
     fake_server.answers["DoGet"] = fake_server.stall_after(next(rows(SMALL_TABLE)))
     with FlightSQLClient(fake_server.uri) as client:
         reader = client.open_query("SELECT 1")
@@ -226,14 +209,12 @@ def test_closing_a_client_stops_its_readers(fake_server: FakeFlightServer) -> No
         next(reader)
 
 
-def test_closing_leaves_a_call_that_is_being_started_its_connection(
-    client: FlightSQLClient, fake_server: FakeFlightServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_leaves_a_call_that_is_being_started_its_connection(client, fake_server, monkeypatch):
     # The Flight library crashes when a connection is closed while a call starts: a kernel died of it.
     fake_server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
     build_options = transport._options
 
-    def close_first(call: Call) -> FlightCallOptions:
+    def close_first(call):
         client._transport.close()
         return build_options(call)
 

@@ -1,23 +1,15 @@
 """Ctrl-C: a real SIGINT to a real process, while the server says nothing."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, SeenCall, rows
+from tests.fakes.flight_server import SMALL_TABLE, rows
 from tests.fakes.servers import ENDLESS, WAITING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.flight_harness import FlightHarness
 
 pytestmark = pytest.mark.integration
 
@@ -32,14 +24,11 @@ class Alice:
 client = FlightSQLClient(sys.argv[1], auth_provider=Alice())
 try:
     print("ready", flush=True)
-    match sys.argv[2]:
-        case "query":
-            client.query(sys.argv[3])
-        case "loop":
-            for batch in client.query_stream(sys.argv[3]):
-                pass
-        case "whoami":
-            client.whoami()
+    if sys.argv[2] == "loop":
+        for batch in client.query_stream(sys.argv[3]):
+            pass
+    else:
+        client.whoami() if sys.argv[2] == "whoami" else client.query(sys.argv[3])
 except KeyboardInterrupt:
     print(time.time(), flush=True)
 sys.stdin.readline()
@@ -52,36 +41,27 @@ _SLACK_SECONDS = 10.0
 class _Child:
     """A process that makes one call, is interrupted, and makes another."""
 
-    def __init__(self, uri: str, kind: str, sql: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, uri, kind, sql],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._read() == "ready"
+    def __init__(self, *arguments):
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, "-c", _CHILD, *arguments], **pipes, text=True)
+        assert self._process.stdout.readline() == "ready\n"
 
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def interrupt(self) -> float:
+    def interrupt(self):
         """Return the seconds from the signal to `KeyboardInterrupt`."""
         sent_at = time.time()  # two processes compare their clocks
         self._process.send_signal(signal.SIGINT)
-        return float(self._read()) - sent_at
+        return float(self._process.stdout.readline()) - sent_at
 
-    def finish(self) -> tuple[str, str, int]:
+    def finish(self):
         """Let the process make its other call; returns what it wrote and how it ended."""
         output, noise = self._process.communicate("go\n", timeout=60)
         return output.strip(), noise, self._process.returncode
 
 
-def _stall_once(server: FakeFlightServer, *first: bytes) -> None:
+def _stall_once(server, *first):
     stall = server.stall_after(*first)
 
-    def answer(call: SeenCall) -> Iterator[bytes]:
+    def answer(call):
         yield from stall(call) if len(server.calls) == 1 else rows(SMALL_TABLE)
 
     server.answers = dict.fromkeys(["DoGet", "DoAction:MicromegasWhoAmI", "DoAction:CreatePreparedStatement"], answer)
@@ -92,9 +72,7 @@ def _stall_once(server: FakeFlightServer, *first: bytes) -> None:
     [("query", ()), ("whoami", ()), ("query", tuple(rows(SMALL_TABLE))[:1]), ("loop", tuple(rows(SMALL_TABLE)))],
     ids=["before the schema", "no rows", "after the schema", "after a batch"],
 )
-def test_a_query_is_left_at_once_and_the_client_stays_usable(
-    fake_server: FakeFlightServer, kind: str, first: tuple[bytes, ...]
-) -> None:
+def test_a_query_is_left_at_once_and_the_client_stays_usable(fake_server, kind, first):
     _stall_once(fake_server, *first)
     child = _Child(fake_server.uri, kind, "SELECT 1")
     assert fake_server.call_arrived.wait(30)
@@ -109,7 +87,7 @@ def test_a_query_is_left_at_once_and_the_client_stays_usable(
 
 
 @pytest.mark.parametrize("sql", [WAITING, ENDLESS], ids=["computes", "sends"])
-def test_the_real_server_stops_the_query(engine_server: FlightHarness, sql: str) -> None:
+def test_the_real_server_stops_the_query(engine_server, sql):
     child = _Child(engine_server.uri, "loop", sql)
     engine_server.wait_until_running()
 
@@ -120,8 +98,8 @@ def test_the_real_server_stops_the_query(engine_server: FlightHarness, sql: str)
     assert child.finish() == ("3", "", 0)
 
 
-def test_a_process_may_end_while_a_query_runs(fake_server: FakeFlightServer) -> None:
-    def answer(_call: SeenCall) -> Iterator[bytes]:
+def test_a_process_may_end_while_a_query_runs(fake_server):
+    def answer(_call):
         first, *batches = rows(pa.table({"n": range(10_000)}))
         yield first
         while not fake_server.closing.is_set():

@@ -1,11 +1,8 @@
 """The client and this project's server and engine, together; upstream's client beside them."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -18,22 +15,12 @@ from pandas.testing import assert_frame_equal
 
 from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import (
-    InvalidStatement,
-    ProviderUnavailable,
-    Rejected,
-    UsageError,
-)
+from micromegas_jupyter.errors import InvalidStatement, ProviderUnavailable, Rejected, UsageError
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.integration.client.conftest import FixedToken
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.integration.flight_harness import FlightHarness
 
 pytestmark = pytest.mark.integration
 
@@ -51,19 +38,13 @@ _TYPES_SQL = """
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (None, None),
-        (2**64 - 1, 2**64 - 1),
-        (1.5, 1.5),
-        ("it's :a; -- \0 é", "it's :a; -- \0 é"),
-        (b"\0\xff", b"\0\xff"),
-        (Decimal("0.10"), Decimal("0.10")),
-        (_WHEN, _WHEN),
-        (_WHEN.date(), _WHEN.date()),
+        (None, None), (2**64 - 1, 2**64 - 1), (1.5, 1.5), ("it's :a; -- \0 é", "it's :a; -- \0 é"),
+        (b"\0\xff", b"\0\xff"), (Decimal("0.10"), Decimal("0.10")), (_WHEN, _WHEN), (_WHEN.date(), _WHEN.date()),
         (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
     ],
     ids=lambda value: type(value).__name__,
-)
-def test_a_value_comes_back_as_it_went(alice: FlightSQLClient, value: object, found: object) -> None:
+)  # fmt: skip
+def test_a_value_comes_back_as_it_went(alice, value, found):
     table = alice.query_arrow("SELECT :a AS a", params={"a": value})
 
     assert table.to_pylist() == [{"a": found}]
@@ -71,13 +52,13 @@ def test_a_value_comes_back_as_it_went(alice: FlightSQLClient, value: object, fo
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back_as_it_went(alice: FlightSQLClient, text: str) -> None:
+def test_any_text_comes_back_as_it_went(alice, text):
     table = alice.query_arrow("SELECT :a AS a", params={"a": text})
 
     assert table.to_pylist() == [{"a": text}]
 
 
-def test_values_choose_rows_and_cannot_change_the_statement(alice: FlightSQLClient) -> None:
+def test_values_choose_rows_and_cannot_change_the_statement(alice):
     source = "(VALUES (1, 'a'), (2, 'b'), (3, 'c')) AS t(n, w)"
 
     listed = alice.query(f"SELECT n FROM {source} WHERE w IN :words ORDER BY n", params={"words": ["a", "c"]})
@@ -97,13 +78,11 @@ def test_values_choose_rows_and_cannot_change_the_statement(alice: FlightSQLClie
         ("SELECT $one AS a, :two AS b", {"one": 7, "two": "x"}),
     ],
 )
-def test_every_spelling_of_a_placeholder_finds_its_value(
-    alice: FlightSQLClient, sql: str, params: list[object] | tuple[object, ...] | dict[str, object]
-) -> None:
+def test_every_spelling_of_a_placeholder_finds_its_value(alice, sql, params):
     assert alice.query_arrow(sql, params=params).to_pylist() == [{"a": 7, "b": "x"}]
 
 
-def test_a_bound_query_can_be_read_batch_by_batch(alice: FlightSQLClient) -> None:
+def test_a_bound_query_can_be_read_batch_by_batch(alice):
     with alice.open_query(
         "SELECT value FROM range(200000) WHERE value < :n", params={"n": 90_000}, limit=50_000
     ) as reader:
@@ -113,7 +92,7 @@ def test_a_bound_query_can_be_read_batch_by_batch(alice: FlightSQLClient) -> Non
     assert reader.query_id is not None
 
 
-def test_a_frame_is_the_one_that_upstreams_client_gives(engine_server: FlightHarness, alice: FlightSQLClient) -> None:
+def test_a_frame_is_the_one_that_upstreams_client_gives(engine_server, alice):
     upstream = UpstreamClient(engine_server.uri, auth_provider=UpstreamStaticProvider("alice"))
 
     expected = upstream.query(_TYPES_SQL)
@@ -122,26 +101,26 @@ def test_a_frame_is_the_one_that_upstreams_client_gives(engine_server: FlightHar
     assert alice.query_arrow(_TYPES_SQL) == upstream.query_arrow(_TYPES_SQL)
 
 
-def test_upstreams_provider_is_accepted(engine_server: FlightHarness) -> None:
+def test_upstreams_provider_is_accepted(engine_server):
     with FlightSQLClient(engine_server.uri, auth_provider=UpstreamStaticProvider("alice")) as client:
         assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
 
 
-def test_dictionaries_are_kept_where_they_are_asked_for(engine_server: FlightHarness) -> None:
+def test_dictionaries_are_kept_where_they_are_asked_for(engine_server):
     with FlightSQLClient(engine_server.uri, preserve_dictionary=True, auth_provider=FixedToken("alice")) as client:
         table = client.query_arrow(_TYPES_SQL)
 
     assert table.schema.field("word").type == pa.dictionary(pa.int32(), pa.string())
 
 
-def test_columns_of_a_frame_are_arrows_on_request(alice: FlightSQLClient) -> None:
+def test_columns_of_a_frame_are_arrows_on_request(alice):
     frame = alice.query("SELECT 1 AS n, CAST(NULL AS BIGINT) AS missing", dtype_backend="pyarrow")
 
     assert [str(dtype) for dtype in frame.dtypes] == ["int64[pyarrow]", "int64[pyarrow]"]
     assert frame["missing"].isna().tolist() == [True]
 
 
-def test_the_server_knows_the_caller(alice: FlightSQLClient) -> None:
+def test_the_server_knows_the_caller(alice):
     assert alice.whoami() == ServerIdentity(
         subject="alice",
         issuer="https://id.example",
@@ -152,7 +131,7 @@ def test_the_server_knows_the_caller(alice: FlightSQLClient) -> None:
     )
 
 
-def test_a_statement_is_prepared(alice: FlightSQLClient) -> None:
+def test_a_statement_is_prepared(alice):
     statement = alice.prepare_statement("SELECT CAST(1 AS INT) AS n")
 
     assert statement.dataset_schema.names == ["n"]
@@ -160,16 +139,13 @@ def test_a_statement_is_prepared(alice: FlightSQLClient) -> None:
 
 
 @pytest.mark.parametrize(("token", "kind"), [("mallory", Rejected), ("outage", ProviderUnavailable)])
-def test_a_bad_token_and_an_outage_stay_apart(engine_server: FlightHarness, token: str, kind: type[Exception]) -> None:
+def test_a_bad_token_and_an_outage_stay_apart(engine_server, token, kind):
     provider = FixedToken(token)
-    with (
-        FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client,
-        pytest.raises(kind),
-    ):
+    with FlightSQLClient(engine_server.uri, auth_provider=provider, timeout_seconds=5) as client, pytest.raises(kind):
         client.query("SELECT 1")
 
 
-def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: Path) -> None:
+def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     files = TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)
@@ -179,10 +155,7 @@ def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: 
 
     with FlightSQLClient(server.uri, ca_bundle=authority.ca_file) as client:
         trusted = client.query(NUMBERS)
-    with (
-        FlightSQLClient(server.uri) as client,
-        pytest.raises(Exception, match="not issued by an authority") as caught,
-    ):
+    with FlightSQLClient(server.uri) as client, pytest.raises(Exception, match="not issued by an authority") as caught:
         client.query(NUMBERS)
     server.stop(grace_seconds=0)
 
@@ -190,7 +163,7 @@ def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path: 
     assert type(caught.value).__name__ == "ServerUnavailable"
 
 
-def test_a_helper_with_a_hostile_id_finds_nothing(alice: FlightSQLClient) -> None:
+def test_a_helper_with_a_hostile_id_finds_nothing(alice):
     with pytest.raises(InvalidStatement):  # this server has no such table, and the id opens no other
         alice.find_process("' UNION SELECT 1 --")
     with pytest.raises(UsageError):

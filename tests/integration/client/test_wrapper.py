@@ -1,26 +1,14 @@
 """A corporate wrapper's own client, behind the face of this package's client."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.client.flight_client import WrappedClient, wrapped_client
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    InternalError,
-    UnsupportedRequest,
-    UsageError,
-)
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from micromegas_jupyter.errors import ConfigurationError, InternalError, UnsupportedRequest, UsageError
+from tests.fakes.flight_server import SMALL_TABLE
 
 pytestmark = pytest.mark.integration
 
@@ -28,11 +16,11 @@ MODULE = "acme_telemetry_wrapper"
 
 
 @pytest.fixture
-def wrapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
+def wrapper(tmp_path, monkeypatch):
     """Write a wrapper module and return the environment that names it."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def write(source: str) -> dict[str, str]:
+    def write(source):
         sys.modules.pop(MODULE, None)
         (tmp_path / f"{MODULE}.py").write_text(textwrap.dedent(source))
         return {"MICROMEGAS_PYTHON_MODULE_WRAPPER": MODULE}
@@ -41,14 +29,14 @@ def wrapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     sys.modules.pop(MODULE, None)
 
 
-def _made(environ: dict[str, str]) -> WrappedClient:
+def _made(environ):
     with pytest.warns(FutureWarning, match="MICROMEGAS_PYTHON_MODULE_WRAPPER is deprecated"):
         made = wrapped_client(environ)
     assert isinstance(made, WrappedClient)
     return made
 
 
-def test_upstreams_own_client_runs_statements(wrapper, fake_server: FakeFlightServer):
+def test_upstreams_own_client_runs_statements(wrapper, fake_server):
     environ = wrapper(
         f"""
         from micromegas.flightsql.client import FlightSQLClient

@@ -1,41 +1,30 @@
 """ADBC connections to the tests' server; the driver's own words for its options, in one place."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import adbc_driver_flightsql.dbapi
 from adbc_driver_flightsql import DatabaseOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from adbc_driver_flightsql.dbapi import Connection, Cursor
-
-    from tests.integration.clients.serving import ClientServer
 
 # More rows than anybody waits for; the server sends them only as fast as they are read.
 ENDLESS = "SELECT value FROM generate_series(1, 100000000000)"
 
 
 @contextmanager
-def adbc_connection(server: ClientServer, who: str = "bob", **options: str) -> Iterator[Connection]:
+def adbc_connection(server, who="bob", **options):
     """Connect with a bearer token; `options` are further options of the database."""
     settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: server.bearer(who), **options}
     with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=settings, autocommit=True) as connection:
         yield connection
 
 
-def fetch_rows(connection: Connection, sql: str) -> list[tuple[Any, ...]]:
+def fetch_rows(connection, sql):
     """Run one statement with a cursor of its own; the driver's short cuts leave theirs open."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+        return cursor.fetchall()
 
 
-def drain(cursor: Cursor, sql: str | None = None) -> None:
+def drain(cursor, sql=None):
     """Read all rows, of `sql` or of the statement that runs already, and keep none."""
     if sql is not None:
         cursor.execute(sql)

@@ -1,23 +1,12 @@
 """One server for each module of these tests."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from adbc_driver_flightsql.dbapi import Connection, Cursor
-
-    from tests.integration.clients.serving import ClientServer
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientServer]:
+def server(tmp_path_factory):
     """A server with authentication on, over telemetry and plain Parquet."""
     from tests.integration.clients.serving import running_client_server
 
@@ -26,7 +15,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientServer]:
 
 
 @pytest.fixture(scope="module")
-def connection(server: ClientServer) -> Iterator[Connection]:
+def connection(server):
     """ADBC's connection of a person who is no administrator."""
     from tests.integration.clients.adbc import adbc_connection
 
@@ -35,14 +24,14 @@ def connection(server: ClientServer) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def cursor(connection: Connection) -> Iterator[Cursor]:
+def cursor(connection):
     """A cursor of its own for each test."""
     with connection.cursor() as opened:
         yield opened
 
 
 @pytest.fixture
-def upstream_profile(server: ClientServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def upstream_profile(server, tmp_path, monkeypatch):
     """Return the name of a profile in upstream's configuration: this server, and an API key in a file."""
     import micromegas.cli.config
 

@@ -7,9 +7,7 @@ run, too: a JSON object from name to Python text, which finds `uri` and `token`.
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flightsql
 import flightsql.sqlalchemy
@@ -20,11 +18,11 @@ HOST, PORT, TOKEN, API_KEY = sys.argv[1:]
 WIDE = "SELECT id, flag, word, price, blob, day, f64 FROM wide WHERE id < 3 ORDER BY id"
 
 
-def open_client(**credential: str) -> flightsql.FlightSQLClient:
+def open_client(**credential):
     return flightsql.FlightSQLClient(host=HOST, port=int(PORT), insecure=True, **credential)
 
 
-def open_engine(**further: str) -> sqlalchemy.engine.Engine:
+def open_engine(**further):
     query = {"insecure": "true", "token": API_KEY, **further}
     return sqlalchemy.create_engine(
         sqlalchemy.engine.URL.create("datafusion+flightsql", host=HOST, port=int(PORT), query=query)
@@ -37,38 +35,33 @@ engine = open_engine()
 preparing_engine = open_engine(**{"feature-sqlalchemy-prepared-statements": "on"})
 
 
-def read(info: Any) -> list[dict[str, Any]]:
+def read(info):
     (endpoint,) = info.endpoints
-    rows: list[dict[str, Any]] = client.do_get(endpoint.ticket).read_all().to_pylist()
-    return rows
+    return client.do_get(endpoint.ticket).read_all().to_pylist()
 
 
-def run(sql: str, parameters: list[Any] | None = None) -> list[list[Any]]:
+def run(sql, parameters=None):
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters) if parameters else cursor.execute(sql)
-        rows: list[list[Any]] = cursor.fetchall()
-        return rows
+        return cursor.fetchall()
 
 
-def prepare() -> list[dict[str, Any]]:
+def prepare():
     with client.prepare("SELECT ? + 1 AS a") as statement:
         return read(statement.execute(pa.record_batch({"0": [41]})))
 
 
-def with_table() -> list[list[Any]]:
+def fetch_all(statement, values=()):
+    with preparing_engine.connect() as connected:
+        return [list(row) for row in connected.execute(statement, *values)]
+
+
+def with_table():
     table = sqlalchemy.Table("many", sqlalchemy.MetaData(), autoload_with=preparing_engine)
-    wanted = sqlalchemy.select(table.c.n, table.c.text).where(table.c.n == 5).where(table.c.text == "row 5")
-    with preparing_engine.connect() as connected:
-        return [list(row) for row in connected.execute(wanted)]
+    return fetch_all(sqlalchemy.select(table.c.n, table.c.text).where(table.c.n == 5).where(table.c.text == "row 5"))
 
 
-def with_text() -> list[list[Any]]:
-    with preparing_engine.connect() as connected:
-        rows = connected.execute(sqlalchemy.text("SELECT n FROM many WHERE n < :most ORDER BY n"), {"most": 2})
-        return [list(row) for row in rows]
-
-
-STEPS: dict[str, Callable[[], Any]] = {
+STEPS = {
     "execute": lambda: read(client.execute("SELECT 1 AS a")),
     "password": lambda: len(open_client(user="anybody", password=API_KEY).execute("SELECT 1").endpoints),
     "wrong token": lambda: open_client(token="wrong").execute("SELECT 1"),
@@ -81,7 +74,7 @@ STEPS: dict[str, Callable[[], Any]] = {
     "condition": lambda: run("SELECT n FROM many WHERE n BETWEEN ? AND ? AND text <> ? ORDER BY n", [1, 3, "row 2"]),
     "columns": lambda: [column["name"] for column in connection.flightsql_get_columns("many")],
     "wrong column": lambda: run("SELECT nope FROM many"),
-    "engine text": with_text,
+    "engine text": lambda: fetch_all(sqlalchemy.text("SELECT n FROM many WHERE n < :most ORDER BY n"), [{"most": 2}]),
     "engine prepared": with_table,
     "engine tables": lambda: sorted(set(sqlalchemy.inspect(engine).get_table_names()) & {"many", "log_entries"}),
     "engine columns": lambda: [
@@ -90,7 +83,7 @@ STEPS: dict[str, Callable[[], Any]] = {
 }
 
 
-def run_example(text: str) -> str:
+def run_example(text):
     # As in a new process, where nobody has told SQLAlchemy of the dialect yet.
     sqlalchemy.dialects.registry.impls.pop("datafusion.flightsql", None)
     sys.modules.pop("flightsql.sqlalchemy", None)
@@ -98,8 +91,8 @@ def run_example(text: str) -> str:
     return "ran"
 
 
-def main() -> None:
-    answers: dict[str, Any] = {}
+def main():
+    answers = {}
     examples = {name: partial(run_example, text) for name, text in json.load(sys.stdin).items()}
     for name, step in {**STEPS, **examples}.items():
         try:

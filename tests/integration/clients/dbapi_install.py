@@ -4,8 +4,6 @@ It needs SQLAlchemy before 2, other packages of the tests need 2; so it runs in 
 folder first and takes the rest (pyarrow, protobuf, pandas) from the environment of the tests.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import subprocess
@@ -22,7 +20,7 @@ class NotInstalled(RuntimeError):
     """The packages cannot be installed here; the sentence says why."""
 
 
-def install_once(cache: Path) -> Path:
+def install_once(cache):
     """Return the folder that holds the packages, filling it when it is not complete yet."""
     folder = cache / "-".join(PACKAGES).replace("==", "-")
     complete = folder / "complete"
@@ -34,7 +32,7 @@ def install_once(cache: Path) -> Path:
     return folder
 
 
-def _install(folder: Path) -> None:
+def _install(folder):
     options = ["--quiet", "--no-deps", "--disable-pip-version-check", "--no-input", "--target", str(folder)]
     try:
         done = subprocess.run(
@@ -51,7 +49,7 @@ def _install(folder: Path) -> None:
         raise NotInstalled(f"pip could not install {' and '.join(PACKAGES)}. {done.stderr[-800:]}")
 
 
-def _find_pip() -> list[str]:
+def _find_pip():
     """Return how Python starts pip: the environment's, else the one that comes with Python for new environments."""
     if importlib.util.find_spec("pip") is not None:
         return ["-m", "pip"]

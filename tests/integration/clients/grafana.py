@@ -4,10 +4,7 @@ Both are written in Go on Arrow 12: a query is GetFlightInfo and DoGet of its on
 The commands are encoded with upstream's messages, so that this project's own definitions are held against others.
 """
 
-from __future__ import annotations
-
 import base64
-from typing import TYPE_CHECKING, Any
 
 import grpc
 import pyarrow as pa
@@ -15,9 +12,6 @@ from google.protobuf import any_pb2
 from micromegas.flightsql import FlightSql_pb2
 
 from micromegas_jupyter.flightsql.commands import messages
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SERVICE = "/arrow.flight.protocol.FlightService/"
 DEADLINE_SECONDS = 60.0
@@ -37,7 +31,7 @@ SHOWN = (
 Metadata = tuple[tuple[str, str], ...]
 
 
-def can_show(kind: pa.DataType) -> bool:
+def can_show(kind):
     """Tell whether the plugins show a column of this type."""
     return any(shows(kind) for shows in SHOWN) and kind != pa.float16()
 
@@ -45,14 +39,14 @@ def can_show(kind: pa.DataType) -> bool:
 class GrafanaClient:
     """One data source: `metadata` goes with each call, as the plugins send it."""
 
-    def __init__(self, address: str, metadata: Metadata = ()) -> None:
+    def __init__(self, address, metadata=()):
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", GO_MESSAGE_LIMIT)])
         self.metadata = metadata
 
-    def close(self) -> None:
+    def close(self):
         self._channel.close()
 
-    def handshake(self, user: str, password: str) -> None:
+    def handshake(self, user, password):
         """Exchange user and password for a bearer; Arrow's Go client leaves the padding of base64 out."""
         credential = base64.b64encode(f"{user}:{password}".encode()).decode().rstrip("=")
         call = self._channel.stream_stream(SERVICE + "Handshake")(
@@ -62,24 +56,24 @@ class GrafanaClient:
         (bearer,) = [value for key, value in call.initial_metadata() if key == "authorization"]
         self.metadata = (*self.metadata, ("authorization", bearer))
 
-    def query(self, sql: str, *further: tuple[str, str]) -> pa.Table:
+    def query(self, sql, *further):
         return self._read(FlightSql_pb2.CommandStatementQuery(query=sql), *further)
 
-    def sql_info(self) -> dict[int, Any]:
+    def sql_info(self):
         """Ask for every fact, and read numbers from column 0 and values from column 1."""
         table = self._read(FlightSql_pb2.CommandGetSqlInfo())
         return dict(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))
 
-    def tables(self) -> list[str]:
+    def tables(self):
         return list(self._read(FlightSql_pb2.CommandGetTables(table_types=TABLE_TYPES)).column(2).to_pylist())
 
-    def columns(self, table: str) -> pa.Schema:
+    def columns(self, table):
         command = FlightSql_pb2.CommandGetTables(table_name_filter_pattern=table, include_schema=True)
         rows = self._read(command)
         with pa.ipc.open_stream(rows["table_schema"][0].as_py()) as reader:
             return reader.schema
 
-    def _read(self, command: Any, *further: tuple[str, str]) -> pa.Table:
+    def _read(self, command, *further):
         metadata = (*self.metadata, *further)
         envelope = any_pb2.Any()
         envelope.Pack(command)
@@ -94,7 +88,7 @@ class GrafanaClient:
         return read_frames(list(frames))
 
 
-def read_frames(frames: Sequence[bytes]) -> pa.Table:
+def read_frames(frames):
     """Put the messages of a DoGet into one Arrow stream and read it."""
     stream = bytearray()
     for frame in frames:

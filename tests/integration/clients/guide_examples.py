@@ -1,13 +1,11 @@
 """The Python examples of docs/clients.md, by where they can run."""
 
-from __future__ import annotations
-
-from tests.architecture.guide_text import Block, blocks
+from tests.architecture.guide_text import blocks
 
 _ALL = [block for block in blocks("clients.md") if block.language == "python"]
 
 
-def _needs_dbapi(block: Block) -> bool:
+def _needs_dbapi(block):
     return "import flightsql" in block.text or "+flightsql" in block.text
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.access.api_keys import NewApiKey, make_api_key
+from micromegas_jupyter.access.api_keys import make_api_key
 from micromegas_jupyter.config.access import render_api_keys
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
@@ -27,14 +26,6 @@ from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.servers import build_pool, open_server
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 from tests.integration.clients.wide_rows import wide_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    import pytest
-
-    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
 PROCESS_ID = "11111111-1111-4111-8111-111111111111"
 STREAM_ID = "22222222-2222-4222-8222-222222222222"
@@ -58,25 +49,25 @@ class ClientServer:
     tokens: dict[str, str]
 
     @property
-    def uri(self) -> str:
+    def uri(self):
         return f"grpc://{self.host}:{self.port}"
 
-    def bearer(self, who: str = "bob") -> str:
+    def bearer(self, who="bob"):
         return f"Bearer {self.tokens[who]}"
 
 
 class _Joined:
     """Implements `contracts.TableSource` over several."""
 
-    def __init__(self, *sources: TableSource) -> None:
+    def __init__(self, *sources):
         self._sources = sources
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         return [table for source in self._sources for table in source.snapshot()]
 
 
 @contextmanager
-def running_client_server(folder: Path) -> Iterator[ClientServer]:
+def running_client_server(folder):
     """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
     lake, plain = Lake(folder / "lake"), folder / "plain"
     write_telemetry(lake)
@@ -88,7 +79,7 @@ def running_client_server(folder: Path) -> Iterator[ClientServer]:
         yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
 
 
-def make_access(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+def make_access(folder):
     """Return the environment that says who may come in, and their tokens."""
     keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
     tokens = {name: key.secret.reveal() for name, key in keys.items()}
@@ -103,11 +94,11 @@ def make_access(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     return environ, tokens
 
 
-def _make_key(name: str, scopes: set[str]) -> NewApiKey:
+def _make_key(name, scopes):
     return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset(scopes))
 
 
-def write_telemetry(lake: Lake) -> None:
+def write_telemetry(lake):
     process = process_info(PROCESS_ID)
     stream = StreamInfo(
         stream_id=STREAM_ID, process_id=PROCESS_ID, tags=("log",), format="otlp/v1/logs", insert_time_ns=NOON_NS
@@ -125,7 +116,7 @@ def write_telemetry(lake: Lake) -> None:
     writer.close()
 
 
-def _write_plain(folder: Path) -> None:
+def _write_plain(folder):
     folder.mkdir()
     wide = wide_table()
     tables = {
@@ -139,7 +130,7 @@ def _write_plain(folder: Path) -> None:
         pa.parquet.write_table(table, folder / f"{name}.parquet", row_group_size=100_000)
 
 
-def audit_lines(caplog: pytest.LogCaptureFixture, sql: str) -> list[dict[str, Any]]:
+def audit_lines(caplog, sql):
     """Return the lines about a statement that no other test runs."""
     lines = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
     return [line for line in lines if line["sql"] == sql]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pyarrow as pa
@@ -18,14 +16,6 @@ from micromegas_jupyter.errors import MicromegasError, error_classes
 from tests.architecture.guide_text import read_page, table_rows
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.flight_harness import running_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from adbc_driver_flightsql.dbapi import Connection
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
-    from tests.integration.flight_harness import FlightHarness
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +36,7 @@ class FailingTables:
 
     failure: MicromegasError
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         raise self.failure
 
 
@@ -54,27 +44,27 @@ TABLES = FailingTables()
 
 
 @pytest.fixture(scope="module")
-def failing() -> Iterator[FlightHarness]:
+def failing():
     with running_server(tables=TABLES) as harness:
         yield harness
 
 
 @pytest.fixture(autouse=True)
-def _failure(request: pytest.FixtureRequest) -> None:
+def _failure(request):
     if "row" in request.fixturenames:
         code = request.getfixturevalue("row")[0]
         TABLES.failure = error_classes()[code](WHAT)
 
 
 @pytest.fixture(scope="module")
-def adbc(failing: FlightHarness) -> Iterator[Connection]:
+def adbc(failing):
     options = {"adbc.flight.sql.authorization_header": "Bearer alice"}
     with adbc_driver_flightsql.dbapi.connect(failing.uri, db_kwargs=options, autocommit=True) as connection:
         yield connection
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_the_status_is_the_one_in_the_table(failing: FlightHarness, row: tuple[str, ...]) -> None:
+def test_the_status_is_the_one_in_the_table(failing, row):
     answer = failing.query(SQL)
 
     assert answer.code.name == row[1]
@@ -82,7 +72,7 @@ def test_the_status_is_the_one_in_the_table(failing: FlightHarness, row: tuple[s
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
+def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing, row):
     client = UpstreamClient(failing.uri, auth_provider=StaticTokenAuthProvider("alice"))
 
     with pytest.raises(Exception, match=WHAT) as caught:
@@ -93,7 +83,7 @@ def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing: FlightH
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...]) -> None:
+def test_adbc_raises_what_the_table_says(adbc, row):
     with pytest.raises(adbc_driver_manager.Error, match=WHAT) as caught:
         fetch_rows(adbc, SQL)
 
@@ -104,7 +94,7 @@ def test_adbc_raises_what_the_table_says(adbc: Connection, row: tuple[str, ...])
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_our_client_raises_what_the_table_says(failing: FlightHarness, row: tuple[str, ...]) -> None:
+def test_our_client_raises_what_the_table_says(failing, row):
     with (
         FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice"), timeout_seconds=5) as client,
         pytest.raises(MicromegasError, match=WHAT) as caught,

@@ -1,22 +1,15 @@
 """`flightsql-dbapi` and its SQLAlchemy dialect, in a process of their own, against this server."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.integration.clients.dbapi_install import NotInstalled, install_once
 from tests.integration.clients.guide_examples import DBAPI_EXAMPLES
-
-if TYPE_CHECKING:
-    from tests.architecture.guide_text import Block
-    from tests.integration.clients.serving import ClientServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # the first run installs
 
@@ -25,9 +18,7 @@ TIMEOUT_SECONDS = 200
 
 
 @pytest.fixture(scope="module")
-def answers(
-    server: ClientServer, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def answers(server, pytestconfig, tmp_path_factory):
     """What each step of the child gave."""
     cache = getattr(pytestconfig, "cache", None)
     try:
@@ -45,35 +36,22 @@ def answers(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        ("execute", [{"a": 1}]),
-        ("password", 1),
-        ("tables", ["many", "measures"]),
+        ("execute", [{"a": 1}]), ("password", 1), ("tables", ["many", "measures"]), ("prepare", [{"a": 42}]),
         ("sql info", [{"info_name": 0, "value": "micromegas_jupyter"}, {"info_name": 3, "value": False}]),
-        ("prepare", [{"a": 42}]),
-        (
-            "rows",
-            [
-                [1, True, "naïve 日本語 \U0001f600", "1.25", "b'\\x00\\xff'", "2026-11-24 00:00:00", 0.1],
-                [2, False, "", "-9999999999.99", "b''", "1969-12-31 00:00:00", -1e300],
-            ],
-        ),
-        ("parameters", [[1, 1.5, "it's", "b'x'", True]]),
-        ("condition", [[1], [3]]),
-        ("columns", ["n", "text"]),
-        ("engine text", [[0], [1]]),
-        ("engine prepared", [[5, "row 5"]]),
-        ("engine tables", ["log_entries", "many"]),
+        ("rows", [[1, True, "naïve 日本語 \U0001f600", "1.25", "b'\\x00\\xff'", "2026-11-24 00:00:00", 0.1],
+                  [2, False, "", "-9999999999.99", "b''", "1969-12-31 00:00:00", -1e300]]),
+        ("parameters", [[1, 1.5, "it's", "b'x'", True]]), ("condition", [[1], [3]]), ("columns", ["n", "text"]),
+        ("engine text", [[0], [1]]), ("engine prepared", [[5, "row 5"]]), ("engine tables", ["log_entries", "many"]),
         ("engine columns", [["n", "BIGINT"], ["text", "TEXT"]]),
     ],
-)
-def test_a_step_gives_what_it_should(answers: dict[str, Any], step: str, expected: object) -> None:
+)  # fmt: skip
+def test_a_step_gives_what_it_should(answers, step, expected):
     assert answers[step] == expected
 
 
@@ -85,11 +63,11 @@ def test_a_step_gives_what_it_should(answers: dict[str, Any], step: str, expecte
         ("wrong column", "ArrowInvalid", "SQL001"),
     ],
 )
-def test_a_wrong_step_is_explained(answers: dict[str, Any], step: str, error: str, code: str) -> None:
+def test_a_wrong_step_is_explained(answers, step, error, code):
     assert answers[step].startswith(f"{error}: ")
     assert f"[{code}]" in answers[step]
 
 
 @pytest.mark.parametrize("example", DBAPI_EXAMPLES, ids=lambda block: block.place)
-def test_an_example_of_the_guide_runs(answers: dict[str, Any], example: Block) -> None:
+def test_an_example_of_the_guide_runs(answers, example):
     assert answers[example.place] == "ran"

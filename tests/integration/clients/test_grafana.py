@@ -1,11 +1,8 @@
 """The calls of Grafana's two Flight SQL plugins: through the Go driver where it sends the same, else by hand."""
 
-from __future__ import annotations
-
 import datetime as dt
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import grpc
 import pyarrow as pa
@@ -13,11 +10,6 @@ import pytest
 
 from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show
 from tests.integration.clients.serving import MANY_COUNT, TABLE_NAMES, audit_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.clients.serving import ClientServer
 
 pytestmark = pytest.mark.integration
 
@@ -36,29 +28,29 @@ BIN = "date_bin(interval '10 second', time, timestamp '1970-01-01T00:00:00Z')"
 GROUP = "datepart('year', time),datepart('month', time),datepart('day', time),datepart('hour', time)"
 
 
-def address(server: ClientServer) -> str:
+def address(server):
     return f"{server.host}:{server.port}"
 
 
 @pytest.fixture(scope="module")
-def grafana(server: ClientServer) -> Iterator[GrafanaClient]:
+def grafana(server):
     """A data source with an API key as its token."""
     with closing(GrafanaClient(address(server), (("authorization", server.bearer("reader")),))) as client:
         yield client
 
 
-def test_save_and_test(grafana: GrafanaClient) -> None:
+def test_save_and_test(grafana):
     assert grafana.query("select 1").columns[0].to_pylist() == [1]
 
 
-def test_user_and_password(server: ClientServer) -> None:
+def test_user_and_password(server):
     with closing(GrafanaClient(address(server))) as client:
         client.handshake("anybody", server.tokens["reader"])
 
         assert client.query("select 1").num_rows == 1
 
 
-def test_the_editor_completes_keywords_and_functions(grafana: GrafanaClient) -> None:
+def test_the_editor_completes_keywords_and_functions(grafana):
     facts = grafana.sql_info()
 
     lists = {number: facts[number] for number in range(508, 513)}
@@ -66,12 +58,12 @@ def test_the_editor_completes_keywords_and_functions(grafana: GrafanaClient) -> 
     assert ("SELECT" in lists[508], "date_bin" in lists[512]) == (True, True)
 
 
-def test_the_editor_lists_tables_and_columns(grafana: GrafanaClient) -> None:
+def test_the_editor_lists_tables_and_columns(grafana):
     assert [name for name in grafana.tables() if not name.startswith("__")] == TABLE_NAMES
     assert grafana.columns("measures").names[-5:-2] == ["name", "unit", "value"]
 
 
-def test_a_panel_is_cut_to_its_range_and_its_width(grafana: GrafanaClient) -> None:
+def test_a_panel_is_cut_to_its_range_and_its_width(grafana):
     sql = "SELECT time, value FROM measures ORDER BY time"
 
     assert grafana.query(sql).num_rows == 60
@@ -90,14 +82,14 @@ def test_a_panel_is_cut_to_its_range_and_its_width(grafana: GrafanaClient) -> No
         ("SELECT time, level, target, msg AS body FROM log_entries ORDER BY time DESC LIMIT 100", 100),
     ],
 )
-def test_the_macros_of_the_editor(grafana: GrafanaClient, sql: str, rows: int) -> None:
+def test_the_macros_of_the_editor(grafana, sql, rows):
     table = grafana.query(sql)
 
     assert table.num_rows == rows
     assert [field.name for field in table.schema if not can_show(field.type)] == []
 
 
-def test_a_cast_shows_what_is_not_shown_as_it_is(grafana: GrafanaClient) -> None:
+def test_a_cast_shows_what_is_not_shown_as_it_is(grafana):
     hidden = [field.name for field in grafana.query("SELECT * FROM wide").schema if not can_show(field.type)]
 
     assert hidden == ["price", "long_word", "blob", "uuid", "day", "clock", "numbers", "pair", "tags"]
@@ -107,16 +99,14 @@ def test_a_cast_shows_what_is_not_shown_as_it_is(grafana: GrafanaClient) -> None
     assert shown.types == [pa.float64(), *[pa.string()] * 7]
 
 
-def test_no_message_is_larger_than_go_takes(grafana: GrafanaClient) -> None:
+def test_no_message_is_larger_than_go_takes(grafana):
     table = grafana.query("SELECT n, repeat(text, 20) AS long FROM many")
 
     assert table.nbytes > 5 * GO_MESSAGE_LIMIT
     assert table.num_rows == MANY_COUNT
 
 
-def test_an_api_key_speaks_for_whoever_looks_at_the_panel(
-    grafana: GrafanaClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_api_key_speaks_for_whoever_looks_at_the_panel(grafana, caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
     grafana.query("SELECT count(*) AS seen FROM log_entries", *RANGE, ("limit", "1000"), *ATTRIBUTION)
@@ -128,7 +118,7 @@ def test_an_api_key_speaks_for_whoever_looks_at_the_panel(
     assert line["limit"] == 1000
 
 
-def test_a_person_s_token_speaks_for_nobody_else(server: ClientServer) -> None:
+def test_a_person_s_token_speaks_for_nobody_else(server):
     with closing(GrafanaClient(address(server), (("authorization", server.bearer("bob")),))) as client:
         assert client.query("select 1", ("x-user-id", "bob")).num_rows == 1
         with pytest.raises(grpc.RpcError) as caught:

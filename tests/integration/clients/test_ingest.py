@@ -1,9 +1,5 @@
 """Rows are sent by ADBC and by upstream's client, by those who may."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import adbc_driver_manager
 import pyarrow as pa
 import pyarrow.flight
@@ -15,42 +11,34 @@ from tests.fakes.telemetry_rows import log_batch
 from tests.integration.clients.adbc import adbc_connection, fetch_rows
 from tests.integration.clients.wide_rows import sent_table, wide_table
 
-if TYPE_CHECKING:
-    from adbc_driver_flightsql.dbapi import Connection
-
-    from tests.integration.clients.serving import ClientServer
-
 pytestmark = pytest.mark.integration
 
 
-def rows_of(target: str, count: int = 3) -> pa.Table:
+def rows_of(target, count=3):
     """Log entries that a test finds again by their target."""
     return pa.Table.from_batches([log_batch(range(count), writer=target)])
 
 
-def stored(connection: Connection, target: str) -> int:
+def stored(connection, target):
     ((count,),) = fetch_rows(connection, f"SELECT count(*) FROM log_entries WHERE target = '{target}'")
     assert isinstance(count, int)
     return count
 
 
-def ingest(server: ClientServer, who: str, table: str, rows: Any, **options: Any) -> int:
+def ingest(server, who, table, rows, **options):
     with adbc_connection(server, who) as connection, connection.cursor() as cursor:
-        count: int = cursor.adbc_ingest(table, rows, **{"mode": "append", **options})
-        return count
+        return cursor.adbc_ingest(table, rows, **{"mode": "append", **options})
 
 
 @pytest.mark.parametrize(("who", "mode"), [("alice", "append"), ("loader", "create_append"), ("collector", "append")])
-def test_adbc_sends_rows_that_everybody_sees_at_once(
-    server: ClientServer, connection: Connection, who: str, mode: str
-) -> None:
+def test_adbc_sends_rows_that_everybody_sees_at_once(server, connection, who, mode):
     target = f"{who}-{mode}"
 
     assert ingest(server, who, "log_entries", rows_of(target), mode=mode) == 3
     assert stored(connection, target) == 3
 
 
-def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server: ClientServer, connection: Connection) -> None:
+def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server, connection):
     assert ingest(server, "alice", "made", wide_table(), mode="create") == 3
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already.*USE001"):
         ingest(server, "alice", "made", wide_table(), mode="create")
@@ -73,9 +61,7 @@ def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server: ClientServ
         ({"db_schema_name": "other"}, adbc_driver_manager.NotSupportedError, "one schema.*SQL007"),
     ],
 )
-def test_what_would_take_rows_away_or_put_them_elsewhere_is_refused(
-    server: ClientServer, connection: Connection, options: dict[str, Any], kind: type[Exception], text: str
-) -> None:
+def test_what_would_take_rows_away_or_put_them_elsewhere_is_refused(server, connection, options, kind, text):
     with pytest.raises(kind, match=text):
         ingest(server, "alice", "log_entries", rows_of("refused"), **options)
 
@@ -83,7 +69,7 @@ def test_what_would_take_rows_away_or_put_them_elsewhere_is_refused(
 
 
 @pytest.mark.parametrize("who", ["alice", "collector"])
-def test_upstreams_client_sends_rows(server: ClientServer, connection: Connection, who: str) -> None:
+def test_upstreams_client_sends_rows(server, connection, who):
     client = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens[who]))
 
     assert client.bulk_ingest("log_entries", rows_of(f"upstream-{who}")).record_count == 3
@@ -91,7 +77,7 @@ def test_upstreams_client_sends_rows(server: ClientServer, connection: Connectio
     assert stored(connection, f"upstream-{who}") == 3
 
 
-def test_upstreams_client_learns_why_rows_are_refused(server: ClientServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_upstreams_client_learns_why_rows_are_refused(server, capsys):
     bob = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["bob"]))
     alice = FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["alice"]))
 

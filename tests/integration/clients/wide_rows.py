@@ -1,7 +1,5 @@
 """A table with a column of every type that a Parquet file gives back, and what its rows are in Python."""
 
-from __future__ import annotations
-
 import datetime as dt
 from decimal import Decimal
 
@@ -11,7 +9,7 @@ NOON = dt.datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=dt.UTC)
 PLAIN_NOON = NOON.replace(tzinfo=None)
 
 # Name, type, and two values; a third row is null in every column.
-COLUMNS: tuple[tuple[str, pa.DataType, object, object], ...] = (
+COLUMNS = (
     ("flag", pa.bool_(), True, False),
     ("i8", pa.int8(), -128, 127),
     ("i16", pa.int16(), -32768, 32767),
@@ -41,19 +39,19 @@ COLUMNS: tuple[tuple[str, pa.DataType, object, object], ...] = (
 NAMES = tuple(name for name, *_ in COLUMNS)
 
 
-def wide_table() -> pa.Table:
+def wide_table():
     """Return three rows with an `id`, the last of nulls."""
     columns = {name: pa.array([first, second, None], kind) for name, kind, first, second in COLUMNS}
     return pa.table({"id": pa.array([1, 2, 3], pa.int64()), **columns})
 
 
-def sent_table() -> pa.Table:
+def sent_table():
     """Return the rows as they are sent without `preserve_dictionary`: dictionaries flat, moments in nanoseconds."""
     table = wide_table()
     return table.cast(pa.schema([pa.field(field.name, _sent(field.type)) for field in table.schema]))
 
 
-def _sent(kind: pa.DataType) -> pa.DataType:
+def _sent(kind):
     if pa.types.is_timestamp(kind):
         return pa.timestamp("ns", kind.tz)
     return kind.value_type if pa.types.is_dictionary(kind) else kind

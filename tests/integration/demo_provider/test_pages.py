@@ -1,22 +1,14 @@
 """The demo provider as a browser meets it: pages, forms, sessions, signing out; start and stop."""
 
-from __future__ import annotations
-
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import parse_forms
 from tests.fakes.raw_client import RawClient, query_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
 
@@ -24,27 +16,27 @@ pytestmark = pytest.mark.integration
 class Tab:
     """A browser tab with its cookies; it follows redirects within the provider only."""
 
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer):
         self.issuer = issuer
         self.session = requests.Session()
         self.session.trust_env = False
         self.page = requests.Response()
 
-    def open(self, url: str) -> requests.Response:
+    def open(self, url):
         return self._settle(self.session.get(url, timeout=60, allow_redirects=False))
 
-    def send(self, form: HtmlForm, **fields: str) -> requests.Response:
+    def send(self, form, **fields):
         answer = self.session.post(form.action, data=form.fields | fields, timeout=60, allow_redirects=False)
         return self._settle(answer)
 
-    def form(self) -> HtmlForm:
+    def form(self):
         return parse_forms(self.page.text, page_url=self.page.url)[0]
 
-    def sign_in(self, url: str, person: str = "alice") -> requests.Response:
+    def sign_in(self, url, person="alice"):
         self.open(url)
         return self.send(self.form(), person=person)
 
-    def _settle(self, answer: requests.Response) -> requests.Response:
+    def _settle(self, answer):
         while answer.is_redirect and not answer.headers["Location"].startswith("http"):
             answer = self.session.get(f"{self.issuer}/{answer.headers['Location']}", timeout=60, allow_redirects=False)
         self.page = answer
@@ -52,26 +44,25 @@ class Tab:
 
 
 @pytest.fixture
-def tab(provider: DemoProvider) -> Iterator[Tab]:
+def tab(provider):
     opened = Tab(provider.issuer)
     yield opened
     opened.session.close()
 
 
-def test_every_page_has_the_security_headers(tab: Tab, client: RawClient) -> None:
+def test_every_page_has_the_security_headers(tab, client):
+    wanted = {
+        "Content-Security-Policy": "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }  # fmt: skip
     for url in (client.authorization_url(), f"{tab.issuer}/device", f"{tab.issuer}/", f"{tab.issuer}/nowhere"):
         headers = tab.open(url).headers
 
-        assert headers["Content-Security-Policy"] == (
-            "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-        )
-        assert headers["Cache-Control"] == "no-store"
-        assert headers["X-Frame-Options"] == "DENY"
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert {name: headers.get(name) for name in wanted} == wanted
 
 
-def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, client: RawClient) -> None:
+def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab, client):
     tab.open(client.authorization_url())
     without = tab.send(tab.form(), person="alice", form_token="")
     again = tab.open(client.authorization_url())
@@ -82,7 +73,7 @@ def test_a_form_without_its_token_is_refused_and_signs_nobody_in(tab: Tab, clien
 
 
 @pytest.mark.parametrize(("person", "password"), [("alice", "wrong"), ("mallory", "demo"), ("alice", "ü")])
-def test_a_wrong_name_or_password_is_told_on_the_page(tab: Tab, client: RawClient, person: str, password: str) -> None:
+def test_a_wrong_name_or_password_is_told_on_the_page(tab, client, person, password):
     tab.open(client.authorization_url())
 
     answer = tab.send(tab.form(), person=person, password=password)
@@ -91,7 +82,7 @@ def test_a_wrong_name_or_password_is_told_on_the_page(tab: Tab, client: RawClien
     assert 'role="alert"' in answer.text
 
 
-def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClient) -> None:
+def test_prompt_login_asks_for_the_password_again_once(tab, client):
     tab.sign_in(client.authorization_url(prompt=None))
     url = client.authorization_url(prompt="login", state="second")
 
@@ -105,16 +96,7 @@ def test_prompt_login_asks_for_the_password_again_once(tab: Tab, client: RawClie
     assert "<h1>Sign in</h1>" in asked_again.text
 
 
-def test_prompt_none_never_gets_a_code_because_the_person_is_asked_each_time(tab: Tab, client: RawClient) -> None:
-    tab.sign_in(client.authorization_url(prompt=None))
-    tab.send(tab.form(), decision="allow")
-
-    answer = tab.open(client.authorization_url(prompt="none"))
-
-    assert query_of(answer.headers["Location"])["error"] == "consent_required"
-
-
-def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: RawClient) -> None:
+def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab, client):
     fields = {"client_id": client.client_id, "scope": "openid"}
     device = client.post("device_authorization_endpoint", fields).json()
     tab.sign_in(f"{tab.issuer}/device-confirm?user_code={device['user_code']}")
@@ -125,7 +107,7 @@ def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab: Tab, client: R
     assert client.ask_for_device(device["device_code"]).json()["error"] == "authorization_pending"
 
 
-def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab: Tab, client: RawClient) -> None:
+def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab, client):
     tab.sign_in(client.authorization_url())
     code = query_of(tab.send(tab.form(), decision="allow").headers["Location"])["code"]
     hint = client.exchange(code).json()["id_token"]
@@ -138,9 +120,11 @@ def test_an_application_with_the_id_token_signs_out_at_once_and_back(tab: Tab, c
     assert query_of(after.headers["Location"])["error"] == "login_required"
 
 
-def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_code: Callable[..., str]) -> None:
+def test_a_foreign_id_token_signs_nobody_out_and_signing_out_leads_to_no_other_machine(tab, client, get_code):
     hint = client.exchange(get_code()).json()["id_token"]
 
+    for foreign in ("x", "e30.e30.e30", "a.b.c.d.e"):
+        assert tab.open(f"{tab.issuer}/logout?id_token_hint={foreign}").status_code == 400
     for target in ("https://evil.example/", "http://127.0.0.1:9@evil.example/", "//evil.example", "javascript:x"):
         query = {"id_token_hint": hint, "post_logout_redirect_uri": target}
         answer = requests.get(f"{tab.issuer}/logout", params=query, timeout=60, allow_redirects=False)
@@ -149,7 +133,7 @@ def test_signing_out_leads_to_no_other_machine(tab: Tab, client: RawClient, get_
         assert "Location" not in answer.headers
 
 
-def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, client: RawClient) -> None:
+def test_without_the_id_token_the_person_is_asked_before_signing_out(tab, client):
     tab.sign_in(client.authorization_url())
 
     asked = tab.open(f"{tab.issuer}/logout?client_id={client.client_id}&post_logout_redirect_uri=http://127.0.0.1:9/")
@@ -163,15 +147,7 @@ def test_without_the_id_token_the_person_is_asked_before_signing_out(tab: Tab, c
     assert "signed in, in this browser" not in tab.open(tab.issuer).text
 
 
-@pytest.mark.parametrize("hint", ["x", "e30.e30.e30", "a.b.c.d.e"])
-def test_a_foreign_id_token_cannot_sign_out(tab: Tab, hint: str) -> None:
-    answer = tab.open(f"{tab.issuer}/logout?id_token_hint={hint}")
-
-    assert answer.status_code == 400
-    assert "Signing out cannot start" in answer.text
-
-
-def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> None:
+def test_a_name_that_is_not_this_machine_is_refused(provider):
     answer = requests.get(
         f"{provider.issuer}/.well-known/openid-configuration", headers={"Host": "evil.example"}, timeout=10
     )
@@ -179,9 +155,7 @@ def test_a_name_that_is_not_this_machine_is_refused(provider: DemoProvider) -> N
     assert answer.status_code == 400
 
 
-def test_pages_cookies_and_redirects_stay_below_its_base_url(
-    clock: FakeClock,
-) -> None:
+def test_pages_cookies_and_redirects_stay_below_its_base_url(clock):
     callback = "https://hub.example.org/user/x/micromegas/callback"
 
     with DemoProvider(clock=clock, jupyter_base_url="/user/x/") as provider:
@@ -199,9 +173,7 @@ def test_pages_cookies_and_redirects_stay_below_its_base_url(
     assert not {"end_session_endpoint", "device_authorization_endpoint"} & set(client.metadata)
 
 
-def test_nothing_secret_is_logged_at_any_level(
-    caplog: pytest.LogCaptureFixture, client: RawClient, provider: DemoProvider, get_code: Callable[..., str]
-) -> None:
+def test_nothing_secret_is_logged_at_any_level(caplog, client, provider, get_code):
     caplog.set_level(logging.DEBUG)
 
     code = get_code()
@@ -214,12 +186,8 @@ def test_nothing_secret_is_logged_at_any_level(
 
     logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
     secrets = {
-        code,
-        client.verifier,
-        client.state,
-        provider.service_secret.reveal(),
-        device["device_code"],
+        code, client.verifier, client.state, provider.service_secret.reveal(), device["device_code"],
         *(text[name] for text in (token, renewed) for name in ("access_token", "id_token", "refresh_token")),
-    }
+    }  # fmt: skip
     assert "request answered" in logged
     assert [secret for secret in secrets if secret in logged] == []

@@ -1,50 +1,32 @@
 """A proxy that carries TLS to other hosts (CONNECT, RFC 9110 section 9.3.6), with a password if a test wants one."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tests.fakes.raw_server import Listener
-
-if TYPE_CHECKING:
-    import ssl
 
 _CHUNK_BYTES = 65536
 _WAIT_SECONDS = 60
 
 
 class ConnectProxy(Listener):
-    """Carries what is sent to it to the host that was asked for.
+    """Carries what is sent to it to the host that was asked for, or to where it `leads_to`.
 
-    Args:
-        credentials: `user:password` that it wants to see; None accepts everybody.
-        tls: How it speaks TLS itself; None for plain http.
-        leads_to: Where everything is carried, whatever was asked for.
-
-    Attributes:
-        targets: The hosts that were asked for, with their ports.
-        address: Its host and port.
+    It wants to see `credentials`, `user:password`, and speaks TLS itself, if they are given. `targets` are the hosts
+    that were asked for.
     """
 
-    def __init__(
-        self,
-        *,
-        credentials: str | None = None,
-        tls: ssl.SSLContext | None = None,
-        leads_to: tuple[str, int] | None = None,
-    ) -> None:
+    def __init__(self, *, credentials=None, tls=None, leads_to=None):
         super().__init__()
         self._wanted = None if credentials is None else base64.b64encode(credentials.encode()).decode()
         self._tls = tls
         self._leads_to = leads_to
-        self.targets: list[str] = []
+        self.targets = []
         self.address = f"127.0.0.1:{self.port}"
 
-    def serve(self, plain: socket.socket) -> None:
+    def serve(self, plain):
         plain.settimeout(_WAIT_SECONDS)
         with suppress(OSError, ValueError), plain:
             connection = plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
@@ -67,7 +49,7 @@ class ConnectProxy(Listener):
                     back.join(_WAIT_SECONDS)
 
 
-def _read_head(connection: socket.socket) -> str:
+def _read_head(connection):
     head = b""
     while b"\r\n\r\n" not in head:
         chunk = connection.recv(_CHUNK_BYTES)
@@ -77,7 +59,7 @@ def _read_head(connection: socket.socket) -> str:
     return head.decode("latin-1")
 
 
-def _carry(source: socket.socket, sink: socket.socket) -> None:
+def _carry(source, sink):
     with suppress(OSError):
         while chunk := source.recv(_CHUNK_BYTES):
             sink.sendall(chunk)

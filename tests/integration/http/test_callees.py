@@ -1,10 +1,7 @@
 """Who is called how: platforms without proxies, the Hub's service with this server's token, hosts inside a network."""
 
-from __future__ import annotations
-
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,16 +12,7 @@ from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.platform_stand_ins import AzureMachine
 from tests.fakes.raw_server import RawServer
-from tests.fakes.scripted_provider import Reply, ScriptedProvider
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.core.system import SecretObject
-    from tests.fakes.tls_provider import TlsProvider
-
+from tests.fakes.scripted_provider import Reply
 
 pytestmark = pytest.mark.integration
 
@@ -33,16 +21,16 @@ TOKEN = Secret(HUB_TOKEN)
 
 
 @pytest.fixture
-def hub() -> Iterator[FakeHubService]:
+def hub():
     with FakeHubService() as service:
         yield service
 
 
-def ask(url: str) -> tuple[int, SecretObject | None]:
+def ask(url):
     return HubHttp(timeout_seconds=30).call(f"{url}token", token=TOKEN, body={})
 
 
-def test_over_plain_http_no_proxy_sees_the_token(hub: FakeHubService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_plain_http_no_proxy_sees_the_token(hub, monkeypatch):
     with RawServer(lambda connection, _server: connection.close()) as proxy:
         for name in PROXY_VARIABLES:
             monkeypatch.setenv(name, proxy.url)
@@ -56,7 +44,7 @@ def test_over_plain_http_no_proxy_sees_the_token(hub: FakeHubService, monkeypatc
     assert hub.calls[0].authorization == f"Bearer {HUB_TOKEN}"
 
 
-def test_no_log_holds_a_token_at_any_level(hub: FakeHubService, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_holds_a_token_at_any_level(hub, caplog):
     with caplog.at_level(logging.DEBUG):
         _, body = ask(hub.url)
 
@@ -70,14 +58,14 @@ PLATFORM = Callee(name="The platform", setting="PLATFORM_URL", remedy="Run this 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
-def get(server: RawServer) -> bytes:
+def get(server):
     http = PlatformHttp(timeout_seconds=60)
     return http.get(server.url, headers={"Metadata": Secret("s3same")}, platform=PLATFORM).body
 
 
 @pytest.mark.parametrize("status", ["302 Found", "304 Not Modified"])
-def test_a_redirect_is_not_followed(status: str) -> None:
-    def redirect(connection: socket.socket, server: RawServer) -> None:
+def test_a_redirect_is_not_followed(status):
+    def redirect(connection, server):
         connection.sendall(f"HTTP/1.1 {status}\r\nLocation: {server.url}\r\nContent-Length: 0\r\n\r\n".encode())
 
     with RawServer(redirect) as server, pytest.raises(ProviderMisbehaved, match="redirect"):
@@ -86,10 +74,10 @@ def test_a_redirect_is_not_followed(status: str) -> None:
     assert server.connection_count == 1
 
 
-def test_no_proxy_and_no_netrc_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_proxy_and_no_netrc_is_used(monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login alice password s3same\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in PROXY_VARIABLES:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
 
@@ -101,8 +89,8 @@ def test_no_proxy_and_no_netrc_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "authorization" not in sent
 
 
-def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(connection: socket.socket, server: RawServer) -> None:
+def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch):
+    def answer(connection, server):
         connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
 
     # Tests reach this machine only, so it plays a host of the internet.
@@ -112,11 +100,11 @@ def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch: pytest.M
         get(server)
 
 
-def test_a_private_address_that_is_refused_sees_no_byte() -> None:
-    received: list[bytes] = []
+def test_a_private_address_that_is_refused_sees_no_byte():
+    received = []
     ended = threading.Event()
 
-    def listen(connection: socket.socket, _server: RawServer) -> None:
+    def listen(connection, _server):
         received.append(connection.recv(1))
         ended.set()
 
@@ -128,12 +116,12 @@ def test_a_private_address_that_is_refused_sees_no_byte() -> None:
     assert received == [b""]
 
 
-def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider: TlsProvider) -> None:
+def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider):
     with pytest.raises(ProviderUnavailable, match="private"):
         ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url, refuses_private=True)
 
 
-def test_an_address_of_the_internet_is_not_refused(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_the_internet_is_not_refused(provider, monkeypatch):
     # Tests reach this machine only, so it plays a host of the internet.
     monkeypatch.setattr(http, "is_private_address", lambda address: address != "127.0.0.1")
     provider.reply_once("/document", Reply(body={}))
@@ -143,10 +131,10 @@ def test_an_address_of_the_internet_is_not_refused(provider: ScriptedProvider, m
     assert answer.reached_private is False
 
 
-def test_a_proxy_may_be_at_a_private_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_may_be_at_a_private_address(monkeypatch):
     asked = threading.Event()
 
-    def refuse(connection: socket.socket, server: RawServer) -> None:
+    def refuse(connection, server):
         asked.set()
         connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
 import pytest
@@ -21,62 +20,44 @@ SCHEMA = pa.schema(
         ("raw", pa.binary()),
     ]
 )
-NANOSECONDS = 1_790_000_000_123_456_789
 BATCH = pa.record_batch(
     [
-        pa.array([NANOSECONDS, None], SCHEMA.field("time").type),
-        pa.array(["a\nb\x1b[31m", 'quote " and, comma'], pa.string()),
-        pa.array([1, None], pa.int64()),
-        pa.array([[("k", "v")], None], SCHEMA.field("properties").type),
-        pa.array([b"\x00\xff", None], pa.binary()),
+        pa.array([1_790_000_000_123_456_789, None], SCHEMA.field("time").type),
+        pa.array(["a\nb\x1b[31m", 'quote " and, comma'], pa.string()), pa.array([1, None], pa.int64()),
+        pa.array([[("k", "v")], None], SCHEMA.field("properties").type), pa.array([b"\x00\xff", None], pa.binary()),
     ],
     schema=SCHEMA,
-)
+)  # fmt: skip
 
 
-def _printed(output_format: str, batches: list[pa.RecordBatch], **options: int) -> str:
-    output = io.StringIO()
-    print_rows(SCHEMA, batches, output=output, output_format=output_format, **options)
+def _printed(output_format, *batches, schema=None, **options):
+    output = io.StringIO(newline="")
+    schema = batches[0].schema if schema is None else schema
+    print_rows(schema, batches, output=output, output_format=output_format, **options)
     return output.getvalue()
 
 
-def test_json_is_a_list_of_objects_with_all_digits_of_a_time() -> None:
-    rows = json.loads(_printed("json", [BATCH, BATCH]))
+def test_json_is_a_list_of_objects_with_all_digits_of_a_time():
+    first, second, *others = json.loads(_printed("json", BATCH, BATCH))
 
-    assert rows[:2] == [
-        {
-            "time": "2026-09-21T14:13:20.123456789Z",
-            "name": "a\nb\x1b[31m",
-            "n": 1,
-            "properties": {"k": "v"},
-            "raw": "AP8=",
-        },
-        {"time": None, "name": 'quote " and, comma', "n": None, "properties": None, "raw": None},
-    ]
-    assert len(rows) == 4
+    time = "2026-09-21T14:13:20.123456789Z"
+    assert first == {"time": time, "name": "a\nb\x1b[31m", "n": 1, "properties": {"k": "v"}, "raw": "AP8="}
+    assert second == {"time": None, "name": 'quote " and, comma', "n": None, "properties": None, "raw": None}
+    assert others == [first, second]
 
 
 @pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
-def test_no_rows_are_still_valid_output(output_format: str, expected: str) -> None:
-    assert _printed(output_format, []) == expected
+def test_no_rows_are_still_valid_output(output_format, expected):
+    assert _printed(output_format, schema=SCHEMA) == expected
 
 
-def test_a_table_shows_control_characters_instead_of_sending_them_to_the_terminal() -> None:
-    text = _printed("table", [BATCH])
+def test_a_table_shows_control_characters_and_cuts_long_cells_unless_asked_otherwise():
+    text, wide = _printed("table", BATCH), pa.record_batch({"text": ["x" * 80]})
 
     assert "\x1b" not in text
     assert "a\\nb\\x1b[31m" in text
-
-
-def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
-    wide = pa.record_batch({"text": pa.array(["x" * 80])})
-    cut, whole = io.StringIO(), io.StringIO()
-
-    print_rows(wide.schema, [wide], output=cut, output_format="table")
-    print_rows(wide.schema, [wide], output=whole, output_format="table", max_column_width=0)
-
-    assert cut.getvalue().splitlines()[2] == "x" * 47 + "..."
-    assert "x" * 80 in whole.getvalue()
+    assert _printed("table", wide).splitlines()[2] == "x" * 47 + "..."
+    assert "x" * 80 in _printed("table", wide, max_column_width=0)
 
 
 @pytest.mark.parametrize(
@@ -92,18 +73,14 @@ def test_long_cells_of_a_table_are_cut_unless_asked_otherwise() -> None:
         ([("k", float("-inf")), ("l", None)], pa.map_(pa.string(), pa.float64()), '{"k": "-inf", "l": null}'),
     ],
 )
-def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held: object, kind: pa.DataType, cell: str) -> None:
+def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held, kind, cell):
     batch = pa.record_batch({"x": pa.array([held], kind)})
-    text, table = io.StringIO(newline=""), io.StringIO()
 
-    print_rows(batch.schema, [batch], output=text, output_format="csv")
-    print_rows(batch.schema, [batch], output=table, output_format="table")
-
-    assert list(csv.reader(io.StringIO(text.getvalue()))) == [["x"], [cell]]
-    assert table.getvalue().splitlines()[2] == cell
+    assert list(csv.reader(io.StringIO(_printed("csv", batch)))) == [["x"], [cell]]
+    assert _printed("table", batch).splitlines()[2] == cell
 
 
-def test_json_loses_no_column_to_another_of_its_name() -> None:
+def test_json_loses_no_column_to_another_of_its_name():
     batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["a", "a"])
     output = io.StringIO()
 
@@ -111,17 +88,16 @@ def test_json_loses_no_column_to_another_of_its_name() -> None:
         print_rows(batch.schema, [batch], output=output, output_format="json")
 
     assert output.getvalue() == ""
-    print_rows(batch.schema, [batch], output=output, output_format="csv")
-    assert output.getvalue() == "a,a\n1,2\n"
+    assert _printed("csv", batch) == "a,a\n1,2\n"
 
 
-def _write_to(output: TextIO) -> None:
+def _write_to(output):
     with disk_errors_reported(output):
         print("rows", file=output)
         output.flush()
 
 
-def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later() -> None:
+def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later():
     with Path("/dev/full").open("w", encoding="utf-8") as output:
         with pytest.raises(UsageError, match="cannot be written: No space left on device"):
             _write_to(output)

@@ -1,7 +1,5 @@
 """Placeholders and their values: where they are, how they are typed, how they travel."""
 
-from __future__ import annotations
-
 import enum
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.parameters import (
-    Params,
     bind,
     bind_named,
     find_placeholders,
@@ -26,66 +23,37 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 
-def _names(sql: str) -> list[str]:
+def _names(sql):
     return [placeholder.name for placeholder in find_placeholders(sql)]
 
 
 @pytest.mark.parametrize(
     ("sql", "names"),
     [
-        ("SELECT :a, :b_2 FROM t WHERE x=:a", ["a", "b_2", "a"]),
-        ("x>:a::int", ["a"]),
-        ("'it''s :a' || :b", ["b"]),
-        ('"col:a" = :b', ["b"]),
-        ("`a :x` = :b", ["b"]),
-        ("-- :a\n:b", ["b"]),
-        ("/* :a */ :b", ["b"]),
-        ("/* /* :a */ :b */ :c", ["c"]),
-        ("$$ :a $$ :b", ["b"]),
-        (r"e'\' :a' = :b", ["b"]),
-        (r"'\' = :b", ["b"]),
-        ("x::a", []),
-        ("'12:30' '12' :b", ["b"]),
-        ("arr[1:n]", []),
-        ("{'key':value}", []),
-        (":1 : a :", []),
-        ("$1 = $name", []),
-        ("a$$b :c", ["c"]),
-        ("'unclosed :a", []),
-        ("/* unclosed :a", []),
-        ("$$ unclosed :a", []),
+        ("SELECT :a, :b_2 FROM t WHERE x=:a", ["a", "b_2", "a"]), ("x>:a::int", ["a"]), ("'it''s :a' || :b", ["b"]),
+        ('"col:a" = :b', ["b"]), ("`a :x` = :b", ["b"]), ("-- :a\n:b", ["b"]), ("/* :a */ :b", ["b"]),
+        ("/* /* :a */ :b */ :c", ["c"]), ("$$ :a $$ :b", ["b"]), (r"e'\' :a' = :b", ["b"]), (r"'\' = :b", ["b"]),
+        ("x::a", []), ("'12:30' '12' :b", ["b"]), ("arr[1:n]", []), ("{'key':value}", []), (":1 : a :", []),
+        ("$1 = $name", []), ("a$$b :c", ["c"]), ("'unclosed :a", []), ("/* unclosed :a", []), ("$$ unclosed :a", []),
         (":größe", ["größe"]),
     ],
-)
-def test_placeholders_are_found_where_values_may_stand(sql: str, names: list[str]) -> None:
+)  # fmt: skip
+def test_placeholders_are_found_where_values_may_stand(sql, names):
     assert _names(sql) == names
 
 
 @pytest.mark.parametrize("text", ["'" * 200_000, "/*" * 100_000, "$a" * 100_000, "x " * 100_000 + ":a", "$$ " * 70_000])
-def test_a_hostile_statement_is_read_in_one_pass(text: str) -> None:
+def test_a_hostile_statement_is_read_in_one_pass(text):
     assert len(_names(text)) <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "quoted"),
-    [
-        ("user id", '"user id"'),
-        ('a"; DROP TABLE t; --', '"a""; DROP TABLE t; --"'),
-        ("größe", '"größe"'),
-        (":a {{b}} ' \n", '":a {{b}} \' \n"'),
-    ],
-)
-def test_a_name_is_quoted(name: str, quoted: str) -> None:
-    assert quote_identifier(name) == quoted
-    assert _names(f"SELECT {quoted}, :b") == ["b"]
-
-
 @pytest.mark.parametrize("name", ["", "a\0", "\ud800", None])
-def test_what_is_no_name_is_not_quoted(name: object) -> None:
+def test_what_is_no_name_is_not_quoted(name):
     with pytest.raises(UsageError):
         quote_identifier(name)
 
 
+_BEFORE_1970 = pd.Timestamp("1969-12-31T23:59:59.999999999Z")
 _ID = uuid.UUID("550e8400-e29b-41d4-a716-446655440000")
 
 
@@ -100,51 +68,27 @@ class _Tag(enum.StrEnum):
 @pytest.mark.parametrize(
     ("value", "kind", "stored"),
     [
-        (None, pa.null(), None),
-        (pd.NA, pa.null(), None),
-        (np.datetime64("NaT", "ns"), pa.null(), None),
-        (True, pa.bool_(), True),
-        (7, pa.int64(), 7),
-        (2**63, pa.uint64(), 2**63),
-        (2**64, pa.decimal128(20, 0), Decimal(2**64)),
-        (_Level.ERROR, pa.int64(), 2),
-        (np.int32(7), pa.int64(), 7),
-        (1.5, pa.float64(), 1.5),
-        ("it's :a\0", pa.string(), "it's :a\0"),
-        (_Tag.LOG, pa.string(), "log"),
-        (b"\0\xff", pa.binary(), b"\0\xff"),
-        (Decimal("0.10"), pa.decimal128(2, 2), Decimal("0.10")),
+        (None, pa.null(), None), (pd.NA, pa.null(), None), (np.datetime64("NaT", "ns"), pa.null(), None),
+        (True, pa.bool_(), True), (7, pa.int64(), 7), (2**63, pa.uint64(), 2**63),
+        (2**64, pa.decimal128(20, 0), Decimal(2**64)), (_Level.ERROR, pa.int64(), 2), (np.int32(7), pa.int64(), 7),
+        (1.5, pa.float64(), 1.5), ("it's :a\0", pa.string(), "it's :a\0"), (_Tag.LOG, pa.string(), "log"),
+        (b"\0\xff", pa.binary(), b"\0\xff"), (Decimal("0.10"), pa.decimal128(2, 2), Decimal("0.10")),
         (Decimal("1" * 50), pa.decimal256(50, 0), Decimal("1" * 50)),
-        (date(2026, 11, 24), pa.date32(), date(2026, 11, 24)),
-        (pa.scalar(7, pa.int8()), pa.int64(), 7),
+        (date(2026, 11, 24), pa.date32(), date(2026, 11, 24)), (pa.scalar(7, pa.int8()), pa.int64(), 7),
+        (_BEFORE_1970, pa.timestamp("ns", "+00:00"), _BEFORE_1970),
+        (np.timedelta64(3, "ns"), pa.duration("ns"), pd.Timedelta(3, "ns")),
         (_ID, pa.string(), "550e8400-e29b-41d4-a716-446655440000"),
     ],
     ids=str,
-)
-def test_a_value_keeps_its_meaning(value: object, kind: pa.DataType, stored: object) -> None:
+)  # fmt: skip
+def test_a_value_keeps_its_meaning(value, kind, stored):
     scalar = to_scalar(value, name="a")
 
     assert scalar.type == kind
     assert scalar.as_py() == stored
 
 
-@pytest.mark.parametrize(
-    ("value", "nanoseconds"),
-    [
-        (datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC), 1_000_005_000),
-        (datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), -1_000),
-        (pd.Timestamp("1969-12-31T23:59:59.999999999Z"), -1),
-    ],
-)
-def test_a_time_becomes_nanoseconds_in_utc_and_so_does_a_duration(value: datetime, nanoseconds: int) -> None:
-    time, duration = to_scalar(value, name="a"), to_scalar(pd.Timedelta(nanoseconds, "ns"), name="a")
-
-    assert (time.type, time.value) == (pa.timestamp("ns", "+00:00"), nanoseconds)
-    assert (duration.type, duration.value) == (pa.duration("ns"), nanoseconds)
-    assert to_scalar(np.timedelta64(3, "ns"), name="a") == to_scalar(pd.Timedelta(3, "ns"), name="a")
-
-
-def test_what_nanoseconds_cannot_hold_becomes_microseconds() -> None:
+def test_what_nanoseconds_cannot_hold_becomes_microseconds():
     time, duration = to_scalar(datetime(1, 1, 1, tzinfo=UTC), name="a"), to_scalar(timedelta(days=200_000), name="a")
 
     assert (time.type, time.value) == (pa.timestamp("us", "+00:00"), -62_135_596_800_000_000)
@@ -165,7 +109,7 @@ def test_what_nanoseconds_cannot_hold_becomes_microseconds() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_that_has_no_sql_type_is_refused(value: object) -> None:
+def test_a_value_that_has_no_sql_type_is_refused(value):
     with pytest.raises(UsageError) as caught:
         to_scalar(value, name="when")
 
@@ -182,7 +126,7 @@ def test_a_value_that_has_no_sql_type_is_refused(value: object) -> None:
         ("make_array(:ids)", "make_array($ids_1, $ids_2)"),
     ],
 )
-def test_a_list_stands_for_its_elements(sql: str, expanded: str) -> None:
+def test_a_list_stands_for_its_elements(sql, expanded):
     bound = bind_named(sql, {"ids": ["a", "b"]})
 
     assert bound.sql == expanded
@@ -192,30 +136,25 @@ def test_a_list_stands_for_its_elements(sql: str, expanded: str) -> None:
 @pytest.mark.parametrize(
     ("column", "elements"),
     [
-        (np.array([1, 2]), [1, 2]),
-        (pd.Series(["a", np.nan, None]), ["a", None, None]),
-        (pd.Series([1, 2], index=[0.0, 500.0]), [1, 2]),
-        (pd.Series([1, None], dtype="Int64"), [1, None]),
-        (pd.Categorical(["a", "b"]), ["a", "b"]),
-        (pa.array([1, None]), [1, None]),
-        (pl.Series([1, None]), [1, None]),
-        (frozenset({1}), [1]),
-        ([1, None], [1, None]),
+        (np.array([1, 2]), [1, 2]), (pd.Series(["a", np.nan, None]), ["a", None, None]),
+        (pd.Series([1, 2], index=[0.0, 500.0]), [1, 2]), (pd.Series([1, None], dtype="Int64"), [1, None]),
+        (pd.Categorical(["a", "b"]), ["a", "b"]), (pa.array([1, None]), [1, None]), (pl.Series([1, None]), [1, None]),
+        (frozenset({1}), [1]), ([1, None], [1, None]),
     ],
     ids=lambda value: type(value).__name__,
-)
-def test_a_column_of_any_library_stands_for_its_elements(column: object, elements: list[object]) -> None:
+)  # fmt: skip
+def test_a_column_of_any_library_stands_for_its_elements(column, elements):
     bound = bind_named("x IN :ids", {"ids": column})
 
     assert list(bound.row.to_pylist()[0].values()) == elements
 
 
-def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it() -> None:
+def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it():
     with pytest.raises(UsageError, match="more than 256"):
         bind_named("x IN :ids", {"ids": pd.Series(range(1_000_000))})
 
 
-def test_values_are_frozen_as_they_are_now() -> None:
+def test_values_are_frozen_as_they_are_now():
     names, text, data = ["a"], "x", bytearray(b"a")
 
     frozen = frozen_values("x IN :names AND :text = :data", {"names": names, "text": text, "data": data, "other": 1})
@@ -225,7 +164,7 @@ def test_values_are_frozen_as_they_are_now() -> None:
     assert frozen == {"names": ("a",), "text": "x", "data": b"a"}
 
 
-def test_the_elements_of_a_list_never_meet_another_placeholder() -> None:
+def test_the_elements_of_a_list_never_meet_another_placeholder():
     bound = bind_named("x IN :a AND y = :a_1 AND z = :A__2", {"a": [1, 2], "a_1": 3, "A__2": 4})
 
     assert bound.sql == "x IN ($a___1, $a___2) AND y = $a_1 AND z = $A__2"
@@ -235,64 +174,44 @@ def test_the_elements_of_a_list_never_meet_another_placeholder() -> None:
 @pytest.mark.parametrize(
     ("sql", "values"),
     [
-        ("x IN :a", {"a": []}),
-        ("x = :a", {"a": [1, 2]}),
-        ("x IN :a", {"a": [[1]]}),
-        ("x = :größe", {"größe": 1}),
-        ("x IN :a", {"a": np.array([[1]])}),
-        ("x IN :a", {"a": pd.Series([pd.Timestamp("2026-01-01")])}),
-        ("x IN :a", {"a": pl.DataFrame({"a": [1]})}),
-        ("x IN :a", {"a": list(range(MAX_PARAMETERS + 1))}),
+        ("x IN :a", {"a": []}), ("x = :a", {"a": [1, 2]}), ("x IN :a", {"a": [[1]]}), ("x = :größe", {"größe": 1}),
+        ("x IN :a", {"a": np.array([[1]])}), ("x IN :a", {"a": pd.Series([pd.Timestamp("2026-01-01")])}),
+        ("x IN :a", {"a": pl.DataFrame({"a": [1]})}), ("x IN :a", {"a": list(range(MAX_PARAMETERS + 1))}),
     ],
-)
-def test_a_value_that_cannot_stand_there_is_refused(sql: str, values: dict[str, object]) -> None:
+)  # fmt: skip
+def test_a_value_that_cannot_stand_there_is_refused(sql, values):
     with pytest.raises(UsageError):
         bind_named(sql, values)
 
 
 @pytest.mark.parametrize(
     "sql",
-    [
-        "SELECT a WHERE b IN :names AND c IN (:more, :names) AND HERE = 1",
-        "SELECT a,\n  HERE WHERE b IN :names",
-        "SELECT a WHERE b IN :names\n  AND c IN :more AND HERE",
-    ],
-)
-def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql: str) -> None:
-    bound = bind_named(sql, {"names": ["a", "b", "c"], "more": [1, 2], "one": 1})
-    sent_line, given_line = (
-        next(number for number, line in enumerate(text.split("\n"), 1) if "HERE" in line) for text in (bound.sql, sql)
-    )
-    sent_column = bound.sql.split("\n")[sent_line - 1].index("HERE") + 1
+    ["SELECT a WHERE b IN :names AND c IN (:more, :names) AND HERE = 1", "SELECT a,\n  HERE WHERE b IN :names",
+     "SELECT a WHERE b IN :names\n  AND c IN :more AND HERE"],
+)  # fmt: skip
+def test_a_place_in_what_was_sent_is_found_in_what_was_given(sql):
+    def place(text):
+        before = text.partition("HERE")[0]
+        return before.count("\n") + 1, len(before) - before.rfind("\n")
 
-    column = bound.original_column(sent_line, sent_column)
+    bound = bind_named(sql, {"names": ["a", "b", "c"], "more": [1, 2]})
+    line, column = place(bound.sql)
 
-    assert sent_line == given_line
-    assert column == sql.split("\n")[given_line - 1].index("HERE") + 1
-
-
-def bound_row(sql: str, params: Params) -> tuple[str, dict[str, object]]:
-    bound = bind(sql, params)
-    assert bound is not None
-    (row,) = bound.row.to_pylist()
-    return bound.sql, row
+    assert (line, bound.original_column(line, column)) == place(sql)
 
 
 @pytest.mark.parametrize("params", [None, {}, [], (), {"other": 1}])
-def test_without_values_nothing_is_bound(params: Params) -> None:
+def test_without_values_nothing_is_bound(params):
     assert bind("SELECT 1, ':a', '$b' -- $c", params) is None
 
 
-@pytest.mark.parametrize("sql", ["SELECT ?, ?", "SELECT $1, $2"])
-def test_values_in_order_are_columns_counted_from_zero(sql: str) -> None:
-    assert bound_row(sql, (7, "ü")) == (sql, {"0": 7, "1": "ü"})
-
-
-def test_both_spellings_of_a_name_are_bound() -> None:
+def test_both_spellings_of_a_name_are_bound():
     sql = "SELECT :a, $b, $a, '$c', \"$d\" /* $e */, $$ $f $$"
     values = {name: name for name in "abcdef"}
 
-    assert bound_row(sql, values) == (sql.replace(":a", "$a"), {"a": "a", "b": "b"})
+    bound = bind(sql, values)
+
+    assert (bound.sql, bound.row.to_pylist()) == (sql.replace(":a", "$a"), [{"a": "a", "b": "b"}])
 
 
 @pytest.mark.parametrize(
@@ -305,6 +224,6 @@ def test_both_spellings_of_a_name_are_bound() -> None:
         ("SELECT $a", {"a": object()}, "The value of :a cannot be bound"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_before_they_are_sent(sql: str, params: Params, said: str) -> None:
+def test_values_that_do_not_fit_are_refused_before_they_are_sent(sql, params, said):
     with pytest.raises(UsageError, match=said):
         bind(sql, params)

@@ -1,56 +1,41 @@
-"""The reader of one query: batches, renewal, repeated attempts, cancellation."""
+"""How far batches are read ahead, which statements may be repeated, and when the next attempt is made."""
 
-from __future__ import annotations
-
-import gc
 import threading
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, QueryReader, is_read
-from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, is_read
+from micromegas_jupyter.client.transport import CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
 from tests.fakes.pause import FakePause
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.fakes.clock import FakeClock
-
-
-_BATCH = pa.record_batch({"n": [1]})
+_WAIT = 10
 
 
 class EndlessStream:
     """Gives batches until it is cancelled."""
 
-    schema = _BATCH.schema
-
-    def __init__(self, batch: pa.RecordBatch = _BATCH) -> None:
-        self._batch = batch
+    def __init__(self, rows=1):
+        self._batch = pa.record_batch({"n": pa.array(range(rows), pa.int64())})
+        self.schema = self._batch.schema
         self.read_count = 0
         self.cancelled = threading.Event()
         self.closed = threading.Event()
+        self.cancel = self.cancelled.set
+        self.close = self.closed.set
 
-    def read_batch(self) -> pa.RecordBatch | None:
+    def read_batch(self):
         if self.cancelled.is_set():
             raise RuntimeError("cancelled")
         self.read_count += 1
         return self._batch
 
-    def cancel(self) -> None:
-        self.cancelled.set()
-
-    def close(self) -> None:
-        self.closed.set()
-
 
 @pytest.mark.parametrize(("rows", "waiting"), [(1, 4), (300_000, 1)], ids=["small", "large"])
-def test_a_slow_reader_holds_the_stream_back(rows: int, waiting: int) -> None:
-    stream = EndlessStream(pa.record_batch({"n": pa.array(range(rows), pa.int64())}))
+def test_a_slow_reader_holds_the_stream_back(rows, waiting):
+    stream = EndlessStream(rows)
     pump = BatchPump(lambda: stream)
 
     for _ in range(3):
@@ -61,28 +46,22 @@ def test_a_slow_reader_holds_the_stream_back(rows: int, waiting: int) -> None:
     assert stream.closed.wait(_WAIT)
 
 
-def test_a_stream_that_opens_after_the_stop_is_cancelled_then() -> None:
+def test_a_stream_that_opens_after_the_stop_is_cancelled_then():
     stream, may_open = EndlessStream(), threading.Event()
-
-    def open_late() -> EndlessStream:
-        may_open.wait(_WAIT)
-        return stream
-
-    pump = BatchPump(open_late)
+    pump = BatchPump(lambda: may_open.wait(_WAIT) and stream)
     pump.stop()
     with pytest.raises(QueryCancelled):
         pump.take()
     may_open.set()
 
     assert stream.closed.wait(_WAIT)
-    assert stream.cancelled.is_set()
-    assert stream.read_count == 0
+    assert (stream.cancelled.is_set(), stream.read_count) == (True, 0)
 
 
-def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch):
     stream = EndlessStream()
 
-    def start_and_be_interrupted(target: Callable[[], None], *, name: str) -> None:
+    def start_and_be_interrupted(target, *, name):
         start_thread(target, name=name)
         raise KeyboardInterrupt
 
@@ -95,20 +74,27 @@ def test_an_interrupt_while_the_thread_starts_stops_the_stream(monkeypatch: pyte
     assert stream.closed.wait(_WAIT)
 
 
-_PAIR = pa.record_batch({"n": pa.array([1, 2], pa.int64())})
-_WAIT = 10
+READS = [
+    "SELECT 1", "", "/* without an end", "/* a */ SELECT 1 /* b */",
+    "  -- a note\n SELECT count(*) FROM log_entries WHERE msg LIKE '%update%' AND level < 3;\n",
+    "WITH recent AS (SELECT * FROM log_entries) SELECT * FROM recent",
+    "SELECT delete_count, created, set_size, update_time FROM t",
+]  # fmt: skip
+WRITES = [
+    "INSERT INTO t VALUES (1)", "-- a note\n/* and one */ DELETE FROM t", "INSERT/* a */INTO t SELECT 1",
+    "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "CREATE TABLE t AS SELECT 1", "COPY t TO 'file'",
+    "SELECT 1; DROP TABLE t", "SELECT time, msg FROM retire_partitions('a', 'b', 'c', 'd')",
+    "SELECT * FROM \"retire_partitions\" ('a')", "SELECT * FROM Materialize_Partitions('v', 'a', 'b', 60)",
+    "SELECT * FROM deny_queries('sql', 'reason')", "SELECT retire_partitions/**/(1)",
+    "SELECT retire_partitions -- now\n (1)", "SELECT '--', retire_partitions(1)", "DO $$ x $$",
+]  # fmt: skip
 
 
-class _Tokens:
-    """Gives a numbered token."""
-
-    count = 0
-
-    def get_token(self) -> str:
-        return f"t{self.count}"
-
-    def invalidate(self, _token: str) -> None:
-        self.count += 1
+@pytest.mark.parametrize(
+    ("sql", "may_be_repeated"), [*((sql, True) for sql in READS), *((sql, False) for sql in WRITES)]
+)
+def test_a_statement_that_may_write_is_not_repeated(sql, may_be_repeated):
+    assert is_read(sql) is may_be_repeated
 
 
 class KnownServer:
@@ -116,140 +102,25 @@ class KnownServer:
 
     has_answered = True
 
-    def reconnect(self, _failed: CallRecord) -> None:
+    def reconnect(self, _failed):
         """Do nothing."""
 
 
-class ScriptedStream(EndlessStream):
-    """Gives its answers one after another; an exception is raised."""
-
-    schema = _PAIR.schema
-
-    def __init__(self, *answers: pa.RecordBatch | Exception) -> None:
-        super().__init__()
-        self._answers = list(answers)
-
-    def read_batch(self) -> pa.RecordBatch | None:
-        answer = self._answers.pop(0) if self._answers else None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
 @pytest.fixture
-def pause(clock: FakeClock) -> FakePause:
+def pause(clock):
     return FakePause(clock)
 
 
 @pytest.fixture
-def read(clock: FakeClock, pause: FakePause) -> Callable[..., QueryReader]:
-    """Start a reader whose attempts answer with the given streams, or fail with the given errors."""
-
-    def start(*attempts: ScriptedStream | Exception) -> QueryReader:
-        left = list(attempts)
-
-        def build_call(credential: Credential) -> Call:
-            return Call(server="s:1", credential=credential, started_at=clock.now())
-
-        def open_stream(call: Call) -> ScriptedStream:
-            call.record.query_id = "q-" + (call.credential.token.reveal() if call.credential.token else "")
-            attempt = left.pop(0)
-            if isinstance(attempt, Exception):
-                raise attempt
-            return attempt
-
-        attempts = Attempts(
-            CredentialSource(_Tokens()), clock=clock, may_repeat=True, server=KnownServer(), stopped=pause
-        )
-        return QueryReader(attempts, build_call, open_stream, clock=clock)
-
-    return start
-
-
-def test_batches_and_time_are_counted(read: Callable[..., QueryReader], clock: FakeClock) -> None:
-    with read(ScriptedStream(_PAIR, _PAIR)) as reader:
-        clock.advance(2)
-        batches = list(reader)
-        clock.advance(60)
-
-        assert batches == [_PAIR, _PAIR]
-        assert reader.schema == _PAIR.schema
-        assert reader.rows == 4
-        assert reader.bytes_received == 2 * pa.ipc.get_record_batch_size(_PAIR)
-        assert reader.query_id == "q-t0"
-        assert reader.elapsed_seconds == 2.0
-        assert list(reader) == []
-
-
-def test_cancelling_ends_the_pause_before_the_next_attempt(read: Callable[..., QueryReader], pause: FakePause) -> None:
-    reader = read(ScriptedStream(ServerUnavailable("No.")))
-    pause.meanwhile[1] = reader.cancel
-
-    with pytest.raises(QueryCancelled):
-        next(reader)
-
-    assert len(pause.waited) == 1
-
-
-def test_a_reader_that_nobody_keeps_is_stopped(read: Callable[..., QueryReader]) -> None:
-    stream = EndlessStream()
-
-    next(read(stream))
-    gc.collect()
-
-    assert stream.cancelled.wait(_WAIT)
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT 1",
-        "  -- a note\n SELECT count(*) FROM log_entries WHERE msg LIKE '%update%' AND level < 3;\n",
-        "WITH recent AS (SELECT * FROM log_entries) SELECT * FROM recent",
-        "SELECT delete_count, created, set_size, update_time FROM t",
-        "",
-        "/* without an end",
-        "/* a */ SELECT 1 /* b */",
-    ],
-)
-def test_a_statement_that_reads_is_read(sql):
-    assert is_read(sql)
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT INTO t VALUES (1)",
-        "-- a note\n/* and one */ DELETE FROM t",
-        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
-        "CREATE TABLE t AS SELECT 1",
-        "COPY t TO 'file'",
-        "SELECT 1; DROP TABLE t",
-        "SELECT time, msg FROM retire_partitions('a', 'b', 'c', 'd')",
-        "SELECT * FROM \"retire_partitions\" ('a')",
-        "SELECT * FROM Materialize_Partitions('v', 'a', 'b', 60)",
-        "SELECT * FROM deny_queries('sql', 'reason')",
-        "SELECT retire_partitions/**/(1)",
-        "SELECT retire_partitions -- now\n (1)",
-        "INSERT/* a */INTO t SELECT 1",
-        "SELECT '--', retire_partitions(1)",
-        "DO $$ x $$",
-    ],
-)
-def test_a_statement_that_writes_may_not_be_repeated(sql):
-    assert not is_read(sql)
-
-
-@pytest.fixture
-def build(clock: FakeClock, pause: FakePause) -> Callable[..., Attempts]:
-    def build_attempts(**options: Any) -> Attempts:
+def build(clock, pause):
+    def build_attempts(**options):
         given = {"may_repeat": True, "server": KnownServer(), "jitter": lambda: 0.5, **options}
         return Attempts(CredentialSource(None), clock=clock, stopped=pause, **given)
 
     return build_attempts
 
 
-def _fail_until_the_end(attempts: Attempts, *, pushback: str | None = None) -> ServerUnavailable:
+def _fail_until_the_end(attempts, *, pushback=None):
     """Let every attempt fail, and return the last error."""
     while True:
         error = ServerUnavailable("No.", remedy="Wait.")
@@ -260,21 +131,31 @@ def _fail_until_the_end(attempts: Attempts, *, pushback: str | None = None) -> S
 
 
 @pytest.mark.parametrize(("drawn", "first"), [(0.0, 0.08), (1.0, 0.12)])
-def test_pauses_are_drawn(build, pause: FakePause, drawn: float, first: float) -> None:
+def test_pauses_are_drawn(build, pause, drawn, first):
     _fail_until_the_end(build(jitter=lambda: drawn))
 
     assert pause.waited[0] == pytest.approx(first)
     assert sum(pause.waited) < RETRY_SECONDS
 
 
-def test_pauses_grow_and_the_last_error_says_how_often_it_was_tried(build, pause: FakePause) -> None:
-    error = _fail_until_the_end(build())
+@pytest.mark.parametrize(
+    ("pushback", "pauses", "said"),
+    [
+        (None, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0, 4.0], "Wait. Tried 10 times in 18 s."),
+        ("6000", [6.0, 6.0, 6.0], "Wait. Tried 4 times in 18 s."),
+        *((pushback, [], "Wait.") for pushback in ("-1", "20000", "soon")),
+    ],
+)
+def test_pauses_grow_or_are_the_servers_and_the_last_error_says_how_often_it_was_tried(
+    build, pause, pushback, pauses, said
+):
+    error = _fail_until_the_end(build(), pushback=pushback)
 
-    assert pause.waited == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0, 4.0])
-    assert error.remedy == "Wait. Tried 10 times in 18 s."
+    assert pause.waited == pytest.approx(pauses)
+    assert error.remedy == said
 
 
-def test_the_calls_own_deadline_ends_the_attempts(build, clock: FakeClock, pause: FakePause) -> None:
+def test_the_calls_own_deadline_ends_the_attempts(build, clock, pause):
     attempts = build(timeout_seconds=10.0)
     clock.advance(8.0)
 
@@ -285,26 +166,7 @@ def test_the_calls_own_deadline_ends_the_attempts(build, clock: FakeClock, pause
     assert attempts.remaining_seconds() == 0.5
 
 
-def test_the_servers_own_pause_is_kept(build, pause: FakePause) -> None:
-    _fail_until_the_end(build(), pushback="6000")
-
-    assert pause.waited == [6.0, 6.0, 6.0]
-
-
-@pytest.mark.parametrize("pushback", ["-1", "20000", "soon"])
-def test_a_pause_beyond_the_deadline_or_none_at_all_ends_the_attempts(build, pause: FakePause, pushback: str) -> None:
-    error = _fail_until_the_end(build(), pushback=pushback)
-
-    assert pause.waited == []
-    assert error.remedy == "Wait."
-
-
-def test_a_write_is_tried_once(build, pause: FakePause) -> None:
-    assert build(may_repeat=False).next_credential(ServerUnavailable("No."), Credential(), CallRecord()) is None
-    assert pause.waited == []
-
-
-def test_a_failure_that_lasts_is_not_tried_again(build, pause: FakePause) -> None:
+def test_a_failure_that_lasts_is_not_tried_again(build, pause):
     error = ServerUnavailable("The certificate has ended.")
     error.retryable = False
 

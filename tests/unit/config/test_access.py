@@ -1,7 +1,5 @@
 """What the server reads from variables and files about access, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -40,7 +38,7 @@ SHA256 = hashlib.sha256(b"hunter2").digest()
 HEX = SHA256.hex()
 
 
-def parse(config: object = None, keys: object = None, **environ: str) -> AccessSettings:
+def parse(config=None, keys=None, **environ):
     return parse_access_settings(
         environ,
         config_text=None if config is None else json.dumps(config),
@@ -48,14 +46,14 @@ def parse(config: object = None, keys: object = None, **environ: str) -> AccessS
     )
 
 
-def refusal(config: object = None, keys: object = None, **environ: str) -> ConfigurationError:
+def refusal(config=None, keys=None, **environ):
     with pytest.raises(ConfigurationError) as caught:
         parse(config, keys, **environ)
     assert "hunter2" not in str(caught.value)
     return caught.value
 
 
-def issuers(*entries: object, **more: object) -> str:
+def issuers(*entries, **more):
     return json.dumps({"issuers": list(entries), **more})
 
 
@@ -235,7 +233,7 @@ class TestApiKeys:
         revoked_at=datetime(2026, 6, 1, 0, 0, 0, 500_000, tzinfo=UTC),
     )
 
-    def refusal(self, *entries: object) -> ConfigurationError:
+    def refusal(self, *entries):
         with pytest.raises(ConfigurationError) as caught:
             parse_api_keys(json.dumps(entries), "KEYS")
         assert "hunter2" not in str(caught.value)

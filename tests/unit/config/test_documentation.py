@@ -13,7 +13,7 @@ from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRES
 TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
-def section(title: str) -> str:
+def section(title):
     found = re.search(rf"^### {title}\n(.*?)(?=^##|\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]

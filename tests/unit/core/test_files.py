@@ -1,14 +1,11 @@
 """Private files, who may change a file, and temporary folders."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,25 +25,19 @@ from micromegas_jupyter.core.files import (
     write_private_file,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-READERS = [read_private_file, read_shared_file]
-
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
 
 
-@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("read", [read_private_file, read_shared_file])
 def test_a_file_as_large_as_the_limit_is_read_and_one_byte_more_is_not(path, read):
-    assert read(path, max_bytes=7)[0] == b"content"  # type: ignore[operator]
+    assert read(path, max_bytes=7)[0] == b"content"
     with pytest.raises(FileTooLarge):
-        read(path, max_bytes=6)  # type: ignore[operator]
+        read(path, max_bytes=6)
 
 
 @pytest.mark.parametrize(("keeps_rights", "expected"), [(True, 0o640), (False, 0o600)])
@@ -59,13 +50,13 @@ def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(path
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+def umask(request):
     before = os.umask(request.param)
     yield
     os.umask(before)
 
 
-def mode_of(path: Path) -> int:
+def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -79,36 +70,31 @@ def test_files_and_folders_are_private_under_every_umask(tmp_path):
     assert (mode_of(path), mode_of(path.parent), mode_of(tmp_path / "a")) == (0o600, 0o700, 0o700)
 
 
-def make_link(path: Path) -> None:
+def make_link(path):
     target = path.with_name("target")
     target.write_bytes(b"precious")
     path.symlink_to(target)
 
 
-def make_dangling_link(path: Path) -> None:
+def make_dangling_link(path):
     path.symlink_to(path.with_name("nowhere"))
 
 
-ODD_PLACES = [make_link, make_dangling_link, os.mkfifo, os.mkdir]
-
-
-@pytest.mark.parametrize("make", ODD_PLACES, ids=["link", "dangling link", "pipe", "folder"])
+@pytest.mark.parametrize("make", [make_link, make_dangling_link, os.mkfifo, os.mkdir])
 def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(make, tmp_path):
     path = tmp_path / "file"
-    make(path)  # type: ignore[operator]
+    make(path)
 
     for use in (read_private_file, check_replaceable, lambda place: write_private_file(place, b"new")):
         with pytest.raises(FileProblem):
-            use(path)  # type: ignore[operator]
+            use(path)
 
     assert not [entry for entry in tmp_path.iterdir() if entry.name.endswith(".tmp")]
     if make is make_link:
         assert (tmp_path / "target").read_bytes() == b"precious"
 
 
-def test_a_file_of_another_user_is_not_used(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
+def test_a_file_of_another_user_is_not_used(path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
 
     with pytest.raises(FileProblem):
@@ -123,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(step, tmp_path, monkeypatc
     path = tmp_path / "file"
     write_private_file(path, b"old")
 
-    def fail(*_arguments: object) -> int:
+    def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fail)
@@ -144,15 +130,12 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
 
 
 ALICE = Reader(user_id=1000, group_id=1000)
-
 ALICE_AMONG_USERS = Reader(user_id=1000, group_id=100)
-
 ROOT = Reader(user_id=0, group_id=0)
-
 FILE, FOLDER = stat.S_IFREG, stat.S_IFDIR
 
 
-def found(mode: int, *, kind: int = FILE, user: int = 1000, group: int = 1000) -> os.stat_result:
+def found(mode, *, kind=FILE, user=1000, group=1000):
     return os.stat_result((kind | mode, 1, 1, 1, user, group, 0, 0, 0, 0))
 
 
@@ -184,22 +167,20 @@ def test_who_else_could_change_a_file_is_found(file, reader, writer):
 
 
 @pytest.mark.parametrize(
-    ("mode", "user", "group", "is_readable"),
+    ("mode", "owner", "reader", "is_read_only", "is_readable"),
     [
-        (0o600, 1000, 1000, False), (0o400, 0, 0, False), (0o640, 1000, 1000, False), (0o640, 1000, 100, True),
-        (0o640, 0, 100, False), (0o644, 1000, 1000, True), (0o644, 0, 0, True), (0o604, 1000, 1000, True),
+        (0o600, (1000, 1000), ALICE, False, False), (0o400, (0, 0), ALICE, False, False),
+        (0o640, (1000, 1000), ALICE, False, False), (0o640, (0, 100), ALICE, False, False),
+        (0o640, (1000, 100), ALICE, False, True), (0o644, (1000, 1000), ALICE, False, True),
+        (0o644, (0, 0), ALICE, False, True), (0o604, (1000, 1000), ALICE, False, True),
+        (0o640, (0, 100), ROOT, False, True), (0o444, (0, 0), ALICE, True, False),
+        (0o444, (1000, 1000), ALICE, True, True),
     ],
 )  # fmt: skip
-def test_others_read_what_its_mode_lets_them(mode, user, group, is_readable):
-    file = found(mode, user=user, group=group)
+def test_others_read_what_its_mode_and_the_mount_let_them(mode, owner, reader, is_read_only, is_readable):
+    file = found(mode, user=owner[0], group=owner[1])
 
-    assert is_readable_by_others(file, reader=ALICE, is_mounted_read_only=False) is is_readable
-
-
-def test_who_reads_what_is_root_s_depends_on_who_runs_and_on_the_mount():
-    assert is_readable_by_others(found(0o640, user=0, group=100), reader=ROOT, is_mounted_read_only=False)
-    assert not is_readable_by_others(found(0o444, user=0, group=0), reader=ALICE, is_mounted_read_only=True)
-    assert is_readable_by_others(found(0o444), reader=ALICE, is_mounted_read_only=True)
+    assert is_readable_by_others(file, reader=reader, is_mounted_read_only=is_read_only) is is_readable
 
 
 PREFIX = "of-a-test-"
@@ -210,7 +191,6 @@ CHILD = """
 import sys
 from micromegas_jupyter.core.files import TemporaryFolder
 folder = TemporaryFolder(sys.argv[1], parent=sys.argv[2])
-(folder.path / "rows").write_bytes(b"of somebody")
 (folder.path / "inside").mkdir()
 (folder.path / "inside" / "rows").write_bytes(b"of somebody")
 print(folder.path.name, flush=True)
@@ -219,13 +199,12 @@ sys.stdin.read()
 
 
 @contextmanager
-def child(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def child(parent):
     """Run a process that has a folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, PREFIX, str(parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        assert process.stdout is not None
         yield process, parent / process.stdout.readline().strip()
     finally:
         process.kill()
@@ -233,29 +212,17 @@ def child(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 
 def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path):
-    with child(tmp_path) as (killed, left), child(tmp_path) as (_, kept), TemporaryClosed(tmp_path) as own:
+    with child(tmp_path) as (killed, left), child(tmp_path) as (_, kept):
+        own = TemporaryFolder(PREFIX, parent=str(tmp_path))
         killed.kill()
         killed.wait()
 
-        removed = remove_abandoned(PREFIX, parent=str(tmp_path))
+        assert remove_abandoned(PREFIX, parent=str(tmp_path)) == 1
 
-        assert removed == 1
         assert not left.exists()
-        assert {found.name for found in kept.iterdir()} == {"rows", "inside"}
-        assert own.is_dir()
-
-
-class TemporaryClosed:
-    """A folder of this process, closed at the end."""
-
-    def __init__(self, parent: Path) -> None:
-        self._folder = TemporaryFolder(PREFIX, parent=str(parent))
-
-    def __enter__(self) -> Path:
-        return self._folder.path
-
-    def __exit__(self, *_error: object) -> None:
-        self._folder.close()
+        assert (kept / "inside" / "rows").exists()
+        assert own.path.is_dir()
+        own.close()
 
 
 def test_a_folder_is_its_users_alone_and_goes_when_it_is_closed(tmp_path):
@@ -318,7 +285,7 @@ def test_a_link_inside_a_folder_of_the_dead_leads_nowhere(tmp_path):
 def test_whoever_looks_while_folders_are_made_takes_none(tmp_path):
     is_over = threading.Event()
 
-    def look() -> None:
+    def look():
         while not is_over.is_set():
             remove_abandoned(PREFIX, parent=str(tmp_path))
 

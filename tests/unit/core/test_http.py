@@ -1,7 +1,5 @@
 """Responses, addresses, certificates and proxies, without a network; calls are in `tests/integration/http`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import pytest
 from micromegas_jupyter.core.http import (
     MAX_BUNDLE_BYTES,
     Callee,
-    HttpAnswer,
     RawAnswer,
     check_answer,
     check_platform_url,
@@ -23,9 +20,7 @@ from micromegas_jupyter.core.http import (
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 
-def read(
-    status: int = 200, body: bytes = b'{"a": 1}', *, max_bytes: int = 100, needs_body: bool = True, **headers: str
-) -> HttpAnswer:
+def read(status=200, body=b'{"a": 1}', *, max_bytes=100, needs_body=True, **headers):
     sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     raw = RawAnswer(status=status, headers=sent, body=body)
     callee = Callee(name="The identity provider id.example.com")
@@ -33,7 +28,7 @@ def read(
     return read_answer(raw, callee, needs_body=needs_body)
 
 
-def test_json_by_any_name_and_the_errors_of_oauth_are_read() -> None:
+def test_json_by_any_name_and_the_errors_of_oauth_are_read():
     assert read(content_type="application/jwk-set+json", body=b'"' + b"x" * 98 + b'"').body == "x" * 98
     assert read(400, b'{"error": "invalid_grant"}').body == {"error": "invalid_grant"}
     assert read(body=b"done", content_type="text/plain", needs_body=False).body is None
@@ -50,13 +45,13 @@ def test_json_by_any_name_and_the_errors_of_oauth_are_read() -> None:
         *(({"content_encoding": encoding}, ProviderMisbehaved) for encoding in ("gzip", "identity, gzip")),
     ],
 )  # fmt: skip
-def test_what_a_provider_may_not_answer_is_refused(changes: dict[str, object], error: type[Exception]) -> None:
+def test_what_a_provider_may_not_answer_is_refused(changes, error):
     with pytest.raises(error):
-        read(**changes)  # type: ignore[arg-type]
+        read(**changes)
 
 
 @pytest.mark.parametrize(("age", "is_taken"), [("0", True), (" 0 ", True), ("1", False), ("8640", False), ("?", False)])
-def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age: str, is_taken: bool) -> None:
+def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age, is_taken):
     answer = read(date="Tue, 24 Nov 2026 12:00:00 GMT", age=age)
 
     assert (answer.date is not None) is is_taken
@@ -75,7 +70,7 @@ def test_the_date_of_an_answer_that_a_cache_kept_is_not_the_provider_s_time(age:
         "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:a00:1::1", "", "localhost", "not an address",
     ],
 )  # fmt: skip
-def test_an_address_inside_a_network_or_no_address_is_private(address: str) -> None:
+def test_an_address_inside_a_network_or_no_address_is_private(address):
     assert is_private_address(address)
 
 
@@ -86,7 +81,7 @@ def test_an_address_inside_a_network_or_no_address_is_private(address: str) -> N
         "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1",
     ],
 )  # fmt: skip
-def test_an_address_of_the_internet_is_not_private(address: str) -> None:
+def test_an_address_of_the_internet_is_not_private(address):
     assert not is_private_address(address)
 
 
@@ -97,13 +92,13 @@ BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
 @pytest.fixture(scope="module")
-def certificate() -> str:
+def certificate():
     text = Path(certifi.where()).read_text(encoding="utf-8")
     start = text.index(BEGIN)
     return text[start : text.index(BEGIN, start + 1)].partition("\n\n")[0]
 
 
-def write(folder: Path, content: bytes) -> Path:
+def write(folder, content):
     path = folder / "ca.pem"
     path.write_bytes(content)
     return path
@@ -146,7 +141,7 @@ PLATFORM = Callee(name="The platform", setting="PLATFORM_URL", remedy="Run this 
 @pytest.mark.parametrize(
     "url", ["https://run.actions.example.com/idtoken?x=1", "https://10.0.0.1/", "https://192.0.2.1:8443/a"]
 )
-def test_https_may_go_anywhere(url: str) -> None:
+def test_https_may_go_anywhere(url):
     assert check_platform_url(url, PLATFORM) is False
 
 
@@ -158,7 +153,7 @@ def test_https_may_go_anywhere(url: str) -> None:
         "http://metadata.google.internal/computeMetadata", "HTTP://LOCALHOST/",
     ],
 )  # fmt: skip
-def test_plain_http_goes_to_this_machine_and_its_metadata_services(url: str) -> None:
+def test_plain_http_goes_to_this_machine_and_its_metadata_services(url):
     assert check_platform_url(url, PLATFORM) is True
 
 
@@ -170,7 +165,7 @@ def test_plain_http_goes_to_this_machine_and_its_metadata_services(url: str) -> 
         "http://0.0.0.0/", "ftp://127.0.0.1/", "127.0.0.1/token", "",
     ],
 )  # fmt: skip
-def test_other_addresses_are_refused(url: str) -> None:
+def test_other_addresses_are_refused(url):
     with pytest.raises(ConfigurationError) as caught:
         check_platform_url(url, PLATFORM)
 
@@ -186,7 +181,7 @@ def test_other_addresses_are_refused(url: str) -> None:
         "https://example.com/?s3same=" + "x" * 9000,
     ],
 )  # fmt: skip
-def test_an_address_that_can_be_misread_is_refused_without_showing_it(url: str) -> None:
+def test_an_address_that_can_be_misread_is_refused_without_showing_it(url):
     with pytest.raises(ConfigurationError) as caught:
         check_platform_url(url, PLATFORM)
 
@@ -200,7 +195,7 @@ URL = "https://id.example.com/token"
 
 
 @pytest.fixture
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_proxies(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -208,21 +203,17 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_proxies")
 @pytest.mark.parametrize(
-    "address",
+    ("name", "address"),
     [
-        "http://proxy.example:3128",
-        "proxy.example:3128",
-        "http://alice:sesame@proxy.example",
-        "http://[2001:db8::1]:3128",
+        ("https_proxy", "http://alice:sesame@proxy.example"), ("HTTPS_PROXY", "proxy.example:3128"),
+        ("all_proxy", "http://[2001:db8::1]:3128"),
     ],
-)
-@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+)  # fmt: skip
 def test_the_proxy_of_the_environment_is_a_secret(monkeypatch, name, address):
     monkeypatch.setenv(name, address)
 
     proxy = proxy_for(URL)
 
-    assert proxy is not None
     assert proxy.reveal() == address
     assert "sesame" not in repr(proxy)
 

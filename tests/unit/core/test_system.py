@@ -10,38 +10,28 @@ from micromegas_jupyter.core.system import (
     HiddenBytes,
     HiddenText,
     Secret,
-    SecretObject,
     process_variables,
     run_interruptibly,
     secret_object,
 )
 
-_cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell")
+_cell = contextvars.ContextVar("cell")
 
 
-def test_what_is_secret_can_be_read_and_shows_nothing() -> None:
+def test_what_is_secret_can_be_read_but_neither_shown_nor_pickled():
     secret, found = Secret("sesame"), secret_object({"access_token": "sesame"})
     text, data, variables = HiddenText("sesame"), HiddenBytes(b"sesame"), process_variables({"SETTING": "sesame"})
 
     assert (secret.reveal(), text, data) == ("sesame", "sesame", b"sesame")
     assert (found, variables) == ({"access_token": "sesame"}, {"SETTING": "sesame"})
     assert [secret_object(value) for value in (None, [], "text", 1)] == [None] * 4
+    for value in (secret, found):
+        with pytest.raises(TypeError):
+            pickle.dumps(value)
     assert "sesame" not in f"{[secret, found, text, data, variables]}{secret}{found}{variables}"
 
 
-@pytest.mark.parametrize("value", [Secret("sesame"), SecretObject(a=1)], ids=["text", "object"])
-def test_a_secret_cannot_be_pickled(value: object) -> None:
-    with pytest.raises(TypeError):
-        pickle.dumps(value)
-
-
-def test_the_variables_of_the_process_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_SETTING", "sesame")
-
-    assert process_variables()["SOME_SETTING"] == "sesame"
-
-
-def test_work_on_another_thread_gives_its_result_its_error_and_its_context_back() -> None:
+def test_work_on_another_thread_gives_its_result_its_error_and_its_context_back():
     never = threading.Event()
     _cell.set("c1")
 

@@ -1,7 +1,5 @@
 """Where secrets may be sent: endpoints, issuers, documents."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.config.decoding import as_fetch_url, as_issuer
@@ -19,7 +17,7 @@ from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
         ("http://[::1]:8080/token", "::1"),
     ],
 )
-def test_https_and_http_on_loopback_may_be_called(url: str, host: str) -> None:
+def test_https_and_http_on_loopback_may_be_called(url, host):
     assert check_endpoint_url(url) == host
 
 
@@ -33,7 +31,7 @@ def test_https_and_http_on_loopback_may_be_called(url: str, host: str) -> None:
         "https://id.example.com:0/", "https://[::1/", "https://id.example.com/" + "a" * 2048,
     ],
 )  # fmt: skip
-def test_every_other_address_is_refused(url: str) -> None:
+def test_every_other_address_is_refused(url):
     with pytest.raises(ProviderMisbehaved):
         check_endpoint_url(url)
 

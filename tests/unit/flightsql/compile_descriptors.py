@@ -15,7 +15,7 @@ PROTO_FOLDER = Path(micromegas_jupyter.flightsql.__file__).parent / "proto"
 DESCRIPTOR_SET = PROTO_FOLDER / "wire.binpb"
 
 
-def compile_descriptors() -> bytes:
+def compile_descriptors():
     """Return the descriptor set of all `.proto` files, in the order of their names."""
     sources = sorted(path.name for path in PROTO_FOLDER.glob("*.proto"))
     well_known = resources.files("grpc_tools").joinpath("_proto")

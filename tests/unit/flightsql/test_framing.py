@@ -1,9 +1,5 @@
 """Batches leave as `FlightData` of bounded size and read back unchanged; hostile parameters are refused."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import pyarrow as pa
 import pytest
 
@@ -21,18 +17,15 @@ from micromegas_jupyter.flightsql.framing import (
     view_lengths,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 LIMITS = ParameterLimits()
 
 
-def _encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: Any) -> list[bytes]:
+def _encode(schema, batches, **options):
     encoder = FlightDataEncoder(schema, **options)
     return [encoder.encode_schema()] + [frame for batch in batches for frame in encoder.encode_batch(batch)]
 
 
-def _read_back(frames: list[bytes]) -> pa.Table:
+def _read_back(frames):
     """Decode as the protocol says, without the code under test: an IPC stream of headers and bodies."""
     stream = b""
     for frame in frames:
@@ -41,7 +34,7 @@ def _read_back(frames: list[bytes]) -> pa.Table:
     return pa.ipc.open_stream(stream + b"\xff\xff\xff\xff\0\0\0\0").read_all()
 
 
-def _compressed_frames(batch: pa.RecordBatch) -> list[bytes]:
+def _compressed_frames(batch):
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_batch(batch)
@@ -53,7 +46,7 @@ def _compressed_frames(batch: pa.RecordBatch) -> list[bytes]:
     ]
 
 
-def test_compressed_batches_read_back_unchanged_and_are_smaller() -> None:
+def test_compressed_batches_read_back_unchanged_and_are_smaller():
     batch = pa.record_batch({"text": ["the same"] * 10_000, "word": pa.array(["a", "b"] * 5000).dictionary_encode()})
 
     frames = _encode(batch.schema, [batch, batch], compression="lz4")
@@ -63,9 +56,7 @@ def test_compressed_batches_read_back_unchanged_and_are_smaller() -> None:
 
 
 @pytest.mark.parametrize("is_dictionary", [False, True], ids=["row", "dictionary"])
-def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(
-    monkeypatch: pytest.MonkeyPatch, is_dictionary: bool
-) -> None:
+def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(monkeypatch, is_dictionary):
     monkeypatch.setattr(framing, "MAX_MESSAGE_BYTES", 3 * 1024 * 1024)
     values = pa.array(["x" * 1024 * 1024 * 4, "y"])
     batch = pa.record_batch({"text": values.dictionary_encode() if is_dictionary else values})
@@ -74,7 +65,7 @@ def test_what_cannot_be_cut_and_is_larger_than_any_message_is_refused(
         _encode(batch.schema, [batch])
 
 
-def test_a_dictionary_is_sent_once_while_it_does_not_change() -> None:
+def test_a_dictionary_is_sent_once_while_it_does_not_change():
     first = pa.record_batch({"word": pa.array(["a", "b", "a"]).dictionary_encode()})
     other = pa.record_batch({"word": pa.array(["c", "c"]).dictionary_encode()})
 
@@ -84,16 +75,7 @@ def test_a_dictionary_is_sent_once_while_it_does_not_change() -> None:
     assert _read_back(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
 
 
-def test_messages_stay_near_the_stated_size() -> None:
-    batch = pa.record_batch({"n": list(range(100_000))})
-
-    frames = _encode(batch.schema, [batch], max_message_bytes=100_000)
-
-    assert max(len(frame) for frame in frames) < 101_000
-    assert _read_back(frames)["n"].to_pylist() == list(range(100_000))
-
-
-def test_parameters_read_back_as_one_batch() -> None:
+def test_parameters_read_back_as_one_batch():
     batch = pa.record_batch({"0": [1, 2], "1": pa.array(["a", None]).dictionary_encode()})
 
     found = decode_parameters(_encode(batch.schema, [batch, batch.slice(0, 0), batch]), limits=LIMITS)
@@ -113,28 +95,28 @@ def test_parameters_read_back_as_one_batch() -> None:
     ],
     ids=["rows", "columns", "bytes", "messages"],
 )
-def test_parameters_over_a_limit_are_refused(limits: ParameterLimits) -> None:
+def test_parameters_over_a_limit_are_refused(limits):
     batch = pa.record_batch({"0": [1, 2], "1": [3, 4]})
 
     with pytest.raises(ResourcesExhausted):
         decode_parameters(_encode(batch.schema, [batch]), limits=limits)
 
 
-def _cut_body() -> list[bytes]:
+def _cut_body():
     schema, rows = _encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])
     data = messages.FlightData.FromString(rows)
     data.data_body = data.data_body[:-8]
     return [schema, data.SerializeToString()]
 
 
-def _far_offsets() -> list[bytes]:
+def _far_offsets():
     schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["aa", "bb"]})])
     data = messages.FlightData.FromString(rows)
     data.data_body = data.data_body.replace((2).to_bytes(4, "little"), (2_000_000).to_bytes(4, "little"), 1)
     return [schema, data.SerializeToString()]
 
 
-def _wrong_text() -> list[bytes]:
+def _wrong_text():
     schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["marker"]})])
     return [schema, rows.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")]
 
@@ -152,7 +134,7 @@ def _wrong_text() -> list[bytes]:
     ],
     ids=["compressed", "compressed dictionary", "extension type", "body", "offsets", "not UTF-8", "no schema"],
 )
-def test_hostile_parameters_are_refused(frames: list[bytes], kind: type[Exception]) -> None:
+def test_hostile_parameters_are_refused(frames, kind):
     with pytest.raises(kind):
         decode_parameters(frames, limits=LIMITS)
 
@@ -177,25 +159,22 @@ _TEXTS = ["a", None, "long enough for a buffer"]
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
 )
-def test_each_kind_is_measured(column: pa.Array, sizes: list[int]) -> None:
+def test_each_kind_is_measured(column, sizes):
     batch = pa.record_batch({"c": column})
 
     assert row_sizes(batch).tolist() == sizes
     assert row_sizes(batch.slice(1)).tolist() == sizes[1:]
 
 
-def test_rows_are_cut_by_their_size() -> None:
+def test_rows_are_cut_by_their_size_and_a_larger_row_is_refused():
     batch = pa.record_batch({"c": ["x" * 4, "x" * 4, "x" * 9, "x"]})
 
     parts = list(split_rows(batch, max_bytes=10))
 
     assert [(part.num_rows, size) for part, size in parts] == [(2, 8), (2, 10)]
     assert pa.Table.from_batches([part for part, _ in parts]) == pa.Table.from_batches([batch])
-
-
-def test_a_row_that_is_larger_than_a_part_is_refused() -> None:
     with pytest.raises(ResourcesExhausted):
-        list(split_rows(pa.record_batch({"c": ["x", "x" * 11]}), max_bytes=10))
+        list(split_rows(batch, max_bytes=8))
 
 
 @pytest.mark.parametrize(
@@ -207,13 +186,13 @@ def test_a_row_that_is_larger_than_a_part_is_refused() -> None:
     ],
     ids=["empty struct", "lists of nothing", "list view"],
 )
-def test_what_cannot_be_measured_is_refused(column: pa.Array) -> None:
+def test_what_cannot_be_measured_is_refused(column):
     with pytest.raises(UnsupportedRequest):
         row_sizes(pa.record_batch({"c": column}))
 
 
 @pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
-def test_values_stay(kind: pa.DataType) -> None:
+def test_values_stay(kind):
     array = pa.array(_TEXTS, pa.string_view()).cast(kind)
 
     cleaned = clean_views(array)
@@ -225,7 +204,7 @@ def test_values_stay(kind: pa.DataType) -> None:
     assert view_lengths(array).tolist() == [1, 0, 24]
 
 
-def test_a_null_value_that_points_far_away_is_emptied() -> None:
+def test_a_null_value_that_points_far_away_is_emptied():
     validity, views, text = pa.array(_TEXTS, pa.string_view()).buffers()
     trap = views.to_pybytes()[:16] + (2**31 - 1).to_bytes(4, "little") + b"\xff" * 12 + views.to_pybytes()[32:]
     array = pa.Array.from_buffers(pa.string_view(), 3, [validity, pa.py_buffer(trap), text])

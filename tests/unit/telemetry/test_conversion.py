@@ -1,7 +1,5 @@
 """Rows for the tables of the data model are accepted however they are written down, as long as nothing is lost."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -9,12 +7,7 @@ import pytest
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
-from micromegas_jupyter.telemetry.tables import (
-    LOG_ENTRIES,
-    PROCESSES,
-    STREAMS,
-    TableDefinition,
-)
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import NOON_NS, PAIRS, log_batch, sent_processes
 
 _JSONB = bytes.fromhex("400000011000000110000001") + b"ab"
@@ -22,7 +15,7 @@ _WHEN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 _MAP = pa.map_(pa.utf8(), pa.utf8())
 
 
-def _convert(rows: pa.Table, definition: TableDefinition = PROCESSES) -> pa.RecordBatch:
+def _convert(rows, definition=PROCESSES):
     check_columns(rows.schema, definition)
     converted = convert_rows(rows.to_batches()[0], definition)
     converted.validate(full=True)
@@ -41,28 +34,28 @@ def _convert(rows: pa.Table, definition: TableDefinition = PROCESSES) -> pa.Reco
     ],
     ids=["pairs", "large pairs", "map", "slice", "jsonb", "large jsonb", "jsonb views", "jsonb words", "pair words"],
 )  # fmt: skip
-def test_properties_come_in_many_ways(properties: pa.Array) -> None:
+def test_properties_come_in_many_ways(properties):
     converted = _convert(sent_processes("1", "2", properties=properties))
 
     assert converted["properties"].to_pylist() == [[("a", "b")], []]
 
 
 @pytest.mark.parametrize("kind", [pa.large_utf8(), pa.string_view(), pa.dictionary(pa.int8(), pa.utf8())], ids=str)
-def test_text_comes_in_many_ways(kind: pa.DataType) -> None:
+def test_text_comes_in_many_ways(kind):
     converted = _convert(sent_processes("1", "2", exe=pa.array(["x", None]).cast(kind)))
 
     assert converted["exe"].to_pylist() == ["x", None]
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms", "UTC"), pa.timestamp("us", "+02:00")], ids=str)
-def test_times_come_in_many_units(kind: pa.DataType) -> None:
+def test_times_come_in_many_units(kind):
     sent = pa.array([NOON_NS], pa.int64()).cast(pa.timestamp("ns", "UTC"))
     kept = sent.cast(pa.timestamp("s", "UTC")).cast(kind)
 
     assert _convert(sent_processes("1", start_time=kept))["start_time"].cast(pa.int64()).to_pylist() == [NOON_NS]
 
 
-def test_streams_are_converted_with_tags() -> None:
+def test_streams_are_converted_with_tags():
     rows = pa.table(
         {
             "stream_id": ["s"],
@@ -98,12 +91,12 @@ def test_streams_are_converted_with_tags() -> None:
         ({"extra\u202e": pa.array([1])}, "no column"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_column(changes: dict[str, pa.Array | None], words: str) -> None:
+def test_what_does_not_fit_is_refused_by_column(changes, words):
     with pytest.raises(UsageError, match=words):
         _convert(sent_processes("1", **changes))
 
 
-def test_the_servers_own_targets_are_told_from_others() -> None:
+def test_the_servers_own_targets_are_told_from_others():
     check_targets(convert_rows(log_batch([1], writer="micromegas_jupyter2"), LOG_ENTRIES))
 
     for target in ("micromegas_jupyter", "micromegas_jupyter.audit.access"):

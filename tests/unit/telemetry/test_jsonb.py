@@ -8,14 +8,14 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.jsonb import parse_jsonb, parse_properties
 
 
-def _bytes(text: str) -> bytes:
+def _bytes(text):
     return bytes.fromhex(text.replace(" ", ""))
 
 
 NAME_VALUE = _bytes("40000001 10000004 10000005") + b"namevalue"
 
 
-def _scalar(kind: int, data: bytes) -> bytes:
+def _scalar(kind, data):
     return _bytes("20000000") + (kind << 28 | len(data)).to_bytes(4, "big") + data
 
 
@@ -29,11 +29,11 @@ def _scalar(kind: int, data: bytes) -> bytes:
         (_scalar(2, b"\x20"), math.inf), (_bytes("80000002 20000001 50000004 00") + _bytes("40000000"), [0, {}]),
     ],
 )  # fmt: skip
-def test_values_are_read(data: bytes, value: object) -> None:
+def test_values_are_read(data, value):
     assert parse_jsonb(data) == value
 
 
-def test_members_that_are_not_text_become_json_text() -> None:
+def test_members_that_are_not_text_become_json_text():
     data = _bytes("40000002 10000001 10000001 20000002 50000004") + b"ab\x50\x07" + _bytes("80000000")
 
     assert parse_properties(data) == {"a": "7", "b": "[]"}
@@ -41,7 +41,7 @@ def test_members_that_are_not_text_become_json_text() -> None:
         parse_properties(_bytes("80000000"))
 
 
-def _nested(depth: int) -> bytes:
+def _nested(depth):
     data = _bytes("80000000")
     for _ in range(depth):
         data = _bytes("80000001") + (5 << 28 | len(data)).to_bytes(4, "big") + data
@@ -56,6 +56,6 @@ def _nested(depth: int) -> bytes:
         _bytes("40000001 00000000 00000000"),
     ],
 )  # fmt: skip
-def test_noise_is_refused(data: bytes) -> None:
+def test_noise_is_refused(data):
     with pytest.raises(UsageError):
         parse_jsonb(data)

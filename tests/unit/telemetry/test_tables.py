@@ -22,7 +22,7 @@ TIME = "timestamp[ns, tz=+00:00]"
 MAP = "map<string, string>"
 
 
-def _described(definition: TableDefinition) -> list[tuple[str, str, bool]]:
+def _described(definition):
     return [(field.name, str(field.type).partition(" ('")[0], field.nullable) for field in definition.schema]
 
 
@@ -41,50 +41,26 @@ PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
     [
         (LOG_ENTRIES, [*ORIGIN, ("level", "int32", False), ("msg", "string", False), *PAIRS]),
         (MEASURES, [*ORIGIN, ("name", DICT, False), ("unit", DICT, False), ("value", "double", False), *PAIRS]),
-        (
-            PROCESSES,
-            [
-                ("process_id", "string", False),
-                *(
-                    (name, "string", True)
-                    for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")
-                ),
-                ("tsc_frequency", "int64", True),
-                ("start_time", TIME, True),
-                ("start_ticks", "int64", True),
-                ("insert_time", TIME, True),
-                ("parent_process_id", "string", True),
-                ("properties", MAP, True),
-                ("last_update_time", TIME, True),
-                ("last_block_end_ticks", "int64", True),
-                ("last_block_end_time", TIME, True),
-            ],
-        ),
-        (
-            STREAMS,
-            [
-                ("stream_id", "string", False),
-                ("process_id", "string", True),
-                ("dependencies_metadata", "binary", True),
-                ("objects_metadata", "binary", True),
-                ("tags", "list<item: string>", True),
-                ("properties", MAP, True),
-                ("insert_time", TIME, True),
-                ("format", "string", True),
-                ("last_update_time", TIME, True),
-            ],
-        ),
+        (PROCESSES, [
+            ("process_id", "string", False),
+            *((name, "string", True) for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")),
+            ("tsc_frequency", "int64", True), ("start_time", TIME, True), ("start_ticks", "int64", True),
+            ("insert_time", TIME, True), ("parent_process_id", "string", True), ("properties", MAP, True),
+            ("last_update_time", TIME, True), ("last_block_end_ticks", "int64", True),
+            ("last_block_end_time", TIME, True)]),
+        (STREAMS, [
+            ("stream_id", "string", False), ("process_id", "string", True), ("dependencies_metadata", "binary", True),
+            ("objects_metadata", "binary", True), ("tags", "list<item: string>", True), ("properties", MAP, True),
+            ("insert_time", TIME, True), ("format", "string", True), ("last_update_time", TIME, True)]),
     ],
     ids=lambda value: value.name if isinstance(value, TableDefinition) else "",
-)
-def test_a_table_has_upstreams_columns_in_order(
-    definition: TableDefinition, columns: list[tuple[str, str, bool]]
-) -> None:
+)  # fmt: skip
+def test_a_table_has_upstreams_columns_in_order(definition, columns):
     assert _described(definition) == columns
     assert {*definition.range_columns, *definition.sort_columns} <= set(definition.schema.names)
 
 
-def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
+def _process(process_id, *, exe, inserted):
     return ProcessInfo(
         process_id=process_id,
         exe=exe,
@@ -99,64 +75,40 @@ def _process(process_id: str, *, exe: str, inserted: int) -> ProcessInfo:
     )
 
 
-@pytest.fixture
-def process_states() -> pa.Table:
-    first = _process("p1", exe="first", inserted=10)
-    later = _process("p1", exe="later", inserted=20)
-    other = _process("p2", exe="other", inserted=15)
-    return pa.Table.from_batches(
-        [
-            build_process_batch(later, last_update_time_ns=25, last_block_end_time_ns=24),
-            build_process_batch(first, last_update_time_ns=30, last_block_end_time_ns=None),
-            build_process_batch(other, last_update_time_ns=16, last_block_end_time_ns=None),
-            build_process_batch(first, last_update_time_ns=11, last_block_end_time_ns=12),
-        ]
-    )
+def _facts(merged):
+    names = ("process_id", "exe", "properties", "insert_time", "last_update_time", "last_block_end_time")
+    return sorted(tuple(getattr(row[name], "value", row[name]) for name in names) for row in merged.to_pylist())
 
 
-def _merge_in_engine(definition: TableDefinition, raw: pa.Table) -> pa.Table:
+def _merge_in_engine(raw):
     context = datafusion.SessionContext()
-    context.register_record_batches(definition.raw_name, [raw.to_batches()])
-    return context.sql(definition.merge_sql).to_arrow_table()
+    context.register_record_batches(PROCESSES.raw_name, [raw.to_batches()])
+    return context.sql(PROCESSES.merge_sql).to_arrow_table()
 
 
-def _facts(merged: pa.Table) -> list[tuple[object, ...]]:
-    return sorted(
-        (
-            row["process_id"],
-            row["exe"],
-            row["properties"],
-            row["insert_time"].value,
-            row["last_update_time"].value,
-            row["last_block_end_ticks"],
-            row["last_block_end_time"].value if row["last_block_end_time"] is not None else None,
-        )
-        for row in merged.to_pylist()
+def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_parts():
+    first, later = _process("p1", exe="first", inserted=10), _process("p1", exe="later", inserted=20)
+    other = _process("p2", exe="other", inserted=15)
+    updates = [(later, 25, 24), (first, 30, None), (other, 16, None), (first, 11, 12)]
+    states = pa.Table.from_batches(
+        build_process_batch(process, last_update_time_ns=updated, last_block_end_time_ns=ended)
+        for process, updated, ended in updates
     )
+    halves = pa.concat_tables([merge_rows(states.slice(0, 2), PROCESSES.merge_rule), states.slice(2)])
 
-
-EXPECTED = [
-    ("p1", "first", [("exe", "first")], 10, 30, 24, 24),
-    ("p2", "other", [("exe", "other")], 15, 16, None, None),
-]
-
-
-def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_parts(process_states: pa.Table) -> None:
-    halves = [merge_rows(process_states.slice(0, 2), PROCESSES.merge_rule), process_states.slice(2)]
     merged = [
-        _merge_in_engine(PROCESSES, process_states),
-        merge_rows(process_states, PROCESSES.merge_rule),
-        merge_rows(pa.concat_tables(halves), PROCESSES.merge_rule),
-        _merge_in_engine(PROCESSES, pa.concat_tables(halves)),
+        *map(_merge_in_engine, (states, halves)),
+        *(merge_rows(raw, PROCESSES.merge_rule) for raw in (states, halves)),
     ]
 
-    assert [_facts(each) for each in merged] == [EXPECTED] * 4
+    expected = [("p1", "first", [("exe", "first")], 10, 30, 24), ("p2", "other", [("exe", "other")], 15, 16, None)]
+    assert [_facts(each) for each in merged] == [expected] * 4
     assert merged[0].schema.names == PROCESSES.schema.names
-    assert merged[1].schema.equals(PROCESSES.schema)
+    assert merged[2].schema.equals(PROCESSES.schema)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
+def test_every_column_is_described_and_no_other(table):
     assert set(table.remarks) == set(table.schema.names)
     assert table.remark.endswith(".")
     if table.raw_name is not None:
@@ -165,8 +117,7 @@ def test_every_column_is_described_and_no_other(table: TableDefinition) -> None:
 
 
 @pytest.mark.parametrize(
-    ("levelno", "level"),
-    [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)],
+    ("levelno", "level"), [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)]
 )
-def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno: int, level: int) -> None:
+def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
     assert level_from_logging(levelno) == level

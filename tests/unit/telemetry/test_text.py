@@ -22,7 +22,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         ("Set-Cookie: sid=1; Path=/", "Set-Cookie: ***"), (f"cut {TOKEN[:30]}", "cut ***"),
     ],
 )  # fmt: skip
-def test_secrets_are_masked_and_the_rest_is_kept(text: str, expected: str) -> None:
+def test_secrets_are_masked_and_the_rest_is_kept(text, expected):
     assert redact_secrets(text) == expected
 
 
@@ -34,17 +34,17 @@ def test_secrets_are_masked_and_the_rest_is_kept(text: str, expected: str) -> No
         "SELECT msg FROM log_entries WHERE level <= 3 AND time > now()",
     ],
 )  # fmt: skip
-def test_text_without_secrets_is_left_alone(text: str) -> None:
+def test_text_without_secrets_is_left_alone(text):
     assert redact_secrets(text) == text
 
 
 @pytest.mark.parametrize("name", ["token", "access_token", "X-Api-Key", "client.secret", "Authorization", "password"])
-def test_a_property_that_is_named_like_a_secret_is_one(name: str) -> None:
+def test_a_property_that_is_named_like_a_secret_is_one(name):
     assert is_secret_property(name)
 
 
 @pytest.mark.parametrize("name", ["tokens_used", "user", "secretary", "code", "query_id"])
-def test_a_property_that_is_named_otherwise_is_none(name: str) -> None:
+def test_a_property_that_is_named_otherwise_is_none(name):
     assert not is_secret_property(name)
 
 
@@ -59,36 +59,29 @@ def test_a_property_that_is_named_otherwise_is_none(name: str) -> None:
         '[{"name": "ci", "key": "hunter2"}]',
     ],
 )  # fmt: skip
-def test_secrets_in_what_libraries_and_people_print_are_masked(text: str) -> None:
+def test_secrets_in_what_libraries_and_people_print_are_masked(text):
     assert "hunter2" not in redact_secrets(text)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("grün", "grün"), ("ü" * 100, "ü" * 20 + "… [cut]"), ("bad \udcff name", "bad ? name")]
 )
-def test_text_is_bounded_in_bytes_and_valid(text: str, expected: str) -> None:
+def test_text_is_bounded_in_bytes_and_valid(text, expected):
     assert bound_text(text, max_bytes=50 if len(text) > 20 else 20) == expected
 
 
-def test_a_value_that_is_named_like_a_secret_does_not_hide_the_next_name() -> None:
-    line = '{"issuer":"api_key","time":"2026-11-24T12:00:00Z"}'
-
-    assert redact_secrets(line) == line
-
-
-@pytest.mark.parametrize("code", ["AUTH010", "AVAIL001", "SQL004", "INT001"])
-def test_an_error_code_of_an_audit_line_is_kept(code: str) -> None:
-    line = f'{{"event":"access","outcome":"refused","code":"{code}","subject":"alice"}}'
-
+@pytest.mark.parametrize(
+    "line",
+    [*(f'{{"event":"access","outcome":"refused","code":"{code}"}}' for code in ("AUTH010", "AVAIL001", "SQL004")),
+     '{"issuer":"api_key","time":"2026-11-24T12:00:00Z"}'],
+)  # fmt: skip
+def test_an_error_code_of_an_audit_line_and_what_follows_the_name_of_a_secret_are_kept(line):
     assert redact_secrets(line) == line
 
 
 @pytest.mark.parametrize(
     "code", ["SplxlOBeZQQYbYS6WxSbIA", "auth010", "AUTH010x", "AUTH0101", "4/0AX4XfWi", "AUTH010 and more"]
 )
-def test_an_authorization_code_in_json_is_masked(code: str) -> None:
+def test_an_authorization_code_in_json_is_masked(code):
     assert redact_secrets(f'{{"code":"{code}","lang":"en"}}') == '{"code":"***","lang":"en"}'
-
-
-def test_only_a_code_may_look_like_an_error_code() -> None:
     assert redact_secrets('{"access_token":"AUTH010"}') == '{"access_token":"***"}'
