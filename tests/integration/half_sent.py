@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import selectors
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.fakes.raw_http2 import (
     DATA,
@@ -22,9 +22,6 @@ from tests.fakes.raw_http2 import (
     request_headers,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _ACK: Final = 1
 _INITIAL_WINDOW: Final = 4
 _FRAME_BYTES: Final = 16384
@@ -35,7 +32,7 @@ _HEAD_BYTES: Final = 9
 class HalfSender:
     """One connection with one call; `sent` are the bytes of its message so far."""
 
-    def __init__(self, port: int, path: str, token: str, *, announced: int, most: int) -> None:
+    def __init__(self, port, path, token, *, announced, most):
         self.socket = connect(port)
         self.socket.sendall(frame(HEADERS, END_HEADERS, 1, request_headers(path, token)))
         self.socket.setblocking(False)
@@ -47,14 +44,14 @@ class HalfSender:
         self._in, self._out = b"", b""
 
     @property
-    def wants_more(self) -> bool:
+    def wants_more(self):
         return not self.is_over and self.sent < self._most
 
     @property
-    def wants_to_send(self) -> bool:
+    def wants_to_send(self):
         return not self.is_over and (bool(self._out) or self._room() > 0)
 
-    def step(self) -> None:
+    def step(self):
         try:
             self._take(self.socket.recv(1 << 16))
         except (BlockingIOError, InterruptedError):
@@ -76,10 +73,10 @@ class HalfSender:
             except OSError:
                 self.is_over = True
 
-    def _room(self) -> int:
+    def _room(self):
         return min(self._stream_window, self._window, self._most - self.sent)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data):
         self.is_over = self.is_over or not data
         self._in += data
         while len(self._in) >= _HEAD_BYTES:
@@ -89,7 +86,7 @@ class HalfSender:
             body, self._in = self._in[_HEAD_BYTES : _HEAD_BYTES + size], self._in[_HEAD_BYTES + size :]
             self._hear(kind, flags, stream, body)
 
-    def _hear(self, kind: int, flags: int, stream: int, body: bytes) -> None:
+    def _hear(self, kind, flags, stream, body):
         if kind == WINDOW_UPDATE:
             more = int.from_bytes(body, "big")
             if stream:
@@ -109,7 +106,7 @@ class HalfSender:
             self.is_over = True  # the server has answered
 
 
-def send_halves(senders: list[HalfSender], *, look: Callable[[], None], deadline: Callable[[], bool]) -> None:
+def send_halves(senders, *, look, deadline):
     """Let all send until each has sent what it wants to or is refused; `look` is called again and again."""
     with selectors.DefaultSelector() as selector:
         for sender in senders:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable, validator_from_environment
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import ec_key, mint, rsa_key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +20,7 @@ class Provider(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.issuer = f"http://127.0.0.1:{self.server_port}"
         self.status = 200
@@ -40,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Provider
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.server.requested.append(self.path)
         body = json.dumps(self.server.documents[self.path]).encode()
         self.send_response(self.server.status)
@@ -49,12 +45,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_arguments: object) -> None:
+    def log_message(self, *_arguments):
         pass
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
+def provider():
     server = Provider()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -64,12 +60,12 @@ def provider() -> Iterator[Provider]:
     server.server_close()
 
 
-def token_of(provider: Provider, **changes: object) -> str:
+def token_of(provider, **changes):
     now = int(SYSTEM_CLOCK.now().timestamp())
     return mint(**{"issuer": provider.issuer, "iat": now, "exp": now + 300, **changes})  # type: ignore[arg-type]
 
 
-def environ_of(provider: Provider) -> dict[str, str]:
+def environ_of(provider):
     config = {"issuers": [{"issuer": provider.issuer, "audience": "lake"}]}
     return {"MICROMEGAS_OIDC_CONFIG": json.dumps(config), "MICROMEGAS_ADMINS": json.dumps([f"{provider.issuer}|root"])}
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import grpc
 import psutil
@@ -30,15 +29,10 @@ from tests.integration.flight_harness import (
     LARGE,
     NUMBERS,
     WAITING,
-    FlightHarness,
     decode_rows,
     running_server,
     ticket_bytes,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 pytestmark = pytest.mark.integration
 
@@ -53,28 +47,27 @@ for chunk in client.do_get(flight.Ticket(statement_ticket(sys.argv[2])), options
 """
 
 
-def _health(flight: FlightHarness) -> int:
+def _health(flight):
     # As a real probe does, and unlike the harness, it sends its message with the call.
     reply = flight.channel.unary_unary(HEALTH)(messages.HealthCheckRequest().SerializeToString(), timeout=60)
-    status: int = messages.HealthCheckResponse.FromString(reply).status
-    return status
+    return messages.HealthCheckResponse.FromString(reply).status
 
 
 class LineCatcher(logging.Handler):
     """Keeps audit lines and tells when the first has come."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.lines: list[str] = []
         self.has_line = threading.Event()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record):
         self.lines.append(record.getMessage())
         self.has_line.set()
 
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch) -> LineCatcher:
+def audit(monkeypatch):
     catcher = LineCatcher()
     logger = logging.getLogger("micromegas_jupyter.audit")
     monkeypatch.setattr(logger, "handlers", [catcher])
@@ -83,7 +76,7 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> LineCatcher:
 
 
 @pytest.mark.parametrize("sql", [ENDLESS, WAITING], ids=["sends", "computes"])
-def test_killing_a_client_ends_its_statement(sql: str, audit: LineCatcher) -> None:
+def test_killing_a_client_ends_its_statement(sql, audit):
     with running_server() as flight:
         client = subprocess.Popen([sys.executable, "-c", ENDLESS_READER, flight.uri, sql], stdout=subprocess.PIPE)
         assert client.stdout is not None
@@ -98,7 +91,7 @@ def test_killing_a_client_ends_its_statement(sql: str, audit: LineCatcher) -> No
         assert [json.loads(line)["status"] for line in audit.lines] == ["incomplete"]
 
 
-def test_a_callers_deadline_ends_their_statement() -> None:
+def test_a_callers_deadline_ends_their_statement():
     with running_server() as flight:
         call = flight.read(WAITING, timeout=1.0)
 
@@ -109,7 +102,7 @@ def test_a_callers_deadline_ends_their_statement() -> None:
         flight.wait_until_quiet()
 
 
-def test_clients_that_stall_do_not_hold_up_others() -> None:
+def test_clients_that_stall_do_not_hold_up_others():
     with running_server() as flight:
         stalled = [flight.read(ENDLESS) for _ in range(6)]
         for call in stalled:
@@ -125,7 +118,7 @@ def test_clients_that_stall_do_not_hold_up_others() -> None:
             call.cancel()
 
 
-def test_a_client_that_stalls_for_too_long_loses_its_query(audit: LineCatcher) -> None:
+def test_a_client_that_stalls_for_too_long_loses_its_query(audit):
     with running_server(pool={"write_timeout_seconds": 0.2}) as flight:
         call = flight.read(ENDLESS)
 
@@ -139,7 +132,7 @@ def test_a_client_that_stalls_for_too_long_loses_its_query(audit: LineCatcher) -
         assert DeadlineExceeded.code in (caught.value.details() or "")
 
 
-def test_an_oversized_message_is_refused_and_the_server_lives() -> None:
+def test_an_oversized_message_is_refused_and_the_server_lives():
     with running_server(max_receive_bytes=100_000) as flight:
         answer = flight.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket("x" * 200_000)))
 
@@ -147,7 +140,7 @@ def test_an_oversized_message_is_refused_and_the_server_lives() -> None:
         assert flight.query(NUMBERS).code is grpc.StatusCode.OK
 
 
-def test_a_long_token_fits_and_a_longer_one_is_refused() -> None:
+def test_a_long_token_fits_and_a_longer_one_is_refused():
     with running_server() as flight:
         flight.validator.cached["g" * 48_000] = flight.validator.validate_token("alice")
 
@@ -159,7 +152,7 @@ def test_a_long_token_fits_and_a_longer_one_is_refused() -> None:
         assert flight.query(NUMBERS).code is grpc.StatusCode.OK
 
 
-def test_garbage_on_the_port_and_half_open_connections_cost_others_nothing() -> None:
+def test_garbage_on_the_port_and_half_open_connections_cost_others_nothing():
     with running_server() as flight:
         sockets = [socket.create_connection(("127.0.0.1", flight.server.port), timeout=30) for _ in range(100)]
         for number, connection in enumerate(sockets):
@@ -172,14 +165,14 @@ def test_garbage_on_the_port_and_half_open_connections_cost_others_nothing() -> 
             connection.close()
 
 
-def test_many_callers_are_served_at_once() -> None:
+def test_many_callers_are_served_at_once():
     with running_server() as flight, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda number: flight.query(NUMBERS, metadata=(ALICE, BOB)[number % 2]), range(200)))
 
     assert {answer.code for answer in answers} == {grpc.StatusCode.OK}
 
 
-def test_stopping_lets_a_running_query_end() -> None:
+def test_stopping_lets_a_running_query_end():
     with running_server() as flight:
         call = flight.read(LARGE)
         first = next(call)
@@ -193,7 +186,7 @@ def test_stopping_lets_a_running_query_end() -> None:
         assert decode_rows([first, *rest]).num_rows == 1_000_000
 
 
-def test_stopping_cancels_what_does_not_end() -> None:
+def test_stopping_cancels_what_does_not_end():
     with running_server() as flight:
         call = flight.read(WAITING)
         next(call)
@@ -208,11 +201,11 @@ def test_stopping_cancels_what_does_not_end() -> None:
 
 
 def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_and_are_soon_gone(
-    flight: FlightHarness,
-) -> None:
+    flight,
+):
     silent = threading.Event()
 
-    def send_nothing() -> Iterator[bytes]:
+    def send_nothing():
         silent.wait(60)
         yield from ()
 
@@ -226,7 +219,7 @@ def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_
     assert meanwhile == [messages.HealthCheckResponse.SERVING] * 20
 
 
-def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks() -> None:
+def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
     with running_server() as flight:
         running = flight.read(WAITING)
         next(running)
@@ -246,7 +239,7 @@ def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks() -> N
         assert not stopping.is_alive()
 
 
-def test_a_taken_port_is_a_configuration_error() -> None:
+def test_a_taken_port_is_a_configuration_error():
     with running_server() as flight:
         second = ServerThread(pool=build_pool(), validator=None, settings=FlightServerSettings(port=flight.server.port))
 
@@ -257,7 +250,7 @@ def test_a_taken_port_is_a_configuration_error() -> None:
     assert caught.value.key == "port"
 
 
-def test_two_servers_share_a_port_on_request() -> None:
+def test_two_servers_share_a_port_on_request():
     with running_server(is_port_reserved=True) as first:
         second = ServerThread(
             pool=build_pool(),
@@ -270,7 +263,7 @@ def test_two_servers_share_a_port_on_request() -> None:
         second.stop()
 
 
-def test_a_server_that_was_never_started_leaves_no_process() -> None:
+def test_a_server_that_was_never_started_leaves_no_process():
     pool = build_pool(lasts=False)
     children = psutil.Process().children()
     server = ServerThread(pool=pool, validator=None, settings=FlightServerSettings(port=0))

@@ -1,12 +1,9 @@
 """What goes over the wire, call by call, seen by a raw gRPC client."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import grpc
 import pyarrow as pa
@@ -31,7 +28,6 @@ from tests.integration.flight_harness import (
     HUGE,
     NUMBERS,
     WORDS,
-    FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
@@ -39,10 +35,6 @@ from tests.integration.flight_harness import (
     running_server,
     ticket_bytes,
 )
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.errors import MicromegasError
-    from tests.integration.flight_harness import Metadata
 
 pytestmark = pytest.mark.integration
 
@@ -67,9 +59,7 @@ WRONG = "SELECT tagret FROM log_entries"
         (HUGE, grpc.StatusCode.RESOURCE_EXHAUSTED, ResourcesExhausted),
     ],
 )
-def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
-    flight: FlightHarness, sql: str, code: grpc.StatusCode, kind: type[MicromegasError]
-) -> None:
+def test_an_error_arrives_with_its_class_and_nothing_of_the_server(flight, sql, code, kind):
     answer = flight.query(sql)
 
     assert answer.code is code
@@ -82,7 +72,7 @@ def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
         assert (answer.error.line, answer.error.column) == (1, 8)
 
 
-def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight: FlightHarness) -> None:
+def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight):
     answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
 
     info = messages.FlightInfo.FromString(answer.replies[0])
@@ -94,7 +84,7 @@ def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flig
     assert UUID.fullmatch(str(answer.initial["x-micromegas-query-id"]))
 
 
-def test_polling_a_flight_finds_it_complete(flight: FlightHarness) -> None:
+def test_polling_a_flight_finds_it_complete(flight):
     answer = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
 
     found = messages.PollInfo.FromString(answer.replies[0])
@@ -103,7 +93,7 @@ def test_polling_a_flight_finds_it_complete(flight: FlightHarness) -> None:
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_session_options_are_answered_bare_and_in_any(flight: FlightHarness, is_packed: bool) -> None:
+def test_session_options_are_answered_bare_and_in_any(flight, is_packed):
     request = messages.SetSessionOptionsRequest(
         session_options={"catalog": messages.SessionOptionValue(string_value="other")}
     )
@@ -119,7 +109,7 @@ def test_session_options_are_answered_bare_and_in_any(flight: FlightHarness, is_
     ("headers", "kind"),
     [((), pa.string()), ((("preserve_dictionary", "true"),), pa.dictionary(pa.int32(), pa.string()))],
 )
-def test_get_schema_is_exact(flight: FlightHarness, headers: Metadata, kind: pa.DataType) -> None:
+def test_get_schema_is_exact(flight, headers, kind):
     command = messages.CommandStatementQuery(query="SELECT exe FROM log_entries")
 
     answer = flight.call(FLIGHT + "GetSchema", descriptor_bytes(command), metadata=(*ALICE, *headers))
@@ -129,7 +119,7 @@ def test_get_schema_is_exact(flight: FlightHarness, headers: Metadata, kind: pa.
     assert schema == rows.schema == pa.schema([pa.field("exe", kind, nullable=False)])
 
 
-def test_a_bare_ticket_runs_its_sql(flight: FlightHarness) -> None:
+def test_a_bare_ticket_runs_its_sql(flight):
     bare = messages.TicketStatementQuery(statement_handle=NUMBERS.encode()).SerializeToString()
 
     answer = flight.call(FLIGHT + "DoGet", ticket_bytes(bare))
@@ -137,7 +127,7 @@ def test_a_bare_ticket_runs_its_sql(flight: FlightHarness) -> None:
     assert (answer.code, len(answer.replies)) == (grpc.StatusCode.OK, 2)
 
 
-def test_headers_cut_what_is_read(flight: FlightHarness) -> None:
+def test_headers_cut_what_is_read(flight):
     within = (("query_range_begin", "2026-11-24T12:10:00Z"), ("query_range_end", "2026-11-24T13:10:00Z"))
     sql = "SELECT time FROM log_entries ORDER BY time"
 
@@ -148,14 +138,14 @@ def test_headers_cut_what_is_read(flight: FlightHarness) -> None:
     assert limited == cut.slice(0, 2)
 
 
-def test_a_bad_header_is_refused(flight: FlightHarness) -> None:
+def test_a_bad_header_is_refused(flight):
     answer = flight.query(NUMBERS, metadata=(*ALICE, ("limit", "many")))
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
 
 
-def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_naming_another_user_is_refused_and_recorded(flight, caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
     answer = flight.query(NUMBERS, metadata=(*BOB, ("x-user-id", "alice")))
@@ -170,7 +160,7 @@ def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, capl
     assert event["query_id"] == answer.error.query_id
 
 
-def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
+def test_identity_headers_change_nothing(flight):
     answer = flight.call(
         FLIGHT + "DoAction",
         action_bytes("MicromegasWhoAmI"),
@@ -191,7 +181,7 @@ def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
     }
 
 
-def test_the_server_names_the_callers_groups_as_many_as_a_client_reads() -> None:
+def test_the_server_names_the_callers_groups_as_many_as_a_client_reads():
     validator = FakeValidator()
     groups = tuple(f"\N{GREEK SMALL LETTER ALPHA}{'x' * 50}{number}" for number in range(256))
     validator.known["alice"] = replace(validator.known["alice"], groups=groups)
@@ -205,7 +195,7 @@ def test_the_server_names_the_callers_groups_as_many_as_a_client_reads() -> None
     assert len(identity.groups) > 50
 
 
-def test_s14_identity_headers_change_nothing_with_authentication_off() -> None:
+def test_s14_identity_headers_change_nothing_with_authentication_off():
     sent = (
         ("x-auth-subject", "root"),
         ("x-auth-email", "root@example.com"),
@@ -222,7 +212,7 @@ def test_s14_identity_headers_change_nothing_with_authentication_off() -> None:
     assert json.loads(messages.Result.FromString(without.replies[0]).body)["is_admin"] is True
 
 
-def test_without_authentication_everyone_is_the_same_administrator() -> None:
+def test_without_authentication_everyone_is_the_same_administrator():
     with running_server(is_open=True) as flight:
         answer = flight.call(
             FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=(("x-auth-subject", "root"),)
@@ -232,7 +222,7 @@ def test_without_authentication_everyone_is_the_same_administrator() -> None:
     assert (described["subject"], described["auth_type"], described["is_admin"]) == ("anonymous", "none", True)
 
 
-def test_actions_are_listed(flight: FlightHarness) -> None:
+def test_actions_are_listed(flight):
     answer = flight.call(FLIGHT + "ListActions", b"")
 
     names = [messages.ActionType.FromString(reply).type for reply in answer.replies]
@@ -249,7 +239,7 @@ def test_actions_are_listed(flight: FlightHarness) -> None:
     ]
 
 
-def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_query_leaves_one_audit_line(flight, caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     tags = (("x-client-type", "python"), ("x-client-notebook", "a.ipynb"))
 
@@ -270,7 +260,7 @@ def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.
     assert all("\n" not in line and "\u2028" not in line for line in caplog.messages)
 
 
-def test_a_handshake_hands_the_password_back_as_a_bearer(flight: FlightHarness) -> None:
+def test_a_handshake_hands_the_password_back_as_a_bearer(flight):
     answer = flight.call(FLIGHT + "Handshake", metadata=(("authorization", "Basic YTphbGljZQ=="),))
 
     assert (answer.code, answer.initial["authorization"]) == (grpc.StatusCode.OK, "Bearer alice")

@@ -1,9 +1,5 @@
 """Real clients, in one process with each other: pyarrow's, ADBC's and upstream's unmodified one."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import adbc_driver_flightsql.dbapi
 import pyarrow as pa
 import pyarrow.flight
@@ -13,11 +9,6 @@ from adbc_driver_flightsql import DatabaseOptions
 from micromegas_jupyter.flightsql.commands import messages, pack_any, statement_ticket
 from tests.integration.flight_harness import LARGE, WORDS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.flight_harness import FlightHarness
-
 pytestmark = pytest.mark.integration
 
 WRONG = "SELECT tagret FROM log_entries"
@@ -26,13 +17,13 @@ OPTIONS = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer 
 
 
 @pytest.fixture
-def adbc(flight: FlightHarness) -> Iterator[adbc_driver_flightsql.dbapi.Connection]:
+def adbc(flight):
     options = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}
     with adbc_driver_flightsql.dbapi.connect(flight.uri, db_kwargs=options, autocommit=True) as connection:
         yield connection
 
 
-def test_pyarrow_follows_flight_info_to_the_rows(flight: FlightHarness) -> None:
+def test_pyarrow_follows_flight_info_to_the_rows(flight):
     descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=WORDS)))
 
     with pyarrow.flight.connect(flight.uri) as client:
@@ -43,7 +34,7 @@ def test_pyarrow_follows_flight_info_to_the_rows(flight: FlightHarness) -> None:
     assert table["word"].to_pylist() == ["a", "b", "a"]
 
 
-def test_pyarrow_reads_a_large_batch_in_small_messages(flight: FlightHarness) -> None:
+def test_pyarrow_reads_a_large_batch_in_small_messages(flight):
     with pyarrow.flight.connect(flight.uri) as client:
         reader = client.do_get(pyarrow.flight.Ticket(statement_ticket(LARGE)), OPTIONS)
         chunks = [chunk.data for chunk in reader]
@@ -52,18 +43,18 @@ def test_pyarrow_reads_a_large_batch_in_small_messages(flight: FlightHarness) ->
     assert pa.Table.from_batches(chunks)["n"].to_pylist() == list(range(1_000_000))
 
 
-def test_pyarrow_exchanges_a_password(flight: FlightHarness) -> None:
+def test_pyarrow_exchanges_a_password(flight):
     with pyarrow.flight.connect(flight.uri) as client:
         assert client.authenticate_basic_token("anybody", "alice") == (b"authorization", b"Bearer alice")
 
 
-def test_pyarrow_sees_a_status_as_its_own_class(flight: FlightHarness) -> None:
+def test_pyarrow_sees_a_status_as_its_own_class(flight):
     with pyarrow.flight.connect(flight.uri) as client, pytest.raises(pa.ArrowInvalid, match=r"SQL001.*line 1"):
         client.do_get(pyarrow.flight.Ticket(statement_ticket(WRONG)), OPTIONS).read_all()
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_real_clients_read_compressed_rows(flight: FlightHarness, compression: str) -> None:
+def test_real_clients_read_compressed_rows(flight, compression):
     headers = [(b"authorization", b"Bearer alice"), (b"x-micromegas-compression", compression.encode())]
     options = {
         DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice",
@@ -84,7 +75,7 @@ def test_real_clients_read_compressed_rows(flight: FlightHarness, compression: s
     assert by_adbc["n"].to_pylist() == list(range(1_000_000))
 
 
-def test_adbc_describes_the_database(adbc: adbc_driver_flightsql.dbapi.Connection) -> None:
+def test_adbc_describes_the_database(adbc):
     (catalog,) = adbc.adbc_get_objects(depth="tables").read_all().to_pylist()
 
     (schema,) = catalog["catalog_db_schemas"]

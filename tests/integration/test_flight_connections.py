@@ -3,10 +3,6 @@
 Source: RFC 9113, section 6.8 (GOAWAY).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
@@ -27,12 +23,6 @@ from tests.fakes.raw_http2 import (
 )
 from tests.integration.flight_harness import ENDLESS, FLIGHT, running_server, ticket_bytes
 
-if TYPE_CHECKING:
-    import socket
-    from typing import BinaryIO
-
-    from tests.integration.flight_harness import FlightHarness
-
 pytestmark = pytest.mark.integration
 
 WINDOW_BYTES = 65535
@@ -40,7 +30,7 @@ ROOM = WINDOW_BYTES.to_bytes(4, "big")
 LAST_STREAM = 1
 
 
-def _until_goodbye(connection: socket.socket, stream: BinaryIO) -> int | None:
+def _until_goodbye(connection, stream):
     """Read until the server takes no more calls, not only warns of that; return how many bytes of rows came before.
 
     None where it had said goodbye before it heard of the call, as it may on a busy machine.
@@ -56,12 +46,12 @@ def _until_goodbye(connection: socket.socket, stream: BinaryIO) -> int | None:
             return received if last == LAST_STREAM else None
 
 
-def _read_to_the_end(stream: BinaryIO) -> None:
+def _read_to_the_end(stream):
     while True:
         read_frame(stream)
 
 
-def test_a_connection_without_calls_ends() -> None:
+def test_a_connection_without_calls_ends():
     with (
         running_server(connection_idle_seconds=0.5) as flight,
         connect(flight.server.port) as connection,
@@ -73,7 +63,7 @@ def test_a_connection_without_calls_ends() -> None:
             _read_to_the_end(stream)
 
 
-def _read_beyond_goodbye(flight: FlightHarness) -> int | None:
+def _read_beyond_goodbye(flight):
     """Return how many bytes of rows come over a connection of which half come after the server's goodbye.
 
     None where the goodbye came before the call.
@@ -96,7 +86,7 @@ def _read_beyond_goodbye(flight: FlightHarness) -> int | None:
         return received
 
 
-def test_a_query_goes_on_over_a_connection_that_takes_no_more_calls() -> None:
+def test_a_query_goes_on_over_a_connection_that_takes_no_more_calls():
     received = None
     with running_server(connection_idle_seconds=0.5, connection_age_seconds=0.5) as flight:
         while received is None:

@@ -1,9 +1,6 @@
 """Over a limit, a caller gets a status that says which one and what to do; the server goes on."""
 
-from __future__ import annotations
-
 import threading
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -18,26 +15,20 @@ from tests.integration.flight_harness import (
     LARGE,
     NUMBERS,
     WAITING,
-    FlightHarness,
     descriptor_bytes,
     running_server,
     ticket_bytes,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
-
 pytestmark = pytest.mark.integration
 
 
-def _check_alive(flight: FlightHarness) -> None:
+def _check_alive(flight):
     # No query: on a busy machine it could be over the small limits of these tests.
     assert flight.call(FLIGHT + "ListActions", b"").code is grpc.StatusCode.OK
 
 
-def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None:
+def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor():
     with running_server(pool={"statement_timeout_seconds": 0.5}) as flight:
         answer = flight.query(WAITING)
 
@@ -52,17 +43,17 @@ def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None
 class HangingTables:
     """Tables that can be listed until storage hangs."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.hangs = False
         self.is_worth_another_flow = threading.Event()
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         if self.hangs:
             self.is_worth_another_flow.wait(DEADLINE_SECONDS)
         return []
 
 
-def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others() -> None:
+def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others():
     tables = HangingTables()
     with running_server(tables=tables, pool={"statement_timeout_seconds": 1.0, "max_ended_per_caller": 1}) as flight:
         before = flight.query(NUMBERS)
@@ -79,7 +70,7 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
     assert ended == 0
 
 
-def test_rows_come_up_to_the_limit() -> None:
+def test_rows_come_up_to_the_limit():
     with running_server(max_rows=2) as flight:
         answer = flight.query(NUMBERS)
 
@@ -91,7 +82,7 @@ def test_rows_come_up_to_the_limit() -> None:
         _check_alive(flight)
 
 
-def test_a_result_over_its_size_ends() -> None:
+def test_a_result_over_its_size_ends():
     with running_server(max_result_bytes=3 << 20) as flight:
         answer = flight.query(LARGE)
 
@@ -113,7 +104,7 @@ TERMS = " OR ".join(f"value = {number} AND -value < {number}" for number in rang
     ],
     ids=["planning alone", "planning", "optimizing"],
 )
-def test_planning_takes_so_much_processor_time_and_no_more(method: str, sql: str) -> None:
+def test_planning_takes_so_much_processor_time_and_no_more(method, sql):
     with running_server(worker={"planning_seconds": 0.25}) as flight:
         request = {
             "GetFlightInfo": descriptor_bytes(messages.CommandStatementQuery(query=sql)),
@@ -130,11 +121,11 @@ def test_planning_takes_so_much_processor_time_and_no_more(method: str, sql: str
         _check_alive(flight)
 
 
-def _value(flight: FlightHarness, name: str, **labels: str) -> float | None:
+def _value(flight, name, **labels):
     return flight.server.metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
 
 
-def test_calls_and_queries_are_counted_as_they_end() -> None:
+def test_calls_and_queries_are_counted_as_they_end():
     with running_server(max_rows=2) as flight:
         flight.query("SELECT 1 AS n WHERE false")
         flight.query(NUMBERS)
@@ -161,7 +152,7 @@ def test_calls_and_queries_are_counted_as_they_end() -> None:
         assert _value(flight, "executors", state="idle") == flight.pool.idle_count
 
 
-def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not() -> None:
+def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not():
     with running_server(pool={"max_per_caller": 1, "queue_timeout_seconds": 0.2}) as flight:
         running = flight.read(WAITING)
         flight.wait_until_running()
@@ -178,7 +169,7 @@ def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not() 
         assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
 
 
-def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not() -> None:
+def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not():
     with running_server(pool={"max_ended_per_caller": 2}) as flight:
         ended = [flight.query(HUGE) for _ in range(2)]
         refused = flight.query(NUMBERS)
@@ -190,7 +181,7 @@ def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not() -> No
         assert others.code is grpc.StatusCode.OK
 
 
-def test_what_a_caller_cancels_or_leaves_is_not_held_against_them() -> None:
+def test_what_a_caller_cancels_or_leaves_is_not_held_against_them():
     with running_server(pool={"max_ended_per_caller": 1}) as flight:
         for _ in range(3):
             call = flight.read(WAITING)

@@ -14,7 +14,6 @@ from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS
 from tests.integration.flight_harness import (
     FLIGHT,
     NUMBERS,
-    FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
@@ -46,7 +45,7 @@ SAMPLES: dict[str, tuple[bytes, ...]] = {
 
 
 @pytest.mark.parametrize("method", SAMPLES)
-def test_damaged_messages_get_clean_statuses(flight: FlightHarness, method: str) -> None:
+def test_damaged_messages_get_clean_statuses(flight, method):
     source = random.Random(method)
 
     for _ in range(CASES):
@@ -58,7 +57,7 @@ def test_damaged_messages_get_clean_statuses(flight: FlightHarness, method: str)
     assert flight.query(NUMBERS).code is grpc.StatusCode.OK
 
 
-def test_damaged_parameters_get_clean_statuses(flight: FlightHarness) -> None:
+def test_damaged_parameters_get_clean_statuses(flight):
     source = random.Random("DoPut")
     handle = prepare(flight, "SELECT ? AS n")
     opening = messages.FlightData.FromString(FRAMES[0])

@@ -1,10 +1,7 @@
 """Calls that are held open, that send nothing or too much: they end, and the refusal reaches the client."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
-from typing import TYPE_CHECKING
 
 import grpc
 import pyarrow as pa
@@ -26,16 +23,11 @@ from tests.integration.flight_harness import (
     running_server,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.flight_harness import Metadata
-
 pytestmark = pytest.mark.integration
 
 
 @contextlib.contextmanager
-def _stalled_calls(flight: FlightHarness, count: int, metadata: Metadata) -> Iterator[None]:
+def _stalled_calls(flight, count, metadata):
     """Have calls open whose client reads no further than their first message."""
     stalled = [flight.read(ENDLESS, metadata=metadata) for _ in range(count)]
     for call in stalled:
@@ -47,7 +39,7 @@ def _stalled_calls(flight: FlightHarness, count: int, metadata: Metadata) -> Ite
             call.cancel()
 
 
-def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_not() -> None:
+def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_not():
     with running_server(max_calls_per_caller=3) as flight:
         with _stalled_calls(flight, 3, ALICE):
             refused = flight.query(NUMBERS, metadata=ALICE)
@@ -66,7 +58,7 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
     assert counted == 1
 
 
-def test_where_nobody_says_who_calls_each_connection_counts_by_itself() -> None:
+def test_where_nobody_says_who_calls_each_connection_counts_by_itself():
     with running_server(is_open=True, max_calls_per_caller=3) as flight, _stalled_calls(flight, 3, ()):
         refused = flight.query(NUMBERS, metadata=())
         with grpc.insecure_channel(
@@ -78,10 +70,10 @@ def test_where_nobody_says_who_calls_each_connection_counts_by_itself() -> None:
     assert others.code is grpc.StatusCode.OK
 
 
-def test_a_call_whose_message_does_not_come_ends() -> None:
+def test_a_call_whose_message_does_not_come_ends():
     may_end = threading.Event()
 
-    def send_nothing() -> Iterator[bytes]:
+    def send_nothing():
         may_end.wait(DEADLINE_SECONDS)
         yield from ()
 
@@ -93,7 +85,7 @@ def test_a_call_whose_message_does_not_come_ends() -> None:
     assert "did not arrive in time" in (call.details() or "")
 
 
-def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
+def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended():
     rows = pa.record_batch({"0": pa.array([1], pa.int64())})
     encoder = FlightDataEncoder(rows.schema)
     ended = threading.Event()
@@ -104,7 +96,7 @@ def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended() -> None:
         first = messages.FlightData.FromString(encoder.encode_schema())
         first.flight_descriptor.CopyFrom(descriptor)
 
-        def bit_by_bit() -> Iterator[bytes]:
+        def bit_by_bit():
             yield first.SerializeToString()
             while not ended.wait(0.1):
                 yield from encoder.encode_batch(rows)
@@ -122,24 +114,21 @@ COUNT = 100
 NOTICE_SECONDS = 0.5  # a refusal that does not wait comes long before
 
 
-def first_frame() -> bytes:
+def first_frame():
     """The beginning of rows that this server, which only reads, refuses at once."""
     command = messages.CommandStatementIngest(table="log_entries")
     descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
-    data: bytes = messages.FlightData(flight_descriptor=descriptor).SerializeToString()
-    return data
+    return messages.FlightData(flight_descriptor=descriptor).SerializeToString()
 
 
 @pytest.mark.parametrize(
     ("metadata", "code"), [(ALICE, grpc.StatusCode.UNIMPLEMENTED), (BOB, grpc.StatusCode.PERMISSION_DENIED)]
 )
-def test_a_client_may_send_everything_before_it_is_refused(
-    metadata: tuple[tuple[str, str], ...], code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_may_send_everything_before_it_is_refused(metadata, code, monkeypatch):
     monkeypatch.setattr(flight_service, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
     ended, sent = threading.Event(), []
 
-    def frames() -> Iterator[bytes]:
+    def frames():
         yield first_frame()
         for number in range(COUNT):
             if number or not ended.wait(NOTICE_SECONDS):
@@ -154,13 +143,11 @@ def test_a_client_may_send_everything_before_it_is_refused(
     assert sent == list(range(COUNT))
 
 
-def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
-    flight: FlightHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_goes_on_and_on_is_refused_all_the_same(flight, monkeypatch):
     monkeypatch.setattr(flight_service, "_MAX_DRAINED_BYTES", 10_000)
     ended = threading.Event()
 
-    def frames() -> Iterator[bytes]:
+    def frames():
         yield first_frame()
         while not ended.is_set():
             yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
@@ -171,11 +158,11 @@ def test_a_client_that_goes_on_and_on_is_refused_all_the_same(
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_no_more_and_says_nothing_is_refused_all_the_same(monkeypatch):
     monkeypatch.setattr(flight_service, "_DRAIN_SECONDS", 0.1)
     ended = threading.Event()
 
-    def frames() -> Iterator[bytes]:
+    def frames():
         yield first_frame()
         ended.wait(DEADLINE_SECONDS)
 

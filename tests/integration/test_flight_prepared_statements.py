@@ -1,7 +1,5 @@
 """Prepared statements and their parameters, call by call, seen by a raw gRPC client."""
 
-from __future__ import annotations
-
 import grpc
 import pyarrow as pa
 import pytest
@@ -14,7 +12,6 @@ from tests.integration.flight_harness import (
     BOB,
     FLIGHT,
     NUMBERS,
-    FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
@@ -27,7 +24,7 @@ pytestmark = pytest.mark.integration
 ECHO = "SELECT ? AS n"
 
 
-def test_a_prepared_statement_is_its_callers_alone(flight: FlightHarness) -> None:
+def test_a_prepared_statement_is_its_callers_alone(flight):
     handle = prepare(flight, NUMBERS)
 
     own = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
@@ -38,7 +35,7 @@ def test_a_prepared_statement_is_its_callers_alone(flight: FlightHarness) -> Non
     assert type(others.error) is UsageError
 
 
-def test_a_closed_prepared_statement_is_unknown(flight: FlightHarness) -> None:
+def test_a_closed_prepared_statement_is_unknown(flight):
     handle = prepare(flight, NUMBERS)
     body = pack_any(messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle))
 
@@ -49,7 +46,7 @@ def test_a_closed_prepared_statement_is_unknown(flight: FlightHarness) -> None:
     assert type(answer.error) is UsageError
 
 
-def _bind(flight: FlightHarness, handle: bytes, batch: pa.RecordBatch) -> bytes:
+def _bind(flight, handle, batch):
     """Bind values; return the handle that the server gives for them."""
     encoder = FlightDataEncoder(batch.schema)
     opening = messages.FlightData.FromString(encoder.encode_schema())
@@ -58,12 +55,11 @@ def _bind(flight: FlightHarness, handle: bytes, batch: pa.RecordBatch) -> bytes:
     )
     put = flight.call(FLIGHT + "DoPut", opening.SerializeToString(), *encoder.encode_batch(batch))
     result = messages.PutResult.FromString(put.replies[0]).app_metadata
-    bound: bytes = messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
-    return bound
+    return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first handle", "new handle"])
-def test_bound_parameters_are_the_statements_values(flight: FlightHarness, is_first: bool) -> None:
+def test_bound_parameters_are_the_statements_values(flight, is_first):
     handle = prepare(flight, ECHO)
     batch = pa.record_batch({"0": pa.array([41, None], pa.int64())})
 
@@ -74,7 +70,7 @@ def test_bound_parameters_are_the_statements_values(flight: FlightHarness, is_fi
 
 
 @pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
-def test_a_flight_of_a_prepared_statement_has_its_values(flight: FlightHarness, size: int) -> None:
+def test_a_flight_of_a_prepared_statement_has_its_values(flight, size):
     batch = pa.record_batch({"0": ["x" * size]})
     bound = _bind(flight, prepare(flight, ECHO), batch)
 
@@ -88,7 +84,7 @@ def test_a_flight_of_a_prepared_statement_has_its_values(flight: FlightHarness, 
     assert rows["n"].to_pylist() == ["x" * size]
 
 
-def test_a_handle_does_not_grow_with_each_binding(flight: FlightHarness) -> None:
+def test_a_handle_does_not_grow_with_each_binding(flight):
     handle = prepare(flight, ECHO)
     sizes = []
     for number in range(10):
@@ -99,7 +95,7 @@ def test_a_handle_does_not_grow_with_each_binding(flight: FlightHarness) -> None
     assert max(sizes) < 1000
 
 
-def test_headers_act_on_prepared_statements(flight: FlightHarness) -> None:
+def test_headers_act_on_prepared_statements(flight):
     handle = prepare(flight, "SELECT exe, time FROM log_entries ORDER BY time")
     command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
     headers = (
@@ -122,7 +118,7 @@ def test_headers_act_on_prepared_statements(flight: FlightHarness) -> None:
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_too_many_parameters_are_refused_while_they_arrive(flight: FlightHarness) -> None:
+def test_too_many_parameters_are_refused_while_they_arrive(flight):
     handle = prepare(flight, ECHO)
     descriptor = messages.FlightDescriptor.FromString(
         descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
@@ -138,7 +134,7 @@ def test_too_many_parameters_are_refused_while_they_arrive(flight: FlightHarness
     assert type(answer.error) is ResourcesExhausted
 
 
-def test_a_flight_outlives_its_prepared_statement(flight: FlightHarness) -> None:
+def test_a_flight_outlives_its_prepared_statement(flight):
     handle = prepare(flight, NUMBERS)
     answer = flight.call(
         FLIGHT + "GetFlightInfo",

@@ -1,7 +1,5 @@
 """What is refused before a statement runs, call by call, and health checks, which anyone may make."""
 
-from __future__ import annotations
-
 import grpc
 import pytest
 
@@ -19,8 +17,6 @@ from tests.integration.flight_harness import (
     FLIGHT,
     HEALTH,
     NUMBERS,
-    FlightHarness,
-    Metadata,
     action_bytes,
     descriptor_bytes,
     running_server,
@@ -59,9 +55,7 @@ METHODS = [
     ],
     ids=["none", "two", "wrong", "no scheme", "identity headers"],
 )
-def test_no_method_answers_without_exactly_one_accepted_credential(
-    flight: FlightHarness, method: str, metadata: Metadata
-) -> None:
+def test_no_method_answers_without_exactly_one_accepted_credential(flight, method, metadata):
     answer = flight.call(method, b"\xff not a message", metadata=metadata)
 
     assert answer.code is grpc.StatusCode.UNAUTHENTICATED
@@ -69,14 +63,14 @@ def test_no_method_answers_without_exactly_one_accepted_credential(
     assert answer.replies == []
 
 
-def test_a_provider_that_is_down_is_not_a_refusal(flight: FlightHarness) -> None:
+def test_a_provider_that_is_down_is_not_a_refusal(flight):
     answer = flight.query("numbers", metadata=(("authorization", "Bearer outage"),))
 
     assert answer.code is grpc.StatusCode.UNAVAILABLE
     assert type(answer.error) is ProviderUnavailable
 
 
-def test_health_is_answered_to_anybody(flight: FlightHarness) -> None:
+def test_health_is_answered_to_anybody(flight):
     answers = [
         flight.call(HEALTH, messages.HealthCheckRequest(service=service).SerializeToString(), metadata=())
         for service in ("", "arrow.flight.protocol.FlightService")
@@ -87,12 +81,12 @@ def test_health_is_answered_to_anybody(flight: FlightHarness) -> None:
     assert unknown.code is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_health_check_without_its_message_is_refused(flight: FlightHarness) -> None:
+def test_a_health_check_without_its_message_is_refused(flight):
     assert flight.call(HEALTH, metadata=()).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("name", ["ListFlights", "DoExchange", "NoSuchMethod"])
-def test_methods_that_are_not_offered_say_so(flight: FlightHarness, name: str) -> None:
+def test_methods_that_are_not_offered_say_so(flight, name):
     answer = flight.call(FLIGHT + name, b"")
 
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
@@ -120,7 +114,7 @@ def test_methods_that_are_not_offered_say_so(flight: FlightHarness, name: str) -
         ),
     ],
 )
-def test_commands_that_are_not_offered_say_so(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
+def test_commands_that_are_not_offered_say_so(flight, method, request_bytes):
     answer = flight.call(FLIGHT + method, request_bytes)
 
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
@@ -129,7 +123,7 @@ def test_commands_that_are_not_offered_say_so(flight: FlightHarness, method: str
 
 @pytest.mark.parametrize("method", ["GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction"])
 @pytest.mark.parametrize("request_bytes", [b"\xff\xff\xff", b"\x0a\x7f"])
-def test_noise_is_refused_cleanly(flight: FlightHarness, method: str, request_bytes: bytes) -> None:
+def test_noise_is_refused_cleanly(flight, method, request_bytes):
     answer = flight.call(FLIGHT + method, request_bytes)
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -137,7 +131,7 @@ def test_noise_is_refused_cleanly(flight: FlightHarness, method: str, request_by
 
 
 @pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction", "ListActions"])
-def test_a_call_without_its_message_is_refused(flight: FlightHarness, method: str) -> None:
+def test_a_call_without_its_message_is_refused(flight, method):
     assert flight.call(FLIGHT + method).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -145,17 +139,16 @@ WATCH = "/grpc.health.v1.Health/Watch"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 
-def _watch(flight: FlightHarness, service: str = "") -> grpc.Call:
+def _watch(flight, service=""):
     request = messages.HealthCheckRequest(service=service).SerializeToString()
     return flight.channel.unary_stream(WATCH)(request, timeout=DEADLINE_SECONDS)
 
 
-def _status(reply: bytes) -> int:
-    status: int = messages.HealthCheckResponse.FromString(reply).status
-    return status
+def _status(reply):
+    return messages.HealthCheckResponse.FromString(reply).status
 
 
-def test_a_watcher_hears_at_once_and_again_when_the_server_begins_to_stop() -> None:
+def test_a_watcher_hears_at_once_and_again_when_the_server_begins_to_stop():
     with running_server() as flight:
         known, unknown = _watch(flight), _watch(flight, "nothing")
         first, other = _status(next(known)), _status(next(unknown))
@@ -171,7 +164,7 @@ def test_a_watcher_hears_at_once_and_again_when_the_server_begins_to_stop() -> N
     assert isinstance(decode_error(dict(known.trailing_metadata())[ERROR_DETAILS_KEY]), ServerUnavailable)
 
 
-def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
+def test_watchers_beyond_the_limit_are_refused_and_callers_are_served():
     with running_server() as flight:
         watchers = [_watch(flight) for _ in range(64)]
         statuses = [_status(next(watcher)) for watcher in watchers]
@@ -188,5 +181,5 @@ def test_watchers_beyond_the_limit_are_refused_and_callers_are_served() -> None:
     assert served.code is grpc.StatusCode.OK
 
 
-def test_what_is_no_request_is_refused(flight: FlightHarness) -> None:
+def test_what_is_no_request_is_refused(flight):
     assert flight.call(WATCH, b"\xff not a message", metadata=()).code is grpc.StatusCode.INVALID_ARGUMENT

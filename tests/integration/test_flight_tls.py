@@ -1,7 +1,5 @@
 """TLS with a certificate from files: who is served, which file cannot be used, and how it is renewed meanwhile."""
 
-from __future__ import annotations
-
 import http.client
 import logging
 import socket
@@ -9,7 +7,6 @@ import ssl
 import time
 import urllib.request
 import warnings
-from typing import TYPE_CHECKING
 
 import pyarrow.flight
 import pytest
@@ -21,42 +18,38 @@ from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tls import TlsSource
-from tests.fakes.certificates import Authority, Pair
+from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60.0
 
 
-def _server(certificate_file: Path, key_file: Path) -> ServerThread:
+def _server(certificate_file, key_file):
     settings = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
     return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
+def authority(tmp_path):
     return Authority(tmp_path)
 
 
 @pytest.fixture
-def pair(authority: Authority) -> Pair:
+def pair(authority):
     return authority.issue("first")
 
 
 @pytest.fixture
-def server(pair: Pair) -> Iterator[ServerThread]:
+def server(pair):
     thread = _server(pair.certificate_file, pair.key_file)
     thread.start()
     yield thread
     thread.stop(grace_seconds=0)
 
 
-def _shown_name(port: int, authority: Authority) -> str:
+def _shown_name(port, authority):
     """Return the common name of the certificate that a new connection is shown."""
     trust = ssl.create_default_context(cafile=str(authority.ca_file))
     trust.set_alpn_protocols(["h2"])
@@ -69,14 +62,14 @@ def _shown_name(port: int, authority: Authority) -> str:
     return str(shown["subject"][0][0][1])
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def _until(holds):
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_client_that_trusts_the_authority_is_served(server: ServerThread, authority: Authority) -> None:
+def test_a_client_that_trusts_the_authority_is_served(server, authority):
     with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
         table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS))).read_all()
 
@@ -84,9 +77,7 @@ def test_a_client_that_trusts_the_authority_is_served(server: ServerThread, auth
     assert table["n"].to_pylist() == [1, 2, 3]
 
 
-def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(
-    server: ServerThread, authority: Authority
-) -> None:
+def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(server, authority):
     with FlightSQLClient(server.uri, extra_ca_bundle=authority.ca_file) as client:
         frame = client.query(NUMBERS)
     with FlightSQLClient(server.uri) as client, pytest.raises(ServerUnavailable):
@@ -97,9 +88,7 @@ def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_c
 
 @pytest.mark.parametrize("wrong", ["certificate_file", "key_file"])
 @pytest.mark.parametrize("content", [None, "neither a certificate nor a key"])
-def test_a_file_that_cannot_be_used_is_named_by_its_setting(
-    pair: Pair, tmp_path: Path, wrong: str, content: str | None
-) -> None:
+def test_a_file_that_cannot_be_used_is_named_by_its_setting(pair, tmp_path, wrong, content):
     files = {"certificate_file": pair.certificate_file, "key_file": pair.key_file, wrong: tmp_path / "wrong"}
     if content is not None:
         (tmp_path / "wrong").write_text(content)
@@ -111,9 +100,7 @@ def test_a_file_that_cannot_be_used_is_named_by_its_setting(
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(
-    pair: Pair, authority: Authority
-) -> None:
+def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(pair, authority):
     endpoint = HttpEndpoint(
         "127.0.0.1",
         0,
@@ -137,9 +124,7 @@ def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobod
     assert body == b"OK\n"
 
 
-def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
-    server: ServerThread, pair: Pair, authority: Authority
-) -> None:
+def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(server, pair, authority):
     with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
         reader = client.do_get(pyarrow.flight.Ticket(statement_ticket(ENDLESS)))
         before = reader.read_chunk().data.num_rows
@@ -157,9 +142,7 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
 
 
 @pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
-def test_a_broken_renewal_changes_nothing_and_is_logged_once(
-    server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
-) -> None:
+def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, authority, caplog, broken):
     _shown_name(server.port, authority)
     match broken:
         case "no certificate":
@@ -181,7 +164,7 @@ def test_a_broken_renewal_changes_nothing_and_is_logged_once(
     assert _shown_name(server.port, authority) == "second"
 
 
-def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:
+def test_the_http_endpoint_takes_over_a_renewed_certificate(pair, authority):
     endpoint = HttpEndpoint(
         "127.0.0.1",
         0,
@@ -208,7 +191,7 @@ def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authorit
     assert "micromegas_tls_certificate_expires_timestamp_seconds" in text
 
 
-def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Authority) -> None:
+def test_a_client_of_tls_1_1_is_turned_away(server, authority):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.load_verify_locations(authority.ca_file)
     old.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -225,7 +208,7 @@ def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Aut
     assert "NO_PROTOCOLS_AVAILABLE" not in str(refused.value)  # otherwise this client could not even ask
 
 
-def test_a_pair_that_does_not_fit_starts_nothing(pair: Pair, authority: Authority) -> None:
+def test_a_pair_that_does_not_fit_starts_nothing(pair, authority):
     other = authority.issue("other")
 
     with pytest.raises(ConfigurationError) as caught:

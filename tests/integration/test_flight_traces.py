@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -19,9 +18,6 @@ from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import ALICE, FLIGHT, HEALTH, FlightHarness, ticket_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -37,36 +33,36 @@ class Receiver(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.paths: list[str] = []
         self.bodies: list[bytes] = []
 
     @property
-    def resources(self) -> list[Any]:
+    def resources(self):
         return [each for body in self.bodies for each in ExportTraceServiceRequest.FromString(body).resource_spans]
 
     @property
-    def spans(self) -> list[Any]:
+    def spans(self):
         return [span for each in self.resources for scope in each.scope_spans for span in scope.spans]
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         self.server.paths.append(self.path)
         self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_parts: object) -> None:
+    def log_message(self, *_parts):
         """Write nothing."""
 
 
 @pytest.fixture(scope="module")
-def received() -> Iterator[Receiver]:
+def received():
     """What a server sent that answered a query, refused two calls and told its health."""
     receiver = Receiver()
     threading.Thread(target=receiver.serve_forever, args=(0.05,), daemon=True).start()
@@ -93,15 +89,15 @@ def received() -> Iterator[Receiver]:
     receiver.server_close()
 
 
-def _attributes(span: Any) -> dict[str, Any]:
+def _attributes(span):
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
-def _calls(receiver: Receiver) -> list[Any]:
+def _calls(receiver):
     return [span for span in receiver.spans if span.name.startswith("arrow.flight")]
 
 
-def test_spans_go_to_the_path_of_the_protocol_and_name_the_service(received: Receiver) -> None:
+def test_spans_go_to_the_path_of_the_protocol_and_name_the_service(received):
     names = {
         each.value.string_value
         for found in received.resources
@@ -113,7 +109,7 @@ def test_spans_go_to_the_path_of_the_protocol_and_name_the_service(received: Rec
     assert names == {"micromegas"}
 
 
-def test_each_call_is_one_span_with_method_status_and_query(received: Receiver) -> None:
+def test_each_call_is_one_span_with_method_status_and_query(received):
     calls = _calls(received)
     ended = sorted(_attributes(call)["rpc.grpc.status_code"] for call in calls)
 
@@ -125,11 +121,11 @@ def test_each_call_is_one_span_with_method_status_and_query(received: Receiver) 
         assert found["micromegas.query_id"]
 
 
-def test_a_caller_who_is_refused_makes_no_span(received: Receiver) -> None:
+def test_a_caller_who_is_refused_makes_no_span(received):
     assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in received.spans}
 
 
-def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received: Receiver) -> None:
+def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received):
     (call,) = [call for call in _calls(received) if call.trace_id.hex() == TRACE_ID]
     children = [span.name for span in received.spans if span.parent_span_id == call.span_id]
 
@@ -137,7 +133,7 @@ def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_ph
     assert children == ["wait", "run"]
 
 
-def test_no_statement_credential_or_error_text_is_in_a_trace(received: Receiver) -> None:
+def test_no_statement_credential_or_error_text_is_in_a_trace(received):
     sent = b"".join(received.bodies)
 
     for secret in (b"VALUES", b"secretword", b"tagret", b"alice", b"mallory", b"Traceback", b"exception"):
@@ -162,7 +158,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")
 """
 
 
-def test_without_the_setting_nothing_is_traced_and_nothing_loaded() -> None:
+def test_without_the_setting_nothing_is_traced_and_nothing_loaded():
     child = subprocess.run([sys.executable, "-c", CALLS_WHILE_OFF], capture_output=True, timeout=100, check=False)
 
     assert child.returncode == 0, child.stderr

@@ -3,8 +3,6 @@
 Source: CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 (PING), CVE-2019-9515 (SETTINGS).
 """
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -39,15 +36,10 @@ from tests.integration.flight_harness import (
     FLIGHT,
     HEALTH,
     NUMBERS,
-    FlightHarness,
     running_server,
     ticket_bytes,
 )
 from tests.integration.half_sent import HalfSender, send_halves
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +63,7 @@ with running_server(
 """
 
 
-def _rapid_resets() -> Iterator[bytes]:
+def _rapid_resets():
     fields = request_headers(FLIGHT + "DoGet", "alice")
     for number in range(2000):
         stream = 2 * number + 1
@@ -79,29 +71,29 @@ def _rapid_resets() -> Iterator[bytes]:
         yield frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
 
 
-def _pings() -> Iterator[bytes]:
+def _pings():
     for number in range(5000):
         yield frame(PING, 0, 0, number.to_bytes(8, "big"))
 
 
-def _settings() -> Iterator[bytes]:
+def _settings():
     for _ in range(5000):
         yield frame(SETTINGS, 0, 0, b"\0\4" + (65535).to_bytes(4, "big"))
 
 
-def _endless_headers() -> Iterator[bytes]:
+def _endless_headers():
     yield frame(HEADERS, 0, 1, request_headers(FLIGHT + "DoGet", "alice"))
     for _ in range(2000):
         yield frame(CONTINUATION, 0, 1, b"\x00\x01x\x7f\x81\x1e" + b"y" * 4000)
 
 
 @pytest.fixture(scope="module")
-def flight() -> Iterator[FlightHarness]:
+def flight():
     with running_server() as running:
         yield running
 
 
-def _flood(connection: socket.socket, frames: Iterator[bytes], has_begun: threading.Event) -> None:
+def _flood(connection, frames, has_begun):
     # The server may close the connection at any moment, or read no more: both are answers.
     with contextlib.suppress(OSError):
         connection.settimeout(5)
@@ -113,9 +105,7 @@ def _flood(connection: socket.socket, frames: Iterator[bytes], has_begun: thread
 
 
 @pytest.mark.parametrize("frames", [_rapid_resets, _pings, _settings, _endless_headers])
-def test_a_flood_on_one_connection_leaves_the_others_alone(
-    flight: FlightHarness, frames: Callable[[], Iterator[bytes]]
-) -> None:
+def test_a_flood_on_one_connection_leaves_the_others_alone(flight, frames):
     connections = [connect(flight.server.port) for _ in range(4)]
     has_begun = threading.Event()
     floods = [threading.Thread(target=_flood, args=(one, frames(), has_begun)) for one in connections]
@@ -134,7 +124,7 @@ def test_a_flood_on_one_connection_leaves_the_others_alone(
     assert flight.server.is_serving
 
 
-def test_half_open_connections_keep_nobody_out(flight: FlightHarness) -> None:
+def test_half_open_connections_keep_nobody_out(flight):
     connections = [connect(flight.server.port) for _ in range(150)]
 
     answer = flight.query(NUMBERS, metadata=BOB)
@@ -145,7 +135,7 @@ def test_half_open_connections_keep_nobody_out(flight: FlightHarness) -> None:
 
 
 @pytest.fixture(scope="module")
-def child() -> Iterator[tuple[int, int]]:
+def child():
     """Port and process id of a server of its own, whose memory can be looked at."""
     with subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -157,14 +147,12 @@ def child() -> Iterator[tuple[int, int]]:
             process.kill()
 
 
-def _resident_bytes(process_id: int) -> int:
+def _resident_bytes(process_id):
     pages = int(Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
 
 
-def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
-    child: tuple[int, int], pytestconfig: pytest.Config
-) -> None:
+def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(child, pytestconfig):
     port, process_id = child
     count = STALLED_CLIENTS_LONG if pytestconfig.getoption("--long") else STALLED_CLIENTS
     request = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
@@ -194,7 +182,7 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(
 
 
 @pytest.mark.parametrize(("path", "token"), [(FLIGHT + "DoGet", "alice"), (FLIGHT + "DoGet", "nobody"), (HEALTH, "")])
-def test_messages_that_many_clients_half_send_take_little_memory(child: tuple[int, int], path: str, token: str) -> None:
+def test_messages_that_many_clients_half_send_take_little_memory(child, path, token):
     port, process_id = child
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         channel.unary_unary(HEALTH)(b"", timeout=60)
@@ -204,7 +192,7 @@ def test_messages_that_many_clients_half_send_take_little_memory(child: tuple[in
     ]
     until = time.monotonic() + 60
 
-    def look() -> None:
+    def look():
         nonlocal peak
         peak = max(peak, _resident_bytes(process_id))
 

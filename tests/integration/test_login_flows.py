@@ -1,15 +1,12 @@
 """Device sign-ins over real sockets, with the faults that a provider and a network can have."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -22,27 +19,23 @@ from tests.fakes.pause import FakePause
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import ScriptedProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
-def idp() -> Iterator[ScriptedProvider]:
+def idp():
     with ScriptedProvider() as running:
         running.device.interval_seconds = 1
         yield running
 
 
-def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
+def begin(idp, **options):
     return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"flow": Flow.DEVICE, **options})  # type: ignore[arg-type]
 
 
-def test_a_device_sign_in_goes_on_by_itself(idp: ScriptedProvider, tmp_path: Path) -> None:
+def test_a_device_sign_in_goes_on_by_itself(idp, tmp_path):
     told = threading.Event()
     pending = begin(idp, token_file=tmp_path / "t.json", scope="openid lake", audience="api")
     pending.on_done(lambda _pending: told.set())
@@ -56,7 +49,7 @@ def test_a_device_sign_in_goes_on_by_itself(idp: ScriptedProvider, tmp_path: Pat
     assert pending.wait_closed(DEADLINE_SECONDS)
 
 
-def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
+def test_a_cancelled_device_sign_in_ends_at_once(idp):
     idp.device.interval_seconds = 300
     pending = begin(idp)
     started = time.monotonic()
@@ -70,9 +63,7 @@ def test_a_cancelled_device_sign_in_ends_at_once(idp: ScriptedProvider) -> None:
     assert idp.seen("/token") == []
 
 
-def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
-    idp: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(idp, monkeypatch):
     clock = FakeClock(SYSTEM_CLOCK.now())
     pause = FakePause(clock)
     idp.device.interval_seconds, idp.device.lifetime_seconds = 5, 60
@@ -93,9 +84,7 @@ def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
     assert [round(seconds) for seconds in pause.waited] == [5, 10, 20, 25]
 
 
-def test_no_secret_of_a_device_sign_in_is_shown_or_logged_at_any_level(
-    idp: ScriptedProvider, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_secret_of_a_device_sign_in_is_shown_or_logged_at_any_level(idp, caplog, capfd):
     caplog.set_level(logging.DEBUG, logger="micromegas_jupyter")
     pending = begin(idp)
     (device_code,) = idp.device.device_codes()

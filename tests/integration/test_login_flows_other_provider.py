@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.flows.base import LoginContext
 from micromegas_jupyter.auth.flows.device import start_device
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -24,11 +24,8 @@ from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import sign_in_other
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from micromegas_jupyter.auth.flows.base import LoginFlow
-    from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
 
@@ -49,10 +46,10 @@ class Make:
     client_id: str
     walk: Callable[..., str]
 
-    def begin(self, flow: Flow, **options: object) -> PendingLogin:
+    def begin(self, flow, **options):
         return OidcAuthProvider.begin_login(self.issuer, self.client_id, flow=flow, **options)  # type: ignore[arg-type]
 
-    def start_device(self, pause: FakePause, clock: FakeClock) -> LoginFlow:
+    def start_device(self, pause, clock):
         """Start a device sign-in whose pauses take no time."""
         connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
         return start_device(
@@ -62,38 +59,38 @@ class Make:
 
 
 @pytest.fixture
-def demo_make() -> Iterator[Make]:
+def demo_make():
     with DemoProvider() as running:
         yield Make(issuer=running.issuer, client_id=running.client_id, walk=sign_in)
 
 
 @pytest.fixture
-def other_make(other_provider: OtherProvider) -> Make:
+def other_make(other_provider):
     return Make(issuer=other_provider.issuer, client_id=other_provider.client_id, walk=sign_in_other)
 
 
 @pytest.fixture(params=["demo_make", "other_make"])
-def make(request: pytest.FixtureRequest) -> Make:
+def make(request):
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """The real time, but it moves only when told: the other provider's clock cannot be set."""
     return FakeClock(SYSTEM_CLOCK.now())
 
 
 @pytest.fixture
-def pause(clock: FakeClock) -> FakePause:
+def pause(clock):
     return FakePause(clock)
 
 
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
+def token_file(tmp_path):
     return tmp_path / "tokens.json"
 
 
-def test_a_person_types_the_code_and_the_sign_in_is_kept(make: Make, token_file: Path) -> None:
+def test_a_person_types_the_code_and_the_sign_in_is_kept(make, token_file):
     pending = make.begin(Flow.DEVICE, token_file=token_file)
     assert pending.verification_uri_complete is not None
     assert pending.user_code is not None
@@ -109,7 +106,7 @@ def test_a_person_types_the_code_and_the_sign_in_is_kept(make: Make, token_file:
     assert pending.wait_closed(DEADLINE_SECONDS)
 
 
-def test_the_device_sign_in_waits_until_the_person_has_typed(make: Make, pause: FakePause, clock: FakeClock) -> None:
+def test_the_device_sign_in_waits_until_the_person_has_typed(make, pause, clock):
     login = make.start_device(pause, clock)
     pause.meanwhile[3] = lambda: make.walk(login.prompt.verification_uri_complete)
 
@@ -121,7 +118,7 @@ def test_the_device_sign_in_waits_until_the_person_has_typed(make: Make, pause: 
     assert len(pause.waited) >= 3
 
 
-def test_a_person_who_refuses_the_device_ends_it(make: Make, pause: FakePause, clock: FakeClock) -> None:
+def test_a_person_who_refuses_the_device_ends_it(make, pause, clock):
     login = make.start_device(pause, clock)
     pause.meanwhile[1] = lambda: make.walk(login.prompt.verification_uri_complete, allow=False)
 
@@ -129,7 +126,7 @@ def test_a_person_who_refuses_the_device_ends_it(make: Make, pause: FakePause, c
         login.tokens()
 
 
-def test_a_code_that_nobody_types_ends_with_its_life(make: Make, pause: FakePause, clock: FakeClock) -> None:
+def test_a_code_that_nobody_types_ends_with_its_life(make, pause, clock):
     login = make.start_device(pause, clock)
     began_at = clock.now()
 
@@ -139,9 +136,7 @@ def test_a_code_that_nobody_types_ends_with_its_life(make: Make, pause: FakePaus
     assert clock.now() == login.prompt.expires_at
 
 
-def test_nothing_of_a_device_sign_in_that_is_secret_is_logged(
-    make: Make, pause: FakePause, clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_of_a_device_sign_in_that_is_secret_is_logged(make, pause, clock, caplog):
     caplog.set_level(logging.DEBUG)
     login = make.start_device(pause, clock)
     pause.meanwhile[1] = lambda: make.walk(login.prompt.verification_uri_complete)
@@ -156,7 +151,7 @@ def test_nothing_of_a_device_sign_in_that_is_secret_is_logged(
     assert not [secret for secret in secrets if secret.reveal() in shown]
 
 
-def test_a_person_pastes_the_address_and_the_sign_in_is_kept(make: Make, token_file: Path) -> None:
+def test_a_person_pastes_the_address_and_the_sign_in_is_kept(make, token_file):
     pending = make.begin(Flow.PASTE, token_file=token_file)
 
     address = make.walk(pending.start_url, person="bob", visit_callback=False)
@@ -169,7 +164,7 @@ def test_a_person_pastes_the_address_and_the_sign_in_is_kept(make: Make, token_f
     assert provider.identity().renews
 
 
-def test_a_person_who_refuses_has_the_refusal_pasted(make: Make, token_file: Path) -> None:
+def test_a_person_who_refuses_has_the_refusal_pasted(make, token_file):
     pending = make.begin(Flow.PASTE, token_file=token_file)
 
     pending.submit(make.walk(pending.start_url, allow=False, visit_callback=False))
@@ -179,7 +174,7 @@ def test_a_person_who_refuses_has_the_refusal_pasted(make: Make, token_file: Pat
     assert not token_file.exists()
 
 
-def test_the_address_of_another_sign_in_is_not_taken(make: Make) -> None:
+def test_the_address_of_another_sign_in_is_not_taken(make):
     first, second = make.begin(Flow.PASTE), make.begin(Flow.PASTE)
     of_second = make.walk(second.start_url, visit_callback=False)
 
@@ -193,7 +188,7 @@ def test_the_address_of_another_sign_in_is_not_taken(make: Make) -> None:
     assert first.wait_closed(DEADLINE_SECONDS)
 
 
-def test_an_access_token_for_the_lake_can_be_the_bearer(other_make: Make, other_provider: OtherProvider) -> None:
+def test_an_access_token_for_the_lake_can_be_the_bearer(other_make, other_provider):
     pending = other_make.begin(
         Flow.PASTE,
         bearer=Bearer.ACCESS_TOKEN,

@@ -22,11 +22,9 @@ from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import OtherScriptedPerson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from micromegas_jupyter.core.system import Secret
-    from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +51,7 @@ class Make:
     service_secret: Secret
     audience: str
 
-    def login(self, token_file: Path, *, person: str = "alice", clock: FakeClock) -> OidcAuthProvider:
+    def login(self, token_file, *, person="alice", clock):
         with self.person(person, True) as browser:
             return OidcAuthProvider.login(
                 self.issuer,
@@ -67,7 +65,7 @@ class Make:
 
 
 @pytest.fixture
-def demo_make() -> Iterator[Make]:
+def demo_make():
     with DemoProvider() as running:
         yield Make(
             issuer=running.issuer,
@@ -81,7 +79,7 @@ def demo_make() -> Iterator[Make]:
 
 
 @pytest.fixture
-def other_make(other_provider: OtherProvider) -> Make:
+def other_make(other_provider):
     return Make(
         issuer=other_provider.issuer,
         client_id=other_provider.client_id,
@@ -94,22 +92,22 @@ def other_make(other_provider: OtherProvider) -> Make:
 
 
 @pytest.fixture(params=["demo_make", "other_make"])
-def make(request: pytest.FixtureRequest) -> Make:
+def make(request):
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """The real time, but it moves only when told: the other provider's clock cannot be set."""
     return FakeClock(SYSTEM_CLOCK.now())
 
 
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
+def token_file(tmp_path):
     return tmp_path / "tokens.json"
 
 
-def test_a_person_signs_in_and_the_token_is_theirs(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_a_person_signs_in_and_the_token_is_theirs(make, token_file, clock):
     provider = make.login(token_file, person="bob", clock=clock)
 
     claims = claims_of(provider.get_token())
@@ -120,14 +118,14 @@ def test_a_person_signs_in_and_the_token_is_theirs(make: Make, token_file: Path,
     assert provider.identity().renews is True
 
 
-def test_the_sign_in_is_taken_up_from_its_file(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_the_sign_in_is_taken_up_from_its_file(make, token_file, clock):
     token = make.login(token_file, clock=clock).get_token()
 
     assert OidcAuthProvider.from_file(token_file, clock=clock).get_token() == token
     assert token_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_token_that_ends_is_renewed_and_stored(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_a_token_that_ends_is_renewed_and_stored(make, token_file, clock):
     provider = make.login(token_file, clock=clock)
     before = provider.get_token()
     stored_before = json.loads(token_file.read_text())["token"]
@@ -144,7 +142,7 @@ def test_a_token_that_ends_is_renewed_and_stored(make: Make, token_file: Path, c
     assert stored_after["refresh_token"] != stored_before["refresh_token"]
 
 
-def test_a_person_who_says_no_leaves_no_sign_in(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_a_person_who_says_no_leaves_no_sign_in(make, token_file, clock):
     with make.person("alice", False) as browser, pytest.raises(LoginRefused):
         OidcAuthProvider.login(
             make.issuer, make.client_id, token_file=token_file, browser=browser, timeout_seconds=30, clock=clock
@@ -153,7 +151,7 @@ def test_a_person_who_says_no_leaves_no_sign_in(make: Make, token_file: Path, cl
     assert not token_file.exists()
 
 
-def test_after_signing_out_the_refresh_token_is_worth_nothing(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_after_signing_out_the_refresh_token_is_worth_nothing(make, token_file, clock):
     provider = make.login(token_file, clock=clock)
     copied = json.loads(token_file.read_text())["token"]
     report = provider.logout()
@@ -168,7 +166,7 @@ def test_after_signing_out_the_refresh_token_is_worth_nothing(make: Make, token_
         copy.get_token()
 
 
-def test_a_service_account_gets_a_token_for_the_lake(make: Make) -> None:
+def test_a_service_account_gets_a_token_for_the_lake(make):
     provider = OidcClientCredentialsProvider(make.issuer, make.service_client_id, make.service_secret)
 
     claims = claims_of(provider.get_token())
@@ -178,7 +176,7 @@ def test_a_service_account_gets_a_token_for_the_lake(make: Make) -> None:
     assert claims["client_id"] == make.service_client_id
 
 
-def test_a_service_account_with_a_wrong_secret_is_refused(make: Make) -> None:
+def test_a_service_account_with_a_wrong_secret_is_refused(make):
     provider = OidcClientCredentialsProvider(make.issuer, make.service_client_id, "wrong")
 
     with pytest.raises(LoginFailed):

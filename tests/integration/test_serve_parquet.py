@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -23,7 +23,6 @@ from micromegas_jupyter.wiring import ServerStack
 from micromegas_jupyter.wiring.server import open_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -39,7 +38,7 @@ class ServedFolder(NamedTuple):
     log: Path
 
 
-def _write(path: Path, values: list[int]) -> None:
+def _write(path, values):
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".new")
     pyarrow.parquet.write_table(pa.table({"id": values}), beside)
@@ -47,7 +46,7 @@ def _write(path: Path, values: list[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFolder]:
+def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parquet")
     _write(folder / "orders.parquet", [1, 2])
     _write(folder / "log_entries" / "2026.parquet", [3])
@@ -77,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFolder]:
             server.wait(DEADLINE_SECONDS)
 
 
-def test_its_tables_are_served_without_conditions_that_are_for_telemetry(served: ServedFolder) -> None:
+def test_its_tables_are_served_without_conditions_that_are_for_telemetry(served):
     with FlightSQLClient(served.ready["uri"]) as client:
         orders = client.query("SELECT sum(id) AS total FROM orders")
         entries = client.query("SELECT id FROM log_entries")
@@ -89,7 +88,7 @@ def test_its_tables_are_served_without_conditions_that_are_for_telemetry(served:
     assert sorted(own) == ["df_settings", "log_entries", "orders"]
 
 
-def test_the_start_says_what_is_served_and_what_is_left_out(served: ServedFolder) -> None:
+def test_the_start_says_what_is_served_and_what_is_left_out(served):
     said = [line["message"] for line in _lines(served.log)]
 
     assert any("read only, without telemetry · tables: df_settings, log_entries, orders" in line for line in said)
@@ -97,7 +96,7 @@ def test_the_start_says_what_is_served_and_what_is_left_out(served: ServedFolder
     assert any(line.startswith("twice.parquet is left out") for line in said)
 
 
-def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(served: ServedFolder) -> None:
+def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(served):
     with FlightSQLClient(served.ready["uri"]) as one, FlightSQLClient(served.ready["uri"]) as other:
         for client, word in ((one, "first"), (other, "second")):
             client.query(f"SELECT '{word}' AS word")
@@ -112,11 +111,11 @@ def test_every_line_of_the_log_is_json_and_queries_are_in_the_audit_file(served:
     assert stat.S_IMODE(audit.stat().st_mode) == 0o600
 
 
-def _lines(log: Path) -> list[dict[str, Any]]:
+def _lines(log):
     return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(served: ServedFolder) -> None:
+def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(served):
     before = sorted(entry.name for entry in served.folder.rglob("*"))
     with FlightSQLClient(served.ready["uri"]) as client:
         with pytest.raises(InvalidStatement):
@@ -128,11 +127,11 @@ def test_a_new_file_becomes_a_table_and_nothing_is_written_into_the_folder(serve
     assert sorted(entry.name for entry in served.folder.rglob("*")) == sorted([*before, "later.parquet"])
 
 
-def _query_until_it_is_there(client: FlightSQLClient) -> list[int]:
+def _query_until_it_is_there(client):
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
         try:
-            found: list[int] = client.query("SELECT id FROM later")["id"].tolist()
+            found = client.query("SELECT id FROM later")["id"].tolist()
         except InvalidStatement:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -140,14 +139,14 @@ def _query_until_it_is_there(client: FlightSQLClient) -> list[int]:
             return found
 
 
-def test_rows_are_not_taken(served: ServedFolder) -> None:
+def test_rows_are_not_taken(served):
     with FlightSQLClient(served.ready["uri"]) as client, pytest.raises(MicromegasError):
         client.bulk_ingest("orders", pa.table({"id": [5]}))
 
     assert pyarrow.parquet.read_table(served.folder / "orders.parquet")["id"].to_pylist() == [1, 2]
 
 
-def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "letter.txt").write_text("hello")
 
     with pytest.raises(ConfigurationError) as caught:
@@ -157,7 +156,7 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_written(tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path):
     (tmp_path / "letter.txt").write_text("hello")
 
     with pytest.raises(ConfigurationError, match="is a file") as caught:
@@ -166,12 +165,12 @@ def test_a_file_in_place_of_the_folder_is_a_setting_that_cannot_be_used(tmp_path
     assert (caught.value.key, caught.value.exit_code) == ("--lake", 2)
 
 
-def test_an_empty_folder_becomes_a_lake(tmp_path: Path) -> None:
+def test_an_empty_folder_becomes_a_lake(tmp_path):
     assert isinstance(open_tables(tmp_path), Lake)
 
 
 @pytest.mark.parametrize("is_table_inside", [False, True])
-def test_a_delta_table_is_refused_by_the_command(tmp_path: Path, *, is_table_inside: bool) -> None:
+def test_a_delta_table_is_refused_by_the_command(tmp_path, *, is_table_inside):
     table = tmp_path / "served" / "events" if is_table_inside else tmp_path / "served"
     _write(tmp_path / "rows.parquet", [1])
     (table / "_delta_log").mkdir(parents=True)
@@ -185,7 +184,7 @@ def test_a_delta_table_is_refused_by_the_command(tmp_path: Path, *, is_table_ins
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az", "file", "hdfs+x"])
-def test_an_address_of_storage_elsewhere_is_refused_by_the_command(tmp_path: Path, scheme: str) -> None:
+def test_an_address_of_storage_elsewhere_is_refused_by_the_command(tmp_path, scheme):
     refused = _serve(tmp_path, f"{scheme}://bucket/lake")
 
     assert refused.returncode == 2
@@ -193,7 +192,7 @@ def test_an_address_of_storage_elsewhere_is_refused_by_the_command(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def _serve(working_folder: Path, lake: str) -> subprocess.CompletedProcess[str]:
+def _serve(working_folder, lake):
     command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", lake, "--port", "0", "--disable-auth"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     return subprocess.run(

@@ -1,7 +1,5 @@
 """`micromegas doctor` on a running system: what it finds when all is well, and what to do when something is not."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

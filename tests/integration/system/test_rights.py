@@ -1,7 +1,5 @@
 """Roles, row filters, keys and their reload, on a whole server over the lake of the running demo."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -10,7 +8,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
 
 import pytest
 from pyarrow import flight
@@ -23,10 +20,6 @@ from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
 from micromegas_jupyter.flightsql.commands import statement_ticket
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60
@@ -37,7 +30,7 @@ AUDITED = "SELECT count(*) AS n FROM log_entries WHERE target LIKE 'micromegas_j
 class Server:
     """`micromegas serve` over the demo's lake with one configuration file; its calls are retried by nobody."""
 
-    def __init__(self, folder: Path, stack, environ: dict[str, str]) -> None:
+    def __init__(self, folder, stack, environ):
         self.config, self.key_file = folder / "access.json", folder / "keys.json"
         self.environ = {**environ, "MICROMEGAS_API_KEY_FILE": str(self.key_file)}
         self._oidc = json.loads(stack.server_environment()["MICROMEGAS_OIDC_CONFIG"])
@@ -54,7 +47,7 @@ class Server:
         assert self._process.stdout is not None
         self.ready = json.loads(self._process.stdout.readline())
 
-    def write(self, **changes: object) -> None:
+    def write(self, **changes):
         """Put another configuration in place, in one step."""
         issuers = [
             {**entry, "group_roles": {"analysts": "analyst"}, "admin_groups": ["lake-admins"]}
@@ -73,16 +66,16 @@ class Server:
         beside.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
         beside.rename(self.config)
 
-    def denied(self, subject: str) -> str:
+    def denied(self, subject):
         return f"{self._issuer}|{subject}"
 
-    def hang_up(self) -> None:
+    def hang_up(self):
         self._process.send_signal(signal.SIGHUP)
 
-    def log(self) -> str:
+    def log(self):
         return self._log.read_text()
 
-    def stop(self) -> None:
+    def stop(self):
         self._process.terminate()
         assert self._process.wait(DEADLINE_SECONDS) == 0
         assert self._process.stdout is not None
@@ -90,7 +83,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(stack, tmp_path_factory) -> Iterator[Server]:
+def server(stack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     (folder / "keys.json").write_text("[]")
     (folder / "keys.json").chmod(0o600)
@@ -100,11 +93,11 @@ def server(stack, tmp_path_factory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def client_of(server: Server, person: dict[str, str]) -> Iterator[Callable[[str], FlightSQLClient]]:
+def client_of(server, person):
     """Return a client of that server, signed in as somebody at the demo's provider."""
     opened = []
 
-    def connect(name: str) -> FlightSQLClient:
+    def connect(name):
         environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
         settings = wiring.load_client_settings(environ=environ)
         with ScriptedPerson(person=name) as browser:
@@ -117,11 +110,11 @@ def client_of(server: Server, person: dict[str, str]) -> Iterator[Callable[[str]
         client.close()
 
 
-def _with_key(server: Server, key: str) -> FlightSQLClient:
+def _with_key(server, key):
     return FlightSQLClient(server.ready["uri"], auth_provider=StaticTokenAuthProvider(key))
 
 
-def _outcome(server: Server, key: str) -> str:
+def _outcome(server, key):
     try:
         with _with_key(server, key) as client:
             client.query_arrow("SELECT 1")
@@ -130,7 +123,7 @@ def _outcome(server: Server, key: str) -> str:
     return "answered"
 
 
-def _until(condition: Callable[[], bool]) -> float:
+def _until(condition):
     """Ask again until it holds; returns after how many seconds it did."""
     started = SYSTEM_CLOCK.monotonic()
     pause = threading.Event()
@@ -235,7 +228,7 @@ def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_not
     server.write(denied=[server.denied(subject)])
     server.hang_up()
 
-    def is_shut_out() -> bool:
+    def is_shut_out():
         try:
             bob.query_arrow("SELECT 1")
         except Rejected:
@@ -266,14 +259,14 @@ def test_a_role_with_an_unusable_condition_changes_nothing(server, condition):
 
 def test_a_plain_key_works_with_a_notice_to_its_bearer(server):
     headers = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {PLAIN_KEY}".encode())], timeout=60)
-    notices: list[str] = []
+    notices = []
 
     class Middleware(flight.ClientMiddleware):
-        def received_headers(self, found) -> None:
+        def received_headers(self, found):
             notices.extend(found.get("x-micromegas-notice", []))
 
     class Factory(flight.ClientMiddlewareFactory):
-        def start_call(self, _info) -> Middleware:
+        def start_call(self, _info):
             return Middleware()
 
     with flight.connect(server.ready["uri"], middleware=[Factory()]) as client:

@@ -17,7 +17,6 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -30,12 +29,6 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.executors.server_process import ServerProcess, wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    import psutil
-
 pytestmark = pytest.mark.integration
 
 KEY = "a-key-for-the-soak-test-only-0123456789"
@@ -45,13 +38,13 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
+def provider():
     with ScriptedProvider(clock=FakeClock(SYSTEM_CLOCK.now())) as running:
         yield running
 
 
 @pytest.fixture
-def server(tmp_path: Path, provider: ScriptedProvider) -> Iterator[ServerProcess]:
+def server(tmp_path, provider):
     issuer = {"issuer": provider.issuer, "audience": provider.client_id}
     variables = {
         "MICROMEGAS_API_KEYS": json.dumps([{"name": "soak", "key": KEY, "scopes": ["read", "ingest"]}]),
@@ -67,29 +60,29 @@ def server(tmp_path: Path, provider: ScriptedProvider) -> Iterator[ServerProcess
 class Faults:
     """What goes wrong, one after the other, each for a while."""
 
-    def __init__(self, server: ServerProcess, provider: ScriptedProvider) -> None:
+    def __init__(self, server, provider):
         self._server = server
         self._provider = provider
 
-    def all(self) -> list[Callable[[float], None]]:
+    def all(self):
         return [self.provider_down, self.executors_killed, self.disk_full, self.clock_jump]
 
-    def provider_down(self, seconds: float) -> None:
+    def provider_down(self, seconds):
         self._provider.is_down = True
         threading.Event().wait(seconds)
         self._provider.is_down = False
 
-    def executors_killed(self, _seconds: float) -> None:
+    def executors_killed(self, _seconds):
         for executor in self._server.processes()[2:]:
             executor.kill()
 
-    def disk_full(self, seconds: float) -> None:
+    def disk_full(self, seconds):
         # Executors inherit it from the process that they are forked from.
         before = _limit_files(self._server.processes()[1:], 0)
         threading.Event().wait(seconds)
         _limit_files([process for process in self._server.processes()[1:] if process in before], None)
 
-    def clock_jump(self, seconds: float) -> None:
+    def clock_jump(self, seconds):
         clock = self._provider.clock
         assert isinstance(clock, FakeClock)
         clock.advance(JUMP.total_seconds())
@@ -97,7 +90,7 @@ class Faults:
         clock.advance(-JUMP.total_seconds())
 
 
-def _limit_files(processes: list[psutil.Process], size: int | None) -> list[psutil.Process]:
+def _limit_files(processes, size):
     """Let no file of these processes grow beyond a size, None for any; return those that are still there."""
     found = []
     for process in processes:
@@ -108,7 +101,7 @@ def _limit_files(processes: list[psutil.Process], size: int | None) -> list[psut
     return found
 
 
-def gauge(server: ServerProcess, name: str) -> float:
+def gauge(server, name):
     request = urllib.request.Request(f"{server.ready['http']}/metrics")
     request.add_header("Authorization", f"Bearer {KEY}")
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -117,16 +110,16 @@ def gauge(server: ServerProcess, name: str) -> float:
 
 
 def test_mixed_calls_with_faults_in_between(
-    server: ServerProcess,
-    provider: ScriptedProvider,
-    pytestconfig: pytest.Config,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    server,
+    provider,
+    pytestconfig,
+    capsys,
+):
     is_long = pytestconfig.getoption("--long")
     seconds, fault_seconds = (LONG_SECONDS, 4.5) if is_long else (0.0, 2.0)
     calls = Mixed(server.uri, KEY, mint=provider.mint_id_token)
     faults = Faults(server, provider)
-    memory: list[int] = []
+    memory = []
     calls.start()
     ends_at = time.monotonic() + seconds
     try:
@@ -181,15 +174,15 @@ class Outcomes:
     stored_rows: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, what: str) -> None:
+    def add(self, what):
         with self.lock:
             self.counts[what] += 1
 
-    def add_stored(self, rows: int) -> None:
+    def add_stored(self, rows):
         with self.lock:
             self.stored_rows += rows
 
-    def expect(self, found: object, expected: object, what: str) -> None:
+    def expect(self, found, expected, what):
         if found != expected:
             with self.lock:
                 self.wrong.append(f"{what}: {found!r} instead of {expected!r}")
@@ -198,7 +191,7 @@ class Outcomes:
 class Mixed:
     """Runs each kind of call on a thread and a connection of its own, from `start` to `stop`."""
 
-    def __init__(self, uri: str, key: str, *, mint: Callable[[], str], seed: int = 6) -> None:
+    def __init__(self, uri, key, *, mint, seed=6):
         self.outcomes = Outcomes()
         self._uri = uri
         self._key = key
@@ -210,24 +203,24 @@ class Mixed:
             for number, kind in enumerate((*kinds, self._be_refused))
         ]
 
-    def start(self) -> None:
+    def start(self):
         with self.connect(self._key) as client:
             client.bulk_ingest(TABLE, pa.table({"id": pa.array([], pa.utf8())}), mode="create")
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def stop(self):
         self._stop.set()
         for thread in self._threads:
             thread.join(2 * _DEADLINE_SECONDS)
             assert not thread.is_alive()
 
-    def connect(self, token: str) -> FlightSQLClient:
+    def connect(self, token):
         return FlightSQLClient(
             self._uri, auth_provider=StaticTokenAuthProvider(token), timeout_seconds=_DEADLINE_SECONDS
         )
 
-    def _repeat(self, kind: Callable[[FlightSQLClient, random.Random], None], chance: random.Random) -> None:
+    def _repeat(self, kind, chance):
         name = kind.__name__.strip("_")
         with self.connect(WRONG_KEY if kind == self._be_refused else self._key) as client:
             while not self._stop.wait(_PAUSE_SECONDS):
@@ -241,12 +234,12 @@ class Mixed:
                 else:
                     self.outcomes.add(name)
 
-    def _sum(self, client: FlightSQLClient, chance: random.Random) -> None:
+    def _sum(self, client, chance):
         last = chance.randrange(1, 1_000_000)
         found = client.query_arrow(f"SELECT sum(value) AS s FROM generate_series(1, {last})")
         self.outcomes.expect(found["s"].to_pylist(), [last * (last + 1) // 2], "sum")
 
-    def _stream(self, client: FlightSQLClient, _chance: random.Random) -> None:
+    def _stream(self, client, _chance):
         sql = f"SELECT value FROM generate_series(1, {STREAMED_ROWS}) ORDER BY value DESC"
         first, count = None, 0
         for batch in client.query_stream(sql):
@@ -254,20 +247,20 @@ class Mixed:
             count += batch.num_rows
         self.outcomes.expect((first, count), (STREAMED_ROWS, STREAMED_ROWS), "stream")
 
-    def _parameters(self, client: FlightSQLClient, chance: random.Random) -> None:
+    def _parameters(self, client, chance):
         number, text = chance.randrange(1 << 40), f"it's {chance.random()}"
         found = client.query_arrow(
             "SELECT :number + 1 AS n, concat(:text, '!') AS t", params={"number": number, "text": text}
         )
         self.outcomes.expect(found.to_pylist(), [{"n": number + 1, "t": f"{text}!"}], "parameters")
 
-    def _leave(self, client: FlightSQLClient, _chance: random.Random) -> None:
+    def _leave(self, client, _chance):
         """Take one batch of an answer without an end, and go."""
         batches = client.query_stream("SELECT value FROM generate_series(1, 1000000000000)")
         self.outcomes.expect(next(batches).num_rows > 0, True, "leave")
         batches.close()  # type: ignore[attr-defined]  # it is a generator
 
-    def _ingest(self, client: FlightSQLClient, chance: random.Random) -> None:
+    def _ingest(self, client, chance):
         """Send rows until they are stored, each time under the same id."""
         name = f"{chance.getrandbits(128):032x}"
         rows = pa.table({"id": [f"{name}-{number}" for number in range(ROWS_OF_AN_INGEST)]})
@@ -285,13 +278,13 @@ class Mixed:
                 self.outcomes.add_stored(ROWS_OF_AN_INGEST)
                 return
 
-    def _count(self, client: FlightSQLClient, _chance: random.Random) -> None:
+    def _count(self, client, _chance):
         stored = self.outcomes.stored_rows
         (found,) = client.query_arrow(f"SELECT count(*) AS n, count(DISTINCT id) AS m FROM {TABLE}").to_pylist()
         self.outcomes.expect(found["n"] >= stored, True, f"of {stored} stored rows {found['n']} are seen")
         self.outcomes.expect(found["m"], found["n"], "rows that are there once")
 
-    def _sign_in(self, _client: FlightSQLClient, _chance: random.Random) -> None:
+    def _sign_in(self, _client, _chance):
         token = self._mint()
         with self.connect(token) as client:
             try:
@@ -301,13 +294,13 @@ class Mixed:
             else:
                 self.outcomes.expect(found.num_rows, 1, "sign-in")
 
-    def _be_refused(self, client: FlightSQLClient, _chance: random.Random) -> None:
+    def _be_refused(self, client, _chance):
         with suppress(AuthenticationError):
             client.query_arrow("SELECT 1 AS one")
             self.outcomes.expect("an answer", "a refusal", "a wrong key")
 
 
-def _is_from_the_future(token: str) -> bool:
+def _is_from_the_future(token):
     """Whether the provider's clock was ahead when it made the token, by more than servers allow for."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

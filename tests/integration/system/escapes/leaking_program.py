@@ -3,8 +3,6 @@
 The secret comes on standard input. It waits with everything open until it is told to end.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -29,10 +27,10 @@ def fail(token):
 """
 
 
-def main() -> None:
+def main():
     """Let it escape."""
     secret = sys.stdin.readline().strip()
-    room: dict[str, object] = {"__name__": "micromegas_jupyter.leaking", "error": LoginFailed}
+    room = {"__name__": "micromegas_jupyter.leaking", "error": LoginFailed}
     exec(compile(_SOURCE, str(_IN_THE_PACKAGE), "exec"), room)
     careless = room["Careless"](secret)  # type: ignore[operator]
     logging.getLogger("urllib3.connectionpool").debug("sent %s", secret)

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import KernelManager
 
@@ -22,13 +21,6 @@ from tests.integration.system.escapes import person
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
 from tests.integration.system.escapes.scanner import Place, Text
 from tests.integration.system.escapes.secrets_in_play import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from micromegas_jupyter.demo.stack import DemoStack
-    from tests.integration.system.escapes.processes import ProcessWatch
-    from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
 
 INSIDE = Path(__file__).parent / "inside"
 REPOSITORY = Path(__file__).parents[4]
@@ -42,7 +34,7 @@ _START_ADDRESS = re.compile(r"/start/([\w-]{20,})")
 class RunOfEverything:
     """One person's day on one machine."""
 
-    def __init__(self, folder: Path, stack: DemoStack, secrets: SecretsInPlay, processes: ProcessWatch) -> None:
+    def __init__(self, folder, stack, secrets, processes):
         self.stack = stack
         self.secrets = secrets
         self.texts: list[Text] = []
@@ -66,25 +58,23 @@ class RunOfEverything:
         }
 
     @property
-    def work(self) -> str:
+    def work(self):
         """The folder that programs run in."""
         return str(self.folder / "work")
 
-    def look(self) -> None:
+    def look(self):
         """Look at the processes that run now."""
         self._processes.look()
 
-    def add(self, place: Place, name: str, text: str) -> None:
+    def add(self, place, name, text):
         """Keep what stood somewhere."""
         self.texts.append(Text(place=place, name=name, text=text))
 
-    def command(self, *arguments: str, expect: int = 0, stdin: str | None = None, **environ: str) -> None:
+    def command(self, *arguments, expect=0, stdin=None, **environ):
         """Run one command without a terminal."""
         self.program([*CLI, *arguments], " ".join(arguments[:1]), expect=expect, stdin=stdin, **environ)
 
-    def program(
-        self, command: list[str], name: str, *, expect: int = 0, stdin: str | None = None, **environ: str
-    ) -> None:
+    def program(self, command, name, *, expect=0, stdin=None, **environ):
         """Run one program without a terminal."""
         result = subprocess.run(
             command, env={**self.environ, **environ}, cwd=self.work, input=stdin, capture_output=True, text=True,
@@ -93,7 +83,7 @@ class RunOfEverything:
         assert result.returncode == expect, f"{name}: {result.returncode}\n{result.stdout}\n{result.stderr}"
         self.add(Place.OUTPUT, name, result.stdout + result.stderr)
 
-    def with_confidential_application(self, application: dict[str, str], secret: str) -> None:
+    def with_confidential_application(self, application, secret):
         """Sign in by browser as an application whose secret is in the environment."""
         environ = {**self.environ, **application, "MICROMEGAS_OIDC_CLIENT_SECRET": secret}
         terminal = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=environ, folder=self.work)
@@ -101,7 +91,7 @@ class RunOfEverything:
         self.add(Place.OUTPUT, "login by browser", terminal.finish())
         self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
 
-    def at_terminal(self) -> None:
+    def at_terminal(self):
         """Sign in by browser, device and paste, look around each time, and sign out."""
         browser = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=self.environ, folder=self.work)
         browser.wait_for("Signed in as")
@@ -122,7 +112,7 @@ class RunOfEverything:
         shown = person.sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
         self.add(Place.OUTPUT, "login by paste", shown)
 
-    def with_service_account(self) -> None:
+    def with_service_account(self):
         """Query by a secret in the environment, in a file, and by one that is wrong."""
         account = self.stack.service_environment()
         wrong = "a-secret-that-is-wrong-0123456789"
@@ -143,7 +133,7 @@ class RunOfEverything:
             is_malformed = proxy.startswith("ftp")
             self.command("whoami", expect=2 if is_malformed else 0, **{**account, "MICROMEGAS_OIDC_PROXY": proxy})
 
-    def with_api_key(self) -> None:
+    def with_api_key(self):
         """Run a server with an API key and be accepted and refused by it."""
         self.secrets.note(Kind.API_KEY, API_KEY)
         keys = json.dumps([{"name": "robot", "key": API_KEY}])
@@ -173,13 +163,13 @@ class RunOfEverything:
             rest, _ = server.communicate(timeout=COMMAND_SECONDS)
         self.add(Place.OUTPUT, "serve", rest + errors.read_text())
 
-    def in_library(self, told: dict[str, Any]) -> None:
+    def in_library(self, told):
         """Run a program over the library; it needs the person's sign-in."""
         program = str(Path(__file__).parent / "library_program.py")
         told = {**told, "person": self.environ, "pickles": str(self.folder / "pickles")}
         self.program([sys.executable, program], "library program", stdin=json.dumps(told))
 
-    def in_shells(self) -> None:
+    def in_shells(self):
         """Sign in by paste in IPython and in Python, both of which keep a history."""
         ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
         lines = ["%load_ext micromegas_jupyter", "%micromegas_login --flow paste"]
@@ -200,12 +190,12 @@ class RunOfEverything:
         self.add(Place.OUTPUT, "Python, paste", shown)
         self.command("logout")
 
-    def in_notebook(self) -> None:
+    def in_notebook(self):
         """Sign in by browser, code and address in a kernel, query, fail, renew and sign out."""
         self.command("logout")
         self.in_kernel(self._run_cells)
 
-    def in_kernel(self, work: Callable[[AttendedKernel], None], **environ: str) -> None:
+    def in_kernel(self, work, **environ):
         """Work in a kernel, save the notebook, and end the kernel."""
         manager = KernelManager(kernel_name="python3")
         with (self.folder / "notes" / "kernel.out").open("w+") as output:
@@ -223,14 +213,14 @@ class RunOfEverything:
             output.seek(0)
             self.add(Place.OUTPUT, "kernel", output.read())
 
-    def _run_cells(self, kernel: AttendedKernel) -> None:
-        def shown() -> dict[str, Any]:
+    def _run_cells(self, kernel):
+        def shown():
             return next(state for state in reversed(widget_states(kernel.all_messages)) if state.get("start_url"))
 
-        def start_url() -> str:
+        def start_url():
             return str(shown()["start_url"])
 
-        def run(source: str, *, fails: bool = False, **options: Any) -> None:
+        def run(source, *, fails=False, **options):
             cell = kernel.run(source, **options)
             assert cell.reply["status"] == ("error" if fails else "ok"), cell.messages
 
@@ -261,15 +251,15 @@ class RunOfEverything:
         kernel.later_messages(0.5)
 
     @property
-    def service_secret(self) -> str:
+    def service_secret(self):
         """The secret of the demo's service account."""
         return self.stack.provider.service_secret.reveal()
 
-    def give(self, name: str, content: str) -> str:
+    def give(self, name, content):
         """Give the person a file."""
         return person.give(self.given, name, content)
 
-    def gather(self) -> None:
+    def gather(self):
         """Add what was left behind; after this, nothing more is done."""
         self.texts += noted_texts(self.folder / "notes")
         self.texts += file_texts(self.folder, leave_out=[self.folder / "notes"])

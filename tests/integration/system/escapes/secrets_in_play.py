@@ -8,11 +8,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 SHORTEST_SECRET = 8
 SHORTEST_SEGMENT = 20
@@ -73,14 +69,14 @@ class KnownSecret:
     kind: Kind
     text: str = field(repr=False)
 
-    def pieces(self) -> set[str]:
+    def pieces(self):
         """Return texts of which one stands wherever the secret does, in any form that is searched for."""
         wholes = {self.text, *_private_key_parts(self.text), *_segments(self.text)}
         forms = {form for whole in wholes for form in _forms(whole)}
         return {piece for form in forms for piece in (form[:PIECE_CHARACTERS], form[-PIECE_CHARACTERS:])}
 
 
-def _forms(text: str) -> Iterator[str]:
+def _forms(text):
     yield text
     yield quote(text, safe="")
     yield quote_plus(text)
@@ -96,46 +92,46 @@ def _forms(text: str) -> Iterator[str]:
             yield inner.replace("+", "-").replace("/", "_")
 
 
-def _segments(text: str) -> list[str]:
+def _segments(text):
     return [part for part in text.split(".") if len(part) > SHORTEST_SEGMENT] if text.count(".") >= 2 else []
 
 
-def _private_key_parts(text: str) -> list[str]:
+def _private_key_parts(text):
     return _KEY_LINE.findall(text) if "PRIVATE KEY" in text else []
 
 
 class SecretsInPlay:
     """What is noted; its lock covers the list, and several threads note at once."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._lock = threading.Lock()
         self._known: set[KnownSecret] = set()
 
-    def __iter__(self) -> Iterator[KnownSecret]:
+    def __iter__(self):
         with self._lock:
             return iter(list(self._known))
 
-    def kinds(self) -> set[Kind]:
+    def kinds(self):
         """Return which kinds were in play."""
         return {secret.kind for secret in self}
 
-    def note(self, kind: Kind, text: str) -> None:
+    def note(self, kind, text):
         """Note one secret."""
         if len(text) >= SHORTEST_SECRET:
             with self._lock:
                 self._known.add(KnownSecret(kind=kind, text=text))
 
-    def note_members(self, members: Iterable[tuple[str, object]]) -> None:
+    def note_members(self, members):
         """Note those members of a form, a query or a JSON object whose names say that they are secret."""
         for name, value in members:
             if name in KINDS_BY_NAME and isinstance(value, str):
                 self.note(KINDS_BY_NAME[name], value)
 
-    def note_address(self, address: str) -> None:
+    def note_address(self, address):
         """Note what the query of an address holds."""
         self.note_members(parse_qsl(urlsplit(address).query))
 
-    def note_headers(self, headers: Mapping[str, str]) -> None:
+    def note_headers(self, headers):
         """Note what proves somebody in a request's headers, whose names are in lower case."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
@@ -147,12 +143,12 @@ class SecretsInPlay:
         if "x-identity-header" in headers:
             self.note(Kind.PLATFORM_TOKEN, headers["x-identity-header"])
 
-    def note_text(self, text: str) -> None:
+    def note_text(self, text):
         """Note every token in a text, and the members of a JSON object."""
         for token in _JWT.findall(text):
             self.note(Kind.ACCESS_TOKEN, token)
         try:
-            members: Any = json.loads(text)
+            members = json.loads(text)
         except ValueError:
             return
         if isinstance(members, dict):
