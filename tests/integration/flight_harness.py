@@ -34,8 +34,6 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 @dataclass
 class Answer:
-    """How a call ended: its messages, status and metadata."""
-
     replies: list[bytes]
     code: grpc.StatusCode
     text: str
@@ -46,8 +44,6 @@ class Answer:
 
 @dataclass
 class FlightHarness:
-    """A running server and a channel to it."""
-
     server: ServerThread
     pool: Pool
     validator: Any
@@ -83,7 +79,6 @@ class FlightHarness:
 
     @property
     def is_quiet(self):
-        """Whether no executor has a statement."""
         return not self.pool.slots.running_count and self.pool.idle_count == self.pool.executor_count
 
     def wait_until_running(self, count=1):
@@ -94,13 +89,11 @@ class FlightHarness:
 
 
 def rows_of(answer):
-    """Return the rows of an answer to `DoGet`."""
     assert answer.code is grpc.StatusCode.OK, answer.text
     return decode_rows(answer.replies)
 
 
 def decode_rows(replies):
-    """Return the rows in messages of `DoGet`."""
     messages_of_arrow = []
     for reply in replies:
         data = messages.FlightData.FromString(reply)
@@ -123,7 +116,6 @@ def action_bytes(name, body=b""):
 
 
 def prepare(flight, sql, metadata=ALICE):
-    """Have a statement prepared; return its handle."""
     body = pack_any(messages.ActionCreatePreparedStatementRequest(query=sql))
     answer = flight.call(FLIGHT + "DoAction", action_bytes("CreatePreparedStatement", body), metadata=metadata)
     envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
@@ -137,14 +129,7 @@ def example_tables(folder):
 
 @contextmanager
 def running_server(
-    *,
-    tables=None,
-    validator=None,
-    is_open=False,
-    worker=None,
-    pool=None,
-    channel_options=(),
-    **settings,
+    *, tables=None, validator=None, is_open=False, worker=None, pool=None, channel_options=(), **settings
 ):
     """Run a server on a free port; `is_open` leaves authentication out.
 

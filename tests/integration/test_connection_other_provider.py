@@ -13,7 +13,7 @@ from micromegas_jupyter.auth import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
+from micromegas_jupyter.errors import LoginFailed, LoginRequired
 from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.device import DevicePending
 from micromegas_jupyter.oidc.private_key import parse_private_key
@@ -38,10 +38,7 @@ def connection(other_provider):
 @pytest.fixture
 def key(other_provider):
     return parse_private_key(
-        other_provider.service_key,
-        key_id=other_provider.service_key_id,
-        algorithm=None,
-        source_name="service key",
+        other_provider.service_key, key_id=other_provider.service_key_id, algorithm=None, source_name="service key"
     )
 
 
@@ -115,54 +112,27 @@ def test_an_assertion_is_accepted_once_only_so_each_call_makes_a_new_one(other_p
     assert len({found.access_token for found in tokens}) == 3
 
 
-def test_a_resource_that_the_provider_does_not_know_is_refused(other_provider, key):
-    connection = connect(other_provider, other_provider.service_key_client_id, key)
-
-    with pytest.raises(LoginFailed, match="invalid_target"):
-        connection.client_credentials(scope=None, audience=None, resource="https://other.example.com")
-
-
-def test_a_code_is_exchanged_for_a_token_for_the_resource(connection, other_provider):
-    tokens = sign_in(connection, other_provider, resource=other_provider.resource)
-
-    assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
-
-
 def test_a_refresh_rotates_the_refresh_token_and_keeps_the_resource(connection, other_provider):
     first = sign_in(connection, other_provider, resource=other_provider.resource)
-    assert first.refresh_token is not None
+    before = other_provider.counts()
 
     second = connection.refresh(first.refresh_token, granted_scope=first.scope, resource=other_provider.resource)
 
     assert second.refresh_token not in {None, first.refresh_token}
-    assert claims_of(second.access_token.reveal())["aud"] == other_provider.resource
+    for tokens in (first, second):
+        assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
     assert connection.verify(second, nonce=None) is not None
-
-
-def test_a_refresh_token_that_was_spent_ends_the_sign_in(connection, other_provider):
-    first = sign_in(connection, other_provider)
-    assert first.refresh_token is not None
-    connection.refresh(first.refresh_token, granted_scope=first.scope)
-
     with pytest.raises(LoginRequired):
         connection.refresh(first.refresh_token, granted_scope=first.scope)
+    # Other tests rest on what this provider counts.
+    spent = {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
+    assert other_provider.counts() == {**before, **spent}
 
 
-def test_a_refresh_token_that_was_revoked_is_worth_nothing(connection, other_provider):
-    tokens = sign_in(connection, other_provider)
-    assert tokens.refresh_token is not None
-
-    error = connection.revoke(tokens.refresh_token, kind="refresh_token")
-
-    assert error is None
-    with pytest.raises(LoginRequired):
-        connection.refresh(tokens.refresh_token, granted_scope=tokens.scope)
-
-
-@pytest.mark.parametrize("has_key", [False, True])
-def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in(has_key, other_provider, key):
-    client_id = other_provider.service_key_client_id if has_key else other_provider.client_id
-    connection = connect(other_provider, client_id, key if has_key else None)
+def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in_at_an_application_with_a_key(
+    other_provider, key
+):
+    connection = connect(other_provider, other_provider.service_key_client_id, key)
     authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
 
     before = connection.poll_device(authorization, scope=SCOPE)
@@ -172,48 +142,7 @@ def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in(has_key
     assert before == DevicePending()
     assert isinstance(after, TokenSet)
     claims = connection.verify(after, nonce=None)
-    assert claims is not None
     assert claims.email == "bob@example.com"
-
-
-def test_the_address_with_the_code_in_it_needs_no_typing(connection):
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-
-    sign_in_other(authorization.verification_uri_complete)
-
-    assert isinstance(connection.poll_device(authorization, scope=SCOPE), TokenSet)
-
-
-def test_a_device_sign_in_is_for_the_resource_that_was_asked_for(connection, other_provider):
-    scope = "openid lake"
-    authorization = connection.start_device(scope=scope, audience=None, resource=other_provider.resource)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete)
-
-    tokens = connection.poll_device(authorization, scope=scope)
-
-    assert isinstance(tokens, TokenSet)
-    assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
-
-
-def test_a_person_who_cancels_on_the_provider_s_page_has_refused(connection):
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete, allow=False)
-
-    with pytest.raises(LoginRefused):
-        connection.poll_device(authorization, scope=SCOPE)
-
-
-def test_a_device_code_is_worth_nothing_a_second_time(connection):
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete)
-    connection.poll_device(authorization, scope=SCOPE)
-
-    with pytest.raises(LoginFailed):
-        connection.poll_device(authorization, scope=SCOPE)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -224,22 +153,8 @@ def test_a_clock_that_is_an_hour_off_hinders_neither_people_nor_service_accounts
         other_provider.issuer, other_provider.service_key_client_id, key, http=None, clock=clock
     )
 
-    tokens = sign_in(person, other_provider)
+    sign_in(person, other_provider)
     service_tokens = service.client_credentials(scope=None, audience=None)
 
-    assert tokens.id_token is not None
     assert service_tokens.access_token.reveal()
     assert person.clock_offset_seconds == pytest.approx(-hours * 3600, abs=30)
-
-
-def test_this_machine_s_clock_and_that_of_a_provider_on_it_are_the_same(connection):
-    connection.keys()
-
-    assert connection.clock_offset_seconds == 0.0
-
-
-def test_where_a_browser_session_ends_is_known(connection):
-    endpoint = connection.end_session_endpoint()
-
-    assert endpoint is not None
-    assert endpoint.startswith(connection.issuer)

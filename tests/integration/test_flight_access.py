@@ -9,18 +9,10 @@ import grpc
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
-from micromegas_jupyter.access.audit import AccessMetrics
-from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from micromegas_jupyter.errors import (
-    MicromegasError,
-    PermissionDenied,
-    Rejected,
-    ResourcesExhausted,
-)
-from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted
+from micromegas_jupyter.flightsql.commands import messages, statement_ticket
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
@@ -35,6 +27,7 @@ from tests.integration.flight_harness import (
     action_bytes,
     descriptor_bytes,
     running_server,
+    ticket_bytes,
 )
 
 pytestmark = pytest.mark.integration
@@ -44,6 +37,11 @@ COLLECTOR: Metadata = (("authorization", "Bearer collector"),)
 LATE: Metadata = (("authorization", "Bearer late"),)
 SERVICE: Metadata = (("authorization", "Bearer service"),)
 WRONG = "SELECT nothing_of_the_kind"
+STATEMENTS = {
+    NUMBERS: grpc.StatusCode.OK,
+    WRONG: grpc.StatusCode.INVALID_ARGUMENT,
+    HUGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
 NOTICE = "This key ends soon.?Get a new one, Zo?."
 
 
@@ -80,14 +78,7 @@ def _reload(flight, metadata):
     return flight.call(FLIGHT + "DoAction", action_bytes("micromegas.access.reload"), metadata=metadata)
 
 
-def _actions(flight, metadata):
-    answer = flight.call(FLIGHT + "ListActions", b"", metadata=metadata)
-    return [messages.ActionType.FromString(reply).type for reply in answer.replies]
-
-
 class TestEvents:
-    """One line for each decision, with the call that it belongs to."""
-
     def test_a_refused_token_leaves_one_line_with_all_facts(self, caplog):
         with running_server(validator=_oidc_validator()) as flight:
             answer = flight.query(NUMBERS, metadata=_bearer(mint(subject="mallory", audience="other")))
@@ -98,15 +89,6 @@ class TestEvents:
         assert (event["issuer"], event["subject"], event["kid"]) == (ISSUER, "mallory", "rsa")
         assert (event["client_ip"], event["method"]) == ("127.0.0.1", FLIGHT + "DoGet")
         assert event["query_id"] == answer.error.query_id
-
-    def test_a_known_token_leaves_one_line_in_all(self, caplog):
-        token = _bearer(mint())
-
-        with running_server(validator=_oidc_validator()) as flight:
-            codes = [_who_am_i(flight, token).code for _ in range(3)]
-
-        assert codes == [grpc.StatusCode.OK] * 3
-        assert [event["outcome"] for event in _events(caplog)] == ["accepted"]
 
     def test_seventy_two_hostile_callers_leave_seventy_two_lines(self, caplog):
         texts = ["a\nb", "\r", "\x1b[31m", "\u2028", "\u202e", "\0", '"}', "x" * 3000, "\U0001f600" * 200] * 8
@@ -133,8 +115,6 @@ class TestEvents:
 
 
 class TestLimits:
-    """Who comes too often is told when to come back."""
-
     def test_an_identity_that_calls_too_often_gets_a_hint_that_clients_understand(self):
         limits = RateLimits(calls_per_second=0.01, burst_calls=2)
 
@@ -172,23 +152,8 @@ class TestLimits:
 
         assert codes == [grpc.StatusCode.OK] * 3
 
-    def test_turned_away_calls_are_counted_in_the_validators_metrics(self):
-        validator = _oidc_validator()
-        validator.metrics = AccessMetrics()
-        limits = RateLimits(calls_per_second=0.01, burst_calls=1)
-
-        with running_server(validator=validator, rate_limits=limits) as flight:
-            for _ in range(3):
-                _who_am_i(flight, _bearer(mint()))
-
-        found = validator.metrics.registry.get_sample_value
-        assert found("micromegas_access_rate_limited_total", {"by": "identity"}) == 2
-        assert found("micromegas_access_decisions_total", {"outcome": "accepted", "reason": ""}) == 1
-
 
 class TestScopes:
-    """A key for ingestion reads nothing."""
-
     @pytest.mark.parametrize(
         ("method", "request_bytes"),
         [
@@ -214,8 +179,6 @@ class TestScopes:
 
 
 class TestNotices:
-    """What a caller should know about their credential is on every answer."""
-
     @pytest.mark.parametrize(
         ("method", "request_bytes", "code"),
         [
@@ -224,6 +187,7 @@ class TestNotices:
             ("NoSuchMethod", b"", grpc.StatusCode.UNIMPLEMENTED),
             ("DoGet", b"\xff", grpc.StatusCode.INVALID_ARGUMENT),
             ("Handshake", b"", grpc.StatusCode.OK),
+            *(("DoGet", ticket_bytes(statement_ticket(sql)), code) for sql, code in STATEMENTS.items()),
         ],
     )
     def test_every_answer_carries_the_notice_in_printable_ascii(self, flight, method, request_bytes, code):
@@ -231,28 +195,8 @@ class TestNotices:
 
         assert (answer.code, answer.trailing["x-micromegas-notice"]) == (code, NOTICE)
 
-    def test_a_result_and_a_failed_query_carry_it_too(self, flight):
-        answers = [flight.query(sql, metadata=LATE) for sql in (NUMBERS, WRONG, HUGE)]
-
-        assert [answer.trailing["x-micromegas-notice"] for answer in answers] == [NOTICE] * 3
-        assert answers[1].error is not None
-
-    def test_a_client_shows_it_once_whether_the_query_succeeds_or_not(self, flight):
-        notices = []
-
-        with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider("late")) as client:
-            client.on_notice(notices.append)
-            with pytest.raises(MicromegasError):
-                client.query_arrow(WRONG)
-            client.query_arrow(NUMBERS)
-            client.whoami()
-
-        assert notices == [NOTICE]
-
 
 class TestReload:
-    """Administrators make the server read its access configuration again."""
-
     def test_an_administrator_may(self, flight, validator):
         answer = _reload(flight, ALICE)
 
@@ -268,7 +212,6 @@ class TestReload:
     def test_a_server_that_cannot_says_so(self):
         with running_server() as flight:
             assert _reload(flight, ALICE).code is grpc.StatusCode.UNIMPLEMENTED
-            assert "micromegas.access.reload" not in _actions(flight, ALICE)
 
 
 def test_a_server_knows_whether_it_serves():

@@ -105,6 +105,7 @@ def test_a_ticket_that_is_not_the_callers_is_refused(flight, kind):
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
     assert answer.error.remedy == "Ask for a new ticket with GetFlightInfo."
+    assert _cancel(flight, messages.FlightInfo()).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_running_flight_is_cancelled_by_its_caller_alone(flight, reading):
@@ -147,31 +148,16 @@ def test_the_older_action_cancels_too(flight, reading):
     assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
 
 
-def test_a_flight_without_endpoints_is_refused(flight):
-    answer = _cancel(flight, messages.FlightInfo())
-
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(answer.error) is UsageError
-
-
 def test_a_ticket_is_renewed(flight):
     endpoint = _info(flight, NUMBERS).endpoint[0]
     plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(NUMBERS)))
 
-    renewed, unchanged = (
-        messages.FlightEndpoint.FromString(
-            messages.Result.FromString(
-                flight.call(
-                    FLIGHT + "DoAction",
-                    action_bytes(
-                        "RenewFlightEndpoint",
-                        messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString(),
-                    ),
-                ).replies[0]
-            ).body
-        )
-        for found in (endpoint, plain)
-    )
+    def renew(found):
+        body = messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString()
+        answer = flight.call(FLIGHT + "DoAction", action_bytes("RenewFlightEndpoint", body))
+        return messages.FlightEndpoint.FromString(messages.Result.FromString(answer.replies[0]).body)
+
+    renewed, unchanged = renew(endpoint), renew(plain)
 
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
@@ -191,61 +177,29 @@ def test_first_rows_come_while_the_rest_holds_every_partition(processors):
         flight.wait_until_quiet()
 
 
-@pytest.fixture
-def own_server():
-    with running_server() as running:
-        yield running
+def test_a_flight_gives_the_same_rows_until_rights_or_options_are_others():
+    who = "SELECT current_user() AS who, is_admin() AS is_admin"
+    with running_server() as flight:
+        ticket = ticket_bytes(_info(flight, who).endpoint[0].ticket.ticket)
 
-
-WHO = "SELECT current_user() AS who, is_admin() AS is_admin"
-
-
-def issue(flight, sql=WHO):
-    command = descriptor_bytes(messages.CommandStatementQuery(query=sql))
-    answer = flight.call(FLIGHT + "GetFlightInfo", command)
-    return ticket_bytes(messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket)
-
-
-def test_a_flight_gives_the_same_rows_each_time(own_server):
-    ticket = issue(own_server)
-
-    answers = [rows_of(own_server.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
+        answers = [rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
+        cut = rows_of(flight.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0"))))
+        others = flight.call(FLIGHT + "DoGet", ticket, metadata=BOB)
+        flight.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
+        afterwards = rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict()
 
     assert answers == [{"who": ["alice"], "is_admin": [True]}] * 3
-
-
-def test_other_options_are_planned_anew(own_server):
-    ticket = issue(own_server)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0")))
-
-    assert rows_of(answer).num_rows == 0
-
-
-def test_other_rights_are_planned_anew(own_server):
-    ticket = issue(own_server)
-    own_server.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket)
-
-    assert rows_of(answer).to_pydict() == {"who": ["alice"], "is_admin": [False]}
+    assert cut.num_rows == 0
+    assert (others.code, others.replies) == (grpc.StatusCode.INVALID_ARGUMENT, [])
+    assert afterwards == {"who": ["alice"], "is_admin": [False]}
 
 
 def test_other_tables_are_planned_anew(tmp_path):
     tables = FixedTables([write_log_entries(tmp_path, 1)])
     with running_server(tables=tables) as flight:
-        ticket = issue(flight, "SELECT count(*) AS n FROM log_entries")
+        info = _info(flight, "SELECT count(*) AS n FROM log_entries")
         tables.tables = [write_log_entries(tmp_path, 2)]
 
-        answer = flight.call(FLIGHT + "DoGet", ticket)
+        answer = flight.call(FLIGHT + "DoGet", ticket_bytes(info.endpoint[0].ticket.ticket))
 
     assert rows_of(answer).to_pydict() == {"n": [8]}
-
-
-def test_somebody_else_gets_nothing_of_it(own_server):
-    ticket = issue(own_server)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=BOB)
-
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert answer.replies == []

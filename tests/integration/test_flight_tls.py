@@ -4,8 +4,6 @@ import http.client
 import logging
 import socket
 import ssl
-import time
-import urllib.request
 import warnings
 
 import pyarrow.flight
@@ -17,9 +15,9 @@ from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
-from micromegas_jupyter.server.tls import TlsSource
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -58,23 +56,7 @@ def _shown_name(port, authority):
         trust.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
         shown = connection.getpeercert()
-    assert shown is not None
     return str(shown["subject"][0][0][1])
-
-
-def _until(holds):
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_client_that_trusts_the_authority_is_served(server, authority):
-    with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
-        table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS))).read_all()
-
-    assert server.uri.startswith("grpc+tls://127.0.0.1:")
-    assert table["n"].to_pylist() == [1, 2, 3]
 
 
 def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(server, authority):
@@ -86,11 +68,20 @@ def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_c
     assert frame["n"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("wrong", ["certificate_file", "key_file"])
-@pytest.mark.parametrize("content", [None, "neither a certificate nor a key"])
-def test_a_file_that_cannot_be_used_is_named_by_its_setting(pair, tmp_path, wrong, content):
+@pytest.mark.parametrize(
+    ("wrong", "content"),
+    [
+        ("certificate_file", None),
+        ("certificate_file", "neither a certificate nor a key"),
+        ("key_file", None),
+        ("key_file", "another key"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_by_its_setting(authority, pair, tmp_path, wrong, content):
     files = {"certificate_file": pair.certificate_file, "key_file": pair.key_file, wrong: tmp_path / "wrong"}
-    if content is not None:
+    if content == "another key":
+        files[wrong] = authority.issue("other").key_file
+    elif content is not None:
         (tmp_path / "wrong").write_text(content)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -98,30 +89,6 @@ def test_a_file_that_cannot_be_used_is_named_by_its_setting(pair, tmp_path, wron
 
     assert caught.value.key == wrong
     assert str(tmp_path) not in str(caught.value)
-
-
-def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(pair, authority):
-    endpoint = HttpEndpoint(
-        "127.0.0.1",
-        0,
-        validator=None,
-        registries=[],
-        readiness=lambda: None,
-        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
-    )
-    port = endpoint.start()
-    idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
-    trust = ssl.create_default_context(cafile=str(authority.ca_file))
-
-    try:
-        with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=60, context=trust) as answer:
-            body = answer.read()
-    finally:
-        for connection in idle:
-            connection.close()
-        endpoint.stop()
-
-    assert body == b"OK\n"
 
 
 def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(server, pair, authority):
@@ -164,7 +131,7 @@ def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, autho
     assert _shown_name(server.port, authority) == "second"
 
 
-def test_the_http_endpoint_takes_over_a_renewed_certificate(pair, authority):
+def test_the_http_endpoint_takes_over_a_renewed_certificate_whoever_never_shakes_hands(pair, authority):
     endpoint = HttpEndpoint(
         "127.0.0.1",
         0,
@@ -174,16 +141,19 @@ def test_the_http_endpoint_takes_over_a_renewed_certificate(pair, authority):
         tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
     )
     port = endpoint.start()
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
     try:
         first = _shown_name(port, authority)
         pair.replace_by(authority.issue("second"))
-        _until(lambda: _shown_name(port, authority) == "second")
+        wait_until(lambda: _shown_name(port, authority) == "second", "the new certificate")
         trust = ssl.create_default_context(cafile=str(authority.ca_file))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=trust)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
     finally:
+        for unshaken in idle:
+            unshaken.close()
         endpoint.stop()
 
     assert first == "first"
@@ -206,12 +176,3 @@ def test_a_client_of_tls_1_1_is_turned_away(server, authority):
         old.wrap_socket(raw, server_hostname="127.0.0.1")
 
     assert "NO_PROTOCOLS_AVAILABLE" not in str(refused.value)  # otherwise this client could not even ask
-
-
-def test_a_pair_that_does_not_fit_starts_nothing(pair, authority):
-    other = authority.issue("other")
-
-    with pytest.raises(ConfigurationError) as caught:
-        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file), listener="Flight")
-
-    assert caught.value.key == "key_file"

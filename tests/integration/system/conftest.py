@@ -52,14 +52,10 @@ def unused_address():
 def micromegas():
     """Run the `micromegas` command as a process of its own."""
 
-    def run(*arguments, environ):
+    def run(*arguments, environ, text=None):
         return subprocess.run(
-            [sys.executable, "-m", "micromegas_jupyter.cli", *arguments],
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_TIMEOUT_SECONDS,
-        )
+            [sys.executable, "-m", "micromegas_jupyter.cli", *arguments], env=environ, input=text, capture_output=True,
+            text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS,
+        )  # fmt: skip
 
     return run

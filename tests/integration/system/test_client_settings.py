@@ -129,9 +129,7 @@ def configured(stack, nobody, tmp_path):
     job = {
         "uri": service["MICROMEGAS_ANALYTICS_URI"],
         "client_id": service["MICROMEGAS_OIDC_CLIENT_ID"],
-        "issuers": [
-            {"issuer": service["MICROMEGAS_OIDC_ISSUER"], "audience": service["MICROMEGAS_OIDC_AUDIENCE"]},
-        ],
+        "issuers": [{"issuer": service["MICROMEGAS_OIDC_ISSUER"], "audience": service["MICROMEGAS_OIDC_AUDIENCE"]}],
         "client_secret_file": str(secret),
     }
     folder = tmp_path / "config"

@@ -66,7 +66,6 @@ ALLOWED = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Do everything, once."""
     secrets, processes = SecretsInPlay(), ProcessWatch()
     folder = tmp_path_factory.mktemp("everything")
 

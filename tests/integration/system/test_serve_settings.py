@@ -59,7 +59,6 @@ def _running(log, command, *options, **variables):
             env=_environ(**variables), cwd=log.parent, stdout=subprocess.PIPE, stderr=stderr, text=True,
         ) as server,
     ):  # fmt: skip
-        assert server.stdout is not None
         line = server.stdout.readline()
         try:
             assert line, log.read_text()

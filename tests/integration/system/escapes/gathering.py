@@ -1,7 +1,5 @@
 """Gathers what programs left behind: the watches' notes, files, telemetry, and what this process logs meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json
@@ -52,7 +50,6 @@ def telemetry_texts(stack):
 
 
 def server_objects():
-    """Return the objects of the server's half in this process as text."""
     found = []
     for item in gc.get_objects():
         if str(getattr(type(item), "__module__", "")).startswith(_SERVER_PACKAGES):
@@ -80,7 +77,7 @@ class _KeepingHandler(logging.Handler):
     def __init__(self, texts):
         super().__init__()
         self._texts = texts
-        self._kept: set[str] = set()
+        self._kept = set()
 
     def emit(self, record):
         text = f"{record.getMessage()} {vars(record)!r}"

@@ -28,14 +28,13 @@ def fail(token):
 
 
 def main():
-    """Let it escape."""
     secret = sys.stdin.readline().strip()
     room = {"__name__": "micromegas_jupyter.leaking", "error": LoginFailed}
     exec(compile(_SOURCE, str(_IN_THE_PACKAGE), "exec"), room)
-    careless = room["Careless"](secret)  # type: ignore[operator]
+    careless = room["Careless"](secret)
     logging.getLogger("urllib3.connectionpool").debug("sent %s", secret)
     try:
-        room["fail"](secret)  # type: ignore[operator]
+        room["fail"](secret)
     except LoginFailed as error:
         print(error)
     with tempfile.NamedTemporaryFile("w") as file:
@@ -51,7 +50,6 @@ def main():
     ):
         unnamed.write(secret)
         unnamed.flush()
-        assert child.stdout is not None
         child.stdout.readline()
         print(f"ready {secret}", flush=True)
         sys.stdin.readline()

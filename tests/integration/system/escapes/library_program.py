@@ -35,7 +35,6 @@ class Show:
             (self._pickles / f"{name}.pickle").write_bytes(pickle.dumps(thing))
 
     def error(self, name, call, *arguments, **options):
-        """Show the error that a call ends with."""
         try:
             call(*arguments, **options)
         except MicromegasError as error:
@@ -72,7 +71,6 @@ def person(show, environ):
 
 
 def servers(show, uri, dead_uri, key):
-    """Be refused by a server, and meet none."""
     for name, address in (("refused key", uri), ("no server", dead_uri)):
         with micromegas_jupyter.FlightSQLClient(address, auth_provider=StaticTokenAuthProvider(key)) as client:
             show.thing(name, client)
@@ -112,7 +110,6 @@ def browser_failures(show, echo, secret):
 
 
 def damaged_stores(show, folder, echo):
-    """Take up sign-ins that are damaged, and fail to keep one."""
     token = json.loads(Path(echo["ended_token"]).read_text())
     kept = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": token}
     texts = {
@@ -133,8 +130,6 @@ def damaged_stores(show, folder, echo):
 
 @contextmanager
 def full_disk():
-    """Let nothing be written for good."""
-
     def refuse(_descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -167,7 +162,6 @@ def follow(url):
 
 
 def main():
-    """Do everything."""
     told = json.load(sys.stdin)
     secret, key = (Path(told[name]).read_text() for name in ("secret_file", "key_file"))
     show = Show(Path(told["pickles"]))

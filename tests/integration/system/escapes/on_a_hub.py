@@ -27,7 +27,7 @@ def on_a_hub(done):
             done.secrets.note(Kind.ACCESS_TOKEN, token)
             return token
 
-        hub.token = noted  # type: ignore[method-assign]
+        hub.token = noted
         hub.before_answer = done.look
         done.secrets.note(Kind.HUB_TOKEN, HUB_TOKEN)
 

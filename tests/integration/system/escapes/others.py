@@ -53,7 +53,6 @@ class Others:
         self._held.close()
 
     def application(self):
-        """Return the variables of an application that has a secret."""
         return {"MICROMEGAS_OIDC_ISSUER": self.echo.issuer, "MICROMEGAS_OIDC_CLIENT_ID": self.echo.client_id}
 
     def told(self):
@@ -131,7 +130,7 @@ class Others:
         return {**account, "MICROMEGAS_CONFIG_DIR": self._run.environ["MICROMEGAS_CONFIG_DIR"]}
 
     def _note_key(self, key):
-        private = key.private  # type: ignore[assignment]
+        private = key.private
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()

@@ -13,7 +13,6 @@ sign_in(sys.argv[1])
 
 
 def give(folder, name, content):
-    """Write a file that only its owner can read and return its path."""
     path = folder / name
     path.touch(0o600)
     path.write_text(content)

@@ -1,7 +1,5 @@
 """What other people of the machine, or a program in the same account, can read of the run's processes."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path
@@ -17,10 +15,9 @@ class ProcessWatch:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._seen: dict[tuple[Place, str, str], Text] = {}
+        self._seen = {}
 
     def look(self):
-        """Note arguments, environment and files without a name of every process that runs now."""
         for process, depth in list(_below(os.getpid(), depth=1)):
             try:
                 self._note(process, "program" if depth == 1 else "child of a program")
@@ -28,7 +25,6 @@ class ProcessWatch:
                 continue  # it has ended meanwhile
 
     def texts(self):
-        """Return what was seen."""
         with self._lock:
             return list(self._seen.values())
 

@@ -3,8 +3,6 @@
 What counts as a secret is noted by the providers; whether one is where it must not be is the test's to say.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -37,7 +35,7 @@ class RunOfEverything:
     def __init__(self, folder, stack, secrets, processes):
         self.stack = stack
         self.secrets = secrets
-        self.texts: list[Text] = []
+        self.texts = []
         self.folder = folder
         self.given = folder / "given"
         self._processes = processes
@@ -59,23 +57,18 @@ class RunOfEverything:
 
     @property
     def work(self):
-        """The folder that programs run in."""
         return str(self.folder / "work")
 
     def look(self):
-        """Look at the processes that run now."""
         self._processes.look()
 
     def add(self, place, name, text):
-        """Keep what stood somewhere."""
         self.texts.append(Text(place=place, name=name, text=text))
 
     def command(self, *arguments, expect=0, stdin=None, **environ):
-        """Run one command without a terminal."""
         self.program([*CLI, *arguments], " ".join(arguments[:1]), expect=expect, stdin=stdin, **environ)
 
     def program(self, command, name, *, expect=0, stdin=None, **environ):
-        """Run one program without a terminal."""
         result = subprocess.run(
             command, env={**self.environ, **environ}, cwd=self.work, input=stdin, capture_output=True, text=True,
             check=False, timeout=COMMAND_SECONDS,
@@ -84,7 +77,6 @@ class RunOfEverything:
         self.add(Place.OUTPUT, name, result.stdout + result.stderr)
 
     def with_confidential_application(self, application, secret):
-        """Sign in by browser as an application whose secret is in the environment."""
         environ = {**self.environ, **application, "MICROMEGAS_OIDC_CLIENT_SECRET": secret}
         terminal = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=environ, folder=self.work)
         terminal.wait_for("Signed in as")
@@ -92,7 +84,6 @@ class RunOfEverything:
         self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
 
     def at_terminal(self):
-        """Sign in by browser, device and paste, look around each time, and sign out."""
         browser = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=self.environ, folder=self.work)
         browser.wait_for("Signed in as")
         self.add(Place.OUTPUT, "login by browser", browser.finish())
@@ -113,7 +104,6 @@ class RunOfEverything:
         self.add(Place.OUTPUT, "login by paste", shown)
 
     def with_service_account(self):
-        """Query by a secret in the environment, in a file, and by one that is wrong."""
         account = self.stack.service_environment()
         wrong = "a-secret-that-is-wrong-0123456789"
         self.secrets.note(Kind.CLIENT_SECRET, wrong)
@@ -134,7 +124,6 @@ class RunOfEverything:
             self.command("whoami", expect=2 if is_malformed else 0, **{**account, "MICROMEGAS_OIDC_PROXY": proxy})
 
     def with_api_key(self):
-        """Run a server with an API key and be accepted and refused by it."""
         self.secrets.note(Kind.API_KEY, API_KEY)
         keys = json.dumps([{"name": "robot", "key": API_KEY}])
         errors = self.folder / "notes" / "serve.err"
@@ -145,7 +134,6 @@ class RunOfEverything:
                 text=True,
             )  # fmt: skip
         try:
-            assert server.stdout is not None
             uri = json.loads(server.stdout.readline())["uri"]
             wrong = f"{API_KEY}-wrong"
             profiles = {
@@ -164,13 +152,11 @@ class RunOfEverything:
         self.add(Place.OUTPUT, "serve", rest + errors.read_text())
 
     def in_library(self, told):
-        """Run a program over the library; it needs the person's sign-in."""
         program = str(Path(__file__).parent / "library_program.py")
         told = {**told, "person": self.environ, "pickles": str(self.folder / "pickles")}
         self.program([sys.executable, program], "library program", stdin=json.dumps(told))
 
     def in_shells(self):
-        """Sign in by paste in IPython and in Python, both of which keep a history."""
         ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
         lines = ["%load_ext micromegas_jupyter", "%micromegas_login --flow paste"]
         shown = person.sign_in_by_paste(
@@ -191,12 +177,10 @@ class RunOfEverything:
         self.command("logout")
 
     def in_notebook(self):
-        """Sign in by browser, code and address in a kernel, query, fail, renew and sign out."""
         self.command("logout")
         self.in_kernel(self._run_cells)
 
     def in_kernel(self, work, **environ):
-        """Work in a kernel, save the notebook, and end the kernel."""
         manager = KernelManager(kernel_name="python3")
         with (self.folder / "notes" / "kernel.out").open("w+") as output:
             manager.start_kernel(env={**self.environ, **environ}, cwd=self.work, stdout=output, stderr=output)
@@ -252,11 +236,9 @@ class RunOfEverything:
 
     @property
     def service_secret(self):
-        """The secret of the demo's service account."""
         return self.stack.provider.service_secret.reveal()
 
     def give(self, name, content):
-        """Give the person a file."""
         return person.give(self.given, name, content)
 
     def gather(self):

@@ -18,8 +18,6 @@ _RUN = re.compile(r"[A-Za-z0-9_.~%+/=-]{8,}")
 
 
 class Place(enum.StrEnum):
-    """Where a secret must not be."""
-
     ARGUMENTS = "process arguments"
     ENVIRONMENT = "environment"
     FILE = "file"
@@ -34,8 +32,6 @@ class Place(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """What stood somewhere."""
-
     place: Place
     name: str
     text: str = field(repr=False)
@@ -52,7 +48,6 @@ class Allowed:
     reason: str
 
     def covers(self, secret, text):
-        """Whether the secret may be there."""
         return secret.kind in self.kinds and self.place is text.place and re.search(self.name, text.name) is not None
 
 
@@ -118,6 +113,5 @@ def _excerpt(text, piece):
 
 
 def summary(findings):
-    """Return the findings as lines, each once."""
     counted = Counter(str(finding) for finding in findings)
     return "\n".join(f"{count} × {line}" for line, count in sorted(counted.items()))

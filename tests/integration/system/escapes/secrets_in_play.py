@@ -20,8 +20,6 @@ _KEY_LINE = re.compile(r"[A-Za-z0-9+/]{40,}")
 
 
 class Kind(enum.StrEnum):
-    """What a secret is."""
-
     ACCESS_TOKEN = "access token"
     API_KEY = "API key"
     ASSERTION = "assertion"
@@ -64,8 +62,6 @@ KINDS_BY_NAME = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSecret:
-    """One secret."""
-
     kind: Kind
     text: str = field(repr=False)
 
@@ -105,34 +101,29 @@ class SecretsInPlay:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._known: set[KnownSecret] = set()
+        self._known = set()
 
     def __iter__(self):
         with self._lock:
             return iter(list(self._known))
 
     def kinds(self):
-        """Return which kinds were in play."""
         return {secret.kind for secret in self}
 
     def note(self, kind, text):
-        """Note one secret."""
         if len(text) >= SHORTEST_SECRET:
             with self._lock:
                 self._known.add(KnownSecret(kind=kind, text=text))
 
     def note_members(self, members):
-        """Note those members of a form, a query or a JSON object whose names say that they are secret."""
         for name, value in members:
             if name in KINDS_BY_NAME and isinstance(value, str):
                 self.note(KINDS_BY_NAME[name], value)
 
     def note_address(self, address):
-        """Note what the query of an address holds."""
         self.note_members(parse_qsl(urlsplit(address).query))
 
     def note_headers(self, headers):
-        """Note what proves somebody in a request's headers, whose names are in lower case."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             password = base64.b64decode(given).decode().partition(":")[2]
@@ -144,7 +135,6 @@ class SecretsInPlay:
             self.note(Kind.PLATFORM_TOKEN, headers["x-identity-header"])
 
     def note_text(self, text):
-        """Note every token in a text, and the members of a JSON object."""
         for token in _JWT.findall(text):
             self.note(Kind.ACCESS_TOKEN, token)
         try:

@@ -1,7 +1,5 @@
 """Providers and platforms that note every secret they receive or issue, and say when a request comes."""
 
-from __future__ import annotations
-
 import io
 from functools import cached_property
 from urllib.parse import parse_qsl
@@ -12,8 +10,6 @@ from tests.fakes.scripted_provider import ScriptedProvider
 
 
 class WatchedDemoProvider(DemoProvider):
-    """The demo's provider."""
-
     def __init__(self, *, secrets, on_request, **options):
         super().__init__(**options)
         self._secrets = secrets
@@ -22,7 +18,7 @@ class WatchedDemoProvider(DemoProvider):
     @cached_property
     def app(self):
         app = super().app
-        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)  # type: ignore[method-assign]
+        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)
         return app
 
 
@@ -53,9 +49,7 @@ class _WatchedApp:
 
 
 def watched(kind, secrets, on_request):
-    """Return a stand-in's class whose instances note what they receive and issue."""
-
-    class Watched(kind):  # type: ignore[misc, valid-type]
+    class Watched(kind):
         def handle(self, call):
             on_request()
             secrets.note_members(call.form.items())
@@ -72,12 +66,11 @@ class EchoingProvider(ScriptedProvider):
 
     def __init__(self, secrets, on_request, **options):
         super().__init__(**options)
-        self.manners: list[str] = []
+        self.manners = []
         self._secrets = secrets
         self._on_request = on_request
 
     def handle(self, seen):
-        """Answer one request."""
         self._on_request()
         self._secrets.note_members([*seen.form.items(), *seen.query.items()])
         self._secrets.note_headers(seen.headers)

@@ -8,9 +8,7 @@ from keyring.backend import KeyringBackend
 
 
 class FileKeyring(KeyringBackend):
-    """Keeps texts in the file that `PERSONS_KEYRING` names."""
-
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
     def get_password(self, service, username):
         return self._read().get(f"{service} {username}")

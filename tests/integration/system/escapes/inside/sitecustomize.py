@@ -5,8 +5,6 @@ with the values of variables of every error that is shown, what child processes 
 to go. Whether a secret is in it is the test's to find out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc
@@ -32,10 +30,9 @@ class Notes:
         self._descriptor = os.open(
             Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
-        self._written: set[int] = set()
+        self._written = set()
 
     def add(self, place, name, text, *, mode=None):
-        """Note what stood somewhere."""
         mark = hash((place, name, text, mode))
         if mark not in self._written:
             self._written.add(mark)
@@ -70,7 +67,6 @@ def traceback_text(error):
 
 
 def shows(frame):
-    """Whether a frame is of the package or of a library that it calls."""
     package = str(Path(str(sys.modules[PACKAGE].__file__)).parent)
     return "site-packages" in frame.filename or frame.filename.startswith(package)
 
@@ -81,7 +77,7 @@ class Watch:
     def __init__(self, notes):
         self._notes = notes
         self._own = threading.local()
-        self._is_watched: dict[type, bool] = {}
+        self._is_watched = {}
         self._handlers = {
             "os.exec": lambda _path, arguments, environ: self._child(arguments, environ),
             "os.posix_spawn": lambda _path, arguments, environ: self._child(arguments, environ),
@@ -93,7 +89,6 @@ class Watch:
         }
 
     def hear(self, event, arguments):
-        """Deal with one event."""
         handler = self._handlers.get(event)
         if handler is not None:
             self.undisturbed(event, lambda: handler(*arguments))
@@ -111,7 +106,6 @@ class Watch:
             self._own.is_busy = False
 
     def look_at_objects(self):
-        """Note the package's objects as text."""
         for item in gc.get_objects():
             if self._is_of_interest(item):
                 for show in (repr,) if isinstance(item, str) else (repr, str):
@@ -122,7 +116,6 @@ class Watch:
                     self._notes.add("repr", f"{type(item).__module__}.{type(item).__qualname__}", text)
 
     def note_error(self, error):
-        """Note an error that is shown."""
         self.undisturbed("traceback", lambda: self._notes.add("traceback", type(error).__name__, traceback_text(error)))
 
     def _is_of_interest(self, item):
@@ -171,12 +164,11 @@ def watch_errors(watch):
     def set_what(error, what):
         vars(error)["what"] = what
 
-    MicromegasError.__str__ = noted_text  # type: ignore[method-assign]
-    MicromegasError.what = property(noted_what, set_what)  # type: ignore[assignment]
+    MicromegasError.__str__ = noted_text
+    MicromegasError.what = property(noted_what, set_what)
 
 
 def start(folder):
-    """Begin to write into `folder`."""
     import atexit
 
     notes = Notes(folder)
