@@ -56,7 +56,6 @@ FAST = (
     "tests/integration/system/test_terminal.py",
     "tests/integration/test_flight_access.py",
     "tests/integration/test_flight_calls.py",
-    "tests/integration/test_flight_clients.py",
     "tests/integration/test_login_flows.py",
     "tests/notebooks/test_run_notebooks.py",
 )

@@ -1,25 +1,17 @@
 """Fixtures that several integration tests share."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.other_provider.fixtures import other_provider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.flight_harness import FlightHarness
-
 __all__ = ["other_provider"]
 
 
 @pytest.fixture(scope="module")
-def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightHarness]:
+def flight(tmp_path_factory):
     """A server with two tables and a fake validator, for all tests of a module."""
     # Most tests of these folders run no such server, and load nothing of it.
     from tests.integration.flight_harness import example_tables, running_server
@@ -29,7 +21,7 @@ def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightHarness]:
 
 
 @pytest.fixture
-def runtime_folder(shared_temporary_folder: Path) -> Iterator[Path]:
+def runtime_folder(shared_temporary_folder):
     """A private folder whose path leaves room for a socket's name: the system takes 107 bytes in all."""
     with tempfile.TemporaryDirectory(dir=shared_temporary_folder) as folder:
         yield Path(folder)

@@ -17,10 +17,6 @@ from tests.fakes.validator import FakeValidator
 from tests.fakes.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from micromegas_jupyter.core.protocols import TableSource, TokenValidator
     from micromegas_jupyter.errors import MicromegasError
     from micromegas_jupyter.executors.pool import Pool
     from micromegas_jupyter.server.flight_server import ServerThread
@@ -38,8 +34,6 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 @dataclass
 class Answer:
-    """How a call ended: its messages, status and metadata."""
-
     replies: list[bytes]
     code: grpc.StatusCode
     text: str
@@ -50,20 +44,18 @@ class Answer:
 
 @dataclass
 class FlightHarness:
-    """A running server and a channel to it."""
-
     server: ServerThread
     pool: Pool
     validator: Any
     channel: grpc.Channel
 
     @property
-    def uri(self) -> str:
+    def uri(self):
         return self.server.uri
 
-    def call(self, method: str, *requests: bytes, metadata: Metadata = ALICE) -> Answer:
+    def call(self, method, *requests, metadata=ALICE):
         call = self.channel.stream_stream(method)(iter(requests), metadata=metadata, timeout=DEADLINE_SECONDS)
-        replies: list[bytes] = []
+        replies = []
         with suppress(grpc.RpcError):  # the status is read below
             replies.extend(call)
         trailing = dict(call.trailing_metadata() or ())
@@ -77,34 +69,31 @@ class FlightHarness:
             trailing,
         )
 
-    def query(self, sql: str, *, metadata: Metadata = ALICE) -> Answer:
+    def query(self, sql, *, metadata=ALICE):
         return self.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket(sql)), metadata=metadata)
 
-    def read(self, sql: str, *, metadata: Metadata = ALICE, timeout: float = DEADLINE_SECONDS) -> Any:
+    def read(self, sql, *, metadata=ALICE, timeout=DEADLINE_SECONDS):
         """Begin to read a statement's rows; the call gives its messages one by one."""
         request = ticket_bytes(statement_ticket(sql))
         return self.channel.unary_stream(FLIGHT + "DoGet")(request, metadata=metadata, timeout=timeout)
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether no executor has a statement."""
+    def is_quiet(self):
         return not self.pool.slots.running_count and self.pool.idle_count == self.pool.executor_count
 
-    def wait_until_running(self, count: int = 1) -> None:
+    def wait_until_running(self, count=1):
         wait_until(lambda: len(self.pool.running) >= count, "statements are running")
 
-    def wait_until_quiet(self) -> None:
+    def wait_until_quiet(self):
         wait_until(lambda: self.is_quiet, "no executor has a statement")
 
 
-def rows_of(answer: Answer) -> pa.Table:
-    """Return the rows of an answer to `DoGet`."""
+def rows_of(answer):
     assert answer.code is grpc.StatusCode.OK, answer.text
     return decode_rows(answer.replies)
 
 
-def decode_rows(replies: Sequence[bytes]) -> pa.Table:
-    """Return the rows in messages of `DoGet`."""
+def decode_rows(replies):
     messages_of_arrow = []
     for reply in replies:
         data = messages.FlightData.FromString(reply)
@@ -113,47 +102,35 @@ def decode_rows(replies: Sequence[bytes]) -> pa.Table:
     return pa.ipc.open_stream(b"".join(messages_of_arrow)).read_all()
 
 
-def ticket_bytes(ticket: bytes) -> bytes:
-    data: bytes = messages.Ticket(ticket=ticket).SerializeToString()
-    return data
+def ticket_bytes(ticket):
+    return messages.Ticket(ticket=ticket).SerializeToString()
 
 
-def descriptor_bytes(command: object) -> bytes:
+def descriptor_bytes(command):
     descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
-    data: bytes = descriptor.SerializeToString()
-    return data
+    return descriptor.SerializeToString()
 
 
-def action_bytes(name: str, body: bytes = b"") -> bytes:
-    data: bytes = messages.Action(type=name, body=body).SerializeToString()
-    return data
+def action_bytes(name, body=b""):
+    return messages.Action(type=name, body=body).SerializeToString()
 
 
-def prepare(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> bytes:
-    """Have a statement prepared; return its handle."""
+def prepare(flight, sql, metadata=ALICE):
     body = pack_any(messages.ActionCreatePreparedStatementRequest(query=sql))
     answer = flight.call(FLIGHT + "DoAction", action_bytes("CreatePreparedStatement", body), metadata=metadata)
     envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
-    handle: bytes = messages.ActionCreatePreparedStatementResult.FromString(envelope.value).prepared_statement_handle
-    return handle
+    return messages.ActionCreatePreparedStatementResult.FromString(envelope.value).prepared_statement_handle
 
 
-def example_tables(folder: Path) -> FixedTables:
+def example_tables(folder):
     """Return the tables `log_entries`, with eight rows in two hours after noon, and `processes`."""
     return FixedTables([write_log_entries(folder, 2), write_processes(folder)])
 
 
 @contextmanager
 def running_server(
-    *,
-    tables: TableSource | None = None,
-    validator: TokenValidator | None = None,
-    is_open: bool = False,
-    worker: dict[str, Any] | None = None,
-    pool: dict[str, Any] | None = None,
-    channel_options: Sequence[tuple[str, int]] = (),
-    **settings: Any,
-) -> Iterator[FlightHarness]:
+    *, tables=None, validator=None, is_open=False, worker=None, pool=None, channel_options=(), **settings
+):
     """Run a server on a free port; `is_open` leaves authentication out.
 
     `worker` and `pool` are fields of `WorkerOptions` and `PoolSettings`, what is left those of `FlightServerSettings`.

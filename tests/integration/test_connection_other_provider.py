@@ -3,56 +3,46 @@
 Whole sign-ins of a person are tested elsewhere; here each request meets a server that shares no code with it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
+from micromegas_jupyter.errors import LoginFailed, LoginRequired
 from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.device import DevicePending
-from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
+from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import sign_in_other
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.oidc.authorization import ClientProof
-    from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
 
 SCOPE = "openid email offline_access"
 
 
-def connect(other_provider: OtherProvider, client_id: str, proof: ClientProof = None) -> ProviderConnection:
+def connect(other_provider, client_id, proof=None):
     return ProviderConnection(other_provider.issuer, client_id, proof, http=None, clock=SYSTEM_CLOCK)
 
 
 @pytest.fixture
-def connection(other_provider: OtherProvider) -> ProviderConnection:
+def connection(other_provider):
     return connect(other_provider, other_provider.client_id)
 
 
 @pytest.fixture
-def key(other_provider: OtherProvider) -> PrivateKey:
+def key(other_provider):
     return parse_private_key(
-        other_provider.service_key,
-        key_id=other_provider.service_key_id,
-        algorithm=None,
-        source_name="service key",
+        other_provider.service_key, key_id=other_provider.service_key_id, algorithm=None, source_name="service key"
     )
 
 
-def sign_in(connection: ProviderConnection, other_provider: OtherProvider, resource: str | None = None) -> TokenSet:
+def sign_in(connection, other_provider, resource=None):
     metadata = connection.metadata()
     request = build_authorization_request(
         metadata,
@@ -70,7 +60,7 @@ def sign_in(connection: ProviderConnection, other_provider: OtherProvider, resou
 class PostOnlyHttp(ProviderHttp):
     """Leaves of the provider's description that it takes secrets in the form, which it does beside Basic."""
 
-    def fetch_json(self, url: str, **rest: Any) -> HttpAnswer:
+    def fetch_json(self, url, **rest):
         answer = super().fetch_json(url, **rest)
         if isinstance(answer.body, dict) and "token_endpoint" in answer.body:
             methods = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
@@ -79,9 +69,7 @@ class PostOnlyHttp(ProviderHttp):
 
 
 @pytest.mark.parametrize("method", ["basic", "post", "private_key_jwt"])
-def test_a_service_account_proves_itself_in_each_way(
-    method: str, other_provider: OtherProvider, key: PrivateKey
-) -> None:
+def test_a_service_account_proves_itself_in_each_way(method, other_provider, key):
     client_ids = {
         "basic": other_provider.service_client_id,
         "post": other_provider.service_post_client_id,
@@ -105,7 +93,7 @@ def test_a_service_account_proves_itself_in_each_way(
     assert claims["scope"] == "lake"
 
 
-def test_an_assertion_of_another_key_is_refused(other_provider: OtherProvider, key: PrivateKey) -> None:
+def test_an_assertion_of_another_key_is_refused(other_provider, key):
     wrong = replace(key, key=ECKey.generate_key("P-256"))
     connection = connect(other_provider, other_provider.service_key_client_id, wrong)
 
@@ -116,9 +104,7 @@ def test_an_assertion_of_another_key_is_refused(other_provider: OtherProvider, k
     assert "private key" in caught.value.remedy
 
 
-def test_an_assertion_is_accepted_once_only_so_each_call_makes_a_new_one(
-    other_provider: OtherProvider, key: PrivateKey
-) -> None:
+def test_an_assertion_is_accepted_once_only_so_each_call_makes_a_new_one(other_provider, key):
     connection = connect(other_provider, other_provider.service_key_client_id, key)
 
     tokens = [connection.client_credentials(scope=None, audience=None) for _ in range(3)]
@@ -126,64 +112,27 @@ def test_an_assertion_is_accepted_once_only_so_each_call_makes_a_new_one(
     assert len({found.access_token for found in tokens}) == 3
 
 
-def test_a_resource_that_the_provider_does_not_know_is_refused(other_provider: OtherProvider, key: PrivateKey) -> None:
-    connection = connect(other_provider, other_provider.service_key_client_id, key)
-
-    with pytest.raises(LoginFailed, match="invalid_target"):
-        connection.client_credentials(scope=None, audience=None, resource="https://other.example.com")
-
-
-def test_a_code_is_exchanged_for_a_token_for_the_resource(
-    connection: ProviderConnection, other_provider: OtherProvider
-) -> None:
-    tokens = sign_in(connection, other_provider, resource=other_provider.resource)
-
-    assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
-
-
-def test_a_refresh_rotates_the_refresh_token_and_keeps_the_resource(
-    connection: ProviderConnection, other_provider: OtherProvider
-) -> None:
+def test_a_refresh_rotates_the_refresh_token_and_keeps_the_resource(connection, other_provider):
     first = sign_in(connection, other_provider, resource=other_provider.resource)
-    assert first.refresh_token is not None
+    before = other_provider.counts()
 
     second = connection.refresh(first.refresh_token, granted_scope=first.scope, resource=other_provider.resource)
 
     assert second.refresh_token not in {None, first.refresh_token}
-    assert claims_of(second.access_token.reveal())["aud"] == other_provider.resource
+    for tokens in (first, second):
+        assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
     assert connection.verify(second, nonce=None) is not None
-
-
-def test_a_refresh_token_that_was_spent_ends_the_sign_in(
-    connection: ProviderConnection, other_provider: OtherProvider
-) -> None:
-    first = sign_in(connection, other_provider)
-    assert first.refresh_token is not None
-    connection.refresh(first.refresh_token, granted_scope=first.scope)
-
     with pytest.raises(LoginRequired):
         connection.refresh(first.refresh_token, granted_scope=first.scope)
+    # Other tests rest on what this provider counts.
+    spent = {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
+    assert other_provider.counts() == {**before, **spent}
 
 
-def test_a_refresh_token_that_was_revoked_is_worth_nothing(
-    connection: ProviderConnection, other_provider: OtherProvider
-) -> None:
-    tokens = sign_in(connection, other_provider)
-    assert tokens.refresh_token is not None
-
-    error = connection.revoke(tokens.refresh_token, kind="refresh_token")
-
-    assert error is None
-    with pytest.raises(LoginRequired):
-        connection.refresh(tokens.refresh_token, granted_scope=tokens.scope)
-
-
-@pytest.mark.parametrize("has_key", [False, True])
-def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in(
-    has_key: bool, other_provider: OtherProvider, key: PrivateKey
-) -> None:
-    client_id = other_provider.service_key_client_id if has_key else other_provider.client_id
-    connection = connect(other_provider, client_id, key if has_key else None)
+def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in_at_an_application_with_a_key(
+    other_provider, key
+):
+    connection = connect(other_provider, other_provider.service_key_client_id, key)
     authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
 
     before = connection.poll_device(authorization, scope=SCOPE)
@@ -193,78 +142,19 @@ def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in(
     assert before == DevicePending()
     assert isinstance(after, TokenSet)
     claims = connection.verify(after, nonce=None)
-    assert claims is not None
     assert claims.email == "bob@example.com"
 
 
-def test_the_address_with_the_code_in_it_needs_no_typing(connection: ProviderConnection) -> None:
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-
-    sign_in_other(authorization.verification_uri_complete)
-
-    assert isinstance(connection.poll_device(authorization, scope=SCOPE), TokenSet)
-
-
-def test_a_device_sign_in_is_for_the_resource_that_was_asked_for(
-    connection: ProviderConnection, other_provider: OtherProvider
-) -> None:
-    scope = "openid lake"
-    authorization = connection.start_device(scope=scope, audience=None, resource=other_provider.resource)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete)
-
-    tokens = connection.poll_device(authorization, scope=scope)
-
-    assert isinstance(tokens, TokenSet)
-    assert claims_of(tokens.access_token.reveal())["aud"] == other_provider.resource
-
-
-def test_a_person_who_cancels_on_the_provider_s_page_has_refused(connection: ProviderConnection) -> None:
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete, allow=False)
-
-    with pytest.raises(LoginRefused):
-        connection.poll_device(authorization, scope=SCOPE)
-
-
-def test_a_device_code_is_worth_nothing_a_second_time(connection: ProviderConnection) -> None:
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-    assert authorization.verification_uri_complete is not None
-    sign_in_other(authorization.verification_uri_complete)
-    connection.poll_device(authorization, scope=SCOPE)
-
-    with pytest.raises(LoginFailed):
-        connection.poll_device(authorization, scope=SCOPE)
-
-
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_an_hour_off_hinders_neither_people_nor_service_accounts(
-    hours: int, other_provider: OtherProvider, key: PrivateKey
-) -> None:
+def test_a_clock_that_is_an_hour_off_hinders_neither_people_nor_service_accounts(hours, other_provider, key):
     clock = FakeClock(SYSTEM_CLOCK.now() + timedelta(hours=hours))
     person = ProviderConnection(other_provider.issuer, other_provider.client_id, None, http=None, clock=clock)
     service = ProviderConnection(
         other_provider.issuer, other_provider.service_key_client_id, key, http=None, clock=clock
     )
 
-    tokens = sign_in(person, other_provider)
+    sign_in(person, other_provider)
     service_tokens = service.client_credentials(scope=None, audience=None)
 
-    assert tokens.id_token is not None
     assert service_tokens.access_token.reveal()
     assert person.clock_offset_seconds == pytest.approx(-hours * 3600, abs=30)
-
-
-def test_this_machine_s_clock_and_that_of_a_provider_on_it_are_the_same(connection: ProviderConnection) -> None:
-    connection.keys()
-
-    assert connection.clock_offset_seconds == 0.0
-
-
-def test_where_a_browser_session_ends_is_known(connection: ProviderConnection) -> None:
-    endpoint = connection.metadata().end_session_endpoint
-
-    assert endpoint is not None
-    assert endpoint.startswith(connection.issuer)

@@ -1,16 +1,16 @@
-"""What goes over the wire, call by call, seen by a raw gRPC client."""
-
-from __future__ import annotations
+"""What goes over the wire, call by call, seen by a raw gRPC client, pyarrow's and ADBC's; prepared statements, too."""
 
 import json
 import logging
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import adbc_driver_flightsql.dbapi
 import grpc
 import pyarrow as pa
+import pyarrow.flight
 import pytest
+from adbc_driver_flightsql import DatabaseOptions
 
 from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.errors import (
@@ -22,6 +22,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import (
     ALICE,
@@ -31,7 +32,6 @@ from tests.integration.flight_harness import (
     HUGE,
     NUMBERS,
     WORDS,
-    FlightHarness,
     action_bytes,
     descriptor_bytes,
     prepare,
@@ -39,10 +39,6 @@ from tests.integration.flight_harness import (
     running_server,
     ticket_bytes,
 )
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.errors import MicromegasError
-    from tests.integration.flight_harness import Metadata
 
 pytestmark = pytest.mark.integration
 
@@ -59,22 +55,15 @@ WRONG = "SELECT tagret FROM log_entries"
         (WRONG, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
         (FAILS_LATE, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
         ("DROP TABLE log_entries", grpc.StatusCode.INVALID_ARGUMENT, StatementRefused),
-        (
-            "SELECT msg FROM log_entries TABLESAMPLE (10)",
-            grpc.StatusCode.UNIMPLEMENTED,
-            UnsupportedStatement,
-        ),
+        ("SELECT msg FROM log_entries TABLESAMPLE (10)", grpc.StatusCode.UNIMPLEMENTED, UnsupportedStatement),
         (HUGE, grpc.StatusCode.RESOURCE_EXHAUSTED, ResourcesExhausted),
     ],
 )
-def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
-    flight: FlightHarness, sql: str, code: grpc.StatusCode, kind: type[MicromegasError]
-) -> None:
+def test_an_error_arrives_with_its_class_and_nothing_of_the_server(flight, sql, code, kind):
     answer = flight.query(sql)
 
     assert answer.code is code
     assert type(answer.error) is kind
-    assert answer.error is not None
     assert UUID.fullmatch(answer.error.query_id or "")
     assert answer.initial["x-micromegas-query-id"] == answer.error.query_id
     assert not re.search(r"Traceback|secret|\.py|\.rs|/srv", answer.text)
@@ -82,7 +71,7 @@ def test_an_error_arrives_with_its_class_and_nothing_of_the_server(
         assert (answer.error.line, answer.error.column) == (1, 8)
 
 
-def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight: FlightHarness) -> None:
+def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight):
     answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
 
     info = messages.FlightInfo.FromString(answer.replies[0])
@@ -91,25 +80,18 @@ def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flig
     assert list(endpoint.location) == []
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket)).replies == flight.query(NUMBERS).replies
     assert (info.total_records, info.total_bytes) == (-1, -1)
+    polled = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
+    found = messages.PollInfo.FromString(polled.replies[0])
+    assert (found.HasField("flight_descriptor"), found.progress, found.info.schema) == (False, 1.0, info.schema)
     assert UUID.fullmatch(str(answer.initial["x-micromegas-query-id"]))
 
 
-def test_polling_a_flight_finds_it_complete(flight: FlightHarness) -> None:
-    answer = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
-
-    found = messages.PollInfo.FromString(answer.replies[0])
-    assert (found.HasField("flight_descriptor"), found.progress) == (False, 1.0)
-    assert pa.ipc.read_schema(pa.py_buffer(found.info.schema)) == NUMBERS_SCHEMA
-
-
-@pytest.mark.parametrize("is_packed", [False, True])
-def test_session_options_are_answered_bare_and_in_any(flight: FlightHarness, is_packed: bool) -> None:
+def test_session_options_are_answered(flight):
     request = messages.SetSessionOptionsRequest(
         session_options={"catalog": messages.SessionOptionValue(string_value="other")}
     )
-    body = pack_any(request) if is_packed else request.SerializeToString()
 
-    answer = flight.call(FLIGHT + "DoAction", action_bytes("SetSessionOptions", body))
+    answer = flight.call(FLIGHT + "DoAction", action_bytes("SetSessionOptions", request.SerializeToString()))
 
     result = messages.SetSessionOptionsResult.FromString(messages.Result.FromString(answer.replies[0]).body)
     assert {name: error.value for name, error in result.errors.items()} == {"catalog": 2}
@@ -119,7 +101,7 @@ def test_session_options_are_answered_bare_and_in_any(flight: FlightHarness, is_
     ("headers", "kind"),
     [((), pa.string()), ((("preserve_dictionary", "true"),), pa.dictionary(pa.int32(), pa.string()))],
 )
-def test_get_schema_is_exact(flight: FlightHarness, headers: Metadata, kind: pa.DataType) -> None:
+def test_get_schema_is_exact(flight, headers, kind):
     command = messages.CommandStatementQuery(query="SELECT exe FROM log_entries")
 
     answer = flight.call(FLIGHT + "GetSchema", descriptor_bytes(command), metadata=(*ALICE, *headers))
@@ -129,7 +111,7 @@ def test_get_schema_is_exact(flight: FlightHarness, headers: Metadata, kind: pa.
     assert schema == rows.schema == pa.schema([pa.field("exe", kind, nullable=False)])
 
 
-def test_a_bare_ticket_runs_its_sql(flight: FlightHarness) -> None:
+def test_a_bare_ticket_runs_its_sql(flight):
     bare = messages.TicketStatementQuery(statement_handle=NUMBERS.encode()).SerializeToString()
 
     answer = flight.call(FLIGHT + "DoGet", ticket_bytes(bare))
@@ -137,7 +119,7 @@ def test_a_bare_ticket_runs_its_sql(flight: FlightHarness) -> None:
     assert (answer.code, len(answer.replies)) == (grpc.StatusCode.OK, 2)
 
 
-def test_headers_cut_what_is_read(flight: FlightHarness) -> None:
+def test_headers_cut_what_is_read(flight):
     within = (("query_range_begin", "2026-11-24T12:10:00Z"), ("query_range_end", "2026-11-24T13:10:00Z"))
     sql = "SELECT time FROM log_entries ORDER BY time"
 
@@ -148,14 +130,14 @@ def test_headers_cut_what_is_read(flight: FlightHarness) -> None:
     assert limited == cut.slice(0, 2)
 
 
-def test_a_bad_header_is_refused(flight: FlightHarness) -> None:
+def test_a_bad_header_is_refused(flight):
     answer = flight.query(NUMBERS, metadata=(*ALICE, ("limit", "many")))
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
 
 
-def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_naming_another_user_is_refused_and_recorded(flight, caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
 
     answer = flight.query(NUMBERS, metadata=(*BOB, ("x-user-id", "alice")))
@@ -170,7 +152,7 @@ def test_naming_another_user_is_refused_and_recorded(flight: FlightHarness, capl
     assert event["query_id"] == answer.error.query_id
 
 
-def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
+def test_identity_headers_change_nothing(flight):
     answer = flight.call(
         FLIGHT + "DoAction",
         action_bytes("MicromegasWhoAmI"),
@@ -191,7 +173,7 @@ def test_identity_headers_change_nothing(flight: FlightHarness) -> None:
     }
 
 
-def test_the_server_names_the_callers_groups_as_many_as_a_client_reads() -> None:
+def test_the_server_names_the_callers_groups_as_many_as_a_client_reads():
     validator = FakeValidator()
     groups = tuple(f"\N{GREEK SMALL LETTER ALPHA}{'x' * 50}{number}" for number in range(256))
     validator.known["alice"] = replace(validator.known["alice"], groups=groups)
@@ -205,34 +187,20 @@ def test_the_server_names_the_callers_groups_as_many_as_a_client_reads() -> None
     assert len(identity.groups) > 50
 
 
-def test_s14_identity_headers_change_nothing_with_authentication_off() -> None:
-    sent = (
-        ("x-auth-subject", "root"),
-        ("x-auth-email", "root@example.com"),
-        ("x-auth-issuer", "https://id.example"),
-        ("x-auth-is-admin", "false"),
-        ("x-allow-delegation", "false"),
-    )
-
+def test_without_authentication_everyone_is_the_same_administrator():
+    sent = (("x-auth-subject", "root"), ("x-auth-email", "root@example.com"), ("x-auth-is-admin", "false"))
     with running_server(is_open=True) as flight:
-        with_headers = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=sent)
-        without = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=())
-
-    assert with_headers.replies == without.replies
-    assert json.loads(messages.Result.FromString(without.replies[0]).body)["is_admin"] is True
-
-
-def test_without_authentication_everyone_is_the_same_administrator() -> None:
-    with running_server(is_open=True) as flight:
-        answer = flight.call(
-            FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=(("x-auth-subject", "root"),)
+        answer, without = (
+            flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=headers)
+            for headers in (sent, ())
         )
 
+    assert answer.replies == without.replies
     described = json.loads(messages.Result.FromString(answer.replies[0]).body)
     assert (described["subject"], described["auth_type"], described["is_admin"]) == ("anonymous", "none", True)
 
 
-def test_actions_are_listed(flight: FlightHarness) -> None:
+def test_actions_are_listed(flight):
     answer = flight.call(FLIGHT + "ListActions", b"")
 
     names = [messages.ActionType.FromString(reply).type for reply in answer.replies]
@@ -249,7 +217,7 @@ def test_actions_are_listed(flight: FlightHarness) -> None:
     ]
 
 
-def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_query_leaves_one_audit_line(flight, caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     tags = (("x-client-type", "python"), ("x-client-notebook", "a.ipynb"))
 
@@ -270,7 +238,139 @@ def test_each_query_leaves_one_audit_line(flight: FlightHarness, caplog: pytest.
     assert all("\n" not in line and "\u2028" not in line for line in caplog.messages)
 
 
-def test_a_handshake_hands_the_password_back_as_a_bearer(flight: FlightHarness) -> None:
-    answer = flight.call(FLIGHT + "Handshake", metadata=(("authorization", "Basic YTphbGljZQ=="),))
+OPTIONS = pyarrow.flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")], timeout=60)
 
-    assert (answer.code, answer.initial["authorization"]) == (grpc.StatusCode.OK, "Bearer alice")
+
+@pytest.fixture
+def adbc(flight):
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}
+    with adbc_driver_flightsql.dbapi.connect(flight.uri, db_kwargs=options, autocommit=True) as connection:
+        yield connection
+
+
+def test_pyarrow_follows_flight_info_to_the_rows(flight):
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=WORDS)))
+
+    with pyarrow.flight.connect(flight.uri) as client:
+        info = client.get_flight_info(descriptor, OPTIONS)
+        table = client.do_get(info.endpoints[0].ticket, OPTIONS).read_all()
+
+    assert info.schema == table.schema
+    assert table["word"].to_pylist() == ["a", "b", "a"]
+
+
+def test_pyarrow_exchanges_a_password(flight):
+    with pyarrow.flight.connect(flight.uri) as client:
+        assert client.authenticate_basic_token("anybody", "alice") == (b"authorization", b"Bearer alice")
+
+
+def test_adbc_describes_the_database(adbc):
+    (catalog,) = adbc.adbc_get_objects(depth="tables").read_all().to_pylist()
+
+    (schema,) = catalog["catalog_db_schemas"]
+    assert [table["table_name"] for table in schema["db_schema_tables"]] == ["log_entries", "processes"]
+    assert adbc.adbc_get_table_schema("processes").names == ["process_id", "start_time", "last_update_time"]
+    assert adbc.adbc_get_table_types() == ["table"]
+    assert adbc.adbc_get_info()["vendor_name"] == "micromegas_jupyter"
+
+
+ECHO = "SELECT ? AS n"
+
+
+def test_a_prepared_statement_is_its_callers_alone(flight):
+    handle = prepare(flight, NUMBERS)
+
+    own = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
+    others = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=BOB)
+
+    assert own.code is grpc.StatusCode.OK
+    assert others.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert type(others.error) is UsageError
+
+
+def test_a_closed_prepared_statement_is_unknown(flight):
+    handle = prepare(flight, NUMBERS)
+    body = pack_any(messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle))
+
+    closed = flight.call(FLIGHT + "DoAction", action_bytes("ClosePreparedStatement", body))
+    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
+
+    assert closed.code is grpc.StatusCode.OK
+    assert type(answer.error) is UsageError
+
+
+def _bind(flight, handle, batch):
+    """Bind values; return the handle that the server gives for them."""
+    encoder = FlightDataEncoder(batch.schema)
+    opening = messages.FlightData.FromString(encoder.encode_schema())
+    opening.flight_descriptor.ParseFromString(
+        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
+    )
+    put = flight.call(FLIGHT + "DoPut", opening.SerializeToString(), *encoder.encode_batch(batch))
+    result = messages.PutResult.FromString(put.replies[0]).app_metadata
+    return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first handle", "new handle"])
+def test_bound_parameters_are_the_statements_values(flight, is_first):
+    handle = prepare(flight, ECHO)
+    batch = pa.record_batch({"0": pa.array([41, None], pa.int64())})
+
+    bound = _bind(flight, handle, batch)
+    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle if is_first else bound)))
+
+    assert rows_of(answer)["n"].to_pylist() == [41, None]
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
+def test_a_flight_of_a_prepared_statement_has_its_values(flight, size):
+    batch = pa.record_batch({"0": ["x" * size]})
+    bound = _bind(flight, prepare(flight, ECHO), batch)
+
+    answer = flight.call(
+        FLIGHT + "GetFlightInfo",
+        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=bound)),
+    )
+    ticket = messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket
+    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(ticket)))
+
+    assert rows["n"].to_pylist() == ["x" * size]
+
+
+def test_headers_act_on_prepared_statements(flight):
+    handle = prepare(flight, "SELECT exe, time FROM log_entries ORDER BY time")
+    command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
+    headers = (
+        ("query_range_begin", "2026-11-24T12:10:00Z"),
+        ("query_range_end", "2026-11-24T12:50:00Z"),
+        ("limit", "2"),
+        ("preserve_dictionary", "true"),
+    )
+
+    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=(*ALICE, *headers))
+    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, *headers)))
+
+    info = messages.FlightInfo.FromString(answer.replies[0])
+    assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == rows.schema
+    assert rows.schema.field("exe").type == pa.dictionary(pa.int32(), pa.string())
+    assert [time.strftime("%H:%M") for time in rows["time"].to_pylist()] == ["12:15", "12:30"]
+    refused = flight.call(
+        FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, ("x-user-id", "bob"))
+    )
+    assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_too_many_parameters_are_refused_while_they_arrive(flight):
+    handle = prepare(flight, ECHO)
+    descriptor = messages.FlightDescriptor.FromString(
+        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
+    )
+    frames = [
+        messages.FlightData(flight_descriptor=descriptor).SerializeToString(),
+        *[messages.FlightData(app_metadata=bytes(1024 * 1024)).SerializeToString()] * 8,
+    ]
+
+    answer = flight.call(FLIGHT + "DoPut", *frames)
+
+    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert type(answer.error) is ResourcesExhausted

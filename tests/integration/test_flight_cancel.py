@@ -1,10 +1,6 @@
 """Tickets of GetFlightInfo: who may use them, how their plans are reused, and how a running flight is cancelled."""
 
-from __future__ import annotations
-
-import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -29,9 +25,6 @@ from tests.integration.flight_harness import (
     FLIGHT,
     NUMBERS,
     WAITING,
-    Answer,
-    FlightHarness,
-    Metadata,
     action_bytes,
     decode_rows,
     descriptor_bytes,
@@ -41,72 +34,47 @@ from tests.integration.flight_harness import (
     ticket_bytes,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 pytestmark = pytest.mark.integration
 
 CANCELLED, NOT_CANCELLABLE = 1, 3
 
 
-def _info(flight: FlightHarness, sql: str, metadata: Metadata = ALICE) -> messages.FlightInfo:
+def _info(flight, sql, metadata=ALICE):
     command = messages.CommandStatementQuery(query=sql)
     answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=metadata)
     return messages.FlightInfo.FromString(answer.replies[0])
 
 
-def _info_of(ticket: bytes) -> messages.FlightInfo:
+def _info_of(ticket):
     return messages.FlightInfo(endpoint=[messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket))])
 
 
-def _cancel(flight: FlightHarness, info: messages.FlightInfo, metadata: Metadata = ALICE) -> Answer:
+def _cancel(flight, info, metadata=ALICE):
     body = messages.CancelFlightInfoRequest(info=info).SerializeToString()
     return flight.call(FLIGHT + "DoAction", action_bytes("CancelFlightInfo", body), metadata=metadata)
 
 
-def _status(answer: Answer) -> int:
+def _status(answer):
     assert answer.code is grpc.StatusCode.OK, answer.text
-    status: int = messages.CancelFlightInfoResult.FromString(messages.Result.FromString(answer.replies[0]).body).status
-    return status
+    return messages.CancelFlightInfoResult.FromString(messages.Result.FromString(answer.replies[0]).body).status
 
 
-class Reading:
-    """A call that reads an endless query on a thread of its own, and how it ended."""
-
-    def __init__(self, flight: FlightHarness, ticket: bytes) -> None:
-        self.has_rows = threading.Event()
-        self.call = flight.channel.unary_stream(FLIGHT + "DoGet")(ticket_bytes(ticket), metadata=ALICE, timeout=60)
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        assert self.has_rows.wait(30)
-
-    def _read(self) -> None:
-        try:
-            for number, _ in enumerate(self.call):
-                if number:
-                    self.has_rows.set()
-        except grpc.RpcError:
-            pass
-
-    def end(self) -> tuple[grpc.StatusCode, type | None]:
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        details = dict(self.call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
-        return self.call.code(), type(decode_error(details)) if isinstance(details, bytes) else None
+def _begin(flight, ticket):
+    """Begin to read; return the call, some of whose rows have come."""
+    call = flight.channel.unary_stream(FLIGHT + "DoGet")(ticket_bytes(ticket), metadata=ALICE, timeout=60)
+    assert len([next(call), next(call)]) == 2
+    return call
 
 
-@pytest.fixture
-def reading(flight: FlightHarness) -> Iterator[list[Reading]]:
-    started: list[Reading] = []
-    yield started
-    for found in started:
-        found.call.cancel()
-        found.end()
+def _end(call):
+    with pytest.raises(grpc.RpcError):
+        list(call)
+    details = dict(call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
+    return call.code(), type(decode_error(details)) if isinstance(details, bytes) else None
 
 
 @pytest.mark.parametrize("kind", ["another caller", "forged", "cut off"])
-def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind: str) -> None:
+def test_a_ticket_that_is_not_the_callers_is_refused(flight, kind):
     ticket = _info(flight, NUMBERS).endpoint[0].ticket.ticket
     ticket = {"another caller": ticket, "forged": issued_ticket(bytes(100)), "cut off": issued_ticket(b"")}[kind]
     metadata = BOB if kind == "another caller" else ALICE
@@ -116,11 +84,12 @@ def test_a_ticket_that_is_not_the_callers_is_refused(flight: FlightHarness, kind
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
     assert answer.error.remedy == "Ask for a new ticket with GetFlightInfo."
+    assert _cancel(flight, messages.FlightInfo()).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_running_flight_is_cancelled_by_its_caller_alone(flight: FlightHarness, reading: list[Reading]) -> None:
+def test_a_running_flight_is_cancelled_by_its_caller_alone(flight):
     info = _info(flight, WAITING)
-    reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
+    reading = _begin(flight, info.endpoint[0].ticket.ticket)
 
     by_another = _cancel(flight, info, BOB)
     still_runs = len(flight.pool.running) == 1
@@ -130,61 +99,44 @@ def test_a_running_flight_is_cancelled_by_its_caller_alone(flight: FlightHarness
     assert still_runs
     assert status == CANCELLED
     assert not flight.pool.running
-    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+    assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
     assert _status(_cancel(flight, info)) == NOT_CANCELLABLE
 
 
 @pytest.mark.parametrize("kind", ["statement", "prepared"])
-def test_a_flight_by_a_ticket_of_the_client_is_cancelled(
-    flight: FlightHarness, reading: list[Reading], kind: str
-) -> None:
+def test_a_flight_by_a_ticket_of_the_client_is_cancelled(flight, kind):
     ticket = statement_ticket(ENDLESS) if kind == "statement" else prepared_ticket(prepare(flight, ENDLESS))
-    reading.append(Reading(flight, ticket))
+    reading = _begin(flight, ticket)
 
     by_another = _status(_cancel(flight, _info_of(ticket), BOB))
     status = _status(_cancel(flight, _info_of(ticket)))
 
     assert (by_another, status) == (NOT_CANCELLABLE, CANCELLED)
-    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+    assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
 
 
-def test_the_older_action_cancels_too(flight: FlightHarness, reading: list[Reading]) -> None:
+def test_the_older_action_cancels_too(flight):
     info = _info(flight, WAITING)
-    reading.append(Reading(flight, info.endpoint[0].ticket.ticket))
+    reading = _begin(flight, info.endpoint[0].ticket.ticket)
     body = pack_any(messages.ActionCancelQueryRequest(info=info.SerializeToString()))
 
     answer = flight.call(FLIGHT + "DoAction", action_bytes("CancelQuery", body))
 
     envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
     assert messages.ActionCancelQueryResult.FromString(envelope.value).result == CANCELLED
-    assert reading[0].end() == (grpc.StatusCode.ABORTED, QueryCancelled)
+    assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
 
 
-def test_a_flight_without_endpoints_is_refused(flight: FlightHarness) -> None:
-    answer = _cancel(flight, messages.FlightInfo())
-
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(answer.error) is UsageError
-
-
-def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
+def test_a_ticket_is_renewed(flight):
     endpoint = _info(flight, NUMBERS).endpoint[0]
     plain = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(NUMBERS)))
 
-    renewed, unchanged = (
-        messages.FlightEndpoint.FromString(
-            messages.Result.FromString(
-                flight.call(
-                    FLIGHT + "DoAction",
-                    action_bytes(
-                        "RenewFlightEndpoint",
-                        messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString(),
-                    ),
-                ).replies[0]
-            ).body
-        )
-        for found in (endpoint, plain)
-    )
+    def renew(found):
+        body = messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString()
+        answer = flight.call(FLIGHT + "DoAction", action_bytes("RenewFlightEndpoint", body))
+        return messages.FlightEndpoint.FromString(messages.Result.FromString(answer.replies[0]).body)
+
+    renewed, unchanged = renew(endpoint), renew(plain)
 
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
     assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
@@ -192,7 +144,7 @@ def test_a_ticket_is_renewed(flight: FlightHarness) -> None:
 
 
 @pytest.mark.parametrize("processors", [1, 2])
-def test_first_rows_come_while_the_rest_holds_every_partition(processors: int) -> None:
+def test_first_rows_come_while_the_rest_holds_every_partition(processors):
     # The engine then has neither its main thread nor a worker left that would look for signals.
     with running_server(pool={"processors": processors}) as flight:
         call = flight.read(WAITING)
@@ -204,61 +156,29 @@ def test_first_rows_come_while_the_rest_holds_every_partition(processors: int) -
         flight.wait_until_quiet()
 
 
-@pytest.fixture
-def own_server() -> Iterator[FlightHarness]:
-    with running_server() as running:
-        yield running
+def test_a_flight_gives_the_same_rows_until_rights_or_options_are_others():
+    who = "SELECT current_user() AS who, is_admin() AS is_admin"
+    with running_server() as flight:
+        ticket = ticket_bytes(_info(flight, who).endpoint[0].ticket.ticket)
 
-
-WHO = "SELECT current_user() AS who, is_admin() AS is_admin"
-
-
-def issue(flight: FlightHarness, sql: str = WHO) -> bytes:
-    command = descriptor_bytes(messages.CommandStatementQuery(query=sql))
-    answer = flight.call(FLIGHT + "GetFlightInfo", command)
-    return ticket_bytes(messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket)
-
-
-def test_a_flight_gives_the_same_rows_each_time(own_server: FlightHarness) -> None:
-    ticket = issue(own_server)
-
-    answers = [rows_of(own_server.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
+        answers = [rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
+        cut = rows_of(flight.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0"))))
+        others = flight.call(FLIGHT + "DoGet", ticket, metadata=BOB)
+        flight.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
+        afterwards = rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict()
 
     assert answers == [{"who": ["alice"], "is_admin": [True]}] * 3
+    assert cut.num_rows == 0
+    assert (others.code, others.replies) == (grpc.StatusCode.INVALID_ARGUMENT, [])
+    assert afterwards == {"who": ["alice"], "is_admin": [False]}
 
 
-def test_other_options_are_planned_anew(own_server: FlightHarness) -> None:
-    ticket = issue(own_server)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0")))
-
-    assert rows_of(answer).num_rows == 0
-
-
-def test_other_rights_are_planned_anew(own_server: FlightHarness) -> None:
-    ticket = issue(own_server)
-    own_server.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket)
-
-    assert rows_of(answer).to_pydict() == {"who": ["alice"], "is_admin": [False]}
-
-
-def test_other_tables_are_planned_anew(tmp_path: Path) -> None:
+def test_other_tables_are_planned_anew(tmp_path):
     tables = FixedTables([write_log_entries(tmp_path, 1)])
     with running_server(tables=tables) as flight:
-        ticket = issue(flight, "SELECT count(*) AS n FROM log_entries")
+        info = _info(flight, "SELECT count(*) AS n FROM log_entries")
         tables.tables = [write_log_entries(tmp_path, 2)]
 
-        answer = flight.call(FLIGHT + "DoGet", ticket)
+        answer = flight.call(FLIGHT + "DoGet", ticket_bytes(info.endpoint[0].ticket.ticket))
 
     assert rows_of(answer).to_pydict() == {"n": [8]}
-
-
-def test_somebody_else_gets_nothing_of_it(own_server: FlightHarness) -> None:
-    ticket = issue(own_server)
-
-    answer = own_server.call(FLIGHT + "DoGet", ticket, metadata=BOB)
-
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert answer.replies == []

@@ -1,18 +1,21 @@
-"""Over a limit, a caller gets a status that says which one and what to do; the server goes on."""
+"""Over a limit, a caller gets a status that says which one and what to do; calls that are held open end, too."""
 
-from __future__ import annotations
-
+import contextlib
 import threading
-from typing import TYPE_CHECKING
 
 import grpc
+import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
-from micromegas_jupyter.flightsql.commands import messages, statement_ticket
+from micromegas_jupyter.flightsql.commands import messages, pack_any, statement_ticket
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
+from micromegas_jupyter.server import flight_service
 from tests.integration.flight_harness import (
+    ALICE,
     BOB,
     DEADLINE_SECONDS,
+    ENDLESS,
     FLIGHT,
     HUGE,
     LARGE,
@@ -20,24 +23,20 @@ from tests.integration.flight_harness import (
     WAITING,
     FlightHarness,
     descriptor_bytes,
+    prepare,
     running_server,
     ticket_bytes,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
-
 pytestmark = pytest.mark.integration
 
 
-def _check_alive(flight: FlightHarness) -> None:
+def _check_alive(flight):
     # No query: on a busy machine it could be over the small limits of these tests.
     assert flight.call(FLIGHT + "ListActions", b"").code is grpc.StatusCode.OK
 
 
-def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None:
+def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor():
     with running_server(pool={"statement_timeout_seconds": 0.5}) as flight:
         answer = flight.query(WAITING)
 
@@ -50,19 +49,17 @@ def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor() -> None
 
 
 class HangingTables:
-    """Tables that can be listed until storage hangs."""
-
-    def __init__(self) -> None:
+    def __init__(self):
         self.hangs = False
         self.is_worth_another_flow = threading.Event()
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         if self.hangs:
             self.is_worth_another_flow.wait(DEADLINE_SECONDS)
         return []
 
 
-def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others() -> None:
+def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others():
     tables = HangingTables()
     with running_server(tables=tables, pool={"statement_timeout_seconds": 1.0, "max_ended_per_caller": 1}) as flight:
         before = flight.query(NUMBERS)
@@ -79,7 +76,7 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
     assert ended == 0
 
 
-def test_rows_come_up_to_the_limit() -> None:
+def test_rows_come_up_to_the_limit():
     with running_server(max_rows=2) as flight:
         answer = flight.query(NUMBERS)
 
@@ -91,7 +88,7 @@ def test_rows_come_up_to_the_limit() -> None:
         _check_alive(flight)
 
 
-def test_a_result_over_its_size_ends() -> None:
+def test_a_result_over_its_size_ends():
     with running_server(max_result_bytes=3 << 20) as flight:
         answer = flight.query(LARGE)
 
@@ -113,7 +110,7 @@ TERMS = " OR ".join(f"value = {number} AND -value < {number}" for number in rang
     ],
     ids=["planning alone", "planning", "optimizing"],
 )
-def test_planning_takes_so_much_processor_time_and_no_more(method: str, sql: str) -> None:
+def test_planning_takes_so_much_processor_time_and_no_more(method, sql):
     with running_server(worker={"planning_seconds": 0.25}) as flight:
         request = {
             "GetFlightInfo": descriptor_bytes(messages.CommandStatementQuery(query=sql)),
@@ -130,11 +127,11 @@ def test_planning_takes_so_much_processor_time_and_no_more(method: str, sql: str
         _check_alive(flight)
 
 
-def _value(flight: FlightHarness, name: str, **labels: str) -> float | None:
+def _value(flight, name, **labels):
     return flight.server.metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
 
 
-def test_calls_and_queries_are_counted_as_they_end() -> None:
+def test_calls_and_queries_are_counted_as_they_end():
     with running_server(max_rows=2) as flight:
         flight.query("SELECT 1 AS n WHERE false")
         flight.query(NUMBERS)
@@ -148,20 +145,17 @@ def test_calls_and_queries_are_counted_as_they_end() -> None:
         assert _value(flight, "queries_total", status="error", error="SQL001") == 1
         assert _value(flight, "calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 2
         assert _value(flight, "calls_total", method="other", status="UNIMPLEMENTED") == 1
-        assert _value(flight, "limits_reached_total", limit="rows") == 1
-        assert _value(flight, "limits_reached_total", limit="memory") == 1
+        assert [_value(flight, "limits_reached_total", limit=limit) for limit in ("rows", "memory")] == [1, 1]
         assert _value(flight, "statements_ended_total", cause="memory") == 1
-        assert _value(flight, "rows_sent_total") == 2
-        assert (_value(flight, "bytes_sent_total") or 0) > 0
-        assert _value(flight, "query_seconds_count") == 4
-        assert (_value(flight, "query_cpu_seconds_total") or 0) > 0
-        assert _value(flight, "queries_running") == 0
-        assert _value(flight, "queries_waiting") == 0
+        assert (_value(flight, "rows_sent_total"), _value(flight, "query_seconds_count")) == (2, 4)
+        assert _value(flight, "bytes_sent_total") > 0
+        assert _value(flight, "query_cpu_seconds_total") > 0
+        assert (_value(flight, "queries_running"), _value(flight, "queries_waiting")) == (0, 0)
         assert _value(flight, "executors", state="busy") == 0
         assert _value(flight, "executors", state="idle") == flight.pool.idle_count
 
 
-def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not() -> None:
+def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not():
     with running_server(pool={"max_per_caller": 1, "queue_timeout_seconds": 0.2}) as flight:
         running = flight.read(WAITING)
         flight.wait_until_running()
@@ -178,7 +172,7 @@ def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not() 
         assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
 
 
-def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not() -> None:
+def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not():
     with running_server(pool={"max_ended_per_caller": 2}) as flight:
         ended = [flight.query(HUGE) for _ in range(2)]
         refused = flight.query(NUMBERS)
@@ -190,7 +184,7 @@ def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not() -> No
         assert others.code is grpc.StatusCode.OK
 
 
-def test_what_a_caller_cancels_or_leaves_is_not_held_against_them() -> None:
+def test_what_a_caller_cancels_or_leaves_is_not_held_against_them():
     with running_server(pool={"max_ended_per_caller": 1}) as flight:
         for _ in range(3):
             call = flight.read(WAITING)
@@ -200,3 +194,134 @@ def test_what_a_caller_cancels_or_leaves_is_not_held_against_them() -> None:
 
         assert flight.query(NUMBERS).code is grpc.StatusCode.OK
         assert _value(flight, "statements_ended_total", cause="disconnected") == 3
+
+
+@contextlib.contextmanager
+def _stalled_calls(flight, count, metadata):
+    """Have calls open whose client reads no further than their first message."""
+    stalled = [flight.read(ENDLESS, metadata=metadata) for _ in range(count)]
+    for call in stalled:
+        next(call)
+    try:
+        yield
+    finally:
+        for call in stalled:
+            call.cancel()
+
+
+def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_not():
+    with running_server(max_calls_per_caller=3) as flight:
+        with _stalled_calls(flight, 3, ALICE):
+            refused = flight.query(NUMBERS, metadata=ALICE)
+            others = flight.query(NUMBERS, metadata=BOB)
+        flight.wait_until_quiet()
+        afterwards = flight.query(NUMBERS, metadata=ALICE)
+        counted = _value(flight, "limits_reached_total", limit="calls")
+
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert type(refused.error) is ResourcesExhausted
+    assert refused.error.what == "You have 3 calls open, the maximum for one caller."
+    assert "cancel" in refused.error.remedy
+    assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
+    assert counted == 1
+
+
+def test_where_nobody_says_who_calls_each_connection_counts_by_itself():
+    with running_server(is_open=True, max_calls_per_caller=3) as flight, _stalled_calls(flight, 3, ()):
+        refused = flight.query(NUMBERS, metadata=())
+        with grpc.insecure_channel(
+            f"127.0.0.1:{flight.server.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            others = FlightHarness(flight.server, flight.pool, flight.validator, channel).query(NUMBERS)
+
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert others.code is grpc.StatusCode.OK
+
+
+def test_a_call_whose_message_does_not_come_ends():
+    may_end = threading.Event()
+
+    def send_nothing():
+        may_end.wait(DEADLINE_SECONDS)
+        yield from ()
+
+    with running_server(read_timeout_seconds=0.2) as flight:
+        call = flight.channel.stream_stream(FLIGHT + "DoGet")(send_nothing(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        may_end.set()
+
+    assert "did not arrive in time" in (call.details() or "")
+
+
+def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended():
+    rows = pa.record_batch({"0": pa.array([1], pa.int64())})
+    encoder = FlightDataEncoder(rows.schema)
+    ended = threading.Event()
+
+    with running_server(read_timeout_seconds=0.5) as flight:
+        command = messages.CommandPreparedStatementQuery(prepared_statement_handle=prepare(flight, "SELECT ? + 1 AS n"))
+        descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
+        first = messages.FlightData.FromString(encoder.encode_schema())
+        first.flight_descriptor.CopyFrom(descriptor)
+
+        def bit_by_bit():
+            yield first.SerializeToString()
+            while not ended.wait(0.1):
+                yield from encoder.encode_batch(rows)
+
+        call = flight.channel.stream_stream(FLIGHT + "DoPut")(bit_by_bit(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        call.add_callback(ended.set)
+        with contextlib.suppress(grpc.RpcError):
+            list(call)
+
+    assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "did not arrive in time" in (call.details() or "")
+
+
+COUNT = 100
+NOTICE_SECONDS = 0.5  # a refusal that does not wait comes long before
+
+
+def first_frame():
+    """The beginning of rows that this server, which only reads, refuses at once."""
+    command = messages.CommandStatementIngest(table="log_entries")
+    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
+    return messages.FlightData(flight_descriptor=descriptor).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "code"), [(ALICE, grpc.StatusCode.UNIMPLEMENTED), (BOB, grpc.StatusCode.PERMISSION_DENIED)]
+)
+def test_a_client_may_send_everything_before_it_is_refused(metadata, code, monkeypatch):
+    monkeypatch.setattr(flight_service, "_DRAIN_SECONDS", DEADLINE_SECONDS)  # so long for a busy machine, too
+    ended, sent = threading.Event(), []
+
+    def frames():
+        yield first_frame()
+        for number in range(COUNT):
+            if number or not ended.wait(NOTICE_SECONDS):
+                sent.append(number)
+                yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+
+    with running_server() as flight:
+        call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=metadata, timeout=DEADLINE_SECONDS)
+        call.add_callback(ended.set)
+
+        assert call.code() is code
+    assert sent == list(range(COUNT))
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_client_that_goes_on_and_on_or_says_no_more_is_refused_all_the_same(flight, monkeypatch, is_silent):
+    monkeypatch.setattr(flight_service, *(("_DRAIN_SECONDS", 0.1) if is_silent else ("_MAX_DRAINED_BYTES", 10_000)))
+    ended = threading.Event()
+
+    def frames():
+        yield first_frame()
+        while not ended.wait(DEADLINE_SECONDS if is_silent else 0):
+            yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+
+    call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+    call.add_callback(ended.set)
+
+    assert call.code() is grpc.StatusCode.UNIMPLEMENTED

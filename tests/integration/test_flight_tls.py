@@ -1,15 +1,10 @@
 """TLS with a certificate from files: who is served, which file cannot be used, and how it is renewed meanwhile."""
 
-from __future__ import annotations
-
 import http.client
 import logging
 import socket
 import ssl
-import time
-import urllib.request
 import warnings
-from typing import TYPE_CHECKING
 
 import pyarrow.flight
 import pytest
@@ -20,44 +15,39 @@ from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
-from micromegas_jupyter.server.tls import TlsSource
-from tests.fakes.certificates import Authority, Pair
+from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60.0
 
 
-def _server(certificate_file: Path, key_file: Path) -> ServerThread:
-    files = TlsFiles(certificate_file=certificate_file, key_file=key_file)
-    settings = FlightServerSettings(port=0, tls_files=files)
+def _server(certificate_file, key_file):
+    settings = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
     return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
+def authority(tmp_path):
     return Authority(tmp_path)
 
 
 @pytest.fixture
-def pair(authority: Authority) -> Pair:
+def pair(authority):
     return authority.issue("first")
 
 
 @pytest.fixture
-def server(pair: Pair) -> Iterator[ServerThread]:
+def server(pair):
     thread = _server(pair.certificate_file, pair.key_file)
     thread.start()
     yield thread
     thread.stop(grace_seconds=0)
 
 
-def _shown_name(port: int, authority: Authority) -> str:
+def _shown_name(port, authority):
     """Return the common name of the certificate that a new connection is shown."""
     trust = ssl.create_default_context(cafile=str(authority.ca_file))
     trust.set_alpn_protocols(["h2"])
@@ -66,28 +56,10 @@ def _shown_name(port: int, authority: Authority) -> str:
         trust.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
         shown = connection.getpeercert()
-    assert shown is not None
     return str(shown["subject"][0][0][1])
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_client_that_trusts_the_authority_is_served(server: ServerThread, authority: Authority) -> None:
-    with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
-        table = client.do_get(pyarrow.flight.Ticket(statement_ticket(NUMBERS))).read_all()
-
-    assert server.uri.startswith("grpc+tls://127.0.0.1:")
-    assert table["n"].to_pylist() == [1, 2, 3]
-
-
-def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(
-    server: ServerThread, authority: Authority
-) -> None:
+def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_client(server, authority):
     with FlightSQLClient(server.uri, extra_ca_bundle=authority.ca_file) as client:
         frame = client.query(NUMBERS)
     with FlightSQLClient(server.uri) as client, pytest.raises(ServerUnavailable):
@@ -96,13 +68,20 @@ def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_c
     assert frame["n"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("wrong", ["certificate_file", "key_file"])
-@pytest.mark.parametrize("content", [None, "neither a certificate nor a key"])
-def test_a_file_that_cannot_be_used_is_named_by_its_setting(
-    pair: Pair, tmp_path: Path, wrong: str, content: str | None
-) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "content"),
+    [
+        ("certificate_file", None),
+        ("certificate_file", "neither a certificate nor a key"),
+        ("key_file", None),
+        ("key_file", "another key"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_by_its_setting(authority, pair, tmp_path, wrong, content):
     files = {"certificate_file": pair.certificate_file, "key_file": pair.key_file, wrong: tmp_path / "wrong"}
-    if content is not None:
+    if content == "another key":
+        files[wrong] = authority.issue("other").key_file
+    elif content is not None:
         (tmp_path / "wrong").write_text(content)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -112,35 +91,7 @@ def test_a_file_that_cannot_be_used_is_named_by_its_setting(
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_the_http_endpoint_speaks_tls_and_those_who_never_shake_hands_keep_nobody_out(
-    pair: Pair, authority: Authority
-) -> None:
-    endpoint = HttpEndpoint(
-        "127.0.0.1",
-        0,
-        validator=None,
-        registries=[],
-        readiness=lambda: None,
-        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
-    )
-    port = endpoint.start()
-    idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
-    trust = ssl.create_default_context(cafile=str(authority.ca_file))
-
-    try:
-        with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=60, context=trust) as answer:
-            body = answer.read()
-    finally:
-        for connection in idle:
-            connection.close()
-        endpoint.stop()
-
-    assert body == b"OK\n"
-
-
-def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
-    server: ServerThread, pair: Pair, authority: Authority
-) -> None:
+def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(server, pair, authority):
     with pyarrow.flight.connect(server.uri, tls_root_certs=authority.ca_file.read_bytes()) as client:
         reader = client.do_get(pyarrow.flight.Ticket(statement_ticket(ENDLESS)))
         before = reader.read_chunk().data.num_rows
@@ -158,9 +109,7 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
 
 
 @pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
-def test_a_broken_renewal_changes_nothing_and_is_logged_once(
-    server: ServerThread, pair: Pair, authority: Authority, caplog: pytest.LogCaptureFixture, broken: str
-) -> None:
+def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, authority, caplog, broken):
     _shown_name(server.port, authority)
     match broken:
         case "no certificate":
@@ -182,7 +131,7 @@ def test_a_broken_renewal_changes_nothing_and_is_logged_once(
     assert _shown_name(server.port, authority) == "second"
 
 
-def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authority: Authority) -> None:
+def test_the_http_endpoint_takes_over_a_renewed_certificate_whoever_never_shakes_hands(pair, authority):
     endpoint = HttpEndpoint(
         "127.0.0.1",
         0,
@@ -192,16 +141,19 @@ def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authorit
         tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
     )
     port = endpoint.start()
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
     try:
         first = _shown_name(port, authority)
         pair.replace_by(authority.issue("second"))
-        _until(lambda: _shown_name(port, authority) == "second")
+        wait_until(lambda: _shown_name(port, authority) == "second", "the new certificate")
         trust = ssl.create_default_context(cafile=str(authority.ca_file))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=trust)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
     finally:
+        for unshaken in idle:
+            unshaken.close()
         endpoint.stop()
 
     assert first == "first"
@@ -209,7 +161,7 @@ def test_the_http_endpoint_takes_over_a_renewed_certificate(pair: Pair, authorit
     assert "micromegas_tls_certificate_expires_timestamp_seconds" in text
 
 
-def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Authority) -> None:
+def test_a_client_of_tls_1_1_is_turned_away(server, authority):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.load_verify_locations(authority.ca_file)
     old.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -224,12 +176,3 @@ def test_a_client_of_tls_1_1_is_turned_away(server: ServerThread, authority: Aut
         old.wrap_socket(raw, server_hostname="127.0.0.1")
 
     assert "NO_PROTOCOLS_AVAILABLE" not in str(refused.value)  # otherwise this client could not even ask
-
-
-def test_a_pair_that_does_not_fit_starts_nothing(pair: Pair, authority: Authority) -> None:
-    other = authority.issue("other")
-
-    with pytest.raises(ConfigurationError) as caught:
-        TlsSource(TlsFiles(certificate_file=pair.certificate_file, key_file=other.key_file), listener="Flight")
-
-    assert caught.value.key == "key_file"

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.monitoring import open_tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
+from tests.fakes.loopback_http import LoopbackServer, Reply
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import ALICE, FLIGHT, HEALTH, FlightHarness, ticket_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -32,45 +28,34 @@ CHOSEN_TRACEPARENT = ("traceparent", f"00-{CHOSEN_TRACE_ID}-{PARENT_ID}-01")
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
 
 
-class Receiver(ThreadingHTTPServer):
-    """Takes traces and keeps them."""
+class Receiver:
+    """Answers as a receiver of traces does, and keeps what came."""
 
-    daemon_threads = True
+    def __init__(self):
+        self.seen = []
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.paths: list[str] = []
-        self.bodies: list[bytes] = []
+    now = SYSTEM_CLOCK.now
 
-    @property
-    def resources(self) -> list[Any]:
-        return [each for body in self.bodies for each in ExportTraceServiceRequest.FromString(body).resource_spans]
+    def handle(self, seen):
+        self.seen.append(seen)
+        return Reply(text="")
 
     @property
-    def spans(self) -> list[Any]:
+    def resources(self):
+        return [each for seen in self.seen for each in ExportTraceServiceRequest.FromString(seen.body).resource_spans]
+
+    @property
+    def spans(self):
         return [span for each in self.resources for scope in each.scope_spans for span in scope.spans]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        self.server.paths.append(self.path)
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_parts: object) -> None:
-        """Write nothing."""
-
-
 @pytest.fixture(scope="module")
-def received() -> Iterator[Receiver]:
+def received():
     """What a server sent that answered a query, refused two calls and told its health."""
     receiver = Receiver()
-    threading.Thread(target=receiver.serve_forever, args=(0.05,), daemon=True).start()
-    endpoint = f"http://127.0.0.1:{receiver.server_address[1]}"
+    http = LoopbackServer(receiver)
+    http.start()
+    endpoint = http.base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         tracing = open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
@@ -89,33 +74,24 @@ def received() -> Iterator[Receiver]:
     tracing.close()
     tracing.close()
     yield receiver
-    receiver.shutdown()
-    receiver.server_close()
+    http.stop()
 
 
-def _attributes(span: Any) -> dict[str, Any]:
+def _attributes(span):
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
-def _calls(receiver: Receiver) -> list[Any]:
+def _calls(receiver):
     return [span for span in receiver.spans if span.name.startswith("arrow.flight")]
 
 
-def test_spans_go_to_the_path_of_the_protocol_and_name_the_service(received: Receiver) -> None:
-    names = {
-        each.value.string_value
-        for found in received.resources
-        for each in found.resource.attributes
-        if each.key == "service.name"
-    }
-
-    assert set(received.paths) == {"/v1/traces"}
-    assert names == {"micromegas"}
-
-
-def test_each_call_is_one_span_with_method_status_and_query(received: Receiver) -> None:
+def test_each_call_is_one_span_with_method_status_and_query(received):
     calls = _calls(received)
     ended = sorted(_attributes(call)["rpc.grpc.status_code"] for call in calls)
+    services = {_attributes(found.resource)["service.name"] for found in received.resources}
+
+    assert ({seen.path for seen in received.seen}, services) == ({"/v1/traces"}, {"micromegas"})
+    assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in received.spans}  # of a caller who is refused
 
     assert {call.name for call in calls} == {"arrow.flight.protocol.FlightService/DoGet"}
     assert ended == [0, 3, 3]
@@ -125,11 +101,7 @@ def test_each_call_is_one_span_with_method_status_and_query(received: Receiver) 
         assert found["micromegas.query_id"]
 
 
-def test_a_caller_who_is_refused_makes_no_span(received: Receiver) -> None:
-    assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in received.spans}
-
-
-def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received: Receiver) -> None:
+def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received):
     (call,) = [call for call in _calls(received) if call.trace_id.hex() == TRACE_ID]
     children = [span.name for span in received.spans if span.parent_span_id == call.span_id]
 
@@ -137,8 +109,8 @@ def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_ph
     assert children == ["wait", "run"]
 
 
-def test_no_statement_credential_or_error_text_is_in_a_trace(received: Receiver) -> None:
-    sent = b"".join(received.bodies)
+def test_no_statement_credential_or_error_text_is_in_a_trace(received):
+    sent = b"".join(seen.body for seen in received.seen)
 
     for secret in (b"VALUES", b"secretword", b"tagret", b"alice", b"mallory", b"Traceback", b"exception"):
         assert secret not in sent
@@ -162,7 +134,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")
 """
 
 
-def test_without_the_setting_nothing_is_traced_and_nothing_loaded() -> None:
+def test_without_the_setting_nothing_is_traced_and_nothing_loaded():
     child = subprocess.run([sys.executable, "-c", CALLS_WHILE_OFF], capture_output=True, timeout=100, check=False)
 
     assert child.returncode == 0, child.stderr

@@ -13,22 +13,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginRequired, UsageError
 from tests.fakes.clock import FakeClock
+from tests.fakes.pause import FakePause
 from tests.fakes.raw_client import claims_of
-from tests.integration.other_provider.person import OtherScriptedPerson
+from tests.integration.other_provider.person import OtherScriptedPerson, sign_in_other
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from micromegas_jupyter.core.system import Secret
-    from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +41,23 @@ class Make:
     """One provider as a client meets it.
 
     Attributes:
-        issuer: Its issuer URL.
-        client_id: The public application.
-        person: Makes somebody who signs in there, given a name and whether they allow.
+        person: Makes somebody who signs in there by browser.
+        walk: Follows an address through the pages as a person; returns the address where the browser ends.
         authorize_params: What this make wants to see before it gives a refresh token.
-        service_client_id: The service account.
-        service_secret: Its secret.
         audience: The audience of the service account's tokens.
     """
 
     issuer: str
     client_id: str
-    person: Callable[[str, bool], ScriptedPerson | OtherScriptedPerson]
+    person: Callable[..., ScriptedPerson | OtherScriptedPerson]
+    walk: Callable[..., str]
     authorize_params: dict[str, str]
     service_client_id: str
     service_secret: Secret
     audience: str
 
-    def login(self, token_file: Path, *, person: str = "alice", clock: FakeClock) -> OidcAuthProvider:
-        with self.person(person, True) as browser:
+    def login(self, token_file, *, person="alice", allow=True, clock):
+        with self.person(person=person, allow=allow) as browser:
             return OidcAuthProvider.login(
                 self.issuer,
                 self.client_id,
@@ -65,14 +68,23 @@ class Make:
                 clock=clock,
             )
 
+    def begin(self, flow, **options):
+        return OidcAuthProvider.begin_login(self.issuer, self.client_id, flow=flow, **options)
+
+    def start_device(self, pause, clock):
+        """Start a device sign-in whose pauses take no time."""
+        connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
+        return start_device(LoginContext(connection=connection), stopped=pause)
+
 
 @pytest.fixture
-def demo_make() -> Iterator[Make]:
+def demo_make():
     with DemoProvider() as running:
         yield Make(
             issuer=running.issuer,
             client_id=running.client_id,
-            person=lambda name, allow: ScriptedPerson(person=name, allow=allow),
+            person=ScriptedPerson,
+            walk=sign_in,
             authorize_params={},
             service_client_id=running.service_client_id,
             service_secret=running.service_secret,
@@ -81,11 +93,12 @@ def demo_make() -> Iterator[Make]:
 
 
 @pytest.fixture
-def other_make(other_provider: OtherProvider) -> Make:
+def other_make(other_provider):
     return Make(
         issuer=other_provider.issuer,
         client_id=other_provider.client_id,
-        person=lambda name, allow: OtherScriptedPerson(person=name, allow=allow),
+        person=OtherScriptedPerson,
+        walk=sign_in_other,
         authorize_params={"prompt": "consent"},
         service_client_id=other_provider.service_client_id,
         service_secret=other_provider.service_secret,
@@ -94,40 +107,43 @@ def other_make(other_provider: OtherProvider) -> Make:
 
 
 @pytest.fixture(params=["demo_make", "other_make"])
-def make(request: pytest.FixtureRequest) -> Make:
+def make(request):
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """The real time, but it moves only when told: the other provider's clock cannot be set."""
     return FakeClock(SYSTEM_CLOCK.now())
 
 
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
+def pause(clock):
+    return FakePause(clock)
+
+
+@pytest.fixture
+def token_file(tmp_path):
     return tmp_path / "tokens.json"
 
 
-def test_a_person_signs_in_and_the_token_is_theirs(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_a_person_signs_in_and_the_token_is_theirs(make, token_file, clock):
     provider = make.login(token_file, person="bob", clock=clock)
 
     claims = claims_of(provider.get_token())
-    assert claims["iss"] == make.issuer
-    assert claims["aud"] == make.client_id
-    assert claims["email"] == "bob@example.com"
+    assert (claims["iss"], claims["aud"], claims["email"]) == (make.issuer, make.client_id, "bob@example.com")
     assert provider.identity().name == "Bob Singh"
     assert provider.identity().renews is True
 
 
-def test_the_sign_in_is_taken_up_from_its_file(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_the_sign_in_is_taken_up_from_its_file(make, token_file, clock):
     token = make.login(token_file, clock=clock).get_token()
 
     assert OidcAuthProvider.from_file(token_file, clock=clock).get_token() == token
     assert token_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_token_that_ends_is_renewed_and_stored(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_a_token_that_ends_is_renewed_and_stored(make, token_file, clock):
     provider = make.login(token_file, clock=clock)
     before = provider.get_token()
     stored_before = json.loads(token_file.read_text())["token"]
@@ -144,16 +160,14 @@ def test_a_token_that_ends_is_renewed_and_stored(make: Make, token_file: Path, c
     assert stored_after["refresh_token"] != stored_before["refresh_token"]
 
 
-def test_a_person_who_says_no_leaves_no_sign_in(make: Make, token_file: Path, clock: FakeClock) -> None:
-    with make.person("alice", False) as browser, pytest.raises(LoginRefused):
-        OidcAuthProvider.login(
-            make.issuer, make.client_id, token_file=token_file, browser=browser, timeout_seconds=30, clock=clock
-        )
+def test_a_person_who_says_no_leaves_no_sign_in(make, token_file, clock):
+    with pytest.raises(LoginRefused):
+        make.login(token_file, allow=False, clock=clock)
 
     assert not token_file.exists()
 
 
-def test_after_signing_out_the_refresh_token_is_worth_nothing(make: Make, token_file: Path, clock: FakeClock) -> None:
+def test_after_signing_out_the_refresh_token_is_worth_nothing(make, token_file, clock):
     provider = make.login(token_file, clock=clock)
     copied = json.loads(token_file.read_text())["token"]
     report = provider.logout()
@@ -168,18 +182,85 @@ def test_after_signing_out_the_refresh_token_is_worth_nothing(make: Make, token_
         copy.get_token()
 
 
-def test_a_service_account_gets_a_token_for_the_lake(make: Make) -> None:
+def test_a_service_account_gets_a_token_for_the_lake(make):
     provider = OidcClientCredentialsProvider(make.issuer, make.service_client_id, make.service_secret)
+    wrong = OidcClientCredentialsProvider(make.issuer, make.service_client_id, "wrong")
 
     claims = claims_of(provider.get_token())
-
-    assert claims["iss"] == make.issuer
-    assert claims["aud"] == make.audience
-    assert claims["client_id"] == make.service_client_id
-
-
-def test_a_service_account_with_a_wrong_secret_is_refused(make: Make) -> None:
-    provider = OidcClientCredentialsProvider(make.issuer, make.service_client_id, "wrong")
-
     with pytest.raises(LoginFailed):
-        provider.get_token()
+        wrong.get_token()
+
+    told = (claims["iss"], claims["aud"], claims["client_id"])
+    assert told == (make.issuer, make.audience, make.service_client_id)
+
+
+def test_a_person_types_the_code_and_the_sign_in_is_kept(make, token_file):
+    pending = make.begin(Flow.DEVICE, token_file=token_file)
+    assert pending.user_code in pending.verification_uri_complete
+
+    make.walk(pending.verification_uri_complete, person="bob")
+
+    provider = pending.result(DEADLINE_SECONDS)
+    assert provider.identity().email == "bob@example.com"
+    assert claims_of(provider.get_token())["aud"] == make.client_id
+    assert OidcAuthProvider.from_file(token_file).get_token() == provider.get_token()
+    assert provider.identity().renews
+    assert pending.wait_closed(DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("allow", [True, False])
+def test_the_device_sign_in_waits_until_the_person_has_answered(make, pause, clock, allow):
+    login = make.start_device(pause, clock)
+    pause.meanwhile[3] = lambda: make.walk(login.prompt.verification_uri_complete, allow=allow)
+
+    if allow:
+        assert claims_of(login.tokens().id_token.reveal())["email"] == "alice@example.com"
+    else:
+        with pytest.raises(LoginRefused):
+            login.tokens()
+
+    assert len(pause.waited) >= 3
+
+
+def test_a_person_pastes_the_address_and_the_sign_in_is_kept(make, token_file):
+    pending = make.begin(Flow.PASTE, token_file=token_file)
+
+    address = make.walk(pending.start_url, person="bob", visit_callback=False)
+    pending.submit(f"  {address}\n")
+
+    provider = pending.result(DEADLINE_SECONDS)
+    assert address.startswith("http://127.0.0.1:48080/callback?")
+    assert provider.identity().email == "bob@example.com"
+    assert json.loads(token_file.read_text())["token"]["id_token"] == provider.get_token()
+    assert provider.identity().renews
+
+
+def test_the_address_of_another_sign_in_is_not_taken(make):
+    first, second = make.begin(Flow.PASTE), make.begin(Flow.PASTE)
+    of_second = make.walk(second.start_url, visit_callback=False)
+
+    with pytest.raises(UsageError):
+        first.submit(of_second)
+    second.submit(of_second)
+
+    assert second.result(DEADLINE_SECONDS).get_token()
+    assert not first.done
+    first.cancel()
+    assert first.wait_closed(DEADLINE_SECONDS)
+
+
+def test_an_access_token_for_the_lake_can_be_the_bearer(other_make, other_provider):
+    pending = other_make.begin(
+        Flow.PASTE,
+        bearer=Bearer.ACCESS_TOKEN,
+        resource=other_provider.resource,
+        scope="openid email offline_access lake",
+    )
+
+    pending.submit(other_make.walk(pending.start_url, visit_callback=False))
+    provider = pending.result(DEADLINE_SECONDS)
+
+    claims = claims_of(provider.get_token())
+    assert (claims["aud"], claims["scope"]) == (other_provider.resource, "lake")
+    assert claims_of(provider.get_token(bearer=Bearer.ID_TOKEN))["aud"] == other_make.client_id
+    assert provider.identity().email == "alice@example.com"

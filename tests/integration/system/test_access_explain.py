@@ -1,8 +1,6 @@
 """`micromegas access explain` with tokens of the running provider."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -28,15 +26,13 @@ def token(stack):
     return provider.get_token()
 
 
-def explain(*arguments, environ, text=""):
-    return subprocess.run(
-        [sys.executable, "-m", "micromegas_jupyter.cli", "access", "explain", *arguments],
-        env=environ, input=text, capture_output=True, text=True, errors="surrogateescape", check=False, timeout=60,
-    )  # fmt: skip
+@pytest.fixture
+def explain(micromegas):
+    return lambda *arguments, environ, text="": micromegas("access", "explain", *arguments, environ=environ, text=text)
 
 
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "\n  "])
-def test_a_good_token_passes_each_step(environ, token, prefix):
+def test_a_good_token_passes_each_step(explain, environ, token, prefix):
     result = explain("-", environ=environ, text=f"{prefix}{token}\n")
 
     assert result.returncode == 0, result.stderr
@@ -44,7 +40,7 @@ def test_a_good_token_passes_each_step(environ, token, prefix):
     assert "✓ accepted: subject " in result.stdout
 
 
-def test_a_token_in_a_file_for_another_server_is_refused_at_the_audience(environ, token, tmp_path):
+def test_a_token_in_a_file_for_another_server_is_refused_at_the_audience(explain, environ, token, tmp_path):
     (tmp_path / "token").write_text(token)
     issuer = json.loads(environ["MICROMEGAS_OIDC_CONFIG"])["issuers"][0]["issuer"]
     other = {"issuers": [{"issuer": issuer, "audience": "another-server"}]}
@@ -59,7 +55,7 @@ def test_a_token_in_a_file_for_another_server_is_refused_at_the_audience(environ
     assert "audience_mismatch" in result.stdout
 
 
-def test_with_the_provider_out_of_reach_nothing_is_decided(environ, token, unused_address):
+def test_with_the_provider_out_of_reach_nothing_is_decided(explain, environ, token, unused_address):
     moved = json.loads(environ["MICROMEGAS_OIDC_CONFIG"])
     for issuer in moved["issuers"]:
         issuer["discovery_url"] = f"http://{unused_address}/.well-known/openid-configuration"
@@ -71,7 +67,7 @@ def test_with_the_provider_out_of_reach_nothing_is_decided(environ, token, unuse
     assert "keys_unavailable" in result.stdout
 
 
-def test_json_has_the_outcome_and_each_step(environ, token):
+def test_json_has_the_outcome_and_each_step(explain, environ, token):
     result = explain("--json", environ=environ, text=token)
 
     found = json.loads(result.stdout)
@@ -81,12 +77,11 @@ def test_json_has_the_outcome_and_each_step(environ, token):
     assert all(step["passed"] for step in found["steps"])
 
 
-def test_configuration_and_key_file_may_be_named_as_for_a_server(environ, token, tmp_path):
+def test_configuration_and_key_file_may_be_named_as_for_a_server(explain, micromegas, environ, token, tmp_path):
     bare = {name: value for name, value in environ.items() if not name.startswith("MICROMEGAS_")}
     config, keys = tmp_path / "access.json", tmp_path / "keys.json"
     config.write_text(json.dumps({"oidc": json.loads(environ["MICROMEGAS_OIDC_CONFIG"])}))
-    command = [sys.executable, "-m", "micromegas_jupyter.cli", "keys", "create", "robot", "--file", str(keys)]
-    key = subprocess.run(command, env=bare, capture_output=True, text=True, check=True, timeout=60).stdout
+    key = micromegas("keys", "create", "robot", "--file", str(keys), environ=bare).stdout
 
     results = [
         explain("--access-config", str(config), environ=bare, text=token),
@@ -98,7 +93,7 @@ def test_configuration_and_key_file_may_be_named_as_for_a_server(environ, token,
     assert key.strip() not in results[1].stdout + results[1].stderr
 
 
-def test_a_token_on_the_command_line_is_refused_and_not_repeated(environ, token):
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(explain, environ, token):
     result = explain(token, environ=environ)
 
     assert result.returncode == 2
@@ -106,7 +101,7 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(environ, token)
     assert token[:30] not in result.stderr + result.stdout
 
 
-def test_no_part_of_the_token_is_printed(environ, token):
+def test_no_part_of_the_token_is_printed(explain, environ, token):
     damaged = token[:-10] + "AAAAAAAAAA"
 
     for text in (token, damaged, token.replace(".", "", 1)):

@@ -1,19 +1,13 @@
 """Each variable of the client half is read, and `connect()` follows variables, profiles and a wrapper module."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes.certificates import Authority
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -68,7 +62,7 @@ DETAILS = (
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     authority = Authority(folder)
     pair = authority.issue("notebook")
@@ -87,9 +81,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_doctor_names_each_variable_that_is_set(
-    micromegas: Any, nobody: dict[str, str], files: dict[str, str], group: str
-) -> None:
+def test_doctor_names_each_variable_that_is_set(micromegas, nobody, files, group):
     variables = {f"MICROMEGAS_{name}": value.format(**files) for name, value in GROUPS[group].items()}
 
     result = micromegas("doctor", "--json", environ={**nobody, **variables})
@@ -101,9 +93,7 @@ def test_doctor_names_each_variable_that_is_set(
 
 
 @pytest.mark.parametrize("detail", DETAILS)
-def test_a_detail_of_something_that_is_not_set_stops_the_program_by_its_name(
-    micromegas: Any, nobody: dict[str, str], detail: str
-) -> None:
+def test_a_detail_of_something_that_is_not_set_stops_the_program_by_its_name(micromegas, nobody, detail):
     application = {f"MICROMEGAS_{name}": value for name, value in APPLICATION.items()}
 
     result = micromegas("whoami", environ={**nobody, **application, f"MICROMEGAS_{detail}": "none"})
@@ -112,13 +102,13 @@ def test_a_detail_of_something_that_is_not_set_stops_the_program_by_its_name(
     assert f"MICROMEGAS_{detail}" in result.stderr
 
 
-def test_a_client_without_settings_is_one_of_this_machine(micromegas: Any, nobody: dict[str, str]) -> None:
+def test_a_client_without_settings_is_one_of_this_machine(micromegas, nobody):
     result = micromegas("doctor", "--json", environ=nobody)
 
     assert "localhost:50051" in json.loads(result.stdout)["checks"][-1]["found"]
 
 
-def _program(source: str, environ: dict[str, str], *path: Path) -> subprocess.CompletedProcess[str]:
+def _program(source, environ, *path):
     places = ":".join([*map(str, path), *filter(None, [environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-c", source], env={**environ, "PYTHONPATH": places}, capture_output=True, text=True,
@@ -130,7 +120,7 @@ CONNECT = "import micromegas_jupyter as m; print(m.connect({}).query('SELECT cur
 
 
 @pytest.fixture
-def configured(stack: Any, nobody: dict[str, str], tmp_path: Path) -> dict[str, str]:
+def configured(stack, nobody, tmp_path):
     """A person with a `config.json` whose profile `job` is the demo's service account."""
     service = stack.service_environment()
     secret = tmp_path / "client-secret"
@@ -139,9 +129,7 @@ def configured(stack: Any, nobody: dict[str, str], tmp_path: Path) -> dict[str, 
     job = {
         "uri": service["MICROMEGAS_ANALYTICS_URI"],
         "client_id": service["MICROMEGAS_OIDC_CLIENT_ID"],
-        "issuers": [
-            {"issuer": service["MICROMEGAS_OIDC_ISSUER"], "audience": service["MICROMEGAS_OIDC_AUDIENCE"]},
-        ],
+        "issuers": [{"issuer": service["MICROMEGAS_OIDC_ISSUER"], "audience": service["MICROMEGAS_OIDC_AUDIENCE"]}],
         "client_secret_file": str(secret),
     }
     folder = tmp_path / "config"
@@ -151,7 +139,7 @@ def configured(stack: Any, nobody: dict[str, str], tmp_path: Path) -> dict[str, 
     return nobody
 
 
-def test_connect_follows_a_profile_by_argument_and_by_variable(stack: Any, configured: dict[str, str]) -> None:
+def test_connect_follows_a_profile_by_argument_and_by_variable(stack, configured):
     who = stack.service_environment()["MICROMEGAS_OIDC_CLIENT_ID"]
 
     by_argument = _program(CONNECT.format("profile='job'"), {**configured, "MICROMEGAS_PROFILE": "nowhere"})
@@ -162,8 +150,8 @@ def test_connect_follows_a_profile_by_argument_and_by_variable(stack: Any, confi
 
 @pytest.mark.parametrize(("name", "mode"), [("config/config.json", 0o666), ("client-secret", 0o644)])
 def test_a_file_that_others_could_have_written_or_a_secret_that_they_could_read_is_refused(
-    micromegas: Any, configured: dict[str, str], tmp_path: Path, name: str, mode: int
-) -> None:
+    micromegas, configured, tmp_path, name, mode
+):
     (tmp_path / name).chmod(mode)
 
     result = micromegas("query", "SELECT 1", "--profile", "job", environ=configured)
@@ -172,9 +160,7 @@ def test_a_file_that_others_could_have_written_or_a_secret_that_they_could_read_
     assert "CONF001" in result.stderr
 
 
-def test_a_wrapper_module_makes_the_client_unless_an_argument_says_otherwise(
-    stack: Any, micromegas: Any, configured: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_wrapper_module_makes_the_client_unless_an_argument_says_otherwise(stack, micromegas, configured, tmp_path):
     (tmp_path / "acme_wrapper.py").write_text(
         "import pandas\n"
         "class Client:\n"

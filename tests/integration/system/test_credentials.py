@@ -111,8 +111,3 @@ def test_sql_that_writes_or_is_wrong_or_too_large_is_an_invalid_argument(provide
 
     message = str(caught.value).split("gRPC client debug context")[0]
     assert not [sign for sign in LEAK if sign in message]
-
-
-def test_bad_sql_names_line_and_column(provider, server):
-    with pytest.raises(ArrowInvalid, match="line 2, column 8"):
-        _query(server.uri, _token(provider.issuer), "SELECT time,\n       tagret FROM log_entries")

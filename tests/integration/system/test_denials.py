@@ -1,9 +1,6 @@
 """An administrator denies a query, on a whole server: no way to ask for it is left, and the denial can be found."""
 
-from __future__ import annotations
-
 import uuid
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -18,15 +15,11 @@ from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring import ServerStack
 from tests.fakes.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerStack]:
+def server(tmp_path_factory):
     with ServerStack(
         ServerSettings(no_http=True, lake=tmp_path_factory.mktemp("lake"), port=0, disable_auth=True)
     ) as running:
@@ -34,13 +27,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerStack]:
 
 
 @pytest.fixture(scope="module")
-def client(server: ServerStack) -> Iterator[FlightSQLClient]:
+def client(server):
     with FlightSQLClient(server.uri) as connected:
         yield connected
 
 
 @pytest.fixture
-def denied(client: FlightSQLClient) -> Iterator[tuple[str, str]]:
+def denied(client):
     """A statement of this test's own and the id of the rule that denies it."""
     sql = f"SELECT 1 AS marker_{uuid.uuid4().hex}"
     made = client.query(f"SELECT msg FROM deny_queries('sql_hash = ''{sql_hash(sql)}''', 'a test')")
@@ -49,7 +42,7 @@ def denied(client: FlightSQLClient) -> Iterator[tuple[str, str]]:
     client.query(f"SELECT remove_query_denial('{rule_id}')")
 
 
-def test_a_denied_query_is_refused_until_the_denial_is_lifted(client: FlightSQLClient, denied: tuple[str, str]) -> None:
+def test_a_denied_query_is_refused_until_the_denial_is_lifted(client, denied):
     sql, rule_id = denied
 
     with pytest.raises(QueryDenied) as refused:
@@ -67,7 +60,7 @@ def test_a_denied_query_is_refused_until_the_denial_is_lifted(client: FlightSQLC
     assert len(client.query(sql)) == 1
 
 
-def test_no_way_to_ask_is_left(server: ServerStack, client: FlightSQLClient) -> None:
+def test_no_way_to_ask_is_left(server, client):
     sql = f"SELECT 1 AS marker_{uuid.uuid4().hex}"
     descriptor = flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=sql)))
     with flight.connect(server.uri) as raw, dbapi.connect(server.uri, autocommit=True) as adbc, adbc.cursor() as cursor:
@@ -88,12 +81,12 @@ def test_no_way_to_ask_is_left(server: ServerStack, client: FlightSQLClient) -> 
         client.query(f"SELECT remove_query_denial('{made['msg'][0]}')")
 
 
-def test_a_denial_is_in_audit_log_and_measures(client: FlightSQLClient, denied: tuple[str, str]) -> None:
+def test_a_denial_is_in_audit_log_and_measures(client, denied):
     sql, rule_id = denied
     with pytest.raises(QueryDenied):
         client.query(sql)
 
-    def find() -> list[int]:
+    def find():
         warned = f"SELECT msg FROM log_entries WHERE level <= 3 AND msg LIKE 'query denied%{rule_id}%'"
         audited = (
             "SELECT msg FROM log_entries WHERE target = 'micromegas_jupyter.audit' "

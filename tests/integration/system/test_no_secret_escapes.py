@@ -3,8 +3,6 @@
 That the search would find one is shown by `test_secret_scanner`.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.demo import stack as demo_stack
@@ -67,12 +65,11 @@ ALLOWED = (
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunOfEverything:
-    """Do everything, once."""
+def run(tmp_path_factory):
     secrets, processes = SecretsInPlay(), ProcessWatch()
     folder = tmp_path_factory.mktemp("everything")
 
-    def provider(**options: object) -> WatchedDemoProvider:
+    def provider(**options):
         return WatchedDemoProvider(secrets=secrets, on_request=processes.look, device_interval_seconds=1, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunOfEverything:
 
 
 @pytest.mark.parametrize("place", list(Place))
-def test_no_secret_is_in_any(place: Place, run: RunOfEverything) -> None:
+def test_no_secret_is_in_any(place, run):
     texts = [text for text in run.texts if text.place is place]
 
     findings = scan(texts, run.secrets, ALLOWED)
@@ -105,12 +102,12 @@ def test_no_secret_is_in_any(place: Place, run: RunOfEverything) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_this_was_in_play(kind: Kind, run: RunOfEverything) -> None:
+def test_this_was_in_play(kind, run):
     assert kind in {secret.kind for secret in run.secrets}
 
 
 @pytest.mark.parametrize("rule", ALLOWED, ids=lambda rule: f"{rule.place}: {rule.name}")
-def test_this_place_needs_its_secret(rule: Allowed, run: RunOfEverything) -> None:
+def test_this_place_needs_its_secret(rule, run):
     others = [allowed for allowed in ALLOWED if allowed is not rule]
 
     findings = scan([text for text in run.texts if text.place is rule.place], run.secrets, others)
@@ -118,7 +115,7 @@ def test_this_place_needs_its_secret(rule: Allowed, run: RunOfEverything) -> Non
     assert findings, "nothing needs this exception any more"
 
 
-def test_what_holds_secrets_was_never_open_to_others(run: RunOfEverything) -> None:
+def test_what_holds_secrets_was_never_open_to_others(run):
     kept = [
         text for text in run.texts if text.place is Place.FILE and "/config/" in text.name and "tokens" in text.name
     ]
@@ -128,7 +125,7 @@ def test_what_holds_secrets_was_never_open_to_others(run: RunOfEverything) -> No
     assert modes == {0o600}
 
 
-def test_the_programs_were_watched_from_inside_and_outside(run: RunOfEverything) -> None:
+def test_the_programs_were_watched_from_inside_and_outside(run):
     loggers = {text.name.partition(".")[0] for text in run.texts if text.place is Place.LOG}
     classes = {text.name for text in run.texts if text.place is Place.REPR}
     errors = {text.name for text in run.texts if text.place is Place.TRACEBACK}

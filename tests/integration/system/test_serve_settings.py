@@ -1,7 +1,5 @@
 """`micromegas serve` as a process: each variable and each limit is read, counts, and is refused by its name."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -9,7 +7,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -18,12 +15,9 @@ from pyarrow import flight
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.cli.main import run
-from micromegas_jupyter.config.server import REMOVED, SETTINGS, Setting
+from micromegas_jupyter.config.server import REMOVED, SETTINGS
 from micromegas_jupyter.errors import DeadlineExceeded, Rejected, ResourcesExhausted, StatementRefused, UsageError
 from tests.fakes.waiting import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +29,7 @@ SELECT_1 = b"\x0a" + bytes([len(_TYPE)]) + _TYPE + b"\x12\x0a\x0a\x08SELECT 1"
 PLAIN_KEY = "a-plain-key-for-this-test-only"
 
 
-def _environ(**variables: str) -> dict[str, str]:
+def _environ(**variables):
     others = {
         name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "GRPC_VERBOSITY"))
     }
@@ -43,10 +37,10 @@ def _environ(**variables: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(monkeypatch, capsys):
     """Run `micromegas serve`, which does not start, and return what it says."""
 
-    def start(*options: str, **variables: str) -> str:
+    def start(*options, **variables):
         monkeypatch.setattr(os, "environ", _environ(**variables))
         assert run(["serve", "--port", "0", "--disable-auth", "--lake", "/nowhere/at/all", *options]) == 2
         printed = capsys.readouterr()
@@ -57,7 +51,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @contextmanager
-def _running(log: Path, command: str, *options: str, **variables: str) -> Iterator[dict[str, Any]]:
+def _running(log, command, *options, **variables):
     with (
         log.open("w") as stderr,
         subprocess.Popen(
@@ -65,7 +59,6 @@ def _running(log: Path, command: str, *options: str, **variables: str) -> Iterat
             env=_environ(**variables), cwd=log.parent, stdout=subprocess.PIPE, stderr=stderr, text=True,
         ) as server,
     ):  # fmt: skip
-        assert server.stdout is not None
         line = server.stdout.readline()
         try:
             assert line, log.read_text()
@@ -75,7 +68,7 @@ def _running(log: Path, command: str, *options: str, **variables: str) -> Iterat
             assert server.wait(DEADLINE_SECONDS) == 0, log.read_text()
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path):
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -83,9 +76,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "setting", [found for found in SETTINGS if found.limits and found.name != "port"], ids=lambda setting: setting.name
 )
-def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(
-    setting: Setting, refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(setting, refused, tmp_path):
     file = tmp_path / "serve.toml"
     file.write_text(f"{setting.option[2:]} = 'z'")
     variables = {} if setting.variable is None else {setting.variable: "x"}
@@ -101,9 +92,7 @@ def test_a_limit_that_cannot_be_read_is_refused_by_the_name_that_was_used(
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"x" * 300_000, b"["])
-def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(
-    content: bytes | None, refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(content, refused, tmp_path):
     file = tmp_path / "serve.toml"
     if content is not None:
         file.write_bytes(content)
@@ -115,7 +104,7 @@ def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", REMOVED)
-def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, refused: Callable[..., str]) -> None:
+def test_a_removed_setting_is_refused_with_what_replaced_it(name, refused):
     said = refused(name, "5") if name.startswith("--") else refused(**{name: "5"})
 
     assert said.startswith(f"✗ {name} is no longer ")
@@ -123,7 +112,7 @@ def test_a_removed_setting_is_refused_with_what_replaced_it(name: str, refused: 
 
 
 @pytest.mark.parametrize("name", ["AUDIENCE_GRANTS", "UNSTAMPED_AUDIENCE", "PUBLIC_VIEW_SETS"])
-def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name: str, tmp_path: Path) -> None:
+def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name, tmp_path):
     result = subprocess.run(
         [*COMMAND, "serve", "--port", "0", "--disable-auth", "--lake", str(tmp_path)],
         env=_environ(**{f"MICROMEGAS_{name}": "x"}), capture_output=True, text=True, timeout=DEADLINE_SECONDS,
@@ -134,7 +123,7 @@ def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(n
     assert f"MICROMEGAS_{name}" in result.stderr
 
 
-def test_limits_count_by_variable_option_and_file(tmp_path: Path) -> None:
+def test_limits_count_by_variable_option_and_file(tmp_path):
     file = tmp_path / "serve.toml"
     file.write_text("query-timeout = 10\nmemory-mib = 2000\nmax-rows = 9\nno-telemetry = true\n")
     by_option = ("--config", str(file), "--max-rows", "5", "--statement-memory-mib", "1600")
@@ -160,7 +149,7 @@ def test_limits_count_by_variable_option_and_file(tmp_path: Path) -> None:
     assert len(five) == 5
 
 
-def test_limits_of_places_temporary_files_tables_and_tickets_count(tmp_path: Path) -> None:
+def test_limits_of_places_temporary_files_tables_and_tickets_count(tmp_path):
     key = {"name": "robot", "key": PLAIN_KEY, "scopes": ["read", "ingest"]}
     variables = {
         "MICROMEGAS_API_KEYS": json.dumps([key]),
@@ -190,7 +179,7 @@ def test_limits_of_places_temporary_files_tables_and_tickets_count(tmp_path: Pat
         wait_until(lambda: _is_refused(raw, ticket, bearer), "the ticket's end")
 
 
-def test_more_calls_at_once_than_the_limit_are_refused(tmp_path: Path) -> None:
+def test_more_calls_at_once_than_the_limit_are_refused(tmp_path):
     options = ("--disable-auth", "--no-telemetry", "--no-http")
     with (
         _running(tmp_path / "log", "serve", *options, MICROMEGAS_SERVER_MAX_CALLS="1") as ready,
@@ -203,14 +192,14 @@ def test_more_calls_at_once_than_the_limit_are_refused(tmp_path: Path) -> None:
         wait_until(lambda: _is_answered(client), "the place is free again")
 
 
-def _is_answered(client: FlightSQLClient) -> bool:
+def _is_answered(client):
     try:
         return len(client.query("SELECT 1 AS one")) == 1
     except ResourcesExhausted:
         return False
 
 
-def _is_refused(raw: flight.FlightClient, ticket: flight.Ticket, options: flight.FlightCallOptions) -> bool:
+def _is_refused(raw, ticket, options):
     try:
         raw.do_get(ticket, options).read_all()
     except pa.ArrowInvalid as error:
@@ -218,7 +207,7 @@ def _is_refused(raw: flight.FlightClient, ticket: flight.Ticket, options: flight
     return False
 
 
-def test_variables_stand_in_for_the_options_of_a_server(tmp_path: Path) -> None:
+def test_variables_stand_in_for_the_options_of_a_server(tmp_path):
     variables = {
         "MICROMEGAS_LAKE": str(tmp_path / "here"),
         "MICROMEGAS_LOG_FORMAT": "json",
@@ -238,7 +227,7 @@ def test_variables_stand_in_for_the_options_of_a_server(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "denials.json").read_text())["rules"][0]["reason"] == "a test"
 
 
-def test_a_trusted_proxy_and_what_a_client_says_of_itself_are_in_the_audit(tmp_path: Path) -> None:
+def test_a_trusted_proxy_and_what_a_client_says_of_itself_are_in_the_audit(tmp_path):
     options = ("--disable-auth", "--no-telemetry", "--no-http", "--trusted-proxy", "127.0.0.1")
     audit = tmp_path / "audit"
     with _running(tmp_path / "log", "serve", *options, "--audit-log", str(audit)) as ready:
@@ -258,8 +247,8 @@ def test_a_trusted_proxy_and_what_a_client_says_of_itself_are_in_the_audit(tmp_p
 
 @pytest.mark.parametrize(("options", "is_accepted"), [((), False), (("--enable-legacy-api-keys",), True)])
 def test_keys_in_plain_text_are_refused_when_the_variable_says_so_and_the_option_does_not(
-    tmp_path: Path, options: tuple[str, ...], *, is_accepted: bool
-) -> None:
+    tmp_path, options, *, is_accepted
+):
     variables = {
         "MICROMEGAS_API_KEYS": json.dumps([{"name": "old", "key": PLAIN_KEY}]),
         "MICROMEGAS_LEGACY_API_KEYS": "refuse",
@@ -275,7 +264,7 @@ def test_keys_in_plain_text_are_refused_when_the_variable_says_so_and_the_option
                 client.query("SELECT 1 AS one")
 
 
-def test_the_older_name_of_serve_is_installed(tmp_path: Path) -> None:
+def test_the_older_name_of_serve_is_installed(tmp_path):
     program = Path(sys.executable).with_name("flight-sql-srv")
 
     result = subprocess.run(
@@ -287,7 +276,7 @@ def test_the_older_name_of_serve_is_installed(tmp_path: Path) -> None:
     assert "--insecure" in result.stderr
 
 
-def test_the_demo_runs_without_jupyterlab_until_it_is_stopped(tmp_path: Path) -> None:
+def test_the_demo_runs_without_jupyterlab_until_it_is_stopped(tmp_path):
     with _running(tmp_path / "log", "demo", "--no-lab", "--host", "127.0.0.1") as ready:
         environ = _environ(MICROMEGAS_CONFIG_DIR=str(tmp_path), MICROMEGAS_ANALYTICS_URI=ready["uri"])
         result = subprocess.run(

@@ -33,6 +33,11 @@ def over_ssh(person):
     return {**kept, "SSH_CONNECTION": "10.0.0.1 50000 10.0.0.2 22", "TERM": "xterm-256color", "PYTHONUTF8": "1"}
 
 
+@pytest.fixture
+def at_screen(over_ssh):
+    return {name: value for name, value in over_ssh.items() if name != "SSH_CONNECTION"}
+
+
 def test_a_code_over_ssh_signs_in_and_nothing_opens_its_address(stack, over_ssh):
     terminal = at_terminal("login", environ=over_ssh)
 
@@ -95,9 +100,8 @@ def own_browser(tmp_path):
     return str(program)
 
 
-def test_a_terminal_with_a_browser_opens_it(stack, over_ssh, own_browser):
-    del over_ssh["SSH_CONNECTION"]
-    terminal = at_terminal("login", environ={**over_ssh, "BROWSER": own_browser})
+def test_a_terminal_with_a_browser_opens_it(stack, at_screen, own_browser):
+    terminal = at_terminal("login", environ={**at_screen, "BROWSER": own_browser})
 
     output, exit_code = terminal.output()
 
@@ -106,9 +110,8 @@ def test_a_terminal_with_a_browser_opens_it(stack, over_ssh, own_browser):
     assert "Sign in in your browser; if none opens, open http://127.0.0.1:" in terminal.text
 
 
-def test_a_browser_that_does_not_open_is_followed_by_a_code_and_a_line_about_it(stack, over_ssh):
-    del over_ssh["SSH_CONNECTION"]
-    terminal = at_terminal("login", environ={**over_ssh, "BROWSER": "/nowhere/a-browser"})
+def test_a_browser_that_does_not_open_is_followed_by_a_code_and_a_line_about_it(stack, at_screen):
+    terminal = at_terminal("login", environ={**at_screen, "BROWSER": "/nowhere/a-browser"})
 
     address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
     sign_in(f"{address}?user_code={code}")
@@ -118,14 +121,13 @@ def test_a_browser_that_does_not_open_is_followed_by_a_code_and_a_line_about_it(
     assert "No browser opened here. Continuing with a code that you type on any device." in terminal.text
 
 
-def test_a_text_browser_does_not_take_over_the_terminal(stack, over_ssh, tmp_path):
-    del over_ssh["SSH_CONNECTION"]
+def test_a_text_browser_does_not_take_over_the_terminal(stack, at_screen, tmp_path):
     started = tmp_path / "started"
     (tmp_path / "bin").mkdir()
     lynx = tmp_path / "bin" / "lynx"
     lynx.write_text(f"#!/bin/sh\ntouch {started}\n")
     lynx.chmod(0o755)
-    environ = {**over_ssh, "BROWSER": "lynx", "PATH": f"{tmp_path / 'bin'}:{over_ssh['PATH']}"}
+    environ = {**at_screen, "BROWSER": "lynx", "PATH": f"{tmp_path / 'bin'}:{at_screen['PATH']}"}
     terminal = at_terminal("login", environ=environ)
 
     terminal.wait_for(r"Go to \S+ and type")
@@ -172,9 +174,8 @@ def test_a_flow_that_is_named_works_without_a_terminal(stack, person):
     assert output.startswith("Signed in as Alice Martin")
 
 
-def test_a_query_can_sign_in_afresh_and_keeps_nothing(stack, over_ssh, own_browser, tmp_path):
-    del over_ssh["SSH_CONNECTION"]
-    terminal = at_terminal("query", "SELECT 1 AS one", "--oidc", environ={**over_ssh, "BROWSER": own_browser})
+def test_a_query_can_sign_in_afresh_and_keeps_nothing(stack, at_screen, own_browser, tmp_path):
+    terminal = at_terminal("query", "SELECT 1 AS one", "--oidc", environ={**at_screen, "BROWSER": own_browser})
 
     output, exit_code = terminal.output()
 
@@ -205,14 +206,13 @@ def test_login_asks_for_the_scope_and_the_audience_that_are_named(stack, over_ss
     assert (asked["scope"], asked["audience"]) == (["openid email"], ["lake"])
 
 
-def test_logout_can_end_the_session_at_the_provider_in_the_persons_browser(stack, over_ssh, own_browser, tmp_path):
-    del over_ssh["SSH_CONNECTION"]
-    at_terminal("login", environ={**over_ssh, "BROWSER": own_browser}).output()
+def test_logout_can_end_the_session_at_the_provider_in_the_persons_browser(stack, at_screen, own_browser, tmp_path):
+    at_terminal("login", environ={**at_screen, "BROWSER": own_browser}).output()
     opened, recorder = tmp_path / "opened", tmp_path / "recorder"
     recorder.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
     recorder.chmod(0o755)
 
-    output, exit_code = at_terminal("logout", "--end-session", environ={**over_ssh, "BROWSER": str(recorder)}).output()
+    output, exit_code = at_terminal("logout", "--end-session", environ={**at_screen, "BROWSER": str(recorder)}).output()
     wait_until(opened.exists, "the browser is told what to open")
 
     assert (exit_code, "refresh token revoked" in output) == (0, True)
@@ -220,11 +220,10 @@ def test_logout_can_end_the_session_at_the_provider_in_the_persons_browser(stack
     assert "id_token_hint" not in opened.read_text()
 
 
-def test_a_named_flow_is_remembered_and_auto_forgets_it(stack, over_ssh, own_browser, tmp_path):
-    del over_ssh["SSH_CONNECTION"]
+def test_a_named_flow_is_remembered_and_auto_forgets_it(stack, at_screen, own_browser, tmp_path):
     remembered = []
     for flow in ("browser", "auto"):
-        at_terminal("login", "--flow", flow, environ={**over_ssh, "BROWSER": own_browser}).output()
+        at_terminal("login", "--flow", flow, environ={**at_screen, "BROWSER": own_browser}).output()
         choices = tmp_path / "config" / "choices.json"
         remembered.append("browser" in choices.read_text() if choices.exists() else False)
 

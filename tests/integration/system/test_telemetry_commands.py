@@ -1,12 +1,9 @@
 """`micromegas processes`, `process-log` and `process-metrics` against a real server over plain files."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -16,16 +13,13 @@ from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.wiring import ServerStack
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.integration
 
 LONG_EXE = "/opt/" + "x" * 80 + "/Game.exe"
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def uri(tmp_path_factory):
     folder = tmp_path_factory.mktemp("telemetry")
     now = datetime.now(UTC)  # the commands look back for an hour, so not when the tests are collected
     times = [now - timedelta(minutes=minutes) for minutes in (3, 2, 1)]
@@ -61,11 +55,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def rows(uri: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    def ask(*words: str) -> list[dict[str, Any]]:
+def rows(uri, capsys):
+    def ask(*words):
         assert run([*words, "--uri", uri, "--format", "json"]) == 0
-        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
-        return found
+        return json.loads(capsys.readouterr().out)
 
     return ask
 
@@ -80,17 +73,8 @@ def rows(uri: str, capsys: pytest.CaptureFixture[str]) -> Any:
         (["--username", "alice", "--computer", "host-b"], []),
     ],
 )
-def test_programs_are_found_by_what_they_contain(rows: Any, words: list[str], expected: list[str]) -> None:
+def test_programs_are_found_by_what_they_contain(rows, words, expected):
     assert [row["process_id"] for row in rows("processes", *words)] == expected
-
-
-def test_a_long_path_is_cut_in_a_table_only(rows: Any, uri: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rows("processes", "--exe", "game")[0]["exe"] == LONG_EXE
-
-    assert run(["processes", "--uri", uri, "--max-colwidth", "0"]) == 0
-    printed = capsys.readouterr().out
-    assert LONG_EXE[-64:] in printed
-    assert LONG_EXE not in printed
 
 
 @pytest.mark.parametrize(
@@ -106,12 +90,12 @@ def test_a_long_path_is_cut_in_a_table_only(rows: Any, uri: str, capsys: pytest.
         (["--msg", "'; DROP"], []),
     ],
 )
-def test_a_log_is_shown_in_the_order_of_time(rows: Any, words: list[str], expected: list[str]) -> None:
+def test_a_log_is_shown_in_the_order_of_time(rows, words, expected):
     assert [row["msg"] for row in rows("process-log", "p1", *words)] == expected
     assert rows("process-log", "it's") == []
 
 
-def test_measures_are_shown_as_they_are_or_summed_up(rows: Any) -> None:
+def test_measures_are_shown_as_they_are_or_summed_up(rows):
     assert [row["value"] for row in rows("process-metrics", "p1", "--limit", "2")] == [1.0, 3.0]
     assert [row["value"] for row in rows("process-metrics", "p1", "--target", "CPU", "--name", "load")] == [1.0, 3.0]
     assert rows("process-metrics", "p1", "--stats") == [
@@ -123,23 +107,18 @@ def test_measures_are_shown_as_they_are_or_summed_up(rows: Any) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["processes", "--since", "1hx"],
         ["processes", "--since", "2999-01-01T00:00:00Z"],
         ["processes", "--limit", "0"],
         ["process-log", "p1", "--maxlevel", "7"],
         ["process-log", "p1", "--last", "-1"],
-        ["process-metrics", "p1", "--limit", "0"],
-        ["process-metrics", "p1", "--max-colwidth", "-1"],
     ],
 )
-def test_a_number_that_makes_no_sense_is_refused_before_anything_is_sent(words: list[str]) -> None:
+def test_a_number_that_makes_no_sense_is_refused_before_anything_is_sent(words):
     assert run([*words, "--uri", "grpc://127.0.0.1:1"]) == 2
 
 
 @pytest.mark.parametrize("module", ["query_processes", "query_process_log", "query_process_metrics"])
-def test_the_names_that_older_programs_call_still_work(
-    module: str, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_names_that_older_programs_call_still_work(module, uri, monkeypatch, capsys):
     words = [] if module == "query_processes" else ["p1"]
     monkeypatch.setattr(sys, "argv", [module, *words, "--uri", uri, "--format", "csv"])
 

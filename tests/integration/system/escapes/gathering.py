@@ -1,29 +1,20 @@
 """Gathers what programs left behind: the watches' notes, files, telemetry, and what this process logs meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json
 import logging
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.integration.system.escapes.scanner import Place, Text
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.demo.stack import DemoStack
-
 # The provider runs in this process, too, and may know what it issued.
 _SERVER_PACKAGES = tuple(f"micromegas_jupyter.{room}" for room in ("access", "wiring", "engine", "server"))
 
 
-def noted_texts(folder: Path) -> list[Text]:
+def noted_texts(folder):
     """Return what the watches inside of the programs noted (`inside/sitecustomize.py`)."""
     found = []
     for notes in sorted(folder.glob("*.jsonl")):
@@ -34,7 +25,7 @@ def noted_texts(folder: Path) -> list[Text]:
     return found
 
 
-def file_texts(folder: Path, *, leave_out: Collection[Path] = ()) -> list[Text]:
+def file_texts(folder, *, leave_out=()):
     """Return every file below a folder; what shells and notebooks keep of a session is history."""
     found = []
     for path in sorted(folder.rglob("*")):
@@ -45,7 +36,7 @@ def file_texts(folder: Path, *, leave_out: Collection[Path] = ()) -> list[Text]:
     return found
 
 
-def telemetry_texts(stack: DemoStack) -> list[Text]:
+def telemetry_texts(stack):
     """Return every row of every table of a running demo, as its administrator sees them."""
     settings = wiring.load_client_settings(environ=stack.process_environment())
     with ScriptedPerson(person="alice") as browser:
@@ -58,8 +49,7 @@ def telemetry_texts(stack: DemoStack) -> list[Text]:
     return found
 
 
-def server_objects() -> list[Text]:
-    """Return the objects of the server's half in this process as text."""
+def server_objects():
     found = []
     for item in gc.get_objects():
         if str(getattr(type(item), "__module__", "")).startswith(_SERVER_PACKAGES):
@@ -69,7 +59,7 @@ def server_objects() -> list[Text]:
 
 
 @contextlib.contextmanager
-def everything_logged(texts: list[Text]) -> Iterator[None]:
+def everything_logged(texts):
     """Add to `texts` what this process logs meanwhile, from DEBUG on."""
     handler = _KeepingHandler(texts)
     root = logging.getLogger()
@@ -84,12 +74,12 @@ def everything_logged(texts: list[Text]) -> Iterator[None]:
 
 
 class _KeepingHandler(logging.Handler):
-    def __init__(self, texts: list[Text]) -> None:
+    def __init__(self, texts):
         super().__init__()
         self._texts = texts
-        self._kept: set[str] = set()
+        self._kept = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record):
         text = f"{record.getMessage()} {vars(record)!r}"
         if text not in self._kept:
             self._kept.add(text)

@@ -3,8 +3,6 @@
 The secret comes on standard input. It waits with everything open until it is told to end.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -29,15 +27,14 @@ def fail(token):
 """
 
 
-def main() -> None:
-    """Let it escape."""
+def main():
     secret = sys.stdin.readline().strip()
-    room: dict[str, object] = {"__name__": "micromegas_jupyter.leaking", "error": LoginFailed}
+    room = {"__name__": "micromegas_jupyter.leaking", "error": LoginFailed}
     exec(compile(_SOURCE, str(_IN_THE_PACKAGE), "exec"), room)
-    careless = room["Careless"](secret)  # type: ignore[operator]
+    careless = room["Careless"](secret)
     logging.getLogger("urllib3.connectionpool").debug("sent %s", secret)
     try:
-        room["fail"](secret)  # type: ignore[operator]
+        room["fail"](secret)
     except LoginFailed as error:
         print(error)
     with tempfile.NamedTemporaryFile("w") as file:
@@ -53,7 +50,6 @@ def main() -> None:
     ):
         unnamed.write(secret)
         unnamed.flush()
-        assert child.stdout is not None
         child.stdout.readline()
         print(f"ready {secret}", flush=True)
         sys.stdin.readline()

@@ -3,8 +3,6 @@
 It is told on standard input where everything is. What an error looks like is noted when its text is asked for.
 """
 
-from __future__ import annotations
-
 import errno
 import http.client
 import json
@@ -13,7 +11,6 @@ import pickle
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import micromegas_jupyter
@@ -22,26 +19,22 @@ from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvi
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import MicromegasError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MANNERS = ("description", "error", "page", "redirect")
 
 
 class Show:
     """Shows what a thing looks like: as text, and pickled if it lets itself be."""
 
-    def __init__(self, pickles: Path) -> None:
+    def __init__(self, pickles):
         self._pickles = pickles
         self._pickles.mkdir()
 
-    def thing(self, name: str, thing: object) -> None:
+    def thing(self, name, thing):
         print(name, repr(thing), str(thing), flush=True)
         with suppress(Exception):
             (self._pickles / f"{name}.pickle").write_bytes(pickle.dumps(thing))
 
-    def error(self, name: str, call: Any, *arguments: Any, **options: Any) -> None:
-        """Show the error that a call ends with."""
+    def error(self, name, call, *arguments, **options):
         try:
             call(*arguments, **options)
         except MicromegasError as error:
@@ -50,12 +43,12 @@ class Show:
             raise AssertionError(f"{name} raised nothing")
 
 
-def service_accounts(show: Show, accounts: dict[str, dict[str, str]]) -> None:
+def service_accounts(show, accounts):
     """Get a token in each way without a person, twice."""
     for name, environ in accounts.items():
         settings = wiring.load_client_settings(environ=environ)
         show.thing(f"{name} settings", settings)
-        provider: Any = wiring.service_provider(settings, environ)
+        provider = wiring.service_provider(settings, environ)
         if name.startswith("wrong"):
             show.error(name, provider.get_token)
             continue
@@ -64,9 +57,9 @@ def service_accounts(show: Show, accounts: dict[str, dict[str, str]]) -> None:
         show.thing(name, provider)
 
 
-def person(show: Show, environ: dict[str, str]) -> None:
+def person(show, environ):
     """Renew a stored sign-in after the server is said to have refused its token, and use it."""
-    provider: Any = wiring.stored_provider(wiring.load_client_settings(environ=environ), environ)
+    provider = wiring.stored_provider(wiring.load_client_settings(environ=environ), environ)
     provider.invalidate(provider.get_token())
     assert provider.get_token(bearer="access_token")
     show.thing("person", provider)
@@ -77,8 +70,7 @@ def person(show: Show, environ: dict[str, str]) -> None:
         show.error("wrong statement", client.query, "SELECT tagret FROM log_entries")
 
 
-def servers(show: Show, uri: str, dead_uri: str, key: str) -> None:
-    """Be refused by a server, and meet none."""
+def servers(show, uri, dead_uri, key):
     for name, address in (("refused key", uri), ("no server", dead_uri)):
         with micromegas_jupyter.FlightSQLClient(address, auth_provider=StaticTokenAuthProvider(key)) as client:
             show.thing(name, client)
@@ -86,7 +78,7 @@ def servers(show: Show, uri: str, dead_uri: str, key: str) -> None:
     show.error("malformed key", StaticTokenAuthProvider, f"{key} and more")
 
 
-def echoes(show: Show, echo: dict[str, Any], secret: str) -> None:
+def echoes(show, echo, secret):
     """Meet a provider that repeats what it was sent in everything that it refuses."""
     issuer, client_id = echo["issuer"], echo["client_id"]
     for manner in MANNERS:
@@ -108,7 +100,7 @@ def echoes(show: Show, echo: dict[str, Any], secret: str) -> None:
     show.thing("logout", kept.logout())
 
 
-def browser_failures(show: Show, echo: dict[str, Any], secret: str) -> None:
+def browser_failures(show, echo, secret):
     """Come back from the browser with a code that the provider does not take, and with one from elsewhere."""
     for name in ("refused", "from elsewhere"):
         pending = OidcAuthProvider.begin_login(echo["issuer"], echo["client_id"], secret, flow=Flow.BROWSER)
@@ -117,8 +109,7 @@ def browser_failures(show: Show, echo: dict[str, Any], secret: str) -> None:
         show.error(f"code {name}", pending.result)
 
 
-def damaged_stores(show: Show, folder: Path, echo: dict[str, Any]) -> None:
-    """Take up sign-ins that are damaged, and fail to keep one."""
+def damaged_stores(show, folder, echo):
     token = json.loads(Path(echo["ended_token"]).read_text())
     kept = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": token}
     texts = {
@@ -138,10 +129,8 @@ def damaged_stores(show: Show, folder: Path, echo: dict[str, Any]) -> None:
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Let nothing be written for good."""
-
-    def refuse(_descriptor: int) -> None:
+def full_disk():
+    def refuse(_descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     fsync, os.fsync = os.fsync, refuse
@@ -151,7 +140,7 @@ def full_disk() -> Iterator[None]:
         os.fsync = fsync
 
 
-def no_provider(show: Show, dead: str, secret: str) -> None:
+def no_provider(show, dead, secret):
     """Give secrets to calls that fail before they are used."""
     show.error("no provider", OidcAuthProvider.begin_login, dead, "app", secret, flow=Flow.PASTE)
     show.error("no provider for an account", OidcClientCredentialsProvider(dead, "app", secret).get_token)
@@ -161,7 +150,7 @@ def no_provider(show: Show, dead: str, secret: str) -> None:
     show.error("no such flow", OidcAuthProvider.begin_login, dead, "app", secret, flow=Flow.HUB)
 
 
-def follow(url: str) -> str:
+def follow(url):
     """Sign in as a browser that the provider knows already, and return where it was sent; nothing of this is logged."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
@@ -172,8 +161,7 @@ def follow(url: str) -> str:
     return answer.headers["Location"]
 
 
-def main() -> None:
-    """Do everything."""
+def main():
     told = json.load(sys.stdin)
     secret, key = (Path(told[name]).read_text() for name in ("secret_file", "key_file"))
     show = Show(Path(told["pickles"]))

@@ -1,15 +1,7 @@
 """What a person does in a server of a JupyterHub, whose sign-in service notes what it gives."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubCall, HubReply
+from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubReply
 from tests.integration.system.escapes.secrets_in_play import Kind
-
-if TYPE_CHECKING:
-    from tests.integration.notebook.kernels import AttendedKernel
-    from tests.integration.system.escapes.run_of_everything import RunOfEverything
 
 CELLS = (
     "%load_ext micromegas_jupyter",
@@ -24,28 +16,28 @@ CELLS = (
 REFUSED_CELLS = ("%sql SELECT 1 AS one", "%micromegas_whoami --traceback", "connect().query('SELECT 1')")
 
 
-def on_a_hub(done: RunOfEverything) -> None:
+def on_a_hub(done):
     """Be signed in by the Hub, be refused by the server and by the Hub, and sign out."""
     with FakeHubService() as hub:
         hub.issuer = done.stack.provider.issuer
         give = hub.token
 
-        def noted() -> str:
+        def noted():
             token = give()
             done.secrets.note(Kind.ACCESS_TOKEN, token)
             return token
 
-        hub.token = noted  # type: ignore[method-assign]
+        hub.token = noted
         hub.before_answer = done.look
         done.secrets.note(Kind.HUB_TOKEN, HUB_TOKEN)
 
-        def malformed(call: HubCall) -> HubReply:
+        def malformed(call):
             body = hub.contract(call).body
             assert isinstance(body, dict)
             return HubReply(body={**body, "expires_in": "soon"})
 
-        def work(kernel: AttendedKernel) -> None:
-            def run(*sources: str, status: str = "ok") -> None:
+        def work(kernel):
+            def run(*sources, status="ok"):
                 for source in sources:
                     cell = kernel.run(source)
                     assert cell.reply["status"] == status, cell.messages

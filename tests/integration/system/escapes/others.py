@@ -3,12 +3,9 @@
 Each notes what it receives and issues.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives import serialization
 
@@ -26,13 +23,6 @@ from tests.integration.system.escapes.library_program import MANNERS
 from tests.integration.system.escapes.secrets_in_play import Kind
 from tests.integration.system.escapes.watched_providers import EchoingProvider, watched
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-    from tests.fakes.mint import SigningKey
-    from tests.integration.system.escapes.processes import ProcessWatch
-    from tests.integration.system.escapes.run_of_everything import RunOfEverything
-
 ECHOED_SECRET = "a secret+with/signs&that=are%encoded-0123456789"
 FOREIGN_KEY = "a-key-of-another-server-0123456789"
 _AZURE_AUDIENCE = "api://AzureADTokenExchange"
@@ -41,12 +31,12 @@ _AZURE_AUDIENCE = "api://AzureADTokenExchange"
 class Others:
     """A context manager; everything runs on loopback."""
 
-    def __init__(self, run: RunOfEverything, processes: ProcessWatch) -> None:
+    def __init__(self, run, processes):
         self._run = run
         self._look = processes.look
         self._held = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._idp = self._start(ExchangingProvider)
         self._azure_idp = self._start(ExchangingProvider, trusted_audience=_AZURE_AUDIENCE)
         self._keyed_idp = self._start(ExchangingProvider)
@@ -59,14 +49,13 @@ class Others:
         self._run.secrets.note(Kind.API_KEY, FOREIGN_KEY)
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self._held.close()
 
-    def application(self) -> dict[str, str]:
-        """Return the variables of an application that has a secret."""
+    def application(self):
         return {"MICROMEGAS_OIDC_ISSUER": self.echo.issuer, "MICROMEGAS_OIDC_CLIENT_ID": self.echo.client_id}
 
-    def told(self) -> dict[str, Any]:
+    def told(self):
         """Return what the program over the library is told; the echoes are in the order in which it asks."""
         self.echo.manners = [*MANNERS * 3, "description", "honest", "description", "description", "description"]
         self.echo.device.interval_seconds = 1
@@ -88,7 +77,7 @@ class Others:
             },
         }
 
-    def _accounts(self) -> dict[str, dict[str, str]]:
+    def _accounts(self):
         give, run = self._run.give, self._run
         service = run.stack.service_environment()
         github, google, azure, app = map(self._start, (GithubRunner, GoogleMetadataServer, AzureMachine, AzureApp))
@@ -134,14 +123,14 @@ class Others:
             },
         }
 
-    def _start(self, kind: type[Any], **options: Any) -> Any:
+    def _start(self, kind, **options):
         return self._held.enter_context(watched(kind, self._run.secrets, self._look)(**options))
 
-    def _with_folder(self, account: dict[str, str]) -> dict[str, str]:
+    def _with_folder(self, account):
         return {**account, "MICROMEGAS_CONFIG_DIR": self._run.environ["MICROMEGAS_CONFIG_DIR"]}
 
-    def _note_key(self, key: SigningKey) -> str:
-        private: RSAPrivateKey = key.private  # type: ignore[assignment]
+    def _note_key(self, key):
+        private = key.private
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
@@ -153,7 +142,7 @@ class Others:
         return pem
 
 
-def _application(idp: Any) -> dict[str, str]:
+def _application(idp):
     return {
         "MICROMEGAS_OIDC_ISSUER": idp.issuer,
         "MICROMEGAS_OIDC_CLIENT_ID": idp.client_id,
@@ -161,6 +150,6 @@ def _application(idp: Any) -> dict[str, str]:
     }
 
 
-def _workload(platform: str, *, audience: str | None = "lake") -> dict[str, str]:
+def _workload(platform, *, audience="lake"):
     named = {} if audience is None else {"MICROMEGAS_OIDC_WORKLOAD_AUDIENCE": audience}
     return {"MICROMEGAS_OIDC_WORKLOAD": platform, **named}

@@ -1,16 +1,9 @@
 """What a person has and does outside the programs: files with secrets of theirs, a browser, typing."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.fakes.terminal import ProgramAtTerminal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _BROWSER = """#!{python} -I
 import sys
@@ -19,22 +12,21 @@ sign_in(sys.argv[1])
 """
 
 
-def give(folder: Path, name: str, content: str) -> str:
-    """Write a file that only its owner can read and return its path."""
+def give(folder, name, content):
     path = folder / name
     path.touch(0o600)
     path.write_text(content)
     return str(path)
 
 
-def browser(path: Path) -> str:
+def browser(path):
     """Make a browser that signs in by itself; it is a program of the person's and is not watched from inside."""
     path.write_text(_BROWSER.format(python=sys.executable))
     path.chmod(0o755)
     return str(path)
 
 
-def sign_in_by_device(command: Sequence[str], *, environ: dict[str, str], folder: str) -> str:
+def sign_in_by_device(command, *, environ, folder):
     """Type the code that a program shows into the provider's page; returns all that the program showed."""
     terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
     address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
@@ -42,9 +34,7 @@ def sign_in_by_device(command: Sequence[str], *, environ: dict[str, str], folder
     return terminal.finish()
 
 
-def sign_in_by_paste(
-    command: Sequence[str], *, environ: dict[str, str], folder: str, lines: Sequence[str] = (), prompt: str = ""
-) -> str:
+def sign_in_by_paste(command, *, environ, folder, lines=(), prompt=""):
     """Open the address that a program shows, and type the one at which that ends; returns all that was shown."""
     terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
     for line in lines:

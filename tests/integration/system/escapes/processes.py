@@ -1,16 +1,10 @@
 """What other people of the machine, or a program in the same account, can read of the run's processes."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.integration.system.escapes.scanner import Place, Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PROC = Path("/proc")
 _MAX_FILE_BYTES = 1_000_000
@@ -19,24 +13,22 @@ _MAX_FILE_BYTES = 1_000_000
 class ProcessWatch:
     """Looks at all processes below this one each time it is told to; its lock covers what was seen."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._lock = threading.Lock()
-        self._seen: dict[tuple[Place, str, str], Text] = {}
+        self._seen = {}
 
-    def look(self) -> None:
-        """Note arguments, environment and files without a name of every process that runs now."""
+    def look(self):
         for process, depth in list(_below(os.getpid(), depth=1)):
             try:
                 self._note(process, "program" if depth == 1 else "child of a program")
             except OSError:
                 continue  # it has ended meanwhile
 
-    def texts(self) -> list[Text]:
-        """Return what was seen."""
+    def texts(self):
         with self._lock:
             return list(self._seen.values())
 
-    def _note(self, process: int, role: str) -> None:
+    def _note(self, process, role):
         folder = _PROC / str(process)
         arguments = _words((folder / "cmdline").read_bytes())
         found = [
@@ -49,7 +41,7 @@ class ProcessWatch:
                 self._seen[place, name, text] = Text(place=place, name=name, text=text)
 
 
-def _below(process: int, *, depth: int) -> Iterator[tuple[int, int]]:
+def _below(process, *, depth):
     for task in _listed(_PROC / str(process) / "task"):
         try:
             children = (task / "children").read_text().split()
@@ -60,7 +52,7 @@ def _below(process: int, *, depth: int) -> Iterator[tuple[int, int]]:
             yield from _below(child, depth=depth + 1)
 
 
-def _unnamed_files(folder: Path) -> Iterator[str]:
+def _unnamed_files(folder):
     for link in _listed(folder / "fd"):
         try:
             target = str(link.readlink())
@@ -70,12 +62,12 @@ def _unnamed_files(folder: Path) -> Iterator[str]:
             continue
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder):
     try:
         return list(folder.iterdir())
     except OSError:
         return []
 
 
-def _words(data: bytes) -> str:
+def _words(data):
     return data.decode("utf-8", "replace").replace("\0", "\n")

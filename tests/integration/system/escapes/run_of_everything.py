@@ -3,15 +3,12 @@
 What counts as a secret is noted by the providers; whether one is where it must not be is the test's to say.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import KernelManager
 
@@ -22,13 +19,6 @@ from tests.integration.system.escapes import person
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
 from tests.integration.system.escapes.scanner import Place, Text
 from tests.integration.system.escapes.secrets_in_play import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from micromegas_jupyter.demo.stack import DemoStack
-    from tests.integration.system.escapes.processes import ProcessWatch
-    from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
 
 INSIDE = Path(__file__).parent / "inside"
 REPOSITORY = Path(__file__).parents[4]
@@ -42,10 +32,10 @@ _START_ADDRESS = re.compile(r"/start/([\w-]{20,})")
 class RunOfEverything:
     """One person's day on one machine."""
 
-    def __init__(self, folder: Path, stack: DemoStack, secrets: SecretsInPlay, processes: ProcessWatch) -> None:
+    def __init__(self, folder, stack, secrets, processes):
         self.stack = stack
         self.secrets = secrets
-        self.texts: list[Text] = []
+        self.texts = []
         self.folder = folder
         self.given = folder / "given"
         self._processes = processes
@@ -66,26 +56,19 @@ class RunOfEverything:
         }
 
     @property
-    def work(self) -> str:
-        """The folder that programs run in."""
+    def work(self):
         return str(self.folder / "work")
 
-    def look(self) -> None:
-        """Look at the processes that run now."""
+    def look(self):
         self._processes.look()
 
-    def add(self, place: Place, name: str, text: str) -> None:
-        """Keep what stood somewhere."""
+    def add(self, place, name, text):
         self.texts.append(Text(place=place, name=name, text=text))
 
-    def command(self, *arguments: str, expect: int = 0, stdin: str | None = None, **environ: str) -> None:
-        """Run one command without a terminal."""
+    def command(self, *arguments, expect=0, stdin=None, **environ):
         self.program([*CLI, *arguments], " ".join(arguments[:1]), expect=expect, stdin=stdin, **environ)
 
-    def program(
-        self, command: list[str], name: str, *, expect: int = 0, stdin: str | None = None, **environ: str
-    ) -> None:
-        """Run one program without a terminal."""
+    def program(self, command, name, *, expect=0, stdin=None, **environ):
         result = subprocess.run(
             command, env={**self.environ, **environ}, cwd=self.work, input=stdin, capture_output=True, text=True,
             check=False, timeout=COMMAND_SECONDS,
@@ -93,16 +76,14 @@ class RunOfEverything:
         assert result.returncode == expect, f"{name}: {result.returncode}\n{result.stdout}\n{result.stderr}"
         self.add(Place.OUTPUT, name, result.stdout + result.stderr)
 
-    def with_confidential_application(self, application: dict[str, str], secret: str) -> None:
-        """Sign in by browser as an application whose secret is in the environment."""
+    def with_confidential_application(self, application, secret):
         environ = {**self.environ, **application, "MICROMEGAS_OIDC_CLIENT_SECRET": secret}
         terminal = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=environ, folder=self.work)
         terminal.wait_for("Signed in as")
         self.add(Place.OUTPUT, "login by browser", terminal.finish())
         self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
 
-    def at_terminal(self) -> None:
-        """Sign in by browser, device and paste, look around each time, and sign out."""
+    def at_terminal(self):
         browser = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=self.environ, folder=self.work)
         browser.wait_for("Signed in as")
         self.add(Place.OUTPUT, "login by browser", browser.finish())
@@ -122,8 +103,7 @@ class RunOfEverything:
         shown = person.sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
         self.add(Place.OUTPUT, "login by paste", shown)
 
-    def with_service_account(self) -> None:
-        """Query by a secret in the environment, in a file, and by one that is wrong."""
+    def with_service_account(self):
         account = self.stack.service_environment()
         wrong = "a-secret-that-is-wrong-0123456789"
         self.secrets.note(Kind.CLIENT_SECRET, wrong)
@@ -143,8 +123,7 @@ class RunOfEverything:
             is_malformed = proxy.startswith("ftp")
             self.command("whoami", expect=2 if is_malformed else 0, **{**account, "MICROMEGAS_OIDC_PROXY": proxy})
 
-    def with_api_key(self) -> None:
-        """Run a server with an API key and be accepted and refused by it."""
+    def with_api_key(self):
         self.secrets.note(Kind.API_KEY, API_KEY)
         keys = json.dumps([{"name": "robot", "key": API_KEY}])
         errors = self.folder / "notes" / "serve.err"
@@ -155,7 +134,6 @@ class RunOfEverything:
                 text=True,
             )  # fmt: skip
         try:
-            assert server.stdout is not None
             uri = json.loads(server.stdout.readline())["uri"]
             wrong = f"{API_KEY}-wrong"
             profiles = {
@@ -173,14 +151,12 @@ class RunOfEverything:
             rest, _ = server.communicate(timeout=COMMAND_SECONDS)
         self.add(Place.OUTPUT, "serve", rest + errors.read_text())
 
-    def in_library(self, told: dict[str, Any]) -> None:
-        """Run a program over the library; it needs the person's sign-in."""
+    def in_library(self, told):
         program = str(Path(__file__).parent / "library_program.py")
         told = {**told, "person": self.environ, "pickles": str(self.folder / "pickles")}
         self.program([sys.executable, program], "library program", stdin=json.dumps(told))
 
-    def in_shells(self) -> None:
-        """Sign in by paste in IPython and in Python, both of which keep a history."""
+    def in_shells(self):
         ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
         lines = ["%load_ext micromegas_jupyter", "%micromegas_login --flow paste"]
         shown = person.sign_in_by_paste(
@@ -200,13 +176,11 @@ class RunOfEverything:
         self.add(Place.OUTPUT, "Python, paste", shown)
         self.command("logout")
 
-    def in_notebook(self) -> None:
-        """Sign in by browser, code and address in a kernel, query, fail, renew and sign out."""
+    def in_notebook(self):
         self.command("logout")
         self.in_kernel(self._run_cells)
 
-    def in_kernel(self, work: Callable[[AttendedKernel], None], **environ: str) -> None:
-        """Work in a kernel, save the notebook, and end the kernel."""
+    def in_kernel(self, work, **environ):
         manager = KernelManager(kernel_name="python3")
         with (self.folder / "notes" / "kernel.out").open("w+") as output:
             manager.start_kernel(env={**self.environ, **environ}, cwd=self.work, stdout=output, stderr=output)
@@ -223,14 +197,14 @@ class RunOfEverything:
             output.seek(0)
             self.add(Place.OUTPUT, "kernel", output.read())
 
-    def _run_cells(self, kernel: AttendedKernel) -> None:
-        def shown() -> dict[str, Any]:
+    def _run_cells(self, kernel):
+        def shown():
             return next(state for state in reversed(widget_states(kernel.all_messages)) if state.get("start_url"))
 
-        def start_url() -> str:
+        def start_url():
             return str(shown()["start_url"])
 
-        def run(source: str, *, fails: bool = False, **options: Any) -> None:
+        def run(source, *, fails=False, **options):
             cell = kernel.run(source, **options)
             assert cell.reply["status"] == ("error" if fails else "ok"), cell.messages
 
@@ -261,15 +235,13 @@ class RunOfEverything:
         kernel.later_messages(0.5)
 
     @property
-    def service_secret(self) -> str:
-        """The secret of the demo's service account."""
+    def service_secret(self):
         return self.stack.provider.service_secret.reveal()
 
-    def give(self, name: str, content: str) -> str:
-        """Give the person a file."""
+    def give(self, name, content):
         return person.give(self.given, name, content)
 
-    def gather(self) -> None:
+    def gather(self):
         """Add what was left behind; after this, nothing more is done."""
         self.texts += noted_texts(self.folder / "notes")
         self.texts += file_texts(self.folder, leave_out=[self.folder / "notes"])

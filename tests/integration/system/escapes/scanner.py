@@ -9,14 +9,8 @@ import enum
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tests.integration.system.escapes.secrets_in_play import PIECE_CHARACTERS, Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from tests.integration.system.escapes.secrets_in_play import KnownSecret
 
 _EXCERPT_CHARACTERS = 60
 # What secrets and their encoded forms are written with; almost all text falls into few different runs of it.
@@ -24,8 +18,6 @@ _RUN = re.compile(r"[A-Za-z0-9_.~%+/=-]{8,}")
 
 
 class Place(enum.StrEnum):
-    """Where a secret must not be."""
-
     ARGUMENTS = "process arguments"
     ENVIRONMENT = "environment"
     FILE = "file"
@@ -40,8 +32,6 @@ class Place(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """What stood somewhere."""
-
     place: Place
     name: str
     text: str = field(repr=False)
@@ -57,8 +47,7 @@ class Allowed:
     kinds: frozenset[Kind]
     reason: str
 
-    def covers(self, secret: KnownSecret, text: Text) -> bool:
-        """Whether the secret may be there."""
+    def covers(self, secret, text):
         return secret.kind in self.kinds and self.place is text.place and re.search(self.name, text.name) is not None
 
 
@@ -71,13 +60,13 @@ class Finding:
     name: str
     excerpt: str
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.kind} in {self.place} {self.name!r}: …{self.excerpt}…"
 
 
-def scan(texts: Sequence[Text], secrets: Iterable[KnownSecret], allowed: Sequence[Allowed] = ()) -> list[Finding]:
+def scan(texts, secrets, allowed=()):
     """Return every secret that stands in a text, in any of its forms, unless it may be there."""
-    holders: dict[str, list[KnownSecret]] = {}
+    holders = {}
     for secret in secrets:
         for piece in secret.pieces():
             holders.setdefault(piece, []).append(secret)
@@ -85,10 +74,10 @@ def scan(texts: Sequence[Text], secrets: Iterable[KnownSecret], allowed: Sequenc
     return [finding for text in texts for finding in _findings(text, there, allowed)]
 
 
-def _pieces_in(texts: Sequence[Text], holders: Mapping[str, list[KnownSecret]]) -> dict[str, list[KnownSecret]]:
+def _pieces_in(texts, holders):
     """Return those pieces that stand in any text at all: few do, and most text is in many places."""
     runs = {run for text in texts for run in _RUN.findall(text.text)}
-    by_length: dict[int, set[str]] = {}
+    by_length = {}
     others = []
     for piece in holders:
         if _RUN.fullmatch(piece):
@@ -106,8 +95,8 @@ def _pieces_in(texts: Sequence[Text], holders: Mapping[str, list[KnownSecret]]) 
     return {piece: holders[piece] for piece in found}
 
 
-def _findings(text: Text, there: Mapping[str, list[KnownSecret]], allowed: Sequence[Allowed]) -> list[Finding]:
-    found: dict[Kind, str] = {}
+def _findings(text, there, allowed):
+    found = {}
     for piece, secrets in there.items():
         # Tokens begin alike: where one of them may be, that beginning says nothing of the others.
         if piece in text.text and not any(rule.covers(secret, text) for rule in allowed for secret in secrets):
@@ -118,12 +107,11 @@ def _findings(text: Text, there: Mapping[str, list[KnownSecret]], allowed: Seque
     ]
 
 
-def _excerpt(text: str, piece: str) -> str:
+def _excerpt(text, piece):
     start = text.index(piece)
     return text[max(0, start - _EXCERPT_CHARACTERS) : start + PIECE_CHARACTERS].replace("\n", " ")
 
 
-def summary(findings: Iterable[Finding]) -> str:
-    """Return the findings as lines, each once."""
+def summary(findings):
     counted = Counter(str(finding) for finding in findings)
     return "\n".join(f"{count} × {line}" for line, count in sorted(counted.items()))

@@ -8,11 +8,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 SHORTEST_SECRET = 8
 SHORTEST_SEGMENT = 20
@@ -24,8 +20,6 @@ _KEY_LINE = re.compile(r"[A-Za-z0-9+/]{40,}")
 
 
 class Kind(enum.StrEnum):
-    """What a secret is."""
-
     ACCESS_TOKEN = "access token"
     API_KEY = "API key"
     ASSERTION = "assertion"
@@ -68,19 +62,17 @@ KINDS_BY_NAME = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSecret:
-    """One secret."""
-
     kind: Kind
     text: str = field(repr=False)
 
-    def pieces(self) -> set[str]:
+    def pieces(self):
         """Return texts of which one stands wherever the secret does, in any form that is searched for."""
         wholes = {self.text, *_private_key_parts(self.text), *_segments(self.text)}
         forms = {form for whole in wholes for form in _forms(whole)}
         return {piece for form in forms for piece in (form[:PIECE_CHARACTERS], form[-PIECE_CHARACTERS:])}
 
 
-def _forms(text: str) -> Iterator[str]:
+def _forms(text):
     yield text
     yield quote(text, safe="")
     yield quote_plus(text)
@@ -96,47 +88,42 @@ def _forms(text: str) -> Iterator[str]:
             yield inner.replace("+", "-").replace("/", "_")
 
 
-def _segments(text: str) -> list[str]:
+def _segments(text):
     return [part for part in text.split(".") if len(part) > SHORTEST_SEGMENT] if text.count(".") >= 2 else []
 
 
-def _private_key_parts(text: str) -> list[str]:
+def _private_key_parts(text):
     return _KEY_LINE.findall(text) if "PRIVATE KEY" in text else []
 
 
 class SecretsInPlay:
     """What is noted; its lock covers the list, and several threads note at once."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._lock = threading.Lock()
-        self._known: set[KnownSecret] = set()
+        self._known = set()
 
-    def __iter__(self) -> Iterator[KnownSecret]:
+    def __iter__(self):
         with self._lock:
             return iter(list(self._known))
 
-    def kinds(self) -> set[Kind]:
-        """Return which kinds were in play."""
+    def kinds(self):
         return {secret.kind for secret in self}
 
-    def note(self, kind: Kind, text: str) -> None:
-        """Note one secret."""
+    def note(self, kind, text):
         if len(text) >= SHORTEST_SECRET:
             with self._lock:
                 self._known.add(KnownSecret(kind=kind, text=text))
 
-    def note_members(self, members: Iterable[tuple[str, object]]) -> None:
-        """Note those members of a form, a query or a JSON object whose names say that they are secret."""
+    def note_members(self, members):
         for name, value in members:
             if name in KINDS_BY_NAME and isinstance(value, str):
                 self.note(KINDS_BY_NAME[name], value)
 
-    def note_address(self, address: str) -> None:
-        """Note what the query of an address holds."""
+    def note_address(self, address):
         self.note_members(parse_qsl(urlsplit(address).query))
 
-    def note_headers(self, headers: Mapping[str, str]) -> None:
-        """Note what proves somebody in a request's headers, whose names are in lower case."""
+    def note_headers(self, headers):
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             password = base64.b64decode(given).decode().partition(":")[2]
@@ -147,12 +134,11 @@ class SecretsInPlay:
         if "x-identity-header" in headers:
             self.note(Kind.PLATFORM_TOKEN, headers["x-identity-header"])
 
-    def note_text(self, text: str) -> None:
-        """Note every token in a text, and the members of a JSON object."""
+    def note_text(self, text):
         for token in _JWT.findall(text):
             self.note(Kind.ACCESS_TOKEN, token)
         try:
-            members: Any = json.loads(text)
+            members = json.loads(text)
         except ValueError:
             return
         if isinstance(members, dict):

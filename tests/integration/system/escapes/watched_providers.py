@@ -1,48 +1,34 @@
 """Providers and platforms that note every secret they receive or issue, and say when a request comes."""
 
-from __future__ import annotations
-
 import io
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from micromegas_jupyter.demo.provider import DemoProvider
 from tests.fakes import scripted_provider
 from tests.fakes.scripted_provider import ScriptedProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    import flask
-
-    from tests.fakes.platform_stand_ins import StandIn
-    from tests.integration.system.escapes.secrets_in_play import SecretsInPlay
-
 
 class WatchedDemoProvider(DemoProvider):
-    """The demo's provider."""
-
-    def __init__(self, *, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
+    def __init__(self, *, secrets, on_request, **options):
         super().__init__(**options)
         self._secrets = secrets
         self._on_request = on_request
 
     @cached_property
-    def app(self) -> flask.Flask:
+    def app(self):
         app = super().app
-        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)  # type: ignore[method-assign]
+        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)
         return app
 
 
 class _WatchedApp:
-    def __init__(self, app: WSGIApplication, secrets: SecretsInPlay, on_request: Callable[[], None]) -> None:
+    def __init__(self, app, secrets, on_request):
         self._app = app
         self._secrets = secrets
         self._on_request = on_request
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ, start_response):
         self._on_request()
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -50,7 +36,7 @@ class _WatchedApp:
         self._secrets.note_members(parse_qsl(environ.get("QUERY_STRING", "")))
         self._secrets.note_headers({"authorization": environ.get("HTTP_AUTHORIZATION", "")})
 
-        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        def start(status, headers, *rest):
             for name, value in headers:
                 if name == "Location":
                     self._secrets.note_address(value)
@@ -62,15 +48,13 @@ class _WatchedApp:
         return [answer]
 
 
-def watched(kind: type[StandIn], secrets: SecretsInPlay, on_request: Callable[[], None]) -> type[Any]:
-    """Return a stand-in's class whose instances note what they receive and issue."""
-
-    class Watched(kind):  # type: ignore[misc, valid-type]
-        def handle(self, call: scripted_provider.Seen) -> scripted_provider.Reply:
+def watched(kind, secrets, on_request):
+    class Watched(kind):
+        def handle(self, call):
             on_request()
             secrets.note_members(call.form.items())
             secrets.note_headers(call.headers)
-            reply: scripted_provider.Reply = super().handle(call)
+            reply = super().handle(call)
             secrets.note_text(reply.content.decode())
             return reply
 
@@ -80,14 +64,13 @@ def watched(kind: type[StandIn], secrets: SecretsInPlay, on_request: Callable[[]
 class EchoingProvider(ScriptedProvider):
     """A provider that, told so, refuses and puts everything it was sent into what it answers."""
 
-    def __init__(self, secrets: SecretsInPlay, on_request: Callable[[], None], **options: Any) -> None:
+    def __init__(self, secrets, on_request, **options):
         super().__init__(**options)
-        self.manners: list[str] = []
+        self.manners = []
         self._secrets = secrets
         self._on_request = on_request
 
-    def handle(self, seen: scripted_provider.Seen) -> scripted_provider.Reply:
-        """Answer one request."""
+    def handle(self, seen):
         self._on_request()
         self._secrets.note_members([*seen.form.items(), *seen.query.items()])
         self._secrets.note_headers(seen.headers)
@@ -99,7 +82,7 @@ class EchoingProvider(ScriptedProvider):
         return reply
 
 
-def _echo(seen: scripted_provider.Seen, manner: str) -> scripted_provider.Reply:
+def _echo(seen, manner):
     sent = " ".join([*seen.form.values(), seen.headers.get("authorization", "")])
     told = {"X-Request": sent, "WWW-Authenticate": f'Bearer error="{sent}"'}
     match manner:

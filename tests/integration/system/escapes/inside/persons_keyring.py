@@ -1,7 +1,5 @@
 """A keyring that a person chose for the library `keyring`: it keeps its texts in one file of theirs."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -10,22 +8,20 @@ from keyring.backend import KeyringBackend
 
 
 class FileKeyring(KeyringBackend):
-    """Keeps texts in the file that `PERSONS_KEYRING` names."""
+    priority = 1
 
-    priority = 1  # type: ignore[assignment]
-
-    def get_password(self, service: str, username: str) -> str | None:
+    def get_password(self, service, username):
         return self._read().get(f"{service} {username}")
 
-    def set_password(self, service: str, username: str, password: str) -> None:
+    def set_password(self, service, username, password):
         self._write({**self._read(), f"{service} {username}": password})
 
-    def delete_password(self, service: str, username: str) -> None:
+    def delete_password(self, service, username):
         self._write({name: text for name, text in self._read().items() if name != f"{service} {username}"})
 
-    def _read(self) -> dict[str, str]:
+    def _read(self):
         path = Path(os.environ["PERSONS_KEYRING"])
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def _write(self, texts: dict[str, str]) -> None:
+    def _write(self, texts):
         Path(os.environ["PERSONS_KEYRING"]).write_text(json.dumps(texts))

@@ -5,8 +5,6 @@ with the values of variables of every error that is shown, what child processes 
 to go. Whether a secret is in it is the test's to find out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc
@@ -17,7 +15,6 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
 
 FOLDER_VARIABLE = "ESCAPES_FOLDER"
 PACKAGE = "micromegas_jupyter"
@@ -29,14 +26,13 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 class Notes:
     """Appends lines to a file of this process's own; the same text is written once."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder):
         self._descriptor = os.open(
             Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
-        self._written: set[int] = set()
+        self._written = set()
 
-    def add(self, place: str, name: str, text: str, *, mode: int | None = None) -> None:
-        """Note what stood somewhere."""
+    def add(self, place, name, text, *, mode=None):
         mark = hash((place, name, text, mode))
         if mark not in self._written:
             self._written.add(mark)
@@ -47,20 +43,20 @@ class Notes:
 class Everything(logging.Handler):
     """Notes records with all that hangs on them, whoever would write them and however."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes):
         super().__init__()
         self._notes = notes
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record):
         extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         self._notes.add("log", record.name, f"{record.getMessage()} {record.args!r} {extras!r}")
         if record.exc_info and record.exc_info[1] is not None:
             self._notes.add("traceback", f"logged by {record.name}", traceback_text(record.exc_info[1]))
 
 
-def traceback_text(error: BaseException) -> str:
+def traceback_text(error):
     """Return a traceback with the values of variables, without the program's own frames: they hold what they hold."""
-    told: traceback.TracebackException | None = traceback.TracebackException.from_exception(error, capture_locals=True)
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
     lines = []
     while told is not None:
         lines += list(told.format_exception_only())
@@ -70,8 +66,7 @@ def traceback_text(error: BaseException) -> str:
     return "\n".join(lines)
 
 
-def shows(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of the package or of a library that it calls."""
+def shows(frame):
     package = str(Path(str(sys.modules[PACKAGE].__file__)).parent)
     return "site-packages" in frame.filename or frame.filename.startswith(package)
 
@@ -79,10 +74,10 @@ def shows(frame: traceback.FrameSummary) -> bool:
 class Watch:
     """Hears of what the process does (`sys.addaudithook`) and notes what goes with it."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes):
         self._notes = notes
         self._own = threading.local()
-        self._is_watched: dict[type, bool] = {}
+        self._is_watched = {}
         self._handlers = {
             "os.exec": lambda _path, arguments, environ: self._child(arguments, environ),
             "os.posix_spawn": lambda _path, arguments, environ: self._child(arguments, environ),
@@ -93,13 +88,12 @@ class Watch:
             "subprocess.Popen": lambda _program, arguments, _folder, environ: self._child(arguments, environ),
         }
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Deal with one event."""
+    def hear(self, event, arguments):
         handler = self._handlers.get(event)
         if handler is not None:
             self.undisturbed(event, lambda: handler(*arguments))
 
-    def undisturbed(self, name: str, action: Any) -> None:
+    def undisturbed(self, name, action):
         """Do something of the watch's own: it is not watched, and its failure is noted and nothing else."""
         if getattr(self._own, "is_busy", False):
             return
@@ -111,8 +105,7 @@ class Watch:
         finally:
             self._own.is_busy = False
 
-    def look_at_objects(self) -> None:
-        """Note the package's objects as text."""
+    def look_at_objects(self):
         for item in gc.get_objects():
             if self._is_of_interest(item):
                 for show in (repr,) if isinstance(item, str) else (repr, str):
@@ -122,11 +115,10 @@ class Watch:
                         continue
                     self._notes.add("repr", f"{type(item).__module__}.{type(item).__qualname__}", text)
 
-    def note_error(self, error: BaseException) -> None:
-        """Note an error that is shown."""
+    def note_error(self, error):
         self.undisturbed("traceback", lambda: self._notes.add("traceback", type(error).__name__, traceback_text(error)))
 
-    def _is_of_interest(self, item: object) -> bool:
+    def _is_of_interest(self, item):
         kind = type(item)
         found = self._is_watched.get(kind)
         if found is None:
@@ -135,7 +127,7 @@ class Watch:
             self._is_watched[kind] = found
         return found
 
-    def _child(self, arguments: Any, environ: Any) -> None:
+    def _child(self, arguments, environ):
         words = [arguments] if isinstance(arguments, str | bytes) else arguments
         name = f"child of a program: {Path(os.fsdecode(words[0])).name}"
         self._notes.add("process arguments", name, "\n".join(os.fsdecode(word) for word in words))
@@ -144,7 +136,7 @@ class Watch:
         self._notes.add("environment", name, told)
         self.look_at_objects()
 
-    def _file_goes(self, path: Any, folder: int | None = None) -> None:
+    def _file_goes(self, path, folder=None):
         place = Path(os.fsdecode(path))
         if folder not in {None, -1}:
             place = Path(f"/proc/self/fd/{folder}").readlink() / place
@@ -155,29 +147,28 @@ class Watch:
         self.look_at_objects()
 
 
-def watch_errors(watch: Watch) -> None:
+def watch_errors(watch):
     """Note each error of the package when it is about to be shown: when its text is asked for."""
     from micromegas_jupyter.errors import MicromegasError
 
     text_of = MicromegasError.__str__
 
-    def noted_text(error: MicromegasError) -> str:
+    def noted_text(error):
         watch.note_error(error)
         return text_of(error)
 
-    def noted_what(error: MicromegasError) -> str:
+    def noted_what(error):
         watch.note_error(error)
         return str(vars(error)["what"])
 
-    def set_what(error: MicromegasError, what: str) -> None:
+    def set_what(error, what):
         vars(error)["what"] = what
 
-    MicromegasError.__str__ = noted_text  # type: ignore[method-assign]
-    MicromegasError.what = property(noted_what, set_what)  # type: ignore[assignment]
+    MicromegasError.__str__ = noted_text
+    MicromegasError.what = property(noted_what, set_what)
 
 
-def start(folder: str) -> None:
-    """Begin to write into `folder`."""
+def start(folder):
     import atexit
 
     notes = Notes(folder)
@@ -187,7 +178,7 @@ def start(folder: str) -> None:
     root.setLevel(logging.DEBUG)
     show_thread_error = threading.excepthook
 
-    def note_thread_error(told: threading.ExceptHookArgs) -> None:
+    def note_thread_error(told):
         if told.exc_value is not None:
             watch.note_error(told.exc_value)
         show_thread_error(told)
