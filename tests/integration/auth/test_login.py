@@ -10,7 +10,7 @@ import time
 import pytest
 import requests
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
@@ -27,7 +27,7 @@ from tests.fakes.scripted_provider import ScriptedProvider
 pytestmark = pytest.mark.integration
 
 
-def sign_in(idp: ScriptedProvider, browser: ScriptedBrowser | None = None, **options: object) -> OidcAuthProvider:
+def sign_in(idp, browser=None, **options):
     arguments = {"browser": browser or ScriptedBrowser(), "timeout_seconds": 10, **options}
     return OidcAuthProvider.login(idp.issuer, "notebook", **arguments)  # type: ignore[arg-type]
 
@@ -35,10 +35,10 @@ def sign_in(idp: ScriptedProvider, browser: ScriptedBrowser | None = None, **opt
 class UnseenBrowser:
     """A browser that opens a page which nobody looks at, or does not open at all."""
 
-    def __init__(self, *, opens: bool) -> None:
+    def __init__(self, *, opens):
         self._opens = opens
 
-    def open(self, _url: str) -> bool:
+    def open(self, _url):
         return self._opens
 
 
@@ -92,7 +92,7 @@ def test_an_issuer_is_compared_byte_for_byte_and_its_slash_kept(path):
 
 
 def test_keys_that_were_rotated_just_before_signing_are_found(idp):
-    def rotate(url: str) -> str:
+    def rotate(url):
         if "/callback" in url:
             idp.signing_key = rsa_key("rotated")
             idp.published_keys = (*idp.published_keys, rsa_key("rotated"))
@@ -125,7 +125,7 @@ def test_a_login_replaces_the_sign_in_of_another_application(idp, tmp_path):
 
 def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
     started = time.monotonic()
-    announced: list[str] = []
+    announced = []
 
     with pytest.raises(LoginTimedOut):
         sign_in(idp, browser=UnseenBrowser(opens=True), timeout_seconds=0.3, announce=announced.append)  # type: ignore[arg-type]
@@ -144,21 +144,21 @@ def test_without_a_browser_the_address_goes_to_standard_error(idp, capsys):
     assert "http://127.0.0.1:" in printed.err
 
 
-def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
+def begin(idp, **options):
     return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
 
 
 def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp):
     cell = contextvars.ContextVar("cell", default="none")
-    told: list[tuple[bool, str]] = []
+    told = []
     ended = threading.Event()
     cell.set("seven")
     pending = begin(idp)
 
-    def broken(_pending: PendingLogin) -> None:
+    def broken(_pending):
         raise RuntimeError("a widget that is gone")
 
-    def note(login: PendingLogin) -> None:
+    def note(login):
         told.append((login.done, cell.get()))
         ended.set()
 
@@ -238,7 +238,7 @@ def test_a_callback_that_does_not_fit_ends_the_sign_in(change, expected, idp):
 
 
 def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp):
-    def attack_first(url: str) -> str:
+    def attack_first(url):
         if "/callback?" in url:
             forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=30)
             assert forged.status_code == 400

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -16,46 +15,40 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginFailed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.fakes.scripted_provider import ScriptedProvider
-
-
 pytestmark = pytest.mark.integration
 
 
-def start(idp: ScriptedProvider, redirect_uri: str | None = None) -> LoopbackFlow:
+def start(idp, redirect_uri=None):
     connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
     return LoopbackFlow(LoginContext(connection=connection, redirect_uri=redirect_uri))
 
 
 @pytest.fixture
-def receiver(idp: ScriptedProvider) -> Iterator[LoopbackFlow]:
+def receiver(idp):
     made = start(idp)
     yield made
     made.close()
 
 
-def start_url(receiver: LoopbackFlow) -> str:
+def start_url(receiver):
     return receiver.prompt.start_url or ""
 
 
-def own_query(receiver: LoopbackFlow) -> str:
+def own_query(receiver):
     return f"code=c&state={receiver._grant.request.state.reveal()}"
 
 
-def get(url: str, **options: object) -> requests.Response:
+def get(url, **options):
     return requests.request(
         **{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options}  # type: ignore[arg-type]
     )
 
 
-def base_of(receiver: LoopbackFlow) -> str:
+def base_of(receiver):
     return receiver.redirect_uri.removesuffix("/callback")
 
 
-def complete(receiver: LoopbackFlow) -> requests.Response:
+def complete(receiver):
     return get(receiver.redirect_uri + "?" + own_query(receiver))
 
 
@@ -145,9 +138,9 @@ def test_what_is_hardly_http_does_no_harm(request_bytes, receiver):
 
 def test_a_callback_counts_once(receiver):
     barrier = threading.Barrier(10)
-    statuses: list[int] = []
+    statuses = []
 
-    def call() -> None:
+    def call():
         barrier.wait(30)
         statuses.append(complete(receiver).status_code)
 
@@ -163,7 +156,7 @@ def test_a_callback_counts_once(receiver):
 
 def test_the_last_page_waits_for_the_outcome(receiver):
     complete(receiver)
-    pages: list[str] = []
+    pages = []
     reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
     reader.start()
 

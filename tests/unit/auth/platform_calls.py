@@ -12,7 +12,6 @@ from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +26,11 @@ class Asked:
 class PlatformScript:
     """Implements `PlatformHttp`; gives its answers in turn and repeats the last one."""
 
-    def __init__(self, *answers: RawAnswer | Exception) -> None:
+    def __init__(self, *answers):
         self.asked: list[Asked] = []
         self._answers = list(answers)
 
-    def get(self, url: str, *, headers: Mapping[str, str | Secret], platform: Callee) -> RawAnswer:
+    def get(self, url, *, headers, platform):
         shown = {name: value.reveal() if isinstance(value, Secret) else value for name, value in headers.items()}
         self.asked.append(Asked(url=url, headers=shown, platform=platform))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -40,9 +39,7 @@ class PlatformScript:
         return answer
 
 
-def answer(
-    body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, date: datetime | None = None
-) -> RawAnswer:
+def answer(body, *, status=200, headers=None, date=None):
     content = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = dict(headers or {})
     if date is not None:

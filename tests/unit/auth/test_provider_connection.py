@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 import pytest
@@ -15,26 +14,22 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection, Prov
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest, TokenSet, build_authorization_request
-from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
+from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request
+from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
-
-
 RESOURCE = "https://lake.example.com"
 
 
 @pytest.fixture
-def connection(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderConnection:
+def connection(idp, calls, clock):
     return ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
 
 
-def tokens_of(idp: ScriptedProvider) -> TokenSet:
+def tokens_of(idp):
     return TokenSet(access_token=Secret("acc"), id_token=Secret(idp.mint_id_token(access_token="acc")))
 
 
@@ -80,7 +75,7 @@ def test_the_secret_is_sent_as_the_provider_wants_it(methods, is_basic, clock):
     assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
 
 
-def code_request(connection: ProviderConnection, resource: str | None = None) -> AuthorizationRequest:
+def code_request(connection, resource=None):
     return build_authorization_request(
         connection.metadata(),
         client_id="notebook",
@@ -115,15 +110,15 @@ def test_an_id_token_that_is_not_needed_is_checked_all_the_same(connection, idp)
 # The device grant
 
 
-def start_device(connection: ProviderConnection) -> DeviceAuthorization:
+def start_device(connection):
     return connection.start_device(scope="email", audience="lake", resource=RESOURCE)
 
 
-def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> TokenSet | DevicePending:
+def poll(connection, authorization):
     return connection.poll_device(authorization, scope="openid email")
 
 
-def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
+def dated(idp, clock, ahead):
     """A token answer of a provider whose clock is `ahead` of this machine's."""
     seconds = int((clock.now() + ahead).timestamp())
     answer = idp.issue()
@@ -180,7 +175,7 @@ DEVICE_ANSWER = {
 
 
 @pytest.fixture
-def key() -> PrivateKey:
+def key():
     return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
 
 
@@ -212,7 +207,7 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PL
 class RecordingCalls(DirectCalls):
     """Keeps the assertions that leave for addresses of another host, and answers them as a revocation."""
 
-    def __init__(self, provider: ScriptedProvider) -> None:
+    def __init__(self, provider):
         super().__init__(provider)
         self.assertions: list[str] = []
 
@@ -255,7 +250,7 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
         assert "r3fresh" not in shown
 
 
-def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthorization:
+def device_authorization(device_code, clock):
     return DeviceAuthorization(
         device_code=device_code, user_code="A", verification_uri="https://id.example.com/d", expires_at=clock.now()
     )
@@ -265,7 +260,7 @@ def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthori
 
 
 @pytest.fixture
-def documents(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderDocuments:
+def documents(idp, calls, clock):
     return ProviderDocuments(idp.issuer, http=calls, clock=clock)
 
 
@@ -308,35 +303,35 @@ class DatedCalls:
     has_date = True
     date: datetime | None = None
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock):
         self._clock = clock
 
-    def fetch_json(self, _url: str) -> HttpAnswer:
+    def fetch_json(self, _url):
         self._clock.advance(self.trip_seconds / 2)
         told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
         self._clock.advance(self.trip_seconds / 2)
         self._clock.sleep_through(self.sleep_seconds)
         return HttpAnswer(status=self.status, body={}, date=self.date or (told if self.has_date else None))
 
-    def post_form(self, url: str, _fields: object, **_options: object) -> HttpAnswer:
+    def post_form(self, url, _fields, **_options):
         return self.fetch_json(url)
 
 
 @pytest.fixture
-def raw(clock: FakeClock) -> DatedCalls:
+def raw(clock):
     return DatedCalls(clock)
 
 
 @pytest.fixture
-def timed(raw: DatedCalls, clock: FakeClock) -> TimedCalls:
+def timed(raw, clock):
     return TimedCalls(raw, clock)
 
 
-def post(timed: TimedCalls) -> None:
+def post(timed):
     timed.post_form("https://id.example.com/token", {})
 
 
-def fetch(timed: TimedCalls) -> None:
+def fetch(timed):
     timed.fetch_json("https://id.example.com/keys")
 
 

@@ -6,7 +6,6 @@ import os
 import threading
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -26,7 +25,6 @@ from micromegas_jupyter.auth.workloads import (
     GithubActionsSource,
     GoogleMetadataSource,
     TokenFileSource,
-    WorkloadProvider,
     parse_service_account_key,
 )
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
@@ -46,20 +44,14 @@ from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 from tests.unit.auth.platform_calls import PlatformScript, answer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from tests.fakes.clock import FakeClock
-
 
 @pytest.fixture
-def service_idp(clock: FakeClock) -> ScriptedProvider:
+def service_idp(clock):
     return ScriptedProvider(clock=clock, client_id="svc", client_secret="s3same")
 
 
 @pytest.fixture
-def provider(service_idp: ScriptedProvider, clock: FakeClock) -> OidcClientCredentialsProvider:
+def provider(service_idp, clock):
     return OidcClientCredentialsProvider(
         service_idp.issuer, "svc", "s3same", "api", "api/.default", http=DirectCalls(service_idp), clock=clock
     )
@@ -116,7 +108,7 @@ def test_a_missing_variable_is_named(name, value):
 
 
 @pytest.fixture
-def key() -> PrivateKey:
+def key():
     return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
 
 
@@ -130,7 +122,7 @@ def test_a_service_account_has_exactly_one_of_secret_and_key(has_both, key):
 
 @pytest.mark.parametrize("offset", [timedelta(hours=5), timedelta(hours=-5)])
 def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset, provider, service_idp, clock):
-    body: dict[str, object] = {"access_token": "first", "token_type": "bearer", "expires_in": 3600}
+    body = {"access_token": "first", "token_type": "bearer", "expires_in": 3600}
     date = format_datetime(clock.now() + offset, usegmt=True)
     service_idp.reply_once("/token", Reply(body=body, headers={"Date": date}))
 
@@ -146,14 +138,14 @@ def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset,
 class Fetches:
     """Gives a new token each time, or the failure that is set."""
 
-    def __init__(self, clock: FakeClock, lifetime_seconds: float | None = 3600) -> None:
+    def __init__(self, clock, lifetime_seconds=3600):
         self.clock = clock
         self.lifetime_seconds = lifetime_seconds
         self.failure: Exception | None = None
         self.everyone_calls: threading.Barrier | None = None
         self.count = 0
 
-    def __call__(self) -> ServiceToken:
+    def __call__(self):
         self.count += 1
         if self.everyone_calls is not None:
             self.everyone_calls.wait(60)
@@ -165,12 +157,12 @@ class Fetches:
 
 
 @pytest.fixture
-def fetches(clock: FakeClock) -> Fetches:
+def fetches(clock):
     return Fetches(clock)
 
 
 @pytest.fixture
-def kept(fetches: Fetches, clock: FakeClock) -> ServiceTokenProvider:
+def kept(fetches, clock):
     provider = ServiceTokenProvider(clock)
     provider._fetch = fetches  # type: ignore[method-assign]
     return provider
@@ -208,9 +200,9 @@ def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept, fetches):
 
 def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
     fetches.everyone_calls = threading.Barrier(16)
-    found: list[str] = []
+    found = []
 
-    def call_while_another_fetches() -> None:
+    def call_while_another_fetches():
         barrier = fetches.everyone_calls
         assert barrier is not None
         barrier.wait(30)
@@ -254,7 +246,7 @@ def test_a_value_that_is_no_token_is_refused(value):
 
 
 @pytest.fixture
-def google() -> Iterator[GoogleTokenEndpoint]:
+def google():
     with GoogleTokenEndpoint() as endpoint:
         yield endpoint
 
@@ -325,7 +317,7 @@ def test_an_answer_without_a_jwt_for_the_audience_or_googles_header_is_refused(s
         SOURCES[source](PlatformScript(answer(body, headers=headers)), clock).fetch()
 
 
-def token_file(path: Path, clock: FakeClock) -> TokenFileSource:
+def token_file(path, clock):
     return TokenFileSource(path, audience=None, setting="workload.token_file", name="kubernetes", clock=clock)
 
 
@@ -351,9 +343,7 @@ def test_what_is_not_a_small_file_is_refused_by_the_name_of_its_setting(tmp_path
 
 
 class TestAzure:
-    def source(
-        self, http: PlatformScript, clock: FakeClock, environ: Mapping[str, str] | None = None, **options: Any
-    ) -> AzureManagedIdentitySource:
+    def source(self, http, clock, environ=None, **options):
         options = {"client_id": None, **options}
         return AzureManagedIdentitySource(environ or {}, resource="api://lake", http=http, clock=clock, **options)
 
@@ -428,15 +418,13 @@ ISSUER = "https://id.example.com"
 class TestSettings:
     """What a platform is asked for, by the settings."""
 
-    def build(
-        self, environ: Mapping[str, str] = GITHUB, workload: dict[str, Any] | None = None, **settings: Any
-    ) -> tuple[WorkloadProvider, PlatformScript]:
+    def build(self, environ=GITHUB, workload=None, **settings):
         """Return the provider, and the platform that it will ask in vain."""
         script, settings = PlatformScript(Unavailable("down")), {"issuer": ISSUER, "client_id": "svc", **settings}
         setting = WorkloadSetting(**{"platform": WorkloadPlatform.GOOGLE, **(workload or {})})
         return workload_provider(ClientSettings(**settings), setting, environ, http=script), script
 
-    def query(self, workload: dict[str, Any], **settings: Any) -> dict[str, str]:
+    def query(self, workload, **settings):
         provider, script = self.build(workload=workload, **settings)
         with pytest.raises(MicromegasError):
             provider.get_token()
@@ -474,7 +462,7 @@ class TestSettings:
         assert caught.value.key == missing
 
 
-def write_key(path: Path, *, mode: int = 0o600) -> Path:
+def write_key(path, *, mode=0o600):
     path.write_text("sesame\n")
     path.chmod(mode)
     return path
