@@ -122,7 +122,7 @@ class _MortalStore(FileTokenStore):
         self._plan = plan
         self._board = board
         self._fsync = os.fsync
-        os.fsync = self._sync  # type: ignore[assignment] # this process writes nothing but the token file
+        os.fsync = self._sync  # this process writes nothing but the token file
 
     @contextmanager
     def locked(self, *, wait_seconds=LOCK_WAIT_SECONDS):

@@ -9,7 +9,7 @@ import time
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext, LoginOutcome
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext
 from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -39,9 +39,7 @@ def own_query(receiver):
 
 
 def get(url, **options):
-    return requests.request(
-        **{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options}  # type: ignore[arg-type]
-    )
+    return requests.request(**{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options})
 
 
 def base_of(receiver):
@@ -56,13 +54,6 @@ def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver):
     for _ in range(2):
         answer = get(start_url(receiver))
         assert (answer.status_code, answer.headers["Location"]) == (302, receiver._authorization_url)
-
-
-def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver):
-    answer = complete(receiver)
-
-    assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
-    assert receiver._ended.is_set()
 
 
 def test_every_answer_carries_the_security_headers(receiver):
@@ -102,7 +93,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver):
         ({"url": own, "headers": {"Sec-Fetch-Dest": "empty"}}, 403),
     ]
 
-    statuses = [get(**options).status_code for options, _ in stray]  # type: ignore[arg-type]
+    statuses = [get(**options).status_code for options, _ in stray]
 
     assert statuses == [status for _, status in stray]
     assert not receiver._ended.is_set()
@@ -154,18 +145,6 @@ def test_a_callback_counts_once(receiver):
     assert get(start_url(receiver)).status_code == 400
 
 
-def test_the_last_page_waits_for_the_outcome(receiver):
-    complete(receiver)
-    pages = []
-    reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
-    reader.start()
-
-    receiver.show(LoginOutcome(is_signed_in=True, who="Alice"))
-    reader.join(60)
-
-    assert "Signed in as Alice." in pages[0]
-
-
 def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
     port = int(base_of(receiver).rsplit(":", 1)[1])
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
@@ -179,14 +158,6 @@ def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
     assert time.monotonic() - started < 9
     for connection in idle:
         connection.close()
-
-
-def test_nothing_listens_after_closing(receiver):
-    receiver.close()
-    receiver.close()
-
-    with pytest.raises(requests.ConnectionError):
-        get(start_url(receiver))
 
 
 def test_only_loopback_is_bound(receiver):

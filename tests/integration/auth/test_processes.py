@@ -73,27 +73,6 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
         assert names == ["t.json", "t.json.lock"]
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path):
-    path = tmp_path / "t.json"
-    store = FileTokenStore(path)
-    process = start("write", path)
-
-    def load():
-        return store.load()[0].tokens.access_token.reveal()
-
-    try:
-        assert read_line(process) == "ready"
-        seen = {load() for _ in range(2000)}
-        deadline = time.monotonic() + 60
-        while len(seen) == 1 and time.monotonic() < deadline:  # the writer may stand still meanwhile
-            seen.add(load())
-    finally:
-        finish(process)
-
-    assert len(seen) > 1
-    assert all(len(set(token)) == 1 for token in seen)
-
-
 def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_path):
     path = tmp_path / "t.json"
     asked, go_on = threading.Event(), threading.Event()

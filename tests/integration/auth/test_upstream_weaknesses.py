@@ -49,14 +49,14 @@ class Kept:
             client_id,
             token_file=self.path,
             clock=self._clock,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
     def sign_in(self, **options):
         """Sign in with a browser, and keep it in the file unless told otherwise."""
         arguments = {"token_file": self.path, "clock": self._clock, "timeout_seconds": 10, **options}
         browser = ScriptedBrowser()
-        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=browser, **arguments)  # type: ignore[arg-type]
+        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=browser, **arguments)
 
     @property
     def token(self):

@@ -62,7 +62,7 @@ def store_of_parts(backend, tmp_path):
 
 
 def open_store(path, backend, **options):
-    return KeyringTokenStore(path, lambda: SystemKeyring(backend), **options)  # type: ignore[arg-type]
+    return KeyringTokenStore(path, lambda: SystemKeyring(backend), **options)
 
 
 def save(store, login=LOGIN):
