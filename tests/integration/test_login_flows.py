@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import ProviderHttp
@@ -80,7 +80,7 @@ def test_a_provider_that_hangs_is_asked_again_until_the_code_ends(
         idp.metadata_changes["token_endpoint"] = server.url
         http = ProviderHttp()
         connection = ProviderConnection(idp.issuer, "notebook", None, http=http, clock=clock)
-        login = start_device(
+        login = DeviceFlow(
             LoginContext(connection=connection),
             stopped=pause,
         )

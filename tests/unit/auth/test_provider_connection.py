@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments, TimedCalls
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, TimedCalls
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
@@ -235,39 +235,34 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
 # Documents
 
 
-@pytest.fixture
-def documents(idp, calls, clock):
-    return ProviderDocuments(idp.issuer, http=calls, clock=clock)
-
-
-def test_documents_are_fetched_once_an_hour(documents, idp, clock):
+def test_documents_are_fetched_once_an_hour(connection, idp, clock):
     for _ in range(3):
-        documents.keys()
+        connection.keys()
     clock.advance(3600)
-    documents.keys()
+    connection.keys()
 
     assert len(idp.seen("/.well-known/openid-configuration")) == 2
     assert len(idp.seen("/keys")) == 2
 
 
-def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(documents, idp, clock):
-    keys = documents.keys()
+def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(connection, idp, clock):
+    keys = connection.keys()
     clock.advance(7200)
     idp.is_down = True
 
-    assert documents.keys() == keys
-    assert documents.metadata().issuer == idp.issuer
+    assert connection.keys() == keys
+    assert connection.metadata().issuer == idp.issuer
 
 
-def test_a_fetch_of_rotated_keys_that_failed_counts_too(documents, idp, clock):
-    kept = documents.keys()
+def test_a_fetch_of_rotated_keys_that_failed_counts_too(connection, idp, clock):
+    kept = connection.keys()
     idp.is_down = True
 
     with pytest.raises(ProviderUnavailable):
-        documents.keys_after_rotation()
+        connection.keys_after_rotation()
     clock.advance(9)
 
-    assert documents.keys_after_rotation() == kept
+    assert connection.keys_after_rotation() == kept
     assert len(idp.seen("/keys")) == 2
 
 

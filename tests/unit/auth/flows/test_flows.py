@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import pytest
 
 from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_LOGINS,
     Accepted,
@@ -126,7 +126,7 @@ class Device:
     def __init__(self, idp, context, clock, **options):
         self.idp = idp
         self.pause = FakePause(clock)
-        self.login = start_device(context(**options), stopped=self.pause)
+        self.login = DeviceFlow(context(**options), stopped=self.pause)
 
     def decide(self, *, allow=True):
         self.idp.device.decide(self.login.prompt.user_code, allow=allow)
