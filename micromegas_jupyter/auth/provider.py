@@ -614,21 +614,21 @@ def start_flow(
     """Start a flow; returns as soon as there is something to show. For a redirect, `hub` goes before `redirects`."""
     match flow:
         case Flow.DEVICE:
-            from micromegas_jupyter.auth.flows.device import start_device
+            from micromegas_jupyter.auth.flows.device import DeviceFlow
 
-            return start_device(context)
+            return DeviceFlow(context)
         case Flow.BROWSER:
             from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 
             return LoopbackFlow(context)
         case Flow.PASTE:
-            from micromegas_jupyter.auth.flows.paste import start_paste
+            from micromegas_jupyter.auth.flows.paste import PasteFlow
 
-            return start_paste(context)
+            return PasteFlow(context)
         case Flow.REDIRECT if hub is not None:
-            from micromegas_jupyter.auth.flows.hub import start_hub_redirect
+            from micromegas_jupyter.auth.flows.hub import HubRedirectFlow
 
-            return start_hub_redirect(context, hub)
+            return HubRedirectFlow(context, hub)
         case Flow.REDIRECT if redirects is not None:
             return redirects.start(context)
     raise UsageError(f"The flow {flow.value!r} cannot be started here.", remedy="Use browser, device or paste.")

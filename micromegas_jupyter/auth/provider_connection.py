@@ -52,71 +52,10 @@ KEY_REFETCH_SECONDS = 10.0
 _Document = TypeVar("_Document")
 
 
-class ProviderDocuments:
-    """A provider's discovery document and keys: kept for an hour, and beyond that while the provider is down.
-
-    Safe to use from several threads: its lock is free during calls.
-    """
-
-    def __init__(self, issuer: str, *, http: ProviderCalls, clock: Clock) -> None:
-        self._issuer = issuer
-        self._http = http
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._metadata: tuple[ProviderMetadata, float] | None = None
-        self._keys: tuple[KeySet, float] | None = None
-        self._refetched_at: float | None = None
-
-    def metadata(self) -> ProviderMetadata:
-        """Return the provider's discovery document."""
-        return self._cached_or_fetched(self._metadata, self._fetch_metadata)
-
-    def keys(self) -> KeySet:
-        """Return the provider's keys."""
-        return self._cached_or_fetched(self._keys, self._fetch_keys)
-
-    def keys_after_rotation(self) -> KeySet:
-        """Return keys fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included."""
-        now = self._clock.monotonic()
-        with self._lock:
-            is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
-            if is_due:
-                self._refetched_at = now
-        return self._fetch_keys() if is_due else self.keys()
-
-    def _cached_or_fetched(self, cached: tuple[_Document, float] | None, fetch: Callable[[], _Document]) -> _Document:
-        if cached is not None and self._clock.monotonic() - cached[1] < DOCUMENT_AGE_SECONDS:
-            return cached[0]
-        try:
-            return fetch()
-        except Unavailable:
-            if cached is None:
-                raise
-            return cached[0]
-
-    def _fetch_metadata(self) -> ProviderMetadata:
-        metadata = parse_metadata(self._fetch(build_metadata_url(self._issuer)), issuer=self._issuer)
-        self._metadata = (metadata, self._clock.monotonic())
-        return metadata
-
-    def _fetch_keys(self) -> KeySet:
-        keys = parse_key_set(self._fetch(self.metadata().jwks_uri))
-        self._keys = (keys, self._clock.monotonic())
-        return keys
-
-    def _fetch(self, url: str) -> object:
-        answer = self._http.fetch_json(url)
-        if answer.is_success:
-            return answer.body
-        raise ProviderUnavailable(
-            f"The identity provider {self._issuer} answered with status {answer.status}.",
-            remedy="Check the issuer setting.",
-        )
-
-
 class ProviderConnection:
     """Calls one provider as one application; safe to use from several threads.
 
+    Discovery document and keys are cached for an hour, and beyond that while the provider is down.
     Calls raise `ProviderUnavailable` when the provider does not answer, `ProviderMisbehaved` when its answer breaks the
     protocol or an ID token is missing or not acceptable, and `LoginFailed` when it refuses.
     """
@@ -138,7 +77,10 @@ class ProviderConnection:
         self.clock = clock
         self.randomness = randomness
         self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
-        self._documents = ProviderDocuments(issuer, http=self._http, clock=clock)
+        self._lock = threading.Lock()
+        self._metadata: tuple[ProviderMetadata, float] | None = None
+        self._keys: tuple[KeySet, float] | None = None
+        self._refetched_at: float | None = None
 
     @property
     def clock_offset_seconds(self) -> float:
@@ -155,12 +97,21 @@ class ProviderConnection:
         return self._http.now()
 
     def metadata(self) -> ProviderMetadata:
-        """Return the provider's discovery document, which `ProviderDocuments` keeps."""
-        return self._documents.metadata()
+        """Return the provider's discovery document."""
+        return self._cached_or_fetched(self._metadata, self._fetch_metadata)
 
     def keys(self) -> KeySet:
-        """Return the provider's keys; kept as the metadata is."""
-        return self._documents.keys()
+        """Return the provider's keys."""
+        return self._cached_or_fetched(self._keys, self._fetch_keys)
+
+    def keys_after_rotation(self) -> KeySet:
+        """Return keys fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included."""
+        now = self.clock.monotonic()
+        with self._lock:
+            is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
+            if is_due:
+                self._refetched_at = now
+        return self._fetch_keys() if is_due else self.keys()
 
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
         """Exchange a code for tokens, whose ID token was checked; it may be missing unless `needs_id_token`."""
@@ -224,7 +175,7 @@ class ProviderConnection:
         """Check the set's ID token and return its claims, None when it has none; keys are fetched again once."""
         if tokens.id_token is None:
             return None
-        for keys in (self.keys, self._documents.keys_after_rotation):
+        for keys in (self.keys, self.keys_after_rotation):
             with suppress(UnknownKey):
                 return verify_id_token(
                     tokens.id_token,
@@ -247,6 +198,35 @@ class ProviderConnection:
             return None
         code = answer.body.get("error") if isinstance(answer.body, dict) else None
         return describe_provider_error(code, None, secrets=secrets) if isinstance(code, str) else "an unnamed error"
+
+    def _cached_or_fetched(self, cached: tuple[_Document, float] | None, fetch: Callable[[], _Document]) -> _Document:
+        if cached is not None and self.clock.monotonic() - cached[1] < DOCUMENT_AGE_SECONDS:
+            return cached[0]
+        try:
+            return fetch()
+        except Unavailable:
+            if cached is None:
+                raise
+            return cached[0]
+
+    def _fetch_metadata(self) -> ProviderMetadata:
+        metadata = parse_metadata(self._fetch(build_metadata_url(self.issuer)), issuer=self.issuer)
+        self._metadata = (metadata, self.clock.monotonic())
+        return metadata
+
+    def _fetch_keys(self) -> KeySet:
+        keys = parse_key_set(self._fetch(self.metadata().jwks_uri))
+        self._keys = (keys, self.clock.monotonic())
+        return keys
+
+    def _fetch(self, url: str) -> object:
+        answer = self._http.fetch_json(url)
+        if answer.is_success:
+            return answer.body
+        raise ProviderUnavailable(
+            f"The identity provider {self.issuer} answered with status {answer.status}.",
+            remedy="Check the issuer setting.",
+        )
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
         # The answer is no variable of its own: a verbose traceback would show it.

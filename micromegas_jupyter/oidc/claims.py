@@ -244,7 +244,6 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
     nonce: Secret | None,
     access_token: Secret | None = None,
     algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
-    clock_remedy: str = CLOCK_REMEDY,
 ) -> IdTokenClaims:
     """Check an ID token that came from the token endpoint, and return its claims.
 
@@ -267,7 +266,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
     except UnknownKey:
         raise
     except TokenProblem as problem:
-        raise _misbehaved(problem, clock_remedy) from None
+        raise _misbehaved(problem) from None
     return claims
 
 
@@ -377,8 +376,8 @@ def _check_access_token_hash(parsed: ParsedToken, access_token: Secret | None) -
         raise TokenProblem("access_token_hash_mismatch")
 
 
-def _misbehaved(problem: TokenProblem, clock_remedy: str = CLOCK_REMEDY) -> ProviderMisbehaved:
+def _misbehaved(problem: TokenProblem) -> ProviderMisbehaved:
     return ProviderMisbehaved(
         f"The identity provider's ID token is not acceptable ({problem.reason}).",
-        remedy=clock_remedy if problem.reason in _CLOCK_REASONS else None,
+        remedy=CLOCK_REMEDY if problem.reason in _CLOCK_REASONS else None,
     )

@@ -84,10 +84,6 @@ class CodeGrant:
     connection: ProviderConnection
     needs_id_token: bool = True
 
-    def is_answered_by(self, query: str) -> bool:
-        """Whether a query string carries this grant's state."""
-        return is_callback_of(query, self.request)
-
     def code_in(self, query: Secret) -> Secret:
         """Return the code that a callback carries; raises as `parse_callback`."""
         return parse_callback(query, request=self.request, metadata=self.metadata)
@@ -110,7 +106,7 @@ class AnsweredFlow(LoginFlow):
     def accept(self, query: Secret) -> bool:
         """Take a callback's query if it is this sign-in's, which takes one only; whether it is."""
         with self._lock:
-            if self._grant is None or self._ended.is_set() or not self._grant.is_answered_by(query.reveal()):
+            if self._grant is None or self._ended.is_set() or not is_callback_of(query.reveal(), self._grant.request):
                 return False
             try:
                 self._answer = self._grant.code_in(query)

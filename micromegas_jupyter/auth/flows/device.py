@@ -2,44 +2,32 @@
 
 import threading
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
+from micromegas_jupyter.oidc.device import DevicePending
 
 SLOW_DOWN_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 60.0
 MAX_DEVICE_SECONDS = 1800.0
 
 
-def start_device(context: LoginContext, *, stopped: threading.Event | None = None) -> "DeviceFlow":
-    """Ask the provider for a code; `stopped` stands in for the pauses between two polls."""
-    authorization = context.connection.start_device(
-        scope=context.scope, audience=context.audience, resource=context.resource
-    )
-    life_seconds = (authorization.expires_at - context.connection.clock.now()).total_seconds()
-    prompt = context.build_prompt(
-        Flow.DEVICE,
-        context.wait_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
-        user_code=authorization.user_code,
-        verification_uri=authorization.verification_uri,
-        verification_uri_complete=authorization.verification_uri_complete,
-    )
-    return DeviceFlow(prompt, authorization, context, stopped=stopped)
-
-
 class DeviceFlow(LoginFlow):
-    """A device authorization that is waiting for the person."""
+    """A device authorization that is waiting for the person; `stopped` stands in for the pauses between two polls."""
 
-    def __init__(
-        self,
-        prompt: LoginPrompt,
-        authorization: DeviceAuthorization,
-        context: LoginContext,
-        *,
-        stopped: threading.Event | None = None,
-    ) -> None:
+    def __init__(self, context: LoginContext, *, stopped: threading.Event | None = None) -> None:
+        authorization = context.connection.start_device(
+            scope=context.scope, audience=context.audience, resource=context.resource
+        )
+        life_seconds = (authorization.expires_at - context.connection.clock.now()).total_seconds()
+        prompt = context.build_prompt(
+            Flow.DEVICE,
+            context.wait_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
+            user_code=authorization.user_code,
+            verification_uri=authorization.verification_uri,
+            verification_uri_complete=authorization.verification_uri_complete,
+        )
         super().__init__(prompt)
         self._authorization = authorization
         self._context = context

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
-from micromegas_jupyter.auth.flows.base import CodeGrant, LoginContext, LoginFlow, LoginPrompt
+from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
 from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
 from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
@@ -319,40 +319,33 @@ def _seconds(body: SecretObject | None, name: str, *, minimum: int = 1) -> int:
     return value
 
 
-def start_hub_redirect(context: LoginContext, service: HubService) -> "HubRedirectFlow":
-    """Register a sign-in with the service, which the flow owns from now on."""
-    connection = context.connection
-    metadata = connection.metadata()
-    offered = service.redirect()
-    if (offered.issuer, offered.client_id) != (connection.issuer, connection.client_id):
-        raise _from_hub(
-            LoginFailed(
-                f"The Hub's redirect is for the application {offered.client_id} at {host_text(offered.issuer)}, and "
-                f"the settings name {connection.client_id} at {host_text(connection.issuer)}.",
-                remedy="Correct MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or leave them out.",
-            )
-        )
-    if not is_callback_address(offered.redirect_uri):
-        raise _UNREADABLE.error()
-    grant = context.build_grant(metadata, offered.redirect_uri)
-    sign_in = service.begin(grant.request.url)
-    if not is_web_address(sign_in.start_url):
-        raise _UNREADABLE.error()
-    maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
-    timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
-    prompt = context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url)
-    return HubRedirectFlow(prompt, grant, service, name=sign_in.name, clock=context.connection.clock)
-
-
 class HubRedirectFlow(LoginFlow):
-    """A code grant whose redirect the Hub's service receives; `name` is the sign-in's name there."""
+    """A code grant whose redirect the Hub's service, which the flow owns, receives."""
 
-    def __init__(self, prompt: LoginPrompt, grant: CodeGrant, service: HubService, *, name: str, clock: Clock) -> None:
-        super().__init__(prompt)
-        self._grant = grant
+    def __init__(self, context: LoginContext, service: HubService) -> None:
+        connection = context.connection
+        metadata = connection.metadata()
+        offered = service.redirect()
+        if (offered.issuer, offered.client_id) != (connection.issuer, connection.client_id):
+            raise _from_hub(
+                LoginFailed(
+                    f"The Hub's redirect is for the application {offered.client_id} at {host_text(offered.issuer)}, "
+                    f"and the settings name {connection.client_id} at {host_text(connection.issuer)}.",
+                    remedy="Correct MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or leave them out.",
+                )
+            )
+        if not is_callback_address(offered.redirect_uri):
+            raise _UNREADABLE.error()
+        self._grant = context.build_grant(metadata, offered.redirect_uri)
+        sign_in = service.begin(self._grant.request.url)
+        if not is_web_address(sign_in.start_url):
+            raise _UNREADABLE.error()
+        maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
+        timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
+        super().__init__(context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url))
         self._service = service
-        self._name = Secret(name)
-        self._clock = clock
+        self._name = Secret(sign_in.name)
+        self._clock = connection.clock
         self._stopped = threading.Event()
 
     def tokens(self) -> TokenSet | None:

@@ -5,7 +5,7 @@ Nobody listens at that address: the browser shows that it cannot be reached, whi
 
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.auth.flows.base import AnsweredFlow, CodeGrant, LoginContext, LoginPrompt
+from micromegas_jupyter.auth.flows.base import AnsweredFlow, LoginContext
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS
+from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS, is_callback_of
 
 TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024
@@ -29,20 +29,15 @@ PASTE_PORT = 48080
 _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 
 
-def start_paste(context: LoginContext) -> "PasteFlow":
-    """Make the authorization request that the person opens."""
-    address = parse_loopback_address(context.redirect_uri)
-    redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
-    grant = context.build_grant(context.connection.metadata(), redirect_uri)
-    timeout_seconds = context.wait_seconds(TIMEOUT_SECONDS)
-    return PasteFlow(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
-
-
 class PasteFlow(AnsweredFlow):
     """A code grant whose callback a person carries over."""
 
-    def __init__(self, prompt: LoginPrompt, grant: CodeGrant) -> None:
-        super().__init__(prompt, grant)
+    def __init__(self, context: LoginContext) -> None:
+        address = parse_loopback_address(context.redirect_uri)
+        redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
+        grant = context.build_grant(context.connection.metadata(), redirect_uri)
+        timeout_seconds = context.wait_seconds(TIMEOUT_SECONDS)
+        super().__init__(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
         self._pasted_grant = grant
         self._tries = 0
 
@@ -66,7 +61,7 @@ class PasteFlow(AnsweredFlow):
         if len(text.reveal()) > MAX_PASTED_CHARACTERS:
             raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))
-        if not self._pasted_grant.is_answered_by(query.reveal()):
+        if not is_callback_of(query.reveal(), self._pasted_grant.request):
             raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
         if not {"code", "error"} & _parameter_names(query.reveal()):
             raise self._mismatch("The pasted address is from before the sign-in ended.")

@@ -10,20 +10,19 @@ import random
 import signal
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from tests.integration.auth.chaos_board import THREAD_COUNT, Board, Phase, Seen
+from tests.integration.auth.chaos_board import THREAD_COUNT, Phase, Seen
 from tests.integration.auth.chaos_worker import Plan, read_id_token, run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-    from pathlib import Path
 
-    from tests.fakes.rotating_provider import Revocation, RotatingProvider
+    from tests.fakes.rotating_provider import Revocation
 
 WORKER_COUNT = 8
 RECOVERY_SECONDS = 60.0
@@ -66,7 +65,7 @@ class ChaosRun:
         kills: Whether a program is killed at each expiry.
     """
 
-    def __init__(self, idp: RotatingProvider, board: Board, folder: Path, *, seed: int, kills: bool) -> None:
+    def __init__(self, idp, board, folder, *, seed, kills):
         self._idp = idp
         self._board = board
         self._board_path = folder / "board"
@@ -82,19 +81,19 @@ class ChaosRun:
         self._never = threading.Event()
         self.figures = Figures(seed=seed)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._sign_in()
         self._workers = [self._started(worker) for worker in range(WORKER_COUNT)]
         self._wait_until_settled(after=0, deadline_seconds=_START_SECONDS)
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         for _, process in self._workers:
             process.kill()
         for _, process in self._workers:
             process.join(60)
 
-    def expire(self) -> None:
+    def expire(self):
         """Let the tokens end once, and wait until each thread of each program has the next ones."""
         before, ends_at = self._kept()
         kill = self._next_kill()
@@ -113,7 +112,7 @@ class ChaosRun:
             self.figures.longest_recovery_seconds, SYSTEM_CLOCK.monotonic() - began
         )
 
-    def count(self) -> Figures:
+    def count(self):
         """Return what happened so far."""
         found = self.figures
         found.refreshes = len(self._idp.refreshes_given)
@@ -124,10 +123,10 @@ class ChaosRun:
         found.ended_tokens_seen = self._total(Seen.ENDED)
         return found
 
-    def _total(self, what: Seen) -> int:
+    def _total(self, what):
         return sum(self._board.get(worker, thread, what) for worker, thread in _SLOTS)
 
-    def _next_kill(self) -> Phase:
+    def _next_kill(self):
         """Return where in the renewal a program is to die; `NONE` is at any time, or never in a run without kills."""
         if not self._kills:
             return Phase.NONE
@@ -136,7 +135,7 @@ class ChaosRun:
             self._random.shuffle(self._phases)
         return self._phases.pop()
 
-    def _let_time_pass(self, ends_at: datetime) -> None:
+    def _let_time_pass(self, ends_at):
         """Move the clock into the tokens' last minutes, past their end, or through all of that in small steps."""
         draw = self._random.uniform
         match self._random.randrange(3):
@@ -152,10 +151,10 @@ class ChaosRun:
             if len(moments) > 1:
                 self._never.wait(draw(0, 0.01))
 
-    def _count_kill(self, phase: str) -> None:
+    def _count_kill(self, phase):
         self.figures.kills[phase] = self.figures.kills.get(phase, 0) + 1
 
-    def _wait_until_settled(self, *, after: int, deadline_seconds: float) -> None:
+    def _wait_until_settled(self, *, after, deadline_seconds):
         """Wait until all threads have the tokens that the file holds, and those are newer than `after`."""
         deadline = SYSTEM_CLOCK.monotonic() + deadline_seconds
         while True:
@@ -169,7 +168,7 @@ class ChaosRun:
             assert left > 0, self._story(generation, ends_at, seen)
             self._never.wait(_LOOK_SECONDS)
 
-    def _story(self, generation: int, ends_at: datetime, seen: set[int]) -> str:
+    def _story(self, generation, ends_at, seen):
         """Return what stood still, for whoever has to find out why."""
         alive = [process.is_alive() for _, process in self._workers]
         return (
@@ -178,10 +177,10 @@ class ChaosRun:
             f"requests: {len(self._idp.requests)}, the last {self._idp.requests[-1].path}; {self.count()}"
         )
 
-    def _nobody_dies(self) -> bool:
+    def _nobody_dies(self):
         return self._board.dies_at is Phase.NONE and all(process.is_alive() for _, process in self._workers)
 
-    def _kept(self) -> tuple[int, datetime]:
+    def _kept(self):
         """Return the generation of the tokens in the file and their end."""
         self.figures.files_read += 1
         try:
@@ -192,7 +191,7 @@ class ChaosRun:
         assert login.tokens.id_token is not None
         return read_id_token(login.tokens.id_token.reveal())
 
-    def _replace_the_dead(self) -> None:
+    def _replace_the_dead(self):
         for worker, (name, process) in enumerate(self._workers):
             if process.is_alive():
                 continue
@@ -202,7 +201,7 @@ class ChaosRun:
                 self._board.set(worker, thread, Seen.GENERATION, 0)
             self._workers[worker] = self._started(worker)
 
-    def _started(self, worker: int) -> tuple[str, BaseProcess]:
+    def _started(self, worker):
         name = f"{worker}.{len(self._killed)}"
         plan = Plan(
             worker=worker,
@@ -215,7 +214,7 @@ class ChaosRun:
         process.start()
         return name, process
 
-    def _judge_revocations(self) -> None:
+    def _judge_revocations(self):
         """Say for each family that ended whether a kill explains it, and sign in again."""
         for revocation in self._idp.revocations[self._revocations_seen :]:
             self._revocations_seen += 1
@@ -232,13 +231,13 @@ class ChaosRun:
                 self.figures.unexcused.append(revocation)
             self._sign_in()
 
-    def _was_stored(self, revocation: Revocation) -> bool:
+    def _was_stored(self, revocation):
         return any(
             self._board.get(int(refresh.receiver.split(".")[0]), 0, Seen.SAVED) == refresh.generation
             for refresh in revocation.refreshes
         )
 
-    def _sign_in(self) -> None:
+    def _sign_in(self):
         tokens = parse_token(self._idp.sign_in())
         login = StoredLogin(key=LoginKey(issuer=self._idp.issuer, client_id=self._idp.client_id), tokens=tokens)
         with self._store.locked():

@@ -5,12 +5,8 @@ from __future__ import annotations
 import enum
 import mmap
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 THREAD_COUNT = 4
@@ -44,55 +40,55 @@ class Seen(enum.IntEnum):
 class Board:
     """A file of numbers, mapped into memory; each cell has one writer at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         if not path.exists():
             path.write_bytes(bytes(_CELL_COUNT * _CELL_BYTES))
         with path.open("r+b") as file:
             self._memory = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
 
     @property
-    def now(self) -> datetime:
+    def now(self):
         """The time, which only the test moves on."""
         return START + timedelta(microseconds=self._memory[0])
 
-    def move_to(self, moment: datetime) -> None:
+    def move_to(self, moment):
         """Move the time on."""
         self._memory[0] = max(self._memory[0], (moment - START) // timedelta(microseconds=1))
 
     @property
-    def dies_at(self) -> Phase:
+    def dies_at(self):
         """Where in a renewal the next program that gets there kills itself."""
         return Phase(self._memory[1])
 
     @dies_at.setter
-    def dies_at(self, phase: Phase) -> None:
+    def dies_at(self, phase):
         self._memory[1] = phase
 
-    def get(self, worker: int, thread: int, what: Seen) -> int:
+    def get(self, worker, thread, what):
         """Return what a thread has seen."""
         return self._memory[self._cell(worker, thread, what)]
 
-    def set(self, worker: int, thread: int, what: Seen, value: int) -> None:
+    def set(self, worker, thread, what, value):
         """Note what a thread has seen."""
         self._memory[self._cell(worker, thread, what)] = value
 
-    def add(self, worker: int, thread: int, what: Seen) -> None:
+    def add(self, worker, thread, what):
         """Count one more."""
         self._memory[self._cell(worker, thread, what)] += 1
 
     @staticmethod
-    def _cell(worker: int, thread: int, what: Seen) -> int:
+    def _cell(worker, thread, what):
         return 8 + (worker * THREAD_COUNT + thread) * len(Seen) + what
 
 
 class BoardClock:
     """Implements `seams.Clock`: the board's time, and real seconds for pauses."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board):
         self._board = board
 
-    def now(self) -> datetime:
+    def now(self):
         return self._board.now
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return SYSTEM_CLOCK.monotonic()

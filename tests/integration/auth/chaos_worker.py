@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
@@ -19,14 +18,6 @@ from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
 from tests.fakes.rotating_provider import RECEIVER_HEADER
 from tests.integration.auth.chaos_board import THREAD_COUNT, Board, BoardClock, Phase, Seen
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from micromegas_jupyter.auth.tokens.store import StoredLogin
-    from micromegas_jupyter.core.files import FileMark
-    from micromegas_jupyter.core.http import HttpAnswer
-    from micromegas_jupyter.core.system import Secret
 
 PAUSE_SECONDS = 0.05
 
@@ -42,14 +33,14 @@ class Plan:
     board_path: str
 
 
-def read_id_token(token: str) -> tuple[int, datetime]:
+def read_id_token(token):
     """Return a token's generation and its end."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims["generation"], datetime.fromtimestamp(claims["exp"], UTC)
 
 
-def run(plan: Plan) -> None:
+def run(plan):
     """Ask for tokens for ever."""
     worker = _Worker(plan)
     for thread in range(1, THREAD_COUNT):
@@ -58,7 +49,7 @@ def run(plan: Plan) -> None:
 
 
 class _Worker:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan):
         self._plan = plan
         self._board = Board(Path(plan.board_path))
         self._clock = BoardClock(self._board)
@@ -70,7 +61,7 @@ class _Worker:
             clock=self._clock,
         )
 
-    def ask_forever(self, thread: int) -> None:
+    def ask_forever(self, thread):
         never, board, worker = threading.Event(), self._board, self._plan.worker
         while not never.wait(PAUSE_SECONDS):
             began_at = self._clock.now()
@@ -87,7 +78,7 @@ class _Worker:
             board.add(worker, thread, Seen.CALLS)
 
 
-def _die_if_told(board: Board, phase: Phase) -> None:
+def _die_if_told(board, phase):
     # Each phase is reached under the store's lock, so no two programs get here at once.
     if board.dies_at is phase:
         board.dies_at = Phase.NONE
@@ -100,24 +91,22 @@ class _MortalCalls(ProviderHttp):
     The time of an answer is left out: the test's clock jumps while calls are on their way, which no real one does.
     """
 
-    def __init__(self, plan: Plan, board: Board) -> None:
+    def __init__(self, plan, board):
         super().__init__()
         self._plan = plan
         self._board = board
 
-    def fetch_json(
-        self, url: str, *, headers: Mapping[str, str | Secret] | None = None, refuses_private: bool = False
-    ) -> HttpAnswer:
+    def fetch_json(self, url, *, headers=None, refuses_private=False):
         return replace(super().fetch_json(url, headers=headers, refuses_private=refuses_private), date=None)
 
     def post_form(
         self,
-        url: str,
-        fields: Mapping[str, str | Secret],
+        url,
+        fields,
         *,
-        headers: Mapping[str, str | Secret] | None = None,
-        needs_body: bool = True,
-    ) -> HttpAnswer:
+        headers=None,
+        needs_body=True,
+    ):
         _die_if_told(self._board, Phase.SENDING)
         named = {**(headers or {}), RECEIVER_HEADER: self._plan.name}
         answer = super().post_form(url, fields, headers=named, needs_body=needs_body)
@@ -128,20 +117,20 @@ class _MortalCalls(ProviderHttp):
 class _MortalStore(FileTokenStore):
     """Dies under the lock, while writing or after it when it is told to."""
 
-    def __init__(self, plan: Plan, board: Board) -> None:
+    def __init__(self, plan, board):
         super().__init__(plan.token_path)
         self._plan = plan
         self._board = board
         self._fsync = os.fsync
-        os.fsync = self._sync  # type: ignore[assignment] # this process writes nothing but the token file
+        os.fsync = self._sync  # this process writes nothing but the token file
 
     @contextmanager
-    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    def locked(self, *, wait_seconds=LOCK_WAIT_SECONDS):
         with super().locked(wait_seconds=wait_seconds):
             _die_if_told(self._board, Phase.LOCKED)
             yield
 
-    def save(self, login: StoredLogin) -> FileMark:
+    def save(self, login):
         mark = super().save(login)
         if login.tokens.id_token is not None:
             generation, _ = read_id_token(login.tokens.id_token.reveal())
@@ -149,6 +138,6 @@ class _MortalStore(FileTokenStore):
         _die_if_told(self._board, Phase.SAVED)
         return mark
 
-    def _sync(self, descriptor: int) -> None:
+    def _sync(self, descriptor):
         _die_if_told(self._board, Phase.WRITING)
         self._fsync(descriptor)

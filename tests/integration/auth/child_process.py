@@ -14,7 +14,7 @@ from micromegas_jupyter.oidc.authorization import TokenSet
 BACKGROUND: list[object] = []
 
 
-def refresh(path: str) -> None:
+def refresh(path):
     """Print the token that it gets after it has read a line, so that several ask at the same moment."""
     provider = OidcAuthProvider.from_file(path)
     print("ready", flush=True)
@@ -25,7 +25,7 @@ def refresh(path: str) -> None:
         print(type(error).__name__, flush=True)
 
 
-def write(path: str) -> None:
+def write(path):
     """Store one sign-in after another until it is killed."""
     store, key = FileTokenStore(path), LoginKey(issuer="https://id.example.com", client_id="c")
     for number in itertools.count():
@@ -36,7 +36,7 @@ def write(path: str) -> None:
             print("ready", flush=True)
 
 
-def background(path: str) -> None:
+def background(path):
     """Renew in the background until it reads a line."""
     manager.STOP_WAIT_SECONDS = 60.0  # for a provider on a busy machine
     provider = OidcAuthProvider.from_file(path)

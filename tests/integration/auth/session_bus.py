@@ -7,15 +7,10 @@ import shutil
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Self
 
 import pytest
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.blocking import open_dbus_connection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -32,7 +27,7 @@ _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Co
 _BUS = DBusAddress("/org/freedesktop/DBus", bus_name="org.freedesktop.DBus", interface="org.freedesktop.DBus")
 
 
-def require_programs() -> None:
+def require_programs():
     for program in ("dbus-daemon", "gnome-keyring-daemon"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is missing: apt-get install -y dbus-daemon gnome-keyring")
@@ -45,7 +40,7 @@ class SessionBus:
         environ: The variables of a session on this bus.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self.environ = {
@@ -56,19 +51,19 @@ class SessionBus:
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/bus",
         }
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         configuration = self._folder / "bus.conf"
         configuration.write_text(_CONFIGURATION.format(path=self._folder / "bus"))
         self._start("dbus-daemon", "--nofork", f"--config-file={configuration}")
         _wait_until((self._folder / "bus").exists)
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         for process in reversed(self._processes):
             process.kill()
             process.wait(60)
 
-    def start_keyring(self, *, password: bytes | None) -> None:
+    def start_keyring(self, *, password):
         unlock = [] if password is None else ["--unlock"]
         process = self._start("gnome-keyring-daemon", "--foreground", "--components=secrets", *unlock, takes_input=True)
         assert process.stdin is not None
@@ -76,12 +71,12 @@ class SessionBus:
             words.write(password or b"")
         _wait_until(lambda: self._has_owner("org.freedesktop.secrets"))
 
-    def stop_keyring(self) -> None:
+    def stop_keyring(self):
         process = self._processes.pop()
         process.terminate()
         process.wait(60)
 
-    def _start(self, *command: str, takes_input: bool = False) -> subprocess.Popen[bytes]:
+    def _start(self, *command, takes_input=False):
         process = subprocess.Popen(
             command,
             env=self.environ,
@@ -92,13 +87,13 @@ class SessionBus:
         self._processes.append(process)
         return process
 
-    def _has_owner(self, name: str) -> bool:
+    def _has_owner(self, name):
         with open_dbus_connection(self.environ["DBUS_SESSION_BUS_ADDRESS"]) as connection:
             question = new_method_call(_BUS, "NameHasOwner", "s", (name,))
             return bool(connection.send_and_get_reply(question, timeout=60).body[0])
 
 
-def _wait_until(is_so: Callable[[], bool]) -> None:
+def _wait_until(is_so):
     deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, "the session bus or the keyring did not start"

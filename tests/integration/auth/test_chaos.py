@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.rotating_provider import RotatingProvider
-from tests.integration.auth.chaos import RECOVERY_SECONDS, ChaosRun, Figures
+from tests.integration.auth.chaos import RECOVERY_SECONDS, ChaosRun
 from tests.integration.auth.chaos_board import Board, BoardClock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -31,15 +26,15 @@ class Size:
 
 
 @pytest.fixture
-def size(request: pytest.FixtureRequest) -> Size:
+def size(request):
     if request.config.getoption("--long"):
         return Size(expiries=500, seed=random.SystemRandom().getrandbits(64))
     return Size(expiries=18, seed=20261124)
 
 
 @pytest.fixture
-def chaos(size: Size, tmp_path: Path) -> Callable[..., Figures]:
-    def let_tokens_end(*, kills: bool, grace_seconds: float = 0.0) -> Figures:
+def chaos(size, tmp_path):
+    def let_tokens_end(*, kills, grace_seconds=0.0):
         board = Board(tmp_path / "board")
         print(f"seed {size.seed}")
         with (
@@ -55,7 +50,7 @@ def chaos(size: Size, tmp_path: Path) -> Callable[..., Figures]:
     return let_tokens_end
 
 
-def check_always(figures: Figures) -> None:
+def check_always(figures):
     """Check what holds whatever is killed."""
     assert figures.unreadable_files == 0
     assert figures.ended_tokens_seen == 0
@@ -64,7 +59,7 @@ def check_always(figures: Figures) -> None:
     assert figures.calls > figures.expiries * 32
 
 
-def kills_that_lose_an_answer(figures: Figures) -> int:
+def kills_that_lose_an_answer(figures):
     """Return how many programs were killed while they had new tokens that were not in the file yet."""
     return figures.kills["ANSWERED"] + figures.kills["WRITING"]
 

@@ -6,20 +6,19 @@ import contextvars
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import requests
 
-from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRefused,
     LoginTimedOut,
     ProviderMisbehaved,
     ProviderUnavailable,
-    TokenStoreError,
 )
-from tests.fakes.mint import rsa_key
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -27,19 +26,9 @@ from tests.fakes.scripted_provider import ScriptedProvider
 pytestmark = pytest.mark.integration
 
 
-def sign_in(idp: ScriptedProvider, browser: ScriptedBrowser | None = None, **options: object) -> OidcAuthProvider:
+def sign_in(idp, browser=None, **options):
     arguments = {"browser": browser or ScriptedBrowser(), "timeout_seconds": 10, **options}
-    return OidcAuthProvider.login(idp.issuer, "notebook", **arguments)  # type: ignore[arg-type]
-
-
-class UnseenBrowser:
-    """A browser that opens a page which nobody looks at, or does not open at all."""
-
-    def __init__(self, *, opens: bool) -> None:
-        self._opens = opens
-
-    def open(self, _url: str) -> bool:
-        return self._opens
+    return OidcAuthProvider.login(idp.issuer, "notebook", **arguments)
 
 
 def test_a_person_signs_in_and_the_sign_in_is_kept(idp, tmp_path):
@@ -91,16 +80,6 @@ def test_an_issuer_is_compared_byte_for_byte_and_its_slash_kept(path):
         assert sign_in(idp).identity().issuer == idp.issuer
 
 
-def test_keys_that_were_rotated_just_before_signing_are_found(idp):
-    def rotate(url: str) -> str:
-        if "/callback" in url:
-            idp.signing_key = rsa_key("rotated")
-            idp.published_keys = (*idp.published_keys, rsa_key("rotated"))
-        return url
-
-    assert sign_in(idp, ScriptedBrowser(rotate)).identity().subject == "alice-1"
-
-
 def test_no_secret_of_a_sign_in_is_logged_at_any_level(idp, caplog, capfd):
     caplog.set_level(logging.DEBUG, logger="micromegas_jupyter")
 
@@ -125,10 +104,10 @@ def test_a_login_replaces_the_sign_in_of_another_application(idp, tmp_path):
 
 def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
     started = time.monotonic()
-    announced: list[str] = []
+    announced = []
 
     with pytest.raises(LoginTimedOut):
-        sign_in(idp, browser=UnseenBrowser(opens=True), timeout_seconds=0.3, announce=announced.append)  # type: ignore[arg-type]
+        sign_in(idp, browser=SimpleNamespace(open=lambda _url: True), timeout_seconds=0.3, announce=announced.append)
 
     assert time.monotonic() - started < 9
     with pytest.raises(requests.ConnectionError):
@@ -137,28 +116,28 @@ def test_nobody_coming_back_times_out_and_closes_the_listener(idp):
 
 def test_without_a_browser_the_address_goes_to_standard_error(idp, capsys):
     with pytest.raises(LoginTimedOut):
-        sign_in(idp, browser=UnseenBrowser(opens=False), timeout_seconds=0.2)  # type: ignore[arg-type]
+        sign_in(idp, browser=SimpleNamespace(open=lambda _url: False), timeout_seconds=0.2)
 
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "http://127.0.0.1:" in printed.err
 
 
-def begin(idp: ScriptedProvider, **options: object) -> PendingLogin:
-    return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})  # type: ignore[arg-type]
+def begin(idp, **options):
+    return OidcAuthProvider.begin_login(idp.issuer, "notebook", **{"timeout_seconds": 10, **options})
 
 
 def test_whoever_wants_to_know_the_end_is_told_once_in_their_own_context(idp):
     cell = contextvars.ContextVar("cell", default="none")
-    told: list[tuple[bool, str]] = []
+    told = []
     ended = threading.Event()
     cell.set("seven")
     pending = begin(idp)
 
-    def broken(_pending: PendingLogin) -> None:
+    def broken(_pending):
         raise RuntimeError("a widget that is gone")
 
-    def note(login: PendingLogin) -> None:
+    def note(login):
         told.append((login.done, cell.get()))
         ended.set()
 
@@ -238,7 +217,7 @@ def test_a_callback_that_does_not_fit_ends_the_sign_in(change, expected, idp):
 
 
 def test_a_callback_with_a_wrong_state_does_not_end_the_sign_in(idp):
-    def attack_first(url: str) -> str:
+    def attack_first(url):
         if "/callback?" in url:
             forged = requests.get(url.partition("?")[0] + "?code=evil&state=guess", timeout=30)
             assert forged.status_code == 400
@@ -268,12 +247,3 @@ def test_a_description_that_is_not_acceptable_stops_before_the_browser_opens(cha
 
     assert browser.visited == []
     assert len(idp.requests) == 1
-
-
-def test_a_token_file_that_cannot_be_written_is_known_before_the_browser_opens(idp, tmp_path):
-    (tmp_path / "t.json").symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(TokenStoreError):
-        sign_in(idp, token_file=tmp_path / "t.json")
-
-    assert idp.requests == []

@@ -5,57 +5,48 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext, LoginOutcome
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext
 from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginFailed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.fakes.scripted_provider import ScriptedProvider
-
-
 pytestmark = pytest.mark.integration
 
 
-def start(idp: ScriptedProvider, redirect_uri: str | None = None) -> LoopbackFlow:
+def start(idp, redirect_uri=None):
     connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
     return LoopbackFlow(LoginContext(connection=connection, redirect_uri=redirect_uri))
 
 
 @pytest.fixture
-def receiver(idp: ScriptedProvider) -> Iterator[LoopbackFlow]:
+def receiver(idp):
     made = start(idp)
     yield made
     made.close()
 
 
-def start_url(receiver: LoopbackFlow) -> str:
+def start_url(receiver):
     return receiver.prompt.start_url or ""
 
 
-def own_query(receiver: LoopbackFlow) -> str:
+def own_query(receiver):
     return f"code=c&state={receiver._grant.request.state.reveal()}"
 
 
-def get(url: str, **options: object) -> requests.Response:
-    return requests.request(
-        **{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options}  # type: ignore[arg-type]
-    )
+def get(url, **options):
+    return requests.request(**{"method": "GET", "url": url, "allow_redirects": False, "timeout": 10, **options})
 
 
-def base_of(receiver: LoopbackFlow) -> str:
+def base_of(receiver):
     return receiver.redirect_uri.removesuffix("/callback")
 
 
-def complete(receiver: LoopbackFlow) -> requests.Response:
+def complete(receiver):
     return get(receiver.redirect_uri + "?" + own_query(receiver))
 
 
@@ -63,13 +54,6 @@ def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver):
     for _ in range(2):
         answer = get(start_url(receiver))
         assert (answer.status_code, answer.headers["Location"]) == (302, receiver._authorization_url)
-
-
-def test_the_right_callback_is_received_and_leaves_the_address_bar(receiver):
-    answer = complete(receiver)
-
-    assert (answer.status_code, answer.headers["Location"], answer.text) == (303, "/done", "")
-    assert receiver._ended.is_set()
 
 
 def test_every_answer_carries_the_security_headers(receiver):
@@ -109,7 +93,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver):
         ({"url": own, "headers": {"Sec-Fetch-Dest": "empty"}}, 403),
     ]
 
-    statuses = [get(**options).status_code for options, _ in stray]  # type: ignore[arg-type]
+    statuses = [get(**options).status_code for options, _ in stray]
 
     assert statuses == [status for _, status in stray]
     assert not receiver._ended.is_set()
@@ -145,9 +129,9 @@ def test_what_is_hardly_http_does_no_harm(request_bytes, receiver):
 
 def test_a_callback_counts_once(receiver):
     barrier = threading.Barrier(10)
-    statuses: list[int] = []
+    statuses = []
 
-    def call() -> None:
+    def call():
         barrier.wait(30)
         statuses.append(complete(receiver).status_code)
 
@@ -159,18 +143,6 @@ def test_a_callback_counts_once(receiver):
 
     assert sorted(statuses) == [303] + [400] * 9
     assert get(start_url(receiver)).status_code == 400
-
-
-def test_the_last_page_waits_for_the_outcome(receiver):
-    complete(receiver)
-    pages: list[str] = []
-    reader = threading.Thread(target=lambda: pages.append(get(base_of(receiver) + "/done").text))
-    reader.start()
-
-    receiver.show(LoginOutcome(is_signed_in=True, who="Alice"))
-    reader.join(60)
-
-    assert "Signed in as Alice." in pages[0]
 
 
 def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
@@ -186,14 +158,6 @@ def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
     assert time.monotonic() - started < 9
     for connection in idle:
         connection.close()
-
-
-def test_nothing_listens_after_closing(receiver):
-    receiver.close()
-    receiver.close()
-
-    with pytest.raises(requests.ConnectionError):
-        get(start_url(receiver))
 
 
 def test_only_loopback_is_bound(receiver):

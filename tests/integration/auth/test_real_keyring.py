@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,11 +15,6 @@ from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring.client_side import stored_logins, token_store
 from tests.integration.auth.session_bus import SessionBus, require_programs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 pytestmark = [
     pytest.mark.integration,
@@ -36,7 +30,7 @@ LOGIN = StoredLogin(
 
 
 @pytest.fixture
-def bus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionBus]:
+def bus(tmp_path_factory, monkeypatch):
     require_programs()
     with SessionBus(tmp_path_factory.mktemp("s")) as running:
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", running.environ["DBUS_SESSION_BUS_ADDRESS"])
@@ -45,7 +39,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def environ(bus: SessionBus, tmp_path: Path) -> dict[str, str]:
+def environ(bus, tmp_path):
     return {**bus.environ, "MICROMEGAS_CONFIG_DIR": str(tmp_path)}
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from micromegas.auth import OidcAuthProvider as UpstreamProvider
@@ -20,15 +19,11 @@ from micromegas_jupyter.errors import LoginRequired
 from micromegas_jupyter.wiring import logout, token_store
 from tests.fakes.scripted_browser import ScriptedBrowser
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.auth.tokens.store import TokenStore
-    from tests.fakes.scripted_provider import ScriptedProvider
-
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def path(idp: ScriptedProvider, tmp_path: Path) -> Path:
+def path(idp, tmp_path):
     """A token file that this package wrote."""
     place = tmp_path / "t.json"
     OidcAuthProvider.login(idp.issuer, "notebook", token_file=place, scope="openid lake", browser=ScriptedBrowser())
@@ -55,7 +50,7 @@ def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: ClientSettings) -> TokenStore:
+def keep_in_profile(idp, environ, settings):
     store = token_store(settings, environ)
     OidcAuthProvider.login(
         idp.issuer,
@@ -69,11 +64,11 @@ def keep_in_profile(idp: ScriptedProvider, environ: dict[str, str], settings: Cl
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def environ(tmp_path):
     return {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
 
 
-def upstream_renews(idp: ScriptedProvider, path: Path) -> str:
+def upstream_renews(idp, path):
     document = json.loads(path.read_text())
     document["token"]["id_token"] = idp.mint_id_token(exp=1_700_000_000, iat=1_600_000_000)
     path.write_text(json.dumps(document))

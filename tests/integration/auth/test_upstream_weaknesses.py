@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,19 +19,13 @@ from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.fakes.clock import FakeClock
-
 pytestmark = pytest.mark.integration
 
 LIFETIME_SECONDS = 3600
 
 
 @pytest.fixture
-def idp(clock: FakeClock) -> Iterator[ScriptedProvider]:
+def idp(clock):
     with ScriptedProvider(clock=clock, lifetime_seconds=LIFETIME_SECONDS) as running:
         yield running
 
@@ -40,44 +33,44 @@ def idp(clock: FakeClock) -> Iterator[ScriptedProvider]:
 class Kept:
     """A token file, and the programs that use it."""
 
-    def __init__(self, idp: ScriptedProvider, path: Path, clock: FakeClock) -> None:
+    def __init__(self, idp, path, clock):
         self._idp, self.path, self._clock = idp, path, clock
 
-    def write(self, *, ends_in_seconds: float, **changes: object) -> None:
+    def write(self, *, ends_in_seconds, **changes):
         """Store tokens that end so soon."""
         token = {**self._idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
         document = {"issuer": self._idp.issuer, "client_id": "notebook", "token": token}
         self.path.write_text(json.dumps(document))
 
-    def open(self, issuer: str | None = None, client_id: str = "notebook", **options: object) -> OidcAuthProvider:
+    def open(self, issuer=None, client_id="notebook", **options):
         """Take the file up as a program of its own does."""
         return OidcAuthProvider(
             issuer or self._idp.issuer,
             client_id,
             token_file=self.path,
             clock=self._clock,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
-    def sign_in(self, **options: object) -> OidcAuthProvider:
+    def sign_in(self, **options):
         """Sign in with a browser, and keep it in the file unless told otherwise."""
         arguments = {"token_file": self.path, "clock": self._clock, "timeout_seconds": 10, **options}
         browser = ScriptedBrowser()
-        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=browser, **arguments)  # type: ignore[arg-type]
+        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=browser, **arguments)
 
     @property
-    def token(self) -> dict[str, object]:
+    def token(self):
         """The tokens in the file."""
         return dict(json.loads(self.path.read_text())["token"])
 
     @property
-    def mode(self) -> int:
+    def mode(self):
         """Who may do what with the file."""
         return stat.S_IMODE(self.path.stat().st_mode)
 
 
 @pytest.fixture
-def default_file(_own_home: Path) -> Path:
+def default_file(_own_home):
     """Where a person's sign-in is kept when nothing else is said."""
     path = _own_home / ".micromegas" / "tokens.json"
     path.parent.mkdir()
@@ -85,7 +78,7 @@ def default_file(_own_home: Path) -> Path:
 
 
 @pytest.fixture
-def kept(idp: ScriptedProvider, tmp_path: Path, clock: FakeClock) -> Kept:
+def kept(idp, tmp_path, clock):
     return Kept(idp, tmp_path / "t.json", clock)
 
 
@@ -214,7 +207,7 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock,
 
 
 @pytest.fixture
-def server() -> Iterator[FakeFlightServer]:
+def server():
     with closing(FakeFlightServer()) as running:
         yield running
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fakes.clock import FakeClock
-
 
 @pytest.fixture
-def idp(clock: FakeClock) -> ScriptedProvider:
+def idp(clock):
     return ScriptedProvider(clock=clock)
 
 
 @pytest.fixture
-def calls(idp: ScriptedProvider) -> DirectCalls:
+def calls(idp):
     return DirectCalls(idp)
 
 
 @pytest.fixture
-def home(_own_home: Path) -> Path:
+def home(_own_home):
     """The empty home folder of this test."""
     return _own_home

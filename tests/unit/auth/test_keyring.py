@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,11 +18,6 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.keyring_backend import LockedKeyring, MemoryKeyring
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 KEY = LoginKey(
     issuer="https://id.example.com",
@@ -48,30 +42,30 @@ MEMORY = {"PYTHON_KEYRING_BACKEND": "tests.fakes.keyring_backend.MemoryKeyring"}
 LOCKED = {"PYTHON_KEYRING_BACKEND": "tests.fakes.keyring_backend.LockedKeyring"}
 
 
-def no_keyring() -> SystemKeyring:
+def no_keyring():
     raise TokenStoreError("The system's keyring cannot be used: no session bus is running.")
 
 
 @pytest.fixture
-def backend() -> MemoryKeyring:
+def backend():
     return MemoryKeyring()
 
 
 @pytest.fixture
-def store(backend: MemoryKeyring, tmp_path: Path) -> KeyringTokenStore:
+def store(backend, tmp_path):
     return open_store(tmp_path / "folder" / "tokens.keyring.json", backend)
 
 
 @pytest.fixture
-def store_of_parts(backend: MemoryKeyring, tmp_path: Path) -> KeyringTokenStore:
+def store_of_parts(backend, tmp_path):
     return open_store(tmp_path / "t.keyring.json", backend, max_part_characters=100)
 
 
-def open_store(path: Path, backend: MemoryKeyring, **options: object) -> KeyringTokenStore:
-    return KeyringTokenStore(path, lambda: SystemKeyring(backend), **options)  # type: ignore[arg-type]
+def open_store(path, backend, **options):
+    return KeyringTokenStore(path, lambda: SystemKeyring(backend), **options)
 
 
-def save(store: KeyringTokenStore, login: StoredLogin = LOGIN) -> None:
+def save(store, login=LOGIN):
     with store.locked():
         store.save(login)
 
@@ -181,7 +175,7 @@ def test_without_a_usable_keyring_the_sign_in_ends_and_the_error_says_what_is_le
 
 
 @pytest.fixture
-def run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def run_folder(monkeypatch, tmp_path):
     """An empty folder in place of the one where the person's own bus may be."""
     monkeypatch.setattr(system_keyring, "RUN_FOLDER", tmp_path / "run")
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
@@ -195,7 +189,7 @@ class TestOpening:
     """Which keyring is used, and why none is."""
 
     @pytest.fixture
-    def locked(self) -> Iterator[None]:
+    def locked(self):
         LockedKeyring.release.clear()
         yield
         LockedKeyring.release.set()

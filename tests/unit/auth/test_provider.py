@@ -9,7 +9,6 @@ import pickle
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -35,19 +34,11 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.keyring_backend import MemoryKeyring
 from tests.fakes.mint import mint_raw
 from tests.fakes.scripted_browser import ScriptedBrowser
-from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider, Seen
+from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 from tests.fakes.tracebacks import verbose_traceback
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from pathlib import Path
 
-    from micromegas_jupyter.auth.provider import PendingLogin
-    from micromegas_jupyter.core.http import HttpAnswer
-    from tests.fakes.clock import FakeClock
-
-
-def write_file(path: Path, idp: ScriptedProvider, *, ends_in_seconds: float = 3600, **changes: object) -> None:
+def write_file(path, idp, *, ends_in_seconds=3600, **changes):
     token = idp.stored_token(ends_in_seconds=ends_in_seconds)
     path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token, **changes}))
 
@@ -92,11 +83,7 @@ def test_no_secret_is_shown_pickled_or_stored(idp, calls, clock, tmp_path):
     assert not [value for value in vars(provider).values() if isinstance(value, str) and "s3same" in value]
 
 
-def make_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def make_huge(path: Path) -> None:
+def make_huge(path):
     with path.open("wb") as file:
         file.truncate(10**10)
 
@@ -105,17 +92,14 @@ def make_huge(path: Path) -> None:
     ("make", "expected"),
     [
         (lambda path: None, LoginRequired),
-        (lambda path: path.write_text("{"), LoginRequired),
         (lambda path: path.write_bytes(b"\x00\xff" * 100), LoginRequired),
         (make_huge, LoginRequired),
         (os.mkfifo, TokenStoreError),
-        (make_folder, TokenStoreError),
-        (lambda path: path.symlink_to("/etc/hostname"), TokenStoreError),
     ],
-    ids=["missing", "damaged", "binary", "huge", "pipe", "folder", "link"],
+    ids=["missing", "binary", "huge", "pipe"],
 )
 def test_a_file_that_holds_no_sign_in_is_known_at_once(make, expected, tmp_path):
-    make(tmp_path / "t.json")  # type: ignore[operator]
+    make(tmp_path / "t.json")
 
     started = time.monotonic()
     with pytest.raises(expected) as caught:
@@ -132,22 +116,17 @@ def test_tokens_that_cannot_be_read_mean_login(token, idp):
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_store_and_a_token_file_exclude_each_other(make, idp, calls, tmp_path):
-    with pytest.raises(UsageError, match="one place"):
-        make(idp.issuer, "notebook", token_file=tmp_path / "a", store=FileTokenStore(tmp_path / "b"), http=calls)
-    assert idp.requests == []
-
-
-@pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
-def test_a_secret_and_a_private_key_exclude_each_other(make, idp, calls):
+def test_store_and_token_file_and_secret_and_private_key_exclude_each_other(make, idp, calls, tmp_path):
     key = PrivateKey(key=RSAKey.generate_key(2048), algorithm="RS256")
 
+    with pytest.raises(UsageError, match="one place"):
+        make(idp.issuer, "notebook", token_file=tmp_path / "a", store=FileTokenStore(tmp_path / "b"), http=calls)
     with pytest.raises(UsageError, match="private key"):
         make(idp.issuer, "notebook", "s3same", private_key=key, http=calls)
     assert idp.requests == []
 
 
-def pasted(idp: ScriptedProvider, pending: PendingLogin) -> None:
+def pasted(idp, pending):
     """Sign the person in at the provider and paste where that ended."""
     asked = dict(parse_qsl(urlsplit(pending.start_url or "").query))
     pending.submit(
@@ -155,35 +134,18 @@ def pasted(idp: ScriptedProvider, pending: PendingLogin) -> None:
     )
 
 
-class HeldCalls(DirectCalls):
-    """Holds the answer of the token endpoint back."""
-
-    def __init__(self, provider: ScriptedProvider) -> None:
-        super().__init__(provider)
-        self.asked, self.released = threading.Event(), threading.Event()
-
-    def post_form(self, url: str, fields: object, **options: object) -> HttpAnswer:
-        answer = super().post_form(url, fields, **options)  # type: ignore[arg-type]
-        if url.endswith("/token"):
-            self.asked.set()
-            assert self.released.wait(30)
-        return answer
-
-
-def begin_paste(idp: ScriptedProvider, http: DirectCalls, clock: FakeClock, path: Path) -> PendingLogin:
+def begin_paste(idp, http, clock, path):
     return OidcAuthProvider.begin_login(
         idp.issuer, "notebook", token_file=path, flow=Flow.PASTE, http=http, clock=clock
     )
 
 
-def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(idp, clock, tmp_path):
-    calls = HeldCalls(idp)
+def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(idp, calls, clock, tmp_path):
     pending = begin_paste(idp, calls, clock, tmp_path / "t.json")
-    pasted(idp, pending)
-    assert calls.asked.wait(30)
+    issue = idp.issue
+    idp.issue = lambda **options: (pending.cancel(), issue(**options))[1]
 
-    pending.cancel()
-    calls.released.set()
+    pasted(idp, pending)
 
     with pytest.raises(LoginFailed, match="cancelled"):
         pending.result(30)
@@ -195,11 +157,11 @@ def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_ba
 class WatchedStore(FileTokenStore):
     """Tells when its lock is wanted."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         super().__init__(path)
         self.lock_wanted = threading.Event()
 
-    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> AbstractContextManager[None]:
+    def locked(self, *, wait_seconds=LOCK_WAIT_SECONDS):
         self.lock_wanted.set()
         return super().locked(wait_seconds=wait_seconds)
 
@@ -248,7 +210,7 @@ def test_a_defect_ends_the_sign_in_as_a_defect(idp, calls, clock, tmp_path, capl
     assert "A sign-in failed unexpectedly." in caplog.text
 
 
-def fail() -> None:
+def fail():
     raise TokenStoreError("The token file cannot be looked at.")
 
 
@@ -310,14 +272,12 @@ CLAIMS = IdTokenClaims(
 )
 
 
-def session_of(
-    claims: IdTokenClaims | None, *, access_token: str = "opaque", ends_at: datetime | None = ONE
-) -> Session:
+def session_of(claims, *, access_token="opaque", ends_at=ONE):
     tokens = TokenSet(access_token=Secret(access_token), refresh_token=Secret("r"), expires_at=ends_at)
     return Session(tokens=tokens, claims=claims)
 
 
-def access_token(**changes: object) -> str:
+def access_token(**changes):
     claims = {
         "sub": "alice-1",
         "name": "Alice Example",
@@ -360,12 +320,9 @@ def test_tokens_that_say_nothing_about_their_person_are_known_as_such(token):
 
 
 def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
-
-    provider.save()
+    OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock).save()
 
     assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
-    assert provider.token_file == home / ".micromegas" / "tokens.json"
 
 
 HIDDEN = "hidden-text-0123456789"
@@ -413,49 +370,23 @@ def test_a_damaged_token_file_is_not_shown(content, tmp_path):
     assert HIDDEN not in verbose_traceback(lambda: OidcAuthProvider.from_file(file))
 
 
-def test_tokens_that_could_not_be_written_are_not_shown(tmp_path, monkeypatch):
-    def refuse(_descriptor: int) -> None:
+@pytest.mark.parametrize("writes_left", [None, 0, 1])
+def test_tokens_that_could_not_be_stored_are_not_shown(writes_left, tmp_path, monkeypatch):
+    def refuse(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", refuse)
-    store = FileTokenStore(tmp_path / "tokens.json")
-
-    def save() -> None:
-        with store.locked():
-            store.save(LOGIN)
-
-    assert HIDDEN not in verbose_traceback(save)
-
-
-@pytest.mark.parametrize("writes_left", [0, 1])
-def test_tokens_that_the_keyring_did_not_take_are_not_shown(writes_left, tmp_path):
     backend = MemoryKeyring()
     backend.writes_left = writes_left
     store = KeyringTokenStore(tmp_path / "tokens.keyring.json", lambda: SystemKeyring(backend), max_part_characters=100)
+    if writes_left is None:
+        store = FileTokenStore(tmp_path / "tokens.json")
+        monkeypatch.setattr(os, "fsync", refuse)
 
-    def save() -> None:
+    def save():
         with store.locked():
             store.save(LOGIN)
 
     assert HIDDEN not in verbose_traceback(save)
-
-
-@pytest.fixture
-def online_idp() -> ScriptedProvider:
-    """A provider whose ID tokens are of now."""
-    return ScriptedProvider(clock=SYSTEM_CLOCK)
-
-
-@pytest.mark.parametrize("text", [f"http://127.0.0.1:48080/callback?code={HIDDEN}&state=another", HIDDEN * 2000])
-def test_a_pasted_text_that_does_not_fit_is_not_shown(text, online_idp):
-    with online_idp as idp:
-        pending = OidcAuthProvider.begin_login(idp.issuer, idp.client_id, flow=Flow.PASTE)
-
-        shown = verbose_traceback(lambda: pending.submit(text))
-
-        pending.cancel()
-        pending.wait_closed(30)
-    assert HIDDEN not in shown
 
 
 @pytest.mark.parametrize(
@@ -466,12 +397,12 @@ def test_a_pasted_text_that_does_not_fit_is_not_shown(text, online_idp):
         ({"code": f"{HIDDEN}\x07"}, None),
     ],
 )
-def test_a_code_that_came_back_in_vain_is_not_shown(changes, reply, online_idp):
-    online_idp.callback_changes = {"code": HIDDEN, **changes}
-    if reply is not None:
-        online_idp.reply_once("/token", reply)
+def test_a_code_that_came_back_in_vain_is_not_shown(changes, reply):
     browser = ScriptedBrowser()
-    with online_idp as idp:
+    with ScriptedProvider(clock=SYSTEM_CLOCK) as idp:
+        idp.callback_changes = {"code": HIDDEN, **changes}
+        if reply is not None:
+            idp.reply_once("/token", reply)
         pending = OidcAuthProvider.begin_login(idp.issuer, idp.client_id)
         browser.open(pending.start_url or "")
 

@@ -5,52 +5,43 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, ProviderDocuments, TimedCalls
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, TimedCalls
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest, TokenSet, build_authorization_request
-from micromegas_jupyter.oidc.device import DeviceAuthorization, DevicePending
+from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request
+from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jws import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
 
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
-
-
 RESOURCE = "https://lake.example.com"
 
 
 @pytest.fixture
-def connection(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderConnection:
+def connection(idp, calls, clock):
     return ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
 
 
-def tokens_of(idp: ScriptedProvider) -> TokenSet:
+def tokens_of(idp):
     return TokenSet(access_token=Secret("acc"), id_token=Secret(idp.mint_id_token(access_token="acc")))
 
 
-def test_a_key_that_was_rotated_in_has_the_keys_fetched_again_once(connection, idp):
+def test_a_rotated_key_is_fetched_once_and_unknown_ones_do_not_make_the_client_fetch_again_and_again(
+    connection, idp, clock
+):
     connection.keys()
     idp.signing_key = rsa_key("new")
     idp.published_keys = (ec_key(), rsa_key("new"))
-
-    claims = connection.verify(tokens_of(idp), nonce=None)
-
-    assert claims is not None
-    assert claims.subject == "alice-1"
+    assert connection.verify(tokens_of(idp), nonce=None).subject == "alice-1"
     assert len(idp.seen("/keys")) == 2
-
-
-def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(connection, idp, clock):
+    clock.advance(3600)
     connection.keys()
     idp.signing_key = rsa_key("unpublished")
 
@@ -61,7 +52,7 @@ def test_unknown_keys_do_not_make_the_client_fetch_again_and_again(connection, i
     with pytest.raises(ProviderMisbehaved):
         connection.verify(tokens_of(idp), nonce=None)
 
-    assert len(idp.seen("/keys")) == 3
+    assert len(idp.seen("/keys")) == 5
 
 
 @pytest.mark.parametrize(
@@ -80,7 +71,7 @@ def test_the_secret_is_sent_as_the_provider_wants_it(methods, is_basic, clock):
     assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
 
 
-def code_request(connection: ProviderConnection, resource: str | None = None) -> AuthorizationRequest:
+def code_request(connection, resource=None):
     return build_authorization_request(
         connection.metadata(),
         client_id="notebook",
@@ -91,39 +82,31 @@ def code_request(connection: ProviderConnection, resource: str | None = None) ->
     )
 
 
-def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token(connection, idp):
-    answer = {"access_token": "acc", "token_type": "Bearer"}
+# The device grant
+
+
+def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token_but_one_is_checked(connection, idp):
     authorization = connection.start_device(scope="openid", audience=None, resource=None)
-    idp.reply_once("/token", Reply(body=answer))
-    idp.reply_once("/token", Reply(body=answer))
+    for body in ({"access_token": "acc", "token_type": "Bearer"},) * 2 + (idp.issue(nonce="another"),):
+        idp.reply_once("/token", Reply(body=body))
 
     by_device = connection.poll_device(authorization, scope="openid", needs_id_token=False)
     by_code = connection.exchange_code(code_request(connection), Secret("c"), needs_id_token=False)
 
-    assert isinstance(by_device, TokenSet)
-    assert by_device.id_token is None
-    assert by_code.id_token is None
-
-
-def test_an_id_token_that_is_not_needed_is_checked_all_the_same(connection, idp):
-    idp.reply_once("/token", Reply(body=idp.issue(nonce="another")))
-
+    assert by_device.id_token is by_code.id_token is None
     with pytest.raises(ProviderMisbehaved, match="nonce"):
         connection.exchange_code(code_request(connection), Secret("c"), needs_id_token=False)
 
 
-# The device grant
-
-
-def start_device(connection: ProviderConnection) -> DeviceAuthorization:
+def start_device(connection):
     return connection.start_device(scope="email", audience="lake", resource=RESOURCE)
 
 
-def poll(connection: ProviderConnection, authorization: DeviceAuthorization) -> TokenSet | DevicePending:
+def poll(connection, authorization):
     return connection.poll_device(authorization, scope="openid email")
 
 
-def dated(idp: ScriptedProvider, clock: FakeClock, ahead: timedelta) -> Reply:
+def dated(idp, clock, ahead):
     """A token answer of a provider whose clock is `ahead` of this machine's."""
     seconds = int((clock.now() + ahead).timestamp())
     answer = idp.issue()
@@ -180,7 +163,7 @@ DEVICE_ANSWER = {
 
 
 @pytest.fixture
-def key() -> PrivateKey:
+def key():
     return PrivateKey(key=ECKey.generate_key("P-256"), algorithm="ES256", key_id="k1")
 
 
@@ -209,27 +192,15 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PL
     assert "client_secret" not in idp.seen(path)[0].form
 
 
-class RecordingCalls(DirectCalls):
-    """Keeps the assertions that leave for addresses of another host, and answers them as a revocation."""
-
-    def __init__(self, provider: ScriptedProvider) -> None:
-        super().__init__(provider)
-        self.assertions: list[str] = []
-
-    def post_form(self, url, fields, **rest):  # type: ignore[no-untyped-def]
-        self.assertions.append(fields["client_assertion"].reveal())
-        return super().post_form(f"{self._provider.base}/revoke", fields, **rest)
-
-
-def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(key, idp, clock):
-    calls = RecordingCalls(idp)
+def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(key, idp, calls, clock):
+    sent = []
+    calls.post_form = lambda url, fields, **_options: sent.append(fields) or HttpAnswer(status=200, body={})
     idp.metadata_changes["revocation_endpoint"] = "https://other.example.com/revoke"
-    idp.metadata_changes["jwks_uri"] = f"{idp.base}/keys"
     connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
 
     connection.revoke(Secret("t"), kind="refresh_token")
 
-    assert parse_token(calls.assertions[0]).claims["aud"] == "https://other.example.com/revoke"
+    assert parse_token(sent[0]["client_assertion"].reveal()).claims["aud"] == "https://other.example.com/revoke"
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
@@ -238,11 +209,17 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
     idp.metadata_changes["token_endpoint_auth_methods_supported"] = [method]
     connection = ProviderConnection(idp.issuer, "notebook", Secret(CLIENT_SECRET), http=calls, clock=clock)
     answer = Reply(status=400, body={"error": f"{written} r3fresh", "error_description": f"no {written} and r3fresh"})
+    device = DeviceAuthorization(
+        device_code=Secret("r3fresh"),
+        user_code="A",
+        verification_uri="https://id.example.com/d",
+        expires_at=clock.now(),
+    )
     attempts = (
         lambda: connection.refresh(Secret("r3fresh"), granted_scope=None),
         lambda: connection.exchange_code(code_request(connection), Secret("r3fresh")),
         lambda: connection.request_token_answer({"assertion": Secret("r3fresh")}, requested_scope=None),
-        lambda: connection.poll_device(device_authorization(Secret("r3fresh"), clock), scope="openid"),
+        lambda: connection.poll_device(device, scope="openid"),
     )
 
     for attempt in attempts:
@@ -255,130 +232,92 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
         assert "r3fresh" not in shown
 
 
-def device_authorization(device_code: Secret, clock: FakeClock) -> DeviceAuthorization:
-    return DeviceAuthorization(
-        device_code=device_code, user_code="A", verification_uri="https://id.example.com/d", expires_at=clock.now()
-    )
-
-
 # Documents
 
 
-@pytest.fixture
-def documents(idp: ScriptedProvider, calls: DirectCalls, clock: FakeClock) -> ProviderDocuments:
-    return ProviderDocuments(idp.issuer, http=calls, clock=clock)
-
-
-def test_documents_are_fetched_once_an_hour(documents, idp, clock):
+def test_documents_are_fetched_once_an_hour(connection, idp, clock):
     for _ in range(3):
-        documents.keys()
+        connection.keys()
     clock.advance(3600)
-    documents.keys()
+    connection.keys()
 
     assert len(idp.seen("/.well-known/openid-configuration")) == 2
     assert len(idp.seen("/keys")) == 2
 
 
-def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(documents, idp, clock):
-    keys = documents.keys()
+def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(connection, idp, clock):
+    keys = connection.keys()
     clock.advance(7200)
     idp.is_down = True
 
-    assert documents.keys() == keys
-    assert documents.metadata().issuer == idp.issuer
+    assert connection.keys() == keys
+    assert connection.metadata().issuer == idp.issuer
 
 
-def test_a_fetch_of_rotated_keys_that_failed_counts_too(documents, idp, clock):
-    kept = documents.keys()
+def test_a_fetch_of_rotated_keys_that_failed_counts_too(connection, idp, clock):
+    kept = connection.keys()
     idp.is_down = True
 
     with pytest.raises(ProviderUnavailable):
-        documents.keys_after_rotation()
+        connection.keys_after_rotation()
     clock.advance(9)
 
-    assert documents.keys_after_rotation() == kept
+    assert connection.keys_after_rotation() == kept
     assert len(idp.seen("/keys")) == 2
 
 
 class DatedCalls:
     """Implements `http.ProviderCalls`: every answer takes `trip_seconds` and is dated halfway, in whole seconds."""
 
-    ahead_seconds = trip_seconds = sleep_seconds = 0.0
-    status = 200
-    has_date = True
-    date: datetime | None = None
-
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock, **changes):
         self._clock = clock
+        self.ahead_seconds = self.trip_seconds = self.sleep_seconds = 0.0
+        self.status, self.dates = 200, []
+        vars(self).update(changes)
 
-    def fetch_json(self, _url: str) -> HttpAnswer:
+    def fetch_json(self, _url):
         self._clock.advance(self.trip_seconds / 2)
-        told = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
+        date = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
         self._clock.advance(self.trip_seconds / 2)
         self._clock.sleep_through(self.sleep_seconds)
-        return HttpAnswer(status=self.status, body={}, date=self.date or (told if self.has_date else None))
+        return HttpAnswer(status=self.status, body={}, date=self.dates.pop() if self.dates else date)
 
-    def post_form(self, url: str, _fields: object, **_options: object) -> HttpAnswer:
+    def post_form(self, url, _fields, **_options):
         return self.fetch_json(url)
 
 
-@pytest.fixture
-def raw(clock: FakeClock) -> DatedCalls:
-    return DatedCalls(clock)
+def measured(clock, *, by_post=True, **changes):
+    timed = TimedCalls(DatedCalls(clock, **changes), clock)
+    timed.post_form("https://id.example.com/token", {}) if by_post else timed.fetch_json("https://id.example.com/keys")
+    return timed
 
 
-@pytest.fixture
-def timed(raw: DatedCalls, clock: FakeClock) -> TimedCalls:
-    return TimedCalls(raw, clock)
+@pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000, 90_000, -90_000])
+@pytest.mark.parametrize("by_post", [True, False])
+def test_a_difference_is_measured_to_about_a_second_and_followed_up_to_a_day(by_post, ahead_seconds, clock):
+    timed = measured(clock, by_post=by_post, ahead_seconds=ahead_seconds)
 
-
-def post(timed: TimedCalls) -> None:
-    timed.post_form("https://id.example.com/token", {})
-
-
-def fetch(timed: TimedCalls) -> None:
-    timed.fetch_json("https://id.example.com/keys")
-
-
-@pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000])
-@pytest.mark.parametrize("call", [fetch, post])
-def test_a_difference_is_measured_to_about_a_second(call, ahead_seconds, timed, raw, clock):
-    raw.ahead_seconds = ahead_seconds
-
-    call(timed)
-
-    assert timed.offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.offset_seconds == (timed.measured_offset_seconds if abs(ahead_seconds) < 86_400 else 0)
     assert timed.now() == clock.now() + timedelta(seconds=timed.offset_seconds)
 
 
 @pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
 @pytest.mark.parametrize("into_the_second", [0, 0.5, 0.999])
-def test_a_difference_of_two_seconds_is_none(ahead_seconds, into_the_second, timed, raw, clock):
+def test_a_difference_of_two_seconds_is_none(ahead_seconds, into_the_second, clock):
     clock.advance(into_the_second)
-    raw.ahead_seconds = ahead_seconds
 
-    post(timed)
-
-    assert timed.offset_seconds == 0.0
+    assert measured(clock, ahead_seconds=ahead_seconds).offset_seconds == 0.0
 
 
-@pytest.mark.parametrize("ahead_seconds", [90_000, -90_000])
-def test_a_difference_of_more_than_a_day_is_not_followed_but_known(ahead_seconds, timed, raw, clock):
-    raw.ahead_seconds = ahead_seconds
-
-    post(timed)
-
-    assert timed.now() == clock.now()
-    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
-
-
-def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(timed, raw):
-    raw.ahead_seconds = 3000
-    fetch(timed)
+def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(clock):
+    raw = DatedCalls(clock, ahead_seconds=3000)
+    timed = TimedCalls(raw, clock)
+    timed.fetch_json("https://id.example.com/keys")
     raw.ahead_seconds = 0
-    post(timed)
+    timed.post_form("https://id.example.com/token", {})
     raw.ahead_seconds = -3000
-    fetch(timed)
+    timed.fetch_json("https://id.example.com/keys")
 
     assert timed.measured_offset_seconds == 0.0
 
@@ -387,19 +326,14 @@ def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a
     "changes",
     [
         {"ahead_seconds": 300, "status": 400},
-        {"ahead_seconds": 300, "has_date": False},
+        {"ahead_seconds": 300, "dates": [None]},
         {"ahead_seconds": 5, "trip_seconds": 8},
         {"sleep_seconds": 7200},
         {"sleep_seconds": -7200},
-        {"date": datetime(1, 1, 1, tzinfo=UTC)},
-        {"date": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},
+        {"dates": [datetime(1, 1, 1, tzinfo=UTC)]},
+        {"dates": [datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)]},
     ],
     ids=["a failure", "no date", "a slow answer", "slept", "set back", "the first year", "the last year"],
 )
-def test_what_says_nothing_about_the_clocks_is_not_followed(changes, timed, raw):
-    for name, value in changes.items():
-        setattr(raw, name, value)
-
-    post(timed)
-
-    assert timed.offset_seconds == 0.0
+def test_what_says_nothing_about_the_clocks_is_not_followed(changes, clock):
+    assert measured(clock, **changes).offset_seconds == 0.0

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginOutcome
-from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_LOGINS,
     Accepted,
     CallbackRequest,
-    Ended,
-    OutcomeRequest,
     RedirectLogins,
     Started,
     StartRequest,
-    StillWorking,
     Unknown,
     build_message,
     digest_of,
@@ -36,12 +31,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginFailed, LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
 from tests.fakes.pause import FakePause
 from tests.fakes.ports import free_port
-from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from micromegas_jupyter.auth.flows.base import LoginFlow
+from tests.fakes.scripted_provider import Reply, Seen
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 CALLBACK = "https://lab.example.com/x/micromegas/callback"
@@ -49,12 +39,12 @@ DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
-def context(idp, calls, clock) -> Callable[..., LoginContext]:
+def context(idp, calls, clock):
     connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
     return lambda **options: LoginContext(connection=connection, **options)
 
 
-def sign_in(idp: ScriptedProvider, url: str | None) -> str:
+def sign_in(idp, url):
     """Return the address that the person's browser ends at."""
     asked = dict(parse_qsl(urlsplit(url or "").query))
     return idp.handle(Seen(method="GET", path="/authorize", query=asked, form={}, headers={})).headers["Location"]
@@ -63,17 +53,13 @@ def sign_in(idp: ScriptedProvider, url: str | None) -> str:
 # Starting
 
 
-@pytest.mark.parametrize("flow", [Flow.REDIRECT, Flow.HUB])
-def test_a_flow_that_needs_a_server_cannot_be_started(flow, context, idp):
-    with pytest.raises(UsageError, match=flow.value):
-        start_flow(flow, context())
-    assert idp.requests == []
-
-
-@pytest.mark.parametrize("flow", [Flow.BROWSER, Flow.PASTE])
-def test_a_redirect_uri_off_loopback_is_refused_before_the_provider_is_asked(flow, context, idp):
-    with pytest.raises(UsageError):
-        start_flow(flow, context(redirect_uri="https://lake.example.com/callback"))
+def test_a_flow_without_its_server_or_off_loopback_is_refused_before_the_provider_is_asked(context, idp):
+    for flow in (Flow.REDIRECT, Flow.HUB):
+        with pytest.raises(UsageError, match=flow.value):
+            start_flow(flow, context())
+    for flow in (Flow.BROWSER, Flow.PASTE):
+        with pytest.raises(UsageError):
+            start_flow(flow, context(redirect_uri="https://lake.example.com/callback"))
     assert idp.requests == []
 
 
@@ -113,7 +99,6 @@ def test_a_fixed_uri_on_loopback_is_used_as_registered(uri, registered, bind_hos
         "http://0.0.0.0:48080/callback",
         "http://127.0.0.2:48080/callback",
         "http://127.0.0.1.example.com:1/callback",
-        "http://localhost.example.com:1/callback",
         "https://127.0.0.1:48080/callback",
         "http://127.0.0.1@example.com:1/",
         "http://alice@127.0.0.1:1/callback",
@@ -138,24 +123,24 @@ def test_every_other_redirect_uri_is_a_usage_error(uri):
 class Device:
     """A device sign-in whose pauses move the clock, and the person who may type its code."""
 
-    def __init__(self, idp: ScriptedProvider, context: Callable[..., LoginContext], clock: object, **options: object):
+    def __init__(self, idp, context, clock, **options):
         self.idp = idp
         self.pause = FakePause(clock)
-        self.login = start_device(context(**options), stopped=self.pause)
+        self.login = DeviceFlow(context(**options), stopped=self.pause)
 
-    def decide(self, *, allow: bool = True) -> None:
+    def decide(self, *, allow=True):
         self.idp.device.decide(self.login.prompt.user_code, allow=allow)
 
-    def questions(self) -> int:
+    def questions(self):
         return len(self.idp.seen("/token"))
 
 
 @pytest.fixture
-def device(idp, context, clock) -> Device:
+def device(idp, context, clock):
     return Device(idp, context, clock)
 
 
-def pending_reply(error: str = "authorization_pending") -> Reply:
+def pending_reply(error="authorization_pending"):
     return Reply(status=400, body={"error": error})
 
 
@@ -183,17 +168,14 @@ def test_the_pace_follows_the_provider(replies, waited, device, idp):
     assert device.pause.waited == waited
 
 
-def test_nobody_typing_the_code_ends_when_it_does(device):
+def test_nobody_typing_the_code_ends_with_it_or_when_the_caller_says(device, idp, context, clock):
     assert device.login.tokens() is None
     assert sum(device.pause.waited) == 600
     assert device.questions() == 119  # the last pause ends with the code, and nothing is asked after that
 
-
-def test_a_caller_may_wait_for_a_shorter_time_than_the_code_lives(idp, context, clock):
-    device = Device(idp, context, clock, timeout_seconds=12.0)
-
-    assert device.login.tokens() is None
-    assert device.pause.waited == [5, 5, 2]
+    shorter = Device(idp, context, clock, timeout_seconds=12.0)
+    assert shorter.login.tokens() is None
+    assert shorter.pause.waited == [5, 5, 2]
 
 
 def test_a_person_who_says_no_ends_it_and_so_does_a_stop(device):
@@ -226,19 +208,17 @@ def test_tokens_are_not_fetched_before_there_are_keys_to_check_them_with(device,
 
 
 @pytest.fixture
-def paste(context) -> LoginFlow:
+def paste(context):
     return start_flow(Flow.PASTE, context(timeout_seconds=20.0))
 
 
 MARKED = {
     "whole": lambda address: address,
-    "query only": lambda address: address.partition("?")[2],
     "with its question mark": lambda address: "?" + address.partition("?")[2],
     "without a scheme": lambda address: address.removeprefix("http://"),
     "broken lines": lambda address: f"  {address[:40]}\r\n  {address[40:]}",
     "double quotes": lambda address: f'"{address}"',
     "angle brackets": lambda address: f"<{address}>",
-    "typographic quotes": lambda address: f"\u201c{address}\u201d",
     "fragment": lambda address: f"{address}#top",
     "a question mark in a value": lambda address: address.partition("?")[2] + "&session_state=a?b",
 }
@@ -252,14 +232,13 @@ def test_an_address_is_taken_as_people_paste_it(mark, paste, idp):
     assert "code_verifier" in idp.seen("/token")[0].form
 
 
-def other_query(address: str, **changes: str | None) -> str:
+def other_query(address, **changes):
     values = {**dict(parse_qsl(urlsplit(address).query)), **changes}
     return address.partition("?")[0] + "?" + urlencode({name: value for name, value in values.items() if value})
 
 
 MISFITS = {
     "nothing": lambda address: "",
-    "a sentence": lambda address: "it says that the site cannot be reached",
     "a bare address": lambda address: address.partition("?")[0],
     "the code alone": lambda address: parse_qs(urlsplit(address).query)["code"][0],
     "without a state": lambda address: other_query(address, state=None),
@@ -272,26 +251,21 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS.keys())
-def test_a_text_that_is_not_this_sign_ins_address_may_be_tried_again(change, paste, idp):
+FOREIGN = {
+    "another issuer": lambda address: other_query(address, iss="https://evil.example"),
+    "no issuer": lambda address: other_query(address, iss=None),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), [*MISFITS.items(), *FOREIGN.items()])
+def test_a_text_that_is_not_this_sign_ins_address_may_be_tried_again(name, change, paste, idp):
     address = sign_in(idp, paste.prompt.start_url)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ProviderMisbehaved if name in FOREIGN else UsageError):
         paste.submit(change(address))
     paste.submit(address)
 
-    assert "paste the whole address" in caught.value.remedy
     assert paste.tokens() is not None
     assert len(idp.seen("/token")) == 1
-
-
-@pytest.mark.parametrize("change", [{"iss": "https://evil.example"}, {"iss": None}])
-def test_an_answer_of_another_provider_may_be_tried_again(change, paste, idp):
-    address = sign_in(idp, paste.prompt.start_url)
-    with pytest.raises(ProviderMisbehaved):
-        paste.submit(other_query(address, **change))
-    paste.submit(address)
-
-    assert paste.tokens() is not None
 
 
 @pytest.mark.parametrize(
@@ -325,69 +299,41 @@ def test_too_many_wrong_addresses_end_it(paste, idp):
         paste.tokens()
 
 
-def test_nothing_of_a_pasted_text_is_shown_or_logged(paste, idp, caplog):
-    caplog.set_level(logging.DEBUG)
-    foreign = other_query(sign_in(idp, paste.prompt.start_url), iss="https://evil.example", code="s3cret-code")
-
-    with pytest.raises(UsageError) as unfit:
-        paste.submit("http://127.0.0.1:48080/callback?code=s3cret-code&state=s3cret-state")
-    with pytest.raises(ProviderMisbehaved) as misbehaved:
-        paste.submit(foreign)
-
-    shown = f"{unfit.value} {misbehaved.value} {paste!r} {paste.prompt!r} {vars(paste)!r} {caplog.text}"
-    assert "s3cret" not in shown
-    assert parse_qs(urlsplit(foreign).query)["state"][0] not in shown
-
-
 # Jupyter
 
 
 class Notebook:
     """A kernel with one sign-in by redirect, asked as a server asks it."""
 
-    def __init__(self, context: Callable[..., LoginContext]) -> None:
+    def __init__(self, context):
         self.context = context
         self.redirects = RedirectLogins(kernel_id=KERNEL_ID, base_address="/x/")
         self.login = self.begin()
 
-    def begin(self, **options: object) -> LoginFlow:
+    def begin(self, **options):
         return start_flow(Flow.REDIRECT, self.context(timeout_seconds=10.0, **options), redirects=self.redirects)
 
-    def ask(self, request: object) -> object:
+    def ask(self, request):
         return parse_reply(self.redirects.reply_to(build_message(request)))
 
-    def start(self, redirect_uri: str = CALLBACK, login: LoginFlow | None = None) -> object:
+    def start(self, redirect_uri=CALLBACK, login=None):
         return self.ask(StartRequest(name=name_of(login or self.login), redirect_uri=redirect_uri))
 
-    def answer(self, query: str) -> object:
+    def answer(self, query):
         return self.ask(CallbackRequest(query=Secret(query)))
 
 
-def name_of(login: LoginFlow) -> str:
+def name_of(login):
     return (login.prompt.start_url or "").removeprefix("/x/micromegas/start/")
 
 
-def state_of(started: Started) -> str:
+def state_of(started):
     return parse_qs(urlsplit(started.authorization_url.reveal()).query)["state"][0]
 
 
 @pytest.fixture
-def notebook(context) -> Notebook:
+def notebook(context):
     return Notebook(context)
-
-
-def test_an_answer_brings_tokens_and_how_it_ended_is_told_to_who_knows_the_state(notebook, idp):
-    started = notebook.start()
-    query = urlsplit(sign_in(idp, started.authorization_url.reveal())).query
-
-    assert notebook.answer(query) == Accepted()
-    assert notebook.login.tokens().id_token is not None
-    before = notebook.ask(OutcomeRequest(state_digest=started.state_digest))
-    notebook.login.show(LoginOutcome(is_signed_in=True, who="Alice"))
-
-    assert before == StillWorking()
-    assert notebook.ask(OutcomeRequest(state_digest=started.state_digest)) == Ended(is_signed_in=True, who="Alice")
-    assert notebook.ask(OutcomeRequest(state_digest="0" * 64)) == Unknown()
 
 
 def test_the_start_address_names_the_kernel_and_nothing_of_the_request(notebook):
@@ -403,7 +349,7 @@ def test_one_of_many_threads_hands_the_answer_over(notebook):
     query = f"code=c&state={state_of(notebook.start())}"
     barrier, replies = threading.Barrier(8), []
 
-    def hand_over() -> None:
+    def hand_over():
         barrier.wait(DEADLINE_SECONDS)
         replies.append(notebook.answer(query))
 
@@ -435,26 +381,17 @@ def test_another_state_is_unknown_and_uses_nothing_up(notebook, change):
     assert notebook.answer(f"code=c&state={state}") == Accepted()
 
 
-def test_a_refusal_of_the_person_ends_the_sign_in(notebook, idp):
-    notebook.answer(urlencode({"error": "access_denied", "state": state_of(notebook.start()), "iss": idp.issuer}))
-
-    with pytest.raises(LoginRefused):
-        notebook.login.tokens()
-
-
 def test_the_start_address_can_be_opened_again_until_there_is_an_answer(notebook):
-    first, second = notebook.start(), notebook.start()
-    notebook.answer(f"code=c&state={state_of(first)}")
+    first, second, elsewhere = (
+        notebook.start(),
+        notebook.start(),
+        notebook.start("http://127.0.0.1:8888/micromegas/callback"),
+    )
 
     assert first == second
-    assert notebook.start() == Unknown()
-
-
-def test_another_address_of_the_server_begins_anew(notebook):
-    first, second = notebook.start(), notebook.start("http://127.0.0.1:8888/micromegas/callback")
-
     assert notebook.answer(f"code=c&state={state_of(first)}") == Unknown()
-    assert notebook.answer(f"code=c&state={state_of(second)}") == Accepted()
+    assert notebook.answer(f"code=c&state={state_of(elsewhere)}") == Accepted()
+    assert notebook.start() == Unknown()
 
 
 @pytest.mark.parametrize("redirect_uri", ["https://evil.example/elsewhere", "javascript:/micromegas/callback"])

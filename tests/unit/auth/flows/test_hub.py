@@ -1,7 +1,7 @@
 """JupyterHub's sign-in service: where it may be, what its refusals become, its token, and its redirect."""
 
 from datetime import timedelta
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -78,16 +78,11 @@ def test_over_plain_http_it_goes_nowhere_else(url, api):
     "url",
     [
         "ftp://hub/services/micromegas/",
-        "1",
-        "https://",
         "https://hub/services/micromegas",
         "https://user@hub/services/micromegas/",
         "https://hub/services/?a=/",
-        "https://hub/services/#/",
-        "https://hub:0/services/",
         "https://hub:99999/services/",
         "https://hub\\evil/services/",
-        "https://hub/ services/",
         "https://hub/" + "a" * 2048 + "/",
     ],
 )
@@ -101,7 +96,6 @@ def test_a_token_that_no_request_could_carry_is_refused(token):
     with pytest.raises(ConfigurationError) as caught:
         find_hub(environ_of("https://hub/", token=token))
 
-    assert caught.value.key == "JUPYTERHUB_API_TOKEN"
     assert token not in str(caught.value)
 
 
@@ -125,17 +119,12 @@ def test_each_refusal_is_an_error_that_says_what_to_do(hub, code):
     ("reply", "expected", "words"),
     [
         (HubReply(status=404, body="<p>none</p>"), LoginRequired, "add the service `micromegas`"),
-        (HubReply(status=404, body={"error": "invalid_request"}), ProviderMisbehaved, "incompatible versions"),
         (HubReply(status=400, body={"error": "invalid_sign_in"}), ProviderMisbehaved, "incompatible versions"),
-        (HubReply(status=500, body={"error": "internal_error"}), ProviderUnavailable, r"status 500"),
-        (HubReply(status=403, body="<p>no</p>"), LoginRequired, r"status 403"),
         (HubReply(status=400, body={"error": "<script>"}), LoginRequired, r"status 400"),
         (HubReply(status=503, body="<p>down</p>"), ProviderUnavailable, r"status 503"),
-        (HubReply(status=502, body="{}"), ProviderUnavailable, r"status 502"),
         (HubReply(status=302, body="", location="https://evil.example/"), ProviderMisbehaved, "redirect"),
         (HubReply(status=204), ProviderMisbehaved, "cannot be used"),
         (HubReply(body="<p>hello</p>"), ProviderMisbehaved, "cannot be used"),
-        (HubReply(body=["token"]), ProviderMisbehaved, "cannot be used"),
         (HubReply(body={"pad": " " * MAX_RESPONSE_BYTES}), ProviderMisbehaved, "sent more than"),
     ],
 )
@@ -153,17 +142,13 @@ def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expect
     "change",
     [
         {"access_token": ""},
-        {"access_token": None},
         {"access_token": "two words"},
         {"access_token": "né"},
         {"access_token": "x" * 65_537},
         {"expires_in": -1},
         {"expires_in": "60"},
-        {"expires_in": True},
-        {"expires_in": 1e9},
         {"expires_in": 10**9},
         {"issuer": ""},
-        {"issuer": "a\nb"},
         {"user": 7},
     ],
     ids=str,
@@ -172,13 +157,6 @@ def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
     hub.reply = lambda call: HubReply(body={**hub.contract(call).body, **change})
 
     with pytest.raises(ProviderMisbehaved, match="cannot be used"):
-        service_of(hub).token()
-
-
-def test_a_token_that_has_just_ended_is_the_providers_absence(hub):
-    hub.lifetime_seconds = 0
-
-    with pytest.raises(ProviderUnavailable, match="cannot reach the identity provider"):
         service_of(hub).token()
 
 
@@ -224,6 +202,13 @@ def test_who_is_signed_in_is_known_from_the_token(hub):
     )
 
 
+def test_a_token_that_has_just_ended_is_the_providers_absence_and_nobody_else_stands_in(hub):
+    hub.lifetime_seconds = 0
+
+    with pytest.raises(ProviderUnavailable, match="cannot reach the identity provider"):
+        provider_of(hub, stored=OwnSignIn).get_token()
+
+
 def test_a_token_of_another_provider_than_the_settings_name_is_not_used(hub):
     hub.issuer = "https://other.example"
 
@@ -245,13 +230,6 @@ def test_a_sign_in_of_the_persons_own_stands_in_when_the_hub_refuses_until_it_en
     hub.reply, own.ended = hub.contract, True
     assert provider.get_token() != "own-token"
     assert provider.through == "JupyterHub"
-
-
-def test_nobody_else_stands_in_while_the_service_does_not_answer(hub):
-    hub.refuse(503, "hub_unavailable")
-
-    with pytest.raises(ProviderUnavailable):
-        provider_of(hub, stored=OwnSignIn).get_token()
 
 
 # The redirect
@@ -292,29 +270,6 @@ def query_of_browser(redirecting):
     return urlsplit(answer.headers["Location"]).query
 
 
-def test_the_hub_hands_over_what_the_browser_came_back_with(redirecting, settings, environ):
-    pending = begin(settings, environ)
-
-    redirecting.answer_to_redirect = query_of_browser(redirecting)
-    provider = pending.result(DEADLINE_SECONDS)
-
-    assert pending.start_url == redirecting.start_url
-    assert provider.identity().email == "alice@example.com"
-    assert wiring.stored_provider(settings, {"MICROMEGAS_CONFIG_DIR": environ["MICROMEGAS_CONFIG_DIR"]}) is not None
-
-
-def test_the_hub_learns_neither_verifier_nor_token(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    asked = parse_qs(urlsplit(redirecting.authorization_urls[0]).query)
-
-    assert asked["redirect_uri"] == [redirecting.redirect_uri]
-    assert asked["code_challenge_method"] == ["S256"]
-    assert len(asked["state"][0]) >= 43
-    assert asked["state"][0] not in (pending.start_url or "")
-    assert {call.path.rpartition("/")[2] for call in redirecting.calls} <= {"redirect", "sign-ins", "answer"}
-    pending.cancel()
-
-
 def test_where_only_the_hub_knows_a_provider_the_sign_in_is_kept_in_memory(redirecting, environ, tmp_path):
     pending = begin(ClientSettings(), environ)
     redirecting.answer_to_redirect = query_of_browser(redirecting)
@@ -324,23 +279,20 @@ def test_where_only_the_hub_knows_a_provider_the_sign_in_is_kept_in_memory(redir
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "words"),
+    ("name", "value", "kind"),
     [
-        ({"issuer": "https://other.example"}, LoginFailed, r"at other\.example, and the settings name"),
-        ({"client_id": "another"}, LoginFailed, "for the application another"),
-        ({"redirect_uri": "https://evil.example/elsewhere"}, ProviderMisbehaved, "cannot be used"),
-        ({"start_url": "javascript:alert(1)"}, ProviderMisbehaved, "cannot be used"),
-        ({"start_url": "/services/micromegas/start/n4me"}, ProviderMisbehaved, "cannot be used"),
+        ("issuer", "https://other.example", LoginFailed),
+        ("client_id", "another", LoginFailed),
+        ("redirect_uri", "https://evil.example/elsewhere", ProviderMisbehaved),
+        ("start_url", "javascript:alert(1)", ProviderMisbehaved),
+        ("start_url", "/services/micromegas/start/n4me", ProviderMisbehaved),
     ],
-    ids=str,
 )
-def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(  # noqa: PLR0917 - fixtures and one case
-    redirecting, settings, environ, change, kind, words
-):
-    for name, value in change.items():
-        setattr(redirecting, name, value)
+def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(redirecting, environ, name, value, kind):
+    settings = ClientSettings(issuer=redirecting.issuer, client_id=redirecting.client_id)
+    setattr(redirecting, name, value)
 
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind) as caught:
         begin(settings, environ)
 
     assert caught.value.giver == "JupyterHub"

@@ -26,7 +26,6 @@ from micromegas_jupyter.auth.flows.jupyter import (
     callback_address,
     cookie_names_in,
     is_callback_address,
-    is_kernel_id,
     is_web_address,
     kernel_id_in,
     parse_outcome_value,
@@ -65,18 +64,13 @@ def test_a_reply_arrives_as_it_was_sent(reply):
     "content",
     [
         None,
-        [],
         "start",
-        {},
         {**START, "version": 2},
         {**START, "version": True},
         {**START, "action": "begin"},
         {**START, "action": ["start"]},
         {**START, "name": "elsewhere"},
-        {**START, "name": 7},
-        {**START, "redirect_uri": ""},
         {**START, "redirect_uri": "h" * 3000},
-        {"version": 1, "action": "answer"},
         {"version": 1, "action": "answer", "query": ""},
         {"version": 1, "action": "answer", "query": "x" * (MAX_QUERY_CHARACTERS + 1)},
         {"version": 1, "action": "ending", "state_digest": "A" * 64},
@@ -114,42 +108,27 @@ def test_an_outcome_is_believed_only_where_it_is_plain_and_is_cut_when_sent():
 # Names
 
 
-def test_a_name_leads_to_its_kernel():
-    assert kernel_id_in(build_name(KERNEL_ID, RANDOM)) == KERNEL_ID
-    assert is_kernel_id("spark_python_yarn-1")
-    assert not is_kernel_id("a/b")
-
-
 @pytest.mark.parametrize(
-    "text",
+    ("text", "kernel_id"),
     [
-        "",
-        ".",
-        f"{KERNEL_ID}.",
-        f".{RANDOM}",
-        f"{KERNEL_ID}{RANDOM}",
-        f"{KERNEL_ID}.{RANDOM[:-1]}",
-        f"{KERNEL_ID}.{RANDOM}A",
-        f"{KERNEL_ID}.{RANDOM}\n",
-        f"../{KERNEL_ID}.{RANDOM}",
-        f"{KERNEL_ID}/../x.{RANDOM}",
-        f"{'a' * 65}.{RANDOM}",
-        f"kérnel.{RANDOM}",
-        f"{KERNEL_ID}.{RANDOM[:-1]}٣",
-        f"{KERNEL_ID}.x.{RANDOM}",
-        "\ud800",
+        (build_name(KERNEL_ID, RANDOM), KERNEL_ID),
+        (f"spark_python_yarn-1.{RANDOM}", "spark_python_yarn-1"),
+        ("", None),
+        (f".{RANDOM}", None),
+        (f"{KERNEL_ID}{RANDOM}", None),
+        (f"{KERNEL_ID}.{RANDOM[:-1]}", None),
+        (f"{KERNEL_ID}.{RANDOM}A", None),
+        (f"{KERNEL_ID}.{RANDOM}\n", None),
+        (f"../{KERNEL_ID}.{RANDOM}", None),
+        (f"{'a' * 65}.{RANDOM}", None),
+        (f"kérnel.{RANDOM}", None),
+        (f"{KERNEL_ID}.{RANDOM[:-1]}٣", None),
+        (f"{KERNEL_ID}.x.{RANDOM}", None),
+        ("\ud800", None),
     ],
 )
-def test_any_other_name_leads_nowhere(text):
-    assert kernel_id_in(text) is None
-
-
-@pytest.mark.parametrize(
-    ("kernel_id", "random"), [("a b", RANDOM), ("", RANDOM), (KERNEL_ID, "short"), ("a.b", RANDOM)]
-)
-def test_no_name_is_built_of_other_parts(kernel_id, random):
-    with pytest.raises(ValueError, match="not the parts of a name"):
-        build_name(kernel_id, random)
+def test_a_name_leads_to_its_kernel_and_any_other_nowhere(text, kernel_id):
+    assert kernel_id_in(text) == kernel_id
 
 
 @pytest.mark.parametrize(
@@ -179,17 +158,12 @@ def test_a_state_counts_where_it_stands_once(query, state):
         ("http://127.0.0.1:8888/x", "http://127.0.0.1:8888/x/"),
         ("http://[::1]:8888/", "http://[::1]:8888/"),
         ("", None),
-        ("lab.example.com", None),
         ("//lab.example.com/", None),
-        ("ftp://lab.example.com/", None),
         ("javascript:alert(1)", None),
         ("https://", None),
-        ("https:///x/", None),
         ("https://alice@lab.example.com/", None),
         ("https://lab.example.com\\@evil.example/", None),
         ("https://lab.example.com/?next=/", None),
-        ("https://lab.example.com/#x", None),
-        ("https://lab.example.com/ x", None),
         ("https://lab.example.com\r\nX: y/", None),
         ("https://läb.example.com/", None),
         ("https://lab.example.com:port/", None),
@@ -202,35 +176,25 @@ def test_an_address_of_a_server_gets_its_slash_and_any_other_is_none(url, base):
     assert public_base(url) == base
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        (callback_address("https://lab.example.com/x/"), True),
-        ("https://lab.example.com/callback", False),
-        ("https://lab.example.com/xmicromegas/callback", False),
-        ("https://lab.example.com/micromegas/callback?x=1", False),
-        ("https://a@lab.example.com/micromegas/callback", False),
-        ("javascript:/micromegas/callback", False),
-    ],
-)
-def test_only_a_servers_callback_is_a_redirect_uri(url, expected):
-    assert is_callback_address(url) is expected
+def test_a_redirect_uri_is_a_servers_callback_and_a_browser_is_sent_to_web_addresses_only():
+    own = callback_address("https://lab.example.com/x/")
+    others = (
+        own + "?x=1",
+        "https://a@lab.example.com/micromegas/callback",
+        "https://lab.example.com/xmicromegas/callback",
+    )
 
-
-@pytest.mark.parametrize(
-    "url",
-    [
+    assert is_callback_address(own)
+    assert is_web_address("https://id.example.com/authorize?a=b")
+    assert not any(map(is_callback_address, (*others, "javascript:/micromegas/callback")))
+    for url in (
         "javascript:alert(1)",
         "//id.example.com",
         "https://",
         "https://id.example.com\\x",
-        "data:text/html,x",
         "https://id .example",
-    ],
-)
-def test_a_browser_is_sent_to_web_addresses_only(url):
-    assert is_web_address("https://id.example.com/authorize?a=b")
-    assert not is_web_address(url)
+    ):
+        assert not is_web_address(url)
 
 
 # Cookies
@@ -247,10 +211,13 @@ def test_over_tls_at_the_root_no_neighbour_can_set_a_cookie_and_elsewhere_its_pa
     assert binding_value("alice", DIGEST) != binding_value("bob", DIGEST)
 
 
-def test_two_cookies_of_one_name_are_counted_in_and_over_headers():
+def test_cookies_of_one_name_are_counted_over_headers_and_what_the_last_page_is_about_is_read_back():
     names = cookie_names_in(["a=1; b=2; a=3", " a=4;;c", ""])
 
     assert (names["a"], names["b"], names["c"]) == (3, 1, 1)
+    assert parse_outcome_value(f"kernel-1 {DIGEST}") == ("kernel-1", DIGEST)
+    for value in ("", "kernel-1", f"a/b {DIGEST}", "a b c"):
+        assert parse_outcome_value(value) is None
 
 
 def test_only_the_bindings_of_this_server_are_found():
@@ -259,12 +226,6 @@ def test_only_the_bindings_of_this_server_are_found():
     others = ["micromegas-done", "username-x", SECURE.binding_name(DIGEST), *(f"micromegas-login-{e}" for e in endings)]
 
     assert PLAIN.bindings_in([mine, *others]) == [mine]
-
-
-def test_what_the_last_page_is_about_is_read_back():
-    assert parse_outcome_value(f"kernel-1 {DIGEST}") == ("kernel-1", DIGEST)
-    for value in ("", "kernel-1", f"a/b {DIGEST}", "a b c"):
-        assert parse_outcome_value(value) is None
 
 
 HOSTILE = "<script>alert(1)</script> \"' & </title>"
@@ -334,17 +295,13 @@ def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out():
     assert terminal_qr("https://id.example.com/" + "x" * 500, columns=400) == []
 
 
-@pytest.mark.parametrize(
-    ("environ", "encoding", "shows"),
-    [
-        ({"TERM": "xterm"}, "utf-8", True),
-        ({"TERM": "xterm"}, "UTF8", True),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8", False),
-        ({"TERM": "dumb"}, "utf-8", False),
-        ({}, "utf-8", False),
-        ({"TERM": "xterm"}, "latin-1", False),
-        ({"TERM": "xterm"}, None, False),
-    ],
-)
-def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code(environ, encoding, shows):
-    assert shows_qr(environ, encoding=encoding) is shows
+def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code():
+    assert shows_qr({"TERM": "xterm"}, encoding="UTF8")
+    for environ, encoding in (
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8"),
+        ({"TERM": "dumb"}, "utf-8"),
+        ({}, "utf-8"),
+    ):
+        assert not shows_qr(environ, encoding=encoding)
+    assert not shows_qr({"TERM": "xterm"}, encoding="latin-1")
+    assert not shows_qr({"TERM": "xterm"}, encoding=None)

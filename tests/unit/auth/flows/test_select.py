@@ -108,30 +108,25 @@ def test_a_flow_that_is_not_possible_is_skipped_and_named(where, can_device, ava
     assert ("micromegas login" in choice.remedy) is (choice.flow is None)
 
 
-@pytest.mark.parametrize("where", [row for row in RuntimeEnvironment if row not in NOBODY])
-@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW", "remembered"])
-def test_a_persons_choice_wins_over_the_table(where, origin):
-    choice = choose_flow(where, wanted=Flow.PASTE, origin=origin)
-
-    assert (choice.flow, choice.origin) == (Flow.PASTE, origin)
-
-
 @pytest.mark.parametrize(
-    ("origin", "fallbacks"),
-    [("argument", ()), ("MICROMEGAS_OIDC_FLOW", tuple(DEVICE_FIRST)), ("remembered", tuple(DEVICE_FIRST))],
+    ("where", "wanted", "origin", "can_device", "expected"),
+    [
+        (RuntimeEnvironment.JUPYTER, Flow.PASTE, "argument", None, [Flow.PASTE]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, Flow.BROWSER, "argument", None, [Flow.BROWSER]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, Flow.BROWSER, "MICROMEGAS_OIDC_FLOW", None, [Flow.BROWSER, *DEVICE_FIRST]),
+        (RuntimeEnvironment.REMOTE_TERMINAL, Flow.BROWSER, "remembered", None, [Flow.BROWSER, *DEVICE_FIRST]),
+        (RuntimeEnvironment.TERMINAL, Flow.DEVICE, "argument", False, [None]),
+        (RuntimeEnvironment.TERMINAL, Flow.DEVICE, "MICROMEGAS_OIDC_FLOW", False, [None]),
+        (RuntimeEnvironment.NO_TERMINAL, Flow.DEVICE, "argument", None, [Flow.DEVICE]),
+        (RuntimeEnvironment.UNATTENDED, Flow.DEVICE, "argument", None, [None]),
+    ],
 )
-def test_only_a_lasting_choice_has_fallbacks(origin, fallbacks):
-    choice = choose_flow(RuntimeEnvironment.REMOTE_TERMINAL, wanted=Flow.BROWSER, origin=origin)
+def test_a_persons_choice_wins_and_only_a_lasting_one_has_fallbacks(where, wanted, origin, can_device, expected):
+    choice = choose_flow(where, wanted=wanted, origin=origin, can_device=can_device)
 
-    assert (choice.flow, choice.fallbacks) == (Flow.BROWSER, fallbacks)
-
-
-@pytest.mark.parametrize("origin", ["argument", "MICROMEGAS_OIDC_FLOW"])
-def test_a_choice_that_is_not_possible_says_who_made_it(origin):
-    choice = choose_flow(RuntimeEnvironment.TERMINAL, wanted=Flow.DEVICE, origin=origin, can_device=False)
-
-    assert (choice.flow, choice.origin) == (None, origin)
-    assert choice.remedy
+    assert [choice.flow, *choice.fallbacks] == expected
+    assert choice.origin == origin or where is RuntimeEnvironment.UNATTENDED
+    assert bool(choice.remedy) is (choice.flow is None)
 
 
 def test_an_earlier_choice_that_is_not_possible_any_more_is_skipped():
@@ -142,26 +137,16 @@ def test_an_earlier_choice_that_is_not_possible_any_more_is_skipped():
 
 
 @pytest.mark.parametrize("where", NOBODY)
-@pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "config.json: flow", "remembered"])
+@pytest.mark.parametrize("origin", ["MICROMEGAS_OIDC_FLOW", "remembered"])
 def test_where_nobody_is_there_no_lasting_choice_makes_a_program_wait(where, origin):
     choice = choose_flow(where, wanted=Flow.BROWSER, origin=origin, can_device=True)
 
     assert choice.flow is None
     for name in ("CLIENT_SECRET", "PRIVATE_KEY_FILE", "WORKLOAD"):
         assert f"MICROMEGAS_OIDC_{name}" in choice.remedy
-
-
-@pytest.mark.parametrize("where", NOBODY)
-@pytest.mark.parametrize("wanted", [None, Flow.HUB])
-def test_where_nobody_is_there_a_hub_signs_in_all_the_same(where, wanted):
-    choice = choose_flow(where, wanted=wanted, available=ALL)
-
-    assert (choice.flow, choice.fallbacks) == (Flow.HUB, ())
-
-
-def test_an_argument_counts_without_a_terminal_but_not_in_a_notebook_that_runs_by_itself():
-    assert choose_flow(RuntimeEnvironment.NO_TERMINAL, wanted=Flow.DEVICE, origin="argument").flow is Flow.DEVICE
-    assert choose_flow(RuntimeEnvironment.UNATTENDED, wanted=Flow.DEVICE, origin="argument", available=ALL).flow is None
+    for flow in (None, Flow.HUB):
+        by_hub = choose_flow(where, wanted=flow, available=ALL)
+        assert (by_hub.flow, by_hub.fallbacks) == (Flow.HUB, ())
 
 
 @pytest.mark.parametrize(
