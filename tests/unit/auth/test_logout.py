@@ -297,7 +297,7 @@ BOTH = {"left_valid": ("ID token", "access token"), "valid_until": LATER, "ended
         ({"was_signed_in": False, "files_removed": 1}, "Nobody was signed in to id.example.com. 1 file removed."),
         ({}, "Signed out of id.example.com: refresh token revoked, 2 files removed."),
         (BOTH, "ID token and access token stay valid until 12:58 UTC (in 58 min): the provider cannot revoke them."),
-        ({**BOTH, "valid_until": NOON.replace(day=25)}, "stay valid until 2026-11-25 12:00 UTC (in 24 h): the"),
+        ({**BOTH, "valid_until": NOON.replace(day=25)}, "stay valid until 2026-11-25 12:00 UTC (in 24 h 0 min): the"),
         ({"problem": "invalid_client"}, "id.example.com did not revoke everything (invalid_client)."),
         ({"problem": "Down.", "provider_answered": False}, "everything (Down): you are signed out here. End the"),
         ({"end_session_url": "https://id/end"}, "To end your session at id.example.com too, open https://id/end in"),

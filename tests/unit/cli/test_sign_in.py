@@ -76,7 +76,12 @@ def test_a_person_is_named_by_what_is_known(clock, changes, expected):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "token expired"), (45, "token valid 45 s"), (7199, "token valid 119 min"), (36_240, "token valid 10 h 4 min")],
+    [
+        (0, "token expired"),
+        (45, "token valid 45 s"),
+        (7199, "token valid 1 h 59 min"),
+        (36_240, "token valid 10 h 4 min"),
+    ],
 )
 def test_time_left_is_given_in_the_unit_that_fits(clock, seconds, expected):
     assert time_left(clock.now() + timedelta(seconds=seconds), clock.now()) == expected

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 
 from micromegas_jupyter.config.decoding import (
-    as_choice,
     as_count,
     as_flag,
     as_list,
@@ -16,6 +15,7 @@ from micromegas_jupyter.config.decoding import (
     as_rate,
     as_text,
     as_time,
+    of_type,
     parse_range,
     parse_time,
 )
@@ -29,7 +29,7 @@ class Answer(enum.StrEnum):
 
 one_to_ten = partial(as_count, maximum=10)
 rate = partial(as_rate, minimum=0.5, maximum=1000)
-answer = partial(as_choice, choices=Answer)
+answer = of_type(Answer)
 
 
 @pytest.mark.parametrize(
