@@ -15,7 +15,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.manager import Session, TokenManager, session_of
 from micromegas_jupyter.auth.tokens.store import StoredLogin, TokenStore
 from micromegas_jupyter.config.decoding import host_text
-from micromegas_jupyter.core.system import Browser, Clock
+from micromegas_jupyter.core.system import Browser, Clock, duration_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
 
@@ -122,9 +122,7 @@ class LogoutReport:
         if self.ended_at is None:
             return f"{end:%Y-%m-%d %H:%M} UTC"
         date = "" if end.date() == self.ended_at.date() else f"{end:%Y-%m-%d} "
-        minutes = max(1, round((end - self.ended_at).total_seconds() / 60))
-        duration = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"  # noqa: PLR2004 - two hours
-        return f"{date}{end:%H:%M} UTC (in {duration})"
+        return f"{date}{end:%H:%M} UTC (in {duration_text(end - self.ended_at)})"
 
 
 def end_login(

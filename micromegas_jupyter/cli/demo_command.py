@@ -5,12 +5,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.query_commands import print_rows
-from micromegas_jupyter.cli.serve_command import (
-    StopSignal,
-    add_setting_argument,
-    print_ready,
-)
-from micromegas_jupyter.config.server import SETTINGS, is_loopback, parse_server_settings
+from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
+from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
+from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 
 if TYPE_CHECKING:

@@ -1,9 +1,6 @@
 """The command's entry: reads the arguments, runs one command, turns its end into an exit code.
 
 Errors about arguments repeat nothing that was typed: a credential may stand there by mistake.
-
-Results go to standard output, all else to standard error. Exit codes: 0 done, 1 query failed, 2 usage,
-3 login needed, 4 unavailable; 130 when interrupted.
 """
 
 import argparse
@@ -13,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -121,12 +118,7 @@ def report(error: MicromegasError) -> int:
 
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the whole command.
-
-    Args:
-        program: What the command is called.
-        only: The one command whose own arguments are needed; all of them when None.
-    """
+    """Return the parser of the whole command, with the arguments of the `only` one that is needed."""
     parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.")
     parser.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -143,37 +135,10 @@ def _command_function(pattern: str, command: str) -> Any:
 
 
 class DiscreetParser(argparse.ArgumentParser):
-    """Says which argument is wrong and what it may be, with the usage of the command that it belongs to.
-
-    Attributes:
-        removed_options: Options of earlier versions, with what to do instead.
-    """
+    """Says which argument is wrong and what it may be, with the usage of the command that it belongs to."""
 
     removed_options: Mapping[str, str] = MappingProxyType({})
-    _rare: Collection[str] = ()
-
-    def add_help_all(self, rare: Collection[str]) -> None:
-        """Add `--help-all`; `--help` and usage leave out the options of these names from now on."""
-        self._rare = rare
-        self.add_argument("--help-all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all options")
-
-    def format_help(self) -> str:
-        """Return the help without the rare options."""
-        return self._without_rare(super().format_help)
-
-    def format_usage(self) -> str:
-        """Return the usage without the rare options."""
-        return self._without_rare(super().format_usage)
-
-    def _without_rare(self, format_text: Any) -> str:
-        hidden = [(action, action.help) for action in self._actions if action.dest in self._rare]
-        for action, _ in hidden:
-            action.help = argparse.SUPPRESS
-        try:
-            return str(format_text())
-        finally:
-            for action, text in hidden:
-                action.help = text
+    rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown by `--help-all` only
 
     def parse_known_args(  # type: ignore[override] # the overloads of the library say the same
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -184,6 +149,9 @@ class DiscreetParser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             if name in self.removed_options:
                 raise UsageError(f"{name} is no longer an option.", remedy=self.removed_options[name])
+        if "--help-all" in words:
+            for action, text in self.rare_help.items():
+                action.help = text
         found, left_over = super().parse_known_args(self._with_secrets_joined(words), namespace)
         if left_over:
             self.error("unrecognized arguments")
@@ -212,14 +180,6 @@ class DiscreetParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print usage and what is wrong, and leave with exit code 2."""
         super().error(describe_problem(message))
-
-
-class _HelpAll(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> NoReturn:
-        if isinstance(parser, DiscreetParser):
-            parser._rare = ()  # noqa: SLF001 - its own class
-        parser.print_help()
-        parser.exit()
 
 
 def describe_problem(message: str) -> str:

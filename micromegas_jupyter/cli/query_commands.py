@@ -152,10 +152,7 @@ def print_rows(
     output_format: str,
     max_column_width: int = _DEFAULT_MAX_COLUMN_WIDTH,
 ) -> int:
-    """Write all rows as `table`, `csv` (RFC 4180) or `json` (a list of objects) and return how many there were.
-
-    Cells of a table that are longer than `max_column_width` are cut with `...`; 0 means never.
-    """
+    """Write all rows as `table`, `csv` (RFC 4180) or `json` (a list of objects) and return how many there were."""
     if output_format == "csv":
         return _print_csv(schema, batches, output)
     if output_format == "json":

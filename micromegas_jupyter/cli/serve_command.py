@@ -39,30 +39,32 @@ _POLL_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
 
 
-def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+def add_serve_arguments(parser: DiscreetParser) -> None:
     """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
-    for setting in SETTINGS:
-        add_setting_argument(parser, setting)
-    if isinstance(parser, DiscreetParser):
-        parser.add_help_all({setting.name for setting in SETTINGS if not setting.is_common})
-        parser.removed_options = REMOVED
+    parser.add_argument("--help-all", action="help", help="show all options")
+    added = [(setting, add_setting_argument(parser, setting)) for setting in SETTINGS]
+    parser.rare_help = {action: action.help for setting, action in added if not setting.is_common}
+    for action in parser.rare_help:
+        action.help = argparse.SUPPRESS
+    parser.removed_options = REMOVED
 
 
-def add_setting_argument(parser: argparse.ArgumentParser, setting: Setting, *, default: str | None = None) -> None:
+def add_setting_argument(
+    parser: argparse.ArgumentParser, setting: Setting, *, default: str | None = None
+) -> argparse.Action:
     """Add a setting's option; its value stays a text, which `parse_server_settings` reads."""
     names = [setting.option]
     if setting.name == "disable_auth":
         names.append("--disable_auth")  # upstream's spelling
     shown = describe_setting(setting, default=default)
     if setting.is_flag:
-        parser.add_argument(*names, dest=setting.name, action="store_true", default=None, help=shown)
-    else:
-        action = "append" if isinstance(setting.default, tuple) else "store"
-        metavar = "PATH" if setting.kind is Path else "N" if setting.limits else setting.name.split("_")[-1].upper()
-        parser.add_argument(
-            *names, dest=setting.name, action=action, default=default, metavar=metavar, help=shown.replace("%", "%%")
-        )
+        return parser.add_argument(*names, dest=setting.name, action="store_true", default=None, help=shown)
+    action = "append" if isinstance(setting.default, tuple) else "store"
+    metavar = "PATH" if setting.kind is Path else "N" if setting.limits else setting.name.split("_")[-1].upper()
+    return parser.add_argument(
+        *names, dest=setting.name, action=action, default=default, metavar=metavar, help=shown.replace("%", "%%")
+    )
 
 
 def describe_setting(setting: Setting, *, default: str | None = None) -> str:
@@ -126,12 +128,9 @@ def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: st
 
 
 class StopSignal:
-    """Set by SIGINT, SIGTERM or `set`.
+    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`.
 
     No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
-
-    Args:
-        again: Called when a signal comes once more.
     """
 
     def __init__(self, *, again: Callable[[], None] | None = None) -> None:

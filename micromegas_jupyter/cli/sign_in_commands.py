@@ -1,7 +1,4 @@
-"""`micromegas login`, `logout`, `whoami` and `doctor`: who is signed in here, and who the server says that is.
-
-What a token says is shown to the person who looks; nothing here is verified or decided on.
-"""
+"""`micromegas login`, `logout`, `whoami` and `doctor`; what a token says is shown, never decided on."""
 
 import argparse
 import contextlib
@@ -16,11 +13,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Final, TextIO
 
 from micromegas_jupyter.cli.main import show_note
 from micromegas_jupyter.config.decoding import host_text
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables, start_thread
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text, process_variables, start_thread
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
 
 if TYPE_CHECKING:
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 # The first that is there: an address says most to a person. `azp` and `client_id` name the application.
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
-_MAX_MINUTES: Final = 120
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
 _FLOW_HELP: Final = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
 _OPTION_VARIABLES: Final = {
@@ -44,15 +40,6 @@ _OPTION_VARIABLES: Final = {
     "audience": "MICROMEGAS_OIDC_AUDIENCE",
 }
 NO_ROLE: Final = "You have no role on this server, so you can read no table. Ask its administrator for one."
-
-
-@runtime_checkable
-class PersonalProvider(Protocol):
-    """A provider that a person signed in for; service accounts and key files know of none."""
-
-    def identity(self) -> "Identity":
-        """Return who is signed in."""
-        ...
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,13 +146,14 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
     """Return who calls, as far as it is known on this side; gets a token that is valid now."""
     token = provider.get_token()
     now = _provider_now(provider)
-    if not isinstance(provider, PersonalProvider):
+    identity = getattr(provider, "identity", None)  # service accounts and key files know of none
+    if identity is None:
         if settings.api_key_file is not None:
             return f"API key from {settings.api_key_file.name}"
         return service_line(token, settings, now=now)
     del token  # it would be among the variables that a traceback of the error shows
     try:
-        line = identity_line(provider.identity(), now=now)
+        line = identity_line(identity(), now=now)
     except LoginRequired:
         return f"signed in at {host_text(settings.issuer or '')}; the sign-in does not say who you are"
     through = _through_text(provider)
@@ -180,7 +168,7 @@ def identity_line(identity: "Identity", *, now: datetime) -> str:
     return f"{who}{address} · {host_text(identity.issuer)} · {time_left(identity.expires_at, now)}{renews}"
 
 
-def signed_in_line(provider: PersonalProvider, *, now: datetime) -> str:
+def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: datetime) -> str:
     """Return who has just signed in; tokens that name nobody do not make it a failure."""
     through = _through_text(provider)
     try:
@@ -203,15 +191,7 @@ def service_line(token: str, settings: "ClientSettings", *, now: datetime) -> st
 
 def time_left(expires_at: datetime, now: datetime) -> str:
     """Return how long a token is still valid, in words."""
-    seconds = int((expires_at - now).total_seconds())
-    if seconds <= 0:
-        return "token expired"
-    minutes = seconds // 60
-    if minutes == 0:
-        return f"token valid {seconds} s"
-    return (
-        f"token valid {minutes} min" if minutes < _MAX_MINUTES else f"token valid {minutes // 60} h {minutes % 60} min"
-    )
+    return "token expired" if expires_at <= now else f"token valid {duration_text(expires_at - now)}"
 
 
 def _provider_now(provider: object) -> datetime:
@@ -240,10 +220,7 @@ _END_OF_INPUT = b"\x04"  # Ctrl-D, which a terminal that is read byte by byte pa
 
 
 class HiddenInput:
-    """Reads lines from a terminal, or from what stands in its place; keeps what came after a line for the next.
-
-    A terminal is read byte by byte: read by lines it takes 4,096 characters at most, too few for some addresses.
-    """
+    """Reads lines from a terminal byte by byte: read by lines it takes 4,096 characters, too few for some addresses."""
 
     def __init__(self, source: TextIO, output: TextIO) -> None:
         self._source = source
@@ -338,11 +315,7 @@ def sign_in(
     store: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> "OidcAuthProvider | HubTokenProvider":
-    """Choose how to sign in, and do it.
-
-    `flow` is what an argument named; None leaves it to settings and runtime environment. With `store` the sign-in is
-    kept, and the named flow remembered.
-    """
+    """Choose how to sign in, as `flow` or else settings and runtime environment say, and do it; `store` keeps it."""
     from micromegas_jupyter import wiring
     from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow

@@ -1,16 +1,13 @@
-"""Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are.
-
-Source: Flight SQL, "Commands": `CreatePreparedStatement` → `DoPut CommandPreparedStatementQuery` → `GetFlightInfo` →
-`DoGet` → `ClosePreparedStatement`; `CommandGetTables`: `GetFlightInfo` → `DoGet`.
-"""
+"""Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
+import msgspec
 import pyarrow as pa
 from pyarrow import flight
 
@@ -219,24 +216,14 @@ def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
 
 WHO_AM_I_ACTION: Final = "MicromegasWhoAmI"
 _MAX_IDENTITY_BYTES: Final = 16 * 1024
-_T = TypeVar("_T")
+_TEXTS: Final = ("subject", "issuer", "auth_type", "name", "email")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
-    """The caller as the server identifies them.
+    """The caller as the server identifies them; `issuer` vouches for them, by `auth_type`: `oidc`, `api_key` or `none`.
 
-    Attributes:
-        subject: The issuer's own name of the caller, or the API key's name.
-        name: A name for people, when the credential has one.
-        email: The caller's address, when the credential has one.
-        issuer: Who vouches for the caller.
-        auth_type: How the caller proved who they are: `oidc`, `api_key` or `none`.
-        is_admin: Whether the server's administrator list names the caller.
-        expires_at: When the credential expires (aware), None when it does not.
-        groups: The caller's groups, as many as fit into the answer.
-        group_count: How many the server counts.
-        reads_nothing: Whether no role lets the caller read any table.
+    `groups` are as many of `group_count` as fit into the answer. With `reads_nothing` no role lets them read any table.
     """
 
     subject: str
@@ -245,7 +232,7 @@ class ServerIdentity:
     is_admin: bool
     name: str | None = None
     email: str | None = None
-    expires_at: datetime | None = None
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     groups: tuple[str, ...] = ()
     group_count: int = 0
     reads_nothing: bool = False
@@ -254,36 +241,14 @@ class ServerIdentity:
 def parse_server_identity(data: bytes) -> ServerIdentity:
     """Read the server's answer to `MicromegasWhoAmI`."""
     try:
-        answer = _expect(decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8")), dict)
-        count, groups = answer.get("group_count"), answer.get("groups")
-        groups = [] if groups is None else [_line(group) for group in _expect(groups, list)]
-        name, email, expires_at = (
-            None if answer.get(key) is None else _line(answer[key]) for key in ("name", "email", "expires_at")
-        )
-        identity = ServerIdentity(
-            subject=_line(answer["subject"]),
-            issuer=_line(answer["issuer"]),
-            auth_type=_line(answer["auth_type"]),
-            is_admin=answer["is_admin"] is True,
-            name=name,
-            email=email,
-            expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
-            groups=tuple(groups),
-            group_count=max(count if type(count) is int else 0, len(groups)),
-            reads_nothing=answer.get("reads_nothing") is True,
-        )
-    except (ValueError, TypeError, KeyError) as error:
+        answer = decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8"))
+        identity = msgspec.convert(answer, ServerIdentity)
+    except (ValueError, msgspec.ValidationError) as error:
         raise InternalError("The server's answer about your identity cannot be read.") from error
-    if identity.expires_at is not None and identity.expires_at.utcoffset() is None:
-        raise InternalError("The server's answer about your identity cannot be read.")
-    return identity
+    texts: dict[str, Any] = {name: _line(text) for name in _TEXTS if (text := getattr(identity, name)) is not None}
+    count = max(identity.group_count, len(identity.groups))
+    return replace(identity, **texts, groups=tuple(map(_line, identity.groups)), group_count=count)
 
 
-def _expect(value: object, kind: type[_T]) -> _T:
-    if not isinstance(value, kind):
-        raise TypeError(kind.__name__)
-    return value
-
-
-def _line(value: object) -> str:
-    return " ".join(printable_text(_expect(value, str)).split())  # one line, whatever a server says
+def _line(text: str) -> str:
+    return " ".join(printable_text(text).split())  # one line, whatever a server says

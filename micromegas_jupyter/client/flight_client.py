@@ -96,11 +96,7 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
 
 
 def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
-    """Return both ends of a time range, or neither.
-
-    A server applies a range only when it has both ends, and would silently return all rows otherwise: a missing begin
-    becomes 1970, a missing end becomes `now`.
-    """
+    """Return both ends of a time range, or neither: a server silently ignores one that lacks an end."""
     begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
     if begin_text is None and end_text is None:
         return None, None
@@ -358,13 +354,7 @@ class FlightSQLClient(TelemetryQueries):
     ) -> QueryReader:
         """Start a statement and return a reader of its batches, to be used as a context manager.
 
-        Args:
-            sql: The statement; it, the range and `params` are as for `query`.
-            begin: Start of the time range.
-            end: End of the time range.
-            params: Values.
-            limit: At most this many rows, besides the statement's own LIMIT.
-            timeout_seconds: How long the query may last, in place of the client's own limit.
+        The arguments are those of `query`; `limit` is for rows, and `timeout_seconds` replaces the client's own.
         """
         sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
@@ -449,10 +439,7 @@ class FlightSQLClient(TelemetryQueries):
             raise InternalError("The server's answer to the rows cannot be read.") from error
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called with each notice of the server about the credential, instead of a warning in the log.
-
-        It gets a short printable text, once for each, on any thread.
-        """
+        """Have `callback` called, on any thread, with each new notice about the credential, instead of a warning."""
         self._transport.recorder.on_notice = callback
 
     def close(self) -> None:

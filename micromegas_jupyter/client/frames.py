@@ -1,7 +1,6 @@
 """Converts Arrow rows to a pandas DataFrame with upstream's types, or with Arrow's.
 
-Small answers are converted at once; large ones group by group while they arrive, so that the rows are not in memory
-twice. No batch is stored: its memory is one block for all of its columns, which is free again when the last of them is.
+Large answers are converted group by group while they arrive, so that the rows are not in memory twice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,20 +35,14 @@ def check_dtype_backend(dtype_backend: str | None) -> str | None:
 
 
 def to_frame(table: pa.Table, *, dtype_backend: str | None = None) -> "pd.DataFrame":
-    """Return the table as a DataFrame that can be written to.
-
-    Dictionaries of lists, structs and unions are decoded, as pandas cannot hold them; others become categoricals.
-    """
+    """Return the table as a DataFrame that can be written to; dictionaries of nested values are decoded."""
     return build_frame(table.schema, table.to_batches(), dtype_backend=dtype_backend)
 
 
 def build_frame(
     schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, dtype_backend: str | None = None
 ) -> "pd.DataFrame":
-    """Return batches as a DataFrame.
-
-    `dtype_backend` is None for NumPy's types, as in upstream's client, or `"pyarrow"` for `pandas.ArrowDtype`.
-    """
+    """Return batches as a DataFrame; `dtype_backend` is None for NumPy's types, or `"pyarrow"`."""
     has_arrow_dtypes = check_dtype_backend(dtype_backend) == ARROW_DTYPES
     # pandas' own metadata may move columns into an index, which takes the whole table.
     has_metadata = schema.metadata is not None and b"pandas" in schema.metadata

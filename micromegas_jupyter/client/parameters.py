@@ -1,7 +1,4 @@
-"""Placeholders in a statement and their values, which travel as typed Arrow columns, never inside the SQL.
-
-Also how text is quoted. Strings, quoted identifiers, comments, dollar quotes and casts are skipped.
-"""
+"""Placeholders in a statement and their values, which travel as typed Arrow columns, never inside the SQL."""
 
 import re
 import uuid
@@ -106,8 +103,7 @@ _MAX_UINT64: Final = 2**64 - 1
 def to_scalar(value: object, *, name: str) -> pa.Scalar:
     """Return `value` as a typed Arrow scalar; `name` is for messages, which never contain the value.
 
-    Times become nanoseconds in UTC, or microseconds outside 1677 to 2262; durations likewise. A UUID becomes text, as
-    in the data model. Scalars of numpy and pandas count as the Python values they represent.
+    Times and durations become nanoseconds, or microseconds where these do not fit; times are in UTC.
     """
     try:
         return _convert(_unwrap(value), name)
@@ -205,12 +201,9 @@ def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundStatement:
-    """A statement and its values.
+    """A statement with `$name` for `:name` and `$name_1, $name_2, …` for a list, and a row with a column for each.
 
-    Attributes:
-        sql: The statement with `$name` where it had `:name`, and `$name_1, $name_2, …` for a list.
-        row: One row with a column for each placeholder, named without the `$`.
-        lists: Where in `sql` each list begins, its length there, and that of its `:name`.
+    `lists` says where in `sql` each list begins, its length there, and that of its `:name`.
     """
 
     sql: str = field(repr=False)
@@ -234,11 +227,7 @@ def parameter_names(sql: str) -> tuple[str, ...]:
 
 
 def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Bind a value to every `:name` of a statement; values without a placeholder are ignored.
-
-    A list, tuple, set, one-dimensional array, pandas or polars Series or Arrow array stands for its elements, after
-    `IN` or between commas: `IN :names`, `IN (:names)`. A missing value in a Series is NULL.
-    """
+    """Bind a value to every `:name`; a list, set, array or Series stands for its elements (`IN :names`)."""
     found = list(find_placeholders(sql))
     names = dict.fromkeys(placeholder.name for placeholder in found)
     _check_names(names, values)
@@ -280,10 +269,7 @@ def elements_of(value: object) -> Sequence[object] | None:
 
 
 def _column_elements(column: Any) -> list[object] | None:
-    """Return the first values of a column of numpy, pandas or polars, one more than can be bound; None for others.
-
-    This imports none of the libraries.
-    """
+    """Return the first values of a column of numpy, pandas or polars, one more than can be bound; None for others."""
     match type(column).__module__.partition(".")[0], getattr(column, "ndim", None):
         case "numpy", 1:
             return list(column[: MAX_PARAMETERS + 1])

@@ -1,7 +1,6 @@
 """The result of one query as it arrives: batches that can be cancelled and counted, and attempts that are repeated.
 
-The Flight library blocks while the server is silent, and a thread inside it never sees Ctrl-C, so calls are made on
-threads of their own.
+A thread inside the Flight library never sees Ctrl-C, so calls are made on threads of their own.
 """
 
 import re
@@ -134,10 +133,7 @@ _COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re
 
 
 def is_read(sql: str) -> bool:
-    """Whether a statement only reads, judging by its text; when in doubt, it does not.
-
-    Upstream changes partitions through functions in a SELECT, so those count as writes too.
-    """
+    """Whether a statement only reads, judging by its text; upstream changes partitions by functions in a SELECT."""
     return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
 
 
@@ -169,10 +165,7 @@ def check_timeout(timeout_seconds: float | None) -> float | None:
 
 
 class Attempts:
-    """The attempts of one call: whether there is another one, when, and with which credential.
-
-    Only a call that reads `may_repeat`, and only where `server` is known. `timeout_seconds` is for all attempts.
-    """
+    """The attempts of one call, `timeout_seconds` in all: whether there is another, when, with which credential."""
 
     def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
         self,
@@ -218,11 +211,7 @@ class Attempts:
         return max(round(remaining_seconds, 1), 0.1)  # the Flight library takes a negative one for no limit
 
     def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
-        """Wait until the next attempt is due and return its credential; None when there is none.
-
-        `error`, `credential` and `record` are those of the last attempt. If that was the end, the error says how often
-        the call was made.
-        """
+        """Wait until the next attempt is due and return its credential; None, and how often, at the end."""
         match error:
             case AuthenticationError() if self._may_renew:
                 self._may_renew = False

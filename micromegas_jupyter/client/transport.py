@@ -1,15 +1,10 @@
 """Calls to a Flight SQL server over the Flight library: address, headers, credential, connection, failures.
 
-The checks of headers are not a courtesy: the Flight library ends the whole process over a key in upper case or a value
-that is not printable ASCII. The credential is fetched before the call: a provider that failed inside the library would
-have its exception swallowed, and the call would go out without a credential.
-
-A failed call becomes the error that the server raised where it says so: first the details in the trailer, then the
-code in the status text, then the library's exception type. Why a connection failed is read from gRPC's own sentence.
+The Flight library ends the whole process over a key in upper case or a value that is not printable ASCII, and
+swallows the exception of a provider that fails inside it: hence the checks, and the fetching before the call.
 """
 
 import base64
-import ipaddress
 import logging
 import os
 import re
@@ -29,6 +24,7 @@ import certifi
 import pyarrow as pa
 from pyarrow import flight
 
+from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import HiddenBytes, Secret
@@ -94,19 +90,12 @@ def parse_address(uri: str) -> ServerAddress:
         raise UsageError(f"The address of {host} has no port.", remedy=_EXAMPLE)
     name = f"[{host}]:{port or _TLS_PORT}" if ":" in host else f"{host}:{port or _TLS_PORT}"
     return ServerAddress(
-        location=f"{scheme}://{name}", name=name, is_encrypted=is_encrypted, is_loopback=_is_loopback(host)
+        location=f"{scheme}://{name}", name=name, is_encrypted=is_encrypted, is_loopback=is_loopback(host)
     )
 
 
 def _is_plain(host: str) -> bool:
     return host.isascii() and not any(character in " %\\,;" or not character.isprintable() for character in host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 Header = tuple[bytes, bytes]
@@ -572,10 +561,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.client")
 
 
 class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
-    """Gives every call of a client the record that its thread has set, and tells `on_notice` what the server says.
-
-    A server's notices are about the credential; each new text is reported once.
-    """
+    """Gives every call the record that its thread has set, and tells `on_notice` each new notice of the server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -679,10 +665,7 @@ def _read(file: Path, max_bytes: int) -> bytes:
 
 
 class FlightStream:
-    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one.
-
-    `close` calls `on_close`, which releases what the answer holds on the server.
-    """
+    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
 
     def __init__(self, reader: flight.FlightStreamReader, call: Call, on_close: Callable[[], None]) -> None:
         self._reader = reader
@@ -712,14 +695,7 @@ class FlightStream:
 
 
 class Transport:
-    """A connection to one server, made at the first call and made again when it is lost.
-
-    Calls block the calling thread; they may be made from several threads.
-
-    Attributes:
-        has_certificate: Whether there is a client certificate for this server.
-        has_answered: Whether the server has ever answered a call.
-    """
+    """A connection to one server, made at the first call and again when it is lost; for several threads."""
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from typing import Any
 
 from micromegas_jupyter.config.decoding import (
     Members,
-    as_choice,
     as_count,
     as_list,
     as_named,
@@ -22,6 +21,7 @@ from micromegas_jupyter.config.decoding import (
     as_text,
     as_texts,
     as_time,
+    as_type,
     decode_setting,
     is_too_long,
     shown,
@@ -35,10 +35,7 @@ EVERY_TABLE = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSetting:
-    """One role: the readable tables, each with a condition in SQL that its rows must meet, or None for all rows.
-
-    The name `*` means every table that is not named.
-    """
+    """The readable tables (`*`: all others), each with a condition in SQL for its rows, or None for all rows."""
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -80,10 +77,7 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySetting:
-    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set.
-
-    A revoked key is refused; a role that is not configured counts for nothing; `created_at` is for display.
-    """
+    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set."""
 
     name: str
     key: Secret | None = None
@@ -103,10 +97,7 @@ def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
 
 
 def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
-    """Return the text of a key file, sorted by name; keys of one name stay in order.
-
-    `parse_api_keys` reads back the same keys in that order. A key itself is written only where it is all there is.
-    """
+    """Return the text of a key file, sorted by name; keys of one name stay in order."""
     entries = [_rendered(key) for key in sorted(keys, key=lambda key: key.name)]
     text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     if len(entries) > MAX_API_KEYS or is_too_long(text):
@@ -119,11 +110,7 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
 
 
 def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
-    """Read a decoded list of keys.
-
-    A role that is not configured is not a reason to refuse the list: that would keep later revocations from taking
-    effect. The validator says what such a key is worth.
-    """
+    """Read a decoded list of keys; an unknown role is no reason to refuse it, and later revocations with it."""
     entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
         raise ConfigurationError(f"{path} holds more than {MAX_API_KEYS} keys.", key=path)
@@ -218,11 +205,7 @@ class LegacyApiKeys(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """How often one identity may call, and one address send credentials that are refused; each is a token bucket.
-
-    Beyond the latter, credentials from there that are not known already are not looked at. `max_tracked` bounds how
-    many identities, and how many addresses, are remembered.
-    """
+    """How often one identity may call, and one address send credentials that are refused; each is a token bucket."""
 
     calls_per_second: float = 2000.0
     burst_calls: int = 10_000
@@ -235,13 +218,8 @@ class RateLimits:
 class AccessSettings:
     """Whose tokens and keys a server accepts, who administers it, and what callers may read.
 
-    Attributes:
-        admins: `issuer|subject`, `issuer|address`, a subject, or an address.
-        denied: `issuer|subject` of callers who are refused although their tokens are good; for an API key
-            `api_key|name`.
-        roles: By name; None when there are no roles, and every caller may read every table.
-        default_roles: What every caller has in addition to what follows from groups.
-        admins_path: What errors call `admins`.
+    `admins` are `issuer|subject`, `issuer|address`, a subject or an address; `denied` are `issuer|subject` or
+    `api_key|name`. Without `roles` every caller may read every table. `admins_path` is what errors call `admins`.
     """
 
     api_keys: tuple[ApiKeySetting, ...] = ()
@@ -302,9 +280,8 @@ def find_key_file(environ: Mapping[str, str], *, config_text: str | None) -> str
 def parse_access_settings(
     environ: Mapping[str, str], *, config_text: str | None = None, key_file_text: str | None = None
 ) -> AccessSettings:
-    """Read the environment, the configuration file and the key file.
+    """Read the environment, the configuration file and the key file; what is set must be right in full.
 
-    A variable that is absent or empty counts as not set; anything else must be right in full, or nothing is accepted.
     A file that is named and not handed in is left out, and so is what depends on it: its reader must not forget it.
     """
     for variable in _AUDIENCE_GRANT_VARIABLES:
@@ -330,7 +307,7 @@ def parse_access_settings(
         denied=config.read("denied", _as_texts_or_none, ()),
         roles=roles,
         default_roles=config.read("default_roles", partial(_as_default_roles, known_roles=known_roles), ()),
-        legacy_api_keys=LegacyApiKeys.WARN if legacy is None else as_choice(*legacy, choices=LegacyApiKeys),
+        legacy_api_keys=LegacyApiKeys.WARN if legacy is None else as_type(*legacy, kind=LegacyApiKeys),
         rate_limits=config.read("rate_limits", as_rate_limits, RateLimits()),
     )
     _check_denied(config.key("denied"), settings.denied, () if settings.oidc is None else settings.oidc.issuers)

@@ -1,13 +1,9 @@
-"""The client half's settings: where to connect, how to sign in, how many rows a notebook shows.
-
-Each setting is declared once, with its variable, its member of `config.json` and the reader that checks its value.
-"""
+"""The client half's settings, each declared once: its variable, its member of `config.json`, what checks its value."""
 
 import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from itertools import combinations, permutations
 from pathlib import PurePath
 from types import MappingProxyType
@@ -18,7 +14,6 @@ from msgspec import Meta
 
 from micromegas_jupyter.config.decoding import (
     SIGNATURE_ALGORITHMS,
-    as_choice,
     as_issuer,
     as_list,
     as_named,
@@ -27,6 +22,7 @@ from micromegas_jupyter.config.decoding import (
     as_type,
     decode_setting,
     is_text,
+    of_type,
     parse_count,
     shown,
 )
@@ -198,11 +194,9 @@ def as_flow(value: object, key: str) -> Flow | None:
 
 # RFC 6749 section 3.3.
 _NAMES = r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*\Z"
-as_scope = partial(
-    as_type, kind=Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")]
-)
-as_timeout_seconds = partial(as_type, kind=Annotated[float, Meta(ge=1, le=60)])
-as_algorithm = partial(as_type, kind=Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
+as_scope = of_type(Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")])
+as_timeout_seconds = of_type(Annotated[float, Meta(ge=1, le=60)])
+as_algorithm = of_type(Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
 
 
 def _setting(reader: Callable[[Any, str], Any], *sources: str, default: Any = None) -> Any:
@@ -217,11 +211,9 @@ def _setting(reader: Callable[[Any, str], Any], *sources: str, default: Any = No
 class WorkloadSetting:
     """How a program signs in with the identity that its platform gives it; `token_file` is Kubernetes's."""
 
-    platform: WorkloadPlatform = _setting(
-        partial(as_choice, choices=WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform"
-    )
+    platform: WorkloadPlatform = _setting(of_type(WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform")
     exchange: WorkloadExchange = _setting(
-        partial(as_choice, choices=WorkloadExchange),
+        of_type(WorkloadExchange),
         "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE",
         "workload.exchange",
         default=WorkloadExchange.NONE,
@@ -241,7 +233,7 @@ class PrivateKeySetting:
     key_id: str | None = _setting(as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id")
     algorithm: str | None = _setting(as_algorithm, "MICROMEGAS_OIDC_PRIVATE_KEY_ALGORITHM", "private_key_algorithm")
     audience: AssertionAudience = _setting(
-        partial(as_choice, choices=AssertionAudience),
+        of_type(AssertionAudience),
         "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE",
         "private_key_audience",
         default=AssertionAudience.TOKEN_ENDPOINT,
@@ -250,17 +242,10 @@ class PrivateKeySetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Where to connect and how to sign in.
+    """Where to connect and how to sign in (docs/settings.md); without issuer and client id there is no sign-in.
 
-    docs/settings.md describes each; without issuer and client id there is no sign-in.
-
-    Attributes:
-        preset: The provider preset that filled in what was not set; None when none fits.
-        secret_is_native: Whether the client secret belongs to an application that people sign in with, so that it
-            makes no service account.
-        as_service_account: Whether the configured service account signs in although a person may be signed in.
-        origins: Where each setting that is not a default came from, as pairs of field and origin: the variable's
-            name, the member of `config.json`, or the preset.
+    With `secret_is_native` people sign in with the application that has the secret, so it makes no service account.
+    `origins` are pairs of a field and the variable, member of `config.json` or preset that set it.
     """
 
     uri: str = _setting(as_text, "MICROMEGAS_ANALYTICS_URI", "uri", default=DEFAULT_URI)
@@ -277,16 +262,14 @@ class ClientSettings:
     audience: str | None = _setting(as_text, "MICROMEGAS_OIDC_AUDIENCE", "issuers[0].audience")
     resource: str | None = _setting(as_resource, "MICROMEGAS_OIDC_RESOURCE", "issuers[0].resource")
     scope: str = _setting(as_scope, "MICROMEGAS_OIDC_SCOPE", "issuers[0].scope", default=DEFAULT_SCOPE)
-    bearer: Bearer = _setting(
-        partial(as_choice, choices=Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN
-    )
+    bearer: Bearer = _setting(of_type(Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN)
     redirect_uri: str | None = _setting(as_redirect_uri, "MICROMEGAS_OIDC_REDIRECT_URI", "issuers[0].redirect_uri")
     authorize_params: tuple[tuple[str, str], ...] = _setting(
         as_authorize_params, "issuers[0].authorize_params", default=()
     )
     flow: Flow | None = _setting(as_flow, "MICROMEGAS_OIDC_FLOW", "flow")
     storage: TokenStorage = _setting(
-        partial(as_choice, choices=TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE
+        of_type(TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE
     )
     ca_bundle: PurePath | None = _setting(as_path, "MICROMEGAS_CA_BUNDLE", "ca_bundle")
     client_certificate_file: PurePath | None = _setting(
@@ -370,11 +353,7 @@ def is_profile_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """A profile of `config.json`, or the flat file, which has no name.
-
-    `location` stands before a member's name in an error. `members` holds those of its first issuer and its workload by
-    their path, as `issuers[0].scope`.
-    """
+    """A profile of `config.json`, or the flat file, which has no name; `members` by their path: `issuers[0].scope`."""
 
     name: str | None = None
     origin: str = ""
@@ -574,10 +553,7 @@ def _asks_for_own_api(settings: ClientSettings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPreset:
-    """One provider; `pattern` is None when its issuers cannot be told from others.
-
-    `sends_access_token` says whether the access token is the bearer once the preset is named.
-    """
+    """One provider, found by what its issuer looks like; `sends_access_token` once the preset is named."""
 
     pattern: re.Pattern[str] | None = None
     issuer: str | None = None

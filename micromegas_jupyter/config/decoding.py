@@ -1,9 +1,5 @@
-"""From JSON text to checked values; each `as_` function refuses what it cannot use with an error that names the key.
+"""From JSON text to checked values; each `as_` function refuses what it cannot use with an error that names the key."""
 
-What the values mean together is said where they become settings. Texts are shown only where they cannot be secret.
-"""
-
-import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,8 +26,6 @@ _HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost onl
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-
-Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 def decode_setting(text: str, key: str) -> object:
@@ -109,10 +103,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def as_texts(value: object, key: str) -> tuple[str, ...]:
-    """Return `value` as texts; there is at least one, and at most `MAX_ENTRIES`.
-
-    An empty list is refused because a list of what is allowed could be taken for "nothing" and for "no limit".
-    """
+    """Return `value` as texts, at least one: an empty list could be taken for "nothing" and for "no limit"."""
     listed = as_list(value, key)
     if not listed:
         raise ConfigurationError(f"{key} is empty.", key=key, remedy="Add an entry, or leave the list out.")
@@ -140,10 +131,9 @@ def describe_type(kind: Any) -> str:
 
 
 def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remedy: str | None = None) -> Any:
-    """Return `value` as a number, text, choice or flag of the type `kind`, which msgspec knows.
+    """Return `value` as a number, text, choice or flag of a type that msgspec knows; no error repeats it.
 
-    With `is_typed` a text, as a variable holds it, may not stand for a number. An error does not repeat the value: it
-    may be a secret in the wrong place.
+    With `is_typed` a text, as a variable holds it, may not stand for a number.
     """
     try:
         if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:
@@ -157,29 +147,27 @@ def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remed
     raise ConfigurationError(f"{key} is not {describe_type(kind)}.", key=key, remedy=remedy)
 
 
-as_flag = partial(as_type, kind=bool)
+def of_type(kind: Any) -> Callable[[object, str], Any]:
+    """Return the reader of values of a type that msgspec knows."""
+    return partial(as_type, kind=kind)
+
+
+as_flag = of_type(bool)
 
 
 def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
     """Return `value` as a whole number from `minimum` to `maximum`."""
-    kind = Annotated[int, msgspec.Meta(ge=minimum, le=maximum)]
-    return int(as_type(value, key, kind=kind, is_typed=True))
+    return int(as_type(value, key, kind=Annotated[int, msgspec.Meta(ge=minimum, le=maximum)], is_typed=True))
 
 
-def parse_count(text: str, key: str, *, minimum: int, maximum: int, remedy: str | None = None) -> int:
+def parse_count(text: str, key: str, *, minimum: int, maximum: int) -> int:
     """Return the whole number from `minimum` to `maximum` that a variable's text names."""
-    return int(as_type(text, key, kind=Annotated[int, msgspec.Meta(ge=minimum, le=maximum)], remedy=remedy))
+    return int(as_type(text, key, kind=Annotated[int, msgspec.Meta(ge=minimum, le=maximum)]))
 
 
 def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float:
     """Return `value` as a number from `minimum` to `maximum`."""
-    kind = Annotated[float, msgspec.Meta(ge=minimum, le=maximum)]
-    return float(as_type(value, key, kind=kind, is_typed=True))
-
-
-def as_choice(value: object, key: str, *, choices: type[Choice]) -> Choice:
-    """Return the one of `choices` that `value` names."""
-    return choices(as_type(value, key, kind=choices))
+    return float(as_type(value, key, kind=Annotated[float, msgspec.Meta(ge=minimum, le=maximum)], is_typed=True))
 
 
 def as_time(value: object, key: str) -> datetime:
@@ -224,10 +212,7 @@ class Members:
 
 
 def as_issuer(value: object, key: str) -> str:
-    """Return an issuer: an https URL, or http on loopback, without query, fragment or user.
-
-    Source: OpenID Connect Discovery 1.0 section 4.3; RFC 9700 section 2.6.
-    """
+    """Return an issuer: an https URL, or http on loopback, without query, fragment or user (RFC 9700 section 2.6)."""
     issuer = as_text(value, key)
     # What stands before an @ may be a password, so such a text is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
@@ -259,10 +244,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `<n>m`, `<n>h`, `<n>d` ago.
-
-    With `is_future` the relative forms count from now on instead.
-    """
+    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `7d` ago or, `is_future`, on."""
     try:
         if relative := _RELATIVE.fullmatch(text):
             distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})

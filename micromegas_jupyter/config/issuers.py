@@ -1,8 +1,4 @@
-"""The accepted issuers: entries are read, presets fill in what these leave out, tenants are expanded.
-
-The presets say what is known about common identity providers, as data, in the form that an entry has. Only the form
-is checked here; the validator holds tokens against the rules.
-"""
+"""The accepted issuers: entries are read, presets fill in what these leave out, tenants are expanded."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,7 +12,6 @@ from micromegas_jupyter.config.decoding import (
     MAX_ENTRIES,
     SIGNATURE_ALGORITHMS,
     Members,
-    as_choice,
     as_count,
     as_fetch_url,
     as_flag,
@@ -27,6 +22,7 @@ from micromegas_jupyter.config.decoding import (
     as_text,
     as_text_or_texts,
     as_texts,
+    of_type,
     shown,
 )
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
@@ -170,15 +166,9 @@ _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
 class IssuerSetting:
     """One accepted issuer; docs/settings.md says what each member means.
 
-    Attributes:
-        audiences: A token names at least one of them. Empty only for issuers whose tokens have no `aud`; then
-            `client_ids` is not empty and `token_use` is among `required_claims`.
-        subjects: When not empty, the caller must be one of these; an entry that ends in `*` is a prefix.
-        group_claims: Where groups or roles are: paths of literal names. None: the usual places.
-        required_claims: Claims that must have one of the listed values, or, as a list, hold one.
-        is_trusted_for_email: Whether its `email_verified` counts. None: with one issuer yes, with several no.
-        tenant: The tenant for which a templated issuer was expanded; `tid` must equal it.
-        path: What errors call its entry.
+    Without `audiences`, tokens have no `aud`; `client_ids` and `token_use` keep others out. Without `group_claims`,
+    groups are in the usual places. `is_trusted_for_email` is None where the number of issuers decides. `tenant` is the
+    one for which a template was expanded, `path` what errors call the entry.
     """
 
     issuer: str = _member(as_issuer)
@@ -197,7 +187,7 @@ class IssuerSetting:
     client_ids: tuple[str, ...] = _member(as_texts, ())
     is_trusted_for_email: bool | None = _member(as_flag, None, name="trusted_for_email")
     tenant: str | None = None
-    token_kind: TokenKind = _member(partial(as_choice, choices=TokenKind), TokenKind.EITHER)
+    token_kind: TokenKind = _member(of_type(TokenKind), TokenKind.EITHER)
     is_rfc9068: bool = _member(as_flag, False, name="rfc9068")
     leeway_seconds: int = _member(
         partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS), MAX_LEEWAY_SECONDS, name="leeway_secs"
@@ -209,11 +199,7 @@ class IssuerSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcServerSettings:
-    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences.
-
-    A key set may grow as old as the stale limit while the provider does not answer. An unknown key id causes one fetch,
-    and the next not before the cool-down has passed.
-    """
+    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences."""
 
     issuers: tuple[IssuerSetting, ...]
     jwks_refresh_interval_seconds: int = _member(_as_seconds, 3600, name="jwks_refresh_interval_secs")
@@ -311,10 +297,7 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
 
 
 def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[str | None, dict[str, object]]]:
-    """Yield an entry's members once for each of its tenants, with the tenant's name in path of `{tenantid}`.
-
-    An entry without tenants is yielded as it is, with None. `required_claims` of a tenant hold its `tid`.
-    """
+    """Yield an entry's members for each of its tenants, `tid` required; once as they are, with None, without any."""
     issuer = Members(values=values, place=path).require("issuer", as_text)
     if "tenants" not in values:
         if TENANT_PLACEHOLDER in issuer:
@@ -461,15 +444,10 @@ _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_veri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One provider.
+    """One provider: what an entry holds that says nothing else, and what it needs, each with what to add.
 
-    Attributes:
-        members: What an entry holds that says nothing else.
-        members_by_kind: What it holds in addition, by its `token_kind`. When not empty, no other kind is accepted.
-        needs: The entry must have at least one of these members, and what to add when it has none. `required_claims`
-            counts only with a claim that not every token has.
-        needed_claim: Which of `required_claims` it must hold as a text, and how to write it.
-        issuer_rule: What its issuer must look like, for which kinds of tokens, what is wrong otherwise, and the remedy.
+    With `members_by_kind` no other `token_kind` is accepted. `issuer_rule` is what the issuer must look like, for
+    which kinds of tokens, what is wrong otherwise, and the remedy.
     """
 
     members: Mapping[str, object]
@@ -584,10 +562,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
-    """Return an entry's members with those of its preset; what the entry itself says wins.
-
-    `required_claims` of both hold, by name, so that an entry that adds a claim does not lose the preset's.
-    """
+    """Return an entry's members with those of its preset, whose `required_claims` hold too; the entry's own win."""
     if "preset" not in values:
         return dict(values)
     name = as_text(values["preset"], f"{path}.preset")

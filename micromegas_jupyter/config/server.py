@@ -1,7 +1,6 @@
 """The server's settings: one frozen object made of options, environment variables and a TOML file, in that order.
 
-Each setting is declared once: its type with the range, its default, its meaning, its variable. Options, `--help`, the
-table of docs/settings.md and the sentences of errors are made of these declarations.
+Options, `--help`, the table of docs/settings.md and the sentences of errors are made of the declarations here.
 """
 
 import enum
@@ -205,14 +204,6 @@ class ServerSettings:
         return f"http{'s' if self.tls_certificate else ''}://{host}:{port}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach an address to listen on."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One declared setting; `kind` is the type of its value without None."""
@@ -312,17 +303,7 @@ def parse_server_settings(
     config_text: str | None = None,
     config_name: str = "--config",
 ) -> ServerSettings:
-    """Combine what sets a setting: the option wins over the variable, which wins over the file.
-
-    Args:
-        environ: The variables; an empty one counts as not set.
-        options: What the command line gives, by field name.
-        config_text: The text of the TOML file; its keys are the options' names.
-        config_name: What an error calls the file.
-
-    Raises:
-        ConfigurationError: A value cannot be used, the file has an unknown key, or a removed variable is set.
-    """
+    """Combine `options` by field name, variables (an empty one is not set) and the TOML file, in that order."""
     for variable in REMOVED:
         if environ.get(variable):
             raise ConfigurationError(f"{variable} is no longer a setting.", key=variable, remedy=REMOVED[variable])

@@ -1,7 +1,4 @@
-"""Files that other users must not read or change: private files, who may write one, temporary folders.
-
-Functions raise `FileProblem`, `NoSuchFile` or `FileTooLarge`; the sentence that a person reads is up to the callers.
-"""
+"""Files that others must not read or change; `FileProblem` ends a sentence about one, which the caller begins."""
 
 import errno
 import os
@@ -82,11 +79,7 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
 
 
 def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False) -> FileMark:
-    """Replace the file atomically: whatever interrupts this, either the old file or the new one is whole.
-
-    With `keeps_rights` it has the owner, group and mode of the file that is replaced; otherwise, and when new, it is
-    0600.
-    """
+    """Replace the file atomically, with mode 0600; `keeps_rights` keeps owner, group and mode of the one replaced."""
     replaced = check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     with _translated("cannot be written"):
@@ -173,10 +166,7 @@ def current_reader() -> Reader | None:
 
 
 def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) -> str | None:
-    """Return who else could change a file or folder, as the end of a sentence about it; None when nobody could.
-
-    What belongs to root is trusted. In a folder with the sticky bit nobody replaces the files of others.
-    """
+    """Return who else could change a file or folder, as the end of a sentence about it; None when nobody could."""
     reader = reader or current_reader()
     if reader is None:
         return None
@@ -206,9 +196,8 @@ def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, 
 def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id: int | None = None) -> str | None:
     """Return what exposes the secret in a file, as the end of a sentence about it; None when nothing does.
 
-    A file of the user's own has to be 0600 or 0400. A file of root's may be open to a group, through which this
-    program reads it. Secrets that an orchestrator mounts into a container belong to root and are open to everybody by
-    default (0444, 0644): on a read-only mount the mode is accepted, since nobody inside could change it.
+    Orchestrators mount secrets that belong to root and are open to everybody (0444, 0644): on a read-only mount, where
+    nobody could change it, the mode is accepted. Another file of root's may be open to a group.
     """
     user_id = os.geteuid() if user_id is None else user_id
     if found.st_uid not in {user_id, _ROOT}:
@@ -230,10 +219,9 @@ def is_mounted_read_only(path: Path) -> bool:
 
 
 class TemporaryFolder:
-    """A folder that only this process's user can read; removed by `close`, or when the interpreter ends.
+    """A folder that only this process's user can read, removed by `close` or when the interpreter ends.
 
-    It is locked while its process lives; whoever gets the lock later may remove it (`remove_abandoned`), since a killed
-    process cannot. On Windows, and where the file system has no locks, nobody does.
+    It is locked while its process lives, so that `remove_abandoned` can tell the folders of killed ones.
     """
 
     def __init__(self, prefix: str, *, parent: str | None = None) -> None:
@@ -263,10 +251,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
-    """Remove temporary folders of processes that have ended; return how many. Never raises.
-
-    Skips every folder that is locked, another user's, open to others, a link, or on a file system without locks.
-    """
+    """Remove what processes that have ended left; skip what is locked, or not clearly this user's. Never raises."""
     if sys.platform == "win32":
         return 0
     from shutil import rmtree
@@ -414,10 +399,7 @@ _YOUNG = timedelta(seconds=1)
 
 
 class FileWatch:
-    """Tells whether files have changed since it was last asked. For one thread at a time.
-
-    A file that changed within the last second counts as changed each time, one that cannot be looked at as absent.
-    """
+    """Tells whether files have changed since it was last asked, the youngest always. For one thread at a time."""
 
     def __init__(self, paths: Iterable[Path], *, clock: Clock = SYSTEM_CLOCK, follows_links: bool = False) -> None:
         self._paths = tuple(paths)

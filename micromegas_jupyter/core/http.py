@@ -1,7 +1,6 @@
 """HTTP calls to identity providers, cloud platforms and the JupyterHub service.
 
 Every call has one total deadline and one size cap, follows no redirect and uses neither cookies nor `.netrc`.
-`requests` is loaded by the first call: a program with a fresh stored token makes none.
 """
 
 from __future__ import annotations
@@ -77,8 +76,7 @@ _PROVIDER_REMEDIES = {
 class HttpAnswer:
     """A provider's response that can be read: 2xx, or 4xx for the errors that OAuth reports in JSON.
 
-    `body` is None when it was empty or not needed, `date` the provider's clock as far as it is known.
-    `reached_private`: the response came from an address inside a network, without a proxy.
+    `reached_private`: it came from an address inside a network, without a proxy.
     """
 
     status: int
@@ -144,11 +142,7 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """How errors speak of the one who is called: by name, at the beginning of a sentence.
-
-    `remedy` is for calls without a response; `remedies` go before it for some kinds of network failure. `setting` names
-    the address of a cloud platform.
-    """
+    """How errors speak of the one who is called; `remedies` go before `remedy` for some kinds of network failure."""
 
     name: str
     remedy: str | None = None
@@ -159,11 +153,8 @@ class Callee:
 class HttpClient:
     """Sends requests, a bounded number at a time; safe to use from several threads.
 
-    A name server that hangs cannot be cut off, so a call that timed out may occupy its slot for a while. The lock
-    covers the running exchanges.
-
-    `ca_bundle` is a PEM file or a folder of certificates to trust instead of the environment's, `extra_ca_bundle` a PEM
-    file of those to trust as well, and `proxy` takes the place of the environment's for other machines.
+    `ca_bundle` is trusted instead of the environment's certificates, `extra_ca_bundle` as well as these. A name server
+    that hangs cannot be cut off, so a call that timed out may occupy its slot for a while.
     """
 
     TIMEOUT_SECONDS = PROVIDER_TIMEOUT_SECONDS
@@ -212,10 +203,7 @@ class HttpClient:
         accept_server_errors: bool = False,
         needs_body: bool = True,
     ) -> RawAnswer:
-        """Send the request that `prepare` builds, on another thread, and return its checked response.
-
-        The deadline covers all, from waiting for a slot to the last byte.
-        """
+        """Send a request on another thread and return its checked response; the deadline covers the wait too."""
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
         timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -239,7 +227,14 @@ class HttpClient:
             extra_certificates=self._extra_certificates,
         )
         try:
-            self._register(exchange, callee)
+            with self._lock:
+                is_closed = self._is_closed
+                self._running.add(exchange)
+            if is_closed:
+                self._free_slots.release()
+                raise ProviderUnavailable(
+                    f"{callee.name} was not called: the connection is closed.", remedy=callee.remedy
+                )
             raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
             raw = None  # on a machine that stood still, the deadline passed before a failure was seen
@@ -264,56 +259,33 @@ class HttpClient:
         )
         return raw
 
-    def _register(self, exchange: Exchange, callee: Callee) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._running.add(exchange)
-                return
-        self._free_slots.release()
-        raise ProviderUnavailable(f"{callee.name} was not called: the connection is closed.", remedy=callee.remedy)
-
 
 class ProviderCalls(Protocol):
-    """What callers need of `ProviderHttp`; a test may replace it."""
+    """What callers need of `ProviderHttp`; others may stand in for it."""
 
     def fetch_json(self, url: str) -> HttpAnswer:
         """Fetch the JSON document at `url`."""
-        ...
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
         """Post a form to `url` and return the response."""
-        ...
 
 
 class ProviderHttp(HttpClient):
-    """Calls identity providers.
-
-    By default proxies and the CA bundle come from the environment as `requests` reads it. `NO_PROXY` always counts, and
-    loopback is never reached through a proxy.
-    """
+    """Calls identity providers, never through a proxy where `NO_PROXY` names the host or it is loopback."""
 
     def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
         """Fetch the JSON document at `url`, https or http on loopback.
 
-        With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy, which
-        looks the host up itself.
-
-        Raises:
-            ProviderUnavailable: No response in time, 5xx or 429, or a private address that is refused.
-            ProviderMisbehaved: The URL or the response is not acceptable.
-            ConfigurationError: The environment names a CA bundle that does not exist, or a malformed proxy.
+        With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy.
         """
         return self._call("GET", url, headers, refuse_private=refuses_private)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
-        """Post `fields` as a form to `url`; raises as `fetch_json`.
-
-        `needs_body` is False where a successful response's body means nothing (RFC 7009 section 2.2).
-        """
+        """Post a form; `needs_body` is False where a successful body means nothing (RFC 7009 section 2.2)."""
         return self._call("POST", url, headers, fields, needs_body=needs_body)
 
     def _call(  # noqa: PLR0913 - one request
@@ -340,10 +312,7 @@ class ProviderHttp(HttpClient):
 
 
 class PlatformHttp(HttpClient):
-    """Asks a platform who this program is.
-
-    Metadata services speak plain http inside the machine, which no identity provider may. Proxies are never used.
-    """
+    """Asks a platform who this program is, over plain http inside the machine and never through a proxy."""
 
     TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
@@ -360,10 +329,7 @@ class PlatformHttp(HttpClient):
 
 
 class HubHttp(HttpClient):
-    """Calls the sign-in service of a JupyterHub with this server's token.
-
-    Plain http goes to the service directly, since a proxy would read the token; https follows the environment.
-    """
+    """Calls the sign-in service of a JupyterHub with this server's token; no proxy may read it."""
 
     def call(
         self,
@@ -373,10 +339,7 @@ class HubHttp(HttpClient):
         body: Mapping[str, object] | None = None,
         timeout_seconds: float | None = None,
     ) -> tuple[int, SecretObject | None]:
-        """Post `body` as JSON, or GET without one; return the status and the JSON object of the response, if any.
-
-        The caller has checked that the token may go to `url`.
-        """
+        """Post `body` as JSON to a URL that was checked, or GET without one; return status and JSON object, if any."""
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         headers = {"Accept": _JSON, "Content-Type": _JSON}
         raw = self._send(
@@ -424,11 +387,7 @@ def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> H
 
 
 def check_platform_url(url: str, platform: Callee) -> bool:
-    """Check that a platform may be called at `url`; True when it is plain http.
-
-    Plain http is for loopback, link-local addresses and known metadata services. The address is never shown: it may
-    hold a secret.
-    """
+    """Check that a platform may be called at `url`, which may hold a secret; True when it is plain http."""
     parts = split_plain_url(url, max_characters=MAX_PLATFORM_URL_CHARACTERS)
     problem = "cannot be used"
     if parts is not None and "@" not in parts.netloc and not parts.fragment:
@@ -518,10 +477,7 @@ _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("runn
 
 
 class ExchangeFailed(Exception):
-    """The network gave no response; `args[0]` says why, without an address or a secret.
-
-    `kind` is `name`, `refused`, `tls` or `proxy`, or empty where nobody can do anything about it.
-    """
+    """The network gave no response; `kind` is `name`, `refused`, `tls`, `proxy`, or empty where nobody can help."""
 
     def __init__(self, why: str, kind: str = "") -> None:
         super().__init__(why)
@@ -529,11 +485,10 @@ class ExchangeFailed(Exception):
 
 
 class Exchange:
-    """Runs one request on a daemon thread, so that one deadline holds against every way to stall.
+    """Runs one request on a daemon thread, where its secrets are revealed.
 
-    `requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout. Secrets are
-    revealed on that thread only. `on_end` is called when it ends, late or not. The lock covers the list of connections
-    and whether they were cut; no I/O happens under it.
+    `requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout. The lock
+    covers the list of connections and whether they were cut; no I/O happens under it.
     """
 
     def __init__(  # noqa: PLR0913 - one request's circumstances
@@ -633,10 +588,7 @@ class Exchange:
 
 
 def is_private_address(address: str) -> bool:
-    """Whether an IP address is not one of the public internet; anything that is no IP address counts as private.
-
-    IPv6 forms that stand for an IPv4 address count as that. Source: IANA's special-purpose registries.
-    """
+    """Whether an IP address is not one of the public internet (IANA's registries), or is no address at all."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -785,6 +737,14 @@ def is_loopback_url(url: str) -> bool:
         return False
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
     """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
     if max_characters is not None and len(url) > max_characters:
@@ -806,10 +766,7 @@ def scheme_and_host(url: str) -> tuple[str, str | None]:
 
 
 def check_endpoint_url(url: str) -> str:
-    """Check that a provider's address may be called, and return its host for error sentences.
-
-    Source: RFC 9700 section 2.6; RFC 8252 section 8.3 for http on loopback.
-    """
+    """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for sentences."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or parts.hostname is None:
         raise ProviderMisbehaved("The identity provider names an address that cannot be read.")

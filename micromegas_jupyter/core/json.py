@@ -1,7 +1,4 @@
-"""JSON that means one thing only: no duplicate names, no NaN or Infinity, no half characters, bounded depth.
-
-Settings and tokens are both read through here. What a decoded value should look like is the caller's rule.
-"""
+"""JSON that means one thing only: no duplicate names, no NaN or Infinity, no half characters, bounded depth."""
 
 import json
 import re
@@ -17,14 +14,9 @@ class JsonError(ValueError):
 
 
 def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
-    """Decode JSON text.
+    """Decode JSON text, or raise `JsonError`.
 
-    Source: RFC 8259 section 4 leaves duplicate names open; RFC 7515 section 4 and RFC 7519 section 4 ask
-    that they be refused.
-
-    Raises:
-        JsonError: Not JSON, a duplicate name, a number that is not finite, half of a surrogate pair, or nested
-            deeper than `max_depth`.
+    Source: RFC 7515 section 4 and RFC 7519 section 4 ask that duplicate names be refused.
     """
     _check_depth(text, max_depth)
     if text.startswith("\ufeff"):

@@ -1,8 +1,4 @@
-"""Values and protocols that cross packages; they hold no behaviour beyond their own validity.
-
-Each package re-exports those that belong to its public face (`auth`, `access`); nothing here imports a library
-that is slow to load.
-"""
+"""Values and protocols that cross packages; nothing here imports a library that is slow to load."""
 
 from __future__ import annotations
 
@@ -23,7 +19,6 @@ class AuthProvider(Protocol):
 
     def get_token(self) -> str:
         """Return a token that is valid now; raises `AuthenticationError` or `Unavailable`."""
-        ...
 
 
 class AuthType(enum.StrEnum):
@@ -47,11 +42,9 @@ class TokenKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableAccess:
-    """Which tables a caller may read, and which of their rows; a table that is not here does not exist for them.
+    """Which tables a caller may read (`*`: all others); no other table exists for them.
 
-    Attributes:
-        filters: By table name, conditions in SQL over the table's columns; a row is visible when one of them holds.
-            An empty tuple means all rows. The name `*` stands for every table that is not named.
+    `filters` are conditions in SQL by table, of which a row must meet one; an empty tuple means all rows.
     """
 
     filters: Mapping[str, tuple[str, ...]] = field(hash=False)
@@ -117,29 +110,20 @@ class TokenValidator(Protocol):
             Rejected: The token is not acceptable.
             Unavailable: It could not be decided now; the same token may be accepted later.
         """
-        ...
 
     def cached_context(self, token: str) -> AuthContext | None:
         """Return the context when it is known without any I/O or signature work, else None; never raises."""
-        ...
 
     def close(self) -> None:
         """Stop background work and release connections."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
-    """One table as it stands at one moment: its schema and the files that hold its rows.
+    """One table as it stands at one moment: its schema, and Parquet files with each row in exactly one of them.
 
-    Attributes:
-        files: Absolute paths of Parquet files, each row in exactly one of them. May be empty.
-        range_columns: The columns (first, last) that a query's time range [begin, end] filters: rows with
-            `first <= end` and `last >= begin`. For an event both are its `time`.
-        merge_sql: For tables whose rows are partial states: a SELECT over the raw rows (relation name
-            `raw_name`) that gives the table's rows; None when the raw rows are the table.
-        raw_name: The name under which the raw rows are visible when `merge_sql` is set.
-        has_mixed_types: Whether some files have a column in another type, whose values that of `schema` holds.
+    A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
+    makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
     """
 
     name: str
@@ -157,7 +141,6 @@ class TableSource(Protocol):
 
     def snapshot(self) -> Sequence[TableSnapshot]:
         """Return all tables as they stand now; cheap enough to call for every query."""
-        ...
 
 
 class WriteMode(enum.Enum):
@@ -170,15 +153,10 @@ class WriteMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest:
-    """One write of rows into one table.
+    """One write of rows into one table; a second one with the same `write_id` stores nothing more.
 
-    Attributes:
-        write_id: Names this write among all others, as lower-case hexadecimal digits: a second write with the same id
-            into the same table stores nothing more. None when the caller gave no such name.
-        is_trusted: Whether the rows may claim to be what the server itself records about its callers.
-        may_read: Whether the caller may know the table's columns; else errors name no column that they did not send.
-        maker: Names the caller among all others, as lower-case hexadecimal digits; None for nobody in particular.
-        most_tables: How many tables the caller may have made; None for as many as there may be.
+    `is_trusted` rows may claim to be the server's own records. Without `may_read`, errors name no column that the
+    caller did not send. `maker` names the caller, who may have made `most_tables`.
     """
 
     table: str
@@ -191,23 +169,19 @@ class WriteRequest:
 
 
 class TableWrite(Protocol):
-    """One write under way. Each method blocks; one thread at a time. Ends with `commit` or `abandon`.
+    """One write under way, for one thread at a time; ends with `commit` or `abandon`.
 
-    They raise `UsageError` when the rows do not fit the table, `ResourcesExhausted` when there is no room for them, and
-    `Unavailable` when they cannot be stored now; none is stored then.
+    Raises `UsageError` when rows do not fit, else `ResourcesExhausted` or `Unavailable`; nothing is stored then.
     """
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows of the schema that the write was opened with; nobody sees them before `commit`."""
-        ...
 
     def commit(self) -> int:
         """Make all rows durable and visible at once and return how many were written."""
-        ...
 
     def abandon(self) -> None:
         """Forget the rows; does nothing after a `commit`, and never raises."""
-        ...
 
 
 class TableSink(Protocol):
@@ -215,4 +189,3 @@ class TableSink(Protocol):
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
         """Begin a write of rows with `schema`; blocks, and raises as the write does."""
-        ...

@@ -1,7 +1,4 @@
-"""What the machine gives a program (clock, browser, randomness, variables, threads), and values that stay secret.
-
-Nothing else in the package reads a clock or draws a random number, so a test can stand in for any of them.
-"""
+"""What the machine gives a program, so that tests can stand in for it, and values that stay secret."""
 
 import contextvars
 import os
@@ -11,8 +8,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeVar
+
+_HOURS_OF_TWO_DAYS: Final = 48
 
 
 class Clock(Protocol):
@@ -20,11 +19,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds from an arbitrary start that never run backwards; for deadlines and durations."""
-        ...
 
 
 class Browser(Protocol):
@@ -32,7 +29,6 @@ class Browser(Protocol):
 
     def open(self, url: str) -> bool:
         """Open `url` in the person's own browser; False when there is none. Returns at once."""
-        ...
 
 
 class Randomness(Protocol):
@@ -40,7 +36,6 @@ class Randomness(Protocol):
 
     def token_urlsafe(self, nbytes: int) -> str:
         """Return `nbytes` random bytes as unpadded base64url text."""
-        ...
 
 
 class SystemClock:
@@ -89,6 +84,17 @@ def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, 
     return environ if isinstance(environ, Variables) else Variables(os.environ if environ is None else environ)
 
 
+def duration_text(duration: timedelta) -> str:
+    """Return how long that is: `45 s`, `58 min`, `10 h 4 min`, `3 days`."""
+    minutes, seconds = divmod(max(int(duration.total_seconds()), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= _HOURS_OF_TWO_DAYS:
+        return f"{hours // 24} days"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
 SYSTEM_CLOCK = SystemClock()
 SYSTEM_BROWSER = SystemBrowser()
 SYSTEM_RANDOMNESS: Randomness = secrets  # the operating system's random source
@@ -109,10 +115,7 @@ def start_thread(target: Callable[[], None], *, name: str) -> threading.Thread:
 
 
 def run_interruptibly(work: Callable[[], T]) -> T:
-    """Run `work` on another thread and return its result; Ctrl-C leaves at once and lets it end by itself.
-
-    `work` must end by a deadline of its own.
-    """
+    """Run `work`, which has a deadline, on another thread; Ctrl-C leaves at once and lets it end by itself."""
     # Ctrl-C ends the wait of a `SimpleQueue` only with its time.
     outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()
 

@@ -1,13 +1,7 @@
-"""Jupyter beside the demo: JupyterLab as its child, and a Jupyter server that is started first and uses it.
+"""Jupyter beside the demo: JupyterLab as its child, or a Jupyter server that is started first and uses it.
 
-Run as a program:
-
-    python -m micromegas_jupyter.demo.lab jupyter lab --ServerApp.base_url=/x/
-
-starts the demo, then becomes that Jupyter server (`binder/start` runs it). The demo, all of it but JupyterLab, is a
-child (`--demo BASE_URL`): it prints one line with the variables that the server needs, and ends when its standard input
-closes, whose other end Jupyter holds. With `--lab` it is JupyterLab that ends when its standard input closes, so that
-no server stays behind when the demo is killed.
+`python -m micromegas_jupyter.demo.lab jupyter lab …` starts the demo as its child (`--demo`), then becomes that
+server; `binder/start` runs it. The demo, like the JupyterLab of `--lab`, ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -49,10 +43,7 @@ _MEMORY_MIB = 256
 
 
 class LabProcess:
-    """A JupyterLab whose files, a copy of the notebooks among them, lie in `folder`.
-
-    `environment` holds all of its variables and its kernels'; `job_environment` is what the job's kernel has besides.
-    """
+    """A JupyterLab over a copy of the notebooks; `job_environment` is what the job's kernel has besides."""
 
     def __init__(
         self,
@@ -175,10 +166,7 @@ def _run_lab(options: list[str]) -> None:
 
 
 def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Return the path below which a Jupyter server answers, with a slash at both ends.
-
-    The last option of its command wins, as with Jupyter, then JupyterHub's variable.
-    """
+    """Return the path below which a Jupyter server answers: of its command's last option, else of JupyterHub."""
     found = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
     for position, argument in enumerate(command):
         name, equals, value = argument.partition("=")

@@ -26,8 +26,7 @@ _POLL_SECONDS = 0.2
 class DemoStack:
     """Provider and server, both on loopback, recording their own logs and load; a context manager.
 
-    Everything that it writes lies in one temporary folder, which is removed when it stops, or when the next one starts
-    if it was killed. `jupyter_base_url` is the path of the Jupyter server that shows browsers the provider's pages.
+    Everything that it writes lies in one temporary folder, which is removed when it stops, or when the next one starts.
     """
 
     def __init__(

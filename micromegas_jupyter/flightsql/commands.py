@@ -1,9 +1,6 @@
 """What crosses the wire besides rows: messages, commands as values, and errors.
 
-Every `parse_` function raises `UsageError` for bytes that are not the expected message, and `UnsupportedRequest` or
-`StatementRefused` for a well-formed request that this server does not offer.
-
-An error is a gRPC trailer for this project's client, and a status text for all others.
+Every `parse_` function raises `UsageError` for bytes that are not the expected message.
 """
 
 import json
@@ -13,9 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final, TypeGuard, cast
+from typing import Annotated, Any, Final, TypeGuard, cast
 from urllib.parse import quote
 
+import msgspec
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError
 
@@ -44,9 +42,7 @@ def descriptor_set_bytes() -> bytes:
 class _Messages:
     """The message classes of Flight, Flight SQL, gRPC health and issued tickets, by name.
 
-    They are in a descriptor pool of their own: generated modules would share protobuf's default pool with any other
-    Flight SQL client in the process, which refuses a second definition of the same names, and would be tied to one
-    protobuf version.
+    In a descriptor pool of their own: the default pool would refuse a second Flight SQL client in the process.
     """
 
     def __init__(self) -> None:
@@ -209,10 +205,7 @@ def parse_descriptor(descriptor: Any) -> Command:
 
 
 def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
-    """Read a `FlightDescriptor`; None when it carries another command, or none.
-
-    A command without options appends, as upstream's client means it.
-    """
+    """Read a `FlightDescriptor`, which appends without options; None when it carries another command."""
     envelope = _flight_sql_envelope(descriptor.cmd)
     if envelope is None or envelope.TypeName() != messages.CommandStatementIngest.DESCRIPTOR.full_name:
         return None
@@ -297,10 +290,7 @@ def _refuse(what: str, name: str) -> UnsupportedRequest:
 
 
 def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
-    """Return `data` as an `Any` around a Flight SQL message, else None.
-
-    A bare ticket has the same first field as an `Any`, so only the type name distinguishes them.
-    """
+    """Return `data` as an `Any` around a Flight SQL message, else None; only the type name tells a bare ticket."""
     try:
         envelope = any_pb2.Any.FromString(data)
     except DecodeError:
@@ -367,25 +357,24 @@ def encode_error(error: MicromegasError) -> bytes:
     if isinstance(error, QueryError):
         positions = {"line": error.line, "column": error.column}
         fields.update({name: at for name, at in positions.items() if at is not None and 0 < at <= _MAX_POSITION})
-    if isinstance(error, ResourcesExhausted) and _is_delay(error.retry_after_seconds):
-        fields["retry_after_seconds"] = error.retry_after_seconds
+    delay = error.retry_after_seconds if isinstance(error, ResourcesExhausted) else None
+    if delay is not None and 0 < delay <= _MAX_RETRY_SECONDS:
+        fields["retry_after_seconds"] = delay
     max_cost = MAX_DETAILS_BYTES - len(_compact(fields))
     fields["what"] = _fit(printable_text(error.what), max_cost, cost=lambda text: len(_compact(text)) - 2)
     return _compact(fields)
 
 
 def decode_error(data: bytes) -> MicromegasError | None:
-    """Return the error that `encode_error` wrote, or None for anything else: the sender is not trusted.
-
-    Names that are not known are ignored, so that a newer server may say more.
-    """
+    """Return the error that `encode_error` wrote, maybe with unknown names; None for anything else."""
     if len(data) > MAX_DETAILS_BYTES:
         return None
     try:
-        fields = decode_strict_json(data.decode("utf-8"), max_depth=2)
-    except (UnicodeDecodeError, JsonError):
+        found = msgspec.convert(decode_strict_json(data.decode("utf-8"), max_depth=2), _Details)
+    except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
         return None
-    return _check_fields(fields) if isinstance(fields, dict) else None
+    found.what, found.remedy = printable_text(found.what), _cut(found.remedy)
+    return _rebuild(**msgspec.structs.asdict(found))
 
 
 def status_text(error: MicromegasError) -> str:
@@ -401,11 +390,7 @@ def status_text(error: MicromegasError) -> str:
 
 
 def parse_status_text(text: str) -> MicromegasError | None:
-    """Return the error that a status text names, or None when it carries no known code.
-
-    Text after the code, such as the library's own context, is dropped. Sentence and remedy are told apart only
-    when the remedy is the class's own; otherwise both stand in the sentence.
-    """
+    """Return the error that a status text names, or None when it carries no known code; what follows is dropped."""
     tails = [
         found for found in _STATUS_TAIL.finditer(text[:_MAX_PARSED_CHARACTERS]) if found["code"] in error_classes()
     ]
@@ -421,25 +406,16 @@ def parse_status_text(text: str) -> MicromegasError | None:
     return _rebuild(found["code"], what, remedy=remedy, query_id=found["query_id"], line=line, column=column)
 
 
-def _check_fields(fields: dict[str, object]) -> MicromegasError | None:
-    code, what, remedy = (fields.get(name) for name in ("code", "what", "remedy"))
-    query_id, line, column = (fields.get(name) for name in ("query_id", "line", "column"))
-    if not isinstance(code, str) or not isinstance(what, str) or not isinstance(remedy, str):
-        return None
-    if not (query_id is None or is_query_id(query_id)) or not _is_position(line) or not _is_position(column):
-        return None
-    delay = fields.get("retry_after_seconds")
-    if not (delay is None or _is_delay(delay)):
-        return None
-    return _rebuild(
-        code,
-        printable_text(what),
-        remedy=_cut(remedy),
-        query_id=query_id,
-        line=line,
-        column=column,
-        retry_after_seconds=delay,
-    )
+class _Details(msgspec.Struct):
+    """What `encode_error` writes; further names are ignored, so that a newer server may say more."""
+
+    code: str
+    what: str
+    remedy: str
+    query_id: Annotated[str, msgspec.Meta(pattern=rf"^{_QUERY_ID.pattern}\Z")] | None = None
+    line: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
+    column: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
+    retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
 
 
 def _rebuild(  # noqa: PLR0913 - the facts of an error, each checked
@@ -470,14 +446,6 @@ def _rebuild(  # noqa: PLR0913 - the facts of an error, each checked
 def is_query_id(value: object) -> TypeGuard[str]:
     """Whether a value can be a query's id: one short ASCII word."""
     return isinstance(value, str) and _QUERY_ID.fullmatch(value) is not None
-
-
-def _is_position(value: object) -> TypeGuard[int | None]:
-    return value is None or (type(value) is int and 0 < value <= _MAX_POSITION)
-
-
-def _is_delay(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MAX_RETRY_SECONDS
 
 
 def _compact(value: object) -> bytes:

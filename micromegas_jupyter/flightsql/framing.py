@@ -1,10 +1,7 @@
 """Arrow data as `FlightData` messages: batches out, and what a caller sends into batches that are safe to use.
 
-What comes in is hostile until checked: sizes and compression before Arrow sees it, contents (offsets, dictionary
-indices, text) after, and how much the rows take once nothing in them is shared.
-
-Sources: Arrow format/Message.fbs (tables `Message`, `RecordBatch`, `DictionaryBatch`), the flatbuffers encoding, and
-the Arrow columnar format, "Variable-size Binary View Layout".
+What comes in is hostile: sizes and compression are checked before Arrow sees it, contents after.
+Sources: Arrow format/Message.fbs, the flatbuffers encoding, and "Variable-size Binary View Layout".
 """
 
 import enum
@@ -66,11 +63,7 @@ class IpcHeader:
 
 
 def read_header(data: bytes) -> IpcHeader:
-    """Read the flatbuffer of one IPC message (without the encapsulation's length prefix).
-
-    Arrow allocates what a compressed buffer says it will hold, so its size has to be known from the header and the
-    first bytes of each buffer alone; pyarrow offers no way to see it.
-    """
+    """Read the flatbuffer of one IPC message: Arrow allocates what a compressed buffer says it will hold."""
     try:
         return _read_header(data)
     except (struct.error, ValueError):
@@ -246,10 +239,7 @@ def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
-    """Return what every value takes; None when that varies.
-
-    Such values are not looked at: a short message can hold very many of them.
-    """
+    """Return what every value takes, unseen, as a short message can hold very many; None when that varies."""
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return 1
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
@@ -289,16 +279,9 @@ def _one_or_more(sizes: npt.NDArray[np.generic]) -> Sizes:
 class DecodeLimits:
     """What is accepted of one stream; sizes in bytes.
 
-    Attributes:
-        max_columns: Columns of the schema.
-        max_fields: Columns and all fields inside them.
-        max_depth: How deep types lie in each other; a plain column is 1.
-        max_schema_bytes: The schema's message.
-        max_batch_rows: Rows of one batch, and entries of one dictionary.
-        max_unpacked_bytes: What a compressed message may take once it is decompressed; 0 accepts no compression.
-        max_ratio: How many times as large as its compressed body it may be.
-        max_dictionary_bytes: All dictionaries that the stream has in use.
-        max_view_bytes: What one column of views of one batch takes.
+    `max_fields` counts columns and all fields inside them, `max_depth` types in each other (a plain column is 1),
+    `max_batch_rows` a dictionary's entries too. `max_unpacked_bytes` is for a compressed message, 0 for none, which may
+    be `max_ratio` times as large as its body. `max_view_bytes` is for one column of views of one batch.
     """
 
     max_columns: int
@@ -511,10 +494,7 @@ class _Pieces(io.RawIOBase):
         return taken
 
     def take_message(self) -> tuple[bytes, IpcHeader, list[Any]]:
-        """Return the next message: its metadata, what these say, its body.
-
-        Source: Arrow IPC, "Encapsulated message format": a continuation, the length of the metadata, metadata, body.
-        """
+        """Return the next encapsulated message of Arrow IPC: its metadata, what these say, its body."""
         size = int.from_bytes(b"".join(self.take(_PREFIX_BYTES))[4:], "little")
         metadata = b"".join(self.take(size))
         header = read_header(metadata)
@@ -522,10 +502,7 @@ class _Pieces(io.RawIOBase):
 
 
 class FlightDataEncoder:
-    """Turns one stream of batches into serialised `FlightData` messages; remembers the dictionaries that were sent.
-
-    Batches are cut so that a message stays near `max_message_bytes`; one row, and one dictionary, is never cut.
-    """
+    """Turns batches into serialised `FlightData` of about `max_message_bytes`; no row or dictionary is ever cut."""
 
     def __init__(
         self,
@@ -593,10 +570,7 @@ def _check_message_size(size: int) -> None:
 
 
 def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch into slices of about `max_bytes` each, never below one row.
-
-    Halving copes with rows of very different sizes, which an even cut does not.
-    """
+    """Cut a batch into slices of about `max_bytes` each by halving, never below one row."""
     if batch.num_rows <= 1 or pa.ipc.get_record_batch_size(batch) <= max_bytes:
         yield batch
         return

@@ -1,9 +1,6 @@
 """Rows that others send for the tables of the data model, converted to the columns that are stored.
 
-Senders differ in how they write text (plain, large, views, dictionaries), times (unit, with or without a zone) and
-properties (maps, lists of key and value, dictionaries of those, JSONB). All of it is accepted where nothing is lost.
-
-Source of what upstream sends: its replication of `processes` and `streams`.
+Text, times and properties are accepted in every form in which nothing is lost, such as upstream's replication.
 """
 
 from typing import Final

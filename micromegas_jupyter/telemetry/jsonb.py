@@ -1,7 +1,6 @@
-"""Reads the binary JSON in which telemetry keeps properties (databend's `jsonb`), as plain values and as flat text.
+"""Reads the binary JSON in which telemetry keeps properties (databend's `jsonb`); numbers are big-endian.
 
-Numbers are big-endian. A container is a word with its kind and count, a word for each element with type and length, and
-then the elements; an object has all its keys before all its values.
+A container is a word (kind, count), a word for each element (type, length), the elements; keys before values.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""The tables of the data model: columns, types and descriptions, how rows relate to time, how partial states merge.
-
-Names, order and types are upstream's, so that one query runs on either implementation.
-"""
+"""The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,10 +36,9 @@ def build_constant_properties(properties: Mapping[str, str], length: int) -> pa.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRule:
-    """How the partial states of one key are merged.
+    """How the partial states of one key are merged: the greatest of `latest` columns, else the first state's value.
 
-    The same rule exists twice, as SQL for the engine at query time and as a function on Arrow tables for compaction;
-    both give the same rows. Of the `latest` columns the greatest value counts; all others come from the first state.
+    It exists twice, as SQL for queries and as a function for compaction; both give the same rows.
     """
 
     key: str
@@ -85,11 +81,7 @@ _Column = tuple[str, pa.DataType, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
-    """One table; remarks say what it and its columns hold.
-
-    A time range filters the first and the last of `range_columns`. Without a `merge_rule`, the stored rows are the
-    table's rows.
-    """
+    """One table; without a `merge_rule` the stored rows are its rows. A time range filters by `range_columns`."""
 
     name: str
     remark: str = field(repr=False)

@@ -1,7 +1,6 @@
 """Text that is fit to be stored: free of secrets, valid Unicode, bounded in length.
 
-Redaction is the second line: code that knows a secret does not log it. It catches what other libraries write
-at DEBUG level and what a person pastes. It prefers hiding too much, and takes time linear in the text.
+Redaction is the second line: it catches what libraries log and people paste, and prefers hiding too much.
 """
 
 import re

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, Self
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.config import read_access_settings
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
-from micromegas_jupyter.config.server import ServerSettings, is_loopback
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
+from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError

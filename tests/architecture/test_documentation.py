@@ -24,7 +24,6 @@ def command_line_options() -> list[tuple[str, str]]:
         for name, command in _commands(build_parser()).items()
         for parser in (command, *_commands(command).values())
         for action in parser._actions
-        if action.help is not argparse.SUPPRESS
         for option in action.option_strings
         if option not in {"-h", "--help"}
     ]

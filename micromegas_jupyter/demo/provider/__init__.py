@@ -1,8 +1,4 @@
-"""The demo's identity provider: a small OpenID provider for one machine only.
-
-It is real in protocol (code with PKCE, rotation, devices, service accounts) and worthless as protection: everybody
-knows the password. Who may do what in the lake is decided by the server that reads its tokens.
-"""
+"""The demo's identity provider: real in protocol, worthless as protection, as everybody knows the password."""
 
 from micromegas_jupyter.demo.provider.provider import DemoProvider
 

@@ -1,7 +1,6 @@
 """The pages for people: sign-in and consent, for applications and for other devices, and signing out.
 
-All links are relative, so that the pages also work below a prefix. The authorization request in the query is checked
-anew at every step: nothing about it is kept between steps.
+All links are relative, for use below a prefix. The request in the query is checked anew at every step.
 """
 
 import hmac
@@ -107,10 +106,7 @@ class Pages:
         return self._done_page("The other device is signed in", "It continues by itself.")
 
     def logout(self) -> Response:
-        """End the session at once for an application that shows the person's ID token, else ask first.
-
-        Source: OpenID Connect RP-Initiated Logout 1.0.
-        """
+        """End the session for an application with the person's ID token (RP-Initiated Logout 1.0), else ask first."""
         values = flask.request.values
         try:
             subject, audience = self._read_hint(values.get("id_token_hint"))

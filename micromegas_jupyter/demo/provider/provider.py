@@ -1,7 +1,4 @@
-"""`DemoProvider`: the endpoints for programs (metadata, keys, tokens, revocation, devices), and their server.
-
-Subclasses may change what the tokens, keys and the metadata say: the tests' provider does.
-"""
+"""`DemoProvider`: the endpoints for programs, and their server; the tests' provider says other things in them."""
 
 import hashlib
 import logging
@@ -80,12 +77,8 @@ class QuietHandler(WSGIRequestHandler):
 class DemoProvider(TokenIssuer):
     """An OpenID provider on loopback, everything in memory; a context manager.
 
-    Args:
-        token_lifetime_seconds: Life of ID and access tokens; short, so that the renewal is seen.
-        device_interval_seconds: How often a device may poll.
-        jupyter_base_url: The path of the Jupyter server that shows the pages to browsers, with a slash at both ends;
-            None when they reach them here. Its host is whatever the browser has in its address bar.
-        clock: Tells the time.
+    Tokens live briefly, so that the renewal is seen. `jupyter_base_url` is the path, with a slash at both ends, of the
+    Jupyter server that shows the pages to browsers, at whatever host.
     """
 
     poll_seconds = 0.05
@@ -160,10 +153,7 @@ class DemoProvider(TokenIssuer):
         Pages(self).register(app)
 
     def metadata(self) -> Json:
-        """Return the discovery document (OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2).
-
-        Below a Jupyter server, which sends browsers to the pages, endpoints that need their address are left out.
-        """
+        """Return the discovery document; below a Jupyter server without the endpoints that need the pages' address."""
         has_pages = self.jupyter_base_url is None
         person_endpoints = {
             "end_session_endpoint": f"{self.issuer}/logout",

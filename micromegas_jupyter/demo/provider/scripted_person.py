@@ -1,7 +1,4 @@
-"""A person without a browser: signs in over the demo provider's pages and follows the redirects to the application.
-
-For `micromegas demo --check` and for tests.
-"""
+"""A person without a browser, for `micromegas demo --check` and for tests."""
 
 import threading
 from dataclasses import dataclass, field
@@ -27,9 +24,7 @@ def sign_in(
 ) -> str:
     """Follow `url` through sign-in and consent, and return the URL at which the application got its answer.
 
-    `url` is an authorization URL, a start page on loopback that leads to one, or a device page. `visit_callback`
-    fetches that last URL, and what it leads to, as a browser would. A page that is not what it should be raises
-    `LoginFailed`.
+    `visit_callback` fetches that last URL, and what it leads to, as a browser would.
     """
     fields: dict[str, str] | None = None
     answer_url: str | None = None
@@ -57,10 +52,7 @@ def sign_in(
 
 
 class ScriptedPerson:
-    """Implements `core.system.Browser`: signs in on a thread at each opened page. A context manager that waits at exit.
-
-    Takes the arguments `person`, `password` and `allow` of `sign_in`.
-    """
+    """A `core.system.Browser` that signs in on a thread at each opened page; a context manager that waits at exit."""
 
     def __init__(self, *, person: str = "alice", password: str = PASSWORD, allow: bool = True) -> None:
         self._person = person

@@ -1,8 +1,4 @@
-"""Who can sign in, which applications may ask, what the provider remembers, and the tokens that it issues.
-
-The provider answers one request at a time, so nothing here needs a lock. Secret texts have 256 bits, twice what RFC
-6749 section 10.10 asks for.
-"""
+"""What the provider remembers, and the tokens that it issues. It answers one request at a time: no locks."""
 
 import base64
 import hashlib
@@ -75,10 +71,7 @@ class Person:
         return f"{self.key}@example.com"
 
     def build_claims(self, scope: str) -> dict[str, object]:
-        """Return the claims that the scopes open, without `sub` (OpenID Connect Core 1.0 section 5.4).
-
-        `groups` has no standard scope; it comes with `profile`.
-        """
+        """Return the claims that the scopes open (OpenID Connect Core 1.0, 5.4); `groups` come with `profile`."""
         claims: dict[str, object] = {}
         if "profile" in scope.split():
             first, _, last = self.name.partition(" ")
@@ -125,10 +118,7 @@ class SignedIn:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One browser: its cookie, the token that each of its forms has to bring back, and who is signed in.
-
-    `fresh_for` is the query of the request for which the person has just given the password.
-    """
+    """One browser; `fresh_for` is the query of the request for which the person has just given the password."""
 
     cookie: str = field(default_factory=secrets.token_urlsafe, repr=False)
     form_token: str = field(default_factory=secrets.token_urlsafe, repr=False)
@@ -168,10 +158,7 @@ class RefreshToken:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceAuthorization:
-    """A device that waits for a person (RFC 8628); once `is_decided`, `grant` is what they allowed, None for nothing.
-
-    `last_polled_at` is in monotonic seconds.
-    """
+    """A device that waits for a person (RFC 8628); `grant` is what they decided, None for nothing."""
 
     client: Client
     scope: str
@@ -252,11 +239,7 @@ class TokenIssuer:
 
     @cached_property
     def clients(self) -> dict[str, Client]:
-        """The registered applications by their client id: people's, and the service account's.
-
-        A Jupyter server's callback below `jupyter_base_url` is a redirect URI too, at any host: the provider never
-        learns which.
-        """
+        """The registered applications: people's, and the service account's. A Jupyter server may have any host."""
         redirect_uris = _LOOPBACK_CALLBACK
         if self.jupyter_base_url is not None:
             redirect_uris += f"|{_ORIGIN}{re.escape(self.jupyter_base_url)}micromegas/callback"
@@ -277,10 +260,7 @@ class TokenIssuer:
         return {**KeySet([self.signing_key]).as_dict(private=False)}
 
     def check_request(self, parameters: MultiDict[str, str]) -> None:
-        """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource but the lake.
-
-        A request may name it as `resource` (RFC 8707, which allows several) or, as some providers have it, `audience`.
-        """
+        """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource (RFC 8707) but the lake."""
         for name, values in parameters.lists():
             if len(values) > 1 and name != "resource":
                 raise OAuthError("invalid_request", "A parameter appears more than once.")
