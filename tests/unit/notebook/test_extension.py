@@ -8,11 +8,12 @@ import pytest
 from micromegas_jupyter.notebook.extension import register, unregister
 
 
-@pytest.mark.parametrize("name", ["sql", "micromegas_login"])
-def test_help_lists_the_options_of_a_magic_and_does_nothing_else(shell, world, capsys, name):
-    assert shell.run_cell(f"%{name} --traceback --help").result is None
+@pytest.mark.parametrize("magic", ["%sql", "%%sql", "%%micromegas_sql rows <<", "%micromegas_login"])
+def test_help_lists_the_options_of_a_magic_and_does_nothing_else(shell, world, capsys, magic):
+    assert shell.run_cell(f"{magic} --traceback --help").result is None
 
     said = capsys.readouterr().out
+    name = magic.split()[0].strip("%")
     options = [option for action in shell.find_line_magic(name).parser._actions for option in action.option_strings]
     assert all(option in said for option in options)
     assert (world.opened_for, world.logins) == ([], [])
