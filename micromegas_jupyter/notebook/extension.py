@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
@@ -12,6 +13,7 @@ from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
+from micromegas_jupyter.notebook.shell import HELP_OPTION
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
+_CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
 class _Extension:
@@ -35,20 +38,11 @@ class _Extension:
         self.sql = SqlMagic(shell, self.session, connections)
         tables = TablesMagic(shell, self.session, connections, self.schemas)
         self.completer = SqlCompleter(
-            shell,
-            connections,
-            self.schemas,
-            sql_magic=self.sql.micromegas_sql,
-            tables_magic=tables.micromegas_tables,
+            shell, connections, self.schemas, sql_magic=self.sql.micromegas_sql, tables_magic=tables.micromegas_tables
         )
         self.identity = IdentityMagics(shell, self.session)
         self.connect = ConnectMagic(shell, self.session, connections)
-        self.magics: tuple[Magics, ...] = (
-            self.sql,
-            self.identity,
-            tables,
-            self.connect,
-        )
+        self.magics: tuple[Magics, ...] = (self.sql, self.identity, tables, self.connect)
 
     def close(self) -> None:
         self.completer.unregister()
@@ -65,6 +59,7 @@ def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
     setattr(shell, _ATTRIBUTE, extension)
     # A kernel that ends does not unload its extensions.
     atexit.register(extension.close)
+    shell.input_transformers_cleanup.append(_help_as_line_magic)
     shell.register_magics(*extension.magics)
     extension.completer.register()
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
@@ -82,6 +77,13 @@ def unregister(shell: InteractiveShell) -> None:
         for name, magic in list(magics.items()):
             if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
+    shell.input_transformers_cleanup.remove(_help_as_line_magic)
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()
+
+
+def _help_as_line_magic(lines: list[str]) -> list[str]:
+    """Make a line magic of a cell that only asks for help: IPython does not call a cell magic without a body."""
+    found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
+    return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines

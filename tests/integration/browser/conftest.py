@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
     OpenNotebook = Callable[..., tuple[Page, Path]]
 
@@ -44,7 +44,7 @@ class RunningDemo:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
+def chromium():
     """The path of Debian's Chromium."""
     path = shutil.which("chromium")
     if path is None:
@@ -53,7 +53,7 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="package")
-def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+def demo(chromium, tmp_path_factory):
     """`micromegas demo --no-browser` with JupyterLab."""
     home = tmp_path_factory.mktemp("demo-home")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
@@ -76,7 +76,7 @@ def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             process.wait(timeout=60)
 
 
-def _patient_settings(folder: Path) -> Path:
+def _patient_settings(folder):
     """Have JupyterLab wait for completions: what takes a kernel more than a second, it leaves out."""
     completer = folder / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
     completer.parent.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _patient_settings(folder: Path) -> Path:
     return folder
 
 
-def _read_addresses(ready: str, printed: str, environ: dict[str, str]) -> RunningDemo:
+def _read_addresses(ready, printed, environ):
     assert ready, printed
     exported = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export " in line
@@ -99,7 +99,7 @@ def _read_addresses(ready: str, printed: str, environ: dict[str, str]) -> Runnin
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
+def browser(chromium):
     """A headless Chromium; each context of it has an empty profile."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
@@ -108,19 +108,19 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_notebook(browser: Browser, demo: RunningDemo, tmp_path: Path) -> Iterator[OpenNotebook]:
+def open_notebook(browser, demo, tmp_path):
     """Open a new notebook with a configuration folder of its own, apart from all other tests, and run all its cells."""
     with notebook_opener(browser, demo, tmp_path / "config") as open_one:
         yield open_one
 
 
 @contextmanager
-def notebook_opener(browser: Browser, demo: RunningDemo, config: Path) -> Iterator[OpenNotebook]:
+def notebook_opener(browser, demo, config):
     """Give a function that opens a new notebook of a name and cells and runs them; its page closes with the block."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
 
-    def open_one(name: str, *sources: str) -> tuple[Page, Path]:
+    def open_one(name, *sources):
         first = [f"%env MICROMEGAS_CONFIG_DIR={config}", "%load_ext micromegas_jupyter"]
         path = demo.notebooks / f"{name}.ipynb"
         cells = [nbformat.v4.new_code_cell(source) for source in (*first, *sources)]

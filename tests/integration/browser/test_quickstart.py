@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import nbformat
@@ -15,9 +14,6 @@ import requests
 
 from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
 from tests.integration.browser.looks import save
-
-if TYPE_CHECKING:
-    from tests.integration.browser.conftest import RunningDemo
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -97,7 +93,7 @@ def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_account(demo: RunningDemo) -> None:
+def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_account(demo):
     address = urlsplit(demo.lab_url)
     kernels = requests.get(
         f"http://{address.netloc}/api/kernelspecs",
@@ -114,7 +110,7 @@ def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_ac
     assert "python3" in kernels
 
 
-def test_all_notebooks_lie_beside_the_quickstart(demo: RunningDemo) -> None:
+def test_all_notebooks_lie_beside_the_quickstart(demo):
     names = {path.name for path in demo.notebooks.glob("*.ipynb")}
 
     assert {"quickstart.ipynb", "investigating-an-incident.ipynb", "service-account.ipynb"} <= names

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
     Open = Callable[..., tuple[Page, Path]]
 
@@ -20,22 +20,22 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
 
 
-def editor(page: Page, text: str) -> Locator:
+def editor(page, text):
     return page.locator(".jp-Notebook .cm-content").filter(has_text=text)
 
 
-def expect_mode(found: Locator, mode: str) -> None:
+def expect_mode(found, mode):
     expect(found).to_have_attribute("data-language", mode)
 
 
-def look_of(found: Locator, word: str) -> str:
+def look_of(found, word):
     """Return the colour of a token, which it has only when the editor knows what it is."""
     token = found.locator("span", has_text=word).first
     token.wait_for()
     return str(token.evaluate("element => getComputedStyle(element).color"))
 
 
-def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook: Open, tmp_path: Path) -> None:
+def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook, tmp_path):
     page, _ = open_notebook(
         "sql-mode",
         f"%%sql errors << --begin 1h\n{STATEMENT}",

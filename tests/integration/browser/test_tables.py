@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
@@ -13,12 +12,6 @@ from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import (
     sign_in_by_code,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,7 +27,7 @@ DRAW = """async ([source, traits]) => {
 
 
 @pytest.fixture(scope="module")
-def page(browser, demo, tmp_path_factory) -> Iterator[Page]:
+def page(browser, demo, tmp_path_factory):
     """A notebook in which somebody is signed in, with the tables and a SQL cell."""
     with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
         page, _ = open_notebook("tables", "%micromegas_login --flow device", "%micromegas_tables", SQL)
@@ -47,18 +40,18 @@ def page(browser, demo, tmp_path_factory) -> Iterator[Page]:
 
 
 @pytest.fixture
-def tables(page: Page) -> Iterator[Locator]:
+def tables(page):
     """The tables; the search is empty again at the end."""
     found = page.get_by_role("region", name="Tables of")
     yield found
     found.get_by_role("searchbox").fill("")
 
 
-def part(tables: Locator, name: str) -> Locator:
+def part(tables, name):
     return tables.locator("details").filter(has=tables.page.locator("summary code", has_text=name))
 
 
-def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page: Page, tables: Locator) -> None:
+def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page, tables):
     logs = part(tables, "log_entries")
     expect(tables.get_by_text("4 tables of 127.0.0.1")).to_be_visible()
     expect(logs.locator("summary")).to_contain_text("What programs logged")
@@ -78,7 +71,7 @@ def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page: Page, 
     assert "rows · time from 20" in logs.locator("summary").inner_text()
 
 
-def test_the_search_finds_tables_and_columns_and_jupyterlab_takes_no_key_of_it(page: Page, tables: Locator) -> None:
+def test_the_search_finds_tables_and_columns_and_jupyterlab_takes_no_key_of_it(page, tables):
     cells = page.locator(".jp-Notebook .jp-Cell").count()
     search = tables.get_by_role("searchbox", name="Search tables and columns")
 
@@ -97,7 +90,7 @@ def test_the_search_finds_tables_and_columns_and_jupyterlab_takes_no_key_of_it(p
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 
-def test_whatever_a_server_calls_its_tables_is_a_name_and_can_be_opened(browser: Browser) -> None:
+def test_whatever_a_server_calls_its_tables_is_a_name_and_can_be_opened(browser):
     names = ["constructor", "__proto__", "<img src=x onerror=document.title='run'>", "toString"]
     traits = {
         "server": "lake",
@@ -121,7 +114,7 @@ def test_whatever_a_server_calls_its_tables_is_a_name_and_can_be_opened(browser:
     assert sent == [{"open": name} for name in names[:3]]
 
 
-def test_tab_completes_a_table_and_then_its_columns(page: Page, tmp_path: Path) -> None:
+def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
     cell = page.locator(".jp-Notebook .cm-content").filter(has_text="%%sql")
     cell.click()
     page.keyboard.press("Control+End")

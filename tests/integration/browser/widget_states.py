@@ -86,7 +86,7 @@ STATES = {
 }
 
 
-def show(name: str) -> IdentityWidget:
+def show(name):
     """Show the state of this name in the running cell."""
     widget = IdentityWidget(clock=SYSTEM_CLOCK)
     widget.apply(STATES[name])

@@ -20,14 +20,14 @@ _NOISE = random.Random(1).randbytes(4 * 1024 * 1024)
 _ROWS = 1000
 
 
-def serve(root: str) -> None:
+def serve(root):
     """Run a server over a lake until its input ends; it prints its address."""
     with lake_server(Path(root)) as server:
         print(server.uri, flush=True)
         sys.stdin.read()
 
 
-def send(uri: str, token: str, table: str, batches: str) -> None:
+def send(uri, token, table, batches):
     """Send rows, print a line once they are sent, and wait to be killed."""
     batch = pa.record_batch({"id": pa.array(range(_ROWS), pa.int64())})
     options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {token}".encode())])
@@ -39,7 +39,7 @@ def send(uri: str, token: str, table: str, batches: str) -> None:
     threading.Event().wait()
 
 
-def fill(root: str, file_bytes: str) -> None:
+def fill(root, file_bytes):
     """Store rows where files may not grow beyond a bound, as on a full disk, and print the outcomes as JSON."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), int(file_bytes)))
     folder = Path(root)
@@ -52,15 +52,15 @@ def fill(root: str, file_bytes: str) -> None:
     print(json.dumps(outcomes))
 
 
-def noise() -> pa.RecordBatch:
+def noise():
     return pa.record_batch({"data": [_NOISE[start : start + 1024] for start in range(0, len(_NOISE), 1024)]})
 
 
-def store(folder: Path, table: str, mode: WriteMode, rows: pa.RecordBatch) -> dict[str, object]:
+def store(folder, table, mode, rows):
     write = Lake(folder).sink().open_write(WriteRequest(table=table, mode=mode), rows.schema)
     try:
         write.write(rows)
-        outcome: object = write.commit()
+        outcome = write.commit()
     except MicromegasError as error:
         outcome = f"{error.code} {error.what}"
     finally:

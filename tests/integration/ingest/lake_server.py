@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -14,10 +14,7 @@ from micromegas_jupyter.lake.lake import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    import pyarrow as pa
 
 
 @dataclass
@@ -28,47 +25,45 @@ class LakeServer:
     root: Path
 
     @property
-    def uri(self) -> str:
+    def uri(self):
         return self.flight.uri
 
     @contextmanager
-    def client(self, token: str) -> Iterator[FlightSQLClient]:
+    def client(self, token):
         with FlightSQLClient(self.uri, auth_provider=StaticTokenAuthProvider(token)) as client:
             yield client
 
-    def column(self, sql: str) -> list[Any]:
+    def column(self, sql):
         """The first column of an answer to an administrator."""
         with self.client("alice") as client:
-            found: list[Any] = client.query_arrow(sql).column(0).to_pylist()
-        return found
+            return client.query_arrow(sql).column(0).to_pylist()
 
-    def files(self) -> list[str]:
+    def files(self):
         """Everything that lies in the lake's folder."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
 
 
 @contextmanager
-def lake_server(root: Path, **settings: Any) -> Iterator[LakeServer]:
+def lake_server(root, **settings):
     with running_server(tables=Lake(root), worker={"lake": str(root)}, **settings) as flight:
         yield LakeServer(flight, root)
 
 
-def create_command(table: str) -> Any:
+def create_command(table):
     command = messages.CommandStatementIngest(table=table)
     command.table_definition_options.if_not_exist = command.table_definition_options.if_exists = 1
     return command
 
 
-def with_command(frame: bytes, command: Any) -> bytes:
+def with_command(frame, command):
     """The first message of a call: the frame with what the call asks for."""
     data = messages.FlightData.FromString(frame)
     data.flight_descriptor.type = messages.FlightDescriptor.CMD
     data.flight_descriptor.cmd = pack_any(command)
-    framed: bytes = data.SerializeToString()
-    return framed
+    return data.SerializeToString()
 
 
-def ingest_frames(command: Any, table: pa.Table) -> list[bytes]:
+def ingest_frames(command, table):
     """All messages of a call."""
     encoder = FlightDataEncoder(table.schema)
     rows = [frame for batch in table.to_batches() for frame in encoder.encode_batch(batch)]

@@ -9,7 +9,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -25,20 +24,13 @@ from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from tests.integration.ingest.lake_server import LakeServer
-
-
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning"),
 ]
 
 
-def test_rows_are_there_once_the_answer_says_how_many(server: LakeServer, alice: FlightSQLClient) -> None:
+def test_rows_are_there_once_the_answer_says_how_many(server, alice):
     answer = alice.bulk_ingest("processes", sent_processes("own-1", "own-2"))
 
     assert answer.record_count == 2
@@ -51,7 +43,7 @@ def test_rows_are_there_once_the_answer_says_how_many(server: LakeServer, alice:
     }
 
 
-def test_rows_that_were_read_here_are_accepted_as_they_are(server: LakeServer, alice: FlightSQLClient) -> None:
+def test_rows_that_were_read_here_are_accepted_as_they_are(server, alice):
     alice.bulk_ingest("log_entries", pa.Table.from_batches([log_batch([1, 2], writer="first")]))
     read = alice.query_arrow("SELECT * FROM log_entries WHERE target = 'first'")
 
@@ -76,9 +68,7 @@ def test_rows_that_were_read_here_are_accepted_as_they_are(server: LakeServer, a
     ],
     ids=["unknown table", "path", "missing column", "unknown column", "wrong type", "missing value", "not JSONB"],
 )
-def test_what_does_not_fit_is_refused_by_name_and_nothing_is_stored(
-    server: LakeServer, alice: FlightSQLClient, table: str, rows: pa.Table, words: str
-) -> None:
+def test_what_does_not_fit_is_refused_by_name_and_nothing_is_stored(server, alice, table, rows, words):
     before = server.files()
 
     with pytest.raises(UsageError, match=words):
@@ -87,7 +77,7 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_is_stored(
     assert server.files() == before
 
 
-def test_only_administrators_and_keys_for_it_may(server: LakeServer) -> None:
+def test_only_administrators_and_keys_for_it_may(server):
     with server.client("bob") as bob, pytest.raises(PermissionDenied, match="administrators"):
         bob.bulk_ingest("processes", sent_processes("bobs"))
     with server.client("service") as reader, pytest.raises(PermissionDenied):
@@ -101,7 +91,7 @@ def test_only_administrators_and_keys_for_it_may(server: LakeServer) -> None:
 
 
 @pytest.mark.parametrize("target", ["micromegas_jupyter", "micromegas_jupyter.audit"])
-def test_a_key_cannot_forge_what_the_server_records(server: LakeServer, target: str) -> None:
+def test_a_key_cannot_forge_what_the_server_records(server, target):
     rows = pa.Table.from_batches([log_batch([1], writer=target), log_batch([2], writer="micromegas_jupyter_app")])
 
     with server.client("collector") as collector, pytest.raises(UsageError, match="what the server itself records"):
@@ -114,9 +104,7 @@ def test_a_key_cannot_forge_what_the_server_records(server: LakeServer, target: 
     assert answer.record_count == 2
 
 
-def test_each_ingest_leaves_one_audit_line(
-    server: LakeServer, alice: FlightSQLClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_ingest_leaves_one_audit_line(server, alice, caplog):
     caplog.set_level(logging.INFO, "micromegas_jupyter.audit")
 
     alice.bulk_ingest("processes", sent_processes("told"))
@@ -134,8 +122,8 @@ def test_each_ingest_leaves_one_audit_line(
     assert lines[0]["received_bytes"] > 0
 
 
-def test_each_ingest_is_counted(server: LakeServer, alice: FlightSQLClient) -> None:
-    def count(name: str, **labels: str) -> float:
+def test_each_ingest_is_counted(server, alice):
+    def count(name, **labels):
         registry = server.flight.server.metrics.registry
         return registry.get_sample_value(f"micromegas_server_ingest_{name}_total", labels) or 0
 
@@ -153,19 +141,18 @@ _WHEN = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def connection(server: LakeServer) -> Iterator[adbc.Connection]:
+def connection(server):
     kwargs = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer alice"}
     with adbc.connect(server.uri, db_kwargs=kwargs, autocommit=True) as opened:
         yield opened
 
 
-def _ingest(connection: adbc.Connection, table: str, rows: pa.Table, mode: str = "create") -> int:
+def _ingest(connection, table, rows, mode="create"):
     with connection.cursor() as cursor:
-        count: int = cursor.adbc_ingest(table, rows, mode=mode)
-    return count
+        return cursor.adbc_ingest(table, rows, mode=mode)
 
 
-def test_a_table_is_made_filled_and_read(server: LakeServer, connection: adbc.Connection) -> None:
+def test_a_table_is_made_filled_and_read(server, connection):
     created = _ingest(connection, "orders", pa.table({"id": [1, 2], "name": ["a", None]}))
     appended = _ingest(connection, "orders", pa.table({"name": ["c"], "id": pa.array([3], pa.int8())}), "append")
     either = _ingest(connection, "orders", pa.table({"id": [4]}), "create_append")
@@ -179,7 +166,7 @@ def test_a_table_is_made_filled_and_read(server: LakeServer, connection: adbc.Co
         assert bob.list_tables()["orders"].names == ["id", "name"]
 
 
-def test_every_kept_type_reads_back(server: LakeServer, connection: adbc.Connection) -> None:
+def test_every_kept_type_reads_back(server, connection):
     values = {
         "flag": pa.array([True, None]),
         "small": pa.array([-1, None], pa.int8()),
@@ -219,7 +206,7 @@ def test_every_kept_type_reads_back(server: LakeServer, connection: adbc.Connect
     "name",
     ["", "Orders", "1st", "a" * 64, "a-b", "a/b", "../a", "a.b", "a b", "ä", "_private", "a\0b", "blocks", "a\nb"],
 )
-def test_a_name_that_could_be_misread_is_refused(server: LakeServer, name: str) -> None:
+def test_a_name_that_could_be_misread_is_refused(server, name):
     sink = Lake(server.root).sink()
     before = server.files()
 
@@ -240,12 +227,12 @@ def test_a_name_that_could_be_misread_is_refused(server: LakeServer, name: str) 
     ],
     ids=["null", "list of null", "empty struct", "unknown zone", "union"],
 )
-def test_a_type_that_is_not_kept_is_refused_by_column(connection: adbc.Connection, column: pa.Array, kind: str) -> None:
+def test_a_type_that_is_not_kept_is_refused_by_column(connection, column, kind):
     with pytest.raises(AdbcError, match=kind):
         _ingest(connection, "odd", pa.table({"odd": column}))
 
 
-def test_a_table_is_made_once_and_never_replaced(server: LakeServer, connection: adbc.Connection) -> None:
+def test_a_table_is_made_once_and_never_replaced(server, connection):
     _ingest(connection, "once", pa.table({"id": [1]}))
 
     with pytest.raises(AdbcError, match="There is a table once already"):
@@ -258,7 +245,7 @@ def test_a_table_is_made_once_and_never_replaced(server: LakeServer, connection:
     assert server.column("SELECT id FROM once") == [1]
 
 
-def test_rows_of_one_id_are_stored_once(server: LakeServer, alice: FlightSQLClient) -> None:
+def test_rows_of_one_id_are_stored_once(server, alice):
     rows = pa.Table.from_batches([log_batch([1, 2], writer="repeated")])
     ingest_id = str(uuid.uuid4())
 
@@ -270,7 +257,7 @@ def test_rows_of_one_id_are_stored_once(server: LakeServer, alice: FlightSQLClie
 
 
 @pytest.mark.parametrize("mode", ["append", "create", "create_append"])
-def test_calls_of_one_id_at_once_store_one(server: LakeServer, mode: str) -> None:
+def test_calls_of_one_id_at_once_store_one(server, mode):
     name, callers = f"raced_by_{mode}", 4
     ingest_id = str(uuid.uuid4())
     together = threading.Barrier(callers)
@@ -278,11 +265,10 @@ def test_calls_of_one_id_at_once_store_one(server: LakeServer, mode: str) -> Non
         with server.client("alice") as client:
             client.bulk_ingest(name, pa.table({"id": pa.array([], pa.int64())}), mode="create")
 
-    def send() -> int:
+    def send():
         with server.client("alice") as client:
             together.wait(60)
-            count: int = client.bulk_ingest(name, pa.table({"id": [1]}), mode=mode, ingest_id=ingest_id).record_count
-        return count
+            return client.bulk_ingest(name, pa.table({"id": [1]}), mode=mode, ingest_id=ingest_id).record_count
 
     with ThreadPoolExecutor(callers) as threads:
         counts = [future.result() for future in [threads.submit(send) for _ in range(callers)]]
@@ -291,7 +277,7 @@ def test_calls_of_one_id_at_once_store_one(server: LakeServer, mode: str) -> Non
     assert server.column(f"SELECT id FROM {name}") == [1]
 
 
-def test_an_id_is_for_one_set_of_rows(alice: FlightSQLClient) -> None:
+def test_an_id_is_for_one_set_of_rows(alice):
     ingest_id = str(uuid.uuid4())
     alice.bulk_ingest("processes", sent_processes("a"), ingest_id=ingest_id)
 
@@ -299,7 +285,7 @@ def test_an_id_is_for_one_set_of_rows(alice: FlightSQLClient) -> None:
         alice.bulk_ingest("processes", sent_processes("a", "b"), ingest_id=ingest_id)
 
 
-def test_an_id_is_one_callers_own(server: LakeServer, alice: FlightSQLClient) -> None:
+def test_an_id_is_one_callers_own(server, alice):
     rows = pa.Table.from_batches([log_batch([1], writer="two callers")])
 
     alice.bulk_ingest("log_entries", rows, ingest_id="the-same")
@@ -318,7 +304,7 @@ def test_an_id_is_one_callers_own(server: LakeServer, alice: FlightSQLClient) ->
     ],
     ids=lambda header: f"{header[0]}={header[1][:12]}",
 )
-def test_headers_that_cannot_be_read_are_refused(server: LakeServer, header: tuple[str, str]) -> None:
+def test_headers_that_cannot_be_read_are_refused(server, header):
     frames = ingest_frames(create_command("never_made"), pa.table({"id": [1]}))
 
     answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, header))
@@ -327,7 +313,7 @@ def test_headers_that_cannot_be_read_are_refused(server: LakeServer, header: tup
     assert "never_made" not in server.column("SELECT table_name FROM information_schema.tables")
 
 
-def test_rows_that_do_not_all_come_are_not_stored(server: LakeServer) -> None:
+def test_rows_that_do_not_all_come_are_not_stored(server):
     frames = ingest_frames(create_command("cut_off"), pa.table({"id": [1, 2]}))
 
     answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, ("x-micromegas-ingest-rows", "3")))

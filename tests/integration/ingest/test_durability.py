@@ -13,7 +13,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import pyarrow as pa
@@ -31,12 +30,6 @@ from micromegas_jupyter.server.settings import IngestSettings
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames, lake_server
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from micromegas_jupyter.core.protocols import AuthContext
-    from tests.integration.ingest.lake_server import LakeServer
-
 pytestmark = pytest.mark.integration
 
 _TESTS = Path(__file__).parents[3]
@@ -47,7 +40,7 @@ _EMPTY = pa.schema({"id": pa.string()}).empty_table()
 
 
 @contextmanager
-def _serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _serving(root):
     command = [sys.executable, "-m", "tests.integration.ingest.child", "serve", str(root)]
     child = subprocess.Popen(command, cwd=_TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -58,11 +51,11 @@ def _serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             child.kill()
 
 
-def _client(uri: str) -> FlightSQLClient:
+def _client(uri):
     return FlightSQLClient(uri, auth_provider=StaticTokenAuthProvider("alice"), timeout_seconds=_WAIT_SECONDS)
 
 
-def _write_until_it_ends(uri: str, acknowledged: list[str], unsure: list[str], enough: threading.Event) -> None:
+def _write_until_it_ends(uri, acknowledged, unsure, enough):
     """Send one row after the other, each under its id; `enough` is set once some have been acknowledged."""
     with closing(_client(uri)) as client:
         while True:
@@ -77,21 +70,19 @@ def _write_until_it_ends(uri: str, acknowledged: list[str], unsure: list[str], e
                 enough.set()
 
 
-def _stored(root: Path) -> Counter[str]:
+def _stored(root):
     (table,) = [found for found in Lake(root).snapshot() if found.name == "kept"]
     return Counter(row for file in table.files for row in pq.read_table(file)["id"].to_pylist())
 
 
 @pytest.mark.timeout(1800)
-def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(
-    tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
-    acknowledged: list[str] = []
-    unsure: list[str] = []
+def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(tmp_path, pytestconfig):
+    acknowledged = []
+    unsure = []
     for _ in range(25 if pytestconfig.getoption("--long") else 2):
         # All kills happen while eight writers are under way.
         enough = threading.Event()
-        round_acknowledged: list[str] = []
+        round_acknowledged = []
         with _serving(tmp_path) as (child, uri), ThreadPoolExecutor(_WRITERS) as threads:
             with closing(_client(uri)) as client:
                 client.bulk_ingest("kept", _EMPTY, mode="create_append")
@@ -112,7 +103,7 @@ def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(
     )
 
 
-def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "tests.integration.ingest.child", "fill", str(tmp_path), str(1024 * 1024)]
 
     child = subprocess.run(command, cwd=_TESTS, stdout=subprocess.PIPE, check=True, timeout=2 * _WAIT_SECONDS)
@@ -126,7 +117,7 @@ def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path: Path) -> None
     ]
 
 
-def _status(caplog: pytest.LogCaptureFixture, table: str) -> str:
+def _status(caplog, table):
     deadline = time.monotonic() + _WAIT_SECONDS
     pause = threading.Event()
     while time.monotonic() < deadline:
@@ -140,9 +131,7 @@ def _status(caplog: pytest.LogCaptureFixture, table: str) -> str:
     raise AssertionError(f"no audit line for {table}")
 
 
-def test_a_client_that_is_killed_in_the_middle_stores_nothing(
-    server: LakeServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_client_that_is_killed_in_the_middle_stores_nothing(server, caplog):
     caplog.set_level(logging.INFO, _AUDIT)
     table = "killed"
     before = server.files()
@@ -159,21 +148,19 @@ def test_a_client_that_is_killed_in_the_middle_stores_nothing(
     assert table not in server.column("SELECT table_name FROM information_schema.tables")
 
 
-def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(
-    server: LakeServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(server, caplog, monkeypatch):
     caplog.set_level(logging.INFO, _AUDIT)
     before = server.files()
     has_begun, is_worth_another_flow = threading.Event(), threading.Event()
 
-    def note_begin(caller: AuthContext) -> None:
+    def note_begin(caller):
         has_begun.set()
         check_may_ingest(caller)
 
     # An ingest of which the server has seen nothing yet has no audit line.
     monkeypatch.setattr(ingest, "check_may_ingest", note_begin)
 
-    def frames() -> Iterator[bytes]:
+    def frames():
         yield from ingest_frames(create_command("cancelled"), pa.table({"id": [1]}))
         is_worth_another_flow.wait(_WAIT_SECONDS)
 
@@ -192,7 +179,7 @@ _ROWS = pa.table({"id": [1]})
 class _Stalled:
     """A call that sends some messages and then nothing until it is told to end."""
 
-    def __init__(self, channel: grpc.Channel, table: str) -> None:
+    def __init__(self, channel, table):
         self._frames = ingest_frames(create_command(table), _ROWS)
         self._may_end = threading.Event()
         self._has_sent = threading.Event()
@@ -201,17 +188,17 @@ class _Stalled:
         self._call.add_callback(self._has_sent.set)  # the server may end it before all is sent
         assert self._has_sent.wait(_WAIT_SECONDS)
 
-    def _messages(self) -> Iterator[bytes]:
+    def _messages(self):
         yield from self._frames
         self._has_sent.set()
         self._may_end.wait(_WAIT_SECONDS)
 
-    def finish(self) -> MicromegasError | None:
+    def finish(self):
         """End the call; return its error, None when its rows are stored."""
         self._may_end.set()
         return self.wait()
 
-    def wait(self) -> MicromegasError | None:
+    def wait(self):
         with suppress(grpc.RpcError):  # the status is read below
             list(self._call)
         code = self._call.code()
@@ -222,7 +209,7 @@ class _Stalled:
         return None if code is grpc.StatusCode.OK else decode_error(details)
 
 
-def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path: Path) -> None:
+def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path):
     with lake_server(tmp_path, ingest=IngestSettings(idle_seconds=0.3)) as server:
         error = _Stalled(server.flight.channel, "stalled").wait()
 
@@ -231,7 +218,7 @@ def test_a_call_that_sends_nothing_for_too_long_ends(tmp_path: Path) -> None:
         assert server.files() == []
 
 
-def test_a_call_ends_after_its_time_in_all(tmp_path: Path) -> None:
+def test_a_call_ends_after_its_time_in_all(tmp_path):
     with lake_server(tmp_path, ingest=IngestSettings(max_seconds=0.3)) as server:
         error = _Stalled(server.flight.channel, "slow").wait()
 
@@ -239,7 +226,7 @@ def test_a_call_ends_after_its_time_in_all(tmp_path: Path) -> None:
         assert server.files() == []
 
 
-def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_path: Path) -> None:
+def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_path):
     settings = IngestSettings(max_per_caller=1, admission_wait_seconds=1.0)
     with lake_server(tmp_path, ingest=settings) as server:
         flight = server.flight

@@ -16,10 +16,7 @@ from tests.integration.flight_harness import running_server
 from tests.integration.notebook.kernels import attended_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tests.integration.notebook.kernels import AttendedKernel, Cell
+    from tests.integration.notebook.kernels import Cell
 
 LOAD = "%load_ext micromegas_jupyter"
 FUNCTIONAL_BOUND_SECONDS = 15.0
@@ -31,23 +28,23 @@ _AUDIT_SECONDS = 60.0
 class AuditLines(logging.Handler):
     """Collects the audit lines of the servers of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self._changed = threading.Condition()
         self._records: list[dict[str, Any]] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record):
         with self._changed:
             self._records.append(json.loads(record.getMessage()))
             self._changed.notify_all()
 
-    def of(self, sql: str) -> dict[str, Any]:
+    def of(self, sql):
         """Return the newest line of a statement whose text has `sql` in it; waits for it."""
         with self._changed:
             assert self._changed.wait_for(lambda: bool(self._matching(sql)), _AUDIT_SECONDS), f"no audit line of {sql}"
             return self._matching(sql)[-1]
 
-    def _matching(self, sql: str) -> list[dict[str, Any]]:
+    def _matching(self, sql):
         return [record for record in self._records if sql in record.get("sql", "")]
 
 
@@ -64,19 +61,19 @@ class Interrupted:
     seconds: float
 
     @property
-    def line(self) -> str:
+    def line(self):
         """The first line of what is shown in place of a traceback."""
         (error,) = self.cell.of("error")
         return str(error["traceback"][0])
 
 
-def text_of(message: dict[str, Any]) -> str:
+def text_of(message):
     """Return what a message shows as text; empty for other messages."""
     content = message["content"]
     return str(content.get("data", {}).get("text/plain", "") or content.get("text", ""))
 
 
-def says(part: str) -> Callable[[dict[str, Any]], bool]:
+def says(part):
     """Return whether a message shows a text with `part` in it."""
     return lambda message: message["msg_type"] in {"display_data", "update_display_data"} and part in text_of(message)
 
@@ -86,16 +83,16 @@ RUNNING = says("· query ")
 
 
 def interrupt(
-    kernel: AttendedKernel,
-    source: str,
+    kernel,
+    source,
     *,
-    when: Callable[[dict[str, Any]], bool] = RUNNING,
-    answer: Callable[[dict[str, Any]], str | None] = lambda _: None,
-) -> Interrupted:
+    when=RUNNING,
+    answer=lambda _: None,
+):
     """Run a cell and interrupt the kernel once `when` says so of one of its messages."""
-    sent_at: list[datetime] = []
+    sent_at = []
 
-    def look(message: dict[str, Any]) -> None:
+    def look(message):
         if not sent_at and when(message):
             sent_at.append(datetime.now(UTC))
             kernel.interrupt()
@@ -107,7 +104,7 @@ def interrupt(
     return Interrupted(cell=cell, seconds=(errors[0]["header"]["date"] - sent_at[0]).total_seconds())
 
 
-def check_stopped(found: Interrupted, *, name: str) -> None:
+def check_stopped(found, *, name):
     """Check that the cell ended with one line and no traceback, and print how long that took."""
     (error,) = found.cell.of("error")
     print(f"{name}: {found.seconds:.3f} s (goal: 0.5 s)")
@@ -117,7 +114,7 @@ def check_stopped(found: Interrupted, *, name: str) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[str, AuditLines]]:
+def served(folder):
     """Serve a folder of Parquet files to everybody; yields the address and the audit lines."""
     audit = AuditLines()
     logging.getLogger(AUDIT_LOGGER).addHandler(audit)
@@ -129,7 +126,7 @@ def served(folder: Path) -> Iterator[tuple[str, AuditLines]]:
 
 
 @contextmanager
-def kernel_of(uri: str, home: Path, **variables: str) -> Iterator[AttendedKernel]:
+def kernel_of(uri, home, **variables):
     """Run a kernel whose magics ask the server at `uri`."""
     with attended_kernel({"MICROMEGAS_ANALYTICS_URI": uri, "HOME": str(home), **variables}) as kernel:
         assert kernel.run(LOAD).reply["status"] == "ok"

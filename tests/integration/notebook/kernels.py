@@ -10,18 +10,13 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 
 REPOSITORY = Path(__file__).parents[3]
 LOAD = "%load_ext tests.fakes.notebook_extension"
@@ -35,16 +30,16 @@ class Cell:
     reply: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def of(self, kind):
         return [message["content"] for message in self.messages if message["msg_type"] == kind]
 
     @property
-    def printed(self) -> str:
+    def printed(self):
         """What the cell printed; a kernel sends it in as many messages as it likes."""
         return "".join(content["text"] for content in self.of("stream"))
 
 
-def widget_states(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def widget_states(messages):
     """Return what the identity widget was told, in order."""
     contents = [message["content"]["data"] for message in messages if message["msg_type"] in {"comm_open", "comm_msg"}]
     return [data["state"] for data in contents if "as_of" in data.get("state", {})]
@@ -53,24 +48,24 @@ def widget_states(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class AttendedKernel:
     """Runs cells as a front end with a person: `allow_stdin` is true."""
 
-    def __init__(self, manager: KernelManager) -> None:
+    def __init__(self, manager):
         self.all_messages: list[dict[str, Any]] = []
         self._manager = manager
         self._client = manager.client()
         self._client.start_channels()
         self.wait_until_ready()
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self):
         """Wait until the kernel answers and is heard."""
         self._client.wait_for_ready(timeout=TIMEOUT_SECONDS)
 
     def run(
         self,
-        source: str,
+        source,
         *,
-        while_running: Callable[[dict[str, Any]], None] = lambda _: None,
-        answer: Callable[[dict[str, Any]], str | None] = lambda _: None,
-    ) -> Cell:
+        while_running=lambda _: None,
+        answer=lambda _: None,
+    ):
         """Run a cell.
 
         Args:
@@ -92,22 +87,22 @@ class AttendedKernel:
         cell.reply = self._reply_to(request)
         return cell
 
-    def run_until_signed_in(self, source: str, person: ScriptedPerson, address: str) -> Cell:
+    def run_until_signed_in(self, source, person, address):
         """Run a cell, and have the person open the address of the sign-in once the cell waits for it."""
 
-        def open_when_it_waits(message: dict[str, Any]) -> None:
+        def open_when_it_waits(message):
             if "waiting for you to " in message["content"].get("data", {}).get("text/plain", ""):
                 person.open(address)
 
         return self.run(source, while_running=open_when_it_waits)
 
-    def _reply_to(self, request: str) -> dict[str, Any]:
+    def _reply_to(self, request):
         # A slow kernel answers the questions with which the client found out that it is ready only later.
         while (reply := self._client.get_shell_msg(timeout=TIMEOUT_SECONDS))["parent_header"].get("msg_id") != request:
             continue
         return reply["content"]
 
-    def _next_message(self, answer: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
+    def _next_message(self, answer):
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             # A request for input has a channel of its own and overtakes what the cell showed before it.
@@ -119,16 +114,16 @@ class AttendedKernel:
                     self._client.input(text)
         raise AssertionError(f"the kernel said nothing for {TIMEOUT_SECONDS} seconds")
 
-    def complete(self, marked: str) -> list[tuple[str, str]]:
+    def complete(self, marked):
         """Return what the kernel offers at the `|` in a cell, as a front end asks for it: the text and its type."""
         before, after = marked.split("|")
         reply = self._reply_to(self._client.complete(before + after, len(before)))
         return [(found["text"], found["type"]) for found in reply["metadata"]["_jupyter_types_experimental"]]
 
-    def saved(self) -> str:
+    def saved(self):
         """Return the outputs of all cells as a notebook holds them when it is saved now, with its widgets' state."""
-        shown: dict[str, Any] = {}
-        widgets: dict[str, dict[str, Any]] = {}
+        shown = {}
+        widgets = {}
         for number, message in enumerate(self.all_messages):
             content = message["content"]
             match message["msg_type"]:
@@ -142,12 +137,12 @@ class AttendedKernel:
                     widgets.setdefault(content["comm_id"], {}).update(content["data"].get("state", {}))
         return json.dumps([shown, widgets])
 
-    def shut_down(self) -> None:
+    def shut_down(self):
         """End the kernel in good order, as a front end does, and take in what it says last."""
         self._manager.request_shutdown()
         self.later_messages(1.0)
 
-    def later_messages(self, seconds: float) -> list[dict[str, Any]]:
+    def later_messages(self, seconds):
         """Return what arrives outside any cell, until nothing has for `seconds`, or longer on a busy machine."""
         seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         found = []
@@ -158,7 +153,7 @@ class AttendedKernel:
                 self.all_messages += found
                 return found
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition):
         """Take in what arrives outside any cell until the condition holds, which looks at it."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
@@ -166,26 +161,26 @@ class AttendedKernel:
             with suppress(queue.Empty):
                 self.all_messages.append(self._client.get_iopub_msg(timeout=0.2))
 
-    def wait_until_saved(self, text: str, *, times: int = 1) -> None:
+    def wait_until_saved(self, text, *, times=1):
         """Take in what arrives until a saved notebook would hold a text so often."""
         self.wait_until(lambda: self.saved().count(text) >= times)
 
-    def press(self, action: str) -> None:
+    def press(self, action):
         """Press a button of the identity widget, as its browser half does; returns at once."""
         opened = (message["content"] for message in self.all_messages if message["msg_type"] == "comm_open")
         comm_id = next(content["comm_id"] for content in opened if "as_of" in content["data"].get("state", {}))
         data = {"method": "custom", "content": {"action": action}}
         self._client.shell_channel.send(self._client.session.msg("comm_msg", {"comm_id": comm_id, "data": data}))
 
-    def interrupt(self) -> None:
+    def interrupt(self):
         self._manager.interrupt_kernel()
 
-    def close(self) -> None:
+    def close(self):
         self._client.stop_channels()
 
 
 @contextmanager
-def _own_sockets() -> Iterator[Config]:
+def _own_sockets():
     """Give the configuration of a kernel that is reached over files of its own.
 
     Ports are chosen before the kernel starts: until it listens there, any other program may.
@@ -195,7 +190,7 @@ def _own_sockets() -> Iterator[Config]:
 
 
 @contextmanager
-def attended_kernel(variables: Mapping[str, str] | None = None) -> Iterator[AttendedKernel]:
+def attended_kernel(variables=None):
     """Run a kernel; `variables` are added to this process's environment."""
     with _own_sockets() as config:
         manager = KernelManager(kernel_name="python3", config=config)
@@ -217,14 +212,14 @@ class UnattendedRun:
     stopped_by: CellExecutionError | None
 
     @property
-    def saved(self) -> str:
+    def saved(self):
         return nbformat.writes(self.notebook)
 
-    def outputs(self, cell: int) -> list[Any]:
+    def outputs(self, cell):
         return list(self.notebook.cells[cell].outputs)
 
 
-def run_unattended(*sources: str) -> UnattendedRun:
+def run_unattended(*sources):
     """Run cells as nbclient, nbconvert and papermill do."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     place = {"metadata": {"path": str(REPOSITORY)}}

@@ -19,24 +19,24 @@ class SlowRelay(Listener):
         bytes_per_second: How much of the answers comes through, for each connection.
     """
 
-    def __init__(self, port: int, *, bytes_per_second: int) -> None:
+    def __init__(self, port, *, bytes_per_second):
         super().__init__()
         self._target = port
         self._pause_seconds = _CHUNK_BYTES / bytes_per_second
         self._sockets: list[socket.socket] = []
 
     @property
-    def uri(self) -> str:
+    def uri(self):
         return f"grpc://127.0.0.1:{self.port}"
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error):
         super().__exit__(*error)
         for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    def serve(self, near: socket.socket) -> None:
+    def serve(self, near):
         far = socket.create_connection(("127.0.0.1", self._target))
         # A large buffer would take in what the network is too slow for.
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK_BYTES)
@@ -44,7 +44,7 @@ class SlowRelay(Listener):
         threading.Thread(target=self._pass_on, args=(near, far, 0.0), daemon=True).start()
         self._pass_on(far, near, self._pause_seconds)
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, pause_seconds: float) -> None:
+    def _pass_on(self, source, target, pause_seconds):
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
                 target.sendall(data)

@@ -1,7 +1,5 @@
 """A notebook with a person in front of it, in a real kernel."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.fakes.notebook_world import (
@@ -14,7 +12,7 @@ from tests.fakes.notebook_world import (
     USER_CODE,
     VERIFICATION_URI,
 )
-from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, widget_states
+from tests.integration.notebook.kernels import LOAD, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
 
@@ -28,13 +26,13 @@ thread = threading.Thread(target=finish); thread.start()
 
 
 @pytest.fixture
-def kernel() -> Iterator[AttendedKernel]:
+def kernel():
     with attended_kernel() as running:
         running.run(LOAD)
         yield running
 
 
-def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel: AttendedKernel) -> None:
+def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel):
     kernel.run(NOBODY)
 
     cell = kernel.run("%micromegas_login")
@@ -46,7 +44,7 @@ def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel: AttendedKernel) ->
     assert widget_states(cell.messages)[-1]["status"] == "waiting"
 
 
-def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKernel) -> None:
+def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel):
     kernel.run(NOBODY)
     kernel.run("%micromegas_login")
     kernel.run(FINISH_WHEN_A_CELL_WAITS)
@@ -74,7 +72,7 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel: AttendedKer
     assert SECRET_TOKEN not in str(kernel.all_messages)
 
 
-def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: AttendedKernel) -> None:
+def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel):
     kernel.run("%micromegas_login")
     kernel.run("assert world.was_asked_whoami.wait(30)")
 
@@ -91,7 +89,7 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel: A
 
 
 @pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
-def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel: AttendedKernel, end: str) -> None:
+def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel, end):
     kernel.run("%micromegas_login")
     kernel.run("assert world.was_asked_whoami.wait(30)")
     kernel.run("%micromegas_whoami")
@@ -116,7 +114,7 @@ NOBODY = "world.stored = None"
 ONE_TIME_CODE = "one-time"
 
 
-def check_nothing_is_left(kernel: AttendedKernel) -> None:
+def check_nothing_is_left(kernel):
     ends = ("Signed in as Alice Martin", "Not signed in at id.example.com (for lake.example.com:50051)")
     secrets = (SECRET_STATE, SECRET_CHALLENGE, ONE_TIME_CODE, USER_CODE)
     kernel.wait_until(lambda: any(end in kernel.saved() for end in ends))
@@ -127,7 +125,7 @@ def check_nothing_is_left(kernel: AttendedKernel) -> None:
         assert secret not in saved
 
 
-def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(kernel: AttendedKernel) -> None:
+def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(kernel):
     kernel.run(NOBODY)
     cell = kernel.run("%micromegas_login --flow device")
     kernel.run(FINISH_WHEN_A_CELL_WAITS)
@@ -154,7 +152,7 @@ def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(
     check_nothing_is_left(kernel)
 
 
-def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel: AttendedKernel) -> None:
+def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel):
     kernel.run(NOBODY)
     answers = ["http://127.0.0.1:1/callback?code=one-time&state=other", FITTING_ADDRESS]
 
@@ -167,7 +165,7 @@ def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel: AttendedKernel
     check_nothing_is_left(kernel)
 
 
-def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
+def test_a_question_ends_with_its_sign_in(kernel):
     kernel.run(NOBODY)
     kernel.run(
         "import threading\n"
@@ -190,7 +188,7 @@ def test_a_question_ends_with_its_sign_in(kernel: AttendedKernel) -> None:
 
 
 @pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
-def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel: AttendedKernel, end: str) -> None:
+def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel, end):
     kernel.run(NOBODY)
     kernel.run("%micromegas_login --flow device")
 

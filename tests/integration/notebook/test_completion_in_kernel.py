@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.fakes.raw_server import SilentServer
-from tests.integration.notebook.kernels import AttendedKernel, attended_kernel, widget_states
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from tests.integration.notebook.kernels import attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
 
@@ -30,13 +24,13 @@ bool(schemas._fetching or schemas._entries)
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack(spare_executors=1) as running:
         yield running
 
 
 @pytest.fixture
-def kernel(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AttendedKernel]:
+def kernel(stack, monkeypatch, tmp_path):
     """A kernel with settings of its own, in which nobody is signed in."""
     for name, value in {**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
@@ -45,14 +39,14 @@ def kernel(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         yield running
 
 
-def sign_in(kernel: AttendedKernel, *, person: str) -> None:
+def sign_in(kernel, *, person):
     with ScriptedPerson(person=person) as browser:
         login = kernel.run("%micromegas_login --flow browser")
         start_url = widget_states(login.messages)[-1]["start_url"]
         assert kernel.run_until_signed_in("%sql SELECT 1 AS one", browser, start_url).reply["status"] == "ok"
 
 
-def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_in(kernel: AttendedKernel) -> None:
+def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_in(kernel):
     signed_out = kernel.complete("%%sql\nSELECT * FROM |")
     sign_in(kernel, person="alice")
     kernel.complete("%%sql\nSELECT * FROM |")
@@ -70,9 +64,7 @@ def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_
     assert "Traceback" not in str(kernel.all_messages)
 
 
-def test_typing_goes_on_while_the_server_hangs(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_typing_goes_on_while_the_server_hangs(stack, monkeypatch, tmp_path):
     with SilentServer() as silent:
         monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
         monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", f"grpc://127.0.0.1:{silent.port}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
 from tests.integration.notebook.interrupting import (
     RUNNING,
-    AuditLines,
     check_stopped,
     interrupt,
     kernel_of,
@@ -19,12 +16,6 @@ from tests.integration.notebook.interrupting import (
     served,
 )
 from tests.integration.notebook.slow_relay import SlowRelay
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.notebook.kernels import AttendedKernel
-
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +34,7 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, AuditLines]]:
+def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     numbers = range(100_000)
     pq.write_table(pa.table({"n": numbers, "name": [f"event {n}" for n in numbers]}), folder / "events.parquet")
@@ -52,16 +43,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Audi
 
 
 @pytest.fixture(scope="module")
-def kernel(server: tuple[str, AuditLines], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]:
+def kernel(server, tmp_path_factory):
     with kernel_of(server[0], tmp_path_factory.mktemp("home")) as running:
         running.run("least = 3")
         yield running
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works(
-    kernel: AttendedKernel, server: tuple[str, AuditLines], shape: str
-) -> None:
+def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works(kernel, server, shape):
     sql = SHAPES[shape]
 
     found = interrupt(kernel, f"%%sql rows <<\n{sql}")
@@ -81,35 +70,33 @@ ENDLESS = "SELECT value FROM generate_series(1, 100000000000000)"
 
 
 @pytest.fixture
-def fake_server() -> Iterator[FakeFlightServer]:
+def fake_server():
     server = FakeFlightServer()
     yield server
     server.close()
 
 
-def ask(kernel: AttendedKernel, uri: str) -> None:
+def ask(kernel, uri):
     """Let later cells ask the server at `uri`."""
     reply = kernel.run(f"%env MICROMEGAS_ANALYTICS_URI={uri}").reply
     assert reply["status"] == "ok"
 
 
-def port_of(uri: str) -> int:
+def port_of(uri):
     return int(uri.rpartition(":")[2])
 
 
-def check_next_query(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
+def check_next_query(kernel, server):
     ask(kernel, server[0])
     assert kernel.run("%sql SELECT 1 AS one").reply["status"] == "ok"
 
 
 @pytest.mark.parametrize("magic", ["%sql SELECT 1", "%micromegas_whoami"])
-def test_a_server_that_takes_the_call_and_never_answers(
-    kernel: AttendedKernel, server: tuple[str, AuditLines], fake_server: FakeFlightServer, magic: str
-) -> None:
+def test_a_server_that_takes_the_call_and_never_answers(kernel, server, fake_server, magic):
     fake_server.answers = dict.fromkeys(["DoGet", "DoAction:MicromegasWhoAmI"], fake_server.stall_after())
     ask(kernel, fake_server.uri)
 
-    def call_has_arrived(_message: object) -> bool:
+    def call_has_arrived(_message):
         return fake_server.call_arrived.wait(30)
 
     found = interrupt(kernel, magic, when=call_has_arrived)
@@ -118,9 +105,7 @@ def test_a_server_that_takes_the_call_and_never_answers(
     check_next_query(kernel, server)
 
 
-def test_a_server_that_falls_silent_after_some_rows(
-    kernel: AttendedKernel, server: tuple[str, AuditLines], fake_server: FakeFlightServer
-) -> None:
+def test_a_server_that_falls_silent_after_some_rows(kernel, server, fake_server):
     fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
     ask(kernel, fake_server.uri)
 
@@ -132,7 +117,7 @@ def test_a_server_that_falls_silent_after_some_rows(
     check_next_query(kernel, server)
 
 
-def test_one_huge_batch_on_a_slow_network(kernel: AttendedKernel, server: tuple[str, AuditLines]) -> None:
+def test_one_huge_batch_on_a_slow_network(kernel, server):
     sql = "SELECT repeat('x', 20000000) AS one"
     with SlowRelay(port_of(server[0]), bytes_per_second=100_000) as relay:
         ask(kernel, relay.uri)

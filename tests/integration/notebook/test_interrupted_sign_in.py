@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,38 +15,32 @@ from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD, check_stopped, interrupt, says
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.integration.notebook.kernels import AttendedKernel
-
 pytestmark = pytest.mark.integration
 
 WAITING = says("interrupt to stop waiting")
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack(spare_executors=1) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def kernel(stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]:
+def kernel(stack, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     with attended_kernel({**stack.client_environment(), "HOME": str(home)}) as running:
         assert running.run(LOAD).reply["status"] == "ok"
         yield running
 
 
-def open_address(kernel: AttendedKernel, flow: str) -> str:
+def open_address(kernel, flow):
     state = {name: value for state in widget_states(kernel.all_messages) for name, value in state.items()}
     return state["start_url"] if flow == "browser" else f"{state['start_url']}?user_code={state['user_code']}"
 
 
 @pytest.mark.parametrize("flow", ["browser", "device"])
-def test_a_query_that_waits_for_a_sign_in_is_stopped_and_the_sign_in_goes_on(kernel: AttendedKernel, flow: str) -> None:
+def test_a_query_that_waits_for_a_sign_in_is_stopped_and_the_sign_in_goes_on(kernel, flow):
     kernel.run(f"%micromegas_login --flow {flow}")
 
     found = interrupt(kernel, "%sql SELECT 1 AS one", when=WAITING)
@@ -61,7 +54,7 @@ def test_a_query_that_waits_for_a_sign_in_is_stopped_and_the_sign_in_goes_on(ker
     kernel.run("%micromegas_logout")
 
 
-def test_a_renewal_at_a_provider_that_never_answers_is_stopped(stack: DemoStack, tmp_path: Path) -> None:
+def test_a_renewal_at_a_provider_that_never_answers_is_stopped(stack, tmp_path):
     with SilentServer() as silent:
         provider = ScriptedProvider(clock=SYSTEM_CLOCK)
         provider.issuer = f"http://127.0.0.1:{silent.port}"

@@ -14,8 +14,7 @@ from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.fakes.terminal import ProgramAtTerminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     Run = Callable[[str], ProgramAtTerminal]
 
@@ -35,13 +34,13 @@ threading.Thread(target=end, daemon=True).start()
 
 
 @pytest.fixture
-def provider() -> Iterator[DemoProvider]:
+def provider():
     with DemoProvider(device_interval_seconds=1) as running:
         yield running
 
 
 @pytest.fixture
-def environ(provider: DemoProvider, tmp_path: Path) -> dict[str, str]:
+def environ(provider, tmp_path):
     kept = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "WAYLAND_DISPLAY", "CI"}}
     return {
         **kept,
@@ -56,17 +55,17 @@ def environ(provider: DemoProvider, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(environ: dict[str, str]) -> Iterator[Run]:
+def run(environ):
     with ExitStack() as running:
 
-        def run_one(source: str) -> ProgramAtTerminal:
+        def run_one(source):
             command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", f"{LOAD}\n{source}"]
             return running.enter_context(closing(ProgramAtTerminal(command, environ=environ)))
 
         yield run_one
 
 
-def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run: Run) -> None:
+def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run):
     terminal = run("%micromegas_login")
 
     address, code = terminal.wait_for(r"go to (\S+) and type (\S+) until").groups()
@@ -78,7 +77,7 @@ def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run: 
     assert "Traceback" not in terminal.words
 
 
-def test_a_long_pasted_address_is_taken_whole_and_not_shown(run: Run) -> None:
+def test_a_long_pasted_address_is_taken_whole_and_not_shown(run):
     terminal = run("%micromegas_login --flow paste")
 
     start_url = terminal.wait_for(r"open (\S+) until")[1]
@@ -92,7 +91,7 @@ def test_a_long_pasted_address_is_taken_whole_and_not_shown(run: Run) -> None:
     assert "xxxx" not in terminal.words
 
 
-def test_the_question_ends_with_the_sign_in(run: Run, tmp_path: Path) -> None:
+def test_the_question_ends_with_the_sign_in(run, tmp_path):
     gate = tmp_path / "asked"
     terminal = run(f"{END_THE_SIGN_IN.format(gate=str(gate))}\n%micromegas_login --flow paste")
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
-from tests.integration.notebook.kernels import AttendedKernel, attended_kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.fakes.flight_server import SeenCall
+from tests.integration.notebook.kernels import attended_kernel
 
 pytestmark = pytest.mark.integration
 
@@ -22,14 +15,14 @@ WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeFlightServer]:
+def server():
     running = FakeFlightServer()
     yield running
     running.close()
 
 
 @pytest.fixture(scope="module")
-def kernel(server: FakeFlightServer) -> Iterator[AttendedKernel]:
+def kernel(server):
     with pytest.MonkeyPatch.context() as patch, attended_kernel() as running:
         patch.delenv("MICROMEGAS_OIDC_ISSUER", raising=False)
         running.run(f"import os; os.environ.update(MICROMEGAS_ANALYTICS_URI={server.uri!r})")
@@ -37,7 +30,7 @@ def kernel(server: FakeFlightServer) -> Iterator[AttendedKernel]:
         yield running
 
 
-def endless(call: SeenCall) -> Iterator[bytes]:
+def endless(call):
     """Answer with one batch after another until the caller goes away."""
     encoder = FlightDataEncoder(SMALL_TABLE.schema)
     yield encoder.encode_schema()
@@ -45,9 +38,7 @@ def endless(call: SeenCall) -> Iterator[bytes]:
         yield from encoder.encode_batch(SMALL_TABLE.to_batches()[0])
 
 
-def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(
-    kernel: AttendedKernel, server: FakeFlightServer
-) -> None:
+def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(kernel, server):
     server.answers["DoGet"] = lambda _call: rows(pa.concat_tables([SMALL_TABLE] * 3))
 
     opened = kernel.run("%%sql numbers << --format reader\nSELECT n FROM t")
@@ -69,16 +60,14 @@ def test_later_cells_read_the_rows_and_the_line_of_the_first_follows(
         ("%unload_ext micromegas_jupyter\n%load_ext micromegas_jupyter", None),
     ],
 )
-def test_a_reader_that_is_left_is_cancelled_on_the_server(
-    kernel: AttendedKernel, server: FakeFlightServer, leave: str, line: str | None
-) -> None:
+def test_a_reader_that_is_left_is_cancelled_on_the_server(kernel, server, leave, line):
     server.answers["DoGet"] = endless
     kernel.run("%sql numbers << --format reader SELECT n FROM t")
     kernel.run("next(numbers)\nNone")
 
     before = len(kernel.all_messages)
 
-    def updates() -> list[str]:
+    def updates():
         later = kernel.all_messages[before:]
         contents = [message["content"] for message in later if message["msg_type"] == "update_display_data"]
         return [content["data"]["text/plain"] for content in contents]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,24 +13,18 @@ from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.integration.notebook.kernels import AttendedKernel
-
 pytestmark = pytest.mark.integration
 
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("config")
 
 
 @pytest.fixture(scope="module")
-def stack(folder: Path) -> Iterator[DemoStack]:
+def stack(folder):
     with DemoStack(spare_executors=1) as running:
         provider = ScriptedProvider(clock=SYSTEM_CLOCK)
         provider.issuer = running.provider.issuer
@@ -53,13 +46,13 @@ def stack(folder: Path) -> Iterator[DemoStack]:
 
 
 @pytest.fixture(scope="module")
-def kernel(stack: DemoStack, folder: Path) -> Iterator[AttendedKernel]:
+def kernel(stack, folder):
     with attended_kernel({"MICROMEGAS_CONFIG_DIR": str(folder), "HOME": str(folder)}) as running:
         assert running.run(LOAD).reply["status"] == "ok"
         yield running
 
 
-def lines(kernel: AttendedKernel, stack: DemoStack, source: str) -> list[str]:
+def lines(kernel, stack, source):
     """Run a cell that fails and return what is shown, with the stack's addresses by name and no query's id."""
     cell = kernel.run(source)
     (error,) = cell.of("error")
@@ -72,7 +65,7 @@ def lines(kernel: AttendedKernel, stack: DemoStack, source: str) -> list[str]:
     return re.sub(r"query [0-9a-f]{8}", "query ID", text).split("\n")
 
 
-def test_nobody_is_signed_in(kernel: AttendedKernel, stack: DemoStack) -> None:
+def test_nobody_is_signed_in(kernel, stack):
     found = lines(kernel, stack, "%sql SELECT 1")
 
     assert found == [
@@ -83,7 +76,7 @@ def test_nobody_is_signed_in(kernel: AttendedKernel, stack: DemoStack) -> None:
     ]
 
 
-def test_a_token_for_another_audience_is_explained_from_the_token(kernel: AttendedKernel, stack: DemoStack) -> None:
+def test_a_token_for_another_audience_is_explained_from_the_token(kernel, stack):
     found = lines(kernel, stack, "%sql --profile other SELECT 1")
 
     assert found == [

@@ -7,24 +7,19 @@ import re
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.notebook.interrupting import LOAD
-from tests.integration.notebook.kernels import AttendedKernel, attended_kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from tests.integration.notebook.kernels import attended_kernel
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     pq.write_table(pa.table({"n": [1, 2, 3]}), data / "events.parquet")
@@ -34,26 +29,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kernel(tmp_path: Path) -> Iterator[AttendedKernel]:
+def kernel(tmp_path):
     with attended_kernel({"HOME": str(tmp_path)}) as running:
         running.run(LOAD)
         yield running
 
 
-def said(kernel: AttendedKernel, source: str) -> str:
+def said(kernel, source):
     """Run a cell that works and return what it printed."""
     cell = kernel.run(source)
     assert cell.reply["status"] == "ok", cell
     return cell.printed
 
 
-def port_in(text: str) -> int:
+def port_in(text):
     found = re.search(r"127\.0\.0\.1:(\d+)", text)
     assert found is not None, text
     return int(found[1])
 
 
-def is_gone(port: int) -> bool:
+def is_gone(port):
     """Return whether nobody listens there any more; waits for it."""
     pause = threading.Event()
     for _ in range(1200):
@@ -64,12 +59,12 @@ def is_gone(port: int) -> bool:
     return False
 
 
-def count(kernel: AttendedKernel, table: str) -> str:
+def count(kernel, table):
     said(kernel, f"%%sql rows <<\nSELECT count(*) AS n FROM {table}")
     return said(kernel, "print(int(rows['n'][0]), end='')")
 
 
-def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     pq.write_table(pa.table({"n": [1]}), other / "only.parquet")
@@ -103,7 +98,7 @@ def test_a_folder_is_served_replaced_and_left(kernel: AttendedKernel, folder: Pa
     assert stopped.startswith("The local server was stopped. Later cells use ")
 
 
-def test_a_lake_is_served(kernel: AttendedKernel, tmp_path: Path) -> None:
+def test_a_lake_is_served(kernel, tmp_path):
     (tmp_path / "lake").mkdir()
 
     said(kernel, f"%micromegas_serve --lake {tmp_path / 'lake'}")
@@ -111,9 +106,7 @@ def test_a_lake_is_served(kernel: AttendedKernel, tmp_path: Path) -> None:
     assert int(count(kernel, "log_entries")) >= 0
 
 
-def test_a_killed_kernel_takes_its_server_along_and_leaves_that_of_another(
-    kernel: AttendedKernel, folder: Path, tmp_path: Path
-) -> None:
+def test_a_killed_kernel_takes_its_server_along_and_leaves_that_of_another(kernel, folder, tmp_path):
     mine = port_in(said(kernel, f"%micromegas_serve {folder}"))
     with attended_kernel({"HOME": str(tmp_path)}) as other:
         other.run(LOAD)

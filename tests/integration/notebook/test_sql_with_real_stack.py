@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.notebook.kernels import run_unattended
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -51,18 +46,18 @@ SERIES = "SELECT value FROM generate_series(1, 300000)"
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack(spare_executors=1) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def _environment(stack: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(stack, monkeypatch):
     for name, value in stack.service_environment().items():
         monkeypatch.setenv(name, value)
 
 
-def test_values_formats_plans_connections_and_history_work_over_the_real_server(stack: DemoStack) -> None:
+def test_values_formats_plans_connections_and_history_work_over_the_real_server(stack):
     run = run_unattended(
         LOAD,
         VALUES,
@@ -99,13 +94,13 @@ def test_values_formats_plans_connections_and_history_work_over_the_real_server(
     assert run.outputs(18)[-1].text == "['an \"odd\" name']\n"
 
 
-def shown_text(run: object, cell: int) -> str:
+def shown_text(run, cell):
     """Return the text of a cell's last output."""
     last = run.outputs(cell)[-1]  # type: ignore[attr-defined]
     return last.text if last.output_type == "stream" else last.data["text/plain"]
 
 
-def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(stack: DemoStack) -> None:
+def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(stack):
     run = run_unattended(
         LOAD,
         "%micromegas_login --service-account",
@@ -130,9 +125,7 @@ def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(sta
     assert "generate_series(1, 100)" in shown_text(run, 9)
 
 
-def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(stack, monkeypatch, tmp_path):
     service = stack.service_environment()
     monkeypatch.delenv("MICROMEGAS_OIDC_CLIENT_SECRET")
     for name in ("ANALYTICS_URI", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_AUDIENCE"):
@@ -173,7 +166,7 @@ def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(
 
 
 @pytest.mark.slow
-def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name() -> None:
+def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name():
     run = run_unattended("%load_ext sql", LOAD, "%%micromegas_sql\nSELECT 1 AS one", "%sql --help")
 
     assert run.outputs(1)[-1].text == "Another extension provides %%sql; use %%micromegas_sql for this one.\n"
@@ -181,7 +174,7 @@ def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name() -> No
     assert "jupysql" in str(run.outputs(3))
 
 
-def test_the_extension_can_be_unloaded() -> None:
+def test_the_extension_can_be_unloaded():
     run = run_unattended(LOAD, "%unload_ext micromegas_jupyter", "%sql SELECT 1")
 
     assert "UsageError" in str(run.outputs(2))
@@ -197,7 +190,7 @@ def test_the_extension_can_be_unloaded() -> None:
         ("%sql --connection nobody SELECT 1", ['There is no connection named "nobody"']),
     ],
 )  # fmt: skip
-def test_errors_are_lines_with_their_place_and_no_traceback(source: str, lines: list[str]) -> None:
+def test_errors_are_lines_with_their_place_and_no_traceback(source, lines):
     run = run_unattended(LOAD, source)
 
     error = run.outputs(1)[-1]  # a slow machine shows the progress line before

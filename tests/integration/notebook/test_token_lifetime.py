@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -22,15 +21,6 @@ from micromegas_jupyter.notebook.results.rows import Progress
 from micromegas_jupyter.wiring import ServerStack, open_client, service_account_provider
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from typing import Any
-
-    from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.core.protocols import AuthProvider
-    from tests.integration.notebook.kernels import AttendedKernel
-
 pytestmark = pytest.mark.integration
 
 QUERY_TOKEN_SECONDS = 4
@@ -43,17 +33,17 @@ ROWS = 8_000_000
 class CountingProvider:
     """Gives another provider's tokens and counts how often it was asked."""
 
-    def __init__(self, provider: AuthProvider) -> None:
+    def __init__(self, provider):
         self._provider = provider
         self.given: list[str] = []
 
-    def get_token(self) -> str:
+    def get_token(self):
         self.given.append(self._provider.get_token())
         return self.given[-1]
 
 
 @pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
+def shell():
     shell = InteractiveShell()
     shell.history_manager.enabled = False
     with shell.builtin_trap, shell.display_trap:
@@ -63,20 +53,18 @@ def shell() -> Iterator[InteractiveShell]:
     shell.restore_sys_module_state()
 
 
-def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
-    shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    providers: list[CountingProvider] = []
-    used: list[ClientSettings] = []
-    rows_before_the_end: list[int] = []
+def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(shell, tmp_path, monkeypatch):
+    providers = []
+    used = []
+    rows_before_the_end = []
     note_batch = Progress.note_batch
 
-    def stored_provider(settings: ClientSettings) -> CountingProvider:
+    def stored_provider(settings):
         used.append(settings)
         providers.append(CountingProvider(service_account_provider(settings)))
         return providers[-1]
 
-    def wait_after_the_first(progress: Progress) -> None:
+    def wait_after_the_first(progress):
         if not rows_before_the_end:
             rows_before_the_end.append(progress.rows)
             threading.Event().wait(QUERY_TOKEN_SECONDS + 1)
@@ -109,9 +97,7 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(
             late.query_arrow("SELECT 1")
 
 
-def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(tmp_path, monkeypatch):
     with short_token_stack(tmp_path, token_lifetime_seconds=RENEWED_TOKEN_SECONDS) as (provider, environ):
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
@@ -136,9 +122,9 @@ def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(
     assert left[0] > RENEWED_TOKEN_SECONDS / 2
 
 
-def messages_until_renewed(kernel: AttendedKernel) -> list[dict[str, Any]]:
+def messages_until_renewed(kernel):
     """Return what an idle kernel says until its token was renewed."""
-    found: list[dict[str, Any]] = []
+    found = []
     deadline = SYSTEM_CLOCK.monotonic() + 4 * RENEWED_TOKEN_SECONDS
     while not widget_states(found) and SYSTEM_CLOCK.monotonic() < deadline:
         found += kernel.later_messages(0.2)
@@ -146,7 +132,7 @@ def messages_until_renewed(kernel: AttendedKernel) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def short_token_stack(folder: Path, *, token_lifetime_seconds: int) -> Iterator[tuple[DemoProvider, dict[str, str]]]:
+def short_token_stack(folder, *, token_lifetime_seconds):
     """Run both; yields the provider and the variables with which a person reaches them."""
     with DemoProvider(token_lifetime_seconds=token_lifetime_seconds) as provider:
         issuers = [

@@ -3,21 +3,19 @@
 import json
 import re
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
 from tests.fakes.notebook_world import SECRET_TOKEN, START_URL
-from tests.integration.notebook.kernels import LOAD, REPOSITORY, UnattendedRun, run_unattended
+from tests.integration.notebook.kernels import LOAD, REPOSITORY, run_unattended
 
 pytestmark = pytest.mark.integration
 
 SIGNED_OUT = "world.stored = None"
 
 
-def check_nothing_technical_or_secret(run: UnattendedRun) -> None:
+def check_nothing_technical_or_secret(run):
     outputs = "\n".join(str(output) for cell in run.notebook.cells for output in cell.get("outputs", ()))
     assert "Traceback" not in outputs
     assert str(REPOSITORY) not in outputs
@@ -26,7 +24,7 @@ def check_nothing_technical_or_secret(run: UnattendedRun) -> None:
     assert START_URL not in run.saved
 
 
-def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy() -> None:
+def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy():
     run = run_unattended(LOAD, SIGNED_OUT, "%micromegas_login", "print('not reached')")
 
     (output,) = run.outputs(2)
@@ -40,7 +38,7 @@ def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy() -> None:
     check_nothing_technical_or_secret(run)
 
 
-def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> None:
+def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts():
     run = run_unattended(
         LOAD,
         "%micromegas_login",
@@ -67,7 +65,7 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts() -> N
 
 
 @pytest.fixture
-def nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def nobody_answers(monkeypatch, tmp_path):
     """Settings of a person who is not signed in, at a provider and a server that are down."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -79,14 +77,14 @@ def nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
         yield
 
 
-def examine(*options: str) -> str:
+def examine(*options):
     """Return what `%micromegas_doctor` prints."""
     run = run_unattended("%load_ext micromegas_jupyter", " ".join(("%micromegas_doctor", *options)))
     return "".join(output["text"] for output in run.outputs(1) if "text" in output) or run.saved
 
 
 @pytest.mark.usefixtures("nobody_answers")
-def test_it_says_what_is_wrong_line_by_line() -> None:
+def test_it_says_what_is_wrong_line_by_line():
     lines = examine()
 
     assert "✓ sign-in: a notebook that runs by itself: nobody can sign in here" in lines
@@ -98,12 +96,12 @@ def test_it_says_what_is_wrong_line_by_line() -> None:
 
 
 @pytest.mark.usefixtures("nobody_answers")
-def test_it_speaks_json() -> None:
+def test_it_speaks_json():
     document = json.loads(examine("--json"))
 
     assert document["ok"] is False
     assert [check["check"] for check in document["checks"]][-1] == "server"
 
 
-def test_an_option_that_is_not_known_is_one_line() -> None:
+def test_an_option_that_is_not_known_is_one_line():
     assert "Unrecognized arguments: --jsn. Did you mean --json?" in examine("--jsn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,16 +15,13 @@ from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from tests.integration.notebook.interrupting import served
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
 pytestmark = pytest.mark.integration
 
 SECRET = "the other table's secret"
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def uri(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     numbers = pa.array(range(len(TEXTS)), pa.int64())
     pq.write_table(pa.table({"id": numbers, "text": pa.array(TEXTS, pa.string())}), folder / "texts.parquet")
@@ -35,7 +32,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def shell(uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+def shell(uri, monkeypatch):
     monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", uri)
     shell = InteractiveShell()
     shell.history_manager.enabled = False
@@ -47,29 +44,29 @@ def shell(uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShel
     shell.restore_sys_module_state()
 
 
-def rows(shell: InteractiveShell, sql: str, **variables: object) -> list[dict[str, Any]]:
+def rows(shell, sql, **variables):
     """Run a cell with these variables and return its rows."""
     shell.user_ns.update(variables)
     table = shell.run_cell_magic("sql", "--format arrow", sql)
     return list(table.to_pylist())
 
 
-def ids(shell: InteractiveShell, sql: str, **variables: object) -> list[int]:
+def ids(shell, sql, **variables):
     """Run a cell with these variables and return the ids of its rows."""
     return [row["id"] for row in rows(shell, sql, **variables)]
 
 
-def broken(found: Sequence[tuple[object, object]]) -> list[str]:
+def broken(found):
     """Return the pairs that are not equal, shortened."""
     return [f"{got!r:.80} instead of {wanted!r:.80}" for got, wanted in found if got != wanted]
 
 
-def test_there_are_hundreds_of_texts_and_none_twice() -> None:
+def test_there_are_hundreds_of_texts_and_none_twice():
     assert len(TEXTS) > 400
     assert len(set(TEXTS)) == len(TEXTS)
 
 
-def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell: InteractiveShell) -> None:
+def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell):
     statement = "SELECT id, :value AS value FROM texts WHERE text = :value"
 
     found = [(rows(shell, statement, value=text), [{"id": n, "value": text}]) for n, text in enumerate(TEXTS)]
@@ -77,7 +74,7 @@ def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(she
     assert broken(found) == []
 
 
-def test_a_list_holds_its_elements_and_nothing_else(shell: InteractiveShell) -> None:
+def test_a_list_holds_its_elements_and_nothing_else(shell):
     statement = "SELECT id FROM texts WHERE text IN :values ORDER BY id"
     chunks = [range(start, min(start + 37, len(TEXTS))) for start in range(0, len(TEXTS), 37)]
 
@@ -87,8 +84,8 @@ def test_a_list_holds_its_elements_and_nothing_else(shell: InteractiveShell) -> 
     assert broken(found + alone) == []
 
 
-def test_a_pattern_is_only_ever_a_pattern(shell: InteractiveShell) -> None:
-    def escaped(text: str) -> str:
+def test_a_pattern_is_only_ever_a_pattern(shell):
+    def escaped(text):
         return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
     statement = "SELECT id FROM texts WHERE text LIKE :value"
@@ -100,7 +97,7 @@ def test_a_pattern_is_only_ever_a_pattern(shell: InteractiveShell) -> None:
     assert len(ids(shell, statement, value="%")) == len(TEXTS)
 
 
-def test_bytes_come_back_and_equal_themselves(shell: InteractiveShell) -> None:
+def test_bytes_come_back_and_equal_themselves(shell):
     statement = "SELECT id, :value AS value FROM blobs WHERE data = :value"
 
     found = [(rows(shell, statement, value=data), [{"id": n, "value": data}]) for n, data in enumerate(BYTES)]
@@ -110,7 +107,7 @@ def test_bytes_come_back_and_equal_themselves(shell: InteractiveShell) -> None:
     assert listed == list(range(40))
 
 
-def test_a_text_stays_text_whatever_it_looks_like(shell: InteractiveShell) -> None:
+def test_a_text_stays_text_whatever_it_looks_like(shell):
     looks = ["1", "1.5", "true", "null", "2026-11-25T12:00:00Z", "[1]"]
 
     found = [(rows(shell, "SELECT arrow_typeof(:value) AS kind", value=text), [{"kind": "Utf8"}]) for text in looks]
@@ -118,7 +115,7 @@ def test_a_text_stays_text_whatever_it_looks_like(shell: InteractiveShell) -> No
     assert broken(found) == []
 
 
-def test_what_only_looks_like_a_placeholder_is_left_alone(shell: InteractiveShell) -> None:
+def test_what_only_looks_like_a_placeholder_is_left_alone(shell):
     statement = """
     SELECT ':other' AS "a:other", :value AS value, 'it''s :other' AS quoted, $$ :other $$ AS dollars -- :other
     /* :other /* :other */ */
@@ -129,7 +126,7 @@ def test_what_only_looks_like_a_placeholder_is_left_alone(shell: InteractiveShel
     assert found == [{"a:other": ":other", "value": ":other", "quoted": "it's :other", "dollars": " :other "}]
 
 
-def test_one_value_does_not_reach_into_another(shell: InteractiveShell) -> None:
+def test_one_value_does_not_reach_into_another(shell):
     statement = "SELECT :a AS a, :b AS b, :ab AS ab, :a AS again"
 
     (row,) = rows(shell, statement, a=":b", b="$a", ab="' || :a || '")
@@ -137,7 +134,7 @@ def test_one_value_does_not_reach_into_another(shell: InteractiveShell) -> None:
     assert row == {"a": ":b", "b": "$a", "ab": "' || :a || '", "again": ":b"}
 
 
-def test_a_quoted_name_is_that_name_and_nothing_else(shell: InteractiveShell) -> None:
+def test_a_quoted_name_is_that_name_and_nothing_else(shell):
     names = [text for text in TEXTS if 0 < len(text) < 1000 and "\0" not in text and "{{" not in text]
 
     found = [(rows(shell, f"SELECT 7 AS {quote_identifier(name)}"), [{name: 7}]) for name in names[::3]]
@@ -182,7 +179,7 @@ _PATTERNS: Final = (
 _LONG: Final = ("x" * 70_000, "'" * 10_000, "é" * 40_000, "; DROP TABLE texts; --" * 5_000, "(" * 5_000, "\\" * 9_999)
 
 
-def _injections() -> list[str]:
+def _injections():
     return [f"a{quote}{clause}{end}" for quote, clause, end in itertools.product(_QUOTES[:6], _CLAUSES, _ENDS[:5])]
 
 

@@ -2,9 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import nbformat
@@ -24,13 +21,13 @@ LOAD = "%load_ext micromegas_jupyter"
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack() as running:
         wait_for_telemetry(running)
         yield running
 
 
-def wait_for_telemetry(stack: DemoStack) -> None:
+def wait_for_telemetry(stack):
     """Wait until the stack's own log lines and measurements can be asked for."""
     settings = load_client_settings(environ=stack.service_environment())
     pause = threading.Event()
@@ -44,26 +41,24 @@ def wait_for_telemetry(stack: DemoStack) -> None:
 
 
 @pytest.fixture(autouse=True)
-def environment(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+def environment(stack, monkeypatch, tmp_path):
     """Variables of a person who is not signed in."""
     variables = {**stack.client_environment(), "MICROMEGAS_CONFIG_DIR": str(tmp_path)}
     use(variables, monkeypatch)
     return variables
 
 
-def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def use(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
 
-def quickstart_sources() -> list[str]:
-    notebook: Any = nbformat.read(QUICKSTART, as_version=4)
+def quickstart_sources():
+    notebook = nbformat.read(QUICKSTART, as_version=4)
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(stack, monkeypatch):
     environment = stack.service_environment()
     use(environment, monkeypatch)
 
@@ -78,9 +73,7 @@ def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(
     assert str(stack.folder) not in run.saved
 
 
-def test_a_person_signs_in_while_a_query_waits_and_signs_out(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_person_signs_in_while_a_query_waits_and_signs_out(stack, monkeypatch, tmp_path):
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         login = kernel.run("%micromegas_login")
@@ -106,9 +99,7 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(
     assert "code=" not in everything
 
 
-def test_a_person_signs_in_by_options_with_less_scope(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_person_signs_in_by_options_with_less_scope(stack, monkeypatch, tmp_path):
     for name in ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"):
         monkeypatch.delenv(name, raising=False)
     provider = f"--issuer {stack.provider.issuer} --client-id {stack.provider.client_id}"
@@ -123,9 +114,7 @@ def test_a_person_signs_in_by_options_with_less_scope(
     assert "Alice Martin" not in shown
 
 
-def test_a_person_types_a_code_while_a_query_waits(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_person_types_a_code_while_a_query_waits(stack, monkeypatch, tmp_path):
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         login = kernel.run("%micromegas_login --flow device")
@@ -144,7 +133,7 @@ def test_a_person_types_a_code_while_a_query_waits(
     assert not BEARER_TOKEN.search(saved)
 
 
-def test_a_kernel_over_ssh_is_offered_a_code(stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_kernel_over_ssh_is_offered_a_code(stack, monkeypatch, tmp_path):
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI"):
         monkeypatch.delenv(name, raising=False)
@@ -157,14 +146,12 @@ def test_a_kernel_over_ssh_is_offered_a_code(stack: DemoStack, monkeypatch: pyte
     assert shown["start_url"].startswith(stack.provider.issuer)
 
 
-def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_notebook(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_notebook(stack, monkeypatch, tmp_path):
     with attended_kernel() as kernel:
         kernel.run(LOAD)
-        shown: list[str] = []
+        shown = []
 
-        def paste(_request: dict[str, Any]) -> str:
+        def paste(_request):
             shown.append(widget_states(kernel.all_messages)[-1]["start_url"])
             return sign_in(shown[0], visit_callback=False)
 
@@ -181,9 +168,7 @@ def test_a_pasted_address_signs_in_and_leaves_no_state_challenge_or_code_in_the_
     assert not BEARER_TOKEN.search(saved)
 
 
-def test_a_session_at_the_provider_is_ended_in_the_persons_own_browser(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_session_at_the_provider_is_ended_in_the_persons_own_browser(stack, monkeypatch, tmp_path):
     with attended_kernel() as kernel:
         kernel.run(LOAD)
 
@@ -194,14 +179,12 @@ def test_a_session_at_the_provider_is_ended_in_the_persons_own_browser(
     assert "id_token_hint" not in text
 
 
-def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(stack, monkeypatch):
     use(stack.service_environment(), monkeypatch)
     with attended_kernel() as kernel:
         kernel.run(LOAD)
 
-        def interrupt_when_running(message: dict[str, Any]) -> None:
+        def interrupt_when_running(message):
             if message["msg_type"] == "display_data":
                 kernel.interrupt()
 
@@ -218,9 +201,7 @@ def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(
 
 
 @pytest.mark.parametrize("option", ["", " --flow paste"])
-def test_nobody_signed_in_and_nobody_there_fails_at_once(
-    stack: DemoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
-) -> None:
+def test_nobody_signed_in_and_nobody_there_fails_at_once(stack, monkeypatch, tmp_path, option):
 
     run = run_unattended(LOAD, f"%micromegas_login{option}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +10,6 @@ import pytest
 
 from tests.integration.notebook.interrupting import kernel_of, served
 from tests.integration.notebook.kernels import REPOSITORY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.notebook.kernels import AttendedKernel
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +56,7 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]:
+def kernel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     log_entries = {"time": pa.array([0], pa.timestamp("ns", "UTC")), "target": ["a"], "msg": ["x"]}
     pq.write_table(pa.table({**log_entries, "level": pa.array([1], pa.int32())}), folder / "log_entries.parquet")
@@ -76,14 +70,14 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttendedKernel]
         yield running
 
 
-def shown(kernel: AttendedKernel, source: str) -> list[str]:
+def shown(kernel, source):
     """Run a cell that fails and return the lines that stand in place of a traceback."""
     (error,) = kernel.run(source).of("error")
     return list(error["traceback"])
 
 
 @pytest.mark.parametrize("sql", WRONG, ids=lambda sql: sql[:60])
-def test_a_wrong_statement_is_answered_with_its_lines(kernel: AttendedKernel, sql: str) -> None:
+def test_a_wrong_statement_is_answered_with_its_lines(kernel, sql):
     *lines, last = shown(kernel, f"%%sql\n{sql}")
 
     assert tuple(lines) == WRONG[sql]
@@ -91,7 +85,7 @@ def test_a_wrong_statement_is_answered_with_its_lines(kernel: AttendedKernel, sq
     assert re.fullmatch(r"SQL00[12] · docs/errors\.md#sql00[12]", QUERY.sub("", last))
 
 
-def test_the_statement_is_answered_without_a_python_traceback_or_a_path(kernel: AttendedKernel) -> None:
+def test_the_statement_is_answered_without_a_python_traceback_or_a_path(kernel):
     cell = kernel.run("%%sql\nSELECT tagret FROM log_entries")
 
     everything = str([message["content"] for message in cell.messages])
@@ -100,7 +94,7 @@ def test_the_statement_is_answered_without_a_python_traceback_or_a_path(kernel: 
     assert str(REPOSITORY) not in everything
 
 
-def test_a_traceback_is_shown_to_whoever_asks_for_it(kernel: AttendedKernel) -> None:
+def test_a_traceback_is_shown_to_whoever_asks_for_it(kernel):
     lines = "\n".join(shown(kernel, "%%sql --traceback\nSELECT tagret FROM log_entries"))
 
     assert "Traceback (most recent call last)" in lines

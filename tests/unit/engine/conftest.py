@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.core.protocols import AuthContext, TableAccess
-from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
+from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20)
 
@@ -22,32 +18,32 @@ SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 <<
 class Asker:
     """Plans and runs statements on one engine as one caller; `tables` are what it reads."""
 
-    def __init__(self, engine: DataFusionEngine, tables: FixedTables, caller: AuthContext = CALLER) -> None:
+    def __init__(self, engine, tables, caller=CALLER):
         self.engine = engine
         self.tables = tables
         self.caller = caller
 
-    def seeing(self, filters: Mapping[str, tuple[str, ...]]) -> Asker:
+    def seeing(self, filters):
         """Return one who asks as a caller with these tables and conditions only."""
         access = TableAccess(filters=filters)
         return Asker(self.engine, self.tables, replace(self.caller, table_access=access))
 
-    def plan(self, sql: str, **options: Any) -> PlannedQuery:
+    def plan(self, sql, **options):
         return self.engine.plan(StatementRequest(sql=sql, **options), self.caller)
 
-    def table(self, sql: str, **options: Any) -> pa.Table:
+    def table(self, sql, **options):
         """Return the whole result, of which every batch had the promised schema."""
         planned = self.plan(sql, **options)
         batches = list(planned.batches())
         assert all(batch.schema.equals(planned.schema, check_metadata=True) for batch in batches)
         return pa.Table.from_batches(batches, planned.schema)
 
-    def rows(self, sql: str, **options: Any) -> list[dict[str, Any]]:
+    def rows(self, sql, **options):
         return self.table(sql, **options).to_pylist()
 
 
 @pytest.fixture(scope="session")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+def ask(tmp_path_factory):
     """Five hours of log entries, a merged table of processes and a table without files."""
     folder = tmp_path_factory.mktemp("lake")
     tables = FixedTables([write_log_entries(folder, 5), write_processes(folder), empty_table()])

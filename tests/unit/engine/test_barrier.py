@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,11 +9,6 @@ from datafusion import SessionConfig, SessionContext, col
 
 from micromegas_jupyter.engine.security import barrier_holds, behind_barrier, is_leakproof
 from tests.unit.engine.statements import REVEALING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from datafusion import DataFrame
 
 STATEMENTS = [
     "SELECT x FROM t WHERE CAST(s AS INT) = 1",
@@ -29,7 +22,7 @@ STATEMENTS = [
 
 
 @pytest.fixture(params=["pushed into the reader", "above the reader"])
-def context(request: pytest.FixtureRequest, tmp_path: Path) -> SessionContext:
+def context(request, tmp_path):
     """`t` is the shown rows of four files, behind the barrier; the filter lies in the reader or on it."""
     for number in range(4):
         rows = pa.table({"shown": [True, False] * 4, "s": ["1", "hidden"] * 4, "x": [number, 0] * 4})
@@ -42,9 +35,9 @@ def context(request: pytest.FixtureRequest, tmp_path: Path) -> SessionContext:
     return context
 
 
-def below(plan: str, node: str) -> str:
+def below(plan, node):
     """Return the lines of a plan that are deeper than each `node`."""
-    found: list[str] = []
+    found = []
     depth = None
     for line in plan.splitlines():
         indent = len(line) - len(line.lstrip())
@@ -56,7 +49,7 @@ def below(plan: str, node: str) -> str:
 
 
 @pytest.mark.parametrize("sql", STATEMENTS)
-def test_nothing_of_a_statement_is_below_the_barrier(context: SessionContext, sql: str) -> None:
+def test_nothing_of_a_statement_is_below_the_barrier(context, sql):
     frame = context.sql(sql)
     optimised = frame.optimized_logical_plan().display_indent()
     physical = frame.execution_plan().display_indent()
@@ -68,7 +61,7 @@ def test_nothing_of_a_statement_is_below_the_barrier(context: SessionContext, sq
     assert frame.to_pydict()
 
 
-def test_the_columns_are_the_same_behind_the_barrier() -> None:
+def test_the_columns_are_the_same_behind_the_barrier():
     context = SessionContext()
     schema = pa.schema([pa.field("mark", pa.int8(), nullable=False), pa.field('A "b"', pa.string())])
     rows = context.read_batch(pa.RecordBatch.from_pylist([{"mark": 1, 'A "b"': None}], schema=schema))
@@ -79,20 +72,20 @@ def test_the_columns_are_the_same_behind_the_barrier() -> None:
     assert found.to_pylist() == [{"mark": 1, 'A "b"': None}]
 
 
-def no_barrier(rows: DataFrame) -> DataFrame:
+def no_barrier(rows):
     return rows
 
 
-def limit_only(rows: DataFrame) -> DataFrame:
+def limit_only(rows):
     return rows.limit((1 << 63) - 1)
 
 
-def test_the_self_test_passes() -> None:
+def test_the_self_test_passes():
     assert barrier_holds(SessionContext())
 
 
 @pytest.mark.parametrize("barrier", [no_barrier, limit_only])
-def test_the_self_test_knows_a_weak_barrier(barrier: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_self_test_knows_a_weak_barrier(barrier, caplog):
     one_partition = SessionContext(SessionConfig().with_target_partitions(1))
 
     assert not barrier_holds(one_partition, barrier)  # type: ignore[arg-type]
@@ -115,14 +108,14 @@ COLUMNS = pa.schema(
 FAILING_WORDS = ("CAST(", " / ", "regexp_like", "unnest", "approx", "array_agg")
 
 
-def frame(sql: str) -> DataFrame:
+def frame(sql):
     context = SessionContext(SessionConfig({"datafusion.sql_parser.map_string_types_to_utf8view": "false"}))
     rows = context.read_batch(pa.RecordBatch.from_pylist([{"id": 1, "secret": "a"}], schema=COLUMNS))
     context.register_table("ledger", rows.filter("id > 0").into_view())
     return context.sql(sql)
 
 
-def leakproof(sql: str) -> bool:
+def leakproof(sql):
     return is_leakproof(frame(sql), nested_columns={"tags"})
 
 
@@ -143,12 +136,12 @@ def leakproof(sql: str) -> bool:
         "WITH c AS (SELECT DISTINCT word FROM ledger) SELECT * FROM c LIMIT 5",
     ],
 )
-def test_comparisons_and_plain_aggregates_are_leakproof(sql: str) -> None:
+def test_comparisons_and_plain_aggregates_are_leakproof(sql):
     assert leakproof(sql)
 
 
 @pytest.mark.parametrize("sql", [sql for sql in REVEALING if any(word in sql for word in FAILING_WORDS)])
-def test_a_statement_that_can_fail_is_not(sql: str) -> None:
+def test_a_statement_that_can_fail_is_not(sql):
     assert not leakproof(sql)
 
 
@@ -178,5 +171,5 @@ def test_a_statement_that_can_fail_is_not(sql: str) -> None:
         "SELECT id FROM ledger WHERE x = 1 / 0",
     ],
 )
-def test_what_is_not_known_to_be_leakproof_is_not(sql: str) -> None:
+def test_what_is_not_known_to_be_leakproof_is_not(sql):
     assert not leakproof(sql)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -18,14 +17,6 @@ from micromegas_jupyter.engine.security import (
 )
 from micromegas_jupyter.errors import ConfigurationError, InternalError, Unavailable
 from tests.fakes.fixed_tables import FixedTables, empty_table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from datafusion import DataFrame, Expr
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
-    from tests.unit.engine.conftest import Asker
 
 SCHEMA = pa.schema(
     [
@@ -60,7 +51,7 @@ SCHEMA = pa.schema(
         "null",
     ],
 )
-def test_a_condition_that_fails_on_no_value_fits(condition: str) -> None:
+def test_a_condition_that_fails_on_no_value_fits(condition):
     assert condition_problem(condition, SCHEMA) is None
 
 
@@ -106,14 +97,14 @@ def test_a_condition_that_fails_on_no_value_fits(condition: str) -> None:
         ("NOT (text IN ('a') AND text IN ('b'))", "simplifies it"),
     ],
 )
-def test_another_condition_does_not_and_the_reason_is_said(condition: str, words: str) -> None:
+def test_another_condition_does_not_and_the_reason_is_said(condition, words):
     problem = condition_problem(condition, SCHEMA)
 
     assert problem is not None
     assert words in problem
 
 
-def test_conditions_of_which_one_is_enough_hide_what_each_of_them_hides() -> None:
+def test_conditions_of_which_one_is_enough_hide_what_each_of_them_hides():
     schema = pa.schema([pa.field("x", pa.int64())])
     context = SessionContext()
     rows = context.read_batch(pa.record_batch({"x": pa.array([None, 1, 3, 5])}, schema=schema))
@@ -123,7 +114,7 @@ def test_conditions_of_which_one_is_enough_hide_what_each_of_them_hides() -> Non
     assert shown.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 5}]
 
 
-def test_one_condition_is_left_as_it_is_for_the_statistics() -> None:
+def test_one_condition_is_left_as_it_is_for_the_statistics():
     context = SessionContext()
     rows = context.read_batch(pa.record_batch({"x": [1]}))
 
@@ -132,10 +123,8 @@ def test_one_condition_is_left_as_it_is_for_the_statistics() -> None:
     assert "IS TRUE" not in shown.logical_plan().display_indent()
 
 
-def test_conditions_that_the_engine_makes_true_together_are_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def as_written(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
+def test_conditions_that_the_engine_makes_true_together_are_not_used(monkeypatch, caplog):
+    def as_written(rows, conditions):
         return functools.reduce(operator.or_, map(rows.parse_sql_expr, conditions))
 
     monkeypatch.setattr("micromegas_jupyter.engine.security._either", as_written)
@@ -147,7 +136,7 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(
     assert "together" in str(caplog.records[0].__dict__)
 
 
-def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
+def test_conditions_are_checked_against_the_tables(ask):
     check_role_conditions(
         ask.tables,
         {
@@ -171,7 +160,7 @@ def test_conditions_are_checked_against_the_tables(ask: Asker) -> None:
         ("__processes__partitions", "process_id = 'p1'", "belongs on processes"),
     ],
 )
-def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask: Asker, table: str, condition: str, words: str) -> None:
+def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask, table, condition, words):
     with pytest.raises(ConfigurationError) as caught:
         check_role_conditions(ask.tables, {"log_entries": ("level = 1",), table: ("true", condition)})
 
@@ -180,7 +169,7 @@ def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask: Asker, table: s
     assert "/" not in str(caught.value)
 
 
-def test_each_column_has_null_and_its_extremes() -> None:
+def test_each_column_has_null_and_its_extremes():
     schema = pa.schema(
         [
             pa.field("n", pa.int32(), nullable=False),
@@ -207,16 +196,16 @@ def test_each_column_has_null_and_its_extremes() -> None:
 class NoTables:
     """A source that fails as no class of the package does."""
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         raise OSError("/srv/lake is gone")
 
 
-def test_a_condition_that_fits_no_column_is_told() -> None:
+def test_a_condition_that_fits_no_column_is_told():
     with pytest.raises(ConfigurationError, match="names tenant"):
         check_role_conditions(FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
 
 
-def test_tables_that_cannot_be_listed_are_unavailable(caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_that_cannot_be_listed_are_unavailable(caplog):
     with pytest.raises(Unavailable) as caught:
         check_role_conditions(NoTables(), {"measures": ("level = 1",)})
 
@@ -224,8 +213,8 @@ def test_tables_that_cannot_be_listed_are_unavailable(caplog: pytest.LogCaptureF
     assert "/srv" not in str([record.__dict__ for record in caplog.records])
 
 
-def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(condition: str, schema: object) -> str | None:
+def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch):
+    def fail(condition, schema):
         raise ValueError(f"DataFusion error: {condition} {schema}")
 
     monkeypatch.setattr("micromegas_jupyter.engine.security.condition_problem", fail)

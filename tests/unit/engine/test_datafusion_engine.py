@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +19,6 @@ from micromegas_jupyter.errors import Unavailable
 from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, write_log_entries
 from tests.unit.engine.conftest import Asker
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
 
 
@@ -35,11 +31,11 @@ LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON
         'SELECT count(*) AS n FROM datafusion.public."log_entries"',
     ],
 )
-def test_a_time_range_cuts_every_way_to_a_table(ask: Asker, sql: str) -> None:
+def test_a_time_range_cuts_every_way_to_a_table(ask, sql):
     assert ask.rows(sql, time_range=LAST_HALF_HOUR) == [{"n": 3}]
 
 
-def test_a_time_range_acts_before_the_merge(ask: Asker) -> None:
+def test_a_time_range_acts_before_the_merge(ask):
     late = TimeRange(begin=NOON + timedelta(hours=2), end=NOON + timedelta(hours=4))
     early = TimeRange(begin=NOON - timedelta(hours=1), end=NOON)
 
@@ -50,12 +46,12 @@ def test_a_time_range_acts_before_the_merge(ask: Asker) -> None:
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(0, 0), (3, 3), (100, 20)])
-def test_a_row_limit_lies_on_top_of_the_statement(ask: Asker, limit: int, rows: int) -> None:
+def test_a_row_limit_lies_on_top_of_the_statement(ask, limit, rows):
     assert ask.table("SELECT * FROM log_entries", row_limit=limit).num_rows == rows
     assert ask.table("SELECT * FROM log_entries LIMIT 2", row_limit=limit).num_rows == min(rows, 2)
 
 
-def test_information_schema_names_all_tables_and_columns(ask: Asker) -> None:
+def test_information_schema_names_all_tables_and_columns(ask):
     tables = ask.rows("SHOW TABLES")
     columns = ask.rows(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_name LIKE 'process%' ORDER BY 1"
@@ -70,7 +66,7 @@ def test_information_schema_names_all_tables_and_columns(ask: Asker) -> None:
     assert [row["column_name"] for row in columns] == ["last_update_time", "process_id", "start_time"]
 
 
-def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
     table = write_log_entries(tmp_path, 2)
     Path(table.files[1]).unlink()
     engine = DataFusionEngine(FixedTables([table]), EngineSettings())
@@ -82,7 +78,7 @@ def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_only_mentioned_tables_are_looked_at(tmp_path: Path) -> None:
+def test_only_mentioned_tables_are_looked_at(tmp_path):
     gone = TableSnapshot(name="gone", schema=LOG_SCHEMA, files=("/nowhere/x.parquet",))
     table = write_log_entries(tmp_path, 1)
     engine = DataFusionEngine(FixedTables([table, gone]), EngineSettings())
@@ -96,7 +92,7 @@ def test_only_mentioned_tables_are_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Mixed", "with space", "dotted.name", 'quo"te'])
-def test_a_table_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
+def test_a_table_name_is_taken_as_it_is(name, tmp_path):
     table = write_log_entries(tmp_path, 1)
     named = TableSnapshot(name=name, schema=table.schema, files=table.files)
     engine = DataFusionEngine(FixedTables([named]), EngineSettings())
@@ -106,7 +102,7 @@ def test_a_table_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
     engine.close()
 
 
-def _run(engine: DataFusionEngine, sql: str) -> list[dict[str, Any]]:
+def _run(engine, sql):
     return Asker(engine, FixedTables()).rows(sql)
 
 
@@ -118,7 +114,7 @@ SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string
 AWKWARD_NAMES = ["a b", "100%", "p%20q", "x[1]*?", "#y", "ünï", "c,d", "date=2026-11-24", "it's", 'say "x"', "..x"]
 
 
-def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
+def write(folder, name, numbers):
     path = folder / f"{name}.parquet"
     rows = pa.table({"n": numbers, "word": ["w"] * len(numbers)}).cast(SCHEMA)
     pq.write_table(rows, path)
@@ -126,11 +122,11 @@ def write(folder: Path, name: str, numbers: Sequence[int]) -> str:
 
 
 @pytest.fixture
-def reader() -> TableBuilder:
+def reader():
     return TableBuilder()
 
 
-def test_awkward_file_names_are_names_not_patterns(reader: TableBuilder, tmp_path: Path) -> None:
+def test_awkward_file_names_are_names_not_patterns(reader, tmp_path):
     files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
     write(tmp_path, "x[1]", [7])
     write(tmp_path, "x1ab", [7])
@@ -141,7 +137,7 @@ def test_awkward_file_names_are_names_not_patterns(reader: TableBuilder, tmp_pat
     assert frame.count() == len(AWKWARD_NAMES)
 
 
-def test_a_list_of_files_that_has_grown_is_read_anew(reader: TableBuilder, tmp_path: Path) -> None:
+def test_a_list_of_files_that_has_grown_is_read_anew(reader, tmp_path):
     first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
     context = SessionContext()
 
@@ -150,14 +146,14 @@ def test_a_list_of_files_that_has_grown_is_read_anew(reader: TableBuilder, tmp_p
     assert counts == [2, 2, 4, 2]
 
 
-def _bytes_scanned(ask: Asker, sql: str) -> int | None:
+def _bytes_scanned(ask, sql):
     planned = ask.plan(sql)
     for _ in planned.batches():
         pass
     return planned.statistics.bytes_scanned
 
 
-def test_fewer_columns_and_rows_read_fewer_bytes(ask: Asker) -> None:
+def test_fewer_columns_and_rows_read_fewer_bytes(ask):
     everything, column, nothing = (
         _bytes_scanned(ask, f"SELECT {sql}")
         for sql in (
@@ -195,7 +191,7 @@ COLUMNS = {
 @pytest.mark.parametrize("preserve_dictionary", [False, True])
 @pytest.mark.parametrize("rows", [slice(0, 4), slice(1, 3), slice(4, 4)])
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_batch_keeps_its_values(name: str, rows: slice, *, preserve_dictionary: bool) -> None:
+def test_a_batch_keeps_its_values(name, rows, *, preserve_dictionary):
     batch = pa.record_batch({name: COLUMNS[name][rows]})
     schema = wire_schema(batch.schema, preserve_dictionary=preserve_dictionary)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,17 +27,12 @@ from tests.fakes.fixed_tables import FixedTables, empty_table, write_log_entries
 from tests.unit.engine.conftest import Asker
 from tests.unit.engine.statements import EXHAUSTED, INVALID, REFUSED, UNSUPPORTED
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
 CONTEXT = Context(sql="SELECT 1,\n  mgs FROM log_entry", tables=("log_entries", "processes"))
 
 IN_THE_READER = "Parquet error: External: Compute error: Error evaluating filter predicate: "
 
 
-def told(text: str) -> MicromegasError:
+def told(text):
     return translate(Exception(text), CONTEXT)
 
 
@@ -61,7 +55,7 @@ def told(text: str) -> MicromegasError:
         ("something that nobody has seen", InternalError, "inside the server"),
     ],
 )
-def test_a_text_becomes_an_error_of_its_class(text: str, kind: type[MicromegasError], what: str) -> None:
+def test_a_text_becomes_an_error_of_its_class(text, kind, what):
     found = told(f"DataFusion error: {text}")
 
     assert type(found) is kind
@@ -92,9 +86,7 @@ def test_a_text_becomes_an_error_of_its_class(text: str, kind: type[MicromegasEr
         ),
     ],
 )
-def test_an_unknown_name_gets_a_place_and_a_suggestion(
-    text: str, what: str, remedy: str, place: tuple[int | None, int | None]
-) -> None:
+def test_an_unknown_name_gets_a_place_and_a_suggestion(text, what, remedy, place):
     found = translate(ValueError(text), CONTEXT)
 
     assert isinstance(found, InvalidStatement)
@@ -103,14 +95,14 @@ def test_an_unknown_name_gets_a_place_and_a_suggestion(
 
 
 @pytest.mark.parametrize("repeated", [".x", "x.y/", "/a/b", " ", "\n", "a://", "No field named ", "a.parquet", "\"'"])
-def test_a_huge_text_is_read_in_no_time(repeated: str) -> None:
+def test_a_huge_text_is_read_in_no_time(repeated):
     found = told("Error during planning: Unsupported compound identifier 't" + repeated * 30000 + "'")
 
     assert type(found) is InvalidStatement
     assert len(found.what) < 700
 
 
-def hiding(text: str) -> MicromegasError:
+def hiding(text):
     return translate(Exception(text), Context(sql="SELECT 1", hides_values=True))
 
 
@@ -122,9 +114,7 @@ def hiding(text: str) -> MicromegasError:
         ("DataFusion error: Internal error: tenant = Utf8('abc')", InternalError),
     ],
 )
-def test_values_are_left_out_where_rows_are_hidden(
-    text: str, kind: type[MicromegasError], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_values_are_left_out_where_rows_are_hidden(text, kind, caplog):
     with caplog.at_level(logging.DEBUG):
         found = hiding(text)
 
@@ -149,7 +139,7 @@ FOLDER = re.compile(r"/(?:root|tmp|home|usr|var|srv|opt)/|\.parquet")
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+def ask(tmp_path_factory):
     """Log entries, processes and a table of nested types, on an engine with little memory and disk."""
     folder = tmp_path_factory.mktemp("failing lake")
     nested = pa.table(
@@ -177,9 +167,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
 
 
 @pytest.mark.parametrize(("sql", "place", "kind"), CASES)
-def test_a_failure_is_told_in_its_class_and_in_words_for_people(
-    ask: Asker, sql: str, place: tuple[int, int] | None, kind: type[QueryError]
-) -> None:
+def test_a_failure_is_told_in_its_class_and_in_words_for_people(ask, sql, place, kind):
     with pytest.raises(QueryError) as failed:
         ask.rows(sql)
 
@@ -194,7 +182,7 @@ def test_a_failure_is_told_in_its_class_and_in_words_for_people(
     assert len(error.what) < 800
 
 
-def test_a_damaged_file_is_the_servers_fault(tmp_path: Path) -> None:
+def test_a_damaged_file_is_the_servers_fault(tmp_path):
     rows = pa.table({"word": [f"{n * 7919 % 10_007:050d}" for n in range(10_000)]})
     file = tmp_path / "secret name.parquet"
     pq.write_table(rows, file, compression="snappy")
@@ -214,7 +202,7 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", ["", "ANALYZE ", "VERBOSE ", "ANALYZE VERBOSE ", "FORMAT TREE "])
-def test_a_described_plan_shows_no_path(ask: Asker, options: str) -> None:
+def test_a_described_plan_shows_no_path(ask, options):
     rows = ask.rows(f"EXPLAIN {options}SELECT msg, count(*) FROM log_entries WHERE level > 1 GROUP BY msg ORDER BY 1")
 
     assert rows
@@ -235,7 +223,7 @@ def test_a_described_plan_shows_no_path(ask: Asker, options: str) -> None:
         ("SELECT row_number() FROM log_entries", "OVER (ORDER BY"),
     ],
 )
-def test_who_asks_for_what_this_server_has_not_is_told_what_to_do(ask: Asker, sql: str, remedy: str) -> None:
+def test_who_asks_for_what_this_server_has_not_is_told_what_to_do(ask, sql, remedy):
     with pytest.raises(InvalidStatement, match="There is no") as caught:
         ask.plan(sql)
 
@@ -246,7 +234,7 @@ def test_who_asks_for_what_this_server_has_not_is_told_what_to_do(ask: Asker, sq
     "secret",
     ["/srv/lake/a.parquet", "s3://bucket/key", "file:///srv/x", "srv/lake/date=2026/x.parquet", "/mnt/ann/x"],
 )
-def test_no_path_passes(secret: str) -> None:
+def test_no_path_passes(secret):
     found = told(f"Error during planning: cannot use {secret} here")
 
     assert found.what == "cannot use … here."

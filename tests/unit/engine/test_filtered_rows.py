@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.core.protocols import AuthContext, TableAccess
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.tables import Visibility
@@ -26,22 +25,17 @@ from tests.fakes.fixed_tables import (
 from tests.unit.engine.conftest import Asker
 from tests.unit.engine.statements import REVEALING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
 # The second is one that DataFusion does not evaluate inside the Parquet reader.
 CONDITIONS = ("shown", "array_has(tags, 1)", "id % 2 = 0 AND secret <> 'x'")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ledgers")
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["1 partition", "3 partitions"])
-def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
+def everything(request, folder):
     """Small batches; `ledger` has rows to hide and `visible` holds only those that are left."""
     tables = FixedTables(
         [
@@ -56,7 +50,7 @@ def everything(request: pytest.FixtureRequest, folder: Path) -> Iterator[Asker]:
     engine.close()
 
 
-def outcome(ask: Asker, sql: str) -> object:
+def outcome(ask, sql):
     """Return the rows in any order, or the class of the error."""
     try:
         return sorted(map(repr, ask.rows(sql)))
@@ -66,7 +60,7 @@ def outcome(ask: Asker, sql: str) -> object:
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("sql", REVEALING)
-def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: Asker, sql: str, condition: str) -> None:
+def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything, sql, condition):
     expected = outcome(everything, sql.replace("ledger", "visible"))
 
     found = outcome(everything.seeing({"ledger": (condition,)}), sql)
@@ -75,7 +69,7 @@ def test_a_statement_answers_as_if_the_hidden_rows_were_not_there(everything: As
     assert isinstance(found, list)
 
 
-def test_the_statements_reveal_rows_without_a_filter(everything: Asker) -> None:
+def test_the_statements_reveal_rows_without_a_filter(everything):
     same = [
         sql for sql in REVEALING if outcome(everything, sql) == outcome(everything, sql.replace("ledger", "visible"))
     ]
@@ -84,62 +78,62 @@ def test_the_statements_reveal_rows_without_a_filter(everything: Asker) -> None:
     assert len(same) <= 4
 
 
-def test_a_row_is_visible_when_one_condition_holds(everything: Asker) -> None:
+def test_a_row_is_visible_when_one_condition_holds(everything):
     ask = everything.seeing({"ledger": ("id = 3", "id BETWEEN 10 AND 11", "shown IS NULL AND id < 6")})
 
     assert [row["id"] for row in ask.rows("SELECT id FROM ledger ORDER BY id")] == [1, 3, 5, 10, 11]
 
 
-def test_a_condition_that_is_not_known_to_be_true_hides_the_row(everything: Asker) -> None:
+def test_a_condition_that_is_not_known_to_be_true_hides_the_row(everything):
     ask = everything.seeing({"ledger": ("NOT shown",)})
 
     assert {row["shown"] for row in ask.rows("SELECT shown FROM ledger")} == {False}
 
 
 @pytest.mark.parametrize("condition", ["false", "null", "1 = 2"])
-def test_a_condition_that_never_holds_hides_everything(everything: Asker, condition: str) -> None:
+def test_a_condition_that_never_holds_hides_everything(everything, condition):
     ask = everything.seeing({"ledger": (condition,)})
 
     assert ask.rows("SELECT count(*) AS n, max(id) AS m FROM ledger") == [{"n": 0, "m": None}]
     assert ask.rows("SELECT CAST(secret AS INT) FROM ledger") == []
 
 
-def test_a_table_without_a_condition_is_read_in_full(everything: Asker) -> None:
+def test_a_table_without_a_condition_is_read_in_full(everything):
     ask = everything.seeing({"ledger": (), "visible": ("id = 0",)})
 
     assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 60}]
     assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 1}]
 
 
-def test_the_name_for_all_tables_brings_its_condition(everything: Asker) -> None:
+def test_the_name_for_all_tables_brings_its_condition(everything):
     ask = everything.seeing({"*": ("id < 4",), "visible": ()})
 
     assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 4}]
     assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 30}]
 
 
-def test_no_dictionary_carries_values_of_hidden_rows(everything: Asker) -> None:
+def test_no_dictionary_carries_values_of_hidden_rows(everything):
     found = everything.seeing({"ledger": ("shown",)}).table("SELECT word FROM ledger", preserve_dictionary=True)
 
     assert found.schema.field("word").type == pa.string()
     assert "hidden" not in str(found.column("word").combine_chunks().buffers()[2].to_pybytes())
 
 
-def test_a_time_range_and_a_condition_both_count(everything: Asker) -> None:
+def test_a_time_range_and_a_condition_both_count(everything):
     ask = everything.seeing({"ledger": ("shown",)})
     first_files = TimeRange(begin=NOON, end=NOON.replace(minute=9))
 
     assert ask.rows("SELECT id FROM ledger ORDER BY id", time_range=first_files) == [{"id": n} for n in (0, 2, 4, 6, 8)]
 
 
-def test_a_row_limit_counts_visible_rows(everything: Asker) -> None:
+def test_a_row_limit_counts_visible_rows(everything):
     ask = everything.seeing({"ledger": ("shown",)})
 
     assert ask.table("SELECT CAST(secret AS INT) FROM ledger", row_limit=7).num_rows == 7
     assert ask.table("SELECT id FROM ledger", row_limit=7).num_rows == 7
 
 
-def test_parameters_bind_over_filtered_rows(everything: Asker) -> None:
+def test_parameters_bind_over_filtered_rows(everything):
     ask = everything.seeing({"ledger": ("shown",)})
     row = pa.record_batch({"0": [7], "1": [20]})
 
@@ -151,7 +145,7 @@ def test_parameters_bind_over_filtered_rows(everything: Asker) -> None:
     assert ask.plan("SELECT id FROM ledger WHERE id = ?").parameter_schema.names == ["0"]
 
 
-def test_a_condition_on_a_merged_table_is_about_the_merged_rows(everything: Asker) -> None:
+def test_a_condition_on_a_merged_table_is_about_the_merged_rows(everything):
     ask = everything.seeing({"processes": ("last_update_time > start_time",)})
 
     assert [row["process_id"] for row in ask.rows("SELECT * FROM processes")] == ["p1"]
@@ -160,7 +154,7 @@ def test_a_condition_on_a_merged_table_is_about_the_merged_rows(everything: Aske
     ]
 
 
-def test_a_time_range_does_not_show_a_merged_row_as_it_was_at_another_time(everything: Asker) -> None:
+def test_a_time_range_does_not_show_a_merged_row_as_it_was_at_another_time(everything):
     ask = everything.seeing({"processes": ("last_update_time = start_time",)})
     # In this range lies the first state of p1 only, which would meet the condition.
     first_hour = TimeRange(begin=NOON, end=NOON + timedelta(hours=1))
@@ -168,7 +162,7 @@ def test_a_time_range_does_not_show_a_merged_row_as_it_was_at_another_time(every
     assert [row["process_id"] for row in ask.rows("SELECT * FROM processes", time_range=first_hour)] == ["p2"]
 
 
-def test_a_time_range_still_cuts_a_merged_table_with_a_condition(everything: Asker) -> None:
+def test_a_time_range_still_cuts_a_merged_table_with_a_condition(everything):
     ask = everything.seeing({"processes": ("process_id LIKE 'p%'",)})
     later = TimeRange(begin=NOON + timedelta(hours=2), end=NOON + timedelta(hours=4))
 
@@ -176,7 +170,7 @@ def test_a_time_range_still_cuts_a_merged_table_with_a_condition(everything: Ask
 
 
 @pytest.mark.parametrize("name", ["__processes__partitions", '"__processes__partitions"', "__PROCESSES__PARTITIONS"])
-def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything: Asker, name: str) -> None:
+def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything, name):
     ask = everything.seeing({"processes": ("process_id = 'p1'",)})
 
     with pytest.raises(InvalidStatement, match="no table named"):
@@ -184,13 +178,13 @@ def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything: Asker, name: 
     assert {row["table_name"] for row in ask.rows("SHOW TABLES") if row["table_schema"] == "public"} == {"processes"}
 
 
-def test_the_raw_rows_of_a_table_without_a_condition_stay(everything: Asker) -> None:
+def test_the_raw_rows_of_a_table_without_a_condition_stay(everything):
     ask = everything.seeing({"processes": ()})
 
     assert ask.rows("SELECT count(*) AS n FROM __processes__partitions") == [{"n": 3}]
 
 
-def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything: Asker) -> None:
+def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything):
     ask = everything.seeing({"*": (), "__processes__partitions": ("process_id = 'p1'",)})
 
     with pytest.raises(InvalidStatement, match="no table named __processes__partitions"):
@@ -208,21 +202,21 @@ def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything: Asker) 
         'EXPLAIN ANALYZE VERBOSE WITH l AS (SELECT * FROM "ledger") SELECT * FROM l',
     ],
 )
-def test_how_a_filtered_table_is_read_is_not_described(everything: Asker, sql: str) -> None:
+def test_how_a_filtered_table_is_read_is_not_described(everything, sql):
     ask = everything.seeing({"ledger": ("shown",), "visible": ()})
 
     with pytest.raises(StatementRefused, match="plan of this statement is not shown"):
         ask.rows(sql)
 
 
-def test_how_other_tables_are_read_is_described(everything: Asker) -> None:
+def test_how_other_tables_are_read_is_described(everything):
     ask = everything.seeing({"ledger": ("shown",), "visible": ()})
 
     assert ask.rows("EXPLAIN ANALYZE SELECT count(*) FROM visible")
     assert [row["column_name"] for row in ask.rows("DESCRIBE ledger")][:2] == ["id", "shown"]
 
 
-def test_an_error_on_a_visible_row_shows_no_value(everything: Asker) -> None:
+def test_an_error_on_a_visible_row_shows_no_value(everything):
     ask = everything.seeing({"ledger": ("id IN (0, 3)",)})
 
     with pytest.raises(InvalidStatement) as caught:
@@ -232,7 +226,7 @@ def test_an_error_on_a_visible_row_shows_no_value(everything: Asker) -> None:
     assert "cast" in caught.value.remedy
 
 
-def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_condition_that_fits_no_table_runs_nothing(everything, caplog):
     ask = everything.seeing({"*": ("tenant = 'acme'",)})
 
     with pytest.raises(InternalError) as caught:
@@ -246,7 +240,7 @@ def test_a_condition_that_fits_no_table_runs_nothing(everything: Asker, caplog: 
     assert ask.rows("SELECT 1 AS one") == [{"one": 1}]
 
 
-def test_a_filtered_table_keeps_its_columns(everything: Asker) -> None:
+def test_a_filtered_table_keeps_its_columns(everything):
     ask = everything.seeing({"ledger": ("shown",)})
 
     assert ask.plan("SELECT * FROM ledger").schema == everything.plan("SELECT * FROM ledger").schema
@@ -254,14 +248,14 @@ def test_a_filtered_table_keeps_its_columns(everything: Asker) -> None:
 
 
 @pytest.mark.parametrize("name", ["log_entries", "processes"])
-def test_the_rows_that_are_left_are_the_same(everything: Asker, name: str) -> None:
+def test_the_rows_that_are_left_are_the_same(everything, name):
     ask = everything.seeing({name: ("process_id LIKE 'p%'",)})
 
     for sql in (f"SELECT * FROM {name}", f"SELECT *, concat(process_id, '!') AS c FROM {name}"):
         assert sorted(map(repr, ask.rows(sql))) == sorted(map(repr, everything.rows(sql)))
 
 
-def default_engine(tables: FixedTables) -> DataFusionEngine:
+def default_engine(tables):
     conditions = {"ledger": "word NOT LIKE 'hid%'"}
     return DataFusionEngine(tables, EngineSettings(default_conditions=conditions))
 
@@ -275,9 +269,7 @@ def default_engine(tables: FixedTables) -> DataFusionEngine:
         (replace(CALLER, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
     ],
 )
-def test_a_default_condition_is_for_callers_whom_nothing_else_limits(
-    everything: Asker, caller: AuthContext, rows: int
-) -> None:
+def test_a_default_condition_is_for_callers_whom_nothing_else_limits(everything, caller, rows):
     engine = default_engine(everything.tables)
 
     found = Asker(engine, everything.tables, caller).rows("SELECT count(*) AS n FROM ledger")
@@ -286,7 +278,7 @@ def test_a_default_condition_is_for_callers_whom_nothing_else_limits(
     engine.close()
 
 
-def test_a_default_condition_leaves_other_tables_alone(everything: Asker) -> None:
+def test_a_default_condition_leaves_other_tables_alone(everything):
     engine = default_engine(everything.tables)
     ask = Asker(engine, everything.tables)
 
@@ -295,19 +287,19 @@ def test_a_default_condition_leaves_other_tables_alone(everything: Asker) -> Non
     engine.close()
 
 
-def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_path: Path) -> None:
+def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_path):
     engine = DataFusionEngine(
         FixedTables([write_log_entries(tmp_path, 1)]),
         EngineSettings(default_conditions={"log_entries": "msg NOT LIKE 'error%'"}),
     )
 
-    found: list[dict[str, Any]] = Asker(engine, FixedTables()).rows("SELECT msg FROM log_entries ORDER BY time")
+    found = Asker(engine, FixedTables()).rows("SELECT msg FROM log_entries ORDER BY time")
 
     assert found == [{"msg": "start 0"}, {"msg": "step 0"}]
     engine.close()
 
 
-def test_filtered_statements_that_are_planned_side_by_side_do_not_see_each_other(everything: Asker) -> None:
+def test_filtered_statements_that_are_planned_side_by_side_do_not_see_each_other(everything):
     askers = [everything.seeing({"ledger": (f"id = {index}",)}) for index in range(4)]
 
     planned = [ask.plan("SELECT id FROM ledger") for ask in askers]
@@ -347,7 +339,7 @@ ASKING = [
 ]
 
 
-def said(ask: Asker, sql: str) -> object:
+def said(ask, sql):
     """Return the whole error, or the rows."""
     try:
         return ask.rows(sql)
@@ -360,9 +352,7 @@ def said(ask: Asker, sql: str) -> object:
     ("hidden", "unknown"), [("processes", "prxcesses"), ("__processes__partitions", "__prxcesses__partitions")]
 )
 @pytest.mark.parametrize("sql", ASKING)
-def test_a_hidden_table_is_a_table_that_never_was(
-    ask: Asker, sql: str, hidden: str, unknown: str, *, upper: bool
-) -> None:
+def test_a_hidden_table_is_a_table_that_never_was(ask, sql, hidden, unknown, *, upper):
     caller = ask.seeing({"measures": (), "log_entries": ()})
     hidden, unknown = (hidden.upper(), unknown.upper()) if upper else (hidden, unknown)
 
@@ -372,13 +362,13 @@ def test_a_hidden_table_is_a_table_that_never_was(
     assert str(of_hidden).replace(hidden, unknown).replace(hidden.lower(), unknown.lower()) == str(of_unknown)
 
 
-def test_the_statements_find_the_table_when_it_is_visible(ask: Asker) -> None:
+def test_the_statements_find_the_table_when_it_is_visible(ask):
     found = [sql for sql in ASKING if isinstance(said(ask, sql.format("processes")), list)]
 
     assert len(found) >= 14
 
 
-def test_no_list_names_a_hidden_table(ask: Asker) -> None:
+def test_no_list_names_a_hidden_table(ask):
     caller = ask.seeing({"measures": ()})
 
     for sql in (
@@ -398,7 +388,7 @@ def test_no_list_names_a_hidden_table(ask: Asker) -> None:
 
 
 @pytest.mark.parametrize("near", ["processing", "log_entriez"])
-def test_no_suggestion_names_a_hidden_table(ask: Asker, near: str) -> None:
+def test_no_suggestion_names_a_hidden_table(ask, near):
     caller = ask.seeing({"measures": ()})
 
     with pytest.raises(InvalidStatement) as caught:
@@ -409,7 +399,7 @@ def test_no_suggestion_names_a_hidden_table(ask: Asker, near: str) -> None:
         ask.rows(f"SELECT * FROM {near}")
 
 
-def test_a_caller_without_any_table_can_still_compute(ask: Asker) -> None:
+def test_a_caller_without_any_table_can_still_compute(ask):
     caller = ask.seeing({})
 
     assert caller.rows("SELECT 1 AS one") == [{"one": 1}]
@@ -417,7 +407,7 @@ def test_a_caller_without_any_table_can_still_compute(ask: Asker) -> None:
     assert [row for row in caller.rows("SHOW TABLES") if row["table_schema"] == "public"] == []
 
 
-def test_allowed_tables_are_listed_and_described_as_ever(ask: Asker) -> None:
+def test_allowed_tables_are_listed_and_described_as_ever(ask):
     caller = ask.seeing({"processes": (), "measures": ("level > 3",)})
 
     assert [name for name, _ in ask.engine.tables(caller.caller)] == ["processes", "measures"]
@@ -426,7 +416,7 @@ def test_allowed_tables_are_listed_and_described_as_ever(ask: Asker) -> None:
     assert caller.rows("SELECT count(*) AS n FROM processes") == [{"n": 2}]
 
 
-def test_an_administrator_sees_everything() -> None:
+def test_an_administrator_sees_everything():
     visibility = Visibility({"measures": "false"})
 
     (seen,) = visibility.tables([empty_table()], replace(CALLER, is_admin=True))
@@ -434,14 +424,14 @@ def test_an_administrator_sees_everything() -> None:
     assert seen.conditions == ()
 
 
-def test_rights_of_their_own_count_for_an_administrator_too() -> None:
+def test_rights_of_their_own_count_for_an_administrator_too():
     visibility = Visibility({})
     caller = replace(CALLER, is_admin=True, table_access=TableAccess(filters={"other": ()}))
 
     assert visibility.tables([empty_table()], caller) == []
 
 
-def test_a_default_condition_is_used_without_rights_only() -> None:
+def test_a_default_condition_is_used_without_rights_only():
     visibility = Visibility({"measures": "level > 3"})
 
     (seen,) = visibility.tables([empty_table()], CALLER)
@@ -452,7 +442,7 @@ def test_a_default_condition_is_used_without_rights_only() -> None:
 
 
 @pytest.mark.parametrize("sql", ["SHOW TABLES", "show tables;", "SELECT * FROM information_schema.tables"])
-def test_raw_rows_are_listed_nowhere_and_read_by_whoever_knows_of_them(ask: Asker, sql: str) -> None:
+def test_raw_rows_are_listed_nowhere_and_read_by_whoever_knows_of_them(ask, sql):
     listed = {row["table_name"] for row in ask.rows(sql)}
 
     assert "processes" in listed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,10 +19,6 @@ from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Row = dict[str, object]
 
@@ -51,7 +46,7 @@ class Condition:
     column: str = ""
     value: object = None
 
-    def holds(self, row: Row) -> bool | None:  # noqa: PLR0911 - one per kind
+    def holds(self, row):  # noqa: PLR0911 - one per kind
         known = row.get(self.column)
         match self.kind:
             case "and":
@@ -78,7 +73,7 @@ class Condition:
                 return str(known).startswith(str(self.value))
 
 
-def number_conditions() -> st.SearchStrategy[Condition]:
+def number_conditions():
     return st.builds(
         lambda column, kind, value: Condition(f"{column} {kind} {value}", kind, column=column, value=value),
         st.sampled_from(["id", "a", "b"]),
@@ -87,19 +82,19 @@ def number_conditions() -> st.SearchStrategy[Condition]:
     )
 
 
-def number_list_conditions() -> st.SearchStrategy[Condition]:
+def number_list_conditions():
     return st.builds(
         in_list, st.sampled_from(["id", "a", "b"]), st.lists(st.integers(-2, 6), min_size=1, max_size=5), st.booleans()
     )
 
 
-def in_list(column: str, values: list[int], negated: object) -> Condition:
+def in_list(column, values, negated):
     listed = f"({', '.join(map(str, values))})"
     inside = Condition(f"{column} IN {listed}", "in", column=column, value=values)
     return Condition(f"{column} NOT IN {listed}", "not", (inside,)) if negated else inside
 
 
-def text_conditions() -> st.SearchStrategy[Condition]:
+def text_conditions():
     columns = st.sampled_from(["s", "w"])
     return st.one_of(
         st.builds(
@@ -188,14 +183,14 @@ ROWS = st.lists(
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
+def asker(request):
     tables = FixedTables()
     engine = DataFusionEngine(tables, EngineSettings(batch_rows=4, target_partitions=int(request.param)))
     yield Asker(engine, tables)
     engine.close()
 
 
-def write(folder: Path, name: str, rows: list[Row]) -> TableSnapshot:
+def write(folder, name, rows):
     """Write the rows into files of up to nine, with small row groups."""
     files = []
     for start in range(0, len(rows), 9):
@@ -205,7 +200,7 @@ def write(folder: Path, name: str, rows: list[Row]) -> TableSnapshot:
     return TableSnapshot(name=name, schema=SCHEMA, files=tuple(files))
 
 
-def outcome(ask: Asker, sql: str) -> object:
+def outcome(ask, sql):
     try:
         return sorted(map(repr, ask.rows(sql)))
     except MicromegasError as error:
@@ -214,9 +209,7 @@ def outcome(ask: Asker, sql: str) -> object:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, conditions=st.lists(CONDITIONS, min_size=1, max_size=3), statement=st.tuples(SHAPES, VALUES))
-def test_a_filtered_table_is_a_table_of_its_visible_rows(
-    asker: Asker, tmp_path: Path, rows: list[Row], conditions: list[Condition], statement: tuple[str, str]
-) -> None:
+def test_a_filtered_table_is_a_table_of_its_visible_rows(asker, tmp_path, rows, conditions, statement):
     assume(all(condition_problem(condition.sql, flat_schema(SCHEMA)) is None for condition in conditions))
     shape, value = statement
     everything = [{"id": index, **row} for index, row in enumerate(rows)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,10 +20,6 @@ from micromegas_jupyter.errors import ConfigurationError, InvalidStatement
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
 from tests.unit.engine.conftest import SETTINGS, Asker
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
 ALICE = AuthContext(
     subject="al'ice",
     issuer="https://id.example",
@@ -38,7 +33,7 @@ ALICE = AuthContext(
 )
 
 
-def _as(ask: Asker, caller: AuthContext, filters: Mapping[str, tuple[str, ...]] | None = None) -> Asker:
+def _as(ask, caller, filters=None):
     access = None if filters is None else TableAccess(filters=filters)
     return Asker(ask.engine, ask.tables, replace(caller, table_access=access))
 
@@ -57,19 +52,19 @@ def _as(ask: Asker, caller: AuthContext, filters: Mapping[str, tuple[str, ...]] 
         ("'current_user()'", "current_user()"),
     ],
 )
-def test_a_function_tells_the_callers_own_value(ask: Asker, expression: str, expected: object) -> None:
+def test_a_function_tells_the_callers_own_value(ask, expression, expected):
     (row,) = _as(ask, ALICE).rows(f"SELECT {expression} AS found")
 
     assert row == {"found": expected}
 
 
-def test_an_address_that_nobody_vouches_for_is_null(ask: Asker) -> None:
+def test_an_address_that_nobody_vouches_for_is_null(ask):
     caller = replace(ALICE, email_verified=False)
 
     assert _as(ask, caller).rows("SELECT current_email() AS found") == [{"found": None}]
 
 
-def test_rows_can_be_compared_with_the_caller(ask: Asker) -> None:
+def test_rows_can_be_compared_with_the_caller(ask):
     caller = replace(ALICE, subject="web")
     plan = _as(ask, caller).rows("EXPLAIN SELECT msg FROM log_entries WHERE exe = current_user()")[1]["plan"]
 
@@ -78,7 +73,7 @@ def test_rows_can_be_compared_with_the_caller(ask: Asker) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SHOW RIGHTS", "show rights ;", "SELECT * FROM my_rights()"])
-def test_rights_are_the_callers_own(ask: Asker, sql: str) -> None:
+def test_rights_are_the_callers_own(ask, sql):
     caller = _as(ask, ALICE, {"log_entries": ("level <= 2",)})
 
     rows = [(row["kind"], row["name"], row["value"]) for row in caller.rows(sql)]
@@ -109,7 +104,7 @@ def test_rights_are_the_callers_own(ask: Asker, sql: str) -> None:
         "SELECT name AS table_name FROM my_rights()",
     ],
 )
-def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask: Asker, sql: str) -> None:
+def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask, sql):
     shown = str(_as(ask, ALICE, {"log_entries": ()}).rows(sql))
 
     assert "processes" not in shown
@@ -126,7 +121,7 @@ def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask: Asker, sql: st
         ("exe IN (session_user, current_issuer(), current_email())", "web"),
     ],
 )
-def test_a_condition_may_be_about_the_caller(ask: Asker, condition: str, expected: str) -> None:
+def test_a_condition_may_be_about_the_caller(ask, condition, expected):
     caller = replace(ALICE, subject="web", groups=("job", "x"))
     check_role_conditions(ask.tables, {"log_entries": [condition]})
 
@@ -136,7 +131,7 @@ def test_a_condition_may_be_about_the_caller(ask: Asker, condition: str, expecte
 
 
 @pytest.mark.parametrize("condition", ["exe = current_user()", "array_has(current_groups(), exe)"])
-def test_a_name_with_quotes_opens_nothing(ask: Asker, condition: str) -> None:
+def test_a_name_with_quotes_opens_nothing(ask, condition):
     hostile = replace(ALICE, subject="x' OR 'a'='a", groups=("x', exe, 'y",))
 
     assert _as(ask, hostile, {"log_entries": (condition,)}).rows("SELECT * FROM log_entries") == []
@@ -153,19 +148,19 @@ def test_a_name_with_quotes_opens_nothing(ask: Asker, condition: str) -> None:
         ("a = 1", "a = 1"),
     ],
 )
-def test_only_functions_of_the_caller_become_literals(condition: str, expected: str) -> None:
+def test_only_functions_of_the_caller_become_literals(condition, expected):
     assert with_caller_in_condition(condition, ALICE, columns=("owner", "level")) == expected
 
 
 class Notes:
     """A table of rows, as callers with a condition on it see them."""
 
-    def __init__(self, folder: Path, rows: pa.Table, **options: str) -> None:
+    def __init__(self, folder, rows, **options):
         file = folder / "rows.parquet"
         pq.write_table(rows, file)
         self.tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=(str(file),), **options)])  # type: ignore[arg-type]
 
-    def seen(self, condition: str, caller: AuthContext, column: str) -> list[object]:
+    def seen(self, condition, caller, column):
         """Return what a caller sees of a column, with a condition that is accepted at the start."""
         check_role_conditions(self.tables, {"notes": [condition]})
         engine = DataFusionEngine(self.tables, EngineSettings())
@@ -176,13 +171,13 @@ class Notes:
 
 
 @pytest.mark.parametrize("name", ["user", "USER", '"user"'])
-def test_a_condition_does_not_take_a_column_for_the_caller(tmp_path: Path, name: str) -> None:
+def test_a_condition_does_not_take_a_column_for_the_caller(tmp_path, name):
     notes = Notes(tmp_path, pa.table({"user": ["al'ice", "bob"]}))
 
     assert notes.seen(f"{name} = current_user()", ALICE, "user") == ["al'ice"]
 
 
-def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path: Path) -> None:
+def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path):
     merge = 'SELECT DISTINCT owner AS "user" FROM notes_states'
     states = pa.table({"owner": ["al'ice", "bob", "bob"]})
     notes = Notes(tmp_path, states, merge_sql=merge, raw_name="notes_states")
@@ -200,7 +195,7 @@ def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_pat
         "cardinality(array_intersect(current_groups(), make_array(team))) > 0",
     ],
 )
-def test_a_caller_without_groups_is_in_no_group(tmp_path: Path, condition: str) -> None:
+def test_a_caller_without_groups_is_in_no_group(tmp_path, condition):
     notes = Notes(tmp_path, pa.table({"team": pa.array([None, None], pa.string())}))
 
     assert notes.seen(condition, replace(ALICE, groups=()), "team") == []
@@ -216,9 +211,7 @@ def test_a_caller_without_groups_is_in_no_group(tmp_path: Path, condition: str) 
         ("NOT array_has(current_groups(), team) AND NOT array_has(current_roles(), team)", ["web"], ["job", "web"]),
     ],
 )
-def test_a_condition_that_denies_holds_for_a_caller_without_groups(
-    tmp_path: Path, condition: str, in_a_group: list[str | None], in_no_group: list[str | None]
-) -> None:
+def test_a_condition_that_denies_holds_for_a_caller_without_groups(tmp_path, condition, in_a_group, in_no_group):
     notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
 
     seen = [notes.seen(condition, replace(ALICE, groups=groups, roles=()), "team") for groups in (("job",), ())]
@@ -233,9 +226,7 @@ def test_a_condition_that_denies_holds_for_a_caller_without_groups(
         "CAST(coalesce(current_email(), 'x') AS INT) = 1 OR current_email() IS NOT NULL",
     ],
 )
-def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(
-    tmp_path: Path, condition: str
-) -> None:
+def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(tmp_path, condition):
     notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
 
     with pytest.raises(ConfigurationError):
@@ -246,12 +237,12 @@ FACTS = {"user_id": "ann", "client": "grafana", "sql": "SELECT * FROM thread_spa
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DenialStore:
+def store(tmp_path):
     return DenialStore(tmp_path / "denials.json")
 
 
 @pytest.fixture
-def admin(store: DenialStore) -> Iterator[Asker]:
+def admin(store):
     engine = DataFusionEngine(FixedTables([empty_table()]), SETTINGS, denials=store)
     yield Asker(engine, FixedTables(), replace(CALLER, is_admin=True))
     engine.close()
@@ -267,7 +258,7 @@ def admin(store: DenialStore) -> Iterator[Asker]:
         "regexp_like(sql, 'thread_(spans|calls)')",
     ],
 )
-def test_a_rule_is_found_that_is_true_for_a_query(expression: str) -> None:
+def test_a_rule_is_found_that_is_true_for_a_query(expression):
     rules = MatchRules(["client = 'web'", expression, "sql IS NOT NULL"])
 
     assert rules.first_match(FACTS, ("h1", "h2")) == 1
@@ -291,14 +282,14 @@ def test_a_rule_is_found_that_is_true_for_a_query(expression: str) -> None:
         ("client = '" + "x" * 5000 + "'", "longer"),
     ],
 )
-def test_an_expression_that_cannot_be_a_rule_is_refused(expression: str, told: str) -> None:
+def test_an_expression_that_cannot_be_a_rule_is_refused(expression, told):
     with pytest.raises(InvalidStatement) as refused:
         check_match(expression)
 
     assert told in str(refused.value)
 
 
-def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin: Asker, store: DenialStore) -> None:
+def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin, store):
     sql = "SELECT msg AS rule_id FROM deny_queries('client = ''a, (b''', 'too many') AS d WHERE time <= now();"
 
     admin.plan(sql)
@@ -312,7 +303,7 @@ def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin: Asker, sto
         admin.rows("SELECT * FROM deny_queries('true', 'x')")
 
 
-def test_rules_are_listed_and_removed(admin: Asker, store: DenialStore) -> None:
+def test_rules_are_listed_and_removed(admin, store):
     rule_id = store.add("client = 'grafana'", "too many", created_by="ann")
 
     listed = admin.table(f"SELECT * FROM list_query_denials() WHERE rule_id = '{rule_id}'")
@@ -333,7 +324,7 @@ def test_rules_are_listed_and_removed(admin: Asker, store: DenialStore) -> None:
         "SELECT remove_query_denial('r-1')",
     ],
 )
-def test_for_others_the_functions_do_not_exist(admin: Asker, store: DenialStore, sql: str) -> None:
+def test_for_others_the_functions_do_not_exist(admin, store, sql):
     with pytest.raises(InvalidStatement, match=r"no function named|There is no"):
         Asker(admin.engine, admin.tables, CALLER).rows(sql)
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused
-
-if TYPE_CHECKING:
-    from tests.unit.engine.conftest import Asker
 
 CHANGING = [
     "CREATE TABLE t AS SELECT 1",
@@ -157,7 +152,7 @@ READING = [
 
 
 @pytest.mark.parametrize("sql", CHANGING)
-def test_a_statement_that_changes_or_reveals_settings_is_refused(ask: Asker, sql: str) -> None:
+def test_a_statement_that_changes_or_reveals_settings_is_refused(ask, sql):
     with pytest.raises(StatementRefused) as caught:
         ask.rows(sql)
 
@@ -165,17 +160,17 @@ def test_a_statement_that_changes_or_reveals_settings_is_refused(ask: Asker, sql
 
 
 @pytest.mark.parametrize("sql", FOREIGN)
-def test_a_foreign_way_to_files_or_writes_fails(ask: Asker, sql: str) -> None:
+def test_a_foreign_way_to_files_or_writes_fails(ask, sql):
     with pytest.raises(QueryError):
         ask.rows(sql)
 
 
 @pytest.mark.parametrize("sql", READING)
-def test_a_reading_statement_is_accepted(ask: Asker, sql: str) -> None:
+def test_a_reading_statement_is_accepted(ask, sql):
     assert ask.table(sql).schema.names
 
 
-def test_nothing_that_was_refused_left_a_trace(ask: Asker) -> None:
+def test_nothing_that_was_refused_left_a_trace(ask):
     names = ask.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
 
     assert {row["table_name"] for row in names} == {"log_entries", "processes", "measures"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,19 +17,15 @@ from micromegas_jupyter.errors import InvalidStatement, StatementRefused
 from tests.fakes.fixed_tables import CALLER, FixedTables
 from tests.unit.engine.conftest import SETTINGS, Asker
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 SMALL = EngineSettings(memory_limit_bytes=60 << 20, spill_limit_bytes=8 << 20, target_partitions=1)
 
 
 @pytest.fixture
-def sessions() -> Sessions:
+def sessions():
     return Sessions(SMALL)
 
 
-def test_spilling_stops_at_the_cap(sessions: Sessions) -> None:
+def test_spilling_stops_at_the_cap(sessions):
     wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
 
     with pytest.raises(Exception, match="allowable limit"):
@@ -52,14 +47,14 @@ SET_OR_MAKE = [
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "things.parquet"
     pq.write_table(ROWS, path)
     return path
 
 
 @pytest.fixture
-def ask(file: Path) -> Iterator[Asker]:
+def ask(file):
     tables = FixedTables(
         [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
     )
@@ -68,11 +63,11 @@ def ask(file: Path) -> Iterator[Asker]:
     engine.close()
 
 
-def kept(ask: Asker) -> int:
+def kept(ask):
     return len(ask.engine._sessions.free)
 
 
-def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask: Asker) -> None:
+def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask):
     batches = ask.plan("SELECT * FROM things").batches()
     next(batches)
     batches.close()  # type: ignore[attr-defined]
@@ -85,13 +80,13 @@ def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask: Asker)
 
 
 @pytest.mark.parametrize("sql", ["SELECT current_user AS u FROM things", "SELECT count(*) FROM my_rights()"])
-def test_a_session_with_a_callers_own_functions_is_not_used_again(ask: Asker, sql: str) -> None:
+def test_a_session_with_a_callers_own_functions_is_not_used_again(ask, sql):
     assert ask.rows(sql)
 
     assert kept(ask) == 0
 
 
-def test_tables_of_one_caller_are_not_there_for_the_next(ask: Asker) -> None:
+def test_tables_of_one_caller_are_not_there_for_the_next(ask):
     nobody = Asker(ask.engine, ask.tables, NOBODY)
     listing = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
     ask.rows("SELECT * FROM things")
@@ -105,7 +100,7 @@ def test_tables_of_one_caller_are_not_there_for_the_next(ask: Asker) -> None:
 
 
 @pytest.mark.parametrize("sql", SET_OR_MAKE)
-def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None:
+def test_no_statement_leaves_anything_in_a_session(ask, sql):
     ask.rows("SELECT * FROM things")
     with pytest.raises((StatementRefused, InvalidStatement)):
         ask.rows(sql)
@@ -117,7 +112,7 @@ def test_no_statement_leaves_anything_in_a_session(ask: Asker, sql: str) -> None
         ask.rows("SELECT * FROM left_behind")
 
 
-def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> None:
+def test_a_file_that_was_written_anew_is_read_anew(ask, file):
     sql = "SELECT id FROM things WHERE id > 0 ORDER BY id"
     assert [row["id"] for row in ask.rows(sql)] == [1, 2, 3]
     before = file.stat()
@@ -136,7 +131,7 @@ def test_a_file_that_was_written_anew_is_read_anew(ask: Asker, file: Path) -> No
 ALICE = replace(CALLER, subject="alice", table_access=TableAccess(filters={"things": ("owner = 'alice'",)}))
 
 
-def test_rows_that_a_caller_may_not_see_stay_hidden(ask: Asker) -> None:
+def test_rows_that_a_caller_may_not_see_stay_hidden(ask):
     alice = Asker(ask.engine, ask.tables, ALICE)
     sql = "SELECT id FROM things ORDER BY id"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -23,11 +22,6 @@ from micromegas_jupyter.engine.planning import (
 from micromegas_jupyter.engine.scanner import Kind, fingerprints, scan, sql_hash
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
-if TYPE_CHECKING:
-    from datafusion.plan import LogicalPlan
-
-    from tests.unit.engine.conftest import Asker
-
 
 @pytest.mark.parametrize(
     "hiding",
@@ -41,7 +35,7 @@ if TYPE_CHECKING:
         "'''a + b'''",
     ],
 )
-def test_quotes_and_comments_hide_what_they_hold(hiding: str) -> None:
+def test_quotes_and_comments_hide_what_they_hold(hiding):
     found = scan("SELECT " + hiding)
 
     assert Kind.OPERATOR not in {token.kind for token in found.tokens}
@@ -67,7 +61,7 @@ def test_quotes_and_comments_hide_what_they_hold(hiding: str) -> None:
         "-- a \r + b\n",
     ],
 )
-def test_a_doubtful_construct_hides_nothing(doubtful: str) -> None:
+def test_a_doubtful_construct_hides_nothing(doubtful):
     found = scan("SELECT 1, " + doubtful + " + c")
 
     assert found.certain_until == 10
@@ -82,12 +76,12 @@ NESTED = {
 }
 
 
-def check(sql: str) -> None:
+def check(sql):
     check_statement(sql, max_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("shape", NESTED)
-def test_brackets_may_nest_as_deep_as_the_parser_goes(shape: str) -> None:
+def test_brackets_may_nest_as_deep_as_the_parser_goes(shape):
     deepest = NESTED[shape](MAX_BRACKET_DEPTH)
 
     check(deepest)
@@ -98,7 +92,7 @@ def test_brackets_may_nest_as_deep_as_the_parser_goes(shape: str) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é"])
-def test_a_statement_is_as_long_as_its_bytes(letter: str) -> None:
+def test_a_statement_is_as_long_as_its_bytes(letter):
     longest = "SELECT '" + letter * ((LIMIT - 9) // len(letter.encode())) + "'"
 
     check(longest)
@@ -108,7 +102,7 @@ def test_a_statement_is_as_long_as_its_bytes(letter: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["", " \n\t", ";", " ; ; ", "-- only a comment", "/* only a comment */"])
-def test_no_statement_is_invalid(sql: str) -> None:
+def test_no_statement_is_invalid(sql):
     with pytest.raises(InvalidStatement, match="empty"):
         check(sql)
 
@@ -143,7 +137,7 @@ HEEDED = [
 
 
 @pytest.fixture(scope="module")
-def session() -> SessionContext:
+def session():
     session = SessionContext()
     session.sql("CREATE TABLE t AS SELECT 1 AS n")
     session.sql("CREATE TABLE named AS SELECT true AS prewhere, 1 AS tablesample, 2 AS connect, 3 AS rollup")
@@ -152,9 +146,7 @@ def session() -> SessionContext:
 
 
 @pytest.mark.parametrize(("sql", "clause", "place"), LEFT_OUT)
-def test_a_clause_that_would_be_left_out_is_refused_with_its_place(
-    session: SessionContext, sql: str, clause: str, place: tuple[int, int]
-) -> None:
+def test_a_clause_that_would_be_left_out_is_refused_with_its_place(session, sql, clause, place):
     with pytest.raises(UnsupportedStatement, match=clause) as refused:
         check_no_ignored_clause(scan(sql))
 
@@ -163,13 +155,13 @@ def test_a_clause_that_would_be_left_out_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("sql", HEEDED)
-def test_a_name_or_a_clause_that_is_heeded_passes(session: SessionContext, sql: str) -> None:
+def test_a_name_or_a_clause_that_is_heeded_passes(session, sql):
     check_no_ignored_clause(scan(sql))
 
     session.sql(sql).collect()
 
 
-def _digest(normalised: str) -> str:
+def _digest(normalised):
     return hashlib.sha256(normalised.encode()).hexdigest()[:16]
 
 
@@ -188,7 +180,7 @@ def _digest(normalised: str) -> str:
         ("", ""),
     ],
 )
-def test_tokens_are_normalised(sql: str, normalised: str) -> None:
+def test_tokens_are_normalised(sql, normalised):
     assert sql_hash(sql) == _digest(normalised)
 
 
@@ -204,13 +196,13 @@ def test_tokens_are_normalised(sql: str, normalised: str) -> None:
         "SELECT msg FROM log_entries WHERE level = 2 ; ; /* end */ ;",
     ],
 )
-def test_a_disguise_does_not_change_the_fingerprint_that_a_rule_names(disguised: str) -> None:
+def test_a_disguise_does_not_change_the_fingerprint_that_a_rule_names(disguised):
     assert sql_hash("SELECT msg FROM log_entries WHERE level = 1") in fingerprints(disguised)
 
 
 @given(st.lists(st.sampled_from(["'", "''", '"', "$$", "$a$", "/*", "*/", "--", "\n", "e'", "a", "1", ".", ";", "\\"])))
 @settings(max_examples=50, deadline=None)
-def test_a_value_that_datafusion_reads_as_one_literal_is_one_token(parts: list[str]) -> None:
+def test_a_value_that_datafusion_reads_as_one_literal_is_one_token(parts):
     sql = "SELECT " + "".join(parts)
     try:
         plan = SessionContext().sql(sql).logical_plan().display_indent()
@@ -235,7 +227,7 @@ def test_a_value_that_datafusion_reads_as_one_literal_is_one_token(parts: list[s
         ("SELECT $$ ? $$", None, None),
     ],
 )
-def test_placeholders_become_numbers_and_names(sql: str, written: str | None, columns: tuple[str, ...] | None) -> None:
+def test_placeholders_become_numbers_and_names(sql, written, columns):
     if written is None:
         with pytest.raises(InvalidStatement, match=r"\$1, \$2"):
             find_placeholders(scan(sql))
@@ -248,12 +240,12 @@ def test_placeholders_become_numbers_and_names(sql: str, written: str | None, co
 
 
 @pytest.mark.parametrize("sql", ["SELECT ?, $1", "SELECT ?1", "SELECT $0", "SELECT $1001", "SELECT $99999"])
-def test_odd_placeholders_are_invalid(sql: str) -> None:
+def test_odd_placeholders_are_invalid(sql):
     with pytest.raises(InvalidStatement):
         find_placeholders(scan(sql))
 
 
-def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one() -> None:
+def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one():
     found = find_placeholders(scan("SELECT $a, $$ costs $b $$"))
 
     assert found.columns == ("a",)
@@ -261,7 +253,7 @@ def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one() -> None:
     assert found.bind(pa.record_batch({"a": [1], "b": [2]})).keys() == {"a", "b"}
 
 
-def test_a_statement_is_planned_without_its_parameters_but_not_run(ask: Asker) -> None:
+def test_a_statement_is_planned_without_its_parameters_but_not_run(ask):
     planned = ask.plan("SELECT level FROM log_entries WHERE level = ? AND msg LIKE ? AND exe = $exe")
 
     assert planned.schema == pa.schema([pa.field("level", pa.int32(), nullable=False)])
@@ -275,28 +267,28 @@ NUMBERS = pa.array([7, 8], pa.int64())
 WORDS = pa.array(["a"])
 
 
-def dense(codes: list[int], offsets: list[int]) -> pa.Array:
+def dense(codes, offsets):
     return pa.UnionArray.from_dense(pa.array(codes, pa.int8()), pa.array(offsets, pa.int32()), [NUMBERS, WORDS])
 
 
-def plain(batch: pa.RecordBatch | None, columns: tuple[str, ...] = ("0", "1")) -> pa.RecordBatch | None:
+def plain(batch, columns=("0", "1")):
     return with_plain_parameters(StatementRequest(sql="x", parameters=batch), columns).parameters
 
 
-def test_a_union_is_the_value_in_it() -> None:
+def test_a_union_is_the_value_in_it():
     sparse = pa.UnionArray.from_sparse(pa.array([1], pa.int8()), [pa.array([0]), WORDS])
 
     assert plain(pa.record_batch({"0": dense([0], [1]), "1": sparse})) == pa.record_batch({"0": [8], "1": ["a"]})
     assert plain(pa.record_batch({"0": dense([1], [0])})) == pa.record_batch({"0": ["a"]})
 
 
-def plan(sql: str) -> LogicalPlan:
+def plan(sql):
     context = SessionContext(SessionConfig().with_information_schema())
     context.register_record_batches("t", [pa.table({"x": [1], "s": ["a"]}).to_batches()])
     return context.sql(sql).logical_plan()
 
 
-def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
+def test_types_of_placeholders_are_those_that_the_plan_inferred():
     found = placeholder_types(
         plan("SELECT $name FROM t WHERE x = $1 AND (s LIKE $2 OR x BETWEEN $3 AND 9 OR x IN ($4, 1)) AND NOT x > $5")
     )
@@ -309,7 +301,7 @@ def test_types_of_placeholders_are_those_that_the_plan_inferred() -> None:
     }
 
 
-def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask: Asker) -> None:
+def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask):
     row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
 
     with pytest.raises(InvalidStatement, match="fixed size"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,15 +17,12 @@ from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedStatement
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ORDERS = 40
 NO_TEXTS = pa.nulls(4, pa.string())
 
 
 @pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+def joined(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joined")
     tables = []
     for name, rows in (
@@ -56,7 +52,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
         ("FROM u LEFT JOIN t ON t.a = u.a AND u.n > t.n WHERE u.n < 3 AND t.a IS NULL AND u.f > 0", 2),
     ],
 )
-def test_a_condition_stays_with_its_side(joined: Asker, sql: str, count: int) -> None:
+def test_a_condition_stays_with_its_side(joined, sql, count):
     rows = joined.rows(f"SELECT t.a AS ta, t.f AS tf, u.a AS ua, u.f AS uf {sql}")
 
     assert len(rows) == count
@@ -87,13 +83,11 @@ GROUPS = [(3, 1), (None, 3)]
         (f"SELECT u.a, count(*) FROM t LEFT JOIN u ON t.n = u.n AND u.a = ({THREE}) GROUP BY 1 ORDER BY 2", GROUPS),
     ],
 )
-def test_a_constant_below_an_outer_join_can_be_null_above_it(
-    joined: Asker, sql: str, rows: list[tuple[object, ...]]
-) -> None:
+def test_a_constant_below_an_outer_join_can_be_null_above_it(joined, sql, rows):
     assert [tuple(row.values()) for row in joined.rows(sql)] == rows
 
 
-def test_the_same_holds_for_the_conditions_of_roles(joined: Asker) -> None:
+def test_the_same_holds_for_the_conditions_of_roles(joined):
     person = joined.seeing({"t": (), "u": ("a = 3",)})
 
     found = person.rows("SELECT u.a, count(*) AS c FROM t LEFT JOIN u ON t.n = u.n GROUP BY 1 ORDER BY 2")
@@ -111,7 +105,7 @@ def test_the_same_holds_for_the_conditions_of_roles(joined: Asker) -> None:
         ("SELECT table_name FROM information_schema.tables LEFT JOIN v ON false WHERE table_schema = 'public'", 6),
     ],
 )
-def test_outer_joins_with_table_functions_run(joined: Asker, sql: str, count: int) -> None:
+def test_outer_joins_with_table_functions_run(joined, sql, count):
     assert len(joined.rows(sql)) == count
 
 
@@ -124,7 +118,7 @@ def test_outer_joins_with_table_functions_run(joined: Asker, sql: str, count: in
         f"SELECT count(*) OVER (PARTITION BY u.a) {CONSTANT} CROSS JOIN generate_series(1, 1)",
     ],
 )
-def test_they_are_refused_where_they_would_give_wrong_rows(joined: Asker, sql: str) -> None:
+def test_they_are_refused_where_they_would_give_wrong_rows(joined, sql):
     with pytest.raises(UnsupportedStatement, match="outer joins"):
         joined.rows(sql)
 
@@ -135,11 +129,11 @@ FIRST_PAYMENT = (
 )
 
 
-def test_the_first_rows_above_joins_are_the_first_by_the_column_that_is_named(joined: Asker) -> None:
+def test_the_first_rows_above_joins_are_the_first_by_the_column_that_is_named(joined):
     assert joined.rows(FIRST_PAYMENT) == [{"ordered": 1039, "paid": 1}]
 
 
-def test_what_runs_filters_a_scan_but_none_of_a_join(joined: Asker) -> None:
+def test_what_runs_filters_a_scan_but_none_of_a_join(joined):
     for options in ("", "ANALYZE "):
         one = joined.rows(f"EXPLAIN {options}SELECT a FROM t ORDER BY n LIMIT 1")
         join = joined.rows(
@@ -152,7 +146,7 @@ def test_what_runs_filters_a_scan_but_none_of_a_join(joined: Asker) -> None:
 
 
 @pytest.fixture
-def plain(joined: Asker) -> SessionContext:
+def plain(joined):
     """A session of DataFusion with the same tables and none of the workarounds."""
     pushdown = {"datafusion.execution.parquet.pushdown_filters": "true"}
     session = SessionContext(SessionConfig(pushdown).with_target_partitions(1).with_batch_size(1))
@@ -168,14 +162,12 @@ def plain(joined: Asker) -> SessionContext:
         (f"SELECT u.a, count(*) {CONSTANT} GROUP BY u.a", 3, 2),
     ],
 )
-def test_datafusion_still_has_the_defects(
-    joined: Asker, plain: SessionContext, sql: str, *, wrong: int, right: int
-) -> None:
+def test_datafusion_still_has_the_defects(joined, plain, sql, *, wrong, right):
     assert len(joined.rows(sql)) == right
     assert len(plain.sql(sql).to_pylist()) == wrong, "mended: delete this part of `workarounds.joins`"
 
 
-def test_datafusion_still_pushes_what_a_limit_has_read_to_another_table(plain: SessionContext) -> None:
+def test_datafusion_still_pushes_what_a_limit_has_read_to_another_table(plain):
     found = plain.sql(FIRST_PAYMENT).to_pylist()
 
     assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `set_dynamic_filters` of `sessions`"
@@ -190,7 +182,7 @@ _FEW = "(SELECT n FROM numbers WHERE n < 2) AS few"
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> FixedTables:
+def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbers")
     files = []
     for index in range(FILES):
@@ -208,7 +200,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> FixedTables:
         (f"SELECT count(*) AS c FROM {_MANY} WHERE NOT EXISTS (SELECT 1 FROM {_FEW} WHERE many.n > few.n)", 80_001),
     ],
 )
-def test_a_join_without_equality_is_whole_or_ends_for_want_of_memory(tables: FixedTables, sql: str, count: int) -> None:
+def test_a_join_without_equality_is_whole_or_ends_for_want_of_memory(tables, sql, count):
     roomy, narrow = (Asker(DataFusionEngine(tables, settings), tables) for settings in (ROOMY, NARROW))
 
     assert roomy.rows(sql) == [{"c": count}]
@@ -216,7 +208,7 @@ def test_a_join_without_equality_is_whole_or_ends_for_want_of_memory(tables: Fix
         narrow.seeing({"numbers": ("n >= 0",)}).rows(sql)
 
 
-def test_datafusion_still_loses_rows_when_such_a_join_spills(tables: FixedTables) -> None:
+def test_datafusion_still_loses_rows_when_such_a_join_spills(tables):
     runtime = RuntimeEnvBuilder().with_fair_spill_pool(256 << 10).with_disk_manager_os()
     session = SessionContext(SessionConfig().with_target_partitions(2).with_batch_size(1024), runtime)
     session.register_parquet("numbers", str(Path(tables.snapshot()[0].files[0]).parent))
@@ -240,16 +232,14 @@ def test_datafusion_still_loses_rows_when_such_a_join_spills(tables: FixedTables
         ),
     ],
 )
-def test_mixed_types_become_one_that_holds_all_values(
-    ask: Asker, sql: str, kind: pa.DataType, values: list[object]
-) -> None:
+def test_mixed_types_become_one_that_holds_all_values(ask, sql, kind, values):
     found = ask.table(sql)
 
     assert found.schema.types == [kind]
     assert sorted(found.column(0).to_pylist(), key=str) == sorted(values, key=str)
 
 
-def test_datafusion_still_announces_other_types() -> None:
+def test_datafusion_still_announces_other_types():
     frame = SessionContext().sql("SELECT 1 AS a UNION ALL SELECT 2.5")
 
     assert frame.schema().types == [pa.int64()], "mended: delete `with_result_types` of `workarounds.joins`"

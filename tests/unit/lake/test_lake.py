@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pytest
@@ -16,23 +15,17 @@ from micromegas_jupyter.lake.user_tables import UserTable, UserTables, check_fit
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
 from tests.fakes.telemetry_rows import log_batch
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
-    from tests.fakes.clock import FakeClock
-
 
 @pytest.fixture
-def lake(tmp_path: Path, clock: FakeClock) -> Lake:
+def lake(tmp_path, clock):
     return Lake(tmp_path / "lake", clock=clock)
 
 
-def _logs(lake: Lake) -> TableSnapshot:
+def _logs(lake):
     return next(snapshot for snapshot in lake.snapshot() if snapshot.name == "log_entries")
 
 
-def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+def test_a_folder_that_changed_just_now_is_listed_again(lake, tmp_path, clock):
     writer = lake.open_writer("a")
     writer.append("log_entries", log_batch([1]))
     folder = tmp_path / "lake" / "log_entries"
@@ -49,7 +42,7 @@ def test_a_folder_that_changed_just_now_is_listed_again(lake: Lake, tmp_path: Pa
     writer.close()
 
 
-def test_all_that_is_written_is_for_this_account_only(lake: Lake, tmp_path: Path) -> None:
+def test_all_that_is_written_is_for_this_account_only(lake, tmp_path):
     writer = lake.open_writer("a")
     writer.append("log_entries", log_batch([1]))
     _create(tmp_path / "lake", "t", pa.record_batch({"id": [1]}))
@@ -60,7 +53,7 @@ def test_all_that_is_written_is_for_this_account_only(lake: Lake, tmp_path: Path
     assert modes == {(True, 0o700), (False, 0o600)}
 
 
-def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+def test_only_unfinished_files_of_long_ago_are_removed(lake, tmp_path, clock):
     folder = tmp_path / "lake" / "log_entries"
     folder.mkdir(parents=True)
     now = clock.now().timestamp()
@@ -83,11 +76,11 @@ def test_only_unfinished_files_of_long_ago_are_removed(lake: Lake, tmp_path: Pat
         "writer1-000000000000-000000000000.parquet\n",
     ],
 )
-def test_any_other_file_is_no_segment(name: str) -> None:
+def test_any_other_file_is_no_segment(name):
     assert parse_segment(name) is None
 
 
-def test_a_merged_file_hides_what_it_was_made_of_and_a_tombstone_all_of_its_range() -> None:
+def test_a_merged_file_hides_what_it_was_made_of_and_a_tombstone_all_of_its_range():
     merged, beyond = Segment("a", 0, 3), Segment("a", 4, 4)
     sources = [Segment("a", 0, 0), Segment("a", 1, 2), Segment("a", 3, 3)]
 
@@ -98,8 +91,8 @@ def test_a_merged_file_hides_what_it_was_made_of_and_a_tombstone_all_of_its_rang
 NAME = "w-000000000000-000000000000.parquet"
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def write(stream: BinaryIO) -> None:
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    def write(stream):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
@@ -109,7 +102,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     folder = tmp_path / "table"
@@ -123,15 +116,15 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path)
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> SegmentWriter:
+def writer(tmp_path):
     return SegmentWriter(tmp_path / "log_entries", LOG_ENTRIES, writer_id="w")
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_number_is_not_used_again_after_a_failure(writer: SegmentWriter, tmp_path: Path) -> None:
+def test_a_number_is_not_used_again_after_a_failure(writer, tmp_path):
     (tmp_path / "log_entries").write_text("a file in the folder's place")
     with pytest.raises(Unavailable):
         writer.append(log_batch([1]))
@@ -147,11 +140,11 @@ SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.utf8
 FOLDER = "0" * 32
 
 
-def _add(tables: UserTables, name: str = "t", folder: str = FOLDER) -> bool:
+def _add(tables, name="t", folder=FOLDER):
     return tables.add(UserTable(name=name, schema=SCHEMA, folder=tables.rows_folder(folder), write_id="f"))
 
 
-def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = WriteMode.CREATE) -> int:
+def _create(root, name, rows, mode=WriteMode.CREATE):
     write = Lake(root).sink().open_write(WriteRequest(table=name, mode=mode), rows.schema)
     try:
         write.write(rows)
@@ -163,7 +156,7 @@ def _create(root: Path, name: str, rows: pa.RecordBatch, mode: WriteMode = Write
 @pytest.mark.parametrize(
     "content", [b"", b"noise", SCHEMA.serialize().to_pybytes()], ids=["empty", "noise", "nameless"]
 )
-def test_a_description_that_cannot_be_read_makes_no_table_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+def test_a_description_that_cannot_be_read_makes_no_table_and_hides_no_other(tmp_path, content):
     tables = UserTables(tmp_path)
     _add(tables)
     (tmp_path / ".tables" / f"{'a' * 32}.table").write_bytes(content)
@@ -171,7 +164,7 @@ def test_a_description_that_cannot_be_read_makes_no_table_and_hides_no_other(tmp
     assert [table.name for table in tables.list()] == ["t"]
 
 
-def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
+def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path):
     _create(tmp_path, "kept", pa.record_batch({"id": [1]}))
     lost = tmp_path / ".tables" / "rows" / ("c" * 32)
     lost.mkdir()
@@ -188,7 +181,7 @@ def test_leftovers_go_once_they_are_old_and_tables_stay(tmp_path: Path) -> None:
     assert len(snapshot.files) == 1
 
 
-def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path: Path) -> None:
+def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path):
     rows = pa.record_batch({"id": [1]})
     request = WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND)
     write = Lake(tmp_path).sink().open_write(request, rows.schema)
@@ -203,7 +196,7 @@ def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path: P
     assert sorted(path for path in tmp_path.rglob("*.parquet")) == before
 
 
-def test_a_write_that_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
+def test_a_write_that_is_abandoned_leaves_nothing(tmp_path):
     rows = pa.record_batch({"id": list(range(200_000))})
     write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
     write.write(rows)
@@ -215,7 +208,7 @@ def test_a_write_that_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_required_column_stays_required() -> None:
+def test_a_required_column_stays_required():
     stored = stored_schema(SCHEMA)
 
     with pytest.raises(UsageError, match="'id' is missing"):
@@ -235,7 +228,7 @@ def test_a_required_column_stays_required() -> None:
         ("Not/There", False),
     ],
 )
-def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
+def test_time_zones_are_known_ones(zone, is_kept):
     schema = pa.schema({"t": pa.timestamp("us", zone)})
 
     if is_kept:
@@ -246,7 +239,7 @@ def test_time_zones_are_known_ones(zone: str, is_kept: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(10, -2), pa.decimal256(50, -1), pa.list_(pa.decimal128(3, 5))])
-def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind: pa.DataType) -> None:
+def test_decimals_that_parquet_does_not_have_are_refused_and_not_taken_for_a_full_disk(kind):
     with pytest.raises(UsageError, match=r"'n' has the type .*cannot be stored"):
         stored_schema(pa.schema([("n", kind)]))
 
@@ -255,14 +248,14 @@ ROWS = pa.record_batch({"id": [1]})
 HIDDEN = pa.schema([pa.field("id", pa.int64()), pa.field("salary", pa.float64(), nullable=False)])
 
 
-def _make(root: Path, name: str, maker: str, *, most: int | None = 2, mode: WriteMode = WriteMode.CREATE) -> int:
+def _make(root, name, maker, *, most=2, mode=WriteMode.CREATE):
     request = WriteRequest(table=name, mode=mode, maker=maker, most_tables=most)
     write = Lake(root).sink().open_write(request, ROWS.schema)
     write.write(ROWS)
     return write.commit()
 
 
-def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path: Path) -> None:
+def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path):
     _make(tmp_path, "first", "a1")
     _make(tmp_path, "second", "a1", mode=WriteMode.CREATE_OR_APPEND)
 
@@ -284,10 +277,10 @@ def test_a_caller_makes_so_many_tables_and_still_adds_to_them(tmp_path: Path) ->
         (pa.schema({"id": pa.int64()}), "A column that needs a value is missing"),
     ],
 )
-def test_what_is_wrong_is_said_of_ones_own_columns_only(tmp_path: Path, sent: pa.Schema, words: str) -> None:
+def test_what_is_wrong_is_said_of_ones_own_columns_only(tmp_path, sent, words):
     Lake(tmp_path).sink().open_write(WriteRequest(table="pay", mode=WriteMode.CREATE), HIDDEN).commit()
 
-    def refused(*, may_read: bool) -> str:
+    def refused(*, may_read):
         request = WriteRequest(table="pay", mode=WriteMode.APPEND, may_read=may_read)
         with pytest.raises(UsageError) as caught:
             Lake(tmp_path).sink().open_write(request, sent)
@@ -300,13 +293,13 @@ def test_what_is_wrong_is_said_of_ones_own_columns_only(tmp_path: Path, sent: pa
     assert "salary" in told or "int64" in told
 
 
-def test_a_value_that_does_not_fit_does_not_tell_the_columns_type(tmp_path: Path) -> None:
+def test_a_value_that_does_not_fit_does_not_tell_the_columns_type(tmp_path):
     Lake(tmp_path).sink().open_write(
         WriteRequest(table="small", mode=WriteMode.CREATE), pa.schema({"n": pa.int8()})
     ).commit()
     rows = pa.record_batch({"n": pa.array([1000], pa.int64())})
 
-    def refused(*, may_read: bool) -> str:
+    def refused(*, may_read):
         request = WriteRequest(table="small", mode=WriteMode.APPEND, may_read=may_read)
         with pytest.raises(MicromegasError) as caught:
             Lake(tmp_path).sink().open_write(request, rows.schema).write(rows)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segment_files, list_segments, select_visible
-from micromegas_jupyter.lake.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import LakeLimits, remove_covered, select_expired
 from tests.fakes.telemetry_rows import log_batch, process_state
-
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
-
 
 LIMITS = LakeLimits(
     fan_in=4, tiers=2, max_file_bytes=100_000, grace_seconds=60, max_age_seconds=5000, temporary_age_seconds=300
@@ -25,11 +20,11 @@ LIMITS = LakeLimits(
 NOW = 1_000_000.0
 
 
-def _file(first: int, last: int | None = None, *, size: int = 10, age: float = 0, dropped: bool = False) -> SegmentFile:
+def _file(first, last=None, *, size=10, age=0, dropped=False):
     return SegmentFile(Segment("w", first, first if last is None else last, dropped), size, NOW - age)
 
 
-def test_files_past_their_age_and_the_oldest_of_too_many_bytes_are_dropped() -> None:
+def test_files_past_their_age_and_the_oldest_of_too_many_bytes_are_dropped():
     aged = {"log_entries": [_file(0, age=5001), _file(1, age=4999)], "measures": [_file(0, age=5002)]}
     large = {
         "log_entries": [_file(0, age=30, size=50), _file(1, age=10, size=50)],
@@ -41,7 +36,7 @@ def test_files_past_their_age_and_the_oldest_of_too_many_bytes_are_dropped() -> 
     assert select_expired(large, now=NOW, limits=LakeLimits(max_total_bytes=100)) == first
 
 
-def _store(folder: Path, *files: SegmentFile) -> None:
+def _store(folder, *files):
     for found in files:
         path = folder / found.segment.file_name
         path.write_bytes(b"x" * found.size_bytes)
@@ -49,7 +44,7 @@ def _store(folder: Path, *files: SegmentFile) -> None:
 
 
 @pytest.mark.parametrize(("age", "left"), [(59, 3), (61, 1)])
-def test_merged_sources_stay_for_the_grace_period(tmp_path: Path, age: float, left: int) -> None:
+def test_merged_sources_stay_for_the_grace_period(tmp_path, age, left):
     _store(tmp_path, _file(0, age=500), _file(1, age=500), _file(0, 1, age=age))
 
     remove_covered(tmp_path, list_segment_files(tmp_path), now=NOW, limits=LIMITS)
@@ -58,7 +53,7 @@ def test_merged_sources_stay_for_the_grace_period(tmp_path: Path, age: float, le
     assert select_visible(list_segments(tmp_path)) == [Segment("w", 0, 1)]
 
 
-def test_a_tombstone_stays_while_anything_is_left_that_it_hides(tmp_path: Path) -> None:
+def test_a_tombstone_stays_while_anything_is_left_that_it_hides(tmp_path):
     tombstone = _file(0, 3, age=61, dropped=True, size=0)
     _store(tmp_path, tombstone, _file(0, 3, age=500), _file(2, age=900))
 
@@ -69,33 +64,33 @@ def test_a_tombstone_stays_while_anything_is_left_that_it_hides(tmp_path: Path) 
 
 
 @pytest.fixture
-def lake(tmp_path: Path, clock: FakeClock) -> Lake:
+def lake(tmp_path, clock):
     return Lake(tmp_path / "lake", limits=LIMITS, clock=clock)
 
 
-def _touch_all(tmp_path: Path, clock: FakeClock) -> None:
+def _touch_all(tmp_path, clock):
     """Give every file the clock's time, for file times come from the machine."""
     now = clock.now().timestamp()
     for path in (tmp_path / "lake").rglob("*"):
         os.utime(path, (now, now))
 
 
-def _names(lake: Lake, table: str = "log_entries") -> list[str]:
+def _names(lake, table="log_entries"):
     found = next(snapshot for snapshot in lake.snapshot() if snapshot.name == table)
     return [Path(file).name for file in found.files]
 
 
-def _messages(lake: Lake) -> list[str]:
+def _messages(lake):
     found = next(snapshot for snapshot in lake.snapshot() if snapshot.name == "log_entries")
     return sorted(text for file in found.files for text in pq.ParquetFile(file).read().column("msg").to_pylist())
 
 
-def _append(writer: LakeWriter, numbers: range) -> None:
+def _append(writer, numbers):
     for number in numbers:
         writer.append("log_entries", log_batch([number]))
 
 
-def test_rounds_merge_the_writers_own_files_tier_by_tier(lake: Lake) -> None:
+def test_rounds_merge_the_writers_own_files_tier_by_tier(lake):
     writer = lake.open_writer("a")
     _append(writer, range(6))
     writer.maintain()
@@ -112,7 +107,7 @@ def test_rounds_merge_the_writers_own_files_tier_by_tier(lake: Lake) -> None:
     writer.close()
 
 
-def test_a_merged_file_has_all_rows_in_order_in_few_pieces(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merged_file_has_all_rows_in_order_in_few_pieces(lake, monkeypatch):
     monkeypatch.setattr(maintenance, "ROWS_PER_GROUP", 6)
     writer = lake.open_writer("a")
     for first in range(0, 12, 3):
@@ -127,7 +122,7 @@ def test_a_merged_file_has_all_rows_in_order_in_few_pieces(lake: Lake, monkeypat
     writer.close()
 
 
-def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_is_not(lake: Lake) -> None:
+def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_is_not(lake):
     living, dead, other = (lake.open_writer(name) for name in ("living", "dead", "other"))
     _append(dead, range(3))
     for updated in (1, 2):
@@ -149,9 +144,7 @@ def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_
     other.close()
 
 
-def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(
-    lake: Lake, tmp_path: Path, clock: FakeClock
-) -> None:
+def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(lake, tmp_path, clock):
     writer = lake.open_writer("a")
     _append(writer, range(1))
     _touch_all(tmp_path, clock)
@@ -172,7 +165,7 @@ def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(
     writer.close()
 
 
-def test_leftovers_of_dead_writers_are_removed(lake: Lake, tmp_path: Path, clock: FakeClock) -> None:
+def test_leftovers_of_dead_writers_are_removed(lake, tmp_path, clock):
     lake.open_writer("dead").close()
     writer = lake.open_writer("a")
     _append(writer, range(1))
@@ -187,9 +180,7 @@ def test_leftovers_of_dead_writers_are_removed(lake: Lake, tmp_path: Path, clock
     writer.close()
 
 
-def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(
-    lake: Lake, tmp_path: Path, clock: FakeClock
-) -> None:
+def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(lake, tmp_path, clock):
     writer = lake.open_writer("a")
     _append(writer, range(4))
     damaged = tmp_path / "lake/log_entries/a-000000000002-000000000002.parquet"
@@ -209,7 +200,7 @@ def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(
     writer.close()
 
 
-def test_a_round_that_is_stopped_leaves_all_rows(lake: Lake) -> None:
+def test_a_round_that_is_stopped_leaves_all_rows(lake):
     writer = lake.open_writer("a")
     _append(writer, range(4))
 

@@ -89,17 +89,17 @@ def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
 NUMBERS = pa.table({"n": [1, 2]})
 
 
-def write(path: Path, rows: pa.Table = NUMBERS) -> Path:
+def write(path, rows=NUMBERS):
     path.parent.mkdir(exist_ok=True)
     pq.write_table(rows, path)
     return path
 
 
-def names(folder: ParquetFolder) -> list[str]:
+def names(folder):
     return [snapshot.name for snapshot in folder.snapshot()]
 
 
-def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path: Path) -> None:
+def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
     write(tmp_path / "events.parquet")
     write(tmp_path / "My Table.PARQUET")
     write(tmp_path / "trips" / "1.parquet")
@@ -136,7 +136,7 @@ LEFT_OUT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("odd", LEFT_OUT, ids=ascii)
-def test_what_cannot_be_served_is_left_out_and_told(tmp_path: Path, odd: str) -> None:
+def test_what_cannot_be_served_is_left_out_and_told(tmp_path, odd):
     write(tmp_path / "events.parquet")
     write(tmp_path / "trips" / "1.parquet")
     make, problem = LEFT_OUT[odd]
@@ -152,7 +152,7 @@ def test_what_cannot_be_served_is_left_out_and_told(tmp_path: Path, odd: str) ->
     assert problem in found
 
 
-def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
+def test_links_are_not_followed_wherever_they_lead(tmp_path):
     write(tmp_path / "outside" / "secret.parquet")
     served = tmp_path / "served"
     write(served / "events.parquet")
@@ -175,7 +175,7 @@ def test_links_are_not_followed_wherever_they_lead(tmp_path: Path) -> None:
     )
 
 
-def test_a_new_a_changed_and_a_removed_file_count_from_the_next_query_on(tmp_path: Path) -> None:
+def test_a_new_a_changed_and_a_removed_file_count_from_the_next_query_on(tmp_path):
     write(tmp_path / "events.parquet")
     gone = write(tmp_path / "gone.parquet")
     folder = ParquetFolder(tmp_path)
@@ -221,9 +221,7 @@ CATEGORIES = pa.dictionary(pa.int32(), pa.string())
         (pa.string(), pa.int64(), None),
     ],
 )
-def test_the_wider_type_is_the_same_from_both_sides(
-    first: pa.DataType, second: pa.DataType, wider: pa.DataType | None
-) -> None:
+def test_the_wider_type_is_the_same_from_both_sides(first, second, wider):
     assert wider_type(first, second) == wider
     assert wider_type(second, first) == wider
 
@@ -240,9 +238,7 @@ def test_the_wider_type_is_the_same_from_both_sides(
     ],
 )
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_the_least_and_the_greatest_value_are_those_of_all_files(
-    tmp_path: Path, first: pa.Array, second: pa.Array, order: tuple[int, int]
-) -> None:
+def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first, second, order):
     (tmp_path / "t").mkdir()
     for name, values in zip(order, (first, second), strict=True):
         pq.write_table(pa.table({"v": values}), tmp_path / "t" / f"{name}.parquet")
@@ -262,7 +258,7 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(
     assert counted == [{"v": sorted_values[-1], "w": sorted_values[0], "n": count, "m": len(sorted_values)}]
 
 
-def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_types(tmp_path: Path) -> None:
+def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_types(tmp_path):
     (tmp_path / "t").mkdir()
     pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "t" / "1.parquet")
     pq.write_table(pa.table({"v": pa.array([7], pa.int8())}), tmp_path / "t" / "2.parquet")
@@ -278,7 +274,7 @@ def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_t
     assert ["DataSourceExec" in plan for plan in plans] == [False, True, False, True]
 
 
-def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path: Path) -> None:
+def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path):
     pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
 
     with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
@@ -290,7 +286,7 @@ def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another
 
 
 @pytest.mark.parametrize("unit", ["ms", "us"])
-def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path: Path, unit: str) -> None:
+def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path, unit):
     far = datetime(9999, 12, 31, tzinfo=UTC)
     (tmp_path / "t").mkdir()
     pq.write_table(pa.table({"v": pa.array([None, far], pa.timestamp(unit, "UTC"))}), tmp_path / "t" / "1.parquet")

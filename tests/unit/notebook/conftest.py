@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-from typing import TYPE_CHECKING
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -12,12 +11,9 @@ from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture
-def bare_shell() -> Iterator[InteractiveShell]:
+def bare_shell():
     """A terminal-like shell of its own, as no singleton and without a history file."""
     shell = InteractiveShell()
     shell.history_manager.enabled = False
@@ -30,13 +26,13 @@ def bare_shell() -> Iterator[InteractiveShell]:
 
 
 @pytest.fixture
-def world() -> FakeWorld:
+def world():
     """A world in which Alice is signed in."""
     return FakeWorld(stored=FakePersonalProvider())
 
 
 @pytest.fixture
-def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[InteractiveShell]:
+def shell(bare_shell, world):
     """The shell with the extension."""
     register(bare_shell, world.dependencies())
     yield bare_shell
@@ -44,6 +40,6 @@ def shell(bare_shell: InteractiveShell, world: FakeWorld) -> Iterator[Interactiv
 
 
 @pytest.fixture
-def session(world: FakeWorld) -> NotebookSession:
+def session(world):
     """A session in that world."""
     return NotebookSession(world.dependencies())

@@ -1,11 +1,8 @@
 """The magic's line, and completion in it: tokens, tables, candidates, and the servers' schemas."""
 
-from collections.abc import Callable, Iterator
-
 import pyarrow as pa
 import pytest
 from IPython.core.completer import provisionalcompleter
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.completion.schema import (
@@ -19,15 +16,12 @@ from micromegas_jupyter.notebook.completion.schema import (
 from micromegas_jupyter.notebook.completion.sql import (
     MAX_CANDIDATES,
     MAX_CHARACTERS,
-    Candidates,
     complete_sql,
     find_tables,
     scan,
 )
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.shell import (
-    CursorPosition,
     OptionName,
     OptionValue,
     SqlLine,
@@ -35,10 +29,10 @@ from micromegas_jupyter.notebook.shell import (
     find_position,
     split_sql_line,
 )
-from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider
 
 
-def make_table(name: str, *columns: str) -> Table:
+def make_table(name, *columns):
     return Table(name=name, columns=tuple(Column(name=column, type_text="int64") for column in columns))
 
 
@@ -54,13 +48,13 @@ SCHEMA = ServerSchema(
 )
 
 
-def complete(marked: str, schema: ServerSchema = SCHEMA) -> Candidates:
+def complete(marked, schema=SCHEMA):
     """Return what may stand at the `|` in a statement."""
     before, after = marked.split("|")
     return complete_sql(before, after, schema, variables=lambda: ["max_level", "names"])
 
 
-def texts(marked: str, *kinds: str) -> list[str]:
+def texts(marked, *kinds):
     return [candidate.text for candidate in complete(marked).found if not kinds or candidate.kind in kinds]
 
 
@@ -77,7 +71,7 @@ def texts(marked: str, *kinds: str) -> list[str]:
         ("WITH q AS (SELECT time AS t FROM measures) SELECT | FROM q", ["time", "value", "t"]),
     ],
 )
-def test_columns_of_the_statements_tables_come_first_and_in_their_order(sql: str, columns: list[str]) -> None:
+def test_columns_of_the_statements_tables_come_first_and_in_their_order(sql, columns):
     assert texts(sql, "column") == columns
     assert next(candidate.kind for candidate in complete(sql).found) == "column"
 
@@ -94,11 +88,11 @@ def test_columns_of_the_statements_tables_come_first_and_in_their_order(sql: str
         (".|", []),
     ],
 )
-def test_behind_a_dot_there_are_the_columns_of_what_is_before_it(sql: str, columns: list[str]) -> None:
+def test_behind_a_dot_there_are_the_columns_of_what_is_before_it(sql, columns):
     assert texts(sql) == columns
 
 
-def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
+def test_aliases_functions_keywords_and_expressions_are_offered():
     assert texts("SELECT lo| FROM log_entries AS logs", "alias", "table") == ["logs", "log_entries"]
     assert texts("SELECT da|", "function") == ["date_bin"]
     assert texts("WITH recent AS (SELECT 1) SELECT * FROM rec|") == ["recent"]
@@ -107,13 +101,13 @@ def test_aliases_functions_keywords_and_expressions_are_offered() -> None:
     assert "SELECT" in texts("|")
 
 
-def test_a_name_that_could_steer_a_line_is_not_offered() -> None:
+def test_a_name_that_could_steer_a_line_is_not_offered():
     schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 
     assert [found.text for found in complete("SELECT a| FROM t", schema).found if found.kind == "column"] == ["ab"]
 
 
-def test_what_is_offered_and_looked_at_is_bounded() -> None:
+def test_what_is_offered_and_looked_at_is_bounded():
     many = ServerSchema(tables={"t": make_table("t", *(f"column_{number}" for number in range(5 * MAX_CANDIDATES)))})
 
     assert len(complete("SELECT | FROM t", many).found) == MAX_CANDIDATES
@@ -136,16 +130,12 @@ def test_what_is_offered_and_looked_at_is_bounded() -> None:
         ("SELECT * FROM " + "FROM a, b JOIN c ON (((" * 400, {"a": ["a"] * 400, "b": ["b"] * 400, "c": ["c"] * 400}),
     ],
 )
-def test_tables_and_their_aliases_are_found_however_far_the_statement_is(
-    sql: str, expected: dict[str, list[str]]
-) -> None:
+def test_tables_and_their_aliases_are_found_however_far_the_statement_is(sql, expected):
     assert find_tables(scan(sql)) == expected
 
 
 @pytest.fixture
-def shell(
-    bare_shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InteractiveShell]:
+def shell(bare_shell, world, monkeypatch):
     # The first completion waits for the answer, which a loaded machine may take its time for.
     monkeypatch.setattr("micromegas_jupyter.notebook.completion.sql.FIRST_ANSWER_SECONDS", 60.0)
     register(bare_shell, world.dependencies())
@@ -154,7 +144,7 @@ def shell(
     unregister(bare_shell)
 
 
-def offered(shell: InteractiveShell, marked: str) -> list[tuple[str, str]]:
+def offered(shell, marked):
     """Return what IPython offers at the `|` in a cell: the text and its type."""
     before, after = marked.split("|")
     with provisionalcompleter():
@@ -162,7 +152,7 @@ def offered(shell: InteractiveShell, marked: str) -> list[tuple[str, str]]:
     return [(completion.text, completion.type) for completion in found]
 
 
-def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: InteractiveShell) -> None:
+def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell):
     shell.user_ns["log_frame"] = 1
 
     assert offered(shell, "%%sql\nSELECT * FROM log|") == [("log_entries", "table")]
@@ -170,7 +160,7 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell: In
     assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
 
 
-def split(line: str, cell: str | None = None) -> SqlLine:
+def split(line, cell=None):
     return split_sql_line(line, cell, options_with_value=("--begin", "--limit"), flags=("--traceback",))
 
 
@@ -190,9 +180,7 @@ def split(line: str, cell: str | None = None) -> SqlLine:
         ("-- a comment", "SELECT 1", None, (), "-- a comment\nSELECT 1"),
     ],
 )
-def test_the_line_is_taken_apart(
-    line: str, cell: str | None, name: str | None, arguments: tuple[str, ...], sql: str
-) -> None:
+def test_the_line_is_taken_apart(line, cell, name, arguments, sql):
     parts = split(line, cell)
 
     assert parts == SqlLine(name=name, arguments=arguments, sql=sql)
@@ -210,12 +198,12 @@ def test_the_line_is_taken_apart(
         ("class << SELECT 1", None, '"class" is a Python keyword'),
     ],
 )
-def test_a_line_that_cannot_be_understood_says_why(line: str, cell: str | None, what: str) -> None:
+def test_a_line_that_cannot_be_understood_says_why(line, cell, what):
     with pytest.raises(UsageError, match=what):
         split(line, cell)
 
 
-def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) -> CursorPosition | None:
+def place(marked, *, cells=("sql", "micromegas_sql")):
     """Return the place of the `|` in a cell."""
     before, after = marked.split("|")
     return find_position(
@@ -239,7 +227,7 @@ def place(marked: str, *, cells: tuple[str, ...] = ("sql", "micromegas_sql")) ->
         ("frames['a'] = %sql |", "", ""),
     ],
 )
-def test_a_cursor_in_sql_sees_what_is_before_and_after_it(cell: str, before: str, after: str) -> None:
+def test_a_cursor_in_sql_sees_what_is_before_and_after_it(cell, before, after):
     found = place(cell)
 
     assert isinstance(found, Statement) or before == ""
@@ -258,7 +246,7 @@ def test_a_cursor_in_sql_sees_what_is_before_and_after_it(cell: str, before: str
         ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
     ],
 )
-def test_a_cursor_on_the_magics_line_sees_its_options(cell: str, expected: CursorPosition) -> None:
+def test_a_cursor_on_the_magics_line_sees_its_options(cell, expected):
     assert place(cell) == expected
 
 
@@ -274,7 +262,7 @@ def test_a_cursor_on_the_magics_line_sees_its_options(cell: str, expected: Curso
         "",
     ],
 )
-def test_other_places_are_left_alone(cell: str) -> None:
+def test_other_places_are_left_alone(cell):
     assert place(cell or "|") is None
 
 
@@ -282,12 +270,12 @@ WAIT_SECONDS = 60.0
 
 
 @pytest.fixture
-def client(world: FakeWorld) -> FakeClient:
+def client(world):
     world.script = pa.table({"routine_name": ["abs", "date_bin"]}).to_batches()
     return FakeClient(world, FakePersonalProvider())
 
 
-def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client: FakeClient, world: FakeWorld) -> None:
+def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client, world):
     world.tables.failure = UnsupportedRequest("No.")
     rows = {
         "table_name": ["t", "t"],
@@ -307,21 +295,21 @@ def test_a_server_that_lists_no_tables_is_asked_for_its_columns(client: FakeClie
 
 
 @pytest.fixture
-def session(session: NotebookSession, world: FakeWorld) -> Iterator[NotebookSession]:
+def session(session, world):
     yield session
     world.tables.may_answer.set()
     session.close()
 
 
 @pytest.fixture
-def cache(session: NotebookSession) -> Iterator[SchemaCache]:
+def cache(session):
     may_open = session.dependencies.is_wrapped
     cache = SchemaCache(session.connections, clock=session.dependencies.clock, may_open=lambda: not may_open())
     yield cache
     cache.close()
 
 
-def wait_for(cache: SchemaCache) -> None:
+def wait_for(cache):
     """Wait until the server has answered, if it is being asked."""
     with cache._lock:
         answered = cache._fetching.get(SETTINGS)
@@ -329,10 +317,10 @@ def wait_for(cache: SchemaCache) -> None:
 
 
 @pytest.fixture
-def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
+def ask(cache):
     """Look up, and wait for what is asked in the background, if anything is."""
 
-    def ask_and_wait() -> ServerSchema | None:
+    def ask_and_wait():
         cache.look_up(SETTINGS)
         wait_for(cache)
         return cache._known(SETTINGS).schema
@@ -340,9 +328,7 @@ def ask(cache: SchemaCache) -> Callable[[], ServerSchema | None]:
     return ask_and_wait
 
 
-def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
-    cache: SchemaCache, world: FakeWorld
-) -> None:
+def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(cache, world):
     world.tables.may_answer.clear()
 
     looks = [cache.look_up(SETTINGS, wait_seconds=0.01)]
@@ -354,9 +340,7 @@ def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(
     assert world.tables.asked_count == 1
 
 
-def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_background(
-    cache: SchemaCache, world: FakeWorld, ask: Callable[[], ServerSchema | None]
-) -> None:
+def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_background(cache, world, ask):
     ask()
     world.clock.advance(FRESH_SECONDS - 10)
     fresh = ask()
@@ -372,9 +356,7 @@ def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_backgro
     assert world.tables.asked_count == 2
 
 
-def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(
-    session: NotebookSession, world: FakeWorld, cache: SchemaCache, ask: Callable[[], ServerSchema | None]
-) -> None:
+def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(session, world, cache, ask):
     ask()
     world.tables.schemas = {}
 

@@ -4,29 +4,26 @@ import re
 from dataclasses import replace
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
-from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider, FakeWorld
+from tests.fakes.notebook_world import SETTINGS, FakePersonalProvider
 
 OTHER = "grpc+tls://other.example.com:443"
 
 
 @pytest.fixture(autouse=True)
-def _two_profiles(world: FakeWorld) -> None:
+def _two_profiles(world):
     world.profile_settings = {
         "prod": {"uri": "grpc+tls://prod.example.com:50051"},
         "free": {"uri": "grpc://free.example.com:50051", "issuer": None, "client_id": None},
     }
 
 
-def servers(world: FakeWorld) -> list[str]:
+def servers(world):
     return [settings.uri for settings in world.opened_for]
 
 
-def test_later_cells_use_the_server_that_was_named_and_it_is_said_who_gets_the_tokens(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_later_cells_use_the_server_that_was_named_and_it_is_said_who_gets_the_tokens(shell, world, capsys):
     shell.run_cell(f"%micromegas_connect {OTHER}")
     said = capsys.readouterr().out
     shell.run_cell("rows = %sql SELECT 1")
@@ -39,9 +36,7 @@ def test_later_cells_use_the_server_that_was_named_and_it_is_said_who_gets_the_t
     assert world.opened_for[0].issuer == SETTINGS.issuer
 
 
-def test_a_name_serves_one_statement_and_changes_nothing_else(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_serves_one_statement_and_changes_nothing_else(shell, world, capsys):
     shell.run_cell("%micromegas_connect --profile prod --as production")
     said = capsys.readouterr().out
     shell.run_cell("one = %sql --connection production SELECT 1")
@@ -51,7 +46,7 @@ def test_a_name_serves_one_statement_and_changes_nothing_else(
     assert servers(world) == ["grpc+tls://prod.example.com:50051", SETTINGS.uri]
 
 
-def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -> None:
+def test_without_arguments_the_connections_are_listed(shell):
     empty = shell.run_line_magic("micromegas_connect", "")
     shell.run_cell("%micromegas_connect --profile prod --as production")
     shell.run_cell(f"%micromegas_connect {OTHER} --as other")
@@ -83,9 +78,7 @@ def test_without_arguments_the_connections_are_listed(shell: InteractiveShell) -
         (f"{OTHER} --as 'not a name'", "is not a valid connection name"),
     ],
 )
-def test_what_cannot_be_connected_to_is_refused_at_once(
-    shell: InteractiveShell, world: FakeWorld, line: str, what: str
-) -> None:
+def test_what_cannot_be_connected_to_is_refused_at_once(shell, world, line, what):
     with pytest.raises(UsageError, match=re.escape(what).replace(r"grpc\.tls", "grpc.tls")) as refused:
         shell.run_line_magic("micromegas_connect", line)
 
@@ -94,7 +87,7 @@ def test_what_cannot_be_connected_to_is_refused_at_once(
     assert servers(world) == [SETTINGS.uri]
 
 
-def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell: InteractiveShell, world: FakeWorld) -> None:
+def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell, world):
     shell.run_cell(f"%micromegas_connect {OTHER}")
     shell.run_cell("%micromegas_login --audience other")
     shell.run_cell("rows = %sql SELECT 1")
@@ -107,9 +100,7 @@ def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell: InteractiveS
 SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
 
 
-def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(shell, world, capsys):
     world.whoami_failure = ServerUnavailable("lake.example.com does not answer.", remedy="Try later.")
 
     done = shell.run_cell("%micromegas_whoami")
@@ -120,9 +111,7 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(
     )
 
 
-def test_a_service_account_that_is_not_configured_changes_nothing(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_service_account_that_is_not_configured_changes_nothing(shell, world, capsys):
     world.stored = None
     world.stored_failure = ConfigurationError("A service account needs a client secret.", key="X", remedy="Set it.")
 

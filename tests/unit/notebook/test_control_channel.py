@@ -24,33 +24,33 @@ REQUEST: dict[str, Any] = {
 
 
 class Session:
-    def __init__(self) -> None:
+    def __init__(self):
         self.sent: list[tuple[object, ...]] = []
 
-    def send(self, *parts: object) -> None:
+    def send(self, *parts):
         self.sent.append(parts)
 
 
 class Kernel:
     """What the channel uses of an IPython kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.control_handlers: dict[str, Any] = {}
         self.session = Session()
         self.log = logging.getLogger("kernel")
 
 
-def kernel_with(connection_file: str | None, **more: object) -> SimpleNamespace:
+def kernel_with(connection_file, **more):
     return SimpleNamespace(parent=SimpleNamespace(connection_file=connection_file), **more)
 
 
-def listening(kernel: Kernel) -> None:
+def listening(kernel):
     redirects = RedirectLogins(kernel_id="kernel-1", base_address="/")
     listen(kernel, redirects)
     listen(kernel, redirects)
 
 
-def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
+def test_a_request_gets_its_reply_on_the_stream_that_it_came_by():
     kernel = Kernel()
     listening(kernel)
     request = {**REQUEST}
@@ -61,10 +61,10 @@ def test_a_request_gets_its_reply_on_the_stream_that_it_came_by() -> None:
     assert "one-time" not in str(request)  # the kernel stores the last message
 
 
-def test_a_kernel_that_logs_what_it_receives_leaves_requests_out() -> None:
+def test_a_kernel_that_logs_what_it_receives_leaves_requests_out():
     kernel = Kernel()
     listening(kernel)
-    written: list[str] = []
+    written = []
     handler = logging.Handler()
     handler.emit = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
     kernel.log.addHandler(handler)
@@ -85,7 +85,7 @@ def test_a_kernel_that_logs_what_it_receives_leaves_requests_out() -> None:
         ("/a b/", False), ("/x\n/", False),
     ],
 )  # fmt: skip
-def test_only_a_path_or_an_address_is_what_the_servers_pages_lie_below(value: str, is_base: bool) -> None:
+def test_only_a_path_or_an_address_is_what_the_servers_pages_lie_below(value, is_base):
     kernel = kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers={})
 
     assert (open_redirects(kernel, {VARIABLE: value}) is not None) is is_base
@@ -93,7 +93,7 @@ def test_only_a_path_or_an_address_is_what_the_servers_pages_lie_below(value: st
 
 
 @pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
-def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> None:
+def test_a_kernel_without_a_usable_id_has_none(connection_file):
     with pytest.raises(LoginFailed):
         open_redirects(kernel_with(connection_file, control_handlers={}), {VARIABLE: "/x/", "KERNEL_ID": "a/b"})
 
@@ -106,7 +106,7 @@ def test_a_kernel_without_a_usable_id_has_none(connection_file: str | None) -> N
         kernel_with("connection.json", control_handlers={}),
     ],
 )
-def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel: SimpleNamespace) -> None:
+def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel):
     with pytest.raises(LoginFailed) as refused:
         open_redirects(kernel, {VARIABLE: "/x/"})
 

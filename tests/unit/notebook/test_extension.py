@@ -4,28 +4,23 @@ import subprocess
 import sys
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.extension import register, unregister
-from tests.fakes.notebook_world import FakeWorld
 
 
-@pytest.mark.parametrize("name", ["sql", "micromegas_login"])
-def test_help_lists_the_options_of_a_magic_and_does_nothing_else(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    assert shell.run_cell(f"%{name} --traceback --help").result is None
+@pytest.mark.parametrize("magic", ["%sql", "%%sql", "%%micromegas_sql rows <<", "%micromegas_login"])
+def test_help_lists_the_options_of_a_magic_and_does_nothing_else(shell, world, capsys, magic):
+    assert shell.run_cell(f"{magic} --traceback --help").result is None
 
     said = capsys.readouterr().out
+    name = magic.split()[0].strip("%")
     options = [option for action in shell.find_line_magic(name).parser._actions for option in action.option_strings]
     assert all(option in said for option in options)
     assert (world.opened_for, world.logins) == ([], [])
 
 
-def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
-    bare_shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def other(line: str, cell: str | None = None) -> str:
+def test_a_sql_magic_of_another_extension_stays_and_it_is_said(bare_shell, world, capsys):
+    def other(line, cell=None):
         return "other"
 
     bare_shell.register_magic_function(other, "line_cell", "sql")
@@ -39,7 +34,7 @@ def test_a_sql_magic_of_another_extension_stays_and_it_is_said(
     assert bare_shell.run_line_magic("sql", "") == "other"
 
 
-def test_load_ext_registers_the_magics_and_loads_no_heavy_library() -> None:
+def test_load_ext_registers_the_magics_and_loads_no_heavy_library():
     program = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance();"
         "ip.run_line_magic('load_ext', 'micromegas_jupyter'); assert ip.find_cell_magic('sql');"

@@ -1,13 +1,12 @@
 """A notebook whose person JupyterHub signs in: no click, the way back, the way around it, and the way out."""
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
-from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
-from tests.fakes.notebook_world import FakeLogin, FakePersonalProvider, FakeWorld
+from micromegas_jupyter.notebook.login.session import IdentityStatus
+from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
 LINE = (
     "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
@@ -16,26 +15,26 @@ LINE = (
 
 
 @pytest.fixture
-def world() -> FakeWorld:
+def world():
     """A world in which the Hub signs Alice in, and a code is the next best way."""
     flow = FlowToUse(flow=Flow.HUB, fallbacks=(Flow.DEVICE,))
     return FakeWorld(stored=FakePersonalProvider(through="JupyterHub"), flow=flow)
 
 
 def refused(
-    kind: type[LoginRequired | ProviderUnavailable] = LoginRequired,
-) -> LoginRequired | ProviderUnavailable:
+    kind=LoginRequired,
+):
     error = kind("JupyterHub keeps no sign-in of yours.", remedy="Ask the Hub's administrator.")
     error.giver = "JupyterHub"
     return error
 
 
-def with_quick_logins(shell: InteractiveShell, provider: object = None) -> NotebookSession:
+def with_quick_logins(shell, provider=None):
     """Have each sign-in of the shell's session end well as soon as it is begun; returns the session."""
     session = shell._micromegas_extension.session
     begin = session.sign_in.begin
 
-    def begin_and_succeed(*arguments: object, **options: object) -> FakeLogin:
+    def begin_and_succeed(*arguments, **options):
         login = begin(*arguments, **options)
         login.succeed(provider)
         return login
@@ -44,14 +43,12 @@ def with_quick_logins(shell: InteractiveShell, provider: object = None) -> Noteb
     return session
 
 
-def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world: FakeWorld) -> None:
+def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world):
     assert Dependencies().renewal(world.stored, lambda _error: None) is None
 
 
 @pytest.mark.parametrize("kind", [LoginRequired, ProviderUnavailable])
-def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str], kind: type[LoginRequired]
-) -> None:
+def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(shell, world, capsys, kind):
     world.stored.failure = world.begin_failures[Flow.HUB] = refused(kind)
 
     session = with_quick_logins(shell)
@@ -63,9 +60,7 @@ def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(
     assert "through" not in shown.splitlines()[-1]
 
 
-def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
-    shell: InteractiveShell, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(shell, world, monkeypatch):
     world.stored.failure = error = refused()
     monkeypatch.setattr("micromegas_jupyter.notebook.magics.identity.is_attended", lambda _shell: False)
 
@@ -75,9 +70,7 @@ def test_without_a_person_the_hubs_own_error_is_what_the_run_ends_with(
     assert world.logins == []
 
 
-def test_signing_out_forgets_the_token_until_the_person_comes_back(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_signing_out_forgets_the_token_until_the_person_comes_back(shell, world, capsys):
     provider = world.stored
     shell.run_line_magic("micromegas_login", "")
     shell.run_line_magic("micromegas_logout", "")

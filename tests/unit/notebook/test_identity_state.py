@@ -17,13 +17,11 @@ from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
     IdentityStatus,
-    NotebookSession,
     SignInOffer,
     accepted_actions,
     offer_of,
     offered_actions,
 )
-from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import (
     PASTE_URL,
     SCAN_URI,
@@ -33,7 +31,6 @@ from tests.fakes.notebook_world import (
     USER_CODE,
     VERIFICATION_URI,
     FakeLogin,
-    FakeWorld,
 )
 
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
@@ -41,7 +38,7 @@ ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction
 
 
-def login(flow: Flow = Flow.BROWSER) -> FakeLogin:
+def login(flow=Flow.BROWSER):
     return FakeLogin(expires_at=SOON, flow=flow)
 
 
@@ -60,7 +57,7 @@ def login(flow: Flow = Flow.BROWSER) -> FakeLogin:
         ("", False),
     ],
 )
-def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address: str, is_offered: bool) -> None:
+def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address, is_offered):
     redirect = FakeLogin(expires_at=SOON, flow=Flow.REDIRECT, start_url=address)
     device = login(Flow.DEVICE)
     device.verification_uri = device.verification_uri_complete = address
@@ -70,7 +67,7 @@ def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address
     assert (offer_of(device).address, offer_of(device).scan_address) == ((address,) * 2 if is_web else ("", ""))
 
 
-def test_what_a_provider_gives_is_written_out() -> None:
+def test_what_a_provider_gives_is_written_out():
     asked = login(Flow.DEVICE)
     asked.user_code = "AB\x1b[2J" + "C" * 100
     asked.verification_uri = "https://id.example.com/\u202edevice"
@@ -81,11 +78,11 @@ def test_what_a_provider_gives_is_written_out() -> None:
     assert offer.address == "https://id.example.com/\\u202edevice"
 
 
-def state(status: IdentityStatus, **facts: object) -> IdentityState:
+def state(status, **facts):
     return IdentityState(status=status, server="lake", **{"issuer": "id", **facts})  # type: ignore[arg-type]
 
 
-def waiting_for(flow: Flow) -> IdentityState:
+def waiting_for(flow):
     return state(IdentityStatus.WAITING, offer=SignInOffer(flow=flow, address="https://id"))
 
 
@@ -106,7 +103,7 @@ def waiting_for(flow: Flow) -> IdentityState:
         (state(IdentityStatus.NOT_CONFIGURED, issuer=""), (REFRESH,)),
     ],
 )
-def test_each_state_offers_what_a_person_can_do_then(shown: IdentityState, offered: tuple[IdentityAction, ...]) -> None:
+def test_each_state_offers_what_a_person_can_do_then(shown, offered):
     assert offered_actions(shown) == offered
     assert accepted_actions(shown) >= set(offered)
 
@@ -121,14 +118,14 @@ SIGNED_IN = state(IdentityStatus.SIGNED_IN, name="Alice Martin", ends_at=ENDS_AT
 
 
 @pytest.fixture
-def widget(clock: FakeClock) -> IdentityWidget:
+def widget(clock):
     return IdentityWidget(clock=clock)
 
 
 @pytest.mark.parametrize(
     ("waiting", "asked"), [(WAITING, START_URL), (CODE, USER_CODE), (PASTE, PASTE_URL)], ids=["link", "code", "paste"]
 )
-def test_what_a_sign_in_asks_goes_when_it_is_done(widget: IdentityWidget, waiting: IdentityState, asked: str) -> None:
+def test_what_a_sign_in_asks_goes_when_it_is_done(widget, waiting, asked):
     widget.apply(waiting)
     during = json.dumps(widget.get_state())
 
@@ -140,8 +137,8 @@ def test_what_a_sign_in_asks_goes_when_it_is_done(widget: IdentityWidget, waitin
     assert '"qr_path": ""' in json.dumps(widget.get_state())
 
 
-def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None:
-    pressed: list[IdentityAction] = []
+def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
+    pressed = []
     widget = IdentityWidget(clock=clock, on_press=lambda action, _board: pressed.append(action))
 
     for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
@@ -150,7 +147,7 @@ def test_a_button_is_passed_on_and_what_is_none_is_not(clock: FakeClock) -> None
     assert pressed == [IdentityAction.SIGN_OUT]
 
 
-def test_the_browser_half_writes_text_and_never_markup() -> None:
+def test_the_browser_half_writes_text_and_never_markup():
     source = IdentityWidget._esm
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "fetch("))
@@ -163,36 +160,34 @@ WAIT_SECONDS = 60
 class FakeBoard:
     """Stands in for the widget: notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.began: list[IdentityAction] = []
         self.errors: list[str] = []
         self.news: list[str] = []
         self.ended = Event()
         self.begin_action, self.notify = self.began.append, self.news.append
 
-    def end_action(self, *, error: str = "") -> None:
+    def end_action(self, *, error=""):
         self.errors.append(error)
         self.ended.set()
 
 
 @pytest.fixture
-def board() -> FakeBoard:
+def board():
     return FakeBoard()
 
 
 @pytest.fixture
-def buttons(session: NotebookSession) -> IdentityButtons:
+def buttons(session):
     return IdentityButtons(session)
 
 
-def press(buttons: IdentityButtons, action: IdentityAction, board: FakeBoard) -> None:
+def press(buttons, action, board):
     buttons.press(action, board)
     assert board.ended.wait(WAIT_SECONDS)
 
 
-def test_a_button_that_came_too_late_does_nothing_and_is_answered(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard
-) -> None:
+def test_a_button_that_came_too_late_does_nothing_and_is_answered(world, session, buttons, board):
     buttons.press(IdentityAction.REFRESH, board)
     session.logout(SETTINGS)
     world.logouts.clear()
@@ -202,10 +197,8 @@ def test_a_button_that_came_too_late_does_nothing_and_is_answered(
     assert (board.news, board.began, world.logouts) == ([TOO_LATE, TOO_LATE], [], [])
 
 
-def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(
-    world: FakeWorld, session: NotebookSession, buttons: IdentityButtons, board: FakeBoard, caplog
-) -> None:
-    def broken() -> None:
+def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(world, session, buttons, board, caplog):
+    def broken():
         raise RuntimeError(SECRET_TOKEN)
 
     session.signed_in(SETTINGS)

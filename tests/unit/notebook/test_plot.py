@@ -26,7 +26,7 @@ TIMES = pa.array([T0, T0 + 1, T0 + 2], pa.timestamp("s", "UTC"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_the_picture_needs_no_script_and_says_what_it_shows() -> None:
+def test_the_picture_needs_no_script_and_says_what_it_shows():
     shown = plot_bundle(LOADS)["text/html"]
 
     assert 'alt="load over time: a, &lt;b&gt;. From 2023-11-14 22:13:20 to 2023-11-14 22:16:20 (UTC).' in shown
@@ -44,18 +44,18 @@ def test_the_picture_needs_no_script_and_says_what_it_shows() -> None:
         ("\x1b[2J", r"UTC, for \x1b[2J is not known here", "22:13"),
     ],
 )
-def test_a_zone_has_a_label_and_its_times(name: str | None, label: str, shown: str) -> None:
+def test_a_zone_has_a_label_and_its_times(name, label, shown):
     zone = plot_zone(name)
 
     assert zone.label == label
     assert zone.local_time(1_700_000_000_000_000).strftime("%H:%M") == shown
 
 
-def lines(table: pa.Table) -> dict[str, list[float]]:
+def lines(table):
     return {line.name: list(line.values) for line in time_series(table).lines}
 
 
-def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> None:
+def test_text_columns_that_vary_name_the_lines_together_and_others_do_not():
     table = pa.table(
         {
             "time": TIMES,
@@ -88,14 +88,14 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not() -> N
         (pa.table({"time": pa.array([2**60], pa.timestamp("s")), "n": [1]}), "no row has both a time and a number"),
     ],
 )
-def test_a_result_that_is_no_time_series_says_what_is_missing(table: pa.Table, what: str) -> None:
+def test_a_result_that_is_no_time_series_says_what_is_missing(table, what):
     with pytest.raises(UsageError) as raised:
         time_series(table)
 
     assert what in raised.value.what
 
 
-def numbers_of(rows: int, **columns: list[str]) -> pa.Table:
+def numbers_of(rows, **columns):
     return pa.table({"time": pa.array(range(rows), pa.timestamp("s")), **columns, "n": range(rows)})
 
 
@@ -107,20 +107,20 @@ def numbers_of(rows: int, **columns: list[str]) -> pa.Table:
         (pa.table({"time": TIMES} | {f"n{index}": [1, 2, 3] for index in range(13)}), "numbers would make 13 lines"),
     ],
 )
-def test_too_many_lines_are_refused_by_the_columns_that_make_them(table: pa.Table, what: str) -> None:
+def test_too_many_lines_are_refused_by_the_columns_that_make_them(table, what):
     with pytest.raises(UsageError, match=what):
         time_series(table)
 
 
-def drawn(table: pa.Table) -> ET.Element:
+def drawn(table):
     return ET.fromstring(plot_svg(time_series(table), title="A <title>", description="What & where"))
 
 
-def table(rows: int, values: list[float | None], **columns: list[str]) -> pa.Table:
+def table(rows, values, **columns):
     return pa.table({"time": pa.array(range(rows), pa.timestamp("s", "UTC")), **columns, "value": values})
 
 
-def test_a_name_with_characters_that_xml_forbids_is_drawn_all_the_same() -> None:
+def test_a_name_with_characters_that_xml_forbids_is_drawn_all_the_same():
     svg = drawn(table(2, [1, 2], host=["a\x00\x1b", "b\ufffe\uffff]]>"]))
 
     assert {r"a\x00\x1b", "b\ufffd\ufffd]]>"} <= {text.text for text in svg.iter(f"{SVG}text")}

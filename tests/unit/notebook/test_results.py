@@ -28,11 +28,11 @@ NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
 
 
-def test_nothing_in_it_can_end_the_element_that_it_stands_in() -> None:
+def test_nothing_in_it_can_end_the_element_that_it_stands_in():
     assert "<" not in result_data(DATA, max_rows=1_000).text
 
 
-def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long() -> None:
+def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long():
     table = pa.table({"large": ["é" * 1_000] * 5_000, "n": range(5_000)})
 
     data = result_data(table, max_rows=5_000)
@@ -43,7 +43,7 @@ def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long
     assert {len(column["texts"]) for column in decoded["columns"]} == {data.rows}
 
 
-def order(array: pa.Array) -> list[int | None] | None:
+def order(array):
     return column_order(pa.chunked_array([array]))
 
 
@@ -59,11 +59,11 @@ def order(array: pa.Array) -> list[int | None] | None:
         (pa.array([], pa.int64()), []),
     ],
 )
-def test_values_have_places_by_their_size_and_nulls_have_none(array: pa.Array, expected: list[int | None]) -> None:
+def test_values_have_places_by_their_size_and_nulls_have_none(array, expected):
     assert order(array) == expected
 
 
-def texts(array: pa.Array) -> list[str | None]:
+def texts(array):
     return column_texts(pa.chunked_array([array]))
 
 
@@ -89,7 +89,7 @@ def texts(array: pa.Array) -> list[str | None]:
         (pa.array(["x" * 1_000_000]), ["x" * 199 + "…"]),
     ],
 )  # fmt: skip
-def test_a_value_is_written_in_short(array: pa.Array, expected: list[str | None]) -> None:
+def test_a_value_is_written_in_short(array, expected):
     assert texts(array) == expected
 
 
@@ -104,15 +104,15 @@ def test_a_value_is_written_in_short(array: pa.Array, expected: list[str | None]
         (pa.StructArray.from_arrays([pa.array([2**62], pa.date64())], ["a"]), "{a: (cannot be written)}"),
     ],
 )
-def test_what_the_type_does_not_allow_is_written_all_the_same(array: pa.Array, expected: str) -> None:
+def test_what_the_type_does_not_allow_is_written_all_the_same(array, expected):
     assert texts(array) == [expected]
 
 
-def test_control_and_direction_characters_are_written_out() -> None:
+def test_control_and_direction_characters_are_written_out():
     assert printable("a\x1b[31mb\u202ec\nd\x9be") == "a\\x1b[31mb\\u202ec\\nd\\x9be"
 
 
-def test_the_caret_stands_right_after_tabs_and_wide_characters() -> None:
+def test_the_caret_stands_right_after_tabs_and_wide_characters():
     error = InvalidStatement("No.", line=2, column=7, remedy="")
 
     lines = error_lines(error, sql="SELECT\n\t'山', x")
@@ -120,7 +120,7 @@ def test_the_caret_stands_right_after_tabs_and_wide_characters() -> None:
     assert lines[1:3] == ["     '山', x", "           ^ line 2, column 7"]
 
 
-def test_only_the_part_of_a_long_line_around_the_place_is_shown() -> None:
+def test_only_the_part_of_a_long_line_around_the_place_is_shown():
     error = InvalidStatement("No.", line=1, column=501, remedy="")
 
     lines = error_lines(error, sql="a" * 500 + "b" + "c" * 500)
@@ -129,14 +129,14 @@ def test_only_the_part_of_a_long_line_around_the_place_is_shown() -> None:
     assert lines[2].index("^") == lines[1].index("b")
 
 
-def test_what_a_server_says_cannot_move_the_cursor_or_fill_the_page() -> None:
+def test_what_a_server_says_cannot_move_the_cursor_or_fill_the_page():
     (line,) = error_lines(Unavailable("\x1b[2J" + "x" * 5000, remedy=""))
 
     assert line.startswith("✗ \\x1b[2J")
     assert len(line) < 2100
 
 
-def test_the_html_form_holds_no_markup_of_the_error() -> None:
+def test_the_html_form_holds_no_markup_of_the_error():
     html = lines_html(["✗ <script>alert(1)</script> & more"])
 
     assert html.count("<") == 2

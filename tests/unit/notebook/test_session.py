@@ -8,25 +8,21 @@ from types import SimpleNamespace
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
-from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import (
     InvalidStatement,
     LoginFailed,
     LoginRequired,
-    MicromegasError,
     ProviderUnavailable,
     ServerUnavailable,
 )
-from micromegas_jupyter.notebook.login.connections import Connection, Connections, Dependencies, FlowToUse, TokenRenewal
-from micromegas_jupyter.notebook.login.session import IdentityStatus, NotebookSession
-from tests.fakes.clock import FakeClock
+from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse, TokenRenewal
+from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import (
     SETTINGS,
     FakeIdentity,
     FakePersonalProvider,
     FakeServiceProvider,
-    FakeWorld,
     shown,
 )
 
@@ -44,9 +40,7 @@ DEADLINE_SECONDS = 60
         (InvalidStatement("No such column."), IdentityStatus.SIGNED_IN),
     ],
 )
-def test_what_is_shown_follows_from_a_call_that_failed(
-    session: NotebookSession, error: MicromegasError, status: IdentityStatus
-) -> None:
+def test_what_is_shown_follows_from_a_call_that_failed(session, error, status):
     session.signed_in(SETTINGS)
 
     session.note_failure(SETTINGS, error)
@@ -54,9 +48,7 @@ def test_what_is_shown_follows_from_a_call_that_failed(
     assert shown(session) is status
 
 
-def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
-    world: FakeWorld, session: NotebookSession
-) -> None:
+def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(world, session):
     world.stored = None
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
@@ -70,7 +62,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
         session.connection(SETTINGS)
 
 
-def test_a_renewal_that_ends_after_the_logout_shows_nothing(world: FakeWorld, session: NotebookSession) -> None:
+def test_a_renewal_that_ends_after_the_logout_shows_nothing(world, session):
     session.signed_in(SETTINGS)
     session.logout(SETTINGS)
 
@@ -81,17 +73,17 @@ def test_a_renewal_that_ends_after_the_logout_shows_nothing(world: FakeWorld, se
 
 
 @pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_looks(monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.notebook.login.session.CHECK_SECONDS", 0.01)
 
 
-def test_only_a_person_with_a_good_token_counts(world: FakeWorld, session: NotebookSession) -> None:
+def test_only_a_person_with_a_good_token_counts(world, session):
     for world.stored in (None, FakeServiceProvider(), FakePersonalProvider(FakeIdentity(expires_at=LONG_AGO))):
         assert session.sign_in.stored_meanwhile(SETTINGS) is None
 
 
 @pytest.mark.usefixtures("quick_looks")
-def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld, session: NotebookSession) -> None:
+def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world, session):
     world.stored = None
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
@@ -105,12 +97,12 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world: FakeWorld
 
 
 @pytest.mark.usefixtures("quick_looks")
-def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, session: NotebookSession) -> None:
+def test_whoever_finishes_the_sign_in_learns_of_no_failure(world, session):
     world.stored = None
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
-    def sign_in_elsewhere() -> None:
+    def sign_in_elsewhere():
         if login.waited_for.wait(DEADLINE_SECONDS):
             world.stored = elsewhere
 
@@ -124,7 +116,7 @@ def test_whoever_finishes_the_sign_in_learns_of_no_failure(world: FakeWorld, ses
     assert session.connection(SETTINGS).provider is elsewhere
 
 
-def test_a_sign_in_whose_token_has_ended_too_is_over(world: FakeWorld, session: NotebookSession) -> None:
+def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):
     session.signed_in(SETTINGS)
     world.stored.failure = LoginRequired("The provider ended the session.")
 
@@ -136,17 +128,15 @@ def test_a_sign_in_whose_token_has_ended_too_is_over(world: FakeWorld, session: 
 
 
 @pytest.fixture
-def connections(world: FakeWorld) -> Connections:
+def connections(world):
     return Connections(world.dependencies(), lambda *_: None)
 
 
-def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(
-    world: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for_both(world, monkeypatch):
     stored_provider = world.stored_provider
-    others: list[Connection] = []
+    others = []
 
-    def overtaken(settings: ClientSettings) -> AuthProvider | None:
+    def overtaken(settings):
         if not others:
             others.append(raced.put(settings, stored_provider(settings)))
         return stored_provider(settings)
@@ -161,7 +151,7 @@ def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for
     assert [renewal.is_running for renewal in world.renewals] == [True, False]
 
 
-def test_at_most_eight_connections_are_kept(world: FakeWorld, connections: Connections) -> None:
+def test_at_most_eight_connections_are_kept(world, connections):
     for index in range(9):
         connections.get(replace(SETTINGS, profile=f"profile-{index}"))
 
@@ -170,9 +160,9 @@ def test_at_most_eight_connections_are_kept(world: FakeWorld, connections: Conne
 
 
 def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(
-    clock: FakeClock,
-) -> None:
-    changes: list[MicromegasError | None] = []
+    clock,
+):
+    changes = []
     provider = SimpleNamespace(get_token=lambda: "token", renewal_due_at=clock.now)
     renewal = TokenRenewal(provider, clock=clock, on_change=changes.append)
 
@@ -184,7 +174,7 @@ def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_se
     assert [type(error) for error in changes] == [ProviderUnavailable]
 
 
-def test_only_a_persons_sign_in_is_renewed_in_the_background() -> None:
+def test_only_a_persons_sign_in_is_renewed_in_the_background():
     person = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
     assert Dependencies().renewal(person, lambda _: None) is not None

@@ -1,15 +1,12 @@
 """`%sql` and `%%sql` in a shell, the reader that later cells read, and `%micromegas_queries`."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import (
     InvalidStatement,
@@ -27,7 +24,7 @@ from micromegas_jupyter.notebook.results.rows import (
 )
 from micromegas_jupyter.notebook.results.table import result_bundle
 from tests.fakes.clock import FakeClock
-from tests.fakes.notebook_world import ROWS, FakeReader, FakeWorld
+from tests.fakes.notebook_world import ROWS, FakeReader
 
 
 @pytest.mark.parametrize(
@@ -45,9 +42,7 @@ from tests.fakes.notebook_world import ROWS, FakeReader, FakeWorld
         ("SELECT :when", ":when cannot be bound"),
     ],
 )
-def test_what_cannot_be_understood_is_refused_before_anything_is_sent(
-    shell: InteractiveShell, world: FakeWorld, line: str, what: str
-) -> None:
+def test_what_cannot_be_understood_is_refused_before_anything_is_sent(shell, world, line, what):
     shell.user_ns["when"] = object()
 
     with pytest.raises(UsageError, match=what):
@@ -56,7 +51,7 @@ def test_what_cannot_be_understood_is_refused_before_anything_is_sent(
     assert world.asked == []
 
 
-def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: InteractiveShell, world: FakeWorld) -> None:
+def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
     world.stored.failure = LoginRequired("The provider ended the session.")
     failed = shell.run_cell("%sql SELECT 1")
     world.stored.failure = None
@@ -68,9 +63,7 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell: Interacti
     assert len(world.clients) == 2
 
 
-def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(shell, capsys):
     done = shell.run_cell("%%sql --plot\nSELECT n, msg FROM t")
 
     assert done.success
@@ -81,9 +74,7 @@ def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(
     )
 
 
-def test_a_dry_run_shows_the_columns_and_runs_nothing(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_shows_the_columns_and_runs_nothing(shell, world, capsys):
     shell.user_ns["ids"] = [1, 2]
 
     shell.run_cell("%%sql --dry-run\nSELECT n, msg FROM t WHERE n IN :ids")
@@ -98,9 +89,7 @@ def test_a_dry_run_shows_the_columns_and_runs_nothing(
     assert shell.run_line_magic("micromegas_queries", "").rows == []
 
 
-def test_a_template_is_refused_with_its_place_and_what_to_write_instead(
-    shell: InteractiveShell, world: FakeWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_template_is_refused_with_its_place_and_what_to_write_instead(shell, world, capsys):
     shell.user_ns["table"] = "t"
 
     shell.run_cell("%%sql\nSELECT *\nFROM {{table}}")
@@ -129,9 +118,7 @@ TABLE = pa.table(
     ],
     ids=["decimal256", "run-end encoded"],
 )
-def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(
-    shell: InteractiveShell, world: FakeWorld, column: pa.Array, what: str
-) -> None:
+def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(shell, world, column, what):
     world.script = [pa.record_batch({"x": column})]
 
     with pytest.raises(UsageError, match=what):
@@ -141,7 +128,7 @@ def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(
     assert world.readers[0].rows == 0
 
 
-def seen(table: pa.Table, *, max_rows: int) -> RowsSeen:
+def seen(table, *, max_rows):
     rows = RowsSeen(table.schema, max_rows=max_rows)
     for batch in table.to_batches(max_chunksize=700):
         assert rows.note(batch) is batch
@@ -149,7 +136,7 @@ def seen(table: pa.Table, *, max_rows: int) -> RowsSeen:
 
 
 @pytest.mark.parametrize("table", [TABLE, TABLE.slice(0, 30), TABLE.slice(0, 0)], ids=["many", "few", "none"])
-def test_the_display_is_that_of_the_table(table: pa.Table) -> None:
+def test_the_display_is_that_of_the_table(table):
     rows = seen(table, max_rows=1000)
 
     assert result_bundle(rows, max_rows=1000) == result_bundle(table, max_rows=1000)
@@ -158,11 +145,11 @@ def test_the_display_is_that_of_the_table(table: pa.Table) -> None:
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
-def listed(shell: InteractiveShell, line: str = "") -> list[tuple[str, ...]]:
+def listed(shell, line=""):
     return [tuple(row) for row in shell.run_line_magic("micromegas_queries", line).rows]
 
 
-def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: FakeWorld) -> None:
+def test_queries_are_listed_with_how_they_ended(shell, world):
     rows = world.script
     shell.run_cell("a = %sql SELECT n,   msg FROM t")
     world.script = [rows[0], KeyboardInterrupt()]
@@ -186,9 +173,7 @@ def test_queries_are_listed_with_how_they_ended(shell: InteractiveShell, world: 
     assert running[2] == "running"
 
 
-def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
-    shell: InteractiveShell, world: FakeWorld
-) -> None:
+def test_a_query_is_run_again_with_its_options_and_the_values_of_then(shell, world):
     shell.user_ns["levels"] = [1, 2]
     shell.run_cell("%sql rows << --begin 1h --limit 5 --format arrow SELECT n FROM t WHERE level IN :levels")
     shell.user_ns["levels"].append(3)
@@ -204,7 +189,7 @@ def test_a_query_is_run_again_with_its_options_and_the_values_of_then(
     assert [row[0] for row in listed(shell)] == ["1", "2"]
 
 
-def test_large_values_push_older_queries_out() -> None:
+def test_large_values_push_older_queries_out():
     history = QueryHistory()
     for _ in range(3):
         history.begin(SqlRequest(sql="SELECT :a", params={"a": ("x" * 4_000_000, b"y" * 4_000_000)}), at=NOW)
@@ -218,7 +203,7 @@ BATCHES = ROWS.to_batches(max_chunksize=2)
 class Started:
     """A reader over scripted parts, with what follows it."""
 
-    def __init__(self, *script: Any) -> None:
+    def __init__(self, *script):
         self.finished: list[str] = []
         self.ends: list[tuple[Ending, object]] = []
         self.source = FakeReader(list(script or BATCHES), clock := FakeClock(), 0.5, "7f3a91c2d4e5")
@@ -239,7 +224,7 @@ class Started:
     ],
     ids=["read_all", "read_pandas", "arrow stream", "polars"],
 )
-def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Table]) -> None:
+def test_whatever_takes_arrow_takes_the_reader(take):
     started = Started()
 
     table = take(started.rows)
@@ -248,7 +233,7 @@ def test_whatever_takes_arrow_takes_the_reader(take: Callable[[RowReader], pa.Ta
     assert started.ends == [(Ending.DONE, None)]
 
 
-def test_leaving_the_block_stops_the_query_and_says_so() -> None:
+def test_leaving_the_block_stops_the_query_and_says_so():
     started = Started()
 
     with started.rows as rows:
@@ -263,7 +248,7 @@ def test_leaving_the_block_stops_the_query_and_says_so() -> None:
         next(rows)
 
 
-def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_end() -> None:
+def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_end():
     started = Started(BATCHES[0], KeyboardInterrupt())
     next(started.rows)
 
@@ -279,7 +264,7 @@ def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_en
     assert started.source.is_closed
 
 
-def test_a_failure_is_a_line_with_its_place_in_the_statement_and_is_raised_again() -> None:
+def test_a_failure_is_a_line_with_its_place_in_the_statement_and_is_raised_again():
     error = InvalidStatement("No.", line=1, column=8, remedy="")
     started = Started(BATCHES[0], error)
 

@@ -19,7 +19,7 @@ from micromegas_jupyter.notebook.table_explorer import (
     listing_text,
     listing_traits,
 )
-from tests.fakes.notebook_world import FakeClient, FakePersonalProvider, FakeWorld
+from tests.fakes.notebook_world import FakeClient, FakePersonalProvider
 from tests.fakes.waiting import wait_until
 
 SCHEMA = ServerSchema(
@@ -41,19 +41,19 @@ FIRST = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LAST = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)
 
 
-def widget_of(client: FakeClient, *names: str) -> TablesWidget:
+def widget_of(client, *names):
     """Return the widget of tables with these names."""
     shown = listing(schema=ServerSchema(tables={name: Table(name=name) for name in names}))
     return TablesWidget(client, shown, search="", shown=replace(shown, facts=dict.fromkeys(names[:1], "2 rows")))
 
 
-def facts_of(widget: TablesWidget, *, count: int) -> dict[str, str]:
+def facts_of(widget, *, count):
     """Return what the widget says of tables, once it says something of so many."""
     wait_until(lambda: len(widget.facts) >= count, "lines about tables")
     return widget.get_state()["facts"]
 
 
-def test_a_table_that_is_opened_is_counted(client: FakeClient, world: FakeWorld) -> None:
+def test_a_table_that_is_opened_is_counted(client, world):
     world.script = answer(3)
     widget = widget_of(client, "log_entries", "odd\nname")
 
@@ -64,19 +64,19 @@ def test_a_table_that_is_opened_is_counted(client: FakeClient, world: FakeWorld)
 
 
 @pytest.mark.parametrize("content", [{}, {"open": "unknown"}, {"open": ["log_entries"]}, "open", None])
-def test_a_message_that_names_no_table_is_left_alone(client: FakeClient, world: FakeWorld, content: object) -> None:
+def test_a_message_that_names_no_table_is_left_alone(client, world, content):
     widget_of(client, "log_entries")._handle_custom_msg(content, [])
 
     assert world.asked == []
 
 
-def test_the_browser_half_writes_text_and_never_markup() -> None:
+def test_the_browser_half_writes_text_and_never_markup():
     source = (Path(table_explorer.__file__).parent / "static" / "tables.js").read_text(encoding="utf-8")
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
 
 
-def listing(pattern: str = "", schema: ServerSchema = SCHEMA):
+def listing(pattern="", schema=SCHEMA):
     return build_listing(schema, server="lake.example.com:50051", pattern=pattern)
 
 
@@ -91,13 +91,11 @@ def listing(pattern: str = "", schema: ServerSchema = SCHEMA):
         ("(", {}),
     ],
 )
-def test_a_pattern_finds_tables_by_their_names_and_else_by_their_columns(
-    pattern: str, found: dict[str, list[str]]
-) -> None:
+def test_a_pattern_finds_tables_by_their_names_and_else_by_their_columns(pattern, found):
     assert {table.name: [column.name for column in table.columns] for table in listing(pattern).tables} == found
 
 
-def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
+def test_nothing_from_the_server_is_markup_or_steers_a_terminal():
     evil = EVIL + "\x1b[2J\u202e"
     table = Table(name=evil, columns=(Column(name=evil, type_text=evil, remarks=evil),), remarks=evil)
     shown = listing(schema=ServerSchema(tables={evil: table}))
@@ -107,7 +105,7 @@ def test_nothing_from_the_server_is_markup_or_steers_a_terminal() -> None:
     assert "\u202e" not in listing_text(shown) + str(listing_traits(shown))
 
 
-def table(name: str, **columns: str) -> Table:
+def table(name, **columns):
     found = tuple(Column(name=column, type_text=type_text) for column, type_text in columns.items())
     return Table(name=name, columns=found)
 
@@ -116,16 +114,16 @@ LOGS = table("log_entries", insert_time="timestamp[ns, UTC]", time="timestamp[ns
 
 
 @pytest.fixture
-def client(world: FakeWorld) -> FakeClient:
+def client(world):
     return FakeClient(world, FakePersonalProvider())
 
 
-def answer(rows: int, first: datetime | None = None, last: datetime | None = None) -> list[pa.RecordBatch]:
+def answer(rows, first=None, last=None):
     times = [pa.array([moment], pa.timestamp("ns", "UTC")) for moment in (first, last)]
     return pa.table([pa.array([rows]), *times], names=["n", "first", "last"]).to_batches()
 
 
-def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: FakeClient, world: FakeWorld) -> None:
+def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client, world):
     world.script = answer(1_842_113, FIRST, LAST)
 
     line = count_rows(client, LOGS)
@@ -134,7 +132,7 @@ def test_rows_and_the_time_they_cover_are_asked_for_in_one_statement(client: Fak
     assert [asked["sql"] for asked in world.asked] == ["SELECT count(*) AS n, min(time), max(time) FROM log_entries"]
 
 
-def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client: FakeClient, world: FakeWorld) -> None:
+def test_a_table_is_asked_for_once_at_a_time_and_only_a_few_are_together(client, world):
     may_answer = Event()
     world.script = [lambda: may_answer.wait(WAIT_SECONDS), *answer(3)]
     names = [f"table_{number}" for number in range(MAX_OPEN_COUNTS + 2)]
