@@ -14,7 +14,7 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.base import LoginContext
-from micromegas_jupyter.auth.flows.device import start_device
+from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -74,7 +74,7 @@ class Make:
     def start_device(self, pause, clock):
         """Start a device sign-in whose pauses take no time."""
         connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
-        return start_device(LoginContext(connection=connection), stopped=pause)
+        return DeviceFlow(LoginContext(connection=connection), stopped=pause)
 
 
 @pytest.fixture
