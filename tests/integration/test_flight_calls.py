@@ -43,8 +43,6 @@ from tests.integration.flight_harness import (
 pytestmark = pytest.mark.integration
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
 NUMBERS_SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False)])
 WRONG = "SELECT tagret FROM log_entries"
 

@@ -20,9 +20,6 @@ from tests.integration.executors.server_process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 120.0
-
-
 COMMAND = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--disable-auth", "--lake"]
 
 
@@ -138,5 +135,5 @@ def _serve(working_folder, lake):
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     return subprocess.run(
         [*COMMAND, lake], env=variables, cwd=working_folder, capture_output=True, text=True, check=False,
-        timeout=DEADLINE_SECONDS,
+        timeout=120,
     )  # fmt: skip

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from micromegas_jupyter import wiring
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 
 COMMAND_TIMEOUT_SECONDS = 120
@@ -57,5 +59,17 @@ def micromegas():
             [sys.executable, "-m", "micromegas_jupyter.cli", *arguments], env=environ, input=text, capture_output=True,
             text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def sign_in():
+    """Sign somebody in at the demo's provider in the environment of a person."""
+
+    def run(environ, name="alice"):
+        settings = wiring.load_client_settings(environ=environ)
+        with ScriptedPerson(person=name) as browser:
+            return wiring.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
 
     return run

@@ -4,10 +4,7 @@ import json
 
 import pytest
 
-from micromegas_jupyter import wiring
-from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.wiring import ServerStack
 
 pytestmark = pytest.mark.integration
@@ -15,18 +12,12 @@ pytestmark = pytest.mark.integration
 CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token", "server"]
 
 
-def _sign_in(environ):
-    settings = wiring.load_client_settings(environ=environ)
-    with ScriptedPerson(person="alice") as browser:
-        return wiring.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
-
-
 def _findings(result):
     return {check["check"]: check for check in json.loads(result.stdout)["checks"]}
 
 
-def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, micromegas):
-    _sign_in(person)
+def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, sign_in, micromegas):
+    sign_in(person)
 
     result = micromegas("doctor", "--json", environ=person)
 
@@ -52,8 +43,8 @@ def test_without_a_sign_in_it_leaves_with_3_and_the_remedy(stack, person, microm
     assert found["server"]["found"].endswith("answers. Sign in to see who it says you are.")
 
 
-def test_a_server_that_is_down_is_one_failure_with_4(stack, person, micromegas, unused_address):
-    _sign_in(person)
+def test_a_server_that_is_down_is_one_failure_with_4(stack, person, sign_in, micromegas, unused_address):
+    sign_in(person)
 
     result = micromegas("doctor", "--json", environ={**person, "MICROMEGAS_ANALYTICS_URI": f"grpc://{unused_address}"})
 
@@ -92,8 +83,8 @@ def test_a_local_server_without_a_sign_in_is_in_order(nobody, micromegas, tmp_pa
     assert found["settings"]["details"][-1].startswith("no provider is configured: set MICROMEGAS_OIDC_ISSUER")
 
 
-def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, micromegas):
-    token_file = _sign_in(person).token_file
+def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, sign_in, micromegas):
+    token_file = sign_in(person).token_file
     token_file.write_text("{")
 
     damaged = micromegas("doctor", "--json", environ=person)

@@ -7,13 +7,10 @@ import pytest
 
 from micromegas_jupyter.demo import stack as demo_stack
 from micromegas_jupyter.demo.stack import DemoStack
-from tests.integration.system.escapes.gathering import everything_logged
-from tests.integration.system.escapes.on_a_hub import on_a_hub
+from tests.integration.system.escapes.gathering import ProcessWatch, everything_logged
 from tests.integration.system.escapes.others import ECHOED_SECRET, Others
-from tests.integration.system.escapes.processes import ProcessWatch
-from tests.integration.system.escapes.run_of_everything import RunOfEverything
-from tests.integration.system.escapes.scanner import Allowed, Place, scan, summary
-from tests.integration.system.escapes.secrets_in_play import Kind, SecretsInPlay
+from tests.integration.system.escapes.run_of_everything import RunOfEverything, on_a_hub
+from tests.integration.system.escapes.secrets_in_play import Allowed, Kind, Place, SecretsInPlay, scan, summary
 from tests.integration.system.escapes.watched_providers import WatchedDemoProvider
 
 # The first test waits for everything to be done.

@@ -11,7 +11,6 @@ import pytest
 from micromegas_jupyter import FlightSQLClient, wiring
 from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
 from tests.integration.executors.server_process import ServerProcess, wait_until
 
@@ -69,15 +68,13 @@ def server(stack, tmp_path_factory):
 
 
 @pytest.fixture
-def client_of(server, person):
+def client_of(server, person, sign_in):
     """Return a client of that server, signed in as somebody at the demo's provider."""
     opened = []
 
     def connect(name):
         environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
-        settings = wiring.load_client_settings(environ=environ)
-        with ScriptedPerson(person=name) as browser:
-            wiring.login(settings, browser=browser, environ=environ)
+        sign_in(environ, name)
         opened.append(wiring.connect(environ=environ))
         return opened[-1]
 
@@ -156,10 +153,8 @@ def test_a_caller_is_told_their_own_rights_and_groups(client_of):
     assert mine == {"email": "bob@example.com", "is_admin": False, "is_analyst": True}
 
 
-def test_everybody_else_s_queries_are_hidden_without_roles(stack, person):
-    settings = wiring.load_client_settings(environ=person)
-    with ScriptedPerson(person="bob") as browser:
-        wiring.login(settings, browser=browser, environ=person)
+def test_everybody_else_s_queries_are_hidden_without_roles(stack, person, sign_in):
+    sign_in(person, "bob")
 
     with wiring.connect(environ=person) as bob:
         assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0

@@ -20,11 +20,24 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import mint
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.system.escapes import leaking_program
-from tests.integration.system.escapes.gathering import everything_logged, file_texts, noted_texts, telemetry_texts
-from tests.integration.system.escapes.processes import ProcessWatch
+from tests.integration.system.escapes.gathering import (
+    ProcessWatch,
+    everything_logged,
+    file_texts,
+    noted_texts,
+    telemetry_texts,
+)
 from tests.integration.system.escapes.run_of_everything import INSIDE, REPOSITORY
-from tests.integration.system.escapes.scanner import Allowed, Place, Text, scan, summary
-from tests.integration.system.escapes.secrets_in_play import Kind, KnownSecret, SecretsInPlay
+from tests.integration.system.escapes.secrets_in_play import (
+    Allowed,
+    Kind,
+    KnownSecret,
+    Place,
+    SecretsInPlay,
+    Text,
+    scan,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

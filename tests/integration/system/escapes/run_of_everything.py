@@ -13,12 +13,11 @@ from pathlib import Path
 from jupyter_client.manager import KernelManager
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubReply
 from tests.fakes.terminal import ProgramAtTerminal
 from tests.integration.notebook.kernels import AttendedKernel, widget_states
-from tests.integration.system.escapes import person
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
-from tests.integration.system.escapes.scanner import Place, Text
-from tests.integration.system.escapes.secrets_in_play import Kind
+from tests.integration.system.escapes.secrets_in_play import Kind, Place, Text
 
 INSIDE = Path(__file__).parent / "inside"
 REPOSITORY = Path(__file__).parents[4]
@@ -50,7 +49,7 @@ class RunOfEverything:
             "ESCAPES_FOLDER": str(folder / "notes"),
             "TERM": "xterm-256color",
             "COLUMNS": "400",
-            "BROWSER": person.browser(folder / "my-browser"),
+            "BROWSER": browser(folder / "my-browser"),
             **stack.client_environment(),
             "MICROMEGAS_CONFIG_DIR": str(folder / "config"),
         }
@@ -94,13 +93,13 @@ class RunOfEverything:
             "PYTHON_KEYRING_BACKEND": "persons_keyring.FileKeyring",
             "PERSONS_KEYRING": str(self.folder / "persons-keyring.json"),
         }
-        shown = person.sign_in_by_device(
+        shown = sign_in_by_device(
             [*CLI, "login", "--flow", "device"], environ={**self.environ, **keyring}, folder=self.work
         )
         self.add(Place.OUTPUT, "login by device", shown)
         self.command("whoami", **keyring)
         self.command("logout", "--end-session", **keyring)
-        shown = person.sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
+        shown = sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
         self.add(Place.OUTPUT, "login by paste", shown)
 
     def with_service_account(self):
@@ -159,9 +158,7 @@ class RunOfEverything:
     def in_shells(self):
         ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
         lines = ["%load_ext micromegas_jupyter", "%micromegas_login --flow paste"]
-        shown = person.sign_in_by_paste(
-            ipython, environ=self.environ, folder=self.work, lines=lines, prompt=r"In \[\d+\]: "
-        )
+        shown = sign_in_by_paste(ipython, environ=self.environ, folder=self.work, lines=lines, prompt=r"In \[\d+\]: ")
         self.add(Place.OUTPUT, "IPython, paste", shown)
         lines = [
             "import os, sys; from micromegas_jupyter import wiring",
@@ -170,7 +167,7 @@ class RunOfEverything:
             "t = T(sys.stderr, environ=os.environ); s = wiring.load_client_settings()",
             "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, prompt=t.prompt); print('Signed in as', p)",
         ]
-        shown = person.sign_in_by_paste(
+        shown = sign_in_by_paste(
             [sys.executable, "-i", "-q"], environ=self.environ, folder=self.work, lines=lines, prompt=">>> "
         )
         self.add(Place.OUTPUT, "Python, paste", shown)
@@ -239,7 +236,7 @@ class RunOfEverything:
         return self.stack.provider.service_secret.reveal()
 
     def give(self, name, content):
-        return person.give(self.given, name, content)
+        return give(self.given, name, content)
 
     def gather(self):
         """Add what was left behind; after this, nothing more is done."""
@@ -251,3 +248,108 @@ class RunOfEverything:
         for text in self.texts:
             for start in _START_ADDRESS.findall(text.text):
                 self.secrets.note(Kind.START_ADDRESS, start)
+
+
+_BROWSER = """#!{python} -I
+import sys
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+sign_in(sys.argv[1])
+"""
+
+
+def give(folder, name, content):
+    path = folder / name
+    path.touch(0o600)
+    path.write_text(content)
+    return str(path)
+
+
+def browser(path):
+    """Make a browser that signs in by itself; it is a program of the person's and is not watched from inside."""
+    path.write_text(_BROWSER.format(python=sys.executable))
+    path.chmod(0o755)
+    return str(path)
+
+
+def sign_in_by_device(command, *, environ, folder):
+    """Type the code that a program shows into the provider's page; returns all that the program showed."""
+    terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
+    address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
+    sign_in(f"{address}?user_code={code}")
+    return terminal.finish()
+
+
+def sign_in_by_paste(command, *, environ, folder, lines=(), prompt=""):
+    """Open the address that a program shows, and type the one at which that ends; returns all that was shown."""
+    terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
+    for line in lines:
+        terminal.wait_for(prompt)
+        terminal.type(f"{line}\r")
+    address = terminal.wait_for(r"[Oo]pen (http://\S+/authorize\S+)")[1]
+    end = sign_in(address, visit_callback=False)
+    terminal.wait_for("Paste the address")
+    terminal.type(f"{end.replace('state=', 'state=x')}\r")
+    terminal.wait_for("not the address")
+    terminal.wait_for("Paste the address")
+    terminal.type(f"{end}\r")
+    terminal.wait_for("Signed in as")
+    if lines:
+        terminal.wait_for(prompt)
+        terminal.type("exit()\r")
+    return terminal.finish()
+
+
+CELLS = (
+    "%load_ext micromegas_jupyter",
+    "%micromegas_login --flow hub",  # the person chose another way before
+    "%micromegas_doctor",
+    "from micromegas_jupyter import wiring, connect",
+    "own = wiring.stored_provider(wiring.load_client_settings())",
+    "[len(own.get_token()), own, own.identity(), own.__dict__, get_ipython().user_ns]",
+    "%xmode Verbose",
+)
+# The server does not know who made these tokens.
+REFUSED_CELLS = ("%sql SELECT 1 AS one", "%micromegas_whoami --traceback", "connect().query('SELECT 1')")
+
+
+def on_a_hub(done):
+    """Be signed in by the Hub, be refused by the server and by the Hub, and sign out."""
+    with FakeHubService() as hub:
+        hub.issuer = done.stack.provider.issuer
+        give = hub.token
+
+        def noted():
+            token = give()
+            done.secrets.note(Kind.ACCESS_TOKEN, token)
+            return token
+
+        hub.token = noted
+        hub.before_answer = done.look
+        done.secrets.note(Kind.HUB_TOKEN, HUB_TOKEN)
+
+        def malformed(call):
+            body = hub.contract(call).body
+            assert isinstance(body, dict)
+            return HubReply(body={**body, "expires_in": "soon"})
+
+        def work(kernel):
+            def run(*sources, status="ok"):
+                for source in sources:
+                    cell = kernel.run(source)
+                    assert cell.reply["status"] == status, cell.messages
+
+            run(*CELLS)
+            run(*REFUSED_CELLS, status="error")
+            hub.reply = malformed
+            run("own.renew()", status="error")
+            hub.refuse(409, "sign_in_again")
+            run("own.renew()", status="error")
+            hub.reply = hub.contract
+            run("%micromegas_logout")
+            run("%sql SELECT 1 AS one", status="error")
+
+        done.in_kernel(work, **hub.environ)
+        done.command("login", **hub.environ)
+        done.command("query", "SELECT 1 AS one", expect=3, GRPC_VERBOSITY="DEBUG", **hub.environ)
+        done.command("whoami", expect=3, **hub.environ)
+        done.command("logout", **hub.environ)

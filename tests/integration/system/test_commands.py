@@ -1,0 +1,161 @@
+"""One sign-in serves every notebook and terminal of a person, one sign-out ends it; `micromegas query` itself."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticTokenAuthProvider
+
+from micromegas_jupyter import FlightSQLClient, wiring
+from micromegas_jupyter.errors import LoginRequired
+
+pytestmark = pytest.mark.integration
+
+SQL = "SELECT count(*) AS n FROM log_entries"
+
+
+def test_a_terminal_uses_the_sign_in_of_a_notebook(stack, person, sign_in, micromegas):
+    sign_in(person)
+
+    result = micromegas("query", SQL, "--format", "json", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[0]["n"] > 0
+
+
+def test_whoami_names_the_person_and_what_the_server_knows(stack, person, sign_in, micromegas):
+    sign_in(person)
+
+    result = micromegas("whoami", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    mine, servers = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"Alice Martin <alice@example\.com> · 127\.0\.0\.1:\d+ · token valid \d+ min, renews by itself", mine
+    )
+    assert re.fullmatch(r"server 127\.0\.0\.1:\d+ knows you as alice@example\.com \(admin\) · \d+ ms", servers)
+
+
+def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, sign_in, micromegas):
+    sign_in(person)
+    client = wiring.connect(environ=person)
+    assert client.query_arrow(SQL)["n"][0].as_py() > 0
+
+    result = micromegas("logout", environ=person)
+
+    assert result.returncode == 0, result.stderr
+    assert "refresh token revoked" in result.stdout
+    with pytest.raises(LoginRequired):
+        client.query_arrow(SQL)
+    assert micromegas("query", SQL, environ=person).returncode == 3
+    client.close()
+
+
+def test_a_query_without_a_sign_in_says_what_to_do_and_leaves_with_3(stack, person, micromegas):
+    result = micromegas("query", SQL, environ=person)
+
+    assert result.returncode == 3
+    assert result.stdout == ""
+    assert "micromegas login" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_service_account_needs_no_person(service, micromegas):
+    result = micromegas("query", SQL, "--format", "csv", environ=service)
+    mine, servers = micromegas("whoami", environ=service).stdout.splitlines()
+
+    name = service["MICROMEGAS_OIDC_CLIENT_ID"]
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("n\n")
+    assert re.fullmatch(rf"{name} \(service account\) · 127\.0\.0\.1:\d+ · token valid \d+ min, renews by itself", mine)
+    assert f"knows you as {name}" in servers
+
+
+def test_a_service_account_by_option(stack, person, micromegas):
+    service = stack.service_environment()
+    environ = {**person, "MICROMEGAS_OIDC_AUDIENCE": service["MICROMEGAS_OIDC_AUDIENCE"]}
+
+    result = micromegas(
+        "query", SQL, "--client-id", service["MICROMEGAS_OIDC_CLIENT_ID"],
+        "--client-secret", service["MICROMEGAS_OIDC_CLIENT_SECRET"], "--issuer", service["MICROMEGAS_OIDC_ISSUER"],
+        environ=environ,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_our_client_accepts_a_provider_of_upstream(stack, person, sign_in):
+    token = sign_in(person).get_token()
+
+    with FlightSQLClient(stack.server.uri, auth_provider=UpstreamStaticTokenAuthProvider(token)) as client:
+        assert len(client.query(SQL)) == 1
+
+
+CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
+ROWS = "SELECT value AS n, 'x\"y,' || repeat('z', 80) AS text FROM generate_series(1, 2)"
+
+
+def test_rows_are_printed_as_table_csv_and_json(micromegas, service):
+    printed = {
+        name: micromegas("query", ROWS, "--format", name, environ=service).stdout for name in ("table", "csv", "json")
+    }
+    whole = micromegas("query", ROWS, "--max-colwidth", "0", environ=service).stdout
+
+    expected = [{"n": n, "text": 'x"y,' + "z" * 80} for n in (1, 2)]
+    assert json.loads(printed["json"]) == expected
+    assert list(csv.DictReader(printed["csv"].splitlines())) == [{**row, "n": str(row["n"])} for row in expected]
+    assert "z..." in printed["table"]
+    assert "z" * 80 not in printed["table"]
+    assert "z" * 80 in whole
+
+
+def test_a_statement_is_read_from_a_file_and_from_standard_input(micromegas, service, tmp_path):
+    (tmp_path / "statement.sql").write_text("SELECT 'from the file' AS said")
+    said = "SELECT 'from the input' AS said"
+    answers = [
+        micromegas("query", "--file", place, "--format", "csv", environ=service, text=said).stdout.splitlines()[1]
+        for place in (str(tmp_path / "statement.sql"), "-")
+    ]
+
+    assert answers == ["from the file", "from the input"]
+
+
+def test_a_time_range_cuts_what_is_read(micromegas, service):
+    def count(*options):
+        sql = "SELECT count(*) AS n FROM log_entries"
+        return int(micromegas("query", sql, "--format", "csv", *options, environ=service).stdout.split()[1])
+
+    past = ("--begin", "2020-01-01T00:00:00Z", "--end", "2020-01-02T00:00:00Z")
+
+    assert count(*past) == 0
+    assert count("--begin", "1h") > 0
+    assert count("--all") > 0
+
+
+def test_an_interrupt_cancels_the_query(service):
+    sql = "SELECT value, sqrt(value) FROM generate_series(1, 500000000000)"
+    with subprocess.Popen(
+        [*CLI, "query", sql, "--format", "csv"], env=service, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_the_version_and_the_older_name_of_logout_are_there(person, micromegas):
+    version = micromegas("--version", environ=person)
+    older = subprocess.run(
+        [Path(sys.executable).with_name("micromegas_logout")], env=person, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+
+    assert (version.returncode, version.stdout.startswith("micromegas")) == (0, True)
+    assert (older.returncode, older.stdout.startswith("Nobody was signed in")) == (0, True)
