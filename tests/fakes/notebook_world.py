@@ -1,13 +1,12 @@
 """A sign-in, a server and a browser that do what a test says: the parts that the magics work with."""
 
-from __future__ import annotations
-
 import getpass
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,10 +23,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
