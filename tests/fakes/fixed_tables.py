@@ -1,7 +1,5 @@
 """Tables that stand as a test wrote them, in Parquet files of its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 

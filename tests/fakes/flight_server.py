@@ -1,7 +1,5 @@
 """A Flight service whose answers a test scripts; it notes every call. It knows no SQL."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

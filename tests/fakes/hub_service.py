@@ -1,7 +1,5 @@
 """A Hub's sign-in service on loopback that keeps to the contract of docs/jupyterhub.md; what it answers can be set."""
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import dataclass

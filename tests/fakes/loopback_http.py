@@ -1,21 +1,15 @@
 """HTTP on loopback: requests that came, answers, and a server that has somebody else answer."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 

@@ -1,7 +1,5 @@
 """One mint makes valid tokens; each test changes one thing. Signs with `cryptography` directly, not with joserfc."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import json

@@ -1,16 +1,17 @@
 """A sign-in, a server and a browser that do what a test says: the parts that the magics work with."""
 
-from __future__ import annotations
-
 import getpass
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.commands import PreparedStatement
+from micromegas_jupyter.auth import Identity
+from micromegas_jupyter.client.commands import PreparedStatement, ServerIdentity
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.errors import (
     LoginFailed,
@@ -22,10 +23,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, FlowToUse
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 SETTINGS = ClientSettings(
     uri="grpc+tls://lake.example.com:50051", issuer="https://id.example.com", client_id="lake-notebooks"
@@ -97,28 +94,14 @@ class ReadsAll:
 SECRET_TOKEN = "secret-token-that-nobody-may-see"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FakeIdentity:
-    subject: str = "user-1"
-    name: str | None = "Alice Martin"
-    email: str | None = "alice@example.com"
-    issuer: str = "https://id.example.com"
-    expires_at: datetime = datetime(2026, 11, 24, 15, 42, tzinfo=UTC)
-    renews: bool = True
-    groups: tuple[str, ...] = ("analysts", "lake-admins")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeServerIdentity:
-    subject: str = "user-1"
-    name: str | None = "Alice Martin"
-    email: str | None = "alice@example.com"
-    issuer: str = "https://id.example.com"
-    auth_type: str = "oidc"
-    is_admin: bool = True
-    expires_at: datetime | None = None
-    groups: tuple[str, ...] = ()
-    group_count: int = 0
+ALICE = {"subject": "user-1", "name": "Alice Martin", "email": "alice@example.com", "issuer": "https://id.example.com"}
+FakeIdentity = partial(
+    Identity,
+    **ALICE,
+    expires_at=datetime(2026, 11, 24, 15, 42, tzinfo=UTC),
+    renews=True,
+    groups=("analysts", "lake-admins"),
+)
 
 
 class FakePersonalProvider:
@@ -314,7 +297,7 @@ class FakeClient(ListsTables):
         try:
             if self._world.whoami_failure is not None:
                 raise self._world.whoami_failure
-            return FakeServerIdentity()
+            return ServerIdentity(**ALICE, auth_type="oidc", is_admin=True)
         finally:
             self._world.was_asked_whoami.set()
 

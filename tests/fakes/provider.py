@@ -1,36 +1,10 @@
 """An identity provider's documents without a network: what it answers is set, what was asked is counted."""
 
-from __future__ import annotations
-
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 from micromegas_jupyter.errors import ProviderUnavailable
 from tests.fakes.mint import ISSUER, ec_key, ed25519_key, rsa_key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from micromegas_jupyter.core.system import Secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """Stands for `http.HttpAnswer`."""
-
-    body: object
-    status: int = 200
-    reached_private: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One fetch as the provider saw it."""
-
-    url: str
-    headers: Mapping[str, str | Secret]
-    refuses_private: bool
 
 
 class FakeProvider:
@@ -68,7 +42,7 @@ class FakeProvider:
     def fetch_json(self, url, *, headers=None, refuses_private=False):
         with self._lock:
             self.requested.append(url)
-            self.requests.append(Request(url=url, headers=dict(headers or {}), refuses_private=refuses_private))
+            self.requests.append(SimpleNamespace(url=url, headers=dict(headers or {}), refuses_private=refuses_private))
         self.arrived.set()
         assert self.gate.wait(30), "the test never opened the gate"
         if self.failure is not None:
@@ -81,4 +55,4 @@ class FakeProvider:
             f"{self.issuer}/keys": self.jwks,
             **self.elsewhere,
         }
-        return Answer(body=documents[url], status=self.status, reached_private=is_private)
+        return SimpleNamespace(body=documents[url], status=self.status, reached_private=is_private)

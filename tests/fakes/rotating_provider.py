@@ -4,8 +4,6 @@ It counts what it gave to whom. With a grace, a token that has just been spent m
 it was exchanged for was used.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import flask

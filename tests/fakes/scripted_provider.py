@@ -4,8 +4,6 @@ Left alone it is honest and strict: code with PKCE, rotation that revokes the fa
 may replace the next answer of a path, change what ID tokens say, or stop it; every request is kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import secrets

@@ -4,8 +4,6 @@ The processes that executors are forked from take a second to start, so they out
 next server with the same options takes one over.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import signal

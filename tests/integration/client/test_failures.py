@@ -131,11 +131,6 @@ def test_a_clients_deadline_holds_for_every_call(fake_server):
             call()
 
 
-def test_a_tls_client_says_so_when_the_server_speaks_plain_text(fake_server):
-    with pytest.raises(ServerUnavailable, match="does not speak TLS"):
-        FlightSQLClient(f"grpc+tls://127.0.0.1:{fake_server.port}").query("SELECT 1")
-
-
 def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_bytes(b"no certificate")
 

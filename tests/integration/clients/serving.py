@@ -1,7 +1,5 @@
 """A server with authentication on, over real telemetry and plain Parquet, for clients of other make."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing, contextmanager
 from dataclasses import dataclass

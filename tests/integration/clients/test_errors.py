@@ -1,7 +1,5 @@
 """Each error of the server, as each client raises it; docs/clients.md has the table that is held here."""
 
-from __future__ import annotations
-
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pyarrow as pa

@@ -12,7 +12,6 @@ from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService
 from tests.fakes.platform_stand_ins import AzureMachine
 from tests.fakes.raw_server import RawServer
-from tests.fakes.scripted_provider import Reply
 
 pytestmark = pytest.mark.integration
 
@@ -119,16 +118,6 @@ def test_a_private_address_that_is_refused_sees_no_byte():
 def test_a_private_address_is_refused_before_the_tls_handshake(tls_provider):
     with pytest.raises(ProviderUnavailable, match="private"):
         ProviderHttp(ca_bundle=tls_provider.ca_file).fetch_json(tls_provider.url, refuses_private=True)
-
-
-def test_an_address_of_the_internet_is_not_refused(provider, monkeypatch):
-    # Tests reach this machine only, so it plays a host of the internet.
-    monkeypatch.setattr(http, "is_private_address", lambda address: address != "127.0.0.1")
-    provider.reply_once("/document", Reply(body={}))
-
-    answer = ProviderHttp().fetch_json(f"{provider.base}/document", refuses_private=True)
-
-    assert answer.reached_private is False
 
 
 def test_a_proxy_may_be_at_a_private_address(monkeypatch):

@@ -173,14 +173,3 @@ def test_a_refused_connection_is_unavailable_and_names_host_and_port_only():
     said = f"The identity provider 127.0.0.1:{port} could not be reached: the connection was refused."
     assert caught.value.what == said
     assert "that the provider runs" in caught.value.remedy
-
-
-def test_a_provider_without_tls_is_not_asked_to_be_tried_again():
-    def babble(connection, server):
-        connection.sendall(HEAD + b"\r\n")
-
-    with RawServer(babble) as server, pytest.raises(ProviderUnavailable, match="TLS failed") as caught:
-        ProviderHttp().fetch_json(server.url.replace("http:", "https:"))
-
-    assert "speaks TLS" in caught.value.remedy
-    assert "MICROMEGAS_CA_BUNDLE" in caught.value.remedy

@@ -1,6 +1,5 @@
 """The command's entry: arguments, exit codes, and how a server logs."""
 
-import json
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.cli.main import FactsFormatter, build_parser, describe_problem, run
 from micromegas_jupyter.cli.serve_command import log_as_server, notify
-from micromegas_jupyter.config.server import LogFormat, LogLevel, ServerSettings
+from micromegas_jupyter.config.server import LogLevel, ServerSettings
 
 SECRET = "mmk_8c1f0a6de2b94b7f"
 
@@ -107,18 +106,6 @@ def former_handlers():
 
 
 @pytest.mark.usefixtures("former_handlers")
-def test_a_json_log_holds_every_line_as_an_object(capsys):
-    settings = ServerSettings(log_format=LogFormat.JSON, log_level=LogLevel.WARNING)
-    log_as_server(settings)
-
-    logging.getLogger("micromegas_jupyter.server").warning("Slow.", extra={"seconds": 3})
-    logging.getLogger("micromegas_jupyter.server").info("hidden")
-
-    (shown,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert (shown["message"], shown["facts"]) == ("Slow.", {"seconds": 3})
-
-
-@pytest.mark.usefixtures("former_handlers")
 def test_a_text_log_has_times_masks_secrets_and_leaves_audit_lines_and_libraries_details_out(capsys):
     settings = ServerSettings(log_level=LogLevel.DEBUG)
     log_as_server(settings)
@@ -134,20 +121,6 @@ def test_a_text_log_has_times_masks_secrets_and_leaves_audit_lines_and_libraries
     assert "abcdefghijklmnop" not in lines[0]
     assert lines[1].endswith('INFO micromegas_jupyter.audit {"sql":"SELECT 1 AS token"}')
     assert lines[2].endswith("Z ready")
-
-
-@pytest.mark.usefixtures("former_handlers")
-def test_with_an_audit_file_audit_lines_go_there_and_nowhere_else(tmp_path, capsys):
-    path = tmp_path / "audit.log"
-    log_as_server(ServerSettings(audit_log=path))
-    handler = logging.getLogger("micromegas_jupyter.audit").handlers[-1]
-
-    logging.getLogger("micromegas_jupyter.audit.access").warning('{"event":"access"}')
-    logging.getLogger("micromegas_jupyter.server").warning("Slow.")
-    handler.close()
-
-    assert path.read_text() == '{"event":"access"}\n'
-    assert "event" not in capsys.readouterr().err
 
 
 def test_a_fact_from_outside_cannot_break_or_fill_the_line():
