@@ -17,7 +17,6 @@ from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
     ServiceTokenProvider,
-    checked_token,
     jwt_service_token,
 )
 from micromegas_jupyter.auth.workloads import (
@@ -228,18 +227,14 @@ def test_a_jwt_for_another_audience_is_refused(audience):
         jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
 
 
-@pytest.mark.parametrize("token", ["opaque", "a.b.c", mint(without=["exp"]), mint(exp="soon")])
-def test_a_token_that_is_no_jwt_or_never_ends_is_refused_without_showing_it(token):
-    with pytest.raises(ProviderMisbehaved) as caught:
-        jwt_service_token(Secret(token), audience=None, now=NOW, source="Somebody")
-
-    assert token not in str(caught.value)
-
-
 @pytest.mark.parametrize("value", [None, "", 7, "a b", "a\nb", "tökén", "x" * 70_000, ["a"]])
-def test_a_value_that_is_no_token_is_refused(value):
-    with pytest.raises(ProviderMisbehaved, match="Somebody gave no usable token"):
-        checked_token(value, source="Somebody")
+def test_an_answer_without_a_usable_token_is_refused(value, clock):
+    source = AzureManagedIdentitySource(
+        {}, resource="api://lake", client_id=None, http=PlatformScript(answer({"access_token": value})), clock=clock
+    )
+
+    with pytest.raises(ProviderMisbehaved, match="no usable token"):
+        source.fetch()
 
 
 @pytest.fixture
@@ -278,20 +273,10 @@ APP = {"IDENTITY_ENDPOINT": "http://127.0.0.1:41056/MSI/token/", "IDENTITY_HEADE
 FLAVOR = {"metadata-flavor": "Google"}
 
 
-SOURCES = {
-    "github": lambda http, clock, environ=GITHUB: GithubActionsSource(
-        environ, audience="https://lake/?a&b", http=http, clock=clock
-    ),
-    "google": lambda http, clock, environ=None: GoogleMetadataSource(
-        environ or {}, audience="https://lake/?a&b", http=http, clock=clock
-    ),
-}
-
-
 @pytest.mark.parametrize("variable", list(GITHUB))
 def test_a_job_without_the_permission_is_told_which_one(clock, variable):
     with pytest.raises(ConfigurationError) as caught:
-        SOURCES["github"](PlatformScript(answer({})), clock, {**GITHUB, variable: ""})
+        GithubActionsSource({**GITHUB, variable: ""}, audience="lake", http=PlatformScript(), clock=clock)
 
     assert caught.value.key == variable
     assert "id-token: write" in caught.value.remedy
@@ -300,14 +285,16 @@ def test_a_job_without_the_permission_is_told_which_one(clock, variable):
 @pytest.mark.parametrize(
     ("source", "body", "headers"),
     [
-        *(("github", body, {}) for body in ({}, b"\xff", {"value": 7}, {"value": mint(audience="x")})),
-        *(("google", body, FLAVOR) for body in (b"\xff\xfe", mint(audience="other"))),
-        *(("google", mint(audience="https://lake/?a&b"), headers) for headers in ({}, {"metadata-flavor": "google"})),
+        *((GithubActionsSource, body, {}) for body in ({}, b"\xff", {"value": 7}, {"value": mint(audience="x")})),
+        *((GoogleMetadataSource, body, FLAVOR) for body in (b"\xff\xfe", mint(audience="other"))),
+        *((GoogleMetadataSource, mint(audience="lake"), headers) for headers in ({}, {"metadata-flavor": "google"})),
     ],
 )
 def test_an_answer_without_a_jwt_for_the_audience_or_googles_header_is_refused(source, body, headers, clock):
+    asked = source(GITHUB, audience="lake", http=PlatformScript(answer(body, headers=headers)), clock=clock)
+
     with pytest.raises(ProviderMisbehaved):
-        SOURCES[source](PlatformScript(answer(body, headers=headers)), clock).fetch()
+        asked.fetch()
 
 
 def token_file(path, clock):
@@ -383,11 +370,6 @@ class TestAzure:
         assert caught.value.key == "IDENTITY_ENDPOINT"
         assert "s3same" not in str(caught.value)
         assert http.asked == []
-
-    @pytest.mark.parametrize("body", ["", "[]", {}, {"access_token": ""}, {"access_token": 7}, {"access_token": "a b"}])
-    def test_an_answer_without_a_token_is_refused(self, clock, body):
-        with pytest.raises(ProviderMisbehaved):
-            self.source(PlatformScript(answer(body)), clock).fetch()
 
     def test_the_secret_of_an_app_is_never_shown_when_azure_repeats_it(self, clock):
         body = {"error": "no853b9a84-5bfa", "error_description": "no853b9a84-5bfa"}
