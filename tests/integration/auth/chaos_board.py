@@ -48,16 +48,13 @@ class Board:
 
     @property
     def now(self):
-        """The time, which only the test moves on."""
         return START + timedelta(microseconds=self._memory[0])
 
     def move_to(self, moment):
-        """Move the time on."""
         self._memory[0] = max(self._memory[0], (moment - START) // timedelta(microseconds=1))
 
     @property
     def dies_at(self):
-        """Where in a renewal the next program that gets there kills itself."""
         return Phase(self._memory[1])
 
     @dies_at.setter
@@ -65,15 +62,12 @@ class Board:
         self._memory[1] = phase
 
     def get(self, worker, thread, what):
-        """Return what a thread has seen."""
         return self._memory[self._cell(worker, thread, what)]
 
     def set(self, worker, thread, what, value):
-        """Note what a thread has seen."""
         self._memory[self._cell(worker, thread, what)] = value
 
     def add(self, worker, thread, what):
-        """Count one more."""
         self._memory[self._cell(worker, thread, what)] += 1
 
     @staticmethod

@@ -99,14 +99,7 @@ class _MortalCalls(ProviderHttp):
     def fetch_json(self, url, *, headers=None, refuses_private=False):
         return replace(super().fetch_json(url, headers=headers, refuses_private=refuses_private), date=None)
 
-    def post_form(
-        self,
-        url,
-        fields,
-        *,
-        headers=None,
-        needs_body=True,
-    ):
+    def post_form(self, url, fields, *, headers=None, needs_body=True):
         _die_if_told(self._board, Phase.SENDING)
         named = {**(headers or {}), RECEIVER_HEADER: self._plan.name}
         answer = super().post_form(url, fields, headers=named, needs_body=needs_body)

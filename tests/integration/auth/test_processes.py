@@ -23,7 +23,6 @@ def start(task, path):
 
 
 def read_line(process):
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
@@ -41,7 +40,6 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
         assert [read_line(process) for process in processes] == ["ready"] * 4
 
         for process in processes:
-            assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
         tokens = [read_line(process) for process in processes]

@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(redirecting
     assert caught.value.giver == "JupyterHub"
 
 
-def test_where_only_the_hub_knows_a_provider_a_sign_in_outlasts_a_restart_and_is_kept_in_memory(
+def test_a_sign_in_outlasts_a_restart_and_is_in_memory_where_only_the_hub_knows_a_provider(
     redirecting, environ, tmp_path
 ):
     replies = [HubReply(status=503, body="<p>down</p>"), HubReply(status=204)]
