@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from tests.integration.auth.chaos_board import THREAD_COUNT, Phase, Seen
-from tests.integration.auth.chaos_worker import Plan, read_id_token, run
+from tests.integration.auth.chaos_worker import THREAD_COUNT, Phase, Plan, Seen, read_id_token, run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

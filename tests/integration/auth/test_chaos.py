@@ -1,14 +1,12 @@
 """Eight programs with four threads each share one sign-in; tokens end, programs are killed, nobody is logged out."""
 
-from __future__ import annotations
-
 import random
 
 import pytest
 
 from tests.fakes.rotating_provider import RotatingProvider
 from tests.integration.auth.chaos import RECOVERY_SECONDS, ChaosRun
-from tests.integration.auth.chaos_board import Board, BoardClock
+from tests.integration.auth.chaos_worker import Board, BoardClock
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -1,7 +1,5 @@
 """Several processes share one token file."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

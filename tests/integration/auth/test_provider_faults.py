@@ -1,7 +1,5 @@
 """Every fault of a provider, wherever it can strike: an end in time, a class of its own, and nothing lost."""
 
-from __future__ import annotations
-
 import json
 import time
 import traceback

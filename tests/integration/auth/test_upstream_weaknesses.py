@@ -3,8 +3,6 @@
 The numbers are those of the list that they come from. What other tests show is not repeated.
 """
 
-from __future__ import annotations
-
 import json
 import stat
 from contextlib import closing

@@ -1,7 +1,5 @@
 """A sign-in in a keyring: what is stored where, and which keyrings are used at all."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

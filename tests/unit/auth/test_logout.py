@@ -1,7 +1,5 @@
 """The end of one sign-in, of all of a profile, and of sessions at providers; what the report says of it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime

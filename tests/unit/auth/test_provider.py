@@ -1,7 +1,5 @@
 """`OidcAuthProvider` as Python code uses it, who it says is signed in, and what verbose tracebacks show."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os
@@ -222,18 +220,6 @@ def test_tokens_that_were_not_kept_are_revoked_only_where_nothing_is_stored(  # 
     discard_tokens(parse_token(idp.stored_token(ends_in_seconds=60)), store, connection, clock=clock)
 
     assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == hints
-
-
-def test_a_provider_in_memory_renews_in_memory(idp, calls, clock, home):
-    token = idp.stored_token(ends_in_seconds=-1)
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, http=calls, clock=clock)
-
-    first = provider.get_token()
-    clock.advance(3600)
-    second = provider.get_token()
-
-    assert len({token["id_token"], first, second}) == 3
-    assert list(home.iterdir()) == []
 
 
 def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):

@@ -1,7 +1,5 @@
 """One application's calls to one provider: documents, grants, client authentication, and what errors may show."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

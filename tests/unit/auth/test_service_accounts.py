@@ -1,7 +1,5 @@
 """Programs that sign in by themselves: client credentials, key files, platforms, and tokens that others look after."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """The token file and what lies beside it: its text, its key, its lock, and who may read it."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The device, loopback, paste and Jupyter flows: what starts them, what they take, and how they end."""
 
-from __future__ import annotations
-
 import socket
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 

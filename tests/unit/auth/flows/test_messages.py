@@ -1,7 +1,5 @@
 """Messages between server and kernel, the names in their addresses, cookies, pages, and the QR code."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
