@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import time
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -33,17 +34,18 @@ from tests.fakes.scripted_provider import Reply, ScriptedProvider, Seen
 from tests.fakes.tracebacks import verbose_traceback
 
 
-def write_file(path, idp, *, ends_in_seconds=3600, **changes):
-    token = idp.stored_token(ends_in_seconds=ends_in_seconds)
-    path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token, **changes}))
+@pytest.fixture
+def token(idp):
+    return idp.stored_token(ends_in_seconds=3600)
 
 
-def test_upstreams_arguments_stand_in_upstreams_order(idp, clock, tmp_path):
-    token = idp.stored_token(ends_in_seconds=3600)
+@pytest.fixture
+def make(idp, calls, clock):
+    return partial(OidcAuthProvider, idp.issuer, "notebook", http=calls, clock=clock)
 
-    provider = OidcAuthProvider(
-        idp.issuer, "notebook", "s3same", str(tmp_path / "t.json"), token, "api", "openid api", clock=clock
-    )
+
+def test_upstreams_arguments_stand_in_upstreams_order(idp, make, token, tmp_path):
+    provider = make("s3same", str(tmp_path / "t.json"), token, "api", "openid api")
 
     assert provider.get_token() == token["id_token"]
     assert (provider.issuer, provider.client_id, provider.audience) == (idp.issuer, "notebook", "api")
@@ -52,22 +54,16 @@ def test_upstreams_arguments_stand_in_upstreams_order(idp, clock, tmp_path):
     assert not (tmp_path / "t.json").exists()
 
 
-def test_audience_and_scope_survive_a_restart(idp, calls, clock, tmp_path):
-    token = idp.stored_token(ends_in_seconds=3600)
-    OidcAuthProvider(
-        idp.issuer, "notebook", None, tmp_path / "t.json", token, "api", "openid api", http=calls, clock=clock
-    ).save()
+def test_audience_and_scope_survive_a_restart(make, token, tmp_path):
+    make(None, tmp_path / "t.json", token, "api", "openid api").save()
 
-    again = OidcAuthProvider.from_file(tmp_path / "t.json", http=calls, clock=clock)
+    again = OidcAuthProvider.from_file(tmp_path / "t.json")
 
     assert (again.audience, again.scope) == ("api", "openid api")
 
 
-def test_no_secret_is_shown_pickled_or_stored(idp, calls, clock, tmp_path):
-    token = idp.stored_token(ends_in_seconds=3600)
-    provider = OidcAuthProvider(
-        idp.issuer, "notebook", Secret("s3same"), tmp_path / "t.json", token, http=calls, clock=clock
-    )
+def test_no_secret_is_shown_pickled_or_stored(idp, make, token, tmp_path):
+    provider = make(Secret("s3same"), tmp_path / "t.json", token)
     provider.save()
 
     assert repr(provider) == f"OidcAuthProvider(issuer={idp.issuer!r}, client_id='notebook', token=***)"
@@ -172,9 +168,11 @@ def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(idp
     assert store.mark() is None
 
 
-def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(idp, calls, clock, tmp_path):
+def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_before(  # noqa: PLR0917
+    idp, calls, clock, make, token, tmp_path
+):
     path = tmp_path / "t.json"
-    write_file(path, idp)
+    make(token_file=path, token=token).save()
     pending = begin_paste(idp, calls, clock, path)
     FileTokenStore(path).remove()
 
@@ -222,19 +220,15 @@ def test_tokens_that_were_not_kept_are_revoked_only_where_nothing_is_stored(  # 
     assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == hints
 
 
-def test_the_bearer_is_the_one_that_the_provider_was_made_for(idp, clock):
-    token = idp.stored_token(ends_in_seconds=3600)
-
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
+def test_the_bearer_is_the_one_that_the_provider_was_made_for(make, token):
+    provider = make(token=token, bearer=Bearer.ACCESS_TOKEN)
 
     assert provider.get_token() == token["access_token"]
     assert provider.get_token(bearer="id_token") == token["id_token"]
 
 
-def test_the_id_token_says_who_it_is(idp, clock):
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock)
-
-    identity = provider.identity()
+def test_the_id_token_says_who_it_is(idp, make, token, clock):
+    identity = make(token=token).identity()
 
     assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
     assert (identity.issuer, identity.renews) == (idp.issuer, True)
@@ -269,8 +263,8 @@ def test_tokens_that_cannot_be_read_mean_login_and_one_that_is_opaque_says_nothi
         OidcAuthProvider(idp.issuer, "notebook", token={"access_token": "opaque"}).identity()
 
 
-def test_saving_without_a_file_uses_upstreams_default(idp, clock, home):
-    OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600), clock=clock).save()
+def test_saving_without_a_file_uses_upstreams_default(make, token, home):
+    make(token=token).save()
 
     assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
 
