@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from urllib.parse import parse_qs, urlsplit
@@ -13,8 +14,6 @@ from joserfc.jwk import ECKey
 from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.static import read_api_key_file
 from micromegas_jupyter.auth.tokens.service import (
-    ServiceToken,
-    ServiceTokenProvider,
     jwt_service_token,
 )
 from micromegas_jupyter.auth.workloads import (
@@ -132,9 +131,8 @@ def test_a_service_account_has_exactly_one_of_secret_and_key():
 
 @pytest.mark.parametrize("offset", [timedelta(hours=5), timedelta(hours=-5)])
 def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset, provider, service_idp, clock):
-    body = {"access_token": "first", "token_type": "bearer", "expires_in": 3600}
     date = format_datetime(clock.now() + offset, usegmt=True)
-    service_idp.reply_once("/token", Reply(body=body, headers={"Date": date}))
+    service_idp.reply_once("/token", replace(living(3600), headers={"Date": date}))
 
     first = provider.get_token()
 
@@ -145,68 +143,48 @@ def test_a_token_is_kept_for_its_life_whatever_the_provider_s_clock_says(offset,
     assert provider.get_token() != first
 
 
-class Fetches:
-    """Gives a new token each time, or the failure that is set."""
-
-    def __init__(self, clock, lifetime_seconds=3600):
-        self.clock = clock
-        self.lifetime_seconds = lifetime_seconds
-        self.count = 0
-
-    def __call__(self):
-        self.count += 1
-        now = self.clock.now()
-        ends = None if self.lifetime_seconds is None else now + timedelta(seconds=self.lifetime_seconds)
-        return ServiceToken(text=Secret(f"token-{self.count}"), obtained_at=now, expires_at=ends)
-
-
-@pytest.fixture
-def fetches(clock):
-    return Fetches(clock)
-
-
-@pytest.fixture
-def kept(fetches, clock):
-    provider = ServiceTokenProvider(clock)
-    provider._fetch = fetches
-    return provider
+def living(seconds):
+    life = {} if seconds is None else {"expires_in": seconds}
+    return Reply(body={"access_token": "first", "token_type": "bearer", **life})
 
 
 @pytest.mark.parametrize(("lifetime_seconds", "due_seconds"), [(60, 45), (None, 225), (10 * 86400, 86100)])
-def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(kept, fetches, clock, lifetime_seconds, due_seconds):
-    fetches.lifetime_seconds = lifetime_seconds
+def test_short_unknown_and_endless_lives_are_due_as_they_are_kept(
+    provider, service_idp, clock, lifetime_seconds, due_seconds
+):
+    service_idp.reply_once("/token", living(lifetime_seconds))
 
-    kept.get_token()
+    provider.get_token()
 
-    assert kept.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
-
-
-def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(kept, fetches, clock):
-    for _ in range(20):
-        kept.invalidate(kept.get_token())
-        clock.advance(0.1)
-    within_two_seconds = fetches.count
-    clock.advance(10)
-    kept.invalidate(kept.get_token())
-
-    assert within_two_seconds == 2
-    assert kept.get_token() == "token-3"
+    assert provider.renewal_due_at() == clock.now() + timedelta(seconds=due_seconds)
 
 
-def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(kept, fetches):
-    fetches.lifetime_seconds = -1
+def test_a_token_that_ends_before_it_comes_is_a_matter_of_clocks(provider, service_idp):
+    service_idp.reply_once("/token", living(0))
 
     with pytest.raises(LoginFailed) as caught:
-        kept.get_token()
+        provider.get_token()
 
     assert "clock" in caught.value.remedy
 
 
-def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
-    fetch, began, go_on = kept._fetch, threading.Event(), threading.Event()
-    kept._fetch = lambda: (began.set(), go_on.wait(30), fetch())[2]
+def test_a_server_that_refuses_everything_costs_a_token_each_ten_seconds_at_most(provider, service_idp, clock):
+    for _ in range(20):
+        provider.invalidate(provider.get_token())
+        clock.advance(0.1)
+    within_two_seconds = len(service_idp.seen("/token"))
+    clock.advance(10)
+    provider.invalidate(provider.get_token())
+    provider.get_token()
+
+    assert (within_two_seconds, len(service_idp.seen("/token"))) == (2, 3)
+
+
+def test_threads_that_need_a_token_at_once_fetch_one(provider, service_idp):
+    handle, began, go_on = service_idp.handle, threading.Event(), threading.Event()
+    service_idp.handle = lambda seen: (began.set(), go_on.wait(30), handle(seen))[2]
     found = []
-    threads = [threading.Thread(target=lambda: found.append(kept.get_token())) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: found.append(provider.get_token())) for _ in range(16)]
     threads[0].start()
     assert began.wait(30)
     for thread in threads[1:]:
@@ -215,8 +193,8 @@ def test_threads_that_need_a_token_at_once_fetch_one(kept, fetches):
     for thread in threads:
         thread.join(60)
 
-    assert found == ["token-1"] * 16
-    assert fetches.count == 1
+    assert len(found) == 16
+    assert len(set(found)) == len(service_idp.seen("/token")) == 1
 
 
 @pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
