@@ -232,18 +232,6 @@ def test_a_refused_refresh_leaves_a_token_that_is_still_valid_in_use(sign_in, id
     assert len(idp.refreshes()) == 1
 
 
-def test_a_refused_token_is_renewed_although_it_looks_fresh(sign_in, idp):
-    provider = sign_in.opened()
-    refused = provider.get_token()
-
-    provider.invalidate(refused)
-
-    renewed = provider.get_token()
-    assert renewed == sign_in.token()["id_token"] != refused
-    assert provider.get_token() == renewed
-    assert len(idp.refreshes()) == 1
-
-
 def test_a_token_that_is_not_in_use_any_more_changes_nothing(sign_in, idp, clock):
     provider = sign_in.opened()
     old = provider.get_token()
