@@ -231,20 +231,10 @@ def test_a_sign_in_of_the_persons_own_stands_in_when_the_hub_refuses_until_it_en
 
 
 @pytest.fixture
-def idp():
-    with ScriptedProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def redirecting(idp, hub):
-    hub.issuer, hub.client_id = idp.issuer, idp.client_id
-    return hub
-
-
-@pytest.fixture
-def settings(idp):
-    return ClientSettings(issuer=idp.issuer, client_id=idp.client_id)
+def redirecting(hub):
+    with ScriptedProvider() as idp:
+        hub.issuer, hub.client_id = idp.issuer, idp.client_id
+        yield hub
 
 
 @pytest.fixture
@@ -302,11 +292,10 @@ def test_a_sign_in_outlasts_a_restart_and_is_in_memory_where_only_the_hub_knows_
     assert not (tmp_path / "config").exists()
 
 
-def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, settings, environ):
-    pending = begin(settings, environ)
-    redirecting.reply = lambda _call: HubReply(
-        status=404, body={"error": "unknown_sign_in", "message": "", "remedy": ""}
-    )
+def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, environ):
+    pending = begin(ClientSettings(), environ)
+    body = {"error": "unknown_sign_in", "message": "", "remedy": ""}
+    redirecting.reply = lambda _call: HubReply(status=404, body=body)
 
     with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
         pending.result(DEADLINE_SECONDS)
