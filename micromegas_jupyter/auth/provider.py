@@ -406,13 +406,10 @@ class PendingLogin:
     """A sign-in that was begun by `OidcAuthProvider.begin_login` and runs in the background.
 
     Safe to use from several threads. Its lock covers the outcome and the callbacks, and is free while they run.
-
-    Args:
-        running: Waits for the person; owned, and closed at the end.
-        keep: Makes the provider of the tokens and stores them. Calls its second argument at the last moment at which
-            nothing is stored yet; that raises when the sign-in was cancelled.
-        discard: Revokes tokens that were not kept; called after everybody has learned of the end.
     """
+
+    # `keep` makes the provider of the tokens and stores them. It calls its second argument at the last moment at which
+    # nothing is stored yet; that raises when the sign-in was cancelled. `discard` revokes tokens that were not kept.
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from micromegas_jupyter.core.files import (
     is_readable_by_others,
     read_shared_file,
 )
-from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.system import HiddenText, Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 API_KEY_FILE_SETTING = "api_key_file"
@@ -108,10 +108,7 @@ def _read(path: Path) -> tuple[Secret, os.stat_result]:
 
 def _checked(token: Secret, *, key: str) -> Secret:
     stripped = Secret(token.reveal().strip())
-    if not _is_one_word(stripped.reveal()):
+    text = HiddenText(stripped.reveal())
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError("The token is not one word of printable ASCII characters.", key=key)
     return stripped
-
-
-def _is_one_word(token: str) -> bool:
-    return token != "" and token.isascii() and token.isprintable() and " " not in token

@@ -383,12 +383,8 @@ class StoredSignIn(AuthProvider, Protocol):
 class HubTokenProvider(ServiceTokenProvider):
     """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
 
-    Args:
-        service: Gives the tokens.
-        issuer: The provider that the settings name; a token of another one is not used. None takes any.
-        stored: Gives a sign-in that the person made here with the same settings; used when the Hub refuses to give a
-            token, not when it does not answer. None when there is none.
-        clock: Tells the time.
+    A token of another provider than `issuer` is not used. `stored` gives a sign-in that the person made here with the
+    same settings; it is used when the Hub refuses to give a token, not when it does not answer.
     """
 
     def __init__(

@@ -49,8 +49,14 @@ REFRESH_LOCK_WAIT_SECONDS = 60.0
 # In an outage: twice a second while a token is needed, twice a minute while the old one is still valid.
 NEEDED_PAUSE_SECONDS = 0.5
 OPTIONAL_PAUSE_SECONDS = 30.0
+# How soon to ask a provider again that refreshed without an ID token.
+MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)
+# Stored times are whole seconds, and clocks that differ by two seconds count as equal.
+_INACCURACY = timedelta(seconds=2)
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Freshness(enum.Enum):
@@ -119,15 +125,6 @@ class RefreshLock(Generic[T]):
         if self._failure is None:
             return 0.0
         return min(pause_seconds, max(0.0, self._failed_at + pause_seconds - self._clock.monotonic()))
-
-
-# How soon to ask a provider again that refreshed without an ID token.
-MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)
-
-# Stored times are whole seconds, and clocks that differ by two seconds count as equal.
-_INACCURACY = timedelta(seconds=2)
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -477,8 +474,6 @@ FIRST_PAUSE_SECONDS = 5.0
 # loses the sign-in where refresh tokens are used once.
 STOP_WAIT_SECONDS = 3.0
 
-_log = logging.getLogger(__name__)
-
 
 class RenewableProvider(Protocol):
     """What can be kept fresh."""
@@ -524,20 +519,15 @@ class BackgroundRenewal:
         self._finish()
 
 
+@dataclass
 class _RenewalLoop:
     """What the thread does. It holds a weak reference to the provider, and none to its owner."""
 
-    def __init__(
-        self,
-        provider: Callable[[], RenewableProvider | None],
-        clock: Clock,
-        on_change: Callable[[MicromegasError | None], None],
-    ) -> None:
-        self._provider = provider
-        self._clock = clock
-        self._on_change = on_change
-        self._notified: type[MicromegasError] | None = None
-        self._pause_seconds = FIRST_PAUSE_SECONDS
+    provider: Callable[[], RenewableProvider | None]
+    clock: Clock
+    on_change: Callable[[MicromegasError | None], None]
+    notified: type[MicromegasError] | None = None
+    pause_seconds: float = FIRST_PAUSE_SECONDS
 
     def run(self, stopped: threading.Event, wait: Callable[[float], bool]) -> None:
         while not stopped.is_set():
@@ -547,17 +537,17 @@ class _RenewalLoop:
 
     def _step(self) -> float | None:
         """Renew if that is due, and return the seconds until the next look; None when there is no provider."""
-        provider = self._provider()
+        provider = self.provider()
         if provider is None:
             return None
         try:
             due_at = provider.renewal_due_at()
-            if due_at is None or due_at <= self._clock.now():
+            if due_at is None or due_at <= self.clock.now():
                 provider.get_token()  # without anything to renew it says whether there is a sign-in at all
                 due_at = provider.renewal_due_at()
-            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self._clock.now()).total_seconds()
+            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self.clock.now()).total_seconds()
             if left_seconds > 0:
-                self._pause_seconds = FIRST_PAUSE_SECONDS
+                self.pause_seconds = FIRST_PAUSE_SECONDS
                 self._notify(None)
                 return min(MAX_WAIT_SECONDS, left_seconds)
             # Else the old token serves on, because it could not be renewed now.
@@ -566,17 +556,17 @@ class _RenewalLoop:
         except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
             self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
-        pause_seconds = self._pause_seconds
-        self._pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
+        pause_seconds = self.pause_seconds
+        self.pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
         return pause_seconds
 
     def _notify(self, error: MicromegasError | None) -> None:
         kind = None if error is None else type(error)
-        if kind is self._notified:
+        if kind is self.notified:
             return
-        self._notified = kind
+        self.notified = kind
         try:
-            self._on_change(error)
+            self.on_change(error)
         except Exception as failure:  # noqa: BLE001 - a failing listener must not end the thread
             _log.error("The listener of a background renewal failed.", extra={"kind": type(failure).__name__})
 

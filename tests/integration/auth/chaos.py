@@ -3,26 +3,17 @@
 What must hold is for the test to say; the programs are `chaos_worker`'s.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import random
 import signal
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from tests.integration.auth.chaos_board import THREAD_COUNT, Phase, Seen
-from tests.integration.auth.chaos_worker import Plan, read_id_token, run
-
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-    from tests.fakes.rotating_provider import Revocation
+from tests.integration.auth.chaos_worker import THREAD_COUNT, Phase, Plan, Seen, read_id_token, run
 
 WORKER_COUNT = 8
 RECOVERY_SECONDS = 60.0
@@ -45,7 +36,7 @@ class Figures:
     """Families that ended because a program was killed between the provider's answer and the write."""
     late_requests: int = 0
     """Families that ended because the request of a program that was killed meanwhile came after another's."""
-    unexcused: list[Revocation] = field(default_factory=list)
+    unexcused: list = field(default_factory=list)
     logouts_seen: int = 0
     failures_seen: int = 0
     ended_tokens_seen: int = 0
@@ -75,7 +66,7 @@ class ChaosRun:
         self._phases: list[Phase] = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.integration.auth.chaos_worker"])
-        self._workers: list[tuple[str, BaseProcess]] = []
+        self._workers = []
         self._killed: set[str] = set()
         self._revocations_seen = 0
         self._never = threading.Event()

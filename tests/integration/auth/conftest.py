@@ -1,7 +1,5 @@
 """A provider on loopback, for the tests that run none of their own kind."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.scripted_provider import ScriptedProvider

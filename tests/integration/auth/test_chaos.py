@@ -1,15 +1,12 @@
 """Eight programs with four threads each share one sign-in; tokens end, programs are killed, nobody is logged out."""
 
-from __future__ import annotations
-
 import random
-from dataclasses import dataclass
 
 import pytest
 
 from tests.fakes.rotating_provider import RotatingProvider
 from tests.integration.auth.chaos import RECOVERY_SECONDS, ChaosRun
-from tests.integration.auth.chaos_board import Board, BoardClock
+from tests.integration.auth.chaos_worker import Board, BoardClock
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -17,31 +14,24 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 GRACE_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is tried, and the seed: fixed in short runs, so that a failure comes again, and new in long ones."""
-
-    expiries: int
-    seed: int
+@pytest.fixture
+def expiries(request):
+    return 500 if request.config.getoption("--long") else 18
 
 
 @pytest.fixture
-def size(request):
-    if request.config.getoption("--long"):
-        return Size(expiries=500, seed=random.SystemRandom().getrandbits(64))
-    return Size(expiries=18, seed=20261124)
+def chaos(request, expiries, tmp_path):
+    # Fixed in short runs, so that a failure comes again, and new in long ones.
+    seed = random.SystemRandom().getrandbits(64) if request.config.getoption("--long") else 20261124
 
-
-@pytest.fixture
-def chaos(size, tmp_path):
     def let_tokens_end(*, kills, grace_seconds=0.0):
         board = Board(tmp_path / "board")
-        print(f"seed {size.seed}")
+        print(f"seed {seed}")
         with (
             RotatingProvider(clock=BoardClock(board), grace_seconds=grace_seconds) as idp,
-            ChaosRun(idp, board, tmp_path, seed=size.seed, kills=kills) as run,
+            ChaosRun(idp, board, tmp_path, seed=seed, kills=kills) as run,
         ):
-            for _ in range(size.expiries):
+            for _ in range(expiries):
                 run.expire()
             figures = run.count()
         print(figures)
@@ -64,28 +54,28 @@ def kills_that_lose_an_answer(figures):
     return figures.kills["ANSWERED"] + figures.kills["WRITING"]
 
 
-def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(chaos, size):
+def test_each_expiry_costs_exactly_one_refresh_and_nobody_is_logged_out(chaos, expiries):
     figures = chaos(kills=False)
 
     check_always(figures)
-    assert (figures.expiries, figures.refreshes, figures.repeated_refreshes) == (size.expiries, size.expiries, 0)
+    assert (figures.expiries, figures.refreshes, figures.repeated_refreshes) == (expiries, expiries, 0)
     assert (figures.logouts_seen, figures.failures_seen) == (0, 0)
 
 
-def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos, size):
+def test_with_a_reuse_grace_a_kill_logs_nobody_out(chaos, expiries):
     figures = chaos(kills=True, grace_seconds=GRACE_SECONDS)
 
     check_always(figures)
-    assert sum(figures.kills.values()) == size.expiries
+    assert sum(figures.kills.values()) == expiries
     assert figures.repeated_refreshes >= kills_that_lose_an_answer(figures) > 0
     assert (figures.lost_answers, figures.late_requests) == (0, 0)
     assert figures.logouts_seen == 0
 
 
-def test_without_a_grace_only_a_kill_between_the_answer_and_the_write_logs_out(chaos, size):
+def test_without_a_grace_only_a_kill_between_the_answer_and_the_write_logs_out(chaos, expiries):
     figures = chaos(kills=True)
 
     check_always(figures)
-    assert sum(figures.kills.values()) == size.expiries
+    assert sum(figures.kills.values()) == expiries
     certain = kills_that_lose_an_answer(figures)
     assert certain <= figures.lost_answers + figures.late_requests <= certain + figures.kills["ANY_TIME"]

@@ -1,7 +1,5 @@
 """Whole sign-ins over real sockets: a provider that checks everything, a browser that follows every redirect."""
 
-from __future__ import annotations
-
 import contextvars
 import logging
 import threading

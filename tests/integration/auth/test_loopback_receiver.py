@@ -1,7 +1,5 @@
 """The listener against everything that is not the one right callback."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

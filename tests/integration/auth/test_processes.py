@@ -1,7 +1,5 @@
 """Several processes share one token file."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -23,7 +21,6 @@ def start(task, path):
 
 
 def read_line(process):
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
@@ -41,7 +38,6 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
         assert [read_line(process) for process in processes] == ["ready"] * 4
 
         for process in processes:
-            assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
         tokens = [read_line(process) for process in processes]

@@ -1,12 +1,9 @@
 """Every fault of a provider, wherever it can strike: an end in time, a class of its own, and nothing lost."""
 
-from __future__ import annotations
-
 import json
 import time
 import traceback
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import make_dataclass
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,10 +28,6 @@ from tests.fakes.mint import SigningKey, rsa_key
 from tests.fakes.pause import FakePause
 from tests.fakes.scripted_browser import ScriptedBrowser
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
 pytestmark = pytest.mark.integration
 
 DISCOVERY, KEYS, TOKEN = "/.well-known/openid-configuration", "/keys", "/token"
@@ -56,15 +49,14 @@ class SwitchedCalls:
     def __init__(self):
         self.stalling = ""
         self._http = {
-            timeout_seconds: ProviderHttp(timeout_seconds=timeout_seconds)
-            for timeout_seconds in (STALL_TIMEOUT_SECONDS, USUAL_TIMEOUT_SECONDS)
+            each: ProviderHttp(timeout_seconds=each) for each in (STALL_TIMEOUT_SECONDS, USUAL_TIMEOUT_SECONDS)
         }
 
     def fetch_json(self, url):
         return self._http[self.timeout_seconds(url)].fetch_json(url)
 
-    def post_form(self, url, fields, *, headers=None, needs_body=True):
-        return self._http[self.timeout_seconds(url)].post_form(url, fields, headers=headers, needs_body=needs_body)
+    def post_form(self, url, fields, **options):
+        return self._http[self.timeout_seconds(url)].post_form(url, fields, **options)
 
     def timeout_seconds(self, url):
         return STALL_TIMEOUT_SECONDS if self.stalling and urlsplit(url).path == self.stalling else USUAL_TIMEOUT_SECONDS
@@ -99,6 +91,9 @@ class Scene:
         self._calls.stalling = ""
         self._clock.advance(after_seconds)
 
+    def renew(self):
+        return self.person.get_token()
+
     def serve(self):
         """Return a token of the service account, which the provider knows by its secret."""
         self.idp.client_secret = CLIENT_SECRET
@@ -128,29 +123,17 @@ class Scene:
         return login.tokens()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A path where a fault strikes, what leads there, what gives a token afterwards, and the stored one's life."""
-
-    path: str
-    act: Callable[[Scene], object]
-    again: Callable[[Scene], str]
-    ends_in_seconds: float = FRESH
-
-
-def _renew(scene):
-    return scene.person.get_token()
-
-
+# A path where a fault strikes, what leads there, what gives a token afterwards, and the stored one's life.
+Step = make_dataclass("Step", ["path", "act", "again", "ends_in_seconds"])
 STEPS = {
-    "login_discovery": Step(path=DISCOVERY, act=Scene.sign_in, again=_renew),
-    "login_token": Step(path=TOKEN, act=Scene.sign_in, again=_renew),
-    "login_callback": Step(path=AUTHORIZE, act=Scene.sign_in, again=_renew),
-    "refresh_keys": Step(path=KEYS, act=_renew, again=_renew, ends_in_seconds=ENDED),
-    "refresh_token": Step(path=TOKEN, act=_renew, again=_renew, ends_in_seconds=ENDED),
-    "device_start": Step(path=DEVICE, act=Scene.sign_in_by_code, again=_renew),
-    "device_poll": Step(path=TOKEN, act=Scene.sign_in_by_code, again=_renew),
-    "service_token": Step(path=TOKEN, act=Scene.serve, again=Scene.serve),
+    "login_discovery": Step(DISCOVERY, Scene.sign_in, Scene.renew, FRESH),
+    "login_token": Step(TOKEN, Scene.sign_in, Scene.renew, FRESH),
+    "login_callback": Step(AUTHORIZE, Scene.sign_in, Scene.renew, FRESH),
+    "refresh_keys": Step(KEYS, Scene.renew, Scene.renew, ENDED),
+    "refresh_token": Step(TOKEN, Scene.renew, Scene.renew, ENDED),
+    "device_start": Step(DEVICE, Scene.sign_in_by_code, Scene.renew, FRESH),
+    "device_poll": Step(TOKEN, Scene.sign_in_by_code, Scene.renew, FRESH),
+    "service_token": Step(TOKEN, Scene.serve, Scene.serve, FRESH),
 }
 
 

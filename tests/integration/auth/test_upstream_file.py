@@ -1,7 +1,5 @@
 """The token file goes back and forth between this package and upstream's own client."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

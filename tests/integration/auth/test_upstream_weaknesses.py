@@ -3,8 +3,6 @@
 The numbers are those of the list that they come from. What other tests show is not repeated.
 """
 
-from __future__ import annotations
-
 import json
 import stat
 from contextlib import closing
@@ -37,36 +35,20 @@ class Kept:
         self._idp, self.path, self._clock = idp, path, clock
 
     def write(self, *, ends_in_seconds, **changes):
-        """Store tokens that end so soon."""
         token = {**self._idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
         document = {"issuer": self._idp.issuer, "client_id": "notebook", "token": token}
         self.path.write_text(json.dumps(document))
 
-    def open(self, issuer=None, client_id="notebook", **options):
-        """Take the file up as a program of its own does."""
-        return OidcAuthProvider(
-            issuer or self._idp.issuer,
-            client_id,
-            token_file=self.path,
-            clock=self._clock,
-            **options,
-        )
+    def open(self):
+        return OidcAuthProvider(self._idp.issuer, "notebook", token_file=self.path, clock=self._clock)
 
     def sign_in(self, **options):
-        """Sign in with a browser, and keep it in the file unless told otherwise."""
         arguments = {"token_file": self.path, "clock": self._clock, "timeout_seconds": 10, **options}
-        browser = ScriptedBrowser()
-        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=browser, **arguments)
+        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=ScriptedBrowser(), **arguments)
 
     @property
     def token(self):
-        """The tokens in the file."""
         return dict(json.loads(self.path.read_text())["token"])
-
-    @property
-    def mode(self):
-        """Who may do what with the file."""
-        return stat.S_IMODE(self.path.stat().st_mode)
 
 
 @pytest.fixture
@@ -149,11 +131,10 @@ def test_c10_a_token_file_that_others_could_read_is_closed(kept):
     """A file that others could read already stayed so when tokens were written to it."""
     kept.write(ends_in_seconds=-10)
     kept.path.chmod(0o644)
-    provider = kept.open()
 
-    provider.get_token()
+    kept.open().get_token()
 
-    assert kept.mode == 0o600
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
 def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):

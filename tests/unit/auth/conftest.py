@@ -1,7 +1,5 @@
 """A provider without sockets whose time is the fake clock's, and the parts that use it."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.scripted_provider import DirectCalls, ScriptedProvider

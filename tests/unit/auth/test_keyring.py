@@ -1,7 +1,5 @@
 """A sign-in in a keyring: what is stored where, and which keyrings are used at all."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -30,7 +28,7 @@ LOGIN = StoredLogin(
     key=KEY, tokens=TokenSet(access_token=Secret("the-access-token"), refresh_token=Secret("the-refresh-token"))
 )
 NEWER = replace(LOGIN, tokens=TokenSet(access_token=Secret("newer"), refresh_token=Secret("newer-refresh")))
-LONG = replace(LOGIN, tokens=TokenSet(access_token=Secret("x" * 1000)))
+LONG = replace(LOGIN, tokens=TokenSet(access_token=Secret("x" * 10_000)))
 OTHER_KEYS = [
     replace(KEY, issuer="https://other.example.com"),
     replace(KEY, client_id="other"),
@@ -53,12 +51,7 @@ def backend():
 
 @pytest.fixture
 def store(backend, tmp_path):
-    return open_store(tmp_path / "folder" / "tokens.keyring.json", backend)
-
-
-@pytest.fixture
-def store_of_parts(backend, tmp_path):
-    return open_store(tmp_path / "t.keyring.json", backend, max_part_characters=100)
+    return open_store(tmp_path / "folder" / "tokens.keyring.json", backend, max_part_characters=1000)
 
 
 def open_store(path, backend, **options):
@@ -82,28 +75,28 @@ def test_a_saved_sign_in_is_one_entry_and_no_token_is_in_any_file(store, backend
     assert {oct(path.stat().st_mode & 0o777) for path in store.path.parent.iterdir()} == {"0o600"}
 
 
-def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(store_of_parts, backend):
-    save(store_of_parts, LONG)
+def test_a_long_sign_in_is_stored_in_parts_and_a_shorter_one_leaves_none_behind(store, backend):
+    save(store, LONG)
     long_count = len(backend.kept)
-    assert store_of_parts.load()[0] == LONG
+    assert store.load()[0] == LONG
 
-    save(store_of_parts)
+    save(store)
 
-    assert max(len(text) for text in backend.kept.values()) <= 100
+    assert max(len(text) for text in backend.kept.values()) <= 1000
     assert len(backend.kept) < long_count
-    assert store_of_parts.load()[0] == LOGIN
+    assert store.load()[0] == LOGIN
 
 
 @pytest.mark.parametrize("writes", [1, 2, 5])
-def test_a_writer_that_stops_between_parts_leaves_no_mixture(store_of_parts, backend, writes):
-    save(store_of_parts, LONG)
+def test_a_writer_that_stops_between_parts_leaves_no_mixture(store, backend, writes):
+    save(store, LONG)
     backend.writes_left = writes
 
     with pytest.raises(TokenStoreError):
-        save(store_of_parts, replace(LOGIN, tokens=TokenSet(access_token=Secret("y" * 1000))))
+        save(store, replace(LOGIN, tokens=TokenSet(access_token=Secret("y" * 10_000))))
 
     with pytest.raises(LoginRequired):
-        store_of_parts.load()
+        store.load()
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "99" + "0" * 16])
@@ -138,15 +131,6 @@ def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(stor
 
     with pytest.raises(LoginRequired, match="does not hold"):
         store.load()
-
-
-def test_a_link_in_place_of_the_file_is_refused(store, tmp_path):
-    store.path.parent.mkdir()
-    store.path.symlink_to(tmp_path / "elsewhere")
-
-    for call in (store.check_usable, store.load, lambda: save(store)):
-        with pytest.raises(TokenStoreError):
-            call()
 
 
 def test_a_sign_in_with_another_key_is_neither_read_nor_replaced_nor_removed(store, backend):
@@ -213,15 +197,6 @@ class TestOpening:
 
         assert time.monotonic() - started < 9
 
-    def test_a_keyring_that_the_persons_configuration_names_is_used(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        (tmp_path / "python_keyring").mkdir()
-        config = tmp_path / "python_keyring" / "keyringrc.cfg"
-        config.write_text("[backend]\ndefault-keyring=keyring.backends.null.Keyring\n")
-
-        with pytest.raises(TokenStoreError, match=r"keyring\.backends\.null stores nothing"):
-            open_keyring({})
-
     @pytest.mark.parametrize(
         "name",
         [
@@ -244,21 +219,16 @@ class TestOpening:
     def test_an_address_that_may_start_a_bus_is_not_used(self, address):
         assert session_bus_address({"DBUS_SESSION_BUS_ADDRESS": address}) is None
 
-    def test_the_bus_that_systemd_runs_for_the_person_is_known(self, run_folder):
-        with socket.socket(socket.AF_UNIX) as bus:
-            bus.bind(str(run_folder / "bus"))
-
-            assert session_bus_address({}) == f"unix:path={run_folder / 'bus'}"
-
-    def test_a_bus_of_another_person_is_not_used(self, run_folder, monkeypatch):
-        person = os.getuid() + 1
+    @pytest.mark.parametrize("is_own", [True, False])
+    def test_the_bus_that_systemd_runs_for_the_person_is_known_and_no_other(self, run_folder, monkeypatch, is_own):
+        person = os.getuid() + (not is_own)
         path = run_folder.with_name(str(person)) / "bus"
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         monkeypatch.setattr(os, "getuid", lambda: person)
         with socket.socket(socket.AF_UNIX) as bus:
             bus.bind(str(path))
 
-            assert session_bus_address({}) is None
+            assert session_bus_address({}) == (f"unix:path={path}" if is_own else None)
 
     def test_no_program_is_started_and_no_library_loaded_that_would(self):
         code = (

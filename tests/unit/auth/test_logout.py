@@ -1,7 +1,5 @@
 """The end of one sign-in, of all of a profile, and of sessions at providers; what the report says of it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,51 +31,34 @@ def write_tokens(idp, path, *, issuer=None, client_id="notebook"):
     return token
 
 
-def revoked_refresh_tokens(idp):
-    return [seen.form["token"] for seen in idp.seen("/revoke") if seen.form["token_type_hint"] == "refresh_token"]
+def test_revokes_both_tokens_and_says_what_stays_valid(idp, calls, clock, tmp_path):
+    path = tmp_path / "t.json"
+    token = write_tokens(idp, path)
+    provider = OidcAuthProvider.from_file(path, http=calls, clock=clock)
 
+    report = provider.logout()
 
-class TestOneSignIn:
-    """`OidcAuthProvider.logout`."""
+    assert report == LogoutReport(
+        issuer=idp.issuer,
+        was_signed_in=True,
+        files_removed=1,
+        refresh_token_revoked=True,
+        access_token_revoked=False,
+        valid_until=clock.now().replace(hour=13),
+        left_valid=("ID token", "access token"),
+        ended_at=clock.now(),
+    )
+    sent = [(request.form["token_type_hint"], request.form["token"]) for request in idp.seen("/revoke")]
+    assert sent == [("refresh_token", token["refresh_token"]), ("access_token", token["access_token"])]
+    assert not path.exists()
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+    assert provider.logout() == LogoutReport(issuer=idp.issuer, was_signed_in=False)
 
-    @pytest.fixture
-    def path(self, idp, tmp_path):
-        write_tokens(idp, tmp_path / "t.json")
-        return tmp_path / "t.json"
-
-    @pytest.fixture
-    def provider(self, path, calls, clock):
-        return OidcAuthProvider.from_file(path, http=calls, clock=clock)
-
-    def test_revokes_both_tokens_and_says_what_stays_valid(self, provider, idp, clock, path):
-        token = json.loads(path.read_text())["token"]
-
-        report = provider.logout()
-
-        assert report == LogoutReport(
-            issuer=idp.issuer,
-            was_signed_in=True,
-            files_removed=1,
-            refresh_token_revoked=True,
-            access_token_revoked=False,
-            valid_until=clock.now().replace(hour=13),
-            left_valid=("ID token", "access token"),
-            ended_at=clock.now(),
-        )
-        sent = [(request.form["token_type_hint"], request.form["token"]) for request in idp.seen("/revoke")]
-        assert sent == [("refresh_token", token["refresh_token"]), ("access_token", token["access_token"])]
-        assert not path.exists()
-        with pytest.raises(LoginRequired):
-            provider.get_token()
-        assert provider.logout() == LogoutReport(issuer=idp.issuer, was_signed_in=False)
-
-    def test_leaves_the_sign_in_of_another_application_alone(self, provider, path, idp):
-        write_tokens(idp, path, client_id="other")
-        before = path.read_text()
-
-        provider.logout()
-
-        assert path.read_text() == before
+    write_tokens(idp, path, client_id="other")
+    before = path.read_text()
+    provider.logout()  # leaves the sign-in of another application alone
+    assert path.read_text() == before
 
 
 class TestStoredSignIns:
@@ -101,7 +82,8 @@ class TestStoredSignIns:
         report = end(paths)
 
         assert (report.was_signed_in, report.files_removed, report.refresh_token_revoked) == (True, 2, True)
-        assert revoked_refresh_tokens(idp) == [token["refresh_token"] for token in tokens]
+        revoked = {seen.form["token"] for seen in idp.seen("/revoke")}
+        assert revoked >= {token["refresh_token"] for token in tokens}
         assert left_at_first_call == [], "a provider was called before all sign-ins had ended here"
 
     def test_cost_a_provider_that_is_down_one_call(self, idp, end, tmp_path):

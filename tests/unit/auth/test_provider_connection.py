@@ -1,10 +1,9 @@
 """One application's calls to one provider: documents, grants, client authentication, and what errors may show."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from urllib.parse import quote_plus
 
 import pytest
@@ -25,8 +24,13 @@ RESOURCE = "https://lake.example.com"
 
 
 @pytest.fixture
-def connection(idp, calls, clock):
-    return ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
+def connect(idp, calls, clock):
+    return partial(ProviderConnection, idp.issuer, "notebook", http=calls, clock=clock)
+
+
+@pytest.fixture
+def connection(connect):
+    return connect(None)
 
 
 def tokens_of(idp):
@@ -176,9 +180,9 @@ def key():
     ],
 )
 def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PLR0917 - fixtures and one case
-    path, call, key, idp, calls, clock
+    path, call, key, idp, connect, clock
 ):
-    connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
+    connection = connect(key)
     for _ in range(2):
         idp.reply_once(path, Reply(body={**DEVICE_ANSWER, **idp.issue()}))
 
@@ -192,28 +196,24 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PL
     assert "client_secret" not in idp.seen(path)[0].form
 
 
-def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(key, idp, calls, clock):
+def test_an_assertion_that_another_host_is_sent_cannot_be_used_at_the_token_endpoint(key, idp, calls, connect):
     sent = []
     calls.post_form = lambda url, fields, **_options: sent.append(fields) or HttpAnswer(status=200, body={})
     idp.metadata_changes["revocation_endpoint"] = "https://other.example.com/revoke"
-    connection = ProviderConnection(idp.issuer, "notebook", key, http=calls, clock=clock)
 
-    connection.revoke(Secret("t"), kind="refresh_token")
+    connect(key).revoke(Secret("t"), kind="refresh_token")
 
     assert parse_token(sent[0]["client_assertion"].reveal()).claims["aud"] == "https://other.example.com/revoke"
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @pytest.mark.parametrize("written", [CLIENT_SECRET, quote_plus(CLIENT_SECRET), BASIC_CREDENTIALS])
-def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written, method, idp, calls, clock):
+def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written, method, idp, connect, clock):
     idp.metadata_changes["token_endpoint_auth_methods_supported"] = [method]
-    connection = ProviderConnection(idp.issuer, "notebook", Secret(CLIENT_SECRET), http=calls, clock=clock)
+    connection = connect(Secret(CLIENT_SECRET))
     answer = Reply(status=400, body={"error": f"{written} r3fresh", "error_description": f"no {written} and r3fresh"})
     device = DeviceAuthorization(
-        device_code=Secret("r3fresh"),
-        user_code="A",
-        verification_uri="https://id.example.com/d",
-        expires_at=clock.now(),
+        device_code=Secret("r3fresh"), user_code="A", verification_uri="https://id/d", expires_at=clock.now()
     )
     attempts = (
         lambda: connection.refresh(Secret("r3fresh"), granted_scope=None),

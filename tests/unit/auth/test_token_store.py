@@ -1,7 +1,5 @@
 """The token file and what lies beside it: its text, its key, its lock, and who may read it."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -17,7 +15,6 @@ from micromegas_jupyter.auth.tokens.store import (
     add_extras,
     build_key,
     build_token_file,
-    parse_key,
     parse_token,
     parse_token_file,
 )
@@ -91,27 +88,16 @@ def test_a_time_that_cannot_be_read_is_unknown(value):
     assert parse_token({"access_token": "acc", "expires_at": value, "expires_in": 5}).expires_at is None
 
 
-def test_whose_sign_in_it_is_can_be_read_without_usable_tokens():
-    text = '{"issuer": "https://id.example.com", "client_id": "notebook", "token": {}, "audience": "api"}'
-
-    assert parse_key(text) == LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api")
-
-
-WITH_EXTRAS = replace(FORMATTED.key, scope="openid api", resource="https://lake.example.com")
-
-
 @pytest.mark.parametrize(
-    "change", [{"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": None}]
+    "change", [{}, {"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": None}]
 )
-def test_a_file_beside_that_is_about_another_sign_in_does_not_count(change):
-    other = replace(FORMATTED.key, **change)
+def test_scope_and_resource_come_from_the_file_beside_if_it_is_whole_and_of_the_same_sign_in(change):
+    key, extended = FORMATTED.key, replace(FORMATTED.key, scope="openid api", resource="https://lake.example.com")
+    other = replace(key, **change)
 
-    assert add_extras(other, json.dumps(build_key(WITH_EXTRAS))) == other
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "[" * 100_000])
-def test_a_file_beside_that_is_missing_or_damaged_does_not_count(text):
-    assert add_extras(FORMATTED.key, text) == FORMATTED.key
+    assert add_extras(other, json.dumps(build_key(extended))) == (other if change else extended)
+    for text in (None, "", "{", "[]", "[" * 100_000):
+        assert add_extras(other, text) == other
 
 
 KEY = LoginKey(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
