@@ -29,28 +29,18 @@ class RawClient:
     def authorization_url(self, **changes):
         challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).rstrip(b"=").decode()
         parameters = {
-            "response_type": "code",
-            "client_id": self.client_id,
-            "redirect_uri": self.redirect_uri,
-            "scope": "openid email profile offline_access",
-            "state": self.state,
-            "nonce": self.nonce,
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-            "prompt": "consent",
-        }
-        parameters |= changes
+            "response_type": "code", "client_id": self.client_id, "redirect_uri": self.redirect_uri,
+            "scope": "openid email profile offline_access", "state": self.state, "nonce": self.nonce,
+            "code_challenge": challenge, "code_challenge_method": "S256", "prompt": "consent", **changes,
+        }  # fmt: skip
         given = {name: value for name, value in parameters.items() if value is not None}
         return f"{self.metadata['authorization_endpoint']}?{urlencode(given)}"
 
     def exchange(self, code, /, **changes):
         fields = {
-            "grant_type": "authorization_code",
-            "client_id": self.client_id,
-            "code": code,
-            "redirect_uri": self.redirect_uri,
-            "code_verifier": self.verifier,
-        }
+            "grant_type": "authorization_code", "client_id": self.client_id, "code": code,
+            "redirect_uri": self.redirect_uri, "code_verifier": self.verifier,
+        }  # fmt: skip
         return self.post("token_endpoint", fields | changes)
 
     def refresh(self, refresh_token, /, **changes):
@@ -58,11 +48,8 @@ class RawClient:
         return self.post("token_endpoint", fields | changes)
 
     def ask_for_device(self, device_code):
-        fields = {
-            "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-            "client_id": self.client_id,
-            "device_code": device_code,
-        }
+        grant = "urn:ietf:params:oauth:grant-type:device_code"
+        fields = {"grant_type": grant, "client_id": self.client_id, "device_code": device_code}
         return self.post("token_endpoint", fields)
 
     def post(self, endpoint, fields, *, basic=None):

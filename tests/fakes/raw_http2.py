@@ -20,14 +20,9 @@ def header(name, value):
 
 def request_headers(path, token):
     fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        ":authority": "localhost",
-        "content-type": "application/grpc",
-        "te": "trailers",
-        "authorization": f"Bearer {token}",
-    }
+        ":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers",
+        "content-type": "application/grpc", "authorization": f"Bearer {token}",
+    }  # fmt: skip
     return b"".join(header(name, value) for name, value in fields.items())
 
 

@@ -21,7 +21,6 @@ class ScriptedBrowser:
         return True
 
     def wait(self):
-        assert self._thread is not None
         self._thread.join(60)
         assert not self._thread.is_alive()
         return self

@@ -167,27 +167,16 @@ class ScriptedProvider(DemoProvider):
             access_token, refresh_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             grant = grant or self.grant(scope or "")
             self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
-            answer = {
-                "access_token": access_token,
-                "token_type": "Bearer",
-                "expires_in": self.lifetime_seconds,
-                "refresh_token": refresh_token,
-                "id_token": self.mint_id_token(access_token=access_token, nonce=nonce),
-            }
+            tokens = {"access_token": access_token, "refresh_token": refresh_token}
+            id_token = self.mint_id_token(access_token=access_token, nonce=nonce)
+            answer = {**tokens, "token_type": "Bearer", "expires_in": self.lifetime_seconds, "id_token": id_token}
             return answer if scope is None else {**answer, "scope": scope}
 
     def mint_id_token(self, *, access_token=None, nonce=None, **changes):
         now = int(self.clock.now().timestamp())
-        claims = {
-            "iss": self.issuer,
-            "aud": self.client_id,
-            "sub": "alice-1",
-            "name": "Alice Example",
-            "email": "alice@example.com",
-            "iat": now,
-            "exp": now + self.lifetime_seconds,
-            "nonce": nonce,
-        }
+        person = {"sub": "alice-1", "name": "Alice Example", "email": "alice@example.com"}
+        times = {"iat": now, "exp": now + self.lifetime_seconds}
+        claims = {"iss": self.issuer, "aud": self.client_id, **person, **times, "nonce": nonce}
         if access_token is not None:
             claims["at_hash"] = encode(hashlib.sha256(access_token.encode()).digest()[:16])
         payload = json.dumps(_without_none(claims | self.id_token_changes | changes)).encode()
@@ -210,13 +199,12 @@ class ScriptedProvider(DemoProvider):
             app.add_url_rule(path, "scripted", self.metadata)
 
     def metadata(self):
+        names = {"authorization": "authorize", "token": "token", "revocation": "revoke"}
         document = {
             "issuer": self.issuer,
-            "authorization_endpoint": f"{self.base}/authorize",
-            "token_endpoint": f"{self.base}/token",
             "jwks_uri": f"{self.base}/keys",
-            "revocation_endpoint": f"{self.base}/revoke",
             "device_authorization_endpoint": f"{self.base}/device_authorization",
+            **{f"{name}_endpoint": f"{self.base}/{path}" for name, path in names.items()},
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
         }

@@ -9,17 +9,9 @@ NOON_NS = 1_795_521_600_000_000_000
 
 def process_info(process_id="process"):
     return ProcessInfo(
-        process_id=process_id,
-        exe="test",
-        username="alice",
-        realname="Alice",
-        computer="lab",
-        distro="Debian",
-        cpu_brand="CPU",
-        start_time_ns=NOON_NS,
-        insert_time_ns=NOON_NS,
-        properties={"version": "1"},
-    )
+        process_id=process_id, exe="test", username="alice", realname="Alice", computer="lab", distro="Debian",
+        cpu_brand="CPU", start_time_ns=NOON_NS, insert_time_ns=NOON_NS, properties={"version": "1"},
+    )  # fmt: skip
 
 
 def log_batch(numbers, *, writer="w"):
@@ -39,12 +31,10 @@ UTC_NS = pa.timestamp("ns", "UTC")
 def sent_processes(*process_ids, **changes):
     """Return rows for `processes` as upstream's replication sends them; a change to None leaves the column out."""
     count = len(process_ids)
+    names = ("exe", "username", "realname", "computer", "distro", "cpu_brand")
     columns = {
         "process_id": pa.array(process_ids, pa.utf8()),
-        **{
-            name: pa.array([name] * count, pa.utf8())
-            for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")
-        },
+        **{name: pa.array([name] * count, pa.utf8()) for name in names},
         "tsc_frequency": pa.array([1] * count, pa.int64()),
         "start_time": pa.array([NOON_NS] * count, pa.int64()).cast(UTC_NS),
         "start_ticks": pa.array([0] * count, pa.int64()),

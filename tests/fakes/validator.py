@@ -4,13 +4,9 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
 
 ALICE = AuthContext(
-    subject="alice",
-    issuer="https://id.example",
-    auth_type=AuthType.OIDC,
-    email="alice@example.com",
-    name="Alice Martin",
-    is_admin=True,
-)
+    subject="alice", issuer="https://id.example", auth_type=AuthType.OIDC, email="alice@example.com",
+    name="Alice Martin", is_admin=True,
+)  # fmt: skip
 BOB = AuthContext(subject="bob", issuer="https://id.example", auth_type=AuthType.OIDC)
 SERVICE = AuthContext(subject="grafana", issuer="api_key", auth_type=AuthType.API_KEY, may_delegate=True)
 INGESTER = AuthContext(subject="collector", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"ingest"}))

@@ -82,20 +82,6 @@ def test_a_wrong_name_or_password_is_told_on_the_page(tab, client, person, passw
     assert 'role="alert"' in answer.text
 
 
-def test_prompt_login_asks_for_the_password_again_once(tab, client):
-    tab.sign_in(client.authorization_url(prompt=None))
-    url = client.authorization_url(prompt="login", state="second")
-
-    asked = tab.open(url)
-    consent = tab.send(tab.form(), person="alice")
-    tab.send(tab.form(), decision="allow")
-    asked_again = tab.open(url)
-
-    assert "<h1>Sign in</h1>" in asked.text
-    assert "<h1>Allow access?</h1>" in consent.text
-    assert "<h1>Sign in</h1>" in asked_again.text
-
-
 def test_a_device_cannot_be_allowed_by_a_form_from_elsewhere(tab, client):
     fields = {"client_id": client.client_id, "scope": "openid"}
     device = client.post("device_authorization_endpoint", fields).json()

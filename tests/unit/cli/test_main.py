@@ -94,13 +94,9 @@ def former_handlers():
     loggers = [logging.getLogger(name) for name in ("", "micromegas_jupyter", "micromegas_jupyter.audit")]
     before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
     # What another test left at the root writes to the terminal, too.
-    root = loggers[0]
-    root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
+    loggers[0].handlers[:] = [one for one in loggers[0].handlers if type(one) is not logging.StreamHandler]
     yield
     for logger, handlers, level in before:
-        for handler in logger.handlers:
-            if handler not in handlers:
-                handler.close()
         logger.handlers[:] = handlers
         logger.setLevel(level)
 
