@@ -125,11 +125,7 @@ class QueryMethods(ABC):
 
     @abstractmethod
     def open_query(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> QueryReader:
         """Start a statement and return a reader of its batches."""
 
@@ -171,22 +167,14 @@ class QueryMethods(ABC):
             return build_frame(reader.schema, reader, dtype_backend=dtype_backend)
 
     def query_arrow(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> pa.Table:
         """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
         with self.open_query(sql, begin, end, params) as reader:
             return reader.read_all()
 
     def query_stream(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> Iterator[pa.RecordBatch]:
         """Run a statement and yield its batches; nothing is sent before the first is requested."""
         with self.open_query(sql, begin, end, params) as reader:

@@ -421,10 +421,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
             return ok("sign-in", f"{choice.environment.value}: {what}", facts=facts)
         return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
     return ok(
-        "sign-in",
-        f"{choice.environment.value}: {choice.flow.value}. {choice.reason}",
-        details=details,
-        facts=facts,
+        "sign-in", f"{choice.environment.value}: {choice.flow.value}. {choice.reason}", details=details, facts=facts
     )
 
 
@@ -631,10 +628,7 @@ def examine(
         why = "the settings cannot be read"
         return [*findings, failed("settings", error), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     case = Case(
-        settings=settings,
-        environ=environ,
-        facts=gather_facts(environ=environ) if facts is None else facts,
-        clock=clock,
+        settings=settings, environ=environ, facts=gather_facts(environ=environ) if facts is None else facts, clock=clock
     )
     if wiring.is_wrapped(environ):
         why = "the wrapper's client is used"

@@ -80,20 +80,6 @@ _REMEDIES: Final = {
     "ListFlights": "List the tables with CommandGetTables.",
     "DoExchange": "Query with GetFlightInfo and DoGet.",
 }
-_METADATA: Final = frozenset(
-    {
-        "CommandGetSqlInfo",
-        "CommandGetCatalogs",
-        "CommandGetDbSchemas",
-        "CommandGetTables",
-        "CommandGetTableTypes",
-        "CommandGetPrimaryKeys",
-        "CommandGetExportedKeys",
-        "CommandGetImportedKeys",
-        "CommandGetCrossReference",
-        "CommandGetXdbcTypeInfo",
-    }
-)
 # Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions.
 _IF_MISSING_CREATE: Final = 1
 _IF_MISSING_FAIL: Final = 2
@@ -265,14 +251,10 @@ def parse_plain_body(message_class: Any, body: bytes) -> Any:
     return parse_message(message_class, body)
 
 
-def refuse_action(name: str) -> UnsupportedRequest:
-    """Return the error for an action that is not offered, by its type."""
-    return _refuse(f"the action {printable_name(name)}", name)
-
-
-def refuse_method(path: str) -> UnsupportedRequest:
-    """Return the error for a method that is not offered, by its path in gRPC."""
-    return _refuse(printable_name(path), path.rpartition("/")[2])
+def refuse(name: str, *, kind: str = "") -> UnsupportedRequest:
+    """Return the error for a command, an action's type or a method's path that is not offered."""
+    what = f"{kind} {printable_name(name)}".lstrip()
+    return UnsupportedRequest(f"This server does not offer {what}.", remedy=_REMEDIES.get(name.rpartition("/")[2]))
 
 
 def refuse_transaction() -> UnsupportedRequest:
@@ -283,10 +265,6 @@ def refuse_transaction() -> UnsupportedRequest:
 def printable_name(name: str) -> str:
     """Return a name that a caller sent as short, printable ASCII, fit for a sentence."""
     return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
-
-
-def _refuse(what: str, name: str) -> UnsupportedRequest:
-    return UnsupportedRequest(f"This server does not offer {what}.", remedy=_REMEDIES.get(name))
 
 
 def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
@@ -308,18 +286,14 @@ def _parse_command(envelope: any_pb2.Any) -> Command:
     if name == "CommandPreparedStatementQuery":
         command = parse_message(messages.CommandPreparedStatementQuery, envelope.value)
         return PreparedQuery(handle=command.prepared_statement_handle)
-    if name in _METADATA:
+    if name.startswith("CommandGet") and hasattr(messages, name):
         return MetadataQuery(name=name, message=parse_message(getattr(messages, name), envelope.value))
-    raise _refuse_command(name)
-
-
-def _refuse_command(name: str) -> MicromegasError:
     if name in _UPDATES:
-        return StatementRefused(
+        raise StatementRefused(
             "This server accepts no updates: SQL only reads here.",
             remedy="Run a reading statement as a query (execute, not executemany or execute_update).",
         )
-    return _refuse(printable_name(name), name)
+    raise refuse(name)
 
 
 ERROR_DETAILS_KEY = "micromegas-error-bin"
@@ -477,8 +451,4 @@ def printable_text(text: str) -> str:
     """Return `text` without what could steer a terminal or mislead an eye; line feeds stay."""
     if text.isascii() and text.isprintable():
         return text  # nearly every text, and answering a flood should cost little
-    return "".join(character if _is_printable(character) else "\ufffd" for character in text)
-
-
-def _is_printable(character: str) -> bool:
-    return character == "\n" or unicodedata.category(character) not in _UNPRINTABLE
+    return "".join("\ufffd" if unicodedata.category(c) in _UNPRINTABLE and c != "\n" else c for c in text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry.rows import (
+from micromegas_jupyter.telemetry.tables import (
     BlockOrigin,
     LogRow,
     ProcessInfo,
