@@ -221,11 +221,6 @@ class Setting:
         return "--" + self.name.removesuffix("_seconds").replace("_", "-")
 
     @property
-    def is_flag(self) -> bool:
-        """Whether its option takes no value."""
-        return self.kind is bool
-
-    @property
     def limits(self) -> tuple[float, float] | None:
         """The smallest and the largest number; None when it is no number."""
         found = next((entry for entry in get_args(self.kind) if isinstance(entry, Meta)), None)

@@ -58,7 +58,8 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
                     f"The column {field.name} of {table} is missing.", remedy=f"Send it, as {_wanted(field)}."
                 )
         elif not _is_convertible(schema.field(field.name).type, field.type):
-            raise _mismatch(field, schema.field(field.name).type)
+            found = str(schema.field(field.name).type)[:_MAX_NAME_LENGTH]
+            raise UsageError(f"The column {field.name} has the type {found}.", remedy=f"Send {_wanted(field)}.")
 
 
 def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
@@ -179,12 +180,6 @@ def _offsets(column: pa.Array) -> pa.Array:
     """Return the offsets of `column.flatten()`, which leaves out what null lists point at."""
     lengths = pc.fill_null(pc.list_value_length(column), 0)
     return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths.cast(pa.int64()))]).cast(pa.int32())
-
-
-def _mismatch(field: pa.Field, found: pa.DataType) -> UsageError:
-    return UsageError(
-        f"The column {field.name} has the type {str(found)[:_MAX_NAME_LENGTH]}.", remedy=f"Send {_wanted(field)}."
-    )
 
 
 def _wanted(field: pa.Field) -> str:

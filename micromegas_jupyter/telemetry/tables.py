@@ -1,7 +1,6 @@
 """The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
 import enum
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -48,22 +47,6 @@ class MergeRule:
     latest: tuple[str, ...]
 
 
-def build_merge_sql(rule: MergeRule, *, column_names: list[str], raw_name: str) -> str:
-    """Return the SELECT (DataFusion SQL) that merges the raw rows, with `column_names` in their order."""
-    order = ", ".join(f'"{name}"' for name in rule.order_by)
-
-    def expression(name: str) -> str:
-        if name == rule.key:
-            return f'"{name}"'
-        if name in rule.latest:
-            return f'max("{name}") AS "{name}"'
-        return f'first_value("{name}" ORDER BY {order}) AS "{name}"'
-
-    columns = ", ".join(expression(name) for name in column_names)
-    # Every name comes from a table definition of this package.
-    return f'SELECT {columns} FROM "{raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
-
-
 def merge_rows(rows: pa.Table, rule: MergeRule) -> pa.Table:
     """Merge the partial states in `rows`; the result is a state of the same schema, one row for each key."""
     ordered = rows.sort_by([(name, "ascending") for name in rule.order_by])
@@ -100,10 +83,19 @@ class TableDefinition:
 
     @property
     def merge_sql(self) -> str | None:
-        """The SELECT that makes the table of its partial states, None when there are none."""
-        if self.merge_rule is None or self.raw_name is None:
+        """The SELECT (DataFusion SQL) that makes the table of its partial states, None when there are none."""
+        rule = self.merge_rule
+        if rule is None:
             return None
-        return build_merge_sql(self.merge_rule, column_names=self.schema.names, raw_name=self.raw_name)
+        order = ", ".join(f'"{name}"' for name in rule.order_by)
+        columns = [f'first_value("{name}" ORDER BY {order}) AS "{name}"' for name in self.schema.names]
+        for position, name in enumerate(self.schema.names):
+            if name == rule.key:
+                columns[position] = f'"{name}"'
+            elif name in rule.latest:
+                columns[position] = f'max("{name}") AS "{name}"'
+        # Every name comes from a table definition of this package.
+        return f'SELECT {", ".join(columns)} FROM "{self.raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
 
 
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
@@ -236,18 +228,9 @@ class Level(enum.IntEnum):
     TRACE = 6
 
 
-_FROM_LOGGING = (
-    (logging.CRITICAL, Level.FATAL),
-    (logging.ERROR, Level.ERROR),
-    (logging.WARNING, Level.WARN),
-    (logging.INFO, Level.INFO),
-    (logging.DEBUG, Level.DEBUG),
-)
-
-
 def level_from_logging(levelno: int) -> Level:
     """Return the level of a `logging` number; one that is between two names counts as the lower name."""
-    return next((level for threshold, level in _FROM_LOGGING if levelno >= threshold), Level.TRACE)
+    return Level(6 - min(max(levelno // 10, 0), 5))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
