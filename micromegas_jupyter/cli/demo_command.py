@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 #: Options that `serve` has, too, with their defaults here.
 _SHARED_DEFAULTS = {"host": "127.0.0.1", "port": "0", "ready_json": None}
 _CHECK_QUERIES = (
-    (
-        "The newest log lines",
-        "SELECT time, level, target, msg FROM log_entries ORDER BY time DESC LIMIT 5",
-    ),
+    ("The newest log lines", "SELECT time, level, target, msg FROM log_entries ORDER BY time DESC LIMIT 5"),
     (
         "Measurements of this machine in the last minute",
         """SELECT name, unit, round(avg(value), 2) AS mean FROM measures

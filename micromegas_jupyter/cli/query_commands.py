@@ -30,6 +30,7 @@ _DEFAULT_MAX_COLUMN_WIDTH = 50
 _MAX_EXE_CHARACTERS = 64
 _DEFAULT_ROWS = 1024
 _LEVELS = range(1, 7)
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +166,7 @@ def cell_text(value: object) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(character if character.isprintable() else _visible(character) for character in text)
+    return "".join(c if c.isprintable() else _ESCAPES.get(c, f"\\x{ord(c):02x}") for c in text)
 
 
 def _plain_value(value: Any, *, as_text: bool) -> Any:
@@ -193,10 +194,6 @@ def _plain_value(value: Any, *, as_text: bool) -> Any:
 
 def _number_text(value: float) -> str:
     return "NaN" if math.isnan(value) else str(value)
-
-
-def _visible(character: str) -> str:
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{ord(character):02x}")
 
 
 def _rows(batches: Iterable["pa.RecordBatch"], *, as_text: bool = True) -> Iterator[tuple[Any, ...]]:

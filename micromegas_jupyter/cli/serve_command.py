@@ -58,7 +58,7 @@ def add_setting_argument(
     if setting.name == "disable_auth":
         names.append("--disable_auth")  # upstream's spelling
     shown = describe_setting(setting, default=default)
-    if setting.is_flag:
+    if setting.kind is bool:
         return parser.add_argument(*names, dest=setting.name, action="store_true", default=None, help=shown)
     action = "append" if isinstance(setting.default, tuple) else "store"
     metavar = "PATH" if setting.kind is Path else "N" if setting.limits else setting.name.split("_")[-1].upper()
@@ -75,7 +75,7 @@ def describe_setting(setting: Setting, *, default: str | None = None) -> str:
     elif setting.values_text.startswith("one of"):
         text += f"; {setting.values_text}"
     value = setting.default if default is None else default
-    if not setting.is_flag and value not in {None, ()}:
+    if setting.kind is not bool and value not in {None, ()}:
         text += f", default {value:g}" if isinstance(value, float) else f", default {value}"
     return text + (f" ({setting.variable})" if setting.variable else "")
 

@@ -309,11 +309,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 def sign_in(
-    settings: "ClientSettings",
-    *,
-    flow: str | None = None,
-    store: bool = True,
-    environ: Mapping[str, str] | None = None,
+    settings: "ClientSettings", *, flow: str | None = None, store: bool = True, environ: Mapping[str, str] | None = None
 ) -> "OidcAuthProvider | HubTokenProvider":
     """Choose how to sign in, as `flow` or else settings and runtime environment say, and do it; `store` keeps it."""
     from micromegas_jupyter import wiring

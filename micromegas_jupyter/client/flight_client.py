@@ -125,11 +125,7 @@ class QueryMethods(ABC):
 
     @abstractmethod
     def open_query(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> QueryReader:
         """Start a statement and return a reader of its batches."""
 
@@ -171,22 +167,14 @@ class QueryMethods(ABC):
             return build_frame(reader.schema, reader, dtype_backend=dtype_backend)
 
     def query_arrow(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> pa.Table:
         """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
         with self.open_query(sql, begin, end, params) as reader:
             return reader.read_all()
 
     def query_stream(
-        self,
-        sql: str,
-        begin: TimeArgument = None,
-        end: TimeArgument = None,
-        params: Params = None,
+        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> Iterator[pa.RecordBatch]:
         """Run a statement and yield its batches; nothing is sent before the first is requested."""
         with self.open_query(sql, begin, end, params) as reader:
@@ -229,21 +217,21 @@ class TelemetryQueries(QueryMethods):
 
     def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
         """Remove partitions of a view and print the server's messages as they arrive; for administrators."""
-        texts = (view_set_name, view_instance_id, _time(begin), _time(end))
+        texts = (view_set_name, view_instance_id, format_time(begin), format_time(end))
         self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
 
     def materialize_partitions(
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
         """Create partitions of a view and print the server's messages as they arrive; for administrators."""
-        texts = ", ".join(map(quote_literal, (view_set_name, _time(begin), _time(end))))
+        texts = ", ".join(map(quote_literal, (view_set_name, format_time(begin), format_time(end))))
         self._print_messages(f"materialize_partitions({texts}, {_count(partition_delta_seconds)})")
 
     def regenerate_partitions(
         self, view_set_name: str, begin: datetime, end: datetime, partition_delta_seconds: int
     ) -> None:
         """Rebuild partitions of a view and print the server's messages as they arrive; for administrators."""
-        texts = ", ".join(map(quote_literal, (view_set_name, _time(begin), _time(end))))
+        texts = ", ".join(map(quote_literal, (view_set_name, format_time(begin), format_time(end))))
         self._print_messages(f"regenerate_partitions({texts}, {_count(partition_delta_seconds)})")
 
     def _print_messages(self, source: str) -> None:
@@ -256,13 +244,6 @@ def _count(number: int) -> int:
     if type(number) is not int or number < 0:
         raise UsageError("A count is not a whole number of 0 or more.")
     return number
-
-
-def _time(value: datetime) -> str:
-    text = format_time(value)
-    if text is None:
-        raise UsageError("A partition's time is missing.")
-    return text
 
 
 _INGEST_TIMEOUT_SECONDS: Final = 600.0
@@ -462,7 +443,7 @@ class FlightSQLClient(TelemetryQueries):
         """Make a call with a deadline, on a thread of its own because of Ctrl-C. A write may not be repeated."""
         timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
-        credential = attempts.first_credential()
+        credential = attempts.credentials.fetch()
         while True:
             call = self._build_call(attempts, credential, headers=(*self._tag_headers, *headers))
             try:

@@ -178,30 +178,17 @@ class Attempts:
         stopped: threading.Event | None = None,
         jitter: Callable[[], float] = jitter,
     ) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._clock = clock
         self._may_repeat = may_repeat
         self._may_renew = may_repeat
         self._timeout_seconds = timeout_seconds
         self._server = server
-        self._stopped = threading.Event() if stopped is None else stopped
+        self.stopped = threading.Event() if stopped is None else stopped  # from then on there is no further attempt
         self._jitter = jitter
         self._started_at = clock.monotonic()
         self._retry_until: float | None = None
         self._failures = 0
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped.is_set()
-
-    def stop(self) -> None:
-        """Have no further attempt made; from any thread."""
-        self._stopped.set()
-
-    def first_credential(self) -> Credential:
-        """Return the credential of the first attempt."""
-        return self._credentials.fetch()
 
     def remaining_seconds(self) -> float | None:
         """Return how long the next attempt may last, None for as long as it takes."""
@@ -215,7 +202,7 @@ class Attempts:
         match error:
             case AuthenticationError() if self._may_renew:
                 self._may_renew = False
-                return self._credentials.renew(credential)
+                return self.credentials.renew(credential)
             case Unavailable() if self._server is not None and self._may_repeat and error.retryable:
                 self._failures += 1
                 pause_seconds = self._pause_seconds(record, self._server)
@@ -223,9 +210,9 @@ class Attempts:
                     seconds = self._clock.monotonic() - self._started_at
                     shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
                     error.remedy = f"{error.remedy} Tried {self._failures} times in {shown} s.".lstrip()
-                elif pause_seconds is not None and not self._stopped.wait(pause_seconds):
+                elif pause_seconds is not None and not self.stopped.wait(pause_seconds):
                     self._server.reconnect(record)
-                    return self._credentials.fetch()
+                    return self.credentials.fetch()
         return None
 
     def _pause_seconds(self, record: CallRecord, server: Transport) -> float | None:
@@ -266,34 +253,18 @@ class QueryReader:
         self._clock = clock
         self._started_at = clock.monotonic()
         self._ended_at: float | None = None
-        self._rows = 0
-        self._bytes_received = 0
-        self._schema: pa.Schema | None = None
+        self.rows = 0  # that have arrived
+        self.bytes_received = 0  # as Arrow sends batches uncompressed
         self._has_batches = False
         self._is_closed = False
         self._failure: QueryCancelled | None = None
-        self._begin(attempts.first_credential())
-        self._schema = self._take()
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of every batch."""
-        return self._schema
+        self._begin(attempts.credentials.fetch())
+        self.schema: pa.Schema = self._take()
 
     @property
     def query_id(self) -> str | None:
         """The server's id of this query; None when the server gives none."""
         return self._call.record.query_id
-
-    @property
-    def rows(self) -> int:
-        """How many rows have arrived."""
-        return self._rows
-
-    @property
-    def bytes_received(self) -> int:
-        """The size of the batches that have arrived, as Arrow sends them uncompressed."""
-        return self._bytes_received
 
     @property
     def elapsed_seconds(self) -> float:
@@ -312,22 +283,22 @@ class QueryReader:
         if self._ended_at is not None:
             raise StopIteration
         while isinstance(event := self._take(), pa.Schema):  # of another attempt
-            self._schema = event
+            self.schema = event
         if event is None:
             self._ended_at = self._clock.monotonic()
             raise StopIteration
         self._has_batches = True
-        self._rows += event.num_rows
-        self._bytes_received += pa.ipc.get_record_batch_size(event)
+        self.rows += event.num_rows
+        self.bytes_received += pa.ipc.get_record_batch_size(event)
         return event
 
     def read_all(self) -> pa.Table:
         """Return the remaining batches as one table."""
-        return pa.Table.from_batches(list(self), self._schema)
+        return pa.Table.from_batches(list(self), self.schema)
 
     def cancel(self) -> None:
         """Stop the query, here at once and on the server; does nothing once it has ended. Callable from any thread."""
-        self._attempts.stop()
+        self._attempts.stopped.set()
         self._pump.stop()
 
     def close(self) -> None:
@@ -335,7 +306,7 @@ class QueryReader:
         self._is_closed = True
         if self._ended_at is None:
             self._ended_at = self._clock.monotonic()
-        self._attempts.stop()
+        self._attempts.stopped.set()
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -350,7 +321,7 @@ class QueryReader:
         self._pump = BatchPump(partial(self._open_stream, call))
         # A reader that is never closed is stopped when it is collected, and at the end of the process.
         self._finalizer = weakref.finalize(self, self._pump.stop)
-        if self._attempts.is_stopped:  # meanwhile
+        if self._attempts.stopped.is_set():  # meanwhile
             self._pump.stop()
 
     def _take(self) -> pa.Schema | pa.RecordBatch | None:
@@ -362,7 +333,7 @@ class QueryReader:
                     credential = self._attempts.next_credential(event, self._credential, self._call.record)
                 if credential is not None:
                     self._begin(credential)
-                elif self._attempts.is_stopped:
+                elif self._attempts.stopped.is_set():
                     raise QueryCancelled("The query was cancelled.")  # noqa: TRY301 - ended as for Ctrl-C
                 else:
                     raise event  # noqa: TRY301 - ended as for Ctrl-C

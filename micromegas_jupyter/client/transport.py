@@ -197,11 +197,6 @@ class Credential:
     headers: tuple[Header, ...] = field(default=(), repr=False)
     token: Secret | None = None
 
-    @property
-    def has_authorization(self) -> bool:
-        """Whether the call carries an `authorization` header."""
-        return any(key == _AUTHORIZATION for key, _ in self.headers)
-
 
 class CredentialSource:
     """The credential of each call: a token of the provider, or static headers where there is no provider."""
@@ -530,7 +525,7 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
 
 
 def _refusal(call: Call) -> MicromegasError:
-    if not call.credential.has_authorization:
+    if _AUTHORIZATION not in dict(call.credential.headers):
         return Rejected(
             f"You are not signed in to {call.server}.",
             reason="missing",

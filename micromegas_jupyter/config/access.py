@@ -24,6 +24,7 @@ from micromegas_jupyter.config.decoding import (
     as_type,
     decode_setting,
     is_too_long,
+    refused,
     shown,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, parse_oidc_config, read_role_names
@@ -48,9 +49,7 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 def _parse_role(value: object, key: str) -> RoleSetting:
     role = as_object(value, key, known=frozenset({"tables"}))
     if "tables" not in role:
-        raise ConfigurationError(
-            f"{key}.tables is missing.", key=f"{key}.tables", remedy="Add the tables that the role may read."
-        )
+        raise refused(f"{key}.tables", "is missing", "Add the tables that the role may read.")
     tables, path = role["tables"], f"{key}.tables"
     if isinstance(tables, list):
         return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, path))))
@@ -113,7 +112,7 @@ def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
     """Read a decoded list of keys; an unknown role is no reason to refuse it, and later revocations with it."""
     entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
-        raise ConfigurationError(f"{path} holds more than {MAX_API_KEYS} keys.", key=path)
+        raise refused(path, f"holds more than {MAX_API_KEYS} keys")
     return tuple(_read_key(entry, f"{path}[{index}]") for index, entry in enumerate(entries))
 
 
@@ -123,9 +122,7 @@ def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
     for key, path in keys:
         first = first_paths.setdefault(key_digest(key), path)
         if first != path:
-            raise ConfigurationError(
-                f"{path} is the same key as {first}.", key=path, remedy="Give each entry its own key."
-            )
+            raise refused(path, f"is the same key as {first}", "Give each entry its own key.")
     if len(first_paths) > MAX_API_KEYS:
         raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=path)
 
@@ -142,14 +139,10 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
     values = as_object(entry, path)
     if not values.keys() <= _MEMBERS:
         # The name is not shown: in a list that somebody wrote as {key: name}, it is the key.
-        raise ConfigurationError(
-            f"{path} has an unknown name.", key=path, remedy=f"Known names: {', '.join(sorted(_MEMBERS))}."
-        )
+        raise refused(path, "has an unknown name", f"Known names: {', '.join(sorted(_MEMBERS))}.")
     members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
-        raise ConfigurationError(
-            f"{path} has both key and sha256.", key=path, remedy="Keep sha256: it does not give the key away."
-        )
+        raise refused(path, "has both key and sha256", "Keep sha256: it does not give the key away.")
     return ApiKeySetting(
         name=members.require("name", as_text),
         sha256=members.read("sha256", _as_digest, None),
@@ -164,10 +157,10 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
 
 def _as_digest(value: object, key: str) -> bytes:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ConfigurationError(f"{key} is not a SHA-256 digest of 64 hexadecimal digits.", key=key)
+        raise refused(key, "is not a SHA-256 digest of 64 hexadecimal digits")
     digest = bytes.fromhex(value)
     if digest == _DIGEST_OF_NOTHING:
-        raise ConfigurationError(f"{key} is the digest of an empty key.", key=key, remedy="Make a new key.")
+        raise refused(key, "is the digest of an empty key", "Make a new key.")
     return digest
 
 
@@ -175,9 +168,7 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
     scopes = as_texts(value, key)
     for index, scope in enumerate(scopes):
         if scope not in API_KEY_SCOPES:
-            raise ConfigurationError(
-                f"{key}[{index}] is not one of {', '.join(sorted(API_KEY_SCOPES))}.", key=f"{key}[{index}]"
-            )
+            raise refused(f"{key}[{index}]", f"is not one of {', '.join(sorted(API_KEY_SCOPES))}")
     return frozenset(scopes)
 
 
@@ -286,10 +277,10 @@ def parse_access_settings(
     """
     for variable in _AUDIENCE_GRANT_VARIABLES:
         if environ.get(variable):
-            raise ConfigurationError(
-                f"{variable} is set, and this server has no audience grants.",
-                key=variable,
-                remedy="Say who may read what by roles, and unset the variable.",
+            raise refused(
+                variable,
+                "is set, and this server has no audience grants",
+                "Say who may read what by roles, and unset the variable.",
             )
     find_key_file(environ, config_text=config_text)
     config = _config_members(config_text)
@@ -336,9 +327,7 @@ def _pick(
     """Return a setting's value and path, from its variable or the configuration file; None when it is in neither."""
     text = environ.get(variable)
     if text and member in config:
-        raise ConfigurationError(
-            f"{variable} and {config.key(member)} are both set.", key=variable, remedy="Keep one of the two."
-        )
+        raise refused(variable, f"and {config.key(member)} are both set", "Keep one of the two.")
     if text:
         return decode(text, variable), variable
     return (config.values[member], config.key(member)) if member in config else None
@@ -371,10 +360,10 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
     beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
     for entry in denied:
         if not entry.startswith(beginnings) or entry in beginnings:
-            raise ConfigurationError(
-                f"{key} holds {shown(entry)}, which does not name a subject of a configured issuer.",
-                key=key,
-                remedy="Write issuer|subject with an issuer as it is configured (not its alias), or api_key|name.",
+            raise refused(
+                key,
+                f"holds {shown(entry)}, which does not name a subject of a configured issuer",
+                "Write issuer|subject with an issuer as it is configured (not its alias), or api_key|name.",
             )
 
 

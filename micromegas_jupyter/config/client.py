@@ -24,6 +24,7 @@ from micromegas_jupyter.config.decoding import (
     is_text,
     of_type,
     parse_count,
+    refused,
     shown,
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
@@ -116,7 +117,7 @@ def as_secret(value: object, key: str) -> Secret:
     """Return a secret text."""
     value = Secret(value) if is_text(value) else None  # or a traceback would show it
     if value is None:
-        raise ConfigurationError(f"{key} is not a text of printable characters.", key=key)
+        raise refused(key, "is not a text of printable characters")
     return value
 
 
@@ -124,10 +125,10 @@ def as_proxy(value: object, key: str) -> Secret:
     """Return a proxy's address, which may hold a password and is never shown."""
     value = Secret(value) if is_text(value) else None  # or a traceback would show it
     if value is None or not _is_proxy(value):
-        raise ConfigurationError(
-            f"{key} is not the address of a proxy.",
-            key=key,
-            remedy="Write http://host:port or https://host:port, with user:password@ before the host where the proxy "
+        raise refused(
+            key,
+            "is not the address of a proxy",
+            "Write http://host:port or https://host:port, with user:password@ before the host where the proxy "
             "requires them; special characters in these are percent-encoded.",
         )
     return value
@@ -154,7 +155,7 @@ def as_resource(value: object, key: str) -> str:
     """Return a resource: an absolute URI without a fragment (RFC 8707 section 2)."""
     resource = as_text(value, key)
     if _split_url(resource, forbidden="# ") is None:
-        raise ConfigurationError(f"{key} is not an absolute URI without a fragment.", key=key)
+        raise refused(key, "is not an absolute URI without a fragment")
     return resource
 
 
@@ -163,10 +164,10 @@ def as_redirect_uri(value: object, key: str) -> str:
     uri = as_text(value, key)
     parts = _split_url(uri, forbidden="?#@ ")
     if parts is None or parts.scheme != "http" or parts.hostname not in LOOPBACK_HOSTS:
-        raise ConfigurationError(
-            f"{key} is not an http URL on this machine without query, fragment and user.",
-            key=key,
-            remedy="Write one such as http://127.0.0.1:48080/callback, as it is registered at the provider.",
+        raise refused(
+            key,
+            "is not an http URL on this machine without query, fragment and user",
+            "Write one such as http://127.0.0.1:48080/callback, as it is registered at the provider.",
         )
     return uri
 
@@ -175,14 +176,12 @@ def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
     """Return further parameters of the authorization request."""
     named = as_named(value, key)
     if len(named) > _MAX_PARAMETERS:
-        raise ConfigurationError(f"{key} has more than {_MAX_PARAMETERS} parameters.", key=key)
+        raise refused(key, f"has more than {_MAX_PARAMETERS} parameters")
     for name in named:
         if name in PROTECTED_PARAMETERS:
-            raise ConfigurationError(f"{key}.{name} cannot be set: each sign-in makes its own.", key=f"{key}.{name}")
+            raise refused(f"{key}.{name}", "cannot be set: each sign-in makes its own")
         if name in _PARAMETERS_WITH_A_SETTING:
-            raise ConfigurationError(
-                f"{key}.{name} cannot be set here.", key=f"{key}.{name}", remedy=f"Use the setting {name} instead."
-            )
+            raise refused(f"{key}.{name}", "cannot be set here", f"Use the setting {name} instead.")
     return tuple(sorted((name, as_text(text, f"{key}.{name}")) for name, text in named.items()))
 
 
@@ -447,11 +446,7 @@ class _Reader:
             return kind(**values)
         for name in sorted(values):
             origin = self.origins[f"{group}.{name}"]
-            raise ConfigurationError(
-                f"{origin} is set, but what it belongs to is not.",
-                key=origin,
-                remedy=f"Set {needed} as well, or remove {origin}.",
-            )
+            raise refused(origin, "is set, but what it belongs to is not", f"Set {needed} as well, or remove {origin}.")
         return None
 
 
@@ -513,19 +508,19 @@ def _check_contradictions(settings: ClientSettings) -> None:
         )
     for one, other in permutations(("client_certificate_file", "client_key_file")):
         if one in origins and other not in origins:
-            raise ConfigurationError(
-                f"{origins[one]} is set, and {other} is not.",
-                key=origins[one],
-                remedy="A certificate and its key go together: set both, or neither.",
+            raise refused(
+                origins[one],
+                f"is set, and {other} is not",
+                "A certificate and its key go together: set both, or neither.",
             )
     if settings.workload is not None:
         for name, only in (("token_file", WorkloadPlatform.KUBERNETES), ("managed_identity_client_id", "azure")):
             origin = origins.get(f"workload.{name}")
             if origin is not None and settings.workload.platform != only:
-                raise ConfigurationError(
-                    f"{origin} is for {only} only, and {origins['workload']} is {settings.workload.platform}.",
-                    key=origin,
-                    remedy=f"Remove {origin}, or name the platform {only}.",
+                raise refused(
+                    origin,
+                    f"is for {only} only, and {origins['workload']} is {settings.workload.platform}",
+                    f"Remove {origin}, or name the platform {only}.",
                 )
     pairs = [
         *combinations(_CLIENT_AUTHENTICATION, 2),
@@ -668,9 +663,7 @@ def as_preset_name(value: object, key: str) -> str:
     """Return a preset's name, or `none`."""
     name = as_text(value, key)
     if name not in {*CLIENT_PRESETS, NO_PRESET}:
-        raise ConfigurationError(
-            f"{key} names the unknown preset {shown(name)}.",
-            key=key,
-            remedy=f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}.",
+        raise refused(
+            key, f"names the unknown preset {shown(name)}", f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}."
         )
     return name

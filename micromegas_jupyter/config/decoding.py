@@ -28,14 +28,19 @@ _RFC_3339 = re.compile(
 )
 
 
+def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationError:
+    """Return the error of a setting, whose sentence begins with its key."""
+    return ConfigurationError(f"{key} {problem}.", key=key, remedy=remedy)
+
+
 def decode_setting(text: str, key: str) -> object:
     """Decode a setting's JSON text; an error says where it is wrong, never what stands there."""
     if is_too_long(text):
-        raise ConfigurationError(f"{key} is longer than {MAX_SETTING_BYTES // 2**20} MiB.", key=key)
+        raise refused(key, f"is longer than {MAX_SETTING_BYTES // 2**20} MiB")
     try:
         return decode_strict_json(text)
     except JsonError as error:
-        raise ConfigurationError(f"{key} is not valid JSON ({error}).", key=key) from None
+        raise refused(key, f"is not valid JSON ({error})") from None
 
 
 def is_too_long(text: str) -> bool:
@@ -60,14 +65,10 @@ def host_text(url: str) -> str:
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
     """Return `value` as an object whose names are all `known`."""
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{key} is not a JSON object.", key=key)
+        raise refused(key, "is not a JSON object")
     unknown = sorted(set(value) - known) if known is not None else []
     if unknown and known is not None:
-        raise ConfigurationError(
-            f"{key} has the unknown name {shown(unknown[0])}.",
-            key=key,
-            remedy=f"Known names: {', '.join(sorted(known))}.",
-        )
+        raise refused(key, f"has the unknown name {shown(unknown[0])}", f"Known names: {', '.join(sorted(known))}.")
     return value
 
 
@@ -75,25 +76,23 @@ def as_named(value: object, key: str) -> dict[str, object]:
     """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many."""
     named = as_object(value, key)
     if len(named) > MAX_ENTRIES:
-        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} names.", key=key)
+        raise refused(key, f"has more than {MAX_ENTRIES} names")
     if not all(name.strip() and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS for name in named):
-        raise ConfigurationError(
-            f"{key} has a name that is empty, not printable or longer than {MAX_NAME_CHARACTERS} characters.", key=key
-        )
+        raise refused(key, f"has a name that is empty, not printable or longer than {MAX_NAME_CHARACTERS} characters")
     return named
 
 
 def as_list(value: object, key: str) -> list[object]:
     """Return `value` as a list."""
     if not isinstance(value, list):
-        raise ConfigurationError(f"{key} is not a JSON list.", key=key)
+        raise refused(key, "is not a JSON list")
     return value
 
 
 def as_text(value: object, key: str) -> str:
     """Return `value` as text that is not empty and has no control characters."""
     if not is_text(value):
-        raise ConfigurationError(f"{key} is not a text of printable characters.", key=key)
+        raise refused(key, "is not a text of printable characters")
     return value
 
 
@@ -106,9 +105,9 @@ def as_texts(value: object, key: str) -> tuple[str, ...]:
     """Return `value` as texts, at least one: an empty list could be taken for "nothing" and for "no limit"."""
     listed = as_list(value, key)
     if not listed:
-        raise ConfigurationError(f"{key} is empty.", key=key, remedy="Add an entry, or leave the list out.")
+        raise refused(key, "is empty", "Add an entry, or leave the list out.")
     if len(listed) > MAX_ENTRIES:
-        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} entries.", key=key)
+        raise refused(key, f"has more than {MAX_ENTRIES} entries")
     return tuple(as_text(entry, f"{key}[{index}]") for index, entry in enumerate(listed))
 
 
@@ -144,7 +143,7 @@ def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remed
             return msgspec.convert(value, kind)
     except msgspec.ValidationError:
         pass
-    raise ConfigurationError(f"{key} is not {describe_type(kind)}.", key=key, remedy=remedy)
+    raise refused(key, f"is not {describe_type(kind)}", remedy)
 
 
 def of_type(kind: Any) -> Callable[[object, str], Any]:
@@ -177,9 +176,7 @@ def as_time(value: object, key: str) -> datetime:
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         pass  # a month 13, or an offset that leads out of the calendar
-    raise ConfigurationError(
-        f"{key} is not a time.", key=key, remedy="Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z."
-    )
+    raise refused(key, "is not a time", "Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
 
 
 Value = TypeVar("Value")
@@ -207,7 +204,7 @@ class Members:
     def require(self, name: str, reader: Callable[[object, str], Value]) -> Value:
         """Return what `reader` makes of a member."""
         if name not in self.values:
-            raise ConfigurationError(f"{self.key(name)} is missing.", key=self.key(name), remedy=f"Add {name}.")
+            raise refused(self.key(name), "is missing", f"Add {name}.")
         return reader(self.values[name], self.key(name))
 
 
@@ -216,12 +213,12 @@ def as_issuer(value: object, key: str) -> str:
     issuer = as_text(value, key)
     # What stands before an @ may be a password, so such a text is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
-        raise ConfigurationError(f"{key} names an issuer with a query, a fragment or a user.", key=key)
+        raise refused(key, "names an issuer with a query, a fragment or a user")
     scheme, host = scheme_and_host(issuer)
     if host is None:
-        raise ConfigurationError(f"{key} names an issuer that is not an https URL: {shown(issuer)}.", key=key)
+        raise refused(key, f"names an issuer that is not an https URL: {shown(issuer)}")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise ConfigurationError(f"{key} names the issuer {shown(issuer)} over http.", key=key, remedy=_HTTPS_REMEDY)
+        raise refused(key, f"names the issuer {shown(issuer)} over http", _HTTPS_REMEDY)
     return issuer
 
 
@@ -230,9 +227,9 @@ def as_fetch_url(value: object, key: str) -> str:
     url = as_text(value, key)
     scheme, host = scheme_and_host(url)
     if host is None or "@" in url.partition("?")[0] or "#" in url:
-        raise ConfigurationError(f"{key} is not an https URL without user and fragment.", key=key)
+        raise refused(key, "is not an https URL without user and fragment")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise ConfigurationError(f"{key} is a URL over http.", key=key, remedy=_HTTPS_REMEDY)
+        raise refused(key, "is a URL over http", _HTTPS_REMEDY)
     return url
 
 

@@ -23,6 +23,7 @@ from micromegas_jupyter.config.decoding import (
     as_text_or_texts,
     as_texts,
     of_type,
+    refused,
     shown,
 )
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
@@ -60,10 +61,10 @@ def read_role_names(value: object, key: str, *, known_roles: Collection[str] | N
     names = as_text_or_texts(value, key)
     for name in names:
         if known_roles is not None and name not in known_roles:
-            raise ConfigurationError(
-                f"{key} names the role {shown(name)}, which is not configured.",
-                key=key,
-                remedy="Add the role to `roles` in the configuration file, or name another.",
+            raise refused(
+                key,
+                f"names the role {shown(name)}, which is not configured",
+                "Add the role to `roles` in the configuration file, or name another.",
             )
     return names
 
@@ -73,10 +74,10 @@ def as_subjects(value: object, key: str) -> tuple[str, ...]:
     subjects = as_texts(value, key)
     for subject in subjects:
         if subject == "*" or "*" in subject[:-1]:
-            raise ConfigurationError(
-                f"{key} holds {shown(subject)}: a star is allowed only at the end, after the beginning of a subject.",
-                key=key,
-                remedy="Write the whole subject, or its beginning and a star.",
+            raise refused(
+                key,
+                f"holds {shown(subject)}: a star is allowed only at the end, after the beginning of a subject",
+                "Write the whole subject, or its beginning and a star.",
             )
     return subjects
 
@@ -88,14 +89,14 @@ def as_claim_paths(value: object, key: str) -> tuple[tuple[str, ...], ...]:
     if not any(isinstance(step, list) for step in value):
         return (_as_path(value, key),)
     if len(value) > _MAX_PATHS:
-        raise ConfigurationError(f"{key} has more than {_MAX_PATHS} paths.", key=key)
+        raise refused(key, f"has more than {_MAX_PATHS} paths")
     return tuple(_as_path(path, f"{key}[{index}]") for index, path in enumerate(value))
 
 
 def _as_path(value: object, key: str) -> tuple[str, ...]:
     steps = as_texts(value, key)
     if len(steps) > _MAX_PATH_STEPS:
-        raise ConfigurationError(f"{key} is not a path of at most {_MAX_PATH_STEPS} names.", key=key)
+        raise refused(key, f"is not a path of at most {_MAX_PATH_STEPS} names")
     return steps
 
 
@@ -110,9 +111,9 @@ def _as_claim_values(value: object, key: str) -> tuple[ClaimValue, ...]:
     if not isinstance(value, list):
         return (_as_claim_value(value, key),)
     if not value:
-        raise ConfigurationError(f"{key} is empty.", key=key, remedy="Add a value, or leave the claim out.")
+        raise refused(key, "is empty", "Add a value, or leave the claim out.")
     if len(value) > MAX_ENTRIES:
-        raise ConfigurationError(f"{key} has more than {MAX_ENTRIES} entries.", key=key)
+        raise refused(key, f"has more than {MAX_ENTRIES} entries")
     return tuple(_as_claim_value(entry, f"{key}[{index}]") for index, entry in enumerate(value))
 
 
@@ -121,7 +122,7 @@ def _as_claim_value(value: object, key: str) -> ClaimValue:
         return value
     if isinstance(value, str):
         return as_text(value, key)
-    raise ConfigurationError(f"{key} is not a text, a whole number, true or false.", key=key)
+    raise refused(key, "is not a text, a whole number, true or false")
 
 
 def _as_algorithms(value: object, key: str) -> frozenset[str]:
@@ -134,10 +135,10 @@ def _as_algorithms(value: object, key: str) -> frozenset[str]:
             reason = "means no signature, so that anybody could write a token"
         elif name.upper().startswith("HS"):
             reason = "signs with a shared secret, so that whoever can check a token can write one"
-        raise ConfigurationError(
-            f"{key}[{index}] is {shown(name)}: that {reason}.",
-            key=f"{key}[{index}]",
-            remedy=f"Accepted: {', '.join(sorted(SIGNATURE_ALGORITHMS))}.",
+        raise refused(
+            f"{key}[{index}]",
+            f"is {shown(name)}: that {reason}",
+            f"Accepted: {', '.join(sorted(SIGNATURE_ALGORITHMS))}.",
         )
     return frozenset(names)
 
@@ -246,10 +247,10 @@ def _read_issuer(members: Members, tenant: str | None, known_roles: Collection[s
     roles = members.read("group_roles", partial(_as_group_roles, known_roles=known_roles), MappingProxyType({}))
     setting = IssuerSetting(**values, audiences=audiences, group_roles=roles, tenant=tenant, path=members.place)
     if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
-        raise ConfigurationError(
-            f"{members.key('rfc9068')} is about access tokens with an audience, which are not accepted here.",
-            key=members.key("rfc9068"),
-            remedy="Leave it out, or accept access tokens with an audience.",
+        raise refused(
+            members.key("rfc9068"),
+            "is about access tokens with an audience, which are not accepted here",
+            "Leave it out, or accept access tokens with an audience.",
         )
     return setting
 
@@ -263,10 +264,10 @@ def _check_key_locations(members: Members) -> None:
             remedy="Keep one of them.",
         )
     if "bearer_token_file" in members and "ca_file" not in members:
-        raise ConfigurationError(
-            f"{members.key('bearer_token_file')} is a credential, and no certificate says who may receive it.",
-            key=members.key("bearer_token_file"),
-            remedy="Add ca_file.",
+        raise refused(
+            members.key("bearer_token_file"),
+            "is a credential, and no certificate says who may receive it",
+            "Add ca_file.",
         )
 
 
@@ -274,24 +275,23 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
     if not members.read("without_audience", as_flag, False):
         return tuple(dict.fromkeys(members.require("audience", as_text_or_texts)))
     if "audience" in members:
-        raise ConfigurationError(
-            f"{members.key('audience')} is set for tokens that have no audience.",
-            key=members.key("audience"),
-            remedy="Remove audience, or set without_audience to false.",
+        raise refused(
+            members.key("audience"),
+            "is set for tokens that have no audience",
+            "Remove audience, or set without_audience to false.",
         )
     if "client_ids" not in members:
-        raise ConfigurationError(
-            f"{members.key('client_ids')} is missing: without an audience it alone keeps out tokens of other "
-            "applications.",
-            key=members.key("client_ids"),
-            remedy="Add the ids of the applications whose tokens are accepted.",
+        raise refused(
+            members.key("client_ids"),
+            "is missing: without an audience it alone keeps out tokens of other applications",
+            "Add the ids of the applications whose tokens are accepted.",
         )
     if "token_use" not in members.read("required_claims", as_object, {}):
         key = f"{members.key('required_claims')}.token_use"
-        raise ConfigurationError(
-            f"{key} is missing: without an audience it alone keeps out tokens for other uses.",
-            key=key,
-            remedy='Add it, such as "required_claims": {"token_use": "access"}.',
+        raise refused(
+            key,
+            "is missing: without an audience it alone keeps out tokens for other uses",
+            'Add it, such as "required_claims": {"token_use": "access"}.',
         )
     return ()
 
@@ -311,20 +311,20 @@ def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[st
         yield None, dict(values)
         return
     if issuer.count(TENANT_PLACEHOLDER) != 1:
-        raise ConfigurationError(
-            f"{path}.issuer does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed.",
-            key=f"{path}.issuer",
-            remedy=f"Write {TENANT_PLACEHOLDER} in the tenant's place, or leave tenants out.",
+        raise refused(
+            f"{path}.issuer",
+            f"does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed",
+            f"Write {TENANT_PLACEHOLDER} in the tenant's place, or leave tenants out.",
         )
     tenants, key = as_texts(values["tenants"], f"{path}.tenants"), f"{path}.tenants"
     if len(tenants) > MAX_TENANTS:
-        raise ConfigurationError(f"{key} lists more than {MAX_TENANTS} tenants.", key=key)
+        raise refused(key, f"lists more than {MAX_TENANTS} tenants")
     for tenant in tenants:
         if not _TENANT.fullmatch(tenant):
-            raise ConfigurationError(
-                f"{key} holds {shown(tenant)}, which is not a tenant.",
-                key=key,
-                remedy="A tenant consists of letters, digits, dots, hyphens and underscores.",
+            raise refused(
+                key,
+                f"holds {shown(tenant)}, which is not a tenant",
+                "A tenant consists of letters, digits, dots, hyphens and underscores.",
             )
     for tenant in tenants:
         expanded = _for_tenant(values, tenant, path)
@@ -343,7 +343,7 @@ def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[st
     claims = as_object(values.get("required_claims", {}), f"{path}.required_claims")
     if "tid" in claims:
         key = f"{path}.required_claims.tid"
-        raise ConfigurationError(f"{key} follows from the tenants.", key=key, remedy="Leave tid out.")
+        raise refused(key, "follows from the tenants", "Leave tid out.")
     expanded["required_claims"] = {**claims, "tid": tenant}
     return expanded
 
@@ -356,16 +356,16 @@ def _check_fixed(values: Mapping[str, object], path: str) -> None:
     for name, text in (*named, *listed):
         key = f"{path}.{name}"
         if isinstance(text, str) and ("{" in text or "}" in text):
-            raise ConfigurationError(
-                f"{key} holds a placeholder that is not filled in here.",
-                key=key,
-                remedy=f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
+            raise refused(
+                key,
+                "holds a placeholder that is not filled in here",
+                f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
             )
         if isinstance(text, str) and name.startswith(("issuer", "aliases")) and _is_shared_by_tenants(text):
-            raise ConfigurationError(
-                f"{key} stands for every tenant, and no token has it as its issuer.",
-                key=key,
-                remedy=f"Write {TENANT_PLACEHOLDER} in its place. {_TENANTS_REMEDY}",
+            raise refused(
+                key,
+                "stands for every tenant, and no token has it as its issuer",
+                f"Write {TENANT_PLACEHOLDER} in its place. {_TENANTS_REMEDY}",
             )
 
 
@@ -390,10 +390,10 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
     if settings.jwks_stale_limit_seconds >= refresh:
         return settings
     if "jwks_stale_limit_secs" in members:
-        raise ConfigurationError(
-            f"{members.key('jwks_stale_limit_secs')} is below jwks_refresh_interval_secs ({refresh}).",
-            key=members.key("jwks_stale_limit_secs"),
-            remedy="Raise the one or lower the other.",
+        raise refused(
+            members.key("jwks_stale_limit_secs"),
+            f"is below jwks_refresh_interval_secs ({refresh})",
+            "Raise the one or lower the other.",
         )
     # Upstream's configuration has no limit, so the default one gives way to a long interval.
     return replace(settings, jwks_stale_limit_seconds=refresh)
@@ -402,22 +402,22 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
 def _merge(entries: list[object], path: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
     """Read all entries; one issuer's entries, upstream's way to give it several audiences, become one."""
     if len(entries) > MAX_ISSUERS:
-        raise ConfigurationError(f"{path} has more than {MAX_ISSUERS} entries.", key=path)
+        raise refused(path, f"has more than {MAX_ISSUERS} entries")
     found: dict[str, IssuerSetting] = {}
     for index, entry in enumerate(entries):
         for setting in parse_issuer(entry, f"{path}[{index}]", known_roles=known_roles):
             earlier = found.get(setting.issuer)
             found[setting.issuer] = setting if earlier is None else _merge_audiences(earlier, setting)
         if len(found) > MAX_ISSUERS:
-            raise ConfigurationError(f"{path} names more than {MAX_ISSUERS} issuers.", key=path)
+            raise refused(path, f"names more than {MAX_ISSUERS} issuers")
     taken = set(found)
     for setting in found.values():
         for alias in setting.aliases:
             if alias in taken:
-                raise ConfigurationError(
-                    f"{setting.path}.aliases holds {shown(alias)}, which is another issuer or alias already.",
-                    key=f"{setting.path}.aliases",
-                    remedy="Each name may mean one issuer only.",
+                raise refused(
+                    f"{setting.path}.aliases",
+                    f"holds {shown(alias)}, which is another issuer or alias already",
+                    "Each name may mean one issuer only.",
                 )
             taken.add(alias)
     return tuple(found.values())
@@ -426,14 +426,14 @@ def _merge(entries: list[object], path: str, known_roles: Collection[str] | None
 def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSetting:
     is_same = replace(earlier, audiences=()) == replace(later, audiences=())
     if not is_same or bool(earlier.audiences) != bool(later.audiences):
-        raise ConfigurationError(
-            f"{later.path} is the issuer of {earlier.path} with other members.",
-            key=later.path,
-            remedy="Entries of one issuer may differ in their audience only.",
+        raise refused(
+            later.path,
+            f"is the issuer of {earlier.path} with other members",
+            "Entries of one issuer may differ in their audience only.",
         )
     audiences = tuple(dict.fromkeys((*earlier.audiences, *later.audiences)))
     if len(audiences) > MAX_ENTRIES:
-        raise ConfigurationError(f"{later.path} has more than {MAX_ENTRIES} audiences.", key=later.path)
+        raise refused(later.path, f"has more than {MAX_ENTRIES} audiences")
     return replace(earlier, audiences=audiences)
 
 
@@ -464,11 +464,7 @@ def _needs_issuer(example: str) -> tuple[tuple[str, ...], str]:
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "google": Preset(
-            members={
-                "issuer": "https://accounts.google.com",
-                "aliases": ["accounts.google.com"],
-                "token_kind": "id",
-            },
+            members={"issuer": "https://accounts.google.com", "aliases": ["accounts.google.com"], "token_kind": "id"},
             needs=(
                 (
                     ("client_ids", "subjects", "required_claims"),
@@ -487,7 +483,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "groups_claim": [["groups"], ["roles"]],
                 # An address there is whatever the tenant's administrator writes, and it can change.
                 "trusted_for_email": False,
-            },
+            }
         ),
         "okta": Preset(
             members={"token_kind": "access"},
@@ -525,8 +521,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             needs=(_needs_issuer("https://cognito-idp.eu-central-1.amazonaws.com/<user pool id>"),),
         ),
         "dex": Preset(
-            members={"token_kind": "id", "groups_claim": "groups"},
-            needs=(_needs_issuer("https://id.example.com/dex"),),
+            members={"token_kind": "id", "groups_claim": "groups"}, needs=(_needs_issuer("https://id.example.com/dex"),)
         ),
         "github_actions": Preset(
             members={"issuer": "https://token.actions.githubusercontent.com", "token_kind": "id"},
@@ -568,18 +563,11 @@ def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
     name = as_text(values["preset"], f"{path}.preset")
     preset = PRESETS.get(name)
     if preset is None:
-        raise ConfigurationError(
-            f"{path}.preset is not known: {shown(name)}.",
-            key=f"{path}.preset",
-            remedy=f"Known presets: {', '.join(PRESETS)}.",
-        )
+        raise refused(f"{path}.preset", f"is not known: {shown(name)}", f"Known presets: {', '.join(PRESETS)}.")
     kind = values.get("token_kind", preset.members.get("token_kind"))
     by_kind = preset.members_by_kind
     if by_kind and kind not in tuple(by_kind):
-        raise ConfigurationError(
-            f"{path}.token_kind is not one of {', '.join(by_kind)}, the kinds that {name} has rules for.",
-            key=f"{path}.token_kind",
-        )
+        raise refused(f"{path}.token_kind", f"is not one of {', '.join(by_kind)}, the kinds that {name} has rules for")
     more = by_kind[kind] if isinstance(kind, str) and by_kind else _NO_MEMBERS
     merged = {**preset.members, **more, **values, **_merged_claims(values, more)}
     del merged["preset"]
@@ -606,7 +594,7 @@ def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: 
         if not any(_is_met(member, merged) for member in members):
             key = f"{path}.{members[0]}" if len(members) == 1 else path
             what = "is missing" if len(members) == 1 else f"has none of {', '.join(members)}"
-            raise ConfigurationError(f"{key} {what}, and the preset {name} needs it.", key=key, remedy=remedy)
+            raise refused(key, f"{what}, and the preset {name} needs it", remedy)
     if preset.needed_claim is not None:
         claim, remedy = preset.needed_claim
         claims = merged.get("required_claims")
@@ -614,9 +602,9 @@ def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: 
         listed = value if isinstance(value, list) else [value]
         if not listed or not all(isinstance(text, str) for text in listed):
             key = f"{path}.required_claims.{claim}"
-            raise ConfigurationError(f"{key} is not a text, and the preset {name} needs it.", key=key, remedy=remedy)
+            raise refused(key, f"is not a text, and the preset {name} needs it", remedy)
     if preset.issuer_rule is not None:
         pattern, kinds, problem, remedy = preset.issuer_rule
         issuer = merged.get("issuer")
         if isinstance(issuer, str) and merged.get("token_kind") in kinds and not pattern.fullmatch(issuer):
-            raise ConfigurationError(f"{path}.issuer {problem}.", key=f"{path}.issuer", remedy=remedy)
+            raise refused(f"{path}.issuer", problem, remedy)

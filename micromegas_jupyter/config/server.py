@@ -15,8 +15,7 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta
 
-from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, shown
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, refused, shown
 
 _DAY_SECONDS: Final = 24 * 3600
 
@@ -222,11 +221,6 @@ class Setting:
         return "--" + self.name.removesuffix("_seconds").replace("_", "-")
 
     @property
-    def is_flag(self) -> bool:
-        """Whether its option takes no value."""
-        return self.kind is bool
-
-    @property
     def limits(self) -> tuple[float, float] | None:
         """The smallest and the largest number; None when it is no number."""
         found = next((entry for entry in get_args(self.kind) if isinstance(entry, Meta)), None)
@@ -253,7 +247,7 @@ class Setting:
                 return self.kind(value)
         except ValueError:
             pass
-        raise ConfigurationError(f"{key} is not {self.values_text}.", key=key, remedy=remedy)
+        raise refused(key, f"is not {self.values_text}", remedy)
 
 
 def _declared() -> tuple[Setting, ...]:
@@ -306,7 +300,7 @@ def parse_server_settings(
     """Combine `options` by field name, variables (an empty one is not set) and the TOML file, in that order."""
     for variable in REMOVED:
         if environ.get(variable):
-            raise ConfigurationError(f"{variable} is no longer a setting.", key=variable, remedy=REMOVED[variable])
+            raise refused(variable, "is no longer a setting", REMOVED[variable])
     file = {} if config_text is None else _parse_file(config_text, config_name)
     values = {}
     for setting in SETTINGS:
@@ -325,13 +319,13 @@ def _parse_file(text: str, name: str) -> dict[str, Any]:
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{name} is not valid TOML ({error}).", key=name) from None
+        raise refused(name, f"is not valid TOML ({error})") from None
     known = {setting.option[2:] for setting in SETTINGS}
     for key in found:
         if key not in known:
-            raise ConfigurationError(
-                f"{name} has the unknown key {shown(key)}.",
-                key=name,
-                remedy=REMOVED.get(f"--{key}", "Keys are the options of `micromegas serve --help-all`, without --."),
+            raise refused(
+                name,
+                f"has the unknown key {shown(key)}",
+                REMOVED.get(f"--{key}", "Keys are the options of `micromegas serve --help-all`, without --."),
             )
     return found

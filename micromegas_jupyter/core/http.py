@@ -251,11 +251,7 @@ class HttpClient:
                 f"{callee.name} did not answer in full within {timeout_seconds:g} seconds.", remedy=callee.remedy
             )
         check_answer(
-            raw,
-            callee,
-            max_bytes=self._max_bytes,
-            accept_server_errors=accept_server_errors,
-            needs_body=needs_body,
+            raw, callee, max_bytes=self._max_bytes, accept_server_errors=accept_server_errors, needs_body=needs_body
         )
         return raw
 
@@ -332,12 +328,7 @@ class HubHttp(HttpClient):
     """Calls the sign-in service of a JupyterHub with this server's token; no proxy may read it."""
 
     def call(
-        self,
-        url: str,
-        *,
-        token: Secret,
-        body: Mapping[str, object] | None = None,
-        timeout_seconds: float | None = None,
+        self, url: str, *, token: Secret, body: Mapping[str, object] | None = None, timeout_seconds: float | None = None
     ) -> tuple[int, SecretObject | None]:
         """Post `body` as JSON to a URL that was checked, or GET without one; return status and JSON object, if any."""
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))

@@ -12,7 +12,6 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
 import msgspec
 
@@ -189,36 +188,23 @@ NO_PROVIDER = (
 _NOT_LISTED = frozenset({"origins", "secret_is_native", "as_service_account"})
 
 
-# The checks that cannot be made with settings that could be read, by what is wrong with them.
-INCOMPLETE = frozenset({"sign-in", "store", "token"})  # one half of what belongs together
-AUTHORITIES = frozenset({"issuer", "clock", "token", "server"})  # the file of authorities to trust
-CREDENTIAL = frozenset({"api key file", "token"})  # the file with a secret, a private key or an API key
-
-
-class Obstacle(NamedTuple):
-    """The first thing that is wrong with the settings: the error that the checks it prevents would meet."""
-
-    prevented: frozenset[str]
-    error: ConfigurationError
-
-
-def find_obstacle(case: Case) -> Obstacle | None:
-    """Return what is wrong with the settings; None when nothing is."""
-    checks: list[tuple[frozenset[str], Callable[[], object]]] = [
-        (AUTHORITIES, lambda: _check_authorities(case.settings)),
-        (CREDENTIAL, lambda: _check_credential(case)),
+def find_obstacle(case: Case) -> tuple[set[str], ConfigurationError | None]:
+    """Return what is wrong with the settings, and the checks that would only meet that again."""
+    checks: list[tuple[set[str], Callable[[], object]]] = [
+        ({"issuer", "clock", "token", "server"}, lambda: _check_authorities(case.settings)),
+        ({"api key file", "token"}, lambda: _check_credential(case)),
     ]
     if not case.has_own_credential:
-        checks.insert(0, (INCOMPLETE, lambda: wiring.sign_in_configured(case.settings)))
+        checks.insert(0, ({"sign-in", "store", "token"}, lambda: wiring.sign_in_configured(case.settings)))
     for prevented, check in checks:
         try:
             check()
         except ConfigurationError as error:
-            return Obstacle(prevented, error)
-    return None
+            return prevented, error
+    return set(), None
 
 
-def check_settings(case: Case, obstacle: Obstacle | None = None) -> Finding:
+def check_settings(case: Case, error: ConfigurationError | None = None) -> Finding:
     """List each setting that is not a default, and where it came from; a secret is only said to be set."""
     settings = case.settings
     origins = dict(settings.origins)
@@ -232,9 +218,9 @@ def check_settings(case: Case, obstacle: Obstacle | None = None) -> Finding:
         details=[*(f"{name} = {values[name]}  ({origins[name]})" for name in names), *_lacking(case)],
         facts={"profile": settings.profile, "values": values, "origins": {name: origins[name] for name in names}},
     )
-    if obstacle is None:
+    if error is None:
         return finding
-    return replace(failed("settings", obstacle.error), details=finding.details, facts=finding.facts)
+    return replace(failed("settings", error), details=finding.details, facts=finding.facts)
 
 
 def _lacking(case: Case) -> list[str]:
@@ -421,10 +407,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
             return ok("sign-in", f"{choice.environment.value}: {what}", facts=facts)
         return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
     return ok(
-        "sign-in",
-        f"{choice.environment.value}: {choice.flow.value}. {choice.reason}",
-        details=details,
-        facts=facts,
+        "sign-in", f"{choice.environment.value}: {choice.flow.value}. {choice.reason}", details=details, facts=facts
     )
 
 
@@ -631,20 +614,16 @@ def examine(
         why = "the settings cannot be read"
         return [*findings, failed("settings", error), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     case = Case(
-        settings=settings,
-        environ=environ,
-        facts=gather_facts(environ=environ) if facts is None else facts,
-        clock=clock,
+        settings=settings, environ=environ, facts=gather_facts(environ=environ) if facts is None else facts, clock=clock
     )
     if wiring.is_wrapped(environ):
         why = "the wrapper's client is used"
         return [*findings, check_settings(case), *(skipped(check, why) for check in _AFTER_SETTINGS)]
-    obstacle = find_obstacle(case)
-    prevented = frozenset[str]() if obstacle is None else obstacle.prevented
+    prevented, error_of_settings = find_obstacle(case)
     # Before the sign-in, which follows from what the provider offers.
     of_provider, offers_device = _check_provider_calls(case, prevented)
     findings += [
-        check_settings(case, obstacle),
+        check_settings(case, error_of_settings),
         _look("sign-in", lambda: check_flow(case, offers_device=offers_device), prevented),
         _look("store", lambda: check_store(case), prevented),
     ]

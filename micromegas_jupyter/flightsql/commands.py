@@ -3,7 +3,6 @@
 Every `parse_` function raises `UsageError` for bytes that are not the expected message.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable
@@ -80,20 +79,6 @@ _REMEDIES: Final = {
     "ListFlights": "List the tables with CommandGetTables.",
     "DoExchange": "Query with GetFlightInfo and DoGet.",
 }
-_METADATA: Final = frozenset(
-    {
-        "CommandGetSqlInfo",
-        "CommandGetCatalogs",
-        "CommandGetDbSchemas",
-        "CommandGetTables",
-        "CommandGetTableTypes",
-        "CommandGetPrimaryKeys",
-        "CommandGetExportedKeys",
-        "CommandGetImportedKeys",
-        "CommandGetCrossReference",
-        "CommandGetXdbcTypeInfo",
-    }
-)
 # Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions.
 _IF_MISSING_CREATE: Final = 1
 _IF_MISSING_FAIL: Final = 2
@@ -265,14 +250,10 @@ def parse_plain_body(message_class: Any, body: bytes) -> Any:
     return parse_message(message_class, body)
 
 
-def refuse_action(name: str) -> UnsupportedRequest:
-    """Return the error for an action that is not offered, by its type."""
-    return _refuse(f"the action {printable_name(name)}", name)
-
-
-def refuse_method(path: str) -> UnsupportedRequest:
-    """Return the error for a method that is not offered, by its path in gRPC."""
-    return _refuse(printable_name(path), path.rpartition("/")[2])
+def refuse(name: str, *, kind: str = "") -> UnsupportedRequest:
+    """Return the error for a command, an action's type or a method's path that is not offered."""
+    what = f"{kind} {printable_name(name)}".lstrip()
+    return UnsupportedRequest(f"This server does not offer {what}.", remedy=_REMEDIES.get(name.rpartition("/")[2]))
 
 
 def refuse_transaction() -> UnsupportedRequest:
@@ -283,10 +264,6 @@ def refuse_transaction() -> UnsupportedRequest:
 def printable_name(name: str) -> str:
     """Return a name that a caller sent as short, printable ASCII, fit for a sentence."""
     return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
-
-
-def _refuse(what: str, name: str) -> UnsupportedRequest:
-    return UnsupportedRequest(f"This server does not offer {what}.", remedy=_REMEDIES.get(name))
 
 
 def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
@@ -308,18 +285,14 @@ def _parse_command(envelope: any_pb2.Any) -> Command:
     if name == "CommandPreparedStatementQuery":
         command = parse_message(messages.CommandPreparedStatementQuery, envelope.value)
         return PreparedQuery(handle=command.prepared_statement_handle)
-    if name in _METADATA:
+    if name.startswith("CommandGet") and hasattr(messages, name):
         return MetadataQuery(name=name, message=parse_message(getattr(messages, name), envelope.value))
-    raise _refuse_command(name)
-
-
-def _refuse_command(name: str) -> MicromegasError:
     if name in _UPDATES:
-        return StatementRefused(
+        raise StatementRefused(
             "This server accepts no updates: SQL only reads here.",
             remedy="Run a reading statement as a query (execute, not executemany or execute_update).",
         )
-    return _refuse(printable_name(name), name)
+    raise refuse(name)
 
 
 ERROR_DETAILS_KEY = "micromegas-error-bin"
@@ -351,18 +324,19 @@ _STATUS_TAIL = re.compile(
 
 def encode_error(error: MicromegasError) -> bytes:
     """Return `error` as compact JSON of at most `MAX_DETAILS_BYTES`; its sentence is cut when it is too long."""
-    fields: dict[str, str | float] = {"code": error.code, "what": "", "remedy": _cut(error.remedy)}
+    details = _Details(code=error.code, what="", remedy=_cut(error.remedy))
     if is_query_id(error.query_id):
-        fields["query_id"] = error.query_id
+        details.query_id = error.query_id
     if isinstance(error, QueryError):
-        positions = {"line": error.line, "column": error.column}
-        fields.update({name: at for name, at in positions.items() if at is not None and 0 < at <= _MAX_POSITION})
+        places = (at if at is not None and 0 < at <= _MAX_POSITION else None for at in (error.line, error.column))
+        details.line, details.column = places
     delay = error.retry_after_seconds if isinstance(error, ResourcesExhausted) else None
     if delay is not None and 0 < delay <= _MAX_RETRY_SECONDS:
-        fields["retry_after_seconds"] = delay
-    max_cost = MAX_DETAILS_BYTES - len(_compact(fields))
-    fields["what"] = _fit(printable_text(error.what), max_cost, cost=lambda text: len(_compact(text)) - 2)
-    return _compact(fields)
+        details.retry_after_seconds = delay
+    max_cost = MAX_DETAILS_BYTES - len(msgspec.json.encode(details))
+    what = printable_text(error.what)
+    details.what = _fit(what, max_cost, cost=lambda text: len(msgspec.json.encode(text)) - 2)
+    return msgspec.json.encode(details)
 
 
 def decode_error(data: bytes) -> MicromegasError | None:
@@ -374,7 +348,7 @@ def decode_error(data: bytes) -> MicromegasError | None:
     except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
         return None
     found.what, found.remedy = printable_text(found.what), _cut(found.remedy)
-    return _rebuild(**msgspec.structs.asdict(found))
+    return _rebuild(found)
 
 
 def status_text(error: MicromegasError) -> str:
@@ -403,10 +377,12 @@ def parse_status_text(text: str) -> MicromegasError | None:
     if kind.default_remedy and what.endswith(kind.default_remedy):
         what, remedy = what.removesuffix(kind.default_remedy).strip(), kind.default_remedy
     line, column = (int(found[name]) if found[name] else None for name in ("line", "column"))
-    return _rebuild(found["code"], what, remedy=remedy, query_id=found["query_id"], line=line, column=column)
+    return _rebuild(
+        _Details(code=found["code"], what=what, remedy=remedy, query_id=found["query_id"], line=line, column=column)
+    )
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, omit_defaults=True):
     """What `encode_error` writes; further names are ignored, so that a newer server may say more."""
 
     code: str
@@ -418,38 +394,25 @@ class _Details(msgspec.Struct):
     retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
 
 
-def _rebuild(  # noqa: PLR0913 - the facts of an error, each checked
-    code: str,
-    what: str,
-    *,
-    remedy: str,
-    query_id: str | None,
-    line: int | None,
-    column: int | None,
-    retry_after_seconds: float | None = None,
-) -> MicromegasError | None:
-    kind: Any = error_classes().get(code)
+def _rebuild(details: _Details) -> MicromegasError | None:
+    kind: Any = error_classes().get(details.code)
     if kind is None:
         return None
+    facts: dict[str, Any] = {}
     if issubclass(kind, QueryError):
-        error = kind(what, line=line, column=column, remedy=remedy)
+        facts = {"line": details.line, "column": details.column}
     elif issubclass(kind, ConfigurationError):
-        error = kind(what, key="the server's configuration", remedy=remedy)
-    else:
-        error = kind(what, remedy=remedy)
-    error.query_id = query_id
+        facts = {"key": "the server's configuration"}
+    error = kind(details.what, remedy=details.remedy, **facts)
+    error.query_id = details.query_id
     if isinstance(error, ResourcesExhausted):
-        error.retry_after_seconds = retry_after_seconds
+        error.retry_after_seconds = details.retry_after_seconds
     return cast("MicromegasError", error)
 
 
 def is_query_id(value: object) -> TypeGuard[str]:
     """Whether a value can be a query's id: one short ASCII word."""
     return isinstance(value, str) and _QUERY_ID.fullmatch(value) is not None
-
-
-def _compact(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def _cut(remedy: str) -> str:
@@ -477,8 +440,4 @@ def printable_text(text: str) -> str:
     """Return `text` without what could steer a terminal or mislead an eye; line feeds stay."""
     if text.isascii() and text.isprintable():
         return text  # nearly every text, and answering a flood should cost little
-    return "".join(character if _is_printable(character) else "\ufffd" for character in text)
-
-
-def _is_printable(character: str) -> bool:
-    return character == "\n" or unicodedata.category(character) not in _UNPRINTABLE
+    return "".join("\ufffd" if unicodedata.category(c) in _UNPRINTABLE and c != "\n" else c for c in text)

@@ -295,12 +295,60 @@ class DecodeLimits:
     max_view_bytes: int = 64 * _MEBIBYTE
 
 
+class _Pieces(io.RawIOBase):
+    """Bytes as they were written, which are read again without copying what comes in one piece.
+
+    Between an IPC writer or a stream's messages and their reader; its end is no end, only the last that has come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: deque[Any] = deque()
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def write(self, data: Any, /) -> int:
+        self._pieces.append(data)
+        return len(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        waiting = sum(map(len, self._pieces))
+        return b"".join(self.take(waiting if size < 0 else min(size, waiting)))
+
+    def take(self, count: int) -> list[Any]:
+        """Return the next `count` bytes, which are there, as they came."""
+        taken: list[Any] = []
+        while count:
+            piece = self._pieces.popleft()
+            if len(piece) > count:
+                whole = memoryview(piece)
+                self._pieces.appendleft(whole[count:])
+                piece = whole[:count]
+            count -= len(piece)
+            taken.append(piece)
+        return taken
+
+    def take_message(self) -> tuple[bytes, IpcHeader, list[Any]]:
+        """Return the next encapsulated message of Arrow IPC: its metadata, what these say, its body."""
+        size = int.from_bytes(b"".join(self.take(_PREFIX_BYTES))[4:], "little")
+        metadata = b"".join(self.take(size))
+        header = read_header(metadata)
+        return metadata, header, self.take(header.body_length)
+
+
 class StreamDecoder:
     """Turns the messages of one stream into batches, as they come; for one thread at a time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
-        self._feed = _Feed()
+        self._feed = _Pieces()
         self._reader: pa.RecordBatchStreamReader | None = None
         self._schema: pa.Schema | None = None
         self._dictionary_bytes: dict[int, int] = {}
@@ -324,7 +372,10 @@ class StreamDecoder:
             self._check_schema_header(header)
         else:
             self._check_sizes(found, body)
-        self._feed.add(header, body)
+        padding = bytes(-len(header) % _ALIGNMENT)
+        size = (len(header) + len(padding)).to_bytes(4, "little")
+        for piece in filter(None, (_CONTINUATION, size, header + padding, body)):
+            self._feed.write(piece)
         try:
             return self._advance(found)
         except (pa.ArrowException, OSError, ValueError, TypeError, StopIteration) as error:
@@ -413,32 +464,6 @@ class StreamDecoder:
                 raise _too_large("The dictionaries take more than", limits.max_dictionary_bytes, "bytes")
 
 
-class _Feed(io.RawIOBase):
-    """The messages that Arrow's reader may read now; its end is no end, only the last that has come."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-
-    def add(self, header: bytes, body: bytes) -> None:
-        padding = -len(header) % _ALIGNMENT
-        size = (len(header) + padding).to_bytes(4, "little")
-        self._pieces += [_CONTINUATION, size, header + bytes(padding)]
-        if body:
-            self._pieces.append(body)
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        # Arrow asks for just the pieces that were added, so most are handed over as they are.
-        if self._pieces and len(self._pieces[0]) == size:
-            return self._pieces.pop(0)
-        taken = b"".join(self._pieces)
-        self._pieces = [taken[size:]] if 0 <= size < len(taken) else []
-        return taken[:size] if size >= 0 else taken
-
-
 def _check_text(name: str) -> None:
     """Check a name; asking for it has decoded it, which is where text that is not UTF-8 shows."""
     if not name.isprintable():
@@ -461,44 +486,6 @@ _SMALL_BYTES: Final = 64 * 1024
 
 
 Compression = Literal["lz4", "zstd"]
-
-
-class _Pieces(io.RawIOBase):
-    """Takes what an IPC writer writes, and gives it out again, without copying buffers that Arrow hands over whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: deque[Any] = deque()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._pieces.append(data)
-        return len(data)
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
-
-    def take(self, count: int) -> list[Any]:
-        """Return the next `count` bytes, which are there, as they came."""
-        taken: list[Any] = []
-        while count:
-            piece = self._pieces.popleft()
-            if len(piece) > count:
-                whole = memoryview(piece)
-                self._pieces.appendleft(whole[count:])
-                piece = whole[:count]
-            count -= len(piece)
-            taken.append(piece)
-        return taken
-
-    def take_message(self) -> tuple[bytes, IpcHeader, list[Any]]:
-        """Return the next encapsulated message of Arrow IPC: its metadata, what these say, its body."""
-        size = int.from_bytes(b"".join(self.take(_PREFIX_BYTES))[4:], "little")
-        metadata = b"".join(self.take(size))
-        header = read_header(metadata)
-        return metadata, header, self.take(header.body_length)
 
 
 class FlightDataEncoder:

@@ -30,7 +30,7 @@ from micromegas_jupyter.flightsql.commands import (
     parse_plain_body,
     parse_ticket,
     prepared_ticket,
-    refuse_action,
+    refuse,
     refuse_transaction,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
@@ -229,7 +229,7 @@ class FlightMethods:
             call.require_scope(READ_SCOPE)
             await answer(call, action.body)
         else:
-            raise refuse_action(action.type)
+            raise refuse(action.type, kind="the action")
 
     async def _list_actions(self, call: Call) -> None:
         await call.read_only_message()

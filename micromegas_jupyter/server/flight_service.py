@@ -36,7 +36,7 @@ from micromegas_jupyter.flightsql.commands import (
     encode_error,
     messages,
     parse_message,
-    refuse_method,
+    refuse,
     status_text,
 )
 from micromegas_jupyter.flightsql.framing import ParameterLimits
@@ -411,7 +411,7 @@ class FlightService(_GenericRpcHandler):
         _add_notice(context, caller)
         answer = self._methods.get(method)
         if answer is None:
-            raise refuse_method(method)
+            raise refuse(method)
         call = Call(
             context=context,
             headers=headers,

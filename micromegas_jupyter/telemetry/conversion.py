@@ -3,13 +3,15 @@
 Text, times and properties are accepted in every form in which nothing is lost, such as upstream's replication.
 """
 
+import json
+import struct
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.jsonb import parse_properties
 from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
     PROPERTIES,
@@ -21,10 +23,7 @@ from micromegas_jupyter.telemetry.tables import (
 
 _PACKAGE: Final = "micromegas_jupyter"
 # What the sender may leave out, by the column that then stands for it.
-_STAND_INS: Final = {
-    ("processes", "last_update_time"): "insert_time",
-    ("streams", "last_update_time"): "insert_time",
-}
+_STAND_INS: Final = {("processes", "last_update_time"): "insert_time", ("streams", "last_update_time"): "insert_time"}
 _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), ("processes", "last_block_end_time")})
 # Newer senders name an audience; there is none here.
 _IGNORED: Final = frozenset({("processes", "audience"), ("streams", "audience")})
@@ -59,7 +58,8 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
                     f"The column {field.name} of {table} is missing.", remedy=f"Send it, as {_wanted(field)}."
                 )
         elif not _is_convertible(schema.field(field.name).type, field.type):
-            raise _mismatch(field, schema.field(field.name).type)
+            found = str(schema.field(field.name).type)[:_MAX_NAME_LENGTH]
+            raise UsageError(f"The column {field.name} has the type {found}.", remedy=f"Send {_wanted(field)}.")
 
 
 def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
@@ -182,12 +182,6 @@ def _offsets(column: pa.Array) -> pa.Array:
     return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths.cast(pa.int64()))]).cast(pa.int32())
 
 
-def _mismatch(field: pa.Field, found: pa.DataType) -> UsageError:
-    return UsageError(
-        f"The column {field.name} has the type {str(found)[:_MAX_NAME_LENGTH]}.", remedy=f"Send {_wanted(field)}."
-    )
-
-
 def _wanted(field: pa.Field) -> str:
     if field.type == PROPERTIES:
         return "properties as a map, as a list of structs of key and value, or as JSONB"
@@ -198,3 +192,108 @@ def _wanted(field: pa.Field) -> str:
 
 def _shown(name: str) -> str:
     return repr(name[:_MAX_NAME_LENGTH])
+
+
+# databend's `jsonb`, big-endian: a container is a word (kind, count), a word for each element (type, length), and the
+# elements, an object's keys before its values.
+_MAX_DEPTH: Final = 32
+_WORD: Final = 4
+_KIND_BITS: Final = 29
+_TYPE_BITS: Final = 28
+_OBJECT: Final = 2
+_ARRAY: Final = 4
+_SCALAR: Final = 1
+_CONTAINER: Final = 5
+_CONSTANTS: Final[Mapping[int, object]] = {0: None, 3: False, 4: True}
+_STRING: Final = 1
+_NUMBER: Final = 2
+_SPECIAL_NUMBERS: Final = {0x00: 0, 0x10: float("nan"), 0x20: float("inf"), 0x30: float("-inf")}
+_INT: Final = 0x4
+_UINT: Final = 0x5
+_FLOAT: Final = 0x6
+
+
+def parse_jsonb(data: bytes) -> object:
+    """Return the value as `json.loads` would."""
+    try:
+        return _parse(data, depth=0)
+    except (struct.error, ValueError, IndexError):
+        raise UsageError(
+            "A value is not binary JSON (JSONB).", remedy="Send properties as a map or a list of key and value."
+        ) from None
+
+
+def parse_properties(data: bytes) -> Mapping[str, str]:
+    """Return an object's members as text: strings as they are, all else as JSON."""
+    found = parse_jsonb(data)
+    if not isinstance(found, dict):
+        raise UsageError("Properties are not a JSON object.", remedy="Send key and value pairs.")
+    return {key: value if isinstance(value, str) else _as_text(value) for key, value in found.items()}
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _parse(data: bytes, *, depth: int) -> object:
+    if depth > _MAX_DEPTH:
+        raise ValueError("too deep")
+    word = _word(data, 0)
+    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
+    if kind == _SCALAR:
+        return next(_elements(data, 1, depth=depth))
+    if kind == _ARRAY:
+        return list(_elements(data, count, depth=depth))
+    if kind != _OBJECT:
+        raise ValueError("no container")
+    found = list(_elements(data, 2 * count, depth=depth))
+    keys = found[:count]
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError("a key is no text")
+    return dict(zip(keys, found[count:], strict=True))
+
+
+def _elements(data: bytes, count: int, *, depth: int) -> Iterator[object]:
+    position = _WORD * (1 + count)
+    if position > len(data):
+        raise ValueError("more elements than fit")
+    for index in range(count):
+        entry = _word(data, _WORD * (1 + index))
+        length = entry & ((1 << _TYPE_BITS) - 1)
+        if position + length > len(data):
+            raise ValueError("an element ends outside")
+        yield _value((entry >> _TYPE_BITS) & 0x7, data[position : position + length], depth=depth)
+        position += length
+
+
+def _value(kind: int, data: bytes, *, depth: int) -> object:
+    if kind == _STRING:
+        return data.decode("utf-8")
+    if kind == _NUMBER:
+        return _number(data)
+    if kind == _CONTAINER:
+        return _parse(data, depth=depth + 1)
+    if kind not in _CONSTANTS:
+        raise ValueError("an unknown type")
+    return _CONSTANTS[kind]
+
+
+def _number(data: bytes) -> int | float:
+    tag, rest = data[0], data[1:]
+    if not rest:
+        special = _SPECIAL_NUMBERS.get(tag)
+        if special is None:
+            raise ValueError("an unknown number")
+        return special
+    kind = tag >> 4
+    if kind == _FLOAT:
+        number: float = struct.unpack(">d", rest)[0]
+        return number
+    if kind in {_INT, _UINT} and len(rest) in {1, 2, 4, 8}:
+        return int.from_bytes(rest, "big", signed=kind == _INT)
+    raise ValueError("an unknown number")
+
+
+def _word(data: bytes, position: int) -> int:
+    word: int = struct.unpack_from(">I", data, position)[0]
+    return word

@@ -1,6 +1,7 @@
 """The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
-from collections.abc import Iterable, Mapping
+import enum
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,22 +47,6 @@ class MergeRule:
     latest: tuple[str, ...]
 
 
-def build_merge_sql(rule: MergeRule, *, column_names: list[str], raw_name: str) -> str:
-    """Return the SELECT (DataFusion SQL) that merges the raw rows, with `column_names` in their order."""
-    order = ", ".join(f'"{name}"' for name in rule.order_by)
-
-    def expression(name: str) -> str:
-        if name == rule.key:
-            return f'"{name}"'
-        if name in rule.latest:
-            return f'max("{name}") AS "{name}"'
-        return f'first_value("{name}" ORDER BY {order}) AS "{name}"'
-
-    columns = ", ".join(expression(name) for name in column_names)
-    # Every name comes from a table definition of this package.
-    return f'SELECT {columns} FROM "{raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
-
-
 def merge_rows(rows: pa.Table, rule: MergeRule) -> pa.Table:
     """Merge the partial states in `rows`; the result is a state of the same schema, one row for each key."""
     ordered = rows.sort_by([(name, "ascending") for name in rule.order_by])
@@ -98,10 +83,19 @@ class TableDefinition:
 
     @property
     def merge_sql(self) -> str | None:
-        """The SELECT that makes the table of its partial states, None when there are none."""
-        if self.merge_rule is None or self.raw_name is None:
+        """The SELECT (DataFusion SQL) that makes the table of its partial states, None when there are none."""
+        rule = self.merge_rule
+        if rule is None:
             return None
-        return build_merge_sql(self.merge_rule, column_names=self.schema.names, raw_name=self.raw_name)
+        order = ", ".join(f'"{name}"' for name in rule.order_by)
+        columns = [f'first_value("{name}" ORDER BY {order}) AS "{name}"' for name in self.schema.names]
+        for position, name in enumerate(self.schema.names):
+            if name == rule.key:
+                columns[position] = f'"{name}"'
+            elif name in rule.latest:
+                columns[position] = f'max("{name}") AS "{name}"'
+        # Every name comes from a table definition of this package.
+        return f'SELECT {", ".join(columns)} FROM "{self.raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
 
 
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
@@ -216,3 +210,162 @@ def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
         for column in schema
     ]
     return pa.schema(fields, metadata={**(schema.metadata or {}), REMARKS_KEY: remark})
+
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+# CBOR (RFC 8949 section 3.1) of an empty list: a stream that describes no types.
+EMPTY_METADATA = b"\x80"
+
+
+class Level(enum.IntEnum):
+    """Severity of a log entry as the column `level` of `log_entries` holds it; a lower number is worse."""
+
+    FATAL = 1
+    ERROR = 2
+    WARN = 3
+    INFO = 4
+    DEBUG = 5
+    TRACE = 6
+
+
+def level_from_logging(levelno: int) -> Level:
+    """Return the level of a `logging` number; one that is between two names counts as the lower name."""
+    return Level(6 - min(max(levelno // 10, 0), 5))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """A process that records, as the table `processes` describes it; times are nanoseconds since 1970 UTC."""
+
+    process_id: str
+    exe: str
+    username: str
+    realname: str
+    computer: str
+    distro: str
+    cpu_brand: str
+    start_time_ns: int
+    insert_time_ns: int
+    parent_process_id: str = ""
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """One kind of data of one process; `tags` says which, `format` how its blocks are encoded."""
+
+    stream_id: str
+    process_id: str
+    tags: tuple[str, ...]
+    format: str
+    insert_time_ns: int
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockOrigin:
+    """Where the rows of one batch come from: process, stream, block, and when they arrived."""
+
+    process: ProcessInfo
+    stream_id: str
+    block_id: str
+    insert_time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRow:
+    """One log entry; `target` is the logger's name, `level` one of `Level`."""
+
+    time_ns: int
+    target: str
+    level: int
+    msg: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRow:
+    """One measured value in the named unit."""
+
+    time_ns: int
+    target: str
+    name: str
+    unit: str
+    value: float
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def nanoseconds_since_epoch(seconds: float) -> int:
+    """Return seconds since 1970 UTC as nanoseconds, rounded to microseconds: a float holds no more today."""
+    return round(seconds * 1e6) * 1000
+
+
+def build_log_batch(rows: Sequence[LogRow], origin: BlockOrigin) -> pa.RecordBatch:
+    """Return `rows` as a batch of `log_entries`."""
+    columns = [pa.array([row.level for row in rows], pa.int32()), pa.array([row.msg for row in rows], pa.utf8())]
+    return _build_batch(rows, columns, origin, LOG_ENTRIES)
+
+
+def build_measure_batch(rows: Sequence[MeasureRow], origin: BlockOrigin) -> pa.RecordBatch:
+    """Return `rows` as a batch of `measures`."""
+    columns = [
+        build_dictionary([row.name for row in rows]),
+        build_dictionary([row.unit for row in rows]),
+        pa.array([row.value for row in rows], pa.float64()),
+    ]
+    return _build_batch(rows, columns, origin, MEASURES)
+
+
+def _build_batch(
+    rows: Sequence[LogRow] | Sequence[MeasureRow], columns: list[pa.Array], origin: BlockOrigin, table: TableDefinition
+) -> pa.RecordBatch:
+    length, process = len(rows), origin.process
+    arrays = [
+        build_constant_dictionary(process.process_id, length),
+        build_constant_dictionary(origin.stream_id, length),
+        build_constant_dictionary(origin.block_id, length),
+        pa.repeat(pa.scalar(origin.insert_time_ns, TIMESTAMP), length),
+        build_constant_dictionary(process.exe, length),
+        build_constant_dictionary(process.username, length),
+        build_constant_dictionary(process.computer, length),
+        pa.array([row.time_ns for row in rows], TIMESTAMP),
+        build_dictionary([row.target for row in rows]),
+        *columns,
+        build_properties(row.properties for row in rows),
+        build_constant_properties(process.properties, length),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
+def build_process_batch(
+    process: ProcessInfo, *, last_update_time_ns: int, last_block_end_time_ns: int | None = None
+) -> pa.RecordBatch:
+    """Return the state of a process as one row; ticks are nanoseconds since 1970 UTC."""
+    texts = ("process_id", "exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
+    values = {name: getattr(process, name) for name in texts} | {
+        "tsc_frequency": NANOSECONDS_PER_SECOND,
+        "start_time": process.start_time_ns,
+        "start_ticks": process.start_time_ns,
+        "insert_time": process.insert_time_ns,
+        "properties": list(process.properties.items()),
+        "last_update_time": last_update_time_ns,
+        "last_block_end_ticks": last_block_end_time_ns,
+        "last_block_end_time": last_block_end_time_ns,
+    }
+    return pa.RecordBatch.from_pylist([values], schema=PROCESSES.schema)
+
+
+def build_stream_batch(stream: StreamInfo, *, last_update_time_ns: int) -> pa.RecordBatch:
+    """Return the state of a stream as one row."""
+    values = {
+        "stream_id": stream.stream_id,
+        "process_id": stream.process_id,
+        "dependencies_metadata": EMPTY_METADATA,
+        "objects_metadata": EMPTY_METADATA,
+        "tags": list(stream.tags),
+        "properties": list(stream.properties.items()),
+        "insert_time": stream.insert_time_ns,
+        "format": stream.format,
+        "last_update_time": last_update_time_ns,
+    }
+    return pa.RecordBatch.from_pylist([values], schema=STREAMS.schema)

@@ -27,7 +27,7 @@ from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings, TlsFiles
-from micromegas_jupyter.telemetry.rows import MeasureRow, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
     Taken,

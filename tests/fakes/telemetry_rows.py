@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry.rows import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
+from micromegas_jupyter.telemetry.tables import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
 
 NOON_NS = 1_795_521_600_000_000_000
 

@@ -13,9 +13,8 @@ from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_ingest_descriptor
 from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.server.settings import IngestSettings
-from micromegas_jupyter.telemetry.conversion import check_columns
+from micromegas_jupyter.telemetry.conversion import check_columns, parse_properties
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
-from micromegas_jupyter.telemetry.jsonb import parse_properties
 from micromegas_jupyter.telemetry.tables import PROCESSES, TableDefinition
 from tests.fuzz.conftest import sizes
 from tests.fuzz.damage import JSONB, damage_places, damage_stream, sample_streams

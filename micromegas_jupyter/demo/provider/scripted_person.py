@@ -1,16 +1,20 @@
 """A person without a browser, for `micromegas demo --check` and for tests."""
 
-import threading
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.demo.provider.state import PASSWORD
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
+
+if TYPE_CHECKING:
+    import threading
 
 _MAX_STEPS = 20
 _MAX_PAGE_BYTES = 256 * 1024
@@ -54,18 +58,14 @@ def sign_in(
 class ScriptedPerson:
     """A `core.system.Browser` that signs in on a thread at each opened page; a context manager that waits at exit."""
 
-    def __init__(self, *, person: str = "alice", password: str = PASSWORD, allow: bool = True) -> None:
-        self._person = person
-        self._password = password
-        self._allow = allow
+    def __init__(self, **options: Any) -> None:
+        self._options = options  # of `sign_in`
         self._threads: list[threading.Thread] = []
         self._failure: LoginFailed | None = None
 
     def open(self, url: str) -> bool:
         """Begin to follow `url` and return at once."""
-        thread = threading.Thread(target=self._follow, args=(url,), name="scripted-person", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(start_thread(partial(self._follow, url), name="scripted-person"))
         return True
 
     def wait(self) -> None:
@@ -88,7 +88,7 @@ class ScriptedPerson:
 
     def _follow(self, url: str) -> None:
         try:
-            sign_in(url, person=self._person, password=self._password, allow=self._allow)
+            sign_in(url, **self._options)
         except LoginFailed as failure:
             self._failure = failure
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
-from micromegas_jupyter.telemetry.rows import LogRow, level_from_logging, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.tables import LogRow, level_from_logging, nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import (
     MASK,
     bound_text,

@@ -21,7 +21,11 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
-from micromegas_jupyter.telemetry.rows import (
+from micromegas_jupyter.telemetry.tables import (
+    LOG_ENTRIES,
+    MEASURES,
+    PROCESSES,
+    STREAMS,
     BlockOrigin,
     Level,
     LogRow,
@@ -34,7 +38,6 @@ from micromegas_jupyter.telemetry.rows import (
     build_stream_batch,
     nanoseconds_since_epoch,
 )
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
 from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET = "micromegas_jupyter.recorder"

@@ -13,7 +13,7 @@ from micromegas_jupyter.config.access import render_api_keys
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
-from micromegas_jupyter.telemetry.rows import (
+from micromegas_jupyter.telemetry.tables import (
     BlockOrigin,
     MeasureRow,
     StreamInfo,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from micromegas_jupyter.server.recorder.log_records import JsonFormatter, RecordingHandler, quiet_libraries
-from micromegas_jupyter.telemetry.rows import LogRow
+from micromegas_jupyter.telemetry.tables import LogRow
 
 TORNADO = logging.getLogger("tornado.general")
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"

@@ -21,7 +21,7 @@ from micromegas_jupyter.server.recorder.recorder import (
     build_measures,
     describe_process,
 )
-from micromegas_jupyter.telemetry.rows import MeasureRow
+from micromegas_jupyter.telemetry.tables import MeasureRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 

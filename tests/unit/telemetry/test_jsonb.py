@@ -5,7 +5,7 @@ import math
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.jsonb import parse_jsonb, parse_properties
+from micromegas_jupyter.telemetry.conversion import parse_jsonb, parse_properties
 
 
 def _bytes(text):

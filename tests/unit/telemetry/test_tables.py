@@ -4,7 +4,6 @@ import datafusion
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.telemetry.rows import ProcessInfo, build_process_batch, level_from_logging
 from micromegas_jupyter.telemetry.tables import (
     LOG_ENTRIES,
     MEASURES,
@@ -12,7 +11,10 @@ from micromegas_jupyter.telemetry.tables import (
     REMARKS_KEY,
     STREAMS,
     TABLES,
+    ProcessInfo,
     TableDefinition,
+    build_process_batch,
+    level_from_logging,
     merge_rows,
     with_remarks,
 )
