@@ -133,18 +133,6 @@ def test_the_first_rows_above_joins_are_the_first_by_the_column_that_is_named(jo
     assert joined.rows(FIRST_PAYMENT) == [{"ordered": 1039, "paid": 1}]
 
 
-def test_what_runs_filters_a_scan_but_none_of_a_join(joined):
-    for options in ("", "ANALYZE "):
-        one = joined.rows(f"EXPLAIN {options}SELECT a FROM t ORDER BY n LIMIT 1")
-        join = joined.rows(
-            f"EXPLAIN {options}SELECT t.n, u.n AS m FROM t JOIN u ON t.a = u.a WHERE u.f > 0 ORDER BY u.n LIMIT 1"
-        )
-
-        assert "DynamicFilter" in str(one)
-        assert "HashJoinExec" in str(join)
-        assert "DynamicFilter" not in str(join)
-
-
 @pytest.fixture
 def plain(joined):
     """A session of DataFusion with the same tables and none of the workarounds."""
