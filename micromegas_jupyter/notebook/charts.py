@@ -1,8 +1,4 @@
-"""A result as a plot over time: a picture that needs no script, and its statistics.
-
-Its lines come from a column of times, columns of numbers, and text columns that name them. Where scripts run, the
-picture takes the page's colours. Everything that came from the server is escaped.
-"""
+"""A result as a plot over time: a picture that needs no script, and its statistics. Everything is escaped."""
 
 from __future__ import annotations
 
@@ -450,10 +446,7 @@ def time_series(table: pa.Table) -> TimeSeries:
     unit = unit or ("s" if all(pa.types.is_duration(column.type) for _, column in numbers) else "")
     zone = plot_zone(time_column.type.tz if pa.types.is_timestamp(time_column.type) else None)
     return TimeSeries(
-        lines=drawn,
-        value_name=f"{value_name} ({unit})" if unit else value_name,
-        time_name=_shown(time_name),
-        zone=zone,
+        lines=drawn, value_name=f"{value_name} ({unit})" if unit else value_name, time_name=_shown(time_name), zone=zone
     )
 
 

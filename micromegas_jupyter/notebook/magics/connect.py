@@ -10,14 +10,7 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
-from micromegas_jupyter.notebook.shell import (
-    TextTable,
-    argument,
-    host_text,
-    line_magic,
-    printable,
-    shown_name,
-)
+from micromegas_jupyter.notebook.shell import TextTable, argument, host_text, line_magic, printable, shown_name
 
 if TYPE_CHECKING:
     import argparse

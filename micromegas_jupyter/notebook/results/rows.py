@@ -300,14 +300,7 @@ class RowReader:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """Return the next batch.
-
-        Raises:
-            StopIteration: There are no more.
-            MicromegasError: The query failed; raised again by every later call.
-            QueryCancelled: It was interrupted before.
-            UsageError: The reader is closed.
-        """
+        """Return the next batch; the error of a query that failed or was interrupted is raised by every later call."""
         try:
             return self._reading.take()
         finally:

@@ -1,8 +1,6 @@
-"""A query's rows as the value of a cell: shown in brief, kept in full.
+"""A query's rows as the value of a cell: shown in brief, kept in full; a name or a value is never markup.
 
-The preview needs nothing; where scripts run, `static/result.js` makes a table of it to work with. Everything that came
-from the server is escaped: a name or a value is never markup. A server may send what Arrow's types do not allow (text
-that is not UTF-8, an unknown time zone, a time out of range): that is written too, as bytes, in UTC or as unwritable.
+What Arrow's types do not allow (text that is not UTF-8, an unknown time zone) is written as bytes or in UTC.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -126,20 +124,13 @@ def _nested_text(scalar: pa.Scalar, *, depth: int) -> str:
         fields = (f"{kind[index].name}: {_scalar_text(scalar[index], depth=depth)}" for index in range(len(kind)))
         return "{" + ", ".join(fields) + "}"
     if pa.types.is_map(kind):
-        pairs = (f"{_member(entry, 0, depth)}: {_member(entry, 1, depth)}" for entry in _first(scalar.values))
+        entries = islice(scalar.values, _MAX_SHOWN_ITEMS)
+        pairs = (": ".join(_scalar_text(entry[index], depth=depth) for index in (0, 1)) for entry in entries)
         return "{" + ", ".join(pairs) + _rest(scalar.values) + "}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        items = (_scalar_text(item, depth=depth) for item in _first(scalar.values))
+        items = (_scalar_text(item, depth=depth) for item in islice(scalar.values, _MAX_SHOWN_ITEMS))
         return "[" + ", ".join(items) + _rest(scalar.values) + "]"
     return _plain_text(scalar)
-
-
-def _member(entry: pa.StructScalar, index: int, depth: int) -> str:
-    return _scalar_text(entry[index], depth=depth)
-
-
-def _first(values: pa.Array) -> pa.Array:
-    return values.slice(0, _MAX_SHOWN_ITEMS)
 
 
 def _rest(values: pa.Array) -> str:
