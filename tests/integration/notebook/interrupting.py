@@ -50,12 +50,7 @@ class AuditLines(logging.Handler):
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupted:
-    """A cell that was interrupted.
-
-    Attributes:
-        cell: What it brought.
-        seconds: From the signal to the cell's error, by the machine's clock, which both processes read.
-    """
+    """A cell that was interrupted, and the time from the signal to its error by the machine's clock."""
 
     cell: Cell
     seconds: float
@@ -82,13 +77,7 @@ RUNNING = says("· query ")
 """Whether a message says that the server has begun to answer."""
 
 
-def interrupt(
-    kernel,
-    source,
-    *,
-    when=RUNNING,
-    answer=lambda _: None,
-):
+def interrupt(kernel, source, *, when=RUNNING):
     """Run a cell and interrupt the kernel once `when` says so of one of its messages."""
     sent_at = []
 
@@ -97,7 +86,7 @@ def interrupt(
             sent_at.append(datetime.now(UTC))
             kernel.interrupt()
 
-    cell = kernel.run(source, while_running=look, answer=answer)
+    cell = kernel.run(source, while_running=look)
     assert sent_at, f"the cell ended before it could be interrupted: {cell}"
     errors = [message for message in cell.messages if message["msg_type"] == "error"]
     assert errors, f"the cell was not stopped: {cell}"

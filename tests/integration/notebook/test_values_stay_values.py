@@ -61,11 +61,6 @@ def broken(found):
     return [f"{got!r:.80} instead of {wanted!r:.80}" for got, wanted in found if got != wanted]
 
 
-def test_there_are_hundreds_of_texts_and_none_twice():
-    assert len(TEXTS) > 400
-    assert len(set(TEXTS)) == len(TEXTS)
-
-
 def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell):
     statement = "SELECT id, :value AS value FROM texts WHERE text = :value"
 
