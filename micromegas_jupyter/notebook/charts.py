@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.table import decoded, static_text, type_text
+from micromegas_jupyter.notebook.results.table import decoded, is_numeric, static_text, type_text
 from micromegas_jupyter.notebook.shell import count_text, cut, printable
 
 if TYPE_CHECKING:
@@ -455,12 +455,7 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_duration(kind)
-    )
+    return is_numeric(kind) or bool(pa.types.is_duration(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:

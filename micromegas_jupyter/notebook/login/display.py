@@ -186,7 +186,7 @@ class IdentityDisplay:
     def _show_widget(self, state: IdentityState) -> None:
         if self._widget is None:
             self._widget = IdentityWidget(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.subscribe(self._follow)
+            self._session.shown.listener = self._follow
         self._widget.apply(state)
         handle = new_display_handle()
         handle.display(self._widget)

@@ -375,22 +375,13 @@ def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
 
 
 class ShownState:
-    """The state that is shown, and of which settings.
-
-    `_lock` guards `shown` and `_listeners` and is free while listeners are called. `_notifying` is held while they
-    are, so that the last state that each gets is the newest.
-    """
+    """The state that is shown, and of which settings; each change goes to `listener`, on any thread, in order."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._notifying = Lock()
-        self._listeners: list[Callable[[IdentityState], None]] = []
+        self.listener: Callable[[IdentityState], None] = lambda _: None
         self.shown: tuple[ClientSettings, IdentityState] | None = None
-
-    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
-        """Have `listener` called after every change; it may be on another thread."""
-        with self._lock:
-            self._listeners.append(listener)
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
         """Show the state of these settings from now on, and return it."""
@@ -411,12 +402,9 @@ class ShownState:
         self._notify()
 
     def _notify(self) -> None:
-        with self._notifying:
-            with self._lock:
-                listeners, shown = list(self._listeners), self.shown
-            if shown is not None:
-                for listener in listeners:
-                    listener(shown[1])
+        with self._notifying:  # so that the last state that is passed on is the newest
+            if self.shown is not None:
+                self.listener(self.shown[1])
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -402,7 +402,7 @@ def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
 def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     try:
-        with updated_regularly(line, progress.running_line):
+        with updated_regularly(line, lambda: f"{progress.reading_line()} · interrupt to cancel"):
             yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)

@@ -86,10 +86,6 @@ class Progress:
         """Return the line of a reader whose rows come on demand."""
         return _joined("▸ rows come as you iterate", self._query())
 
-    def running_line(self) -> str:
-        """Return the line of a running query, with how to cancel it."""
-        return _joined(self.reading_line(), "interrupt to cancel")
-
     def reading_line(self) -> str:
         """Return the line of a reader that is being read."""
         return _joined(f"⏳ {seconds_text(self.seconds)}", self._received(), self._query())

@@ -29,7 +29,6 @@ _MAX_SHOWN_BYTES = 24
 _MAX_SHOWN_ITEMS = 10
 _MAX_DEPTH = 3
 _UTC_NAMES = frozenset({"UTC", "+00:00", "Z", "Etc/UTC"})
-_UNWRITABLE = "(cannot be written)"
 
 
 def column_texts(column: pa.ChunkedArray) -> list[str | None]:
@@ -110,12 +109,10 @@ def _plain_text(scalar: pa.Scalar) -> str:
     except UnicodeDecodeError:
         return _bytes_text(scalar.cast(pa.binary()).as_py())
     except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
-        return _in_utc(scalar) if pa.types.is_timestamp(scalar.type) else _UNWRITABLE
-
-
-def _in_utc(scalar: pa.Scalar) -> str:
-    """Return a time whose zone nobody knows; its end says that this is UTC."""
-    return str(scalar.cast(pa.timestamp(scalar.type.unit, "UTC")).cast(pa.string()))
+        if not pa.types.is_timestamp(scalar.type):
+            return "(cannot be written)"
+        # A zone that nobody knows; the text's end says that this is UTC.
+        return str(scalar.cast(pa.timestamp(scalar.type.unit, "UTC")).cast(pa.string()))
 
 
 def _nested_text(scalar: pa.Scalar, *, depth: int) -> str:
@@ -188,13 +185,8 @@ def column_order(column: pa.ChunkedArray) -> list[int | None] | None:
 
 
 def _is_ordered(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
-    )
+    is_time = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+    return bool(pa.types.is_boolean(kind) or is_numeric(kind) or is_time)
 
 
 class ShownColumn(NamedTuple):
@@ -225,8 +217,9 @@ def shown_texts(table: pa.Table, *, first: int, rows: int) -> list[list[str | No
     return [column_texts(part.column(index)) for index in range(min(table.num_columns, MAX_SHOWN_COLUMNS))]
 
 
-def rows_note(table: pa.Table, shown_rows: int) -> str:
+def _note(table: pa.Table) -> str:
     """Return how much of the result is shown: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
+    shown_rows = min(int(table.num_rows), MAX_PREVIEW_ROWS)
     total = rows_text(table.num_rows)
     note = total if shown_rows == table.num_rows else f"first {count_text(shown_rows)} of {total}"
     hidden = table.num_columns - MAX_SHOWN_COLUMNS
@@ -281,10 +274,6 @@ def _body_cell(column: ShownColumn, text: str | None) -> str:
 
 def _style(column: ShownColumn) -> str:
     return f' style="text-align:{"right" if column.is_numeric else "left"};white-space:pre-wrap;vertical-align:top"'
-
-
-def _note(table: pa.Table) -> str:
-    return rows_note(table, min(int(table.num_rows), MAX_PREVIEW_ROWS))
 
 
 class ResultData(NamedTuple):
