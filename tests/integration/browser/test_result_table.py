@@ -142,6 +142,7 @@ def test_a_plot_suits_both_themes_and_everybody(shown, tmp_path):
         page.screenshot(path=str(tmp_path / f"plot {theme}.png"))
         fill = drawing.locator("rect").evaluate("paper => getComputedStyle(paper).fill")
         assert (sum(map(int, re.findall(r"[0-9]+", fill))) < 3 * 128) is is_dark
+        page.locator(".micromegas-plot tbody").scroll_into_view_if_needed()
         check_accessible(page, ".micromegas-plot", texts=5)
     assert page.locator(".micromegas-plot img").count() == 0
     assert page.locator(".micromegas-plot tbody tr").count() == 3

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
-from tests.integration.notebook.kernels import attended_kernel
 
 if TYPE_CHECKING:
     from tests.integration.notebook.kernels import Cell
@@ -112,11 +111,3 @@ def served(folder):
             yield harness.uri, audit
     finally:
         logging.getLogger(AUDIT_LOGGER).removeHandler(audit)
-
-
-@contextmanager
-def kernel_of(uri, home, **variables):
-    """Run a kernel whose magics ask the server at `uri`."""
-    with attended_kernel({"MICROMEGAS_ANALYTICS_URI": uri, "HOME": str(home), **variables}) as kernel:
-        assert kernel.run(LOAD).reply["status"] == "ok"
-        yield kernel

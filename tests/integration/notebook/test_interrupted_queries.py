@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
-from tests.integration.notebook.interrupting import check_stopped, interrupt, kernel_of, says, served
+from tests.fakes.flight_server import FakeFlightServer
+from tests.integration.notebook.interrupting import LOAD, check_stopped, interrupt, served
+from tests.integration.notebook.kernels import attended_kernel
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +33,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def kernel(server, tmp_path_factory):
-    with kernel_of(server[0], tmp_path_factory.mktemp("home")) as running:
+    home = str(tmp_path_factory.mktemp("home"))
+    with attended_kernel({"MICROMEGAS_ANALYTICS_URI": server[0], "HOME": home}) as running:
+        assert running.run(LOAD).reply["status"] == "ok"
         yield running
 
 
@@ -79,16 +82,4 @@ def test_a_server_that_takes_the_call_and_never_answers(kernel, server, fake_ser
     found = interrupt(kernel, magic, when=call_has_arrived)
 
     check_stopped(found, name=f"{magic} without an answer")
-    check_next_query(kernel, server)
-
-
-def test_a_server_that_falls_silent_after_some_rows(kernel, server, fake_server):
-    fake_server.answers["DoGet"] = fake_server.stall_after(*rows(SMALL_TABLE))
-    ask(kernel, fake_server.uri)
-
-    found = interrupt(kernel, "%sql SELECT 1", when=says(" rows · "))
-
-    check_stopped(found, name="silence after some rows")
-    assert ", 3 rows received, stopped on the server" in found.line
-    assert fake_server.calls[0].ended.wait(30)
     check_next_query(kernel, server)

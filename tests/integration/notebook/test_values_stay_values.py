@@ -110,25 +110,6 @@ def test_a_text_stays_text_whatever_it_looks_like(shell):
     assert broken(found) == []
 
 
-def test_what_only_looks_like_a_placeholder_is_left_alone(shell):
-    statement = """
-    SELECT ':other' AS "a:other", :value AS value, 'it''s :other' AS quoted, $$ :other $$ AS dollars -- :other
-    /* :other /* :other */ */
-    """
-
-    found = rows(shell, statement, value=":other")
-
-    assert found == [{"a:other": ":other", "value": ":other", "quoted": "it's :other", "dollars": " :other "}]
-
-
-def test_one_value_does_not_reach_into_another(shell):
-    statement = "SELECT :a AS a, :b AS b, :ab AS ab, :a AS again"
-
-    (row,) = rows(shell, statement, a=":b", b="$a", ab="' || :a || '")
-
-    assert row == {"a": ":b", "b": "$a", "ab": "' || :a || '", "again": ":b"}
-
-
 def test_a_quoted_name_is_that_name_and_nothing_else(shell):
     names = [text for text in TEXTS if 0 < len(text) < 1000 and "\0" not in text and "{{" not in text]
 
