@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.notebook.kernels import run_unattended
 
 pytestmark = pytest.mark.integration
@@ -43,12 +42,6 @@ assert sum(batch.num_rows for batch in d) == 300_000
 print("in four formats")
 """
 SERIES = "SELECT value FROM generate_series(1, 300000)"
-
-
-@pytest.fixture(scope="module")
-def stack():
-    with DemoStack(spare_executors=1) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

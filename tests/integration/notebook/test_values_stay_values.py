@@ -8,10 +8,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter import quote_identifier
-from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.extension import register
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from tests.integration.notebook.interrupting import served
 
@@ -31,17 +30,10 @@ def uri(tmp_path_factory):
         yield uri
 
 
-@pytest.fixture
-def shell(uri, monkeypatch):
+@pytest.fixture(autouse=True)
+def _registered(shell, uri, monkeypatch):
     monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", uri)
-    shell = InteractiveShell()
-    shell.history_manager.enabled = False
-    with shell.builtin_trap, shell.display_trap:
-        register(shell, Dependencies())
-        yield shell
-    unregister(shell)
-    shell.history_manager.end_session()
-    shell.restore_sys_module_state()
+    register(shell, Dependencies())
 
 
 def rows(shell, sql, **variables):
