@@ -211,9 +211,7 @@ def test_a_described_plan_shows_no_path(ask, options):
     ("sql", "remedy"),
     [
         ("SELECT * FROM view_instance('log_entries', 'x')", "Query the table itself"),
-        ("SELECT * FROM list_partitions()", "there are no partitions"),
         ("SELECT property_get(properties, 'key') FROM log_entries", "properties['key']"),
-        ("SELECT quantile_from_histogram(level, 0.5) FROM log_entries", "Only Micromegas's own server"),
         ("SELECT * FROM list_query_denials()", "for administrators"),
         ("SELECT * FROM __blocks__partitions", "Only Micromegas's own server"),
         ("SELECT row_number() FROM log_entries", "OVER (ORDER BY"),

@@ -113,14 +113,10 @@ LEFT_OUT = [
 HEEDED = [
     "SELECT prewhere, tablesample, connect, rollup FROM named",
     "SELECT n AS prewhere, n tablesample FROM t ORDER BY prewhere DESC, tablesample",
-    "SELECT tablesample FROM named WHERE prewhere AND prewhere IS NOT NULL OR NOT prewhere",
     "SELECT 'n TABLESAMPLE (10)', \"prewhere\" FROM named -- WITH ROLLUP",
     "WITH rollup AS (SELECT 1 AS x), cube (y) AS (SELECT 2) SELECT * FROM rollup, cube",
     "SELECT sample, partition, ordinality, xml FROM others WHERE sample > 0.1",
     "WITH sample (x) AS (SELECT 1), partition (x) AS (SELECT 2) SELECT sample.x FROM sample, partition",
-    "EXPLAIN WITH ordinality (x) AS (SELECT 1) SELECT x FROM ordinality",
-    "SELECT substring('abc' FOR xml) FROM others",
-    "SELECT sample.n FROM t AS sample (n) WHERE sample.n = 1 AND n > -1",
     "SELECT tablesample FROM named AS prewhere LEFT JOIN (SELECT 1 AS n) AS o ON tablesample = n",
     "SELECT prewhere - 1, sum(prewhere) + 1 FROM (SELECT 1 AS prewhere) WHERE -prewhere < 0 GROUP BY prewhere",
 ]
