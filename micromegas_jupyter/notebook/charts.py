@@ -1,8 +1,4 @@
-"""A result as a plot over time: a picture that needs no script, and its statistics.
-
-Its lines come from a column of times, columns of numbers, and text columns that name them. Where scripts run, the
-picture takes the page's colours. Everything that came from the server is escaped.
-"""
+"""A result as a plot over time: a picture that needs no script, and its statistics. Everything is escaped."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.table import decoded, static_text, type_text
+from micromegas_jupyter.notebook.results.table import decoded, is_numeric, static_text, type_text
 from micromegas_jupyter.notebook.shell import count_text, cut, printable
 
 if TYPE_CHECKING:
@@ -450,10 +446,7 @@ def time_series(table: pa.Table) -> TimeSeries:
     unit = unit or ("s" if all(pa.types.is_duration(column.type) for _, column in numbers) else "")
     zone = plot_zone(time_column.type.tz if pa.types.is_timestamp(time_column.type) else None)
     return TimeSeries(
-        lines=drawn,
-        value_name=f"{value_name} ({unit})" if unit else value_name,
-        time_name=_shown(time_name),
-        zone=zone,
+        lines=drawn, value_name=f"{value_name} ({unit})" if unit else value_name, time_name=_shown(time_name), zone=zone
     )
 
 
@@ -462,12 +455,7 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_duration(kind)
-    )
+    return is_numeric(kind) or bool(pa.types.is_duration(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:

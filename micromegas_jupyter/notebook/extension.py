@@ -45,7 +45,7 @@ class _Extension:
         self.magics: tuple[Magics, ...] = (self.sql, self.identity, tables, self.connect)
 
     def close(self) -> None:
-        self.completer.unregister()
+        self.completer.close()
         self.schemas.close()
         self.session.close()
         self.identity.close()
@@ -61,7 +61,6 @@ def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
     atexit.register(extension.close)
     shell.input_transformers_cleanup.append(_help_as_line_magic)
     shell.register_magics(*extension.magics)
-    extension.completer.register()
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
         print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - to the person
     else:

@@ -85,11 +85,7 @@ def is_alone_in_cell(shell: InteractiveShell) -> bool:
 
 
 def is_attended(shell: InteractiveShell) -> bool:
-    """Whether a person can answer.
-
-    A front end with a person sends `allow_stdin` true with each execute request; nbclient, nbconvert and
-    papermill send false (Jupyter messaging protocol, `execute_request`).
-    """
+    """Whether a person can answer: front ends send `allow_stdin` true with each request, nbclient sends false."""
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return True
@@ -160,10 +156,7 @@ def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
 
 
 def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Callable[[_Magics, str], _Value | None]:
-    """Make a line magic of a method that takes the parsed options; stands above its `@argument` decorators.
-
-    `--help` shows what the magic does and its options, and errors are shown as lines.
-    """
+    """Make a line magic of a method that takes the parsed options, with `--help` and errors as lines."""
     with_traceback = argument("--traceback", action="store_true", help="show the Python traceback of an error")
     magic = no_var_expand(with_arguments()(with_traceback(method)))
 
@@ -445,10 +438,7 @@ def short_query_id(query_id: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return text from elsewhere with control and direction characters written out (`\x1b`).
-
-    A log message or a server's sentence could otherwise move a terminal's cursor or reorder a line.
-    """
+    r"""Return text from elsewhere with what would move a cursor or reorder a line written out (`\x1b`)."""
     return "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _UNSAFE_CATEGORIES or character in _DIRECTION_CHARACTERS

@@ -1,9 +1,4 @@
-"""A server's tables as text, as HTML and as a widget to search and look into, and a line about the rows of each.
-
-Everything in it came from the server: it is escaped, and bounded. Counting may be expensive, so each call has a
-deadline, and few run at a time. The browser half (`static/tables.js`) searches and draws. It sends one message only: a
-table that a person opens.
-"""
+"""A server's tables as text, as HTML and as a widget to search and look into, and a line about the rows of each."""
 
 from __future__ import annotations
 
@@ -91,10 +86,7 @@ class TableListing:
 
 
 def build_listing(schema: ServerSchema, *, server: str, pattern: str) -> TableListing:
-    """Return the tables that match a pattern by their names, or with the columns that match, where only those do.
-
-    The pattern is part of a name in any case; `*` stands for any text. Empty for all.
-    """
+    """Return the tables that match a pattern by their names, or with the columns that match, where only those do."""
     expression = re.compile(".*".join(re.escape(part) for part in pattern.strip().split("*")), re.IGNORECASE)
     found: list[Table] = []
     for table in schema.tables.values():
@@ -154,11 +146,7 @@ _STATIC = Path(__file__).parent / "static"
 
 
 class TablesWidget(anywidget.AnyWidget):
-    """Shows all tables; until it runs, and where it does not, the ones of a search (`shown`).
-
-    It has the rows of a table counted when a person opens it, a few tables at a time. `_facts_lock` guards `facts` and
-    `_counting`.
-    """
+    """Shows all tables (where no script runs `shown`), and counts the rows of those that a person opens."""
 
     _esm = _STATIC / "tables.js"
     _css = _STATIC / "tables.css"

@@ -86,16 +86,16 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
     tables = {}
     # A leading underscore marks internal tables.
     for name, schema in sorted(schemas.items(), key=lambda table: (table[0].startswith("_"), table[0])):
-        columns = (
+        columns = tuple(
             Column(
-                name=column.name,
-                type_text=type_text(column.type),
-                is_nullable=column.nullable,
-                remarks=_remarks(column.metadata),
+                name=each.name,
+                type_text=type_text(each.type),
+                is_nullable=each.nullable,
+                remarks=_remarks(each.metadata),
             )
-            for column in schema
+            for each in schema
         )
-        tables[name] = Table(name=name, columns=tuple(columns), remarks=_remarks(schema.metadata))
+        tables[name] = Table(name=name, columns=columns, remarks=_remarks(schema.metadata))
     return tables
 
 
@@ -140,10 +140,10 @@ class _Entry(NamedTuple):
 
 
 class SchemaCache:
-    """The schema of each server, by the settings of its connection. Safe to use from several threads.
+    """The schema of each server, by the settings of its connection; any thread. Errors are silent.
 
-    An answer belongs to its connection: after another sign-in the tables may differ. Errors are silent; a query
-    explains them better. `may_open` says whether a connection may be opened on another thread.
+    An answer belongs to its connection: after another sign-in the tables may differ. `may_open` says whether a
+    connection may be opened on another thread.
     """
 
     def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:

@@ -1,7 +1,4 @@
-"""Completion of SQL, of options and of table names, as an IPython matcher.
-
-The tokenizer accepts any text and never fails; names in several scopes all count. Only the first look-up waits.
-"""
+"""Completion of SQL, of options and of table names, as an IPython matcher; names in several scopes all count."""
 
 from __future__ import annotations
 
@@ -128,10 +125,7 @@ def name_in_sql(name: str) -> str:
 
 
 def find_tables(tokens: Sequence[Token]) -> dict[str, list[str]]:
-    """Return the tables of a statement by what qualifies their columns (alias, else name); a sub-query's name is "".
-
-    All behind each FROM and JOIN count, in whatever scope.
-    """
+    """Return the tables of a statement by what qualifies their columns (alias, else name); a sub-query's name is ""."""
     tokens = [*tokens, *[Token("sign", "")] * 3]  # so that one can look ahead
     closing: dict[int, int] = {}  # where each opening bracket closes, else the end
     opened: list[int] = []
@@ -334,16 +328,11 @@ class SqlCompleter:
             return self._match(context)
 
         self._matcher = matcher
+        shell.Completer.custom_matchers.append(matcher)
 
-    def register(self) -> None:
-        """Extend the shell's completion."""
-        self._shell.Completer.custom_matchers.append(self._matcher)
-
-    def unregister(self) -> None:
-        """Undo `register`."""
-        matchers = self._shell.Completer.custom_matchers
-        if self._matcher in matchers:
-            matchers.remove(self._matcher)
+    def close(self) -> None:
+        """Complete nothing any more."""
+        self._shell.Completer.custom_matchers.remove(self._matcher)
 
     def _match(self, context: CompletionContext) -> SimpleMatcherResult:
         lines = context.full_text.split("\n")

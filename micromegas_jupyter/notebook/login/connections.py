@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
 
-
-if TYPE_CHECKING:
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin
 
@@ -198,8 +196,7 @@ def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins
     kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
     if not is_kernel_id(kernel_id) or not isinstance(getattr(kernel, "control_handlers", None), dict):
         raise LoginFailed(
-            "This kernel accepts no messages from the Jupyter server.",
-            remedy="Run %micromegas_login --flow device.",
+            "This kernel accepts no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
         )
     return RedirectLogins(kernel_id=kernel_id, base_address=base_address)
 
@@ -224,10 +221,7 @@ def hides_requests(record: logging.LogRecord) -> bool:
 
 
 class TokenRenewal:
-    """Keeps a provider's token fresh in the background.
-
-    `on_change` gets None for every new token, whoever renewed it, and an error when that fails; on a thread.
-    """
+    """Keeps a token fresh in the background; `on_change` gets None for each new one, or an error, on a thread."""
 
     def __init__(
         self, provider: RenewableProvider, *, clock: Clock, on_change: Callable[[MicromegasError | None], None]
@@ -278,11 +272,7 @@ class SettingsChoice:
     def with_options(
         self, *, profile: str | None, options: Mapping[str, str | None], as_service_account: bool | None = None
     ) -> SettingsChoice:
-        """Return the choice that a magic's options make.
-
-        A profile starts afresh; options alone leave the profile, and the server that was named. `as_service_account`
-        alone leaves all of them.
-        """
+        """Return the choice that a magic's options make: a profile starts afresh, options alone leave the profile."""
         variables = {VARIABLE_OF_OPTION[name]: value for name, value in options.items() if value}
         if profile is None and not variables:
             return self if as_service_account is None else replace(self, as_service_account=as_service_account)
@@ -298,10 +288,7 @@ class SettingsChoice:
         return replace(self, uri=uri, settings=None) if profile is None else SettingsChoice(profile=profile, uri=uri)
 
     def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
-        """Read the settings; those of `profile` alone when it is another one.
-
-        The configured application's secret is withheld from a provider that the options name instead.
-        """
+        """Read the settings; those of `profile` alone when it is another one."""
         if profile is not None and profile != self.profile:
             return dependencies.load_settings(profile, {})
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
@@ -346,8 +333,7 @@ class Connection:
 class Connections:
     """The open connections by their settings; closes the oldest when there are too many, and all in `close`.
 
-    `_lock` guards `_by_settings` and `_is_closed`; it is free while a provider or a client is made. `on_renewal` is
-    called after each change of a token in the background, with the error when renewing failed; on any thread.
+    `_lock` guards `_by_settings` and `_is_closed`. `on_renewal` is called after each renewal in the background.
     """
 
     def __init__(
@@ -443,23 +429,19 @@ class Connections:
 
     def drop(self, settings: ClientSettings) -> None:
         """Close the connection of these settings, if there is one."""
-        with self._lock:
-            old = self._by_settings.pop(settings, None)
-        if old is not None:
-            old.close()
+        self._drop(lambda other: other == settings)
 
     def drop_profile(self, profile: str | None) -> None:
         """Close all connections of a profile."""
-        with self._lock:
-            closing = [found for found in self._by_settings if found.profile == profile]
-        for settings in closing:
-            self.drop(settings)
+        self._drop(lambda other: other.profile == profile)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all, and keep none that is opened later."""
+        self._is_closed = True
+        self._drop(lambda _: True)
+
+    def _drop(self, is_wanted: Callable[[ClientSettings], bool]) -> None:
         with self._lock:
-            self._is_closed = True
-            closing = list(self._by_settings.values())
-            self._by_settings.clear()
+            closing = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
         for old in closing:
             old.close()

@@ -1,9 +1,4 @@
-"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons.
-
-The browser half (`static/identity.js`) draws and counts down. Widget state is saved inside notebooks: no trait ever
-holds a token, and what a sign-in asks of the person goes when the sign-in ends. The text and the HTML beside it stay
-as they were when a page is loaded again, because a display's id is not saved: they hold no QR code.
-"""
+"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons."""
 
 from __future__ import annotations
 
@@ -69,10 +64,7 @@ class IdentityButtons:
         self._busy = Lock()
 
     def press(self, action: IdentityAction, widget: IdentityWidget) -> None:
-        """Begin a button's action, and return at once; the person is notified when the button came too late.
-
-        A page may have sent it while the kernel was busy with what made it pointless, and two pages may send one each.
-        """
+        """Begin a button's action, and return at once; the person is notified when the button came too late."""
         shown = self._session.shown.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
             widget.notify(TOO_LATE)
@@ -158,7 +150,8 @@ class IdentityDisplay:
         """Show the state in this cell."""
         lines = identity_lines(state, now=self._session.dependencies.clock.now())
         if not has_kernel(self._shell):
-            self._print(state, lines)
+            print("\n".join(lines))  # noqa: T201 - a terminal
+            self._print_qr(state)
         elif not is_attended(self._shell):
             # A saved notebook that nobody watched would keep a countdown that ended long ago.
             display(_text_bundle(lines), raw=True)
@@ -179,8 +172,7 @@ class IdentityDisplay:
                 handle.update(_text_bundle(lines), raw=True)
         widget.close()
 
-    def _print(self, state: IdentityState, lines: Sequence[str]) -> None:
-        print("\n".join(lines))  # noqa: T201 - a terminal
+    def _print_qr(self, state: IdentityState) -> None:
         if state.offer is None or not sys.stdout.isatty():
             return
         from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
@@ -194,7 +186,7 @@ class IdentityDisplay:
     def _show_widget(self, state: IdentityState) -> None:
         if self._widget is None:
             self._widget = IdentityWidget(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.subscribe(self._follow)
+            self._session.shown.listener = self._follow
         self._widget.apply(state)
         handle = new_display_handle()
         handle.display(self._widget)
@@ -232,11 +224,10 @@ _STATE_TRAITS = (
 
 
 class IdentityWidget(anywidget.AnyWidget):
-    """Shows one `IdentityState`.
+    """Shows one `IdentityState`; `static/identity.js` draws and counts down.
 
-    Times are durations, because the browser's clock and the kernel's differ; `as_of` (the kernel's time) changes
-    whenever they were measured anew. `_apply_lock` keeps two threads from mixing two states. `on_press` is told which
-    button a person pressed, and where to show what becomes of it; it returns at once.
+    Widget state is saved inside notebooks: no trait ever holds a token. Times are durations, because the browser's
+    clock and the kernel's differ; `as_of` (the kernel's time) changes whenever they were measured anew.
     """
 
     # One module for the browser: the words first, which the drawing uses.

@@ -1,8 +1,4 @@
-"""One notebook's session: the sign-in that is under way, connections, and the state that is shown.
-
-Two notebooks that run at once both offer a sign-in: the person follows one link, and both continue. No token is ever in
-the state. The address to open is in it only while the sign-in waits: it holds the OAuth state.
-"""
+"""One notebook's session: the sign-in that is under way, connections, and the state that is shown."""
 
 from __future__ import annotations
 
@@ -132,10 +128,7 @@ def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
 
 
 def waiting_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
-    """Return in one line what a cell waits for.
-
-    After a page reload while the kernel is busy, this line is all that is left of the sign-in.
-    """
+    """Return what a cell waits for: after a page reload while the kernel is busy, all that is left of the sign-in."""
     address = waiting_address(offer)
     if offer.flow is Flow.DEVICE:
         return f"waiting for you to type {offer.user_code} at {address or issuer}{until}"
@@ -166,16 +159,10 @@ _HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityState:
-    """The state of a sign-in that is shown.
+    """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
 
-    Attributes:
-        server: Host and port of the Flight SQL server; `issuer` those of the identity provider, if there is one.
-        name: The person's display name; `email` only when different from it; `subject` the issuer's name of them.
-        groups: From the server's answer, before it from the token; `group_count` when more than are listed.
-        is_personal: Whether a person signed in, who can also sign out.
-        through: What signed them in, when they did not do it here: `JupyterHub`.
-        ends_at: When the token, or the time to sign in, ends (aware UTC); `renews_at` when it renews, if that is known.
-        detail: What happened, when the status alone does not say it.
+    `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
+    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say.
     """
 
     status: IdentityStatus
@@ -210,10 +197,7 @@ def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
 
 
 def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
-    """Return the lines as a paragraph, with a link that opens a new page.
-
-    Only the widget draws a QR code: after a reload a page saves this text as it was, whatever became of the sign-in.
-    """
+    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
     parts = ["<br>".join(html.escape(line) for line in lines)]
     if offer is not None and offer.address:
         label = "Sign in" if not offer.user_code else "Open the page"
@@ -337,10 +321,8 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
 
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
-    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before.
-
-    That does not count for another person: somebody may have signed in elsewhere meanwhile.
-    """
+    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
+    # Somebody else may have signed in elsewhere meanwhile.
     if state.subject and state.subject != fresh.subject:
         return fresh
     return replace(
@@ -393,22 +375,13 @@ def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
 
 
 class ShownState:
-    """The state that is shown, and of which settings.
-
-    `_lock` guards `shown` and `_listeners` and is free while listeners are called. `_notifying` is held while they
-    are, so that the last state that each gets is the newest.
-    """
+    """The state that is shown, and of which settings; each change goes to `listener`, on any thread, in order."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._notifying = Lock()
-        self._listeners: list[Callable[[IdentityState], None]] = []
+        self.listener: Callable[[IdentityState], None] = lambda _: None
         self.shown: tuple[ClientSettings, IdentityState] | None = None
-
-    def subscribe(self, listener: Callable[[IdentityState], None]) -> None:
-        """Have `listener` called after every change; it may be on another thread."""
-        with self._lock:
-            self._listeners.append(listener)
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
         """Show the state of these settings from now on, and return it."""
@@ -429,12 +402,9 @@ class ShownState:
         self._notify()
 
     def _notify(self) -> None:
-        with self._notifying:
-            with self._lock:
-                listeners, shown = list(self._listeners), self.shown
-            if shown is not None:
-                for listener in listeners:
-                    listener(shown[1])
+        with self._notifying:  # so that the last state that is passed on is the newest
+            if self.shown is not None:
+                self.listener(self.shown[1])
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -447,10 +417,7 @@ class _Attempt:
 
 
 class PendingSignIn:
-    """The session's sign-in that is under way, if there is one.
-
-    `_lock` guards `_newest` and the flags of attempts, and is free while anybody waits.
-    """
+    """The session's sign-in under way, if any; `_lock` guards `_newest` and the flags, and is free during waits."""
 
     def __init__(self, session: NotebookSession) -> None:
         self._session = session
@@ -627,10 +594,7 @@ class PendingSignIn:
 
 
 class NotebookSession:
-    """The sign-in that is under way, the connections, and the state that is shown.
-
-    Only cells, which run one after the other, choose settings. `close` ends everything.
-    """
+    """The sign-in that is under way, the connections, and the state that is shown; `close` ends everything."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self.dependencies = dependencies
@@ -650,10 +614,7 @@ class NotebookSession:
         return None if shown is None else shown[1]
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None = None) -> Connection:
-        """Return the connection of these settings; waits for their sign-in, if one is under way.
-
-        `on_wait` is called with the sign-in once, before the wait.
-        """
+        """Return the connection of these settings; calls `on_wait` and waits for a sign-in that is under way."""
         self.sign_in.wait_for(settings, on_wait=on_wait)
         return self.connections.get(settings)
 
@@ -695,11 +656,7 @@ class NotebookSession:
         start_thread(fetch, name="micromegas-whoami")
 
     def renew(self, settings: ClientSettings) -> bool:
-        """Renew the token of whoever is signed in; returns whether that brought a new one.
-
-        A token that is still valid is used on when it cannot be renewed. API keys and service accounts have nothing
-        that a person would renew.
-        """
+        """Renew the token of the person who is signed in; returns whether that brought a new one."""
         try:
             provider = self.connection(settings).provider
         except LoginRequired as error:
@@ -724,10 +681,7 @@ class NotebookSession:
         return is_new
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
-        """End the sign-ins of these settings' profile, and one under way, and return a report in one line.
-
-        `end_session` ends the person's session at the provider, too.
-        """
+        """End the sign-ins of these settings' profile, and one under way, and return a report in one line."""
         self.sign_in.cancel()
         through = ""
         with suppress(LoginRequired):
@@ -787,10 +741,7 @@ class NotebookSession:
 
 
 class CellConnections:
-    """The connections that cells name by `--connection` and `--profile`; without either, the one in use.
-
-    A name stands for the settings that were read when it was given.
-    """
+    """The connections that cells name: each name stands for the settings that were read when it was given."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell
@@ -842,11 +793,7 @@ class CellConnections:
     def connected(
         self, *, connection: str | None, profile: str | None
     ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
-        """Wait for the connection that a cell names; an error in the block counts as one of its server.
-
-        The line shows the wait; the block finishes or clears it. An interrupt ends the wait (`QueryCancelled`), not
-        the sign-in.
-        """
+        """Wait for the connection that a cell names; the block finishes or clears the line, which shows the wait."""
         settings = self.settings(connection=connection, profile=profile)
         line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)
         try:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.notebook.completion.sql import name_in_sql
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
-from micromegas_jupyter.notebook.shell import (
-    TextTable,
-    argument,
-    host_text,
-    line_magic,
-    printable,
-    shown_name,
-)
+from micromegas_jupyter.notebook.shell import TextTable, argument, host_text, line_magic, printable, shown_name
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +26,6 @@ _API_KEY = "API key"
 LOCAL = "local"
 """The name of the connection to the server that the magic starts."""
 
-_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10
 
@@ -242,7 +234,7 @@ def _configured_sign_in(settings: ClientSettings) -> str | None:
 
 
 def _lines(folder: str, served: ServerProcess) -> list[str]:
-    names = [_as_written(name) for name in served.tables]
+    names = [shown_name(name_in_sql(name)) for name in served.tables]
     more = len(names) - _MAX_SHOWN_TABLES
     shown = ", ".join(names[:_MAX_SHOWN_TABLES]) + (f" and {more} more" if more > 0 else "")
     count = "1 table" if len(names) == 1 else f"{len(names)} tables"
@@ -254,8 +246,3 @@ def _lines(folder: str, served: ServerProcess) -> list[str]:
     if len(served.problems) > _MAX_SHOWN_PROBLEMS:
         lines.append(f"⚠ {len(served.problems) - _MAX_SHOWN_PROBLEMS} more are left out.")
     return lines
-
-
-def _as_written(name: str) -> str:
-    """Return a table's name as a statement has it: in quotes where SQL would read it in another way."""
-    return name if _PLAIN_NAME.fullmatch(name) else shown_name('"' + name.replace('"', '""') + '"')

@@ -146,10 +146,7 @@ class IdentityMagics(Magics):
     def _sign_in(
         self, settings: ClientSettings, preference: str | None, *, reason: MicromegasError | None = None
     ) -> None:
-        """Sign a person in; where only a link or a code has to be shown, the sign-in continues by itself.
-
-        `reason` says why a person is needed; None when they are signed in, but want to sign in by another flow.
-        """
+        """Sign a person in; `reason` says why one is needed, None when they only want another flow."""
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:
                 raise reason  # it says what to do about the Hub or platform that signs people in here
@@ -160,10 +157,7 @@ class IdentityMagics(Magics):
         choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
         try:
             login = self._session.sign_in.begin(
-                settings,
-                choice,
-                on_begun=self._show_begun,
-                on_signed_in=lambda: self._remember(settings, preference),
+                settings, choice, on_begun=self._show_begun, on_signed_in=lambda: self._remember(settings, preference)
             )
             if login.flow is Flow.PASTE:
                 self._take_pasted(login)
@@ -228,10 +222,7 @@ class LoginEnded(Exception):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the answer to a prompt on this thread; raises `LoginEnded` when the sign-in ends first.
-
-    Only the main thread can be interrupted.
-    """
+    """Return the answer to a prompt; raises `LoginEnded` when the sign-in ends first. Ends on the main thread only."""
     # The lock decides which came first, the answer or the sign-in's end.
     lock, is_open, was_interrupted = threading.Lock(), True, False
 

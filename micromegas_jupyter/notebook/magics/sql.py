@@ -78,14 +78,12 @@ _MAX_BYTES = 16 * 1024 * 1024
 _VALUE_BYTES = 64
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80
+_REQUEST_OPTIONS = ("begin", "end", "limit", "profile", "connection", "format", "plot", "dtype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlRequest:
-    """A statement, the values of its `:name` parameters, and the magic's options as they were written.
-
-    `name` is the variable that takes the rows; None when they are the cell's value.
-    """
+    """A statement, its parameters' values, the variable that takes the rows (if any), and the options as written."""
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -95,24 +93,27 @@ class SqlRequest:
     limit: int | None = None
     profile: str | None = None
     connection: str | None = None
-    row_format: RowFormat | None = None
+    format: str | None = None
     plot: bool = False
     dtype: str | None = None
 
     @property
+    def row_format(self) -> RowFormat:
+        """What the rows become."""
+        return RowFormat(self.format or RowFormat.PANDAS)
+
+    @property
     def target(self) -> str:
         """Where the rows go, for the end of a line: ` → errors (DataFrame)`; empty for the cell's value."""
-        return "" if self.name is None else f" → {self.name} ({(self.row_format or RowFormat.PANDAS).shown})"
+        return "" if self.name is None else f" → {self.name} ({self.row_format.shown})"
 
     def cell_text(self) -> str:
         """Return a cell that makes the same request."""
         words = ["%%sql", *(() if self.name is None else (self.name, "<<"))]
-        for name in ("begin", "end", "limit", "profile", "connection", "row_format", "dtype"):
+        for name in _REQUEST_OPTIONS:
             value = getattr(self, name)
-            if value is not None:
-                words += [f"--{name.removeprefix('row_')}", shlex.quote(str(value))]
-        if self.plot:
-            words.append("--plot")
+            if value is not None and value is not False:
+                words += [f"--{name}", *([] if value is True else [shlex.quote(str(value))])]
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
     def size_bytes(self) -> int:
@@ -126,10 +127,7 @@ class SqlRequest:
 
 @dataclass(slots=True, kw_only=True)
 class PastQuery:
-    """One query: its number in this notebook, from 1, and its request, with the values at that time.
-
-    `ending` is None while it runs, and while its reader is open; `query_id` when the server gave none, or not yet.
-    """
+    """One query: its number in this notebook, from 1, its request, and how it ended (None while it runs)."""
 
     number: int
     request: SqlRequest
@@ -254,14 +252,7 @@ class SqlMagic(Magics):
                     sql=parts.sql,
                     params=_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
                     name=parts.name,
-                    begin=arguments.begin,
-                    end=arguments.end,
-                    limit=arguments.limit,
-                    profile=arguments.profile,
-                    connection=arguments.connection,
-                    row_format=None if arguments.format is None else RowFormat(arguments.format),
-                    plot=arguments.plot,
-                    dtype=arguments.dtype,
+                    **{name: getattr(arguments, name) for name in _REQUEST_OPTIONS},
                 )
                 return run(request)
 
@@ -294,12 +285,12 @@ class SqlMagic(Magics):
 
     def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
-        row_format = request.row_format or RowFormat.PANDAS
+        row_format = request.row_format
         check_format(row_format, dtype=request.dtype, plot=request.plot)
         load_libraries("pyarrow.flight", *(["pandas"] if _is_frame(request) else []))
         max_rows = parse_result_rows(process_variables())
-        time_range = self._time_range(request)
         clock = self._session.dependencies.clock
+        time_range = parse_range(request.begin, request.end, now=clock.now())
         with self._connected(request) as (settings, connection, line):
             progress = Progress(clock)
             past = self._history.begin(request, at=clock.now())
@@ -336,9 +327,10 @@ class SqlMagic(Magics):
         """Fetch the plan of the request's statement, without running it."""
         # On a line of its own, so that a position in the statement has the same column.
         explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", limit=None)
-        time_range = self._time_range(request)
+        clock = self._session.dependencies.clock
+        time_range = parse_range(request.begin, request.end, now=clock.now())
         with self._connected(request) as (_, connection, line):
-            progress = Progress(self._session.dependencies.clock)
+            progress = Progress(clock)
             try:
                 with _shown_progress(progress, line), _open(connection, explaining, time_range, progress) as reader:
                     answer = reader.read_all()
@@ -366,9 +358,6 @@ class SqlMagic(Magics):
             with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
         return self._assign(schema_table(schema) if request.name is None else schema, request, connection)
-
-    def _time_range(self, request: SqlRequest) -> TimeRange:
-        return parse_range(request.begin, request.end, now=self._session.dependencies.clock.now())
 
     def _connected(self, request: SqlRequest) -> AbstractContextManager[tuple[ClientSettings, Connection, LiveLine]]:
         return self._connections.connected(connection=request.connection, profile=request.profile)
@@ -413,7 +402,7 @@ def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
 def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     try:
-        with updated_regularly(line, progress.running_line):
+        with updated_regularly(line, lambda: f"{progress.reading_line()} · interrupt to cancel"):
             yield
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
@@ -436,8 +425,8 @@ class _Frame:
 
 def _is_frame(request: SqlRequest) -> bool:
     """Whether the rows become a pandas DataFrame while they arrive."""
-    is_shown_unchanged = request.name is None and request.row_format is None and request.dtype is None
-    return (request.row_format or RowFormat.PANDAS) is RowFormat.PANDAS and not is_shown_unchanged
+    is_shown_unchanged = request.name is None and request.format is None and request.dtype is None
+    return request.row_format is RowFormat.PANDAS and not is_shown_unchanged
 
 
 def _collect(
@@ -468,7 +457,7 @@ def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> o
     value: object
     if isinstance(answer, _Frame):
         shown, value = answer.shown, answer.value
-    elif request.row_format is None:
+    elif request.format is None:
         value = QueryResult(answer, max_rows=max_rows)
     else:
         value = to_polars(answer) if request.row_format is RowFormat.POLARS else answer

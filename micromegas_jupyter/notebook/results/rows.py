@@ -86,10 +86,6 @@ class Progress:
         """Return the line of a reader whose rows come on demand."""
         return _joined("▸ rows come as you iterate", self._query())
 
-    def running_line(self) -> str:
-        """Return the line of a running query, with how to cancel it."""
-        return _joined(self.reading_line(), "interrupt to cancel")
-
     def reading_line(self) -> str:
         """Return the line of a reader that is being read."""
         return _joined(f"⏳ {seconds_text(self.seconds)}", self._received(), self._query())
@@ -300,14 +296,7 @@ class RowReader:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """Return the next batch.
-
-        Raises:
-            StopIteration: There are no more.
-            MicromegasError: The query failed; raised again by every later call.
-            QueryCancelled: It was interrupted before.
-            UsageError: The reader is closed.
-        """
+        """Return the next batch; the error of a query that failed or was interrupted is raised by every later call."""
         try:
             return self._reading.take()
         finally:

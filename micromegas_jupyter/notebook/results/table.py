@@ -1,8 +1,6 @@
-"""A query's rows as the value of a cell: shown in brief, kept in full.
+"""A query's rows as the value of a cell: shown in brief, kept in full; a name or a value is never markup.
 
-The preview needs nothing; where scripts run, `static/result.js` makes a table of it to work with. Everything that came
-from the server is escaped: a name or a value is never markup. A server may send what Arrow's types do not allow (text
-that is not UTF-8, an unknown time zone, a time out of range): that is written too, as bytes, in UTC or as unwritable.
+What Arrow's types do not allow (text that is not UTF-8, an unknown time zone) is written as bytes or in UTC.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +29,6 @@ _MAX_SHOWN_BYTES = 24
 _MAX_SHOWN_ITEMS = 10
 _MAX_DEPTH = 3
 _UTC_NAMES = frozenset({"UTC", "+00:00", "Z", "Etc/UTC"})
-_UNWRITABLE = "(cannot be written)"
 
 
 def column_texts(column: pa.ChunkedArray) -> list[str | None]:
@@ -112,12 +109,10 @@ def _plain_text(scalar: pa.Scalar) -> str:
     except UnicodeDecodeError:
         return _bytes_text(scalar.cast(pa.binary()).as_py())
     except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
-        return _in_utc(scalar) if pa.types.is_timestamp(scalar.type) else _UNWRITABLE
-
-
-def _in_utc(scalar: pa.Scalar) -> str:
-    """Return a time whose zone nobody knows; its end says that this is UTC."""
-    return str(scalar.cast(pa.timestamp(scalar.type.unit, "UTC")).cast(pa.string()))
+        if not pa.types.is_timestamp(scalar.type):
+            return "(cannot be written)"
+        # A zone that nobody knows; the text's end says that this is UTC.
+        return str(scalar.cast(pa.timestamp(scalar.type.unit, "UTC")).cast(pa.string()))
 
 
 def _nested_text(scalar: pa.Scalar, *, depth: int) -> str:
@@ -126,20 +121,13 @@ def _nested_text(scalar: pa.Scalar, *, depth: int) -> str:
         fields = (f"{kind[index].name}: {_scalar_text(scalar[index], depth=depth)}" for index in range(len(kind)))
         return "{" + ", ".join(fields) + "}"
     if pa.types.is_map(kind):
-        pairs = (f"{_member(entry, 0, depth)}: {_member(entry, 1, depth)}" for entry in _first(scalar.values))
+        entries = islice(scalar.values, _MAX_SHOWN_ITEMS)
+        pairs = (": ".join(_scalar_text(entry[index], depth=depth) for index in (0, 1)) for entry in entries)
         return "{" + ", ".join(pairs) + _rest(scalar.values) + "}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        items = (_scalar_text(item, depth=depth) for item in _first(scalar.values))
+        items = (_scalar_text(item, depth=depth) for item in islice(scalar.values, _MAX_SHOWN_ITEMS))
         return "[" + ", ".join(items) + _rest(scalar.values) + "]"
     return _plain_text(scalar)
-
-
-def _member(entry: pa.StructScalar, index: int, depth: int) -> str:
-    return _scalar_text(entry[index], depth=depth)
-
-
-def _first(values: pa.Array) -> pa.Array:
-    return values.slice(0, _MAX_SHOWN_ITEMS)
 
 
 def _rest(values: pa.Array) -> str:
@@ -197,13 +185,8 @@ def column_order(column: pa.ChunkedArray) -> list[int | None] | None:
 
 
 def _is_ordered(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
-    )
+    is_time = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+    return bool(pa.types.is_boolean(kind) or is_numeric(kind) or is_time)
 
 
 class ShownColumn(NamedTuple):
@@ -234,8 +217,9 @@ def shown_texts(table: pa.Table, *, first: int, rows: int) -> list[list[str | No
     return [column_texts(part.column(index)) for index in range(min(table.num_columns, MAX_SHOWN_COLUMNS))]
 
 
-def rows_note(table: pa.Table, shown_rows: int) -> str:
+def _note(table: pa.Table) -> str:
     """Return how much of the result is shown: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
+    shown_rows = min(int(table.num_rows), MAX_PREVIEW_ROWS)
     total = rows_text(table.num_rows)
     note = total if shown_rows == table.num_rows else f"first {count_text(shown_rows)} of {total}"
     hidden = table.num_columns - MAX_SHOWN_COLUMNS
@@ -290,10 +274,6 @@ def _body_cell(column: ShownColumn, text: str | None) -> str:
 
 def _style(column: ShownColumn) -> str:
     return f' style="text-align:{"right" if column.is_numeric else "left"};white-space:pre-wrap;vertical-align:top"'
-
-
-def _note(table: pa.Table) -> str:
-    return rows_note(table, min(int(table.num_rows), MAX_PREVIEW_ROWS))
 
 
 class ResultData(NamedTuple):

@@ -9,20 +9,12 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from playwright.sync_api import Page
-
-    OpenNotebook = Callable[..., tuple[Page, Path]]
 
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -31,16 +23,6 @@ CHROMIUM_OPTIONS = (
 # Ten times what a page takes that has the machine to itself.
 STATE_TIMEOUT_MILLISECONDS = 90_000
 expect.set_options(timeout=STATE_TIMEOUT_MILLISECONDS)
-
-
-@dataclass(frozen=True)
-class RunningDemo:
-    """Addresses and variables of a demo in a process of its own."""
-
-    lab_url: str
-    uri: str
-    environ: dict[str, str]
-    notebooks: Path
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +39,11 @@ def demo(chromium, tmp_path_factory):
     """`micromegas demo --no-browser` with JupyterLab."""
     home = tmp_path_factory.mktemp("demo-home")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-    environ["JUPYTERLAB_SETTINGS_DIR"] = str(_patient_settings(home / "settings"))
+    environ["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
+    # What takes a kernel more than a second, JupyterLab would leave out of its completions.
+    completer = home / "settings" / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
+    completer.parent.mkdir(parents=True)
+    completer.write_text(json.dumps({"providerTimeout": STATE_TIMEOUT_MILLISECONDS}), encoding="utf-8")
     with (
         (home / "stderr").open("w") as errors,
         subprocess.Popen(
@@ -76,21 +62,13 @@ def demo(chromium, tmp_path_factory):
             process.wait(timeout=60)
 
 
-def _patient_settings(folder):
-    """Have JupyterLab wait for completions: what takes a kernel more than a second, it leaves out."""
-    completer = folder / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
-    completer.parent.mkdir(parents=True)
-    completer.write_text(json.dumps({"providerTimeout": STATE_TIMEOUT_MILLISECONDS}), encoding="utf-8")
-    return folder
-
-
 def _read_addresses(ready, printed, environ):
     assert ready, printed
     exported = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export " in line
     )
     folder = Path(exported["MICROMEGAS_CONFIG_DIR"]).parent
-    return RunningDemo(
+    return SimpleNamespace(
         lab_url=next(word for word in printed.split() if "/lab/tree/" in word),
         uri=json.loads(ready)["uri"],
         environ={**environ, **exported},

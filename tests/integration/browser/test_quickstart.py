@@ -89,10 +89,6 @@ def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
     context.close()
 
 
-# The first test of the folder starts the demo.
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-
 def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_account(demo):
     address = urlsplit(demo.lab_url)
     kernels = requests.get(
@@ -108,9 +104,3 @@ def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_ac
     assert variables["MICROMEGAS_OIDC_CLIENT_ID"] != demo.environ["MICROMEGAS_OIDC_CLIENT_ID"]
     assert "MICROMEGAS_OIDC_CLIENT_SECRET" not in variables
     assert "python3" in kernels
-
-
-def test_all_notebooks_lie_beside_the_quickstart(demo):
-    names = {path.name for path in demo.notebooks.glob("*.ipynb")}
-
-    assert {"quickstart.ipynb", "investigating-an-incident.ipynb", "service-account.ipynb"} <= names

@@ -58,10 +58,6 @@ def shown(notebook):
     return page, result
 
 
-def _header(result, name):
-    return result.get_by_role("columnheader", name=name)
-
-
 def _column(result, number):
     return result.locator(f"tbody td:nth-child({number})").all_inner_texts()
 
@@ -71,7 +67,7 @@ def test_a_person_sorts_filters_and_turns_pages_without_asking_the_kernel(shown,
     # The widget above asks the kernel for its state when the page is loaded.
     wait_for_widget(page, page.get_by_role("region", name="Micromegas sign-in").get_by_text("Alice Martin"))
     page.evaluate(WATCH_SOCKETS)
-    header = {name: _header(result, name) for name in ("time", "score", "msg")}
+    header = {name: result.get_by_role("columnheader", name=name) for name in ("time", "score", "msg")}
     assert header["time"].inner_text().split("\n") == ["time", "timestamp[ns, no time zone]"]
     assert header["msg"].get_attribute("title") == "185 null of 1,842 rows"
     note = "first 1,000 of 1,842 rows; sorting and filters see only these 1,000"
@@ -129,31 +125,24 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(show
     assert page.locator(".jp-Notebook .jp-Cell").count() == CELLS
 
 
-def test_it_suits_both_themes_and_everybody(shown, tmp_path):
+def test_a_plot_suits_both_themes_and_everybody(shown, tmp_path):
     page, result = shown
     result.get_by_role("button", name="By column").click()
     result.locator("th button").nth(1).click()
-
-    for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
-        choose_theme(page, theme)
-        result.get_by_role("group", name="Pages").scroll_into_view_if_needed()
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
-        assert (luminance(result.get_by_label("Filter", exact=True)) < DARKEST) is is_dark
-        check_accessible(page, ".micromegas-result", texts=5)
-
-
-def test_a_plot_suits_both_themes_and_everybody(shown, tmp_path):
-    page, _ = shown
     drawing = page.get_by_role("img", name="latency (ms) over time: host-0, host-1, host-2")
     drawing.wait_for()
     page.get_by_text("Summary statistics").click()
 
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
+        result.get_by_role("group", name="Pages").scroll_into_view_if_needed()
+        assert (luminance(result.get_by_label("Filter", exact=True)) < DARKEST) is is_dark
+        check_accessible(page, ".micromegas-result", texts=5)
         drawing.scroll_into_view_if_needed()
         page.screenshot(path=str(tmp_path / f"plot {theme}.png"))
         fill = drawing.locator("rect").evaluate("paper => getComputedStyle(paper).fill")
         assert (sum(map(int, re.findall(r"[0-9]+", fill))) < 3 * 128) is is_dark
+        page.locator(".micromegas-plot tbody").scroll_into_view_if_needed()
         check_accessible(page, ".micromegas-plot", texts=5)
     assert page.locator(".micromegas-plot img").count() == 0
     assert page.locator(".micromegas-plot tbody tr").count() == 3

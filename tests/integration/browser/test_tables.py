@@ -1,4 +1,4 @@
-"""What the server offers, in JupyterLab: the tables to search and to look into, and Tab in a SQL cell."""
+"""Tables to search and to look into, in JupyterLab; and cells of SQL: Tab, and the editor's SQL mode."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from playwright.sync_api import expect
 
 from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.integration.browser.conftest import notebook_opener
-from tests.integration.browser.looks import (
-    sign_in_by_code,
-)
+from tests.integration.browser.looks import sign_in_by_code
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -132,3 +130,29 @@ def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
     page.keyboard.press("Enter")
 
     expect(cell).to_contain_text("WHERE l.level")
+
+
+STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
+
+
+def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook, tmp_path):
+    page, _ = open_notebook(
+        "sql-mode",
+        f"%%sql errors << --begin 1h\n{STATEMENT}",
+        f"\n  %%micromegas_sql\n{STATEMENT} again",
+        "SELECT = 'python'  # %%sql",
+        "%%sqlish\nSELECT 1",
+    )
+
+    def editor(text):
+        return page.locator(".jp-Notebook .cm-content").filter(has_text=text)
+
+    def colour(word):
+        """Return the colour of a token, which it has only when the editor knows what it is."""
+        return editor("errors <<").locator("span", has_text=word).first.evaluate("each => getComputedStyle(each).color")
+
+    modes = {"errors <<": "sql", "%%micromegas_sql": "sql", "'python'": "python", "%%sqlish": "python"}
+    for text, mode in modes.items():
+        expect(editor(text)).to_have_attribute("data-language", mode)
+    page.screenshot(path=str(tmp_path / "sql-mode.png"))
+    assert len({colour(word) for word in ("SELECT", "'literal'", "newest")}) == 3

@@ -38,7 +38,6 @@ _ALICE = replace(
 
 STATES = {
     "not configured": replace(_NOBODY, status=IdentityStatus.NOT_CONFIGURED, issuer=""),
-    "wrapped": replace(_NOBODY, status=IdentityStatus.WRAPPED, issuer=""),
     "signed out": _NOBODY,
     "waiting": _WAITING,
     "waiting by redirect": replace(
@@ -70,12 +69,7 @@ STATES = {
         ends_at=_NOW + timedelta(seconds=723),
     ),
     "expired": replace(
-        _ALICE,
-        status=IdentityStatus.EXPIRED,
-        detail="The provider ended the session.",
-        ends_at=None,
-        renews=False,
-        server_line="",
+        _NOBODY, status=IdentityStatus.EXPIRED, name="Alice Martin", detail="The provider ended the session."
     ),
     "offline": replace(
         _ALICE,

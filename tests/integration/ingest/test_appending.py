@@ -24,10 +24,7 @@ from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning")]
 
 
 def test_rows_are_there_once_the_answer_says_how_many(server, alice):
@@ -278,11 +275,10 @@ def test_calls_of_one_id_at_once_store_one(server, mode):
 
 
 def test_an_id_is_for_one_set_of_rows(alice):
-    ingest_id = str(uuid.uuid4())
-    alice.bulk_ingest("processes", sent_processes("a"), ingest_id=ingest_id)
+    alice.bulk_ingest("processes", sent_processes("a"), ingest_id="of-one-row")
 
     with pytest.raises(UsageError, match="1 rows were stored under this id before, and these are 2"):
-        alice.bulk_ingest("processes", sent_processes("a", "b"), ingest_id=ingest_id)
+        alice.bulk_ingest("processes", sent_processes("a", "b"), ingest_id="of-one-row")
 
 
 def test_an_id_is_one_callers_own(server, alice):

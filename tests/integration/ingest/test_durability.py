@@ -122,11 +122,8 @@ def _status(caplog, table):
     pause = threading.Event()
     while time.monotonic() < deadline:
         for record in caplog.records:
-            if (
-                record.name == "micromegas_jupyter.audit"
-                and (line := json.loads(record.getMessage()))["table"] == table
-            ):
-                return str(line["status"])
+            if record.name == _AUDIT and (line := json.loads(record.getMessage()))["table"] == table:
+                return line["status"]
         pause.wait(0.02)
     raise AssertionError(f"no audit line for {table}")
 
@@ -151,7 +148,7 @@ def test_a_client_that_is_killed_in_the_middle_stores_nothing(server, caplog):
 def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(server, caplog, monkeypatch):
     caplog.set_level(logging.INFO, _AUDIT)
     before = server.files()
-    has_begun, is_worth_another_flow = threading.Event(), threading.Event()
+    has_begun, may_end = threading.Event(), threading.Event()
 
     def note_begin(caller):
         has_begun.set()
@@ -162,12 +159,12 @@ def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(server, caplog, m
 
     def frames():
         yield from ingest_frames(create_command("cancelled"), pa.table({"id": [1]}))
-        is_worth_another_flow.wait(_WAIT_SECONDS)
+        may_end.wait(_WAIT_SECONDS)
 
     call = server.flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=_WAIT_SECONDS)
     assert has_begun.wait(_WAIT_SECONDS)
     call.cancel()
-    is_worth_another_flow.set()
+    may_end.set()
 
     assert _status(caplog, "cancelled") == "incomplete"
     assert server.files() == before

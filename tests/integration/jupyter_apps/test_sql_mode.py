@@ -1,4 +1,4 @@
-"""SQL cells in Notebook 7; in JupyterLab `browser/test_sql_cells.py` looks at more of them."""
+"""SQL cells in Notebook 7; in JupyterLab `browser/test_tables.py` looks at more of them."""
 
 import pytest
 from playwright.sync_api import expect

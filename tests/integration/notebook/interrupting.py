@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
-from tests.integration.notebook.kernels import attended_kernel
 
 if TYPE_CHECKING:
     from tests.integration.notebook.kernels import Cell
@@ -50,12 +49,7 @@ class AuditLines(logging.Handler):
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupted:
-    """A cell that was interrupted.
-
-    Attributes:
-        cell: What it brought.
-        seconds: From the signal to the cell's error, by the machine's clock, which both processes read.
-    """
+    """A cell that was interrupted, and the time from the signal to its error by the machine's clock."""
 
     cell: Cell
     seconds: float
@@ -82,13 +76,7 @@ RUNNING = says("· query ")
 """Whether a message says that the server has begun to answer."""
 
 
-def interrupt(
-    kernel,
-    source,
-    *,
-    when=RUNNING,
-    answer=lambda _: None,
-):
+def interrupt(kernel, source, *, when=RUNNING):
     """Run a cell and interrupt the kernel once `when` says so of one of its messages."""
     sent_at = []
 
@@ -97,7 +85,7 @@ def interrupt(
             sent_at.append(datetime.now(UTC))
             kernel.interrupt()
 
-    cell = kernel.run(source, while_running=look, answer=answer)
+    cell = kernel.run(source, while_running=look)
     assert sent_at, f"the cell ended before it could be interrupted: {cell}"
     errors = [message for message in cell.messages if message["msg_type"] == "error"]
     assert errors, f"the cell was not stopped: {cell}"
@@ -123,11 +111,3 @@ def served(folder):
             yield harness.uri, audit
     finally:
         logging.getLogger(AUDIT_LOGGER).removeHandler(audit)
-
-
-@contextmanager
-def kernel_of(uri, home, **variables):
-    """Run a kernel whose magics ask the server at `uri`."""
-    with attended_kernel({"MICROMEGAS_ANALYTICS_URI": uri, "HOME": str(home), **variables}) as kernel:
-        assert kernel.run(LOAD).reply["status"] == "ok"
-        yield kernel

@@ -59,20 +59,8 @@ class AttendedKernel:
         """Wait until the kernel answers and is heard."""
         self._client.wait_for_ready(timeout=TIMEOUT_SECONDS)
 
-    def run(
-        self,
-        source,
-        *,
-        while_running=lambda _: None,
-        answer=lambda _: None,
-    ):
-        """Run a cell.
-
-        Args:
-            source: The cell.
-            while_running: Told of each message on the way.
-            answer: Asked what the person answers to a request for input; None leaves it without an answer.
-        """
+    def run(self, source, *, while_running=lambda _: None, answer=lambda _: None):
+        """Run a cell; `while_running` is told of each message, `answer` gives what the person answers, or None."""
         cell = Cell()
         request = self._client.execute(source, allow_stdin=True)
         while True:

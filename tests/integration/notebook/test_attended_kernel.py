@@ -2,16 +2,7 @@
 
 import pytest
 
-from tests.fakes.notebook_world import (
-    FITTING_ADDRESS,
-    SCAN_URI,
-    SECRET_CHALLENGE,
-    SECRET_STATE,
-    SECRET_TOKEN,
-    START_URL,
-    USER_CODE,
-    VERIFICATION_URI,
-)
+from tests.fakes.notebook_world import SECRET_CHALLENGE, SECRET_STATE, SECRET_TOKEN, START_URL, USER_CODE
 from tests.integration.notebook.kernels import LOAD, attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration
@@ -32,25 +23,16 @@ def kernel():
         yield running
 
 
-def test_a_sign_in_shows_a_widget_and_returns_at_once(kernel):
-    kernel.run(NOBODY)
-
-    cell = kernel.run("%micromegas_login")
-
-    (shown,) = cell.of("display_data")
-    assert cell.reply["status"] == "ok"
-    assert "application/vnd.jupyter.widget-view+json" in shown["data"]
-    assert f"open {START_URL} until 12:10 UTC" in shown["data"]["text/plain"]
-    assert widget_states(cell.messages)[-1]["status"] == "waiting"
-
-
 def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel):
     kernel.run(NOBODY)
-    kernel.run("%micromegas_login")
+    login = kernel.run("%micromegas_login")
     kernel.run(FINISH_WHEN_A_CELL_WAITS)
 
     query = kernel.run("%sql rows << SELECT 1")
 
+    (offer,) = login.of("display_data")
+    assert "application/vnd.jupyter.widget-view+json" in offer["data"]
+    assert f"open {START_URL} until 12:10 UTC" in offer["data"]["text/plain"]
     first_line = query.of("display_data")[0]["data"]["text/plain"]
     last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
     assert first_line == (
@@ -108,8 +90,6 @@ def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel, end):
     assert "renews by itself." not in saved
 
 
-pytestmark = pytest.mark.integration
-
 NOBODY = "world.stored = None"
 ONE_TIME_CODE = "one-time"
 
@@ -123,46 +103,6 @@ def check_nothing_is_left(kernel):
     saved = kernel.saved()
     for secret in secrets:
         assert secret not in saved
-
-
-def test_a_code_is_shown_at_once_with_a_drawing_and_waited_for_by_the_next_cell(kernel):
-    kernel.run(NOBODY)
-    cell = kernel.run("%micromegas_login --flow device")
-    kernel.run(FINISH_WHEN_A_CELL_WAITS)
-    query = kernel.run("%sql rows << SELECT 1")
-
-    (shown,) = cell.of("display_data")
-    assert cell.reply["status"] == "ok"
-    assert shown["data"]["text/plain"].startswith(
-        f"Sign in at id.example.com: go to {VERIFICATION_URI} and type {USER_CODE} until 12:10 UTC. "
-        "Only type it if you started this."
-    )
-    html = shown["data"]["text/html"]
-    assert f'<a href="{VERIFICATION_URI}" target="_blank" rel="noopener noreferrer">Open the page</a>' in html
-    assert "<svg" not in kernel.saved()
-    state = widget_states(cell.messages)[-1]
-    assert (state["flow"], state["user_code"], state["start_url"]) == ("device", USER_CODE, VERIFICATION_URI)
-    assert state["qr_path"].startswith("M4 4h7v1h-7z")
-    assert SCAN_URI not in str(kernel.all_messages)
-    assert query.of("display_data")[0]["data"]["text/plain"] == (
-        f"⏳ waiting for you to type {USER_CODE} at {VERIFICATION_URI} (until 12:10 UTC) · interrupt to stop waiting"
-    )
-    assert query.reply["status"] == "ok"
-    kernel.run("assert world.remembered == [__import__('micromegas_jupyter.config').settings.Flow.DEVICE]")
-    check_nothing_is_left(kernel)
-
-
-def test_a_wrong_address_is_asked_for_again_and_not_shown(kernel):
-    kernel.run(NOBODY)
-    answers = ["http://127.0.0.1:1/callback?code=one-time&state=other", FITTING_ADDRESS]
-
-    cell = kernel.run("%micromegas_login --flow paste", answer=lambda _: answers.pop(0))
-
-    assert cell.reply["status"] == "ok"
-    assert cell.printed == ("✗ The pasted text is not the address that this sign-in ended at. Try again. · USE001\n")
-    assert [content["wait"] for content in cell.of("clear_output")] == [True]
-    assert cell.messages[-1]["content"]["data"]["text/plain"].startswith("Signed in as Alice Martin")
-    check_nothing_is_left(kernel)
 
 
 def test_a_question_ends_with_its_sign_in(kernel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.demo.stack import DemoStack
 from tests.fakes.raw_server import SilentServer
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 
@@ -21,12 +20,6 @@ WAS_ASKED = """
 schemas = get_ipython()._micromegas_extension.schemas
 bool(schemas._fetching or schemas._entries)
 """
-
-
-@pytest.fixture(scope="module")
-def stack():
-    with DemoStack(spare_executors=1) as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.demo.stack import DemoStack
 from micromegas_jupyter.wiring import load_client_settings, token_file
 from tests.fakes.raw_server import SilentServer
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -18,12 +17,6 @@ from tests.integration.notebook.kernels import attended_kernel, widget_states
 pytestmark = pytest.mark.integration
 
 WAITING = says("interrupt to stop waiting")
-
-
-@pytest.fixture(scope="module")
-def stack():
-    with DemoStack(spare_executors=1) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.notebook.kernels import run_unattended
 
 pytestmark = pytest.mark.integration
@@ -43,12 +42,6 @@ assert sum(batch.num_rows for batch in d) == 300_000
 print("in four formats")
 """
 SERIES = "SELECT value FROM generate_series(1, 300000)"
-
-
-@pytest.fixture(scope="module")
-def stack():
-    with DemoStack(spare_executors=1) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +89,7 @@ def test_values_formats_plans_connections_and_history_work_over_the_real_server(
 
 def shown_text(run, cell):
     """Return the text of a cell's last output."""
-    last = run.outputs(cell)[-1]  # type: ignore[attr-defined]
+    last = run.outputs(cell)[-1]
     return last.text if last.output_type == "stream" else last.data["text/plain"]
 
 
@@ -188,6 +181,7 @@ def test_the_extension_can_be_unloaded():
         ("%%sql\nSELECT '{{x}}'", ["    SELECT '{{x}}'", "            ^ line 1, column 9"]),
         ("%sql --formt arrow SELECT 1", ["Did you mean --format?"]),
         ("%sql --connection nobody SELECT 1", ['There is no connection named "nobody"']),
+        ("%sql DROP TABLE log_entries", ["this server only reads", " · SQL002 · docs/errors.md#sql002"]),
     ],
 )  # fmt: skip
 def test_errors_are_lines_with_their_place_and_no_traceback(source, lines):
@@ -197,4 +191,12 @@ def test_errors_are_lines_with_their_place_and_no_traceback(source, lines):
     shown = "\n".join(error.traceback)
     assert shown.startswith("✗ ")
     assert all(line in shown for line in lines)
-    assert "Traceback" not in shown
+    assert not re.search(r"Traceback|site-packages|\.py\b", shown)
+
+
+def test_a_traceback_is_shown_to_whoever_asks_for_it():
+    run = run_unattended(LOAD, "%%sql --traceback\nSELECT tagret FROM log_entries")
+
+    shown = "\n".join(run.outputs(1)[-1].traceback)
+    assert "Traceback (most recent call last)" in shown
+    assert "There is no column named tagret. Did you mean target?" in shown

@@ -7,7 +7,6 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.config.server import ServerSettings
@@ -15,7 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
-from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.extension import register
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.results.rows import Progress
 from micromegas_jupyter.wiring import ServerStack, open_client, service_account_provider
@@ -40,17 +39,6 @@ class CountingProvider:
     def get_token(self):
         self.given.append(self._provider.get_token())
         return self.given[-1]
-
-
-@pytest.fixture
-def shell():
-    shell = InteractiveShell()
-    shell.history_manager.enabled = False
-    with shell.builtin_trap, shell.display_trap:
-        yield shell
-    unregister(shell)
-    shell.history_manager.end_session()
-    shell.restore_sys_module_state()
 
 
 def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(shell, tmp_path, monkeypatch):

@@ -64,44 +64,22 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts():
     check_nothing_technical_or_secret(run)
 
 
-@pytest.fixture
-def nobody_answers(monkeypatch, tmp_path):
-    """Settings of a person who is not signed in, at a provider and a server that are down."""
-    with socket.socket() as bound:
+def test_doctor_says_what_is_wrong_in_lines_or_in_json(monkeypatch, tmp_path):
+    doctor = "%micromegas_doctor"
+    with socket.socket() as bound:  # a provider and a server that are down
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
         monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", f"grpc://{address}")
         monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", f"http://{address}")
         monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "notebook")
-        yield
+        run = run_unattended("%load_ext micromegas_jupyter", doctor, f"{doctor} --json", f"{doctor} --jsn")
 
-
-def examine(*options):
-    """Return what `%micromegas_doctor` prints."""
-    run = run_unattended("%load_ext micromegas_jupyter", " ".join(("%micromegas_doctor", *options)))
-    return "".join(output["text"] for output in run.outputs(1) if "text" in output) or run.saved
-
-
-@pytest.mark.usefixtures("nobody_answers")
-def test_it_says_what_is_wrong_line_by_line():
-    lines = examine()
-
+    lines, document = ("".join(output.text for output in run.outputs(cell)) for cell in (1, 2))
     assert "✓ sign-in: a notebook that runs by itself: nobody can sign in here" in lines
     assert "✗ issuer: The identity provider 127.0.0.1:" in lines
     assert "could not be reached: the connection was refused." in lines
     assert "✗ token: " in lines
     assert "✗ server: " in lines
-    assert "Traceback" not in lines
-
-
-@pytest.mark.usefixtures("nobody_answers")
-def test_it_speaks_json():
-    document = json.loads(examine("--json"))
-
-    assert document["ok"] is False
-    assert [check["check"] for check in document["checks"]][-1] == "server"
-
-
-def test_an_option_that_is_not_known_is_one_line():
-    assert "Unrecognized arguments: --jsn. Did you mean --json?" in examine("--jsn")
+    assert [json.loads(document)["ok"], json.loads(document)["checks"][-1]["check"]] == [False, "server"]
+    assert "Unrecognized arguments: --jsn. Did you mean --json?" in str(run.outputs(3))

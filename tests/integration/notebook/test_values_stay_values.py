@@ -8,10 +8,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter import quote_identifier
-from micromegas_jupyter.notebook.extension import register, unregister
+from micromegas_jupyter.notebook.extension import register
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from tests.integration.notebook.interrupting import served
 
@@ -31,17 +30,10 @@ def uri(tmp_path_factory):
         yield uri
 
 
-@pytest.fixture
-def shell(uri, monkeypatch):
+@pytest.fixture(autouse=True)
+def _registered(shell, uri, monkeypatch):
     monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", uri)
-    shell = InteractiveShell()
-    shell.history_manager.enabled = False
-    with shell.builtin_trap, shell.display_trap:
-        register(shell, Dependencies())
-        yield shell
-    unregister(shell)
-    shell.history_manager.end_session()
-    shell.restore_sys_module_state()
+    register(shell, Dependencies())
 
 
 def rows(shell, sql, **variables):
@@ -59,11 +51,6 @@ def ids(shell, sql, **variables):
 def broken(found):
     """Return the pairs that are not equal, shortened."""
     return [f"{got!r:.80} instead of {wanted!r:.80}" for got, wanted in found if got != wanted]
-
-
-def test_there_are_hundreds_of_texts_and_none_twice():
-    assert len(TEXTS) > 400
-    assert len(set(TEXTS)) == len(TEXTS)
 
 
 def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell):
@@ -113,25 +100,6 @@ def test_a_text_stays_text_whatever_it_looks_like(shell):
     found = [(rows(shell, "SELECT arrow_typeof(:value) AS kind", value=text), [{"kind": "Utf8"}]) for text in looks]
 
     assert broken(found) == []
-
-
-def test_what_only_looks_like_a_placeholder_is_left_alone(shell):
-    statement = """
-    SELECT ':other' AS "a:other", :value AS value, 'it''s :other' AS quoted, $$ :other $$ AS dollars -- :other
-    /* :other /* :other */ */
-    """
-
-    found = rows(shell, statement, value=":other")
-
-    assert found == [{"a:other": ":other", "value": ":other", "quoted": "it's :other", "dollars": " :other "}]
-
-
-def test_one_value_does_not_reach_into_another(shell):
-    statement = "SELECT :a AS a, :b AS b, :ab AS ab, :a AS again"
-
-    (row,) = rows(shell, statement, a=":b", b="$a", ab="' || :a || '")
-
-    assert row == {"a": ":b", "b": "$a", "ab": "' || :a || '", "again": ":b"}
 
 
 def test_a_quoted_name_is_that_name_and_nothing_else(shell):

@@ -189,8 +189,7 @@ def test_an_interrupt_stops_a_long_query_at_once_and_the_next_one_works(stack, m
                 kernel.interrupt()
 
         long = kernel.run(
-            "%sql SELECT sum(sqrt(value)) FROM generate_series(1, 5000000000)",
-            while_running=interrupt_when_running,
+            "%sql SELECT sum(sqrt(value)) FROM generate_series(1, 5000000000)", while_running=interrupt_when_running
         )
         again = kernel.run("%sql rows << SELECT 1 AS one")
 

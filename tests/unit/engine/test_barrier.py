@@ -61,17 +61,6 @@ def test_nothing_of_a_statement_is_below_the_barrier(context, sql):
     assert frame.to_pydict()
 
 
-def test_the_columns_are_the_same_behind_the_barrier():
-    context = SessionContext()
-    schema = pa.schema([pa.field("mark", pa.int8(), nullable=False), pa.field('A "b"', pa.string())])
-    rows = context.read_batch(pa.RecordBatch.from_pylist([{"mark": 1, 'A "b"': None}], schema=schema))
-
-    found = behind_barrier(rows)
-
-    assert found.schema() == schema
-    assert found.to_pylist() == [{"mark": 1, 'A "b"': None}]
-
-
 def no_barrier(rows):
     return rows
 

@@ -9,14 +9,8 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.security import (
-    apply_conditions,
-    check_role_conditions,
-    condition_problem,
-    trial_rows,
-)
-from micromegas_jupyter.errors import ConfigurationError, InternalError, Unavailable
-from tests.fakes.fixed_tables import FixedTables, empty_table
+from micromegas_jupyter.engine.security import apply_conditions, check_role_conditions, condition_problem
+from micromegas_jupyter.errors import ConfigurationError, InternalError
 
 SCHEMA = pa.schema(
     [
@@ -114,15 +108,6 @@ def test_conditions_of_which_one_is_enough_hide_what_each_of_them_hides():
     assert shown.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 5}]
 
 
-def test_one_condition_is_left_as_it_is_for_the_statistics():
-    context = SessionContext()
-    rows = context.read_batch(pa.record_batch({"x": [1]}))
-
-    shown = apply_conditions(rows, ("x > 1",), table="t")
-
-    assert "IS TRUE" not in shown.logical_plan().display_indent()
-
-
 def test_conditions_that_the_engine_makes_true_together_are_not_used(monkeypatch, caplog):
     def as_written(rows, conditions):
         return functools.reduce(operator.or_, map(rows.parse_sql_expr, conditions))
@@ -167,57 +152,3 @@ def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask, table, conditio
     assert words in caught.value.what
     assert caught.value.key == "roles"
     assert "/" not in str(caught.value)
-
-
-def test_each_column_has_null_and_its_extremes():
-    schema = pa.schema(
-        [
-            pa.field("n", pa.int32(), nullable=False),
-            pa.field("u", pa.uint8()),
-            pa.field("f", pa.float32()),
-            pa.field("s", pa.string()),
-            pa.field("b", pa.binary()),
-            pa.field("t", pa.timestamp("ms", "UTC")),
-            pa.field("l", pa.list_(pa.int8())),
-        ]
-    )
-
-    rows = trial_rows(schema)
-
-    assert rows.schema.names == schema.names
-    assert rows.schema.types == schema.types
-    assert all(column.null_count for column in rows.columns)
-    assert {-(2**31), 2**31 - 1, 0} <= set(rows.column("n").to_pylist())
-    assert {0, 255} <= set(rows.column("u").to_pylist())
-    assert {"", "x", "("} <= set(rows.column("s").to_pylist())
-    assert {1700, 2239} == {value.year for value in rows.column("t").to_pylist() if value and value.year != 1970}
-
-
-class NoTables:
-    """A source that fails as no class of the package does."""
-
-    def snapshot(self):
-        raise OSError("/srv/lake is gone")
-
-
-def test_a_condition_that_fits_no_column_is_told():
-    with pytest.raises(ConfigurationError, match="names tenant"):
-        check_role_conditions(FixedTables([empty_table()]), {"measures": ("tenant = 'acme'",)})
-
-
-def test_tables_that_cannot_be_listed_are_unavailable(caplog):
-    with pytest.raises(Unavailable) as caught:
-        check_role_conditions(NoTables(), {"measures": ("level = 1",)})
-
-    assert "/srv" not in str(caught.value)
-    assert "/srv" not in str([record.__dict__ for record in caplog.records])
-
-
-def test_a_failure_of_the_engine_is_a_condition_that_cannot_be_used(monkeypatch):
-    def fail(condition, schema):
-        raise ValueError(f"DataFusion error: {condition} {schema}")
-
-    monkeypatch.setattr("micromegas_jupyter.engine.security.condition_problem", fail)
-
-    with pytest.raises(ConfigurationError, match="the engine fails on it"):
-        check_role_conditions(FixedTables([empty_table()]), {"measures": ("level = 1",)})

@@ -51,21 +51,6 @@ def test_a_row_limit_lies_on_top_of_the_statement(ask, limit, rows):
     assert ask.table("SELECT * FROM log_entries LIMIT 2", row_limit=limit).num_rows == min(rows, 2)
 
 
-def test_information_schema_names_all_tables_and_columns(ask):
-    tables = ask.rows("SHOW TABLES")
-    columns = ask.rows(
-        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name LIKE 'process%' ORDER BY 1"
-    )
-
-    assert {row["table_name"] for row in tables if row["table_schema"] == "public"} == {
-        "log_entries",
-        "processes",
-        "measures",
-    }
-    assert "df_settings" not in {row["table_name"] for row in tables}
-    assert [row["column_name"] for row in columns] == ["last_update_time", "process_id", "start_time"]
-
-
 def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
     table = write_log_entries(tmp_path, 2)
     Path(table.files[1]).unlink()
@@ -135,15 +120,6 @@ def test_awkward_file_names_are_names_not_patterns(reader, tmp_path):
 
     assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
     assert frame.count() == len(AWKWARD_NAMES)
-
-
-def test_a_list_of_files_that_has_grown_is_read_anew(reader, tmp_path):
-    first, second = (write(tmp_path, str(index), [index, index + 10]) for index in range(2))
-    context = SessionContext()
-
-    counts = [reader.read(context, files, SCHEMA).count() for files in ([first], [first], [first, second], [second])]
-
-    assert counts == [2, 2, 4, 2]
 
 
 def _bytes_scanned(ask, sql):

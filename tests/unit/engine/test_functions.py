@@ -303,19 +303,6 @@ def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin, store):
         admin.rows("SELECT * FROM deny_queries('true', 'x')")
 
 
-def test_rules_are_listed_and_removed(admin, store):
-    rule_id = store.add("client = 'grafana'", "too many", created_by="ann")
-
-    listed = admin.table(f"SELECT * FROM list_query_denials() WHERE rule_id = '{rule_id}'")
-    removed, unknown = (admin.rows(f"SELECT remove_query_denial('{one}') AS r") for one in (rule_id, "r-9"))
-
-    assert listed.schema.names == ["rule_id", "created_at", "created_by", "reason", "match_expr", "last_hit_at"]
-    assert listed.to_pylist()[0]["match_expr"] == "client = 'grafana'"
-    assert removed == [{"r": f"SUCCESS: rule {rule_id} was removed"}]
-    assert unknown == [{"r": "ERROR: there is no rule r-9"}]
-    assert store.rules() == ()
-
-
 @pytest.mark.parametrize(
     "sql",
     [

@@ -25,13 +25,6 @@ def sessions():
     return Sessions(SMALL)
 
 
-def test_spilling_stops_at_the_cap(sessions):
-    wide = "SELECT md5(CAST(value AS VARCHAR)) AS s FROM generate_series(1, 3000000) ORDER BY s"
-
-    with pytest.raises(Exception, match="allowable limit"):
-        next(iter(sessions.open().sql(wide).execute_stream()))
-
-
 ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
 NOBODY = replace(CALLER, subject="nobody", table_access=TableAccess(filters={"others": ()}))
 SET_OR_MAKE = [
@@ -65,18 +58,6 @@ def ask(file):
 
 def kept(ask):
     return len(ask.engine._sessions.free)
-
-
-def test_a_session_of_a_statement_that_failed_or_was_given_up_is_not(ask):
-    batches = ask.plan("SELECT * FROM things").batches()
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert kept(ask) == 0
-    with pytest.raises(InvalidStatement):
-        ask.rows("SELECT 1 / (id - id) AS n FROM things")
-    assert kept(ask) == 0
-    ask.plan("SELECT * FROM things")
-    assert kept(ask) == 0
 
 
 @pytest.mark.parametrize("sql", ["SELECT current_user AS u FROM things", "SELECT count(*) FROM my_rights()"])

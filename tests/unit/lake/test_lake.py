@@ -91,17 +91,6 @@ def test_a_merged_file_hides_what_it_was_made_of_and_a_tombstone_all_of_its_rang
 NAME = "w-000000000000-000000000000.parquet"
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
-    def write(stream):
-        stream.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        publish(tmp_path, NAME, owner_id="w", write=write)
-
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"precious")
@@ -194,18 +183,6 @@ def test_a_table_made_meanwhile_with_other_columns_is_not_written_to(tmp_path):
     write.abandon()
 
     assert sorted(path for path in tmp_path.rglob("*.parquet")) == before
-
-
-def test_a_write_that_is_abandoned_leaves_nothing(tmp_path):
-    rows = pa.record_batch({"id": list(range(200_000))})
-    write = Lake(tmp_path).sink().open_write(WriteRequest(table="t", mode=WriteMode.CREATE), rows.schema)
-    write.write(rows)
-    assert list(tmp_path.rglob("*.tmp"))
-
-    write.abandon()
-    write.abandon()
-
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_required_column_stays_required():

@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.files import Segment, SegmentFile, list_segment_files, list_segments, select_visible
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import LakeLimits, remove_covered, select_expired
@@ -107,21 +106,6 @@ def test_rounds_merge_the_writers_own_files_tier_by_tier(lake):
     writer.close()
 
 
-def test_a_merged_file_has_all_rows_in_order_in_few_pieces(lake, monkeypatch):
-    monkeypatch.setattr(maintenance, "ROWS_PER_GROUP", 6)
-    writer = lake.open_writer("a")
-    for first in range(0, 12, 3):
-        writer.append("log_entries", log_batch([first + 2, first, first + 1], writer="t"))
-    writer.maintain()
-
-    (table,) = [table for table in lake.snapshot() if table.name == "log_entries"]
-    with pq.ParquetFile(table.files[0]) as merged:
-        assert merged.schema_arrow.equals(table.schema)
-        assert [merged.metadata.row_group(index).num_rows for index in range(2)] == [6, 6]
-        assert merged.read().column("msg").to_pylist() == [f"t:{number}" for number in range(12)]
-    writer.close()
-
-
 def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_is_not(lake):
     living, dead, other = (lake.open_writer(name) for name in ("living", "dead", "other"))
     _append(dead, range(3))
@@ -197,14 +181,4 @@ def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(lake, 
     assert (soon, len(_names(lake))) == (4, 1)
     assert len(_messages(lake)) == 4
     assert list((tmp_path / "lake/log_entries").glob(".*")) == []
-    writer.close()
-
-
-def test_a_round_that_is_stopped_leaves_all_rows(lake):
-    writer = lake.open_writer("a")
-    _append(writer, range(4))
-
-    writer.maintain(lambda: True)
-
-    assert len(_messages(lake)) == len(_names(lake)) == 4
     writer.close()

@@ -16,13 +16,8 @@ import pytest
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.errors import Unavailable, UsageError
-from micromegas_jupyter.lake.parquet_folder import (
-    ParquetFolder,
-    check_servable,
-    is_lake,
-    wider_type,
-)
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, wider_type
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
 
@@ -52,38 +47,6 @@ def test_what_lies_in_it_decides(tmp_path, files, is_ours):
         path.touch()
 
     assert is_lake(tmp_path) is is_ours
-
-
-@pytest.mark.parametrize(
-    ("address", "scheme"),
-    [
-        ("s3://bucket/lake", "s3"),
-        ("s3:/bucket", "s3"),
-        ("file:///srv/lake", "file"),
-        ("://x", ""),
-        ("x\x1by://x", "x?y"),
-    ],
-)
-def test_an_address_of_storage_elsewhere_is_refused_by_name(address, scheme):
-    with pytest.raises(UsageError) as caught:
-        check_servable(Path(address))
-
-    assert caught.value.what.startswith(f"{scheme}:// is not supported")
-    assert "bucket" not in str(caught.value)  # an address may hold a password
-
-
-@pytest.mark.parametrize("log", ["_delta_log", "events/_delta_log"])
-@pytest.mark.parametrize("others", [[], [".writers/a.lock"], ["orders.parquet"], [f"log_entries/{SEGMENT}"]])
-def test_a_delta_table_is_refused_by_name(tmp_path, log, others):
-    for name in others:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / log).mkdir(parents=True)
-
-    with pytest.raises(UsageError, match="is a Delta table") as caught:
-        is_lake(tmp_path)
-
-    assert caught.value.what.startswith("events " if "events" in log else "The folder ")
 
 
 NUMBERS = pa.table({"n": [1, 2]})
@@ -256,22 +219,6 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first
     assert len(sorted_values) == count - first.null_count - second.null_count
     assert (least, greatest) == ([{"v": sorted_values[0]}], [{"v": sorted_values[-1]}])
     assert counted == [{"v": sorted_values[-1], "w": sorted_values[0], "n": count, "m": len(sorted_values)}]
-
-
-def test_footers_answer_for_other_tables_after_a_statement_on_files_of_several_types(tmp_path):
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "t" / "1.parquet")
-    pq.write_table(pa.table({"v": pa.array([7], pa.int8())}), tmp_path / "t" / "2.parquet")
-    pq.write_table(pa.table({"v": [5, 6]}), tmp_path / "other.parquet")
-
-    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
-        ask = Asker(engine, FixedTables([]))
-        plans = [
-            str(ask.rows(f"EXPLAIN SELECT max(v) FROM {table}"))
-            for table in ("other", "t", "other", "other JOIN t USING (v)")
-        ]
-
-    assert ["DataSourceExec" in plan for plan in plans] == [False, True, False, True]
 
 
 def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path):

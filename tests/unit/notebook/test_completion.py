@@ -1,5 +1,7 @@
 """The magic's line, and completion in it: tokens, tables, candidates, and the servers' schemas."""
 
+from unittest.mock import ANY
+
 import pyarrow as pa
 import pytest
 from IPython.core.completer import provisionalcompleter
@@ -13,22 +15,9 @@ from micromegas_jupyter.notebook.completion.schema import (
     Table,
     fetch_schema,
 )
-from micromegas_jupyter.notebook.completion.sql import (
-    MAX_CANDIDATES,
-    MAX_CHARACTERS,
-    complete_sql,
-    find_tables,
-    scan,
-)
+from micromegas_jupyter.notebook.completion.sql import MAX_CANDIDATES, MAX_CHARACTERS, complete_sql, find_tables, scan
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.shell import (
-    OptionName,
-    OptionValue,
-    SqlLine,
-    Statement,
-    find_position,
-    split_sql_line,
-)
+from micromegas_jupyter.notebook.shell import OptionName, OptionValue, SqlLine, Statement, find_position, split_sql_line
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider
 
 
@@ -160,7 +149,7 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell):
     assert offered(shell, "rows = %sql SELECT va| FROM measures")[0] == ("value", "column")
 
 
-def split(line, cell=None):
+def split(line, cell):
     return split_sql_line(line, cell, options_with_value=("--begin", "--limit"), flags=("--traceback",))
 
 
@@ -203,67 +192,42 @@ def test_a_line_that_cannot_be_understood_says_why(line, cell, what):
         split(line, cell)
 
 
-def place(marked, *, cells=("sql", "micromegas_sql")):
-    """Return the place of the `|` in a cell."""
-    before, after = marked.split("|")
-    return find_position(
-        before + after,
-        len(before),
-        cell_magics=cells,
-        line_magics=cells,
-        options_with_value=("--begin", "--profile"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("cell", "before", "after"),
-    [
-        ("%%sql\nSELECT | FROM t", "SELECT ", " FROM t"),
-        ("%%sql rows << --begin 1h --traceback\nSELECT |\nFROM t", "SELECT ", "\nFROM t"),
-        ("%%sql --begin '1 h' SELECT a,\n|", "SELECT a,\n", ""),
-        ("%%sql SEL|\nFROM t", "SEL", "\nFROM t"),
-        ("x = 1\nrows = %sql --begin=1h SELECT |\ny = 2", "SELECT ", ""),
-        ("%sql SELECT a| FROM t", "SELECT a", " FROM t"),
-        ("frames['a'] = %sql |", "", ""),
-    ],
-)
-def test_a_cursor_in_sql_sees_what_is_before_and_after_it(cell, before, after):
-    found = place(cell)
-
-    assert isinstance(found, Statement) or before == ""
-    if isinstance(found, Statement):
-        assert (found.before, found.after) == (before, after)
+def in_sql(before, after):
+    return Statement(before=before, after=after, options=ANY)
 
 
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [
+        ("%%sql\nSELECT | FROM t", in_sql("SELECT ", " FROM t")),
+        ("%%sql rows << --begin 1h --traceback\nSELECT |\nFROM t", in_sql("SELECT ", "\nFROM t")),
+        ("%%sql --begin '1 h' SELECT a,\n|", in_sql("SELECT a,\n", "")),
+        ("%%sql SEL|\nFROM t", in_sql("SEL", "\nFROM t")),
+        ("x = 1\nrows = %sql --begin=1h SELECT |\ny = 2", in_sql("SELECT ", "")),
+        ("%sql SELECT a| FROM t", in_sql("SELECT a", " FROM t")),
         ("%%sql |\nSELECT 1", OptionName(typed="")),
         ("%%sql --be|\nSELECT 1", OptionName(typed="--be")),
         ("%%sql rows << -|", OptionName(typed="-")),
         ("%sql --begin 1h --|", OptionName(typed="--")),
         ("%%sql --profile pr|\n", OptionValue(option="--profile", typed="pr")),
         ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
+        ("x = |", None),
+        ("%%sq|l\nSELECT 1", None),
+        ("text = '%sql' + |", None),
+        ("%%sqlish\nSELECT |", None),
+        ("print(%sql |)", None),
+        ("%sql SELECT 1\nx = |", None),
     ],
 )
-def test_a_cursor_on_the_magics_line_sees_its_options(cell, expected):
-    assert place(cell) == expected
+def test_a_cursor_is_in_sql_at_an_option_or_elsewhere(cell, expected):
+    before, after = cell.split("|")
+    names = ("sql", "micromegas_sql")
 
+    found = find_position(
+        before + after, len(before), cell_magics=names, line_magics=names, options_with_value=("--begin", "--profile")
+    )
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        "x = |",
-        "%%sq|l\nSELECT 1",
-        "text = '%sql' + |",
-        "%%sqlish\nSELECT |",
-        "print(%sql |)",
-        "%sql SELECT 1\nx = |",
-        "",
-    ],
-)
-def test_other_places_are_left_alone(cell):
-    assert place(cell or "|") is None
+    assert found == expected
 
 
 WAIT_SECONDS = 60.0

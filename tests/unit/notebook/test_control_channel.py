@@ -9,11 +9,7 @@ import pytest
 from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, RedirectLogins, Unknown, build_message
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.login.connections import (
-    hides_requests,
-    listen,
-    open_redirects,
-)
+from micromegas_jupyter.notebook.login.connections import hides_requests, listen, open_redirects
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
@@ -92,22 +88,19 @@ def test_only_a_path_or_an_address_is_what_the_servers_pages_lie_below(value, is
     assert open_redirects(None, {VARIABLE: value}) is None
 
 
-@pytest.mark.parametrize("connection_file", [None, "connection.json", "kernel-a.b.json", "kernel-.json"])
-def test_a_kernel_without_a_usable_id_has_none(connection_file):
-    with pytest.raises(LoginFailed):
-        open_redirects(kernel_with(connection_file, control_handlers={}), {VARIABLE: "/x/", "KERNEL_ID": "a/b"})
-
-
 @pytest.mark.parametrize(
     "kernel",
     [
         kernel_with(f"kernel-{KERNEL_ID}.json"),
         kernel_with(f"kernel-{KERNEL_ID}.json", control_handlers=None),
-        kernel_with("connection.json", control_handlers={}),
+        *(
+            kernel_with(name, control_handlers={})
+            for name in (None, "connection.json", "kernel-a.b.json", "kernel-.json")
+        ),
     ],
 )
 def test_a_kernel_that_takes_no_messages_gives_way_to_another_flow(kernel):
     with pytest.raises(LoginFailed) as refused:
-        open_redirects(kernel, {VARIABLE: "/x/"})
+        open_redirects(kernel, {VARIABLE: "/x/", "KERNEL_ID": "a/b"})
 
     assert is_worth_another_flow(refused.value)

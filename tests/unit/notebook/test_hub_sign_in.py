@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
-from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse
+from micromegas_jupyter.notebook.login.connections import FlowToUse
 from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
@@ -21,9 +21,7 @@ def world():
     return FakeWorld(stored=FakePersonalProvider(through="JupyterHub"), flow=flow)
 
 
-def refused(
-    kind=LoginRequired,
-):
+def refused(kind=LoginRequired):
     error = kind("JupyterHub keeps no sign-in of yours.", remedy="Ask the Hub's administrator.")
     error.giver = "JupyterHub"
     return error
@@ -41,10 +39,6 @@ def with_quick_logins(shell, provider=None):
 
     session.sign_in.begin = begin_and_succeed
     return session
-
-
-def test_an_idle_notebook_sends_nothing_that_would_keep_its_server_from_being_culled(world):
-    assert Dependencies().renewal(world.stored, lambda _error: None) is None
 
 
 @pytest.mark.parametrize("kind", [LoginRequired, ProviderUnavailable])

@@ -7,12 +7,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import (
-    plot_bundle,
-    plot_svg,
-    plot_zone,
-    time_series,
-)
+from micromegas_jupyter.notebook.charts import plot_bundle, plot_svg, plot_zone, time_series
 
 LOADS = pa.table(
     {
@@ -51,10 +46,6 @@ def test_a_zone_has_a_label_and_its_times(name, label, shown):
     assert zone.local_time(1_700_000_000_000_000).strftime("%H:%M") == shown
 
 
-def lines(table):
-    return {line.name: list(line.values) for line in time_series(table).lines}
-
-
 def test_text_columns_that_vary_name_the_lines_together_and_others_do_not():
     table = pa.table(
         {
@@ -67,7 +58,7 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not():
         }
     )
 
-    assert lines(table) == {
+    assert {line.name: list(line.values) for line in time_series(table).lines} == {
         "a · cpu · n": [1],
         "b · cpu · n": [2],
         "b · memory · n": [3],
@@ -75,6 +66,10 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not():
         "b · cpu · m": [5],
         "b · memory · m": [6],
     }
+
+
+def numbers_of(rows, **columns):
+    return pa.table({"time": pa.array(range(rows), pa.timestamp("s")), **columns, "n": range(rows)})
 
 
 @pytest.mark.parametrize(
@@ -86,41 +81,20 @@ def test_text_columns_that_vary_name_the_lines_together_and_others_do_not():
         (pa.table({"time": TIMES, "n": pa.nulls(3, pa.int64())}), "no row has both a time and a number"),
         (pa.table({"time": TIMES.slice(0, 0), "n": pa.array([], pa.int64())}), "the result has no rows"),
         (pa.table({"time": pa.array([2**60], pa.timestamp("s")), "n": [1]}), "no row has both a time and a number"),
+        (numbers_of(26, host=[f"host{row // 2}" for row in range(26)]), "host would make 13 lines, and --plot draws"),
+        (numbers_of(16, host=list("aabbccddeeffgghh"), name=list("xy" * 8)), "host and name would make 16 lines"),
+        (pa.table({"time": TIMES} | {f"n{index}": [1, 2, 3] for index in range(13)}), "numbers would make 13 lines"),
     ],
 )
-def test_a_result_that_is_no_time_series_says_what_is_missing(table, what):
+def test_a_result_that_is_no_time_series_or_has_too_many_lines_says_why(table, what):
     with pytest.raises(UsageError) as raised:
         time_series(table)
 
     assert what in raised.value.what
 
 
-def numbers_of(rows, **columns):
-    return pa.table({"time": pa.array(range(rows), pa.timestamp("s")), **columns, "n": range(rows)})
-
-
-@pytest.mark.parametrize(
-    ("table", "what"),
-    [
-        (numbers_of(26, host=[f"host{row // 2}" for row in range(26)]), "host would make 13 lines, and --plot draws"),
-        (numbers_of(16, host=list("aabbccddeeffgghh"), name=list("xy" * 8)), "host and name would make 16 lines"),
-        (pa.table({"time": TIMES} | {f"n{index}": [1, 2, 3] for index in range(13)}), "numbers would make 13 lines"),
-    ],
-)
-def test_too_many_lines_are_refused_by_the_columns_that_make_them(table, what):
-    with pytest.raises(UsageError, match=what):
-        time_series(table)
-
-
-def drawn(table):
-    return ET.fromstring(plot_svg(time_series(table), title="A <title>", description="What & where"))
-
-
-def table(rows, values, **columns):
-    return pa.table({"time": pa.array(range(rows), pa.timestamp("s", "UTC")), **columns, "value": values})
-
-
 def test_a_name_with_characters_that_xml_forbids_is_drawn_all_the_same():
-    svg = drawn(table(2, [1, 2], host=["a\x00\x1b", "b\ufffe\uffff]]>"]))
+    series = time_series(numbers_of(2, host=["a\x00\x1b", "b\ufffe\uffff]]>"]))
+    svg = ET.fromstring(plot_svg(series, title="A <title>", description="What & where"))
 
     assert {r"a\x00\x1b", "b\ufffd\ufffd]]>"} <= {text.text for text in svg.iter(f"{SVG}text")}

@@ -6,30 +6,15 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-from micromegas_jupyter.notebook.results.table import (
-    MAX_DATA_BYTES,
-    column_order,
-    column_texts,
-    result_data,
-)
-from micromegas_jupyter.notebook.shell import (
-    error_lines,
-    lines_html,
-    printable,
-)
+from micromegas_jupyter.notebook.results.table import MAX_DATA_BYTES, column_order, column_texts, result_data
+from micromegas_jupyter.notebook.shell import error_lines, lines_html, printable
 
-DATA = pa.table(
-    {
-        "time": pa.array([1_700_000_000, None, 1_600_000_000], pa.timestamp("s", "UTC")),
-        "msg": ["</script><b>", None, "plain"],
-    }
-)
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
 
 
 def test_nothing_in_it_can_end_the_element_that_it_stands_in():
-    assert "<" not in result_data(DATA, max_rows=1_000).text
+    assert "<" not in result_data(pa.table({"msg": ["</script><b>", None, "plain"]}), max_rows=1_000).text
 
 
 def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long():
@@ -41,10 +26,6 @@ def test_large_values_leave_room_for_fewer_rows_and_all_columns_are_equally_long
     assert 500 < data.rows < 700
     assert MAX_DATA_BYTES * 0.9 < len(data.text.encode()) < MAX_DATA_BYTES + 1_000
     assert {len(column["texts"]) for column in decoded["columns"]} == {data.rows}
-
-
-def order(array):
-    return column_order(pa.chunked_array([array]))
 
 
 @pytest.mark.parametrize(
@@ -60,11 +41,7 @@ def order(array):
     ],
 )
 def test_values_have_places_by_their_size_and_nulls_have_none(array, expected):
-    assert order(array) == expected
-
-
-def texts(array):
-    return column_texts(pa.chunked_array([array]))
+    assert column_order(pa.chunked_array([array])) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,46 +64,34 @@ def texts(array):
         (pa.nulls(1), [None]),
         (pa.array(["a\nb\x1b[0m"]), ["a\\nb\\x1b[0m"]),
         (pa.array(["x" * 1_000_000]), ["x" * 199 + "…"]),
+        # What the type does not allow:
+        (pa.DictionaryArray.from_arrays(pa.array([0]), NO_TEXT), ["0xfffe"]),
+        (pa.StructArray.from_arrays([NO_TEXT], ["a"]), ["{a: 0xfffe}"]),
+        (UNKNOWN_ZONE, ["2023-11-14 22:13:20Z"]),
+        (pa.StructArray.from_arrays([UNKNOWN_ZONE], ["a"]), ["{a: 2023-11-14 22:13:20Z}"]),
+        (pa.StructArray.from_arrays([pa.array([2**62], pa.date64())], ["a"]), ["{a: (cannot be written)}"]),
     ],
 )  # fmt: skip
 def test_a_value_is_written_in_short(array, expected):
-    assert texts(array) == expected
-
-
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (NO_TEXT, "0xfffe"),
-        (pa.DictionaryArray.from_arrays(pa.array([0]), NO_TEXT), "0xfffe"),
-        (pa.StructArray.from_arrays([NO_TEXT], ["a"]), "{a: 0xfffe}"),
-        (UNKNOWN_ZONE, "2023-11-14 22:13:20Z"),
-        (pa.StructArray.from_arrays([UNKNOWN_ZONE], ["a"]), "{a: 2023-11-14 22:13:20Z}"),
-        (pa.StructArray.from_arrays([pa.array([2**62], pa.date64())], ["a"]), "{a: (cannot be written)}"),
-    ],
-)
-def test_what_the_type_does_not_allow_is_written_all_the_same(array, expected):
-    assert texts(array) == [expected]
+    assert column_texts(pa.chunked_array([array])) == expected
 
 
 def test_control_and_direction_characters_are_written_out():
     assert printable("a\x1b[31mb\u202ec\nd\x9be") == "a\\x1b[31mb\\u202ec\\nd\\x9be"
 
 
-def test_the_caret_stands_right_after_tabs_and_wide_characters():
-    error = InvalidStatement("No.", line=2, column=7, remedy="")
+@pytest.mark.parametrize(
+    ("sql", "line", "column", "shown"),
+    [
+        ("SELECT\n\t'山', x", 2, 7, ["     '山', x", "           ^ line 2, column 7"]),
+        ("a" * 500 + "b" + "c" * 500, 1, 501, [f"    …{'a' * 80}b{'c' * 39}…", " " * 85 + "^ line 1, column 501"]),
+    ],
+    ids=["wide characters", "long line"],
+)
+def test_the_caret_stands_below_the_place_of_the_error(sql, line, column, shown):
+    error = InvalidStatement("No.", line=line, column=column, remedy="")
 
-    lines = error_lines(error, sql="SELECT\n\t'山', x")
-
-    assert lines[1:3] == ["     '山', x", "           ^ line 2, column 7"]
-
-
-def test_only_the_part_of_a_long_line_around_the_place_is_shown():
-    error = InvalidStatement("No.", line=1, column=501, remedy="")
-
-    lines = error_lines(error, sql="a" * 500 + "b" + "c" * 500)
-
-    assert lines[1] == "    …" + "a" * 80 + "b" + "c" * 39 + "…"
-    assert lines[2].index("^") == lines[1].index("b")
+    assert error_lines(error, sql=sql)[1:3] == shown
 
 
 def test_what_a_server_says_cannot_move_the_cursor_or_fill_the_page():

@@ -18,13 +18,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse, TokenRenewal
 from micromegas_jupyter.notebook.login.session import IdentityStatus
-from tests.fakes.notebook_world import (
-    SETTINGS,
-    FakeIdentity,
-    FakePersonalProvider,
-    FakeServiceProvider,
-    shown,
-)
+from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
@@ -159,9 +153,7 @@ def test_at_most_eight_connections_are_kept(world, connections):
     assert [renewal.is_running for renewal in world.renewals] == [False] + [True] * 8
 
 
-def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(
-    clock,
-):
+def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(clock):
     changes = []
     provider = SimpleNamespace(get_token=lambda: "token", renewal_due_at=clock.now)
     renewal = TokenRenewal(provider, clock=clock, on_change=changes.append)
@@ -178,4 +170,6 @@ def test_only_a_persons_sign_in_is_renewed_in_the_background():
     person = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
     assert Dependencies().renewal(person, lambda _: None) is not None
-    assert Dependencies().renewal(StaticTokenAuthProvider("key"), lambda _: None) is None
+    # A message outside of cells would keep a Hub from culling the server of an idle notebook.
+    for other in (StaticTokenAuthProvider("key"), FakePersonalProvider(through="JupyterHub")):
+        assert Dependencies().renewal(other, lambda _: None) is None

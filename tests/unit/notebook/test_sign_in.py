@@ -61,16 +61,9 @@ def test_five_wrong_addresses_end_the_sign_in(shell, world):
 
 
 @pytest.mark.parametrize(
-    ("option", "remembered"),
-    [("", []), ("--flow auto", [None]), ("--flow device", [Flow.DEVICE])],
+    ("option", "remembered"), [("", []), ("--flow auto", [None]), ("--flow device", [Flow.DEVICE])]
 )
-def test_the_way_that_worked_is_remembered(
-    shell,
-    world,
-    monkeypatch,
-    option,
-    remembered,
-):
+def test_the_way_that_worked_is_remembered(shell, world, monkeypatch, option, remembered):
     succeed_when_waited_for(world, monkeypatch)
 
     shell.run_line_magic("micromegas_login", option)

@@ -8,20 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.errors import (
-    InvalidStatement,
-    LoginRequired,
-    QueryCancelled,
-    UsageError,
-)
+from micromegas_jupyter.errors import InvalidStatement, LoginRequired, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.magics.sql import QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.rows import (
-    Ending,
-    Progress,
-    Reading,
-    RowReader,
-    RowsSeen,
-)
+from micromegas_jupyter.notebook.results.rows import Ending, Progress, Reading, RowReader, RowsSeen
 from micromegas_jupyter.notebook.results.table import result_bundle
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
@@ -72,33 +61,6 @@ def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(shell, capsys):
         "✗ --plot needs a column of times, and this result has none (n int64, msg string). "
         "Select a time and a number, for example: SELECT time, value FROM measures. · USE001"
     )
-
-
-def test_a_dry_run_shows_the_columns_and_runs_nothing(shell, world, capsys):
-    shell.user_ns["ids"] = [1, 2]
-
-    shell.run_cell("%%sql --dry-run\nSELECT n, msg FROM t WHERE n IN :ids")
-
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [
-        ["n", "int64", "possible"],
-        ["msg", "string", "possible"],
-        ["The", "statement", "was", "not", "run."],
-    ]
-    assert world.prepared == ["SELECT n, msg FROM t WHERE n IN ($ids_1, $ids_2)\n"]
-    assert world.asked == []
-    assert shell.run_line_magic("micromegas_queries", "").rows == []
-
-
-def test_a_template_is_refused_with_its_place_and_what_to_write_instead(shell, world, capsys):
-    shell.user_ns["table"] = "t"
-
-    shell.run_cell("%%sql\nSELECT *\nFROM {{table}}")
-
-    shown = capsys.readouterr().out
-    assert shown.startswith("✗ {{…}} is not filled in here. Write :name for a value;")
-    assert "quote_identifier()" in shown
-    assert "    FROM {{table}}\n         ^ line 2, column 6\n" in shown
-    assert world.asked == []
 
 
 TABLE = pa.table(
@@ -231,21 +193,6 @@ def test_whatever_takes_arrow_takes_the_reader(take):
 
     assert table.column("msg").to_pylist() == ["a", "<b>", "c"]
     assert started.ends == [(Ending.DONE, None)]
-
-
-def test_leaving_the_block_stops_the_query_and_says_so():
-    started = Started()
-
-    with started.rows as rows:
-        next(rows)
-
-    assert started.source.is_closed
-    assert started.finished[-1] == (
-        "■ stopped after 0.5 s, 2 rows received, stopped on the server · query 7f3a91c2 → rows (reader)"
-    )
-    assert started.ends == [(Ending.STOPPED, None)]
-    with pytest.raises(UsageError, match="reader is closed"):
-        next(rows)
 
 
 def test_an_interrupt_ends_it_as_a_line_and_what_is_left_is_not_taken_for_the_end():
