@@ -1,8 +1,4 @@
-"""Starts executors and reports how they end: forked from a zygote, or each as a new interpreter.
-
-A zygote is used where there is fork, pidfd and one thread; elsewhere starting an executor takes about two seconds
-instead of some ten milliseconds.
-"""
+"""Starts executors and reports how they end: forked from a zygote, or where that is unsafe as new interpreters."""
 
 from __future__ import annotations
 
@@ -133,10 +129,7 @@ def can_fork() -> bool:
 
 
 class ZygoteLauncher:
-    """Has a zygote fork executors, and starts a new zygote when that one ends.
-
-    The interpreter of the zygote starts with the constructor, so that its imports run beside the front's.
-    """
+    """Has a zygote fork executors, and starts a new zygote when one ends; its imports begin with the constructor."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -147,11 +140,6 @@ class ZygoteLauncher:
         self._fallback: SpawnLauncher | None = None
         self._restart: asyncio.Task[None] | None = None
         self._zygote, self._control = self._spawn_zygote()
-
-    @property
-    def zygote_pid(self) -> int:
-        """The zygote's process id."""
-        return self._zygote.pid
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
         """Wait until the zygote can fork; InternalError when it does not start."""

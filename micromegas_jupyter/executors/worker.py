@@ -1,7 +1,4 @@
-"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment.
-
-All of it blocks; nothing here watches, waits or recovers. Whoever ends the process ends the statement.
-"""
+"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
 
 from __future__ import annotations
 

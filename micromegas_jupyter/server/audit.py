@@ -1,10 +1,6 @@
 """One JSON line for each query and each ingest, however it ended, on the logger `micromegas_jupyter.audit`.
 
-Refused calls are written by `access.audit`, on a child of that logger. Where the lines go is decided by whoever
-configures logging; a handler that fails does not fail the call.
-
-Field names are upstream's, in upstream's order, and more before the last: `cpu_ms`, `ended_for`, `issuer`, `credential`
-(as in `access.audit`) and `time`.
+Field names are upstream's, in upstream's order, with more before the last. Refused calls: see `access.audit`.
 """
 
 import logging

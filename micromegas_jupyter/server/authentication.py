@@ -227,10 +227,7 @@ class Attribution:
 
 
 def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
-    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers.
-
-    Attribution never changes what may be read.
-    """
+    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers."""
     claimed_id, claimed_email, claimed_name = (
         _decode_name(headers, name) for name in ("x-user-id", "x-user-email", "x-user-name")
     )
@@ -273,12 +270,8 @@ class Authenticator:
     """Identifies callers, and turns away those who call too often; each refusal leaves one audit event.
 
     Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
-    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop.
-
-    Args:
-        validator: Identifies the bearer of a token; None lets everyone in as administrator. Closed by its owner.
-        check_seconds: How long a check may take.
-        limits: How often callers may call; None for any number.
+    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop. Without
+    a validator everyone is let in as administrator.
     """
 
     def __init__(
@@ -434,10 +427,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
 
 
 def parse_authorization(headers: Headers) -> tuple[str, Secret]:
-    """Return the scheme in lower case and what follows it: exactly one value, one space, printable ASCII.
-
-    Source: RFC 9110 section 11.1 (the scheme is case-insensitive).
-    """
+    """Return the scheme in lower case (RFC 9110 section 11.1) and what follows, of one value with one space."""
     values = headers.get("authorization", ())
     if not values:
         raise Rejected("The call carries no credential.", reason="missing")

@@ -1,7 +1,6 @@
 """The HTTP listener for monitoring: `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
-Tornado does the HTTP: Jupyter brings it along, its reads have a total deadline and a size limit (the standard
-library's server has neither), and idle connections cost it no thread.
+Tornado's reads have a total deadline and a size limit, and idle connections cost it no thread.
 """
 
 import asyncio
@@ -237,9 +236,8 @@ class _Page(RequestHandler):
 class HttpEndpoint:
     """Answers `/metrics`, `/health` and `/ready` on a thread of its own.
 
-    `start` and `stop` are for one thread at a time. `validator` says who may see the metrics, None shows them to
-    anyone; `readiness` may block. With authorities for clients in `tls_files`, the metrics are for clients with
-    a certificate. `listening` is the socket that it listens on, once it runs.
+    `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
+    clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows

@@ -1,7 +1,4 @@
-"""Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived.
-
-An executor decodes the messages (`executors.worker`); this process passes them on.
-"""
+"""Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived."""
 
 import asyncio
 import contextlib

@@ -60,15 +60,8 @@ class Recorder:
     """Records this process from `start` to `stop`; use it once.
 
     One daemon thread flushes, another merges files, so that a long merge delays no flush. `_measures_lock`
-    covers the measures that others hand in; all else belongs to the flushing thread.
-
-    Args:
-        lake: Where to.
-        exe: The name under which the process appears.
-        clock: Tells the time.
-        flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the time of one
-            write.
-        logger: The logger whose records are stored, with those below it; the root when left out.
+    covers the measures that others hand in; all else belongs to the flushing thread. The process appears under the name
+    `exe`; what `logger` gets (by default the root's) can be queried after one interval and the time of one write.
     """
 
     def __init__(
@@ -347,8 +340,7 @@ def build_measures(
 ) -> list[MeasureRow]:
     """Return the rows of a sample: rates as growth per second since the previous one, all else as it is.
 
-    A rate that is new, or whose count ran backwards, gives no row; nor does a percentage at first, since psutil
-    measures it from call to call.
+    A rate that is new or ran backwards gives no row; nor does a percentage at first, measured between calls.
     """
     before = {(reading.name, reading.label): reading.value for reading in previous}
     rows: list[MeasureRow] = []
@@ -464,10 +456,7 @@ class ProcessSampler:
 
 
 def describe_process(process_id: str, *, exe: str, insert_time_ns: int) -> ProcessInfo:
-    """Return the attributes of this process in `processes`, each bounded in length.
-
-    `process_id` is UUID text, new for each run; `insert_time_ns` is now, and the start where the system does not tell.
-    """
+    """Return the attributes of this process in `processes`, each bounded; it began now if the system does not tell."""
     username, start_time_ns = _username(), insert_time_ns
     with contextlib.suppress(psutil.Error):
         start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())
