@@ -7,15 +7,12 @@ import signal
 import socket
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from tests.fakes.certificates import Authority, Pair
 from tests.integration.executors.server_process import DEADLINE_SECONDS, ServerProcess, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +24,7 @@ class Place(NamedTuple):
     pair: Pair
     authority: Authority
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self):
         """Return what is written; a line without its end is being written."""
         return [
             json.loads(line)
@@ -35,12 +32,12 @@ class Place(NamedTuple):
             if line.endswith("\n")
         ]
 
-    def told(self, message: str) -> list[dict[str, Any]]:
+    def told(self, message):
         return [line["facts"] for line in self.lines() if line.get("message") == message]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("logs")
     authority = Authority(folder)
     pair = authority.issue("server")
@@ -55,14 +52,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(server, pair, authority)
 
 
-def _connect(uri: str) -> socket.socket:
+def _connect(uri):
     found = urllib.parse.urlsplit(uri)
-    assert found.hostname is not None
-    assert found.port is not None
     return socket.create_connection((found.hostname, found.port), timeout=DEADLINE_SECONDS)
 
 
-def _read_to_the_end(connection: socket.socket) -> None:
+def _read_to_the_end(connection):
     try:
         while connection.recv(4096):
             pass
@@ -71,7 +66,7 @@ def _read_to_the_end(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("port", ["uri", "http"])
-def test_connections_without_tls_leave_no_line_that_is_not_json(place: Place, port: str) -> None:
+def test_connections_without_tls_leave_no_line_that_is_not_json(place, port):
     with _connect(place.server.ready[port]) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         _read_to_the_end(connection)
@@ -79,24 +74,9 @@ def test_connections_without_tls_leave_no_line_that_is_not_json(place: Place, po
     assert all(line["logger"].startswith("micromegas_jupyter") for line in place.lines())
 
 
-def test_a_hang_up_has_the_configuration_read_again(place: Place) -> None:
+def test_a_hang_up_has_the_configuration_read_again(place):
     message = "The access configuration was read again and is in force."
 
     place.server.front.send_signal(signal.SIGHUP)
 
     wait_until(lambda: bool(place.told(message)), "a reload")
-
-
-def test_a_certificate_that_cannot_be_used_names_the_listener_and_that_nothing_has_to_be_restarted(
-    place: Place,
-) -> None:
-    message = "The changed certificate cannot be used; the former stays."
-    place.pair.certificate_file.write_text("nothing of the kind")
-
-    def flight_was_asked() -> bool:
-        with _connect(place.server.ready["uri"]):  # the Flight port reads the files for new connections only
-            return {facts["listener"] for facts in place.told(message)} == {"Flight", "HTTP"}
-
-    wait_until(flight_was_asked, "both listeners to have looked")
-    told = {facts["listener"]: facts for facts in place.told(message)}
-    assert all("without a restart" in facts["remedy"] for facts in told.values())

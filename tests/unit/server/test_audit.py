@@ -1,11 +1,8 @@
 """Each query leaves one line that parses, whatever it holds."""
 
-from __future__ import annotations
-
 import json
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
@@ -13,7 +10,6 @@ from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
-    MicromegasError,
     PermissionDenied,
     ProviderUnavailable,
     ResourcesExhausted,
@@ -25,43 +21,34 @@ from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_err
 from micromegas_jupyter.server.authentication import Attribution, ClientTags
 from tests.fakes.validator import ALICE
 
-if TYPE_CHECKING:
-    import pytest
-
-    from tests.fakes.clock import FakeClock
-
-
 STATEMENT = Statement(sql="SELECT 1", caller=ALICE)
 
 
-def _audit(
-    clock: FakeClock, statement: Statement = STATEMENT, report: StatementReport | None = None, **changes: object
-) -> QueryAudit:
-    values: dict[str, object] = {
+def _audit(clock, statement=STATEMENT, report=None, **changes):
+    values = {
         "query_id": "q-1",
         "client_address": "192.0.2.7",
         "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
         "caller": ALICE,
         "attribution": Attribution(user="alice", email="alice@example.com"),
     }
-    origin = CallOrigin(**{**values, **changes})  # type: ignore[arg-type]
+    origin = CallOrigin(**{**values, **changes})
     return QueryAudit(origin, statement, report or StatementReport(), clock)
 
 
 def _write(
-    audit: QueryAudit,
-    caplog: pytest.LogCaptureFixture,
-    status: str,
-    error: MicromegasError | None = None,
-) -> dict[str, object]:
+    audit,
+    caplog,
+    status,
+    error=None,
+):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     audit.write(status, error)
     (line,) = caplog.messages
-    record: dict[str, object] = json.loads(line)
-    return record
+    return json.loads(line)
 
 
-def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_query_is_recorded_in_upstreams_order(clock, caplog):
     statement = Statement(
         sql="SELECT 1",
         caller=ALICE,
@@ -117,7 +104,7 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
     ]
 
 
-def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_query_names_its_error(clock, caplog):
     audit = _audit(clock)
     clock.advance(0.5)
 
@@ -129,7 +116,7 @@ def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCapt
     assert (record["bytes_scanned"], record["cpu_ms"], record["execution_ms"]) == (None, None, 0.0)
 
 
-def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_sql_and_fields_are_cut(clock, caplog):
     statement = Statement(sql="é" * 5000, caller=ALICE)
 
     record = _write(_audit(clock, statement, attribution=Attribution(user="u" * 999, email="e")), caplog, "ok")
@@ -138,9 +125,9 @@ def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixtu
     assert record["user"] == "u" * 256
 
 
-def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch):
     class BrokenHandler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             raise OSError("no space left")
 
     logger = logging.getLogger("micromegas_jupyter.audit")
@@ -150,15 +137,13 @@ def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch:
     _audit(clock).write("ok")
 
 
-def test_errors_have_upstreams_classes() -> None:
+def test_errors_have_upstreams_classes():
     errors = (InvalidStatement, ResourcesExhausted, InternalError, PermissionDenied, ProviderUnavailable)
 
     assert [classify_error(error("x")) for error in errors] == ["user", "resource", "internal", "denied", "internal"]
 
 
-def test_a_delegated_query_that_was_ended_names_everybody_its_cause_and_credential(
-    clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_delegated_query_that_was_ended_names_everybody_its_cause_and_credential(clock, caplog):
     attribution = Attribution(user="carol", email="carol@example.com", name="Carol", service_account_name="grafana")
     report = StatementReport(cause=Cause.MEMORY, cpu_seconds=1.5)
     audit = _audit(clock, report=report, attribution=attribution, credential=Secret("mmk_8c1f0a6de2b94b7f"))
