@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
     from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.flightsql.framing import Compression, DecodeLimits
+    from micromegas_jupyter.executors.settings import IngestSettings
+    from micromegas_jupyter.flightsql.framing import Compression
 
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
@@ -119,8 +120,5 @@ class Upload:
     """Rows that a caller is about to send into one table."""
 
     request: WriteRequest
-    decoding: DecodeLimits
+    limits: IngestSettings
     row_count: int | None  # that the caller announced
-    max_rows: int
-    max_bytes: int  # of all rows once they are decoded
-    max_row_bytes: int

@@ -54,8 +54,8 @@ class UploadStream:
 
     def __init__(self, sink: TableSink, upload: Upload) -> None:
         self._sink = sink
-        self._upload = upload
-        self._decoder = StreamDecoder(upload.decoding)
+        self._request, self._limits, self._announced = upload.request, upload.limits, upload.row_count
+        self._decoder = StreamDecoder(upload.limits.decode_limits())
         self._write: TableWrite | None = None
         self._decoded_bytes = 0
         self.rows = 0
@@ -64,7 +64,7 @@ class UploadStream:
         """Take one serialized `FlightData`."""
         batch = self._decoder.decode(frame)
         if self._write is None and self._decoder.schema is not None:
-            self._write = self._sink.open_write(self._upload.request, _checked(self._decoder.schema))
+            self._write = self._sink.open_write(self._request, _checked(self._decoder.schema))
         if batch is not None and self._write is not None:
             self._store(batch, self._write)
 
@@ -72,10 +72,9 @@ class UploadStream:
         """Make all rows durable and visible; return how many."""
         if self._write is None:
             raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
-        announced = self._upload.row_count
-        if announced is not None and announced != self.rows:
+        if self._announced is not None and self._announced != self.rows:
             raise UsageError(
-                f"{self.rows:,} of {announced:,} rows have arrived; none is stored.", remedy="Send them again."
+                f"{self.rows:,} of {self._announced:,} rows have arrived; none is stored.", remedy="Send them again."
             )
         return self._write.commit()
 
@@ -86,15 +85,15 @@ class UploadStream:
 
     def _store(self, batch: pa.RecordBatch, write: TableWrite) -> None:
         self.rows += batch.num_rows
-        if self.rows > self._upload.max_rows:
+        if self.rows > self._limits.max_rows:
             raise ResourcesExhausted(
-                f"There are more than {self._upload.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
+                f"There are more than {self._limits.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
             )
-        for part, size in split_rows(batch, max_bytes=self._upload.max_row_bytes):
+        for part, size in split_rows(batch, max_bytes=self._limits.max_row_bytes):
             self._decoded_bytes += size
-            if self._decoded_bytes > self._upload.max_bytes:
+            if self._decoded_bytes > self._limits.max_bytes:
                 raise ResourcesExhausted(
-                    f"The rows take more than {self._upload.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
+                    f"The rows take more than {self._limits.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
                 )
             write.write(part)
 

@@ -14,14 +14,13 @@ from micromegas_jupyter.errors import QueryCancelled, ResourcesExhausted
 from micromegas_jupyter.executors.pool import ClientGone, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import Cause, RunningLimit
+from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.fixed_tables import CALLER, FixedTables, encode_stream, write_log_entries
 from tests.fakes.servers import HUGE, NUMBERS, build_pool
 from tests.fakes.waiting import until
 
 ANN, BOB = ("none", "ann"), ("none", "bob")
-SETTINGS = IngestSettings()
 
 
 class Interrupted:
@@ -211,14 +210,8 @@ class Uploading(Scene):
         self.running = StoppedStatement(pool, ANN, slots=self.limit)
 
     async def call(self):
-        upload = Upload(
-            request=WriteRequest(table=self.table, mode=WriteMode.CREATE),
-            decoding=SETTINGS.decode_limits(),
-            row_count=None,
-            max_rows=SETTINGS.max_rows,
-            max_bytes=SETTINGS.max_bytes,
-            max_row_bytes=SETTINGS.max_row_bytes,
-        )
+        request = WriteRequest(table=self.table, mode=WriteMode.CREATE)
+        upload = Upload(request=request, limits=IngestSettings(), row_count=None)
         async with self.running:
             await self.running.begin_upload(upload)
             for frame in encode_stream(pa.table({"n": [1, 2, 3]})):

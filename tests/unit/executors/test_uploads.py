@@ -10,9 +10,9 @@ import pytest
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
 from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages
-from micromegas_jupyter.server.settings import IngestSettings
 from tests.fakes.fixed_tables import encode_stream
 
 MIB = 1024 * 1024
@@ -43,15 +43,7 @@ class FakeSink:
 
 
 def _open(sink, settings=SETTINGS, *, promised=None):
-    upload = Upload(
-        request=REQUEST,
-        decoding=settings.decode_limits(),
-        row_count=promised,
-        max_rows=settings.max_rows,
-        max_bytes=settings.max_bytes,
-        max_row_bytes=settings.max_row_bytes,
-    )
-    return UploadStream(sink, upload)
+    return UploadStream(sink, Upload(request=REQUEST, limits=settings, row_count=promised))
 
 
 def _take_all(frames, settings=SETTINGS, *, promised=None):
