@@ -567,7 +567,7 @@ class RunningStatement:
             return
         self.is_stopped = is_stopped
         self.slice_at = now
-        self.executor.process.signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
+        self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""

@@ -298,11 +298,7 @@ class HttpEndpoint:
         self._thread.join(_STOP_SECONDS)
 
     def _run(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listening: socket.socket,
-        tls: HttpTls | None,
-        is_ready: threading.Event,
+        self, loop: asyncio.AbstractEventLoop, listening: socket.socket, tls: HttpTls | None, is_ready: threading.Event
     ) -> None:
         asyncio.set_event_loop(loop)
         authenticator = Authenticator(self._validator, check_seconds=_CHECK_SECONDS, limits=self._limits)

@@ -60,11 +60,7 @@ class DenyList:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-        on_denied: Callable[[str], None] = lambda _: None,
+        self, path: Path, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
     ) -> None:
         self._file = DenialStore(path, clock=clock)
         self._watch = FileWatch([path], clock=clock)

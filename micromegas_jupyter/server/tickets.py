@@ -99,13 +99,7 @@ class PreparedStatements:
     """
 
     def __init__(
-        self,
-        signer: Signer,
-        *,
-        max_statements: int,
-        max_per_caller: int,
-        idle_seconds: float,
-        clock: Clock,
+        self, signer: Signer, *, max_statements: int, max_per_caller: int, idle_seconds: float, clock: Clock
     ) -> None:
         self._signer = signer
         self._max_per_caller = max_per_caller

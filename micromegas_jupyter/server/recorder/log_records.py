@@ -10,12 +10,7 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.telemetry.rows import LogRow, level_from_logging, nanoseconds_since_epoch
-from micromegas_jupyter.telemetry.text import (
-    MASK,
-    bound_text,
-    is_secret_property,
-    redact_secrets,
-)
+from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 MAX_RECORDS = 50_000

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import psutil
 import pyarrow as pa
@@ -135,13 +135,6 @@ class Recorder:
             self._measures += added[:free]
             self._dropped_measures += max(0, len(added) - free)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop()
-
     def _attach_handler(self) -> None:
         logger = self._logger
         # With its first handler a logger stops printing warnings by itself; whoever watches stderr still wants them.
@@ -192,11 +185,7 @@ class Recorder:
             self._sample_at = monotonic_seconds + 0.9 * self._flush_interval_seconds
             measures += self._sampler.sample(time_ns=now_ns, monotonic_seconds=monotonic_seconds)
         batches = self._streams.build_batches(
-            log_rows,
-            measures,
-            now_ns=now_ns,
-            monotonic_seconds=monotonic_seconds,
-            is_last=self._stopping.is_set(),
+            log_rows, measures, now_ns=now_ns, monotonic_seconds=monotonic_seconds, is_last=self._stopping.is_set()
         )
         for table_name, batch in batches:
             self._backlog.add(table_name, batch)

@@ -40,17 +40,7 @@ def is_running(process):
 class ServerProcess:
     """A running server; stopped at the end of its `with` block, with every process that it started."""
 
-    def __init__(
-        self,
-        folder,
-        *,
-        lake,
-        keys,
-        options=(),
-        memory_mib=None,
-        variables=None,
-        checkout=ROOT,
-    ):
+    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None, checkout=ROOT):
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}

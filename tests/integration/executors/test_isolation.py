@@ -49,12 +49,7 @@ def pytest_generate_tests(metafunc):
 
 
 def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
-    server,
-    others,
-    memory,
-    attacker,
-    name,
-    pytestconfig,
+    server, others, memory, attacker, name, pytestconfig
 ):
     sql = (CRASHING | GROWING)[name]
 

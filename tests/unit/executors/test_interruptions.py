@@ -29,15 +29,7 @@ class Interrupted:
     `place` has the names of the functions that waited then, the outermost first; empty when it was not interrupted.
     """
 
-    def __init__(
-        self,
-        work,
-        *,
-        at,
-        interrupt,
-        is_late=False,
-        on_wait=lambda _: None,
-    ):
+    def __init__(self, work, *, at, interrupt, is_late=False, on_wait=lambda _: None):
         self._work = work
         self._at = at
         self._interrupt = interrupt
@@ -87,7 +79,7 @@ class StoppedStatement(RunningStatement):
 
     def signal(self, number):
         if self.executor is not None:
-            self.executor.process.signal(number)
+            self.executor.process.send_signal(number)
 
 
 class Scene:
@@ -279,11 +271,7 @@ async def _interrupt_everywhere(pool, kind, mode):
 
 async def _interrupt(scene, mode, at):
     interrupted = Interrupted(
-        scene.call(),
-        at=at,
-        interrupt=lambda: mode[0](scene, task),
-        is_late=mode[1],
-        on_wait=scene.on_wait,
+        scene.call(), at=at, interrupt=lambda: mode[0](scene, task), is_late=mode[1], on_wait=scene.on_wait
     )
 
     async def call():

@@ -19,7 +19,7 @@ class NoProcess:
 
     pid = 0
 
-    def signal(self, number):
+    def send_signal(self, number):
         """Do nothing."""
 
 

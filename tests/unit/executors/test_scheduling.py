@@ -12,12 +12,7 @@ import pytest
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.pool import choose_running
-from micromegas_jupyter.executors.scheduling import (
-    Cause,
-    EndedLimit,
-    RunningLimit,
-    find_cause,
-)
+from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
 
 
 @dataclass(eq=False)

@@ -36,12 +36,7 @@ def _audit(clock, statement=STATEMENT, report=None, **changes):
     return QueryAudit(origin, statement, report or StatementReport(), clock)
 
 
-def _write(
-    audit,
-    caplog,
-    status,
-    error=None,
-):
+def _write(audit, caplog, status, error=None):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     audit.write(status, error)
     (line,) = caplog.messages

@@ -448,17 +448,11 @@ def test_naming_oneself_is_fine():
     assert resolve_attribution(PLAIN_KEY, {}) == Attribution(user="cron", email="service-account")
 
 
-def test_text_that_does_not_decode_stays_as_it_was_sent():
-    assert resolve_attribution(ANYONE, {"x-user-id": ("a%FFb",)}).user == "a%FFb"
-    with pytest.raises(UsageError):
-        resolve_attribution(ANYONE, {"x-user-id": ("a%FFb\u00e9",)})
-
-
 @pytest.mark.parametrize(
     "value",
     [
         "a%0Ab", "a%0D%0Ab", "%00", "%1B%5B31m", "%7F", "%C2%85", "%E2%80%A8", "%E2%80%AE", "%EF%BB%BFroot", "a\tb",
-        "x" * 257, "%C3%A9" * 257, "%FF" + "x" * 254, "%FF%0A\n",
+        "a%FFb\u00e9", "x" * 257, "%C3%A9" * 257, "%FF" + "x" * 254, "%FF%0A\n",
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_shown_is_refused_by_its_header(value):

@@ -41,15 +41,6 @@ class Unprintable:
         raise RuntimeError("no text")
 
 
-def test_a_record_becomes_a_row(handler, logger):
-    logger.warning("disk %s is %d%% full", "a", 93, extra={"free_bytes": 7, "bad": Unprintable()})
-
-    row = _only(handler)
-
-    assert (row.target, row.level, row.msg) == ("tests.log_handler", 3, "disk a is 93% full")
-    assert row.properties == {"free_bytes": "7", "bad": "(a value that cannot be shown)"}
-
-
 def test_no_secret_reaches_a_row(handler, logger):
     logger.info("got Bearer %s", TOKEN, extra={"url": "http://a/cb?code=abc&x=1", "access_token": "opaque"})
     error = ValueError(f"refused {TOKEN}")
