@@ -117,15 +117,6 @@ _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 
-class _ReceivedTables:
-    """The tables that the front sent last; implements `protocols.TableSource`."""
-
-    tables: Sequence[TableSnapshot] = ()
-
-    def snapshot(self) -> Sequence[TableSnapshot]:
-        return self.tables
-
-
 class _LogRecords(logging.Handler):
     """Collects what is logged for the next answer to the front."""
 
@@ -149,12 +140,12 @@ class Worker:
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
-        self._tables = _ReceivedTables()
+        self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
         self._denials = None
         if options.denials_file is not None:
             self._denials = DenialStore(Path(options.denials_file))
         self._engine = DataFusionEngine(
-            self._tables,
+            self,
             EngineSettings(
                 memory_limit_bytes=options.memory_pool_bytes,
                 spill_limit_bytes=options.spill_limit_bytes,
@@ -173,6 +164,10 @@ class Worker:
         self._planned_at: float | None = None
         self._received = bytearray()
         self._size = _ResultSize(Output())
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        """Return the tables: to the engine this is a `TableSource`."""
+        return self._tables
 
     def serve(self) -> None:
         """Answer until the front is gone."""
@@ -223,7 +218,7 @@ class Worker:
         match kind:
             case protocol.PLAN | protocol.RUN:
                 statement, output, plan_id, partitions, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables.tables = self._tables.tables if tables is None else tables
+                self._tables = self._tables if tables is None else tables
                 if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
                     planned = self._plan(statement, partitions)
                 if kind == protocol.RUN:
@@ -237,7 +232,7 @@ class Worker:
                 self._send(protocol.PLANNED, json.dumps(schemas).encode())
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables.tables = self._tables.tables if tables is None else tables
+                self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:

@@ -154,13 +154,7 @@ class ServerThread:
 
     def _build_service(self, authenticator: Authenticator) -> FlightService:
         settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
-        prepared = PreparedStatements(
-            self._signer,
-            max_statements=settings.max_prepared,
-            max_per_caller=settings.max_prepared_per_caller,
-            idle_seconds=settings.prepared_idle_seconds,
-            clock=clock,
-        )
+        prepared = PreparedStatements(self._signer, settings=settings, clock=clock)
         metrics.prepared.set_function(lambda: len(prepared))
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end

@@ -18,6 +18,7 @@ from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, parse_message
+from micromegas_jupyter.server.settings import FlightServerSettings
 
 MIN_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
@@ -98,11 +99,10 @@ class PreparedStatements:
     A server with the same key accepts a handle until `idle_seconds` after it was made.
     """
 
-    def __init__(
-        self, signer: Signer, *, max_statements: int, max_per_caller: int, idle_seconds: float, clock: Clock
-    ) -> None:
+    def __init__(self, signer: Signer, *, settings: FlightServerSettings, clock: Clock) -> None:
+        max_statements, idle_seconds = settings.max_prepared, settings.prepared_idle_seconds
         self._signer = signer
-        self._max_per_caller = max_per_caller
+        self._max_per_caller = settings.max_prepared_per_caller
         self._idle_seconds = idle_seconds
         self._clock = clock
         # The values that are bound, by the statement's id.

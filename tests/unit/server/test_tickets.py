@@ -4,6 +4,7 @@ import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
+from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 
 ISSUER = "https://id.example"
@@ -23,10 +24,9 @@ def _signed(endpoint):
     return command.signed
 
 
-def _statements(clock, *, max_statements=10, max_per_caller=5, key=KEY):
-    return PreparedStatements(
-        Signer(key), max_statements=max_statements, max_per_caller=max_per_caller, idle_seconds=600, clock=clock
-    )
+def _statements(clock, *, key=KEY, **limits):
+    settings = FlightServerSettings(**{"max_prepared": 10, "max_prepared_per_caller": 5, **limits})
+    return PreparedStatements(Signer(key), settings=settings, clock=clock)
 
 
 class TestSigner:
@@ -123,7 +123,7 @@ class TestPreparedStatements:
             statements.get(unused, ALICE)
 
     def test_a_callers_new_statement_replaces_its_longest_unused(self, clock):
-        here, statements = _statements(clock), _statements(clock, max_per_caller=2)
+        here, statements = _statements(clock), _statements(clock, max_prepared_per_caller=2)
         first, second = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
         statements.get(first, ALICE)
 
@@ -135,7 +135,7 @@ class TestPreparedStatements:
             statements.get(second, ALICE)
 
     def test_one_caller_never_replaces_anothers_statement(self, clock):
-        statements = _statements(clock, max_statements=1)
+        statements = _statements(clock, max_prepared=1)
         handle = statements.add("SELECT 1", ALICE)
 
         with pytest.raises(ResourcesExhausted):
