@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -70,16 +70,6 @@ class ReceivedHeaders(dict[str, tuple[str, ...]]):
     __str__ = __repr__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientTags:
-    """What the client says about itself; for the audit only."""
-
-    client: str
-    agent: str
-    entrypoint: str
-    optional: Mapping[str, str] = field(default_factory=dict)
-
-
 def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
     """Return the text headers of a call, each with all its values in order; binary ones are left out."""
     grouped = ReceivedHeaders()
@@ -129,15 +119,15 @@ def parse_compression(headers: Headers) -> Compression | None:
             )
 
 
-def parse_client_tags(headers: Headers) -> ClientTags:
-    """Read the `x-client-*` headers."""
+def parse_client_tags(headers: Headers) -> dict[str, str]:
+    """Return what the client says about itself in the `x-client-*` headers, under the names of the audit."""
+    tags = {
+        "client": _first(headers, "x-client-type") or _UNKNOWN,
+        "agent": _first(headers, "x-client-agent") or _UNKNOWN,
+        "entrypoint": _first(headers, "x-client-entrypoint") or _UNKNOWN,
+    }
     optional = {name: _first(headers, f"x-client-{name}") for name in ("session", "notebook", "cell")}
-    return ClientTags(
-        client=_first(headers, "x-client-type") or _UNKNOWN,
-        agent=_first(headers, "x-client-agent") or _UNKNOWN,
-        entrypoint=_first(headers, "x-client-entrypoint") or _UNKNOWN,
-        optional={name: value for name, value in optional.items() if value},
-    )
+    return tags | {name: value for name, value in optional.items() if value}
 
 
 def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:

@@ -153,15 +153,11 @@ class DenyList:
 
 
 def _match_facts(origin: CallOrigin, sql: str) -> dict[str, str | None]:
-    tags = origin.tags
     return {
         "user_id": origin.attribution.user,
         "email": origin.attribution.email,
         "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
-        "client": tags.client,
-        "agent": tags.agent,
-        "entrypoint": tags.entrypoint,
-        **{name: tags.optional.get(name) for name in ("session", "notebook", "cell")},
+        **{name: origin.tags.get(name) for name in ("client", "agent", "entrypoint", "session", "notebook", "cell")},
         "client_ip": origin.client_address,
         "sql": sql,
     }

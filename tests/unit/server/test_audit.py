@@ -19,7 +19,7 @@ from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error
-from micromegas_jupyter.server.authentication import Attribution, ClientTags
+from micromegas_jupyter.server.authentication import Attribution
 from tests.fakes.validator import ALICE
 
 STATEMENT = Statement(sql="SELECT 1", caller=ALICE)
@@ -29,7 +29,7 @@ def _audit(clock, statement=STATEMENT, report=None, **changes):
     values = {
         "query_id": "q-1",
         "client_address": "192.0.2.7",
-        "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
+        "tags": {"client": "python", "agent": "none", "entrypoint": "jupyter", "session": "s-1"},
         "caller": ALICE,
         "attribution": Attribution(user="alice", email="alice@example.com"),
     }

@@ -17,16 +17,15 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     Unavailable,
 )
-from micromegas_jupyter.flightsql.commands import IngestCommand, messages
+from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.flight_methods import FlightMethods, set_options
+from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import abort_call, translate_error
 from micromegas_jupyter.server.ingest import build_request
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
 
-INVALID_NAME, INVALID_VALUE = 1, 2
 SOME = TableAccess(filters={"notes": ()})
 BOTH = replace(INGESTER, scopes=frozenset({"ingest", "read"}))
 
@@ -119,24 +118,6 @@ def test_a_reload_that_fails_says_what_is_wrong(failure, shown, caplog):
 
     assert str(caught.value) == shown
     assert _events(caplog) == [("reload_failed", failure.code, "alice", "192.0.2.7")]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "value", "expected"),
-    [
-        ("timezone", "string_value", "UTC", None),
-        ("catalog", "string_value", "other", INVALID_VALUE),
-        ("timezone", "int64_value", 0, INVALID_VALUE),
-        ("anything", "string_value", "", INVALID_NAME),
-    ],
-)
-def test_only_what_holds_can_be_set(name, kind, value, expected):
-    options = {name: messages.SessionOptionValue(**{kind: value}), "schema2": messages.SessionOptionValue()}
-
-    errors = set_options(messages.SetSessionOptionsRequest(session_options=options)).errors
-
-    assert (errors[name].value if name in errors else None) == expected
-    assert errors["schema2"].value == INVALID_NAME
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin
-from micromegas_jupyter.server.authentication import Attribution, ClientTags
+from micromegas_jupyter.server.authentication import Attribution
 from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, query_key
 from tests.fakes.validator import ALICE
 
@@ -23,7 +23,7 @@ SQL = "SELECT msg FROM log_entries WHERE level = 2"
 ORIGIN = CallOrigin(
     query_id="q-1",
     client_address="192.0.2.7",
-    tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
+    tags={"client": "grafana", "agent": "none", "entrypoint": "panel", "session": "s-1"},
     caller=ALICE,
     attribution=Attribution(user="alice", email="alice@example.com"),
 )
