@@ -1,8 +1,4 @@
-"""Starts executors and reports how they end: forked from a zygote, or each as a new interpreter.
-
-A zygote is used where there is fork, pidfd and one thread; elsewhere starting an executor takes about two seconds
-instead of some ten milliseconds.
-"""
+"""Starts executors and reports how they end: forked from a zygote, or where that is unsafe as new interpreters."""
 
 from __future__ import annotations
 
@@ -71,7 +67,7 @@ class ForkedProcess:
         self.pid = pid
         self._descriptor = descriptor
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal; does nothing when it has ended."""
         if self._descriptor >= 0:
             with suppress(ProcessLookupError):
@@ -84,23 +80,7 @@ class ForkedProcess:
             os.close(descriptor)
 
 
-class SpawnedProcess:
-    """An executor with an interpreter of its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.pid = process.pid
-
-    def signal(self, number: int) -> None:
-        """Send a signal; does nothing when it has ended."""
-        with suppress(ProcessLookupError):
-            if number == _SIGKILL:
-                self.process.kill()
-            else:
-                self.process.send_signal(number)
-
-
-Process = ForkedProcess | SpawnedProcess
+Process = ForkedProcess | subprocess.Popen[bytes]
 OnStarted = Callable[[Process, socket.socket], None]
 OnEnded = Callable[[int, Ended], None]
 OnFailed = Callable[[], None]
@@ -133,10 +113,7 @@ def can_fork() -> bool:
 
 
 class ZygoteLauncher:
-    """Has a zygote fork executors, and starts a new zygote when that one ends.
-
-    The interpreter of the zygote starts with the constructor, so that its imports run beside the front's.
-    """
+    """Has a zygote fork executors, and starts a new zygote when one ends; its imports begin with the constructor."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -147,11 +124,6 @@ class ZygoteLauncher:
         self._fallback: SpawnLauncher | None = None
         self._restart: asyncio.Task[None] | None = None
         self._zygote, self._control = self._spawn_zygote()
-
-    @property
-    def zygote_pid(self) -> int:
-        """The zygote's process id."""
-        return self._zygote.pid
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
         """Wait until the zygote can fork; InternalError when it does not start."""
@@ -311,15 +283,15 @@ class SpawnLauncher:
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
-        self._processes: set[SpawnedProcess] = set()
+        self._processes: set[subprocess.Popen[bytes]] = set()
         self._is_closed = False
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Do as `use`."""
+        """Call these when a process has started, has ended, or could not be started."""
         self.use(on_started, on_ended, on_failed)
 
     def use(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Call these when a process has started, has ended, or could not be started."""
+        """Do the same at once."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
 
     def start_one(self) -> None:
@@ -332,7 +304,7 @@ class SpawnLauncher:
         """End all of them."""
         self._is_closed = True
         for process in self._processes:
-            process.process.kill()
+            process.kill()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
 
@@ -348,17 +320,17 @@ class SpawnLauncher:
             return
         if self._is_closed:
             connection.close()
-            process.process.kill()
-            await run_in_thread(process.process.wait, name="executor-wait")
+            process.kill()
+            await run_in_thread(process.wait, name="executor-wait")
             return
         self._processes.add(process)
         self._on_started(process, connection)
-        code = await run_in_thread(process.process.wait, name="executor-wait")
+        code = await run_in_thread(process.wait, name="executor-wait")
         self._processes.discard(process)
         shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
         self._on_ended(process.pid, Ended(code=code))
 
-    def _spawn(self) -> tuple[SpawnedProcess, socket.socket]:
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
         with theirs:
@@ -373,7 +345,7 @@ class SpawnLauncher:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
                     command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
                 )
-        return SpawnedProcess(process), ours
+        return process, ours
 
 
 def _encode_options(options: WorkerOptions) -> str:
@@ -453,7 +425,7 @@ class Executor:
     def kill(self) -> None:
         """End the process at once, also one that is stopped."""
         self.is_gone = True
-        self.process.signal(_SIGKILL)
+        self.process.send_signal(_SIGKILL)
 
     def renice(self) -> None:
         """Lower its priority, which cannot be undone."""

@@ -1,7 +1,6 @@
-"""The front's side of the executors: a pool that lends them, and the life of one statement or upload on one.
+"""A pool that lends executors, and the life of one statement or upload on one.
 
-Executors start ahead of demand; nothing here waits for one to stop. However a call ends, cancelled at whatever moment
-included, its executor is released when it waits for the next request, and killed otherwise.
+However a call ends, its executor is released when it waits for the next request, and killed otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import signal
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -33,20 +33,17 @@ from micromegas_jupyter.executors.launcher import (
 from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
-    LONG_SECONDS,
     CallerKey,
     Cause,
     EndedLimit,
     RunningLimit,
     build_error,
-    choose_largest,
-    choose_running,
     find_cause,
 )
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from types import TracebackType
 
     from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
@@ -58,21 +55,17 @@ _FAST_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
 _FAST_SHARE: Final = 0.4
 _KILL_SHARE: Final = 0.85  # a statement grows between two ticks
 _SHORT_SECONDS: Final = 0.1
+_LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for a slice
+_SLICE_SECONDS: Final = 1.0
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 _PLAN_SECONDS: Final = 2.0
 _REPORTED: Final = (
-    "planning_seconds",
-    "context_init_seconds",
-    "execution_seconds",
-    "cpu_seconds",
-    "peak_memory_bytes",
-    "bytes_scanned",
-    "spilled_bytes",
-    "spill_count",
-)
+    "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
+    "bytes_scanned", "spilled_bytes", "spill_count",
+)  # fmt: skip
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -108,12 +101,12 @@ class Pool:
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=clock)
         self.running: set[RunningStatement] = set()
+        self.plan_ids = count(1)
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []
         self._waiting: deque[asyncio.Future[Executor]] = deque()
         self._starting = 0
-        self._plan_ids = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
 
@@ -124,10 +117,7 @@ class Pool:
 
     @property
     def partitions(self) -> int:
-        """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others.
-
-        Each partition costs memory and CPU time of its own, and with many statements at once there is nothing to gain.
-        """
+        """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others."""
         now = self.clock.monotonic()
         working = sum(not one.is_upload and now - one.started_at > _SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
@@ -161,11 +151,6 @@ class Pool:
         """End the processes of a pool that was never opened."""
         self._launcher.abandon()
 
-    def next_plan_id(self) -> int:
-        """Return a number that names a plan."""
-        self._plan_ids += 1
-        return self._plan_ids
-
     # Lending.
 
     def find_plan(self, statement: Statement) -> CachedPlan | None:
@@ -198,10 +183,7 @@ class Pool:
             raise
 
     def release(self, executor: Executor, *, private_bytes: int) -> None:
-        """Take back an executor that waits for its next request.
-
-        One with lowered priority, much memory or an answer to nothing is ended.
-        """
+        """Take back an executor that waits for its next request, or end it: reniced, large or with something unread."""
         if executor.is_gone:
             return
         if executor.is_reniced or private_bytes > _RETIRE_BYTES or executor.has_unread:
@@ -333,18 +315,17 @@ class Pool:
         self._schedule(now)
         self._end_stalled(now)
         used = {one: _private_bytes(one.executor) for one in self.running if one.executor is not None}
-        limit_bytes = int(self.settings.memory_bytes * _KILL_SHARE)
-        largest = choose_largest(used, limit_bytes=limit_bytes)
-        if largest is not None:
-            largest.end(Cause.MEMORY)
+        share = sum(used.values()) / self.settings.memory_bytes
+        if share > _KILL_SHARE:
+            max(used, key=lambda one: used[one]).end(Cause.MEMORY)
         for one, size in used.items():
             one.peak_bytes = max(one.peak_bytes, size)
-        return sum(used.values()) / self.settings.memory_bytes
+        return share
 
     def _schedule(self, now: float) -> None:
         working = []
         for one in self.running:
-            if one.executor is None or one.is_upload or now - one.started_at < LONG_SECONDS:
+            if one.executor is None or one.is_upload or now - one.started_at < _LONG_SECONDS:
                 continue
             one.executor.renice()
             if one.waits_for_client_since is None:
@@ -363,6 +344,34 @@ class Pool:
         for one in self.running:
             if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
                 one.end(Cause.STALLED)
+
+
+def choose_running(statements: Collection[RunningStatement], *, slots: int, now: float) -> set[RunningStatement]:
+    """Return the long statements that run from now on, at most `slots`; each has work to do.
+
+    The slice of a statement began at its `slice_at` (monotonic), or ended then when it is stopped.
+    """
+    if len(statements) <= slots:
+        return set(statements)
+    # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
+    in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < _SLICE_SECONDS]
+    chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
+    served = {one.caller_key for one in chosen}
+    waiting = [one for one in statements if one not in chosen]
+    last_ran_at = {one: one.slice_at if one.is_stopped else now for one in statements}
+    last_served: dict[CallerKey, float] = {}
+    for one, at in last_ran_at.items():
+        last_served[one.caller_key] = max(at, last_served.get(one.caller_key, at))
+    while len(chosen) < slots:
+        # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
+        following = min(
+            waiting, key=lambda one: (one.caller_key in served, last_served[one.caller_key], last_ran_at[one])
+        )
+        waiting.remove(following)
+        chosen.add(following)
+        served.add(following.caller_key)
+        last_served[following.caller_key] = now
+    return chosen
 
 
 def _private_bytes(executor: Executor | None) -> int:
@@ -558,7 +567,7 @@ class RunningStatement:
             return
         self.is_stopped = is_stopped
         self.slice_at = now
-        self.executor.process.signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
+        self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
@@ -619,7 +628,7 @@ class RunningStatement:
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
         executor = await self.begin()
-        plan_id, version = pool.next_plan_id(), pool.listing.version
+        plan_id, version = next(pool.plan_ids), pool.listing.version
         await self.request(protocol.PLAN, _pickled(statement, Output(), plan_id, pool.partitions, self._new_tables()))
         kind, body = await self.read()
         if kind != protocol.PLANNED:

@@ -1,8 +1,7 @@
-"""Messages between the front and an executor, over a pair of sockets.
+"""Messages between the front and an executor: a head (kind, length) and a body.
 
-A message is a head (kind, length) and a body. Requests are pickled, since the front is trusted; answers are bytes
-and JSON, so that an executor which a statement has taken over cannot take over the front. The socket's buffer is the
-flow control: an executor blocks while the front does not read.
+Requests are pickled, since the front is trusted; answers are bytes and JSON, so that an executor which a statement has
+taken over cannot take over the front. An executor blocks while the front does not read.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
     from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.flightsql.framing import Compression, DecodeLimits
+    from micromegas_jupyter.executors.settings import IngestSettings
+    from micromegas_jupyter.flightsql.framing import Compression
 
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
@@ -96,10 +96,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement of one caller, before it is parsed (see `engine.contract.StatementRequest`).
-
-    `parameters` are serialized `FlightData` of the values, as the client sent them; empty for none.
-    """
+    """One statement of one caller, before it is parsed; `parameters` are serialized `FlightData`, as they were sent."""
 
     sql: str = field(repr=False)
     caller: AuthContext
@@ -123,8 +120,5 @@ class Upload:
     """Rows that a caller is about to send into one table."""
 
     request: WriteRequest
-    decoding: DecodeLimits
+    limits: IngestSettings
     row_count: int | None  # that the caller announced
-    max_rows: int
-    max_bytes: int  # of all rows once they are decoded
-    max_row_bytes: int

@@ -1,8 +1,4 @@
-"""Who may run: how much of the pool a caller may have, which long statements run now, and why a statement was ended.
-
-A statement is long after `LONG_SECONDS` of running. Long ones share a few slots: each runs for a slice, then the slot
-goes to the caller who has waited longest, and to that caller's statement that has waited longest.
-"""
+"""Who may run: how much of the pool a caller may have, and why a statement was ended."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import asyncio
 import enum
 import signal
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
@@ -23,19 +19,14 @@ from micromegas_jupyter.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping
-
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.executors.launcher import Ended
     from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 CallerKey = tuple[str, str]
-_Key = TypeVar("_Key", bound="Hashable")
 
 WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 60.0
-LONG_SECONDS: Final = 1.0
-SLICE_SECONDS: Final = 1.0
 _MAX_CALLERS: Final = 4096
 _MAX_WAITING_PER_SLOT: Final = 8
 _MIB: Final = 1024 * 1024
@@ -147,49 +138,6 @@ class EndedLimit:
             retry_after_seconds=seconds,
             limit="ended_statements",
         )
-
-
-class LongStatement(Protocol):
-    """A long statement; its slice began at `slice_at` (monotonic), or ended when it is stopped."""
-
-    caller_key: CallerKey
-    is_stopped: bool
-    slice_at: float
-
-
-_Long = TypeVar("_Long", bound=LongStatement)
-
-
-def choose_running(statements: Collection[_Long], *, slots: int, now: float) -> set[_Long]:
-    """Return the long statements that run from now on, at most `slots`; each has work to do."""
-    if len(statements) <= slots:
-        return set(statements)
-    # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
-    in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < SLICE_SECONDS]
-    chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
-    served = {one.caller_key for one in chosen}
-    waiting = [one for one in statements if one not in chosen]
-    last_ran_at = {one: one.slice_at if one.is_stopped else now for one in statements}
-    last_served: dict[CallerKey, float] = {}
-    for one, at in last_ran_at.items():
-        last_served[one.caller_key] = max(at, last_served.get(one.caller_key, at))
-    while len(chosen) < slots:
-        # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
-        following = min(
-            waiting, key=lambda one: (one.caller_key in served, last_served[one.caller_key], last_ran_at[one])
-        )
-        waiting.remove(following)
-        chosen.add(following)
-        served.add(following.caller_key)
-        last_served[following.caller_key] = now
-    return chosen
-
-
-def choose_largest(private_bytes: Mapping[_Key, int], *, limit_bytes: int) -> _Key | None:
-    """Return whose statement is to be ended for memory; None while all together are within the limit."""
-    if sum(private_bytes.values()) <= limit_bytes:
-        return None
-    return max(private_bytes, key=lambda key: private_bytes[key])
 
 
 class Cause(enum.StrEnum):

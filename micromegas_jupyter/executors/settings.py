@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from micromegas_jupyter.flightsql.framing import DecodeLimits
+
 MIB: Final = 1024 * 1024
 #: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
 DATA_LIMIT_BYTES: Final = 2048 * MIB
@@ -63,6 +65,39 @@ class PoolSettings:
     memory_bytes: int = 4096 * MIB  # private memory of all executors together
     max_ended_per_caller: int = 20
     processors: int = field(default_factory=count_processors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """The limits of ingest, each for one server process; all are greater than 0."""
+
+    #: Of one call, counted both as they arrive and once nothing in them is shared.
+    max_bytes: int = 1024 * MIB
+    max_rows: int = 50_000_000
+    #: What is unpacked at a time, and so the size of one row.
+    max_row_bytes: int = 16 * MIB
+    max_columns: int = 512
+    max_batch_rows: int = 2 * MIB
+    max_dictionary_bytes: int = 32 * MIB
+    max_concurrent: int = 16
+    max_per_caller: int = 8
+    #: That one caller may create who is not an administrator.
+    max_tables_per_caller: int = 100
+    #: How long a call waits for its turn before it is refused.
+    admission_wait_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    max_seconds: float = 3600.0
+
+    def decode_limits(self) -> DecodeLimits:
+        """Return what the decoder of one call accepts."""
+        from micromegas_jupyter.flightsql.framing import DecodeLimits
+
+        return DecodeLimits(
+            max_columns=self.max_columns,
+            max_batch_rows=self.max_batch_rows,
+            max_unpacked_bytes=4 * self.max_row_bytes,
+            max_dictionary_bytes=self.max_dictionary_bytes,
+        )
 
 
 _PR_SET_DUMPABLE: Final = 4

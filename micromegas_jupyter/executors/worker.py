@@ -1,7 +1,4 @@
-"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment.
-
-All of it blocks; nothing here watches, waits or recovers. Whoever ends the process ends the statement.
-"""
+"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
 
 from __future__ import annotations
 
@@ -57,8 +54,8 @@ class UploadStream:
 
     def __init__(self, sink: TableSink, upload: Upload) -> None:
         self._sink = sink
-        self._upload = upload
-        self._decoder = StreamDecoder(upload.decoding)
+        self._request, self._limits, self._announced = upload.request, upload.limits, upload.row_count
+        self._decoder = StreamDecoder(upload.limits.decode_limits())
         self._write: TableWrite | None = None
         self._decoded_bytes = 0
         self.rows = 0
@@ -67,7 +64,7 @@ class UploadStream:
         """Take one serialized `FlightData`."""
         batch = self._decoder.decode(frame)
         if self._write is None and self._decoder.schema is not None:
-            self._write = self._sink.open_write(self._upload.request, _checked(self._decoder.schema))
+            self._write = self._sink.open_write(self._request, _checked(self._decoder.schema))
         if batch is not None and self._write is not None:
             self._store(batch, self._write)
 
@@ -75,10 +72,9 @@ class UploadStream:
         """Make all rows durable and visible; return how many."""
         if self._write is None:
             raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
-        announced = self._upload.row_count
-        if announced is not None and announced != self.rows:
+        if self._announced is not None and self._announced != self.rows:
             raise UsageError(
-                f"{self.rows:,} of {announced:,} rows have arrived; none is stored.", remedy="Send them again."
+                f"{self.rows:,} of {self._announced:,} rows have arrived; none is stored.", remedy="Send them again."
             )
         return self._write.commit()
 
@@ -89,15 +85,15 @@ class UploadStream:
 
     def _store(self, batch: pa.RecordBatch, write: TableWrite) -> None:
         self.rows += batch.num_rows
-        if self.rows > self._upload.max_rows:
+        if self.rows > self._limits.max_rows:
             raise ResourcesExhausted(
-                f"There are more than {self._upload.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
+                f"There are more than {self._limits.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
             )
-        for part, size in split_rows(batch, max_bytes=self._upload.max_row_bytes):
+        for part, size in split_rows(batch, max_bytes=self._limits.max_row_bytes):
             self._decoded_bytes += size
-            if self._decoded_bytes > self._upload.max_bytes:
+            if self._decoded_bytes > self._limits.max_bytes:
                 raise ResourcesExhausted(
-                    f"The rows take more than {self._upload.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
+                    f"The rows take more than {self._limits.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
                 )
             write.write(part)
 
@@ -119,15 +115,6 @@ _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: few
 _MIB: Final = 1024 * 1024
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
-
-
-class _ReceivedTables:
-    """The tables that the front sent last; implements `protocols.TableSource`."""
-
-    tables: Sequence[TableSnapshot] = ()
-
-    def snapshot(self) -> Sequence[TableSnapshot]:
-        return self.tables
 
 
 class _LogRecords(logging.Handler):
@@ -153,12 +140,12 @@ class Worker:
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
-        self._tables = _ReceivedTables()
+        self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
         self._denials = None
         if options.denials_file is not None:
             self._denials = DenialStore(Path(options.denials_file))
         self._engine = DataFusionEngine(
-            self._tables,
+            self,
             EngineSettings(
                 memory_limit_bytes=options.memory_pool_bytes,
                 spill_limit_bytes=options.spill_limit_bytes,
@@ -177,6 +164,10 @@ class Worker:
         self._planned_at: float | None = None
         self._received = bytearray()
         self._size = _ResultSize(Output())
+
+    def snapshot(self) -> Sequence[TableSnapshot]:
+        """Return the tables: to the engine this is a `TableSource`."""
+        return self._tables
 
     def serve(self) -> None:
         """Answer until the front is gone."""
@@ -227,7 +218,7 @@ class Worker:
         match kind:
             case protocol.PLAN | protocol.RUN:
                 statement, output, plan_id, partitions, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables.tables = self._tables.tables if tables is None else tables
+                self._tables = self._tables if tables is None else tables
                 if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
                     planned = self._plan(statement, partitions)
                 if kind == protocol.RUN:
@@ -241,7 +232,7 @@ class Worker:
                 self._send(protocol.PLANNED, json.dumps(schemas).encode())
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables.tables = self._tables.tables if tables is None else tables
+                self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.INGEST:
                 if self._options.lake is None:

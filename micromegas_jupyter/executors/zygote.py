@@ -1,8 +1,7 @@
 """The process that executors are forked from: everything imported, one thread, nothing secret.
 
 Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import
-unless `VARIABLES` say otherwise; before each fork the threads are counted. The front requests executors over a socket
-and gets each one's own socket and process descriptor; this process, their parent, reports how they end.
+unless `VARIABLES` say otherwise; before each fork the threads are counted.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
 """One JSON line for each query and each ingest, however it ended, on the logger `micromegas_jupyter.audit`.
 
-Refused calls are written by `access.audit`, on a child of that logger. Where the lines go is decided by whoever
-configures logging; a handler that fails does not fail the call.
-
-Field names are upstream's, in upstream's order, and more before the last: `cpu_ms`, `ended_for`, `issuer`, `credential`
-(as in `access.audit`) and `time`.
+Field names are upstream's, in upstream's order, with more before the last. Refused calls: see `access.audit`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,7 +20,6 @@ from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import (
     Attribution,
-    ClientTags,
     find_client_address,
     parse_authorization,
     parse_client_tags,
@@ -47,7 +42,7 @@ class CallOrigin:
 
     query_id: str
     client_address: str
-    tags: ClientTags
+    tags: Mapping[str, str]
     caller: AuthContext
     attribution: Attribution
     credential: Secret | None = field(default=None, repr=False)
@@ -195,16 +190,13 @@ def recorded(
 
 
 def _describe_origin(origin: CallOrigin) -> dict[str, object]:
-    tags, attribution = origin.tags, origin.attribution
+    attribution = origin.attribution
     named: dict[str, object] = {} if attribution.name is None else {"name": attribution.name}
     account = attribution.service_account_name
     return {
         "query_id": origin.query_id,
         "client_ip": origin.client_address,
-        "client": tags.client,
-        "agent": tags.agent,
-        "entrypoint": tags.entrypoint,
-        **tags.optional,
+        **origin.tags,
         "user": attribution.user,
         "email": attribution.email,
         **named,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -70,16 +70,6 @@ class ReceivedHeaders(dict[str, tuple[str, ...]]):
     __str__ = __repr__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientTags:
-    """What the client says about itself; for the audit only."""
-
-    client: str
-    agent: str
-    entrypoint: str
-    optional: Mapping[str, str] = field(default_factory=dict)
-
-
 def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
     """Return the text headers of a call, each with all its values in order; binary ones are left out."""
     grouped = ReceivedHeaders()
@@ -129,15 +119,15 @@ def parse_compression(headers: Headers) -> Compression | None:
             )
 
 
-def parse_client_tags(headers: Headers) -> ClientTags:
-    """Read the `x-client-*` headers."""
+def parse_client_tags(headers: Headers) -> dict[str, str]:
+    """Return what the client says about itself in the `x-client-*` headers, under the names of the audit."""
+    tags = {
+        "client": _first(headers, "x-client-type") or _UNKNOWN,
+        "agent": _first(headers, "x-client-agent") or _UNKNOWN,
+        "entrypoint": _first(headers, "x-client-entrypoint") or _UNKNOWN,
+    }
     optional = {name: _first(headers, f"x-client-{name}") for name in ("session", "notebook", "cell")}
-    return ClientTags(
-        client=_first(headers, "x-client-type") or _UNKNOWN,
-        agent=_first(headers, "x-client-agent") or _UNKNOWN,
-        entrypoint=_first(headers, "x-client-entrypoint") or _UNKNOWN,
-        optional={name: value for name, value in optional.items() if value},
-    )
+    return tags | {name: value for name, value in optional.items() if value}
 
 
 def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
@@ -227,10 +217,7 @@ class Attribution:
 
 
 def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
-    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers.
-
-    Attribution never changes what may be read.
-    """
+    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers."""
     claimed_id, claimed_email, claimed_name = (
         _decode_name(headers, name) for name in ("x-user-id", "x-user-email", "x-user-name")
     )
@@ -273,12 +260,8 @@ class Authenticator:
     """Identifies callers, and turns away those who call too often; each refusal leaves one audit event.
 
     Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
-    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop.
-
-    Args:
-        validator: Identifies the bearer of a token; None lets everyone in as administrator. Closed by its owner.
-        check_seconds: How long a check may take.
-        limits: How often callers may call; None for any number.
+    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop. Without
+    a validator everyone is let in as administrator.
     """
 
     def __init__(
@@ -434,10 +417,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
 
 
 def parse_authorization(headers: Headers) -> tuple[str, Secret]:
-    """Return the scheme in lower case and what follows it: exactly one value, one space, printable ASCII.
-
-    Source: RFC 9110 section 11.1 (the scheme is case-insensitive).
-    """
+    """Return the scheme in lower case (RFC 9110 section 11.1) and what follows, of one value with one space."""
     values = headers.get("authorization", ())
     if not values:
         raise Rejected("The call carries no credential.", reason="missing")

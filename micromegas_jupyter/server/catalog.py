@@ -1,8 +1,6 @@
-"""Answers to the commands that describe the database: catalogs, schemas, tables, SQL types, facts of the server.
+"""Answers to the commands that describe the database: one catalog and one schema, both with an empty name, as upstream.
 
-As with upstream there is one catalog and one schema, both with an empty name, and every table is of type `table`.
-Source of schemas and numbers: FlightSql.proto, its comments on the commands and its enums `SqlInfo`, `XdbcDataType`,
-`XdbcDatetimeSubcode`, `Nullable` and `Searchable`.
+Source of schemas and numbers: FlightSql.proto, its comments on the commands and its enums.
 """
 
 import fnmatch
@@ -73,15 +71,10 @@ _SCHEMAS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What depends on how a server was set up.
+    """What depends on how a server was set up."""
 
-    Attributes:
-        takes_rows: Whether rows can be written by bulk ingestion; a server without is read only.
-        prepared_idle_seconds: How long an unused prepared statement is kept.
-    """
-
-    takes_rows: bool = False
-    prepared_idle_seconds: float = 0
+    takes_rows: bool = False  # by bulk ingestion; else it is read only
+    prepared_idle_seconds: float = 0  # how long an unused prepared statement is kept
 
     def by_id(self) -> dict[int, tuple[int, object]]:
         """Return these facts as Flight SQL numbers them."""

@@ -66,10 +66,7 @@ _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one 
 
 
 class FlightMethods:
-    """Answers the calls of known callers. Belongs to one event loop; one reload runs at a time.
-
-    `reload` reads the access configuration again, None where there is nothing to reload; `record` writes it down.
-    """
+    """Answers the calls of known callers. Belongs to one event loop; `reload` is None if there is nothing to read."""
 
     def __init__(  # noqa: PLR0913 - the parts of a server
         self,
@@ -90,15 +87,17 @@ class FlightMethods:
         self._reload = reload
         self._record = record
         self._reload_lock = asyncio.Lock()
+        options = {name: messages.SessionOptionValue(string_value=value) for name, value in _OPTIONS.items()}
+        held, closed = messages.GetSessionOptionsResult, messages.CloseSessionResult
         self._actions: dict[str, Callable[[Call, bytes], Awaitable[None]]] = {
             "CreatePreparedStatement": self._create_prepared_statement,
             "ClosePreparedStatement": self._close_prepared_statement,
             "CancelFlightInfo": self._cancel_flight_info,
             "CancelQuery": self._cancel_query,
             "RenewFlightEndpoint": self._renew_flight_endpoint,
-            "GetSessionOptions": _answering(messages.GetSessionOptionsRequest, get_options),
+            "GetSessionOptions": _answering(messages.GetSessionOptionsRequest, lambda _: held(session_options=options)),
             "SetSessionOptions": _answering(messages.SetSessionOptionsRequest, set_options),
-            "CloseSession": _answering(messages.CloseSessionRequest, close_session),
+            "CloseSession": _answering(messages.CloseSessionRequest, lambda _: closed(status=closed.CLOSED)),
         }
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
@@ -343,12 +342,6 @@ def _describe_caller(call: Call) -> bytes:
     return json.dumps(described).encode()
 
 
-def get_options(_request: Any) -> Any:
-    """Return the options that hold for every call."""
-    values = {name: messages.SessionOptionValue(string_value=value) for name, value in _OPTIONS.items()}
-    return messages.GetSessionOptionsResult(session_options=values)
-
-
 def set_options(request: Any) -> Any:
     """Return an error for each option that would change something; setting what holds anyway is fine."""
     options = request.session_options
@@ -364,8 +357,3 @@ def set_options(request: Any) -> Any:
         elif value.WhichOneof("option_value") != "string_value" or value.string_value != _OPTIONS[name]:
             errors[name] = result.Error(value=result.INVALID_VALUE)
     return result(errors=errors)
-
-
-def close_session(_request: Any) -> Any:
-    """Return that the session is closed: nothing was kept for it."""
-    return messages.CloseSessionResult(status=messages.CloseSessionResult.CLOSED)

@@ -1,7 +1,4 @@
-"""Listens for Flight calls: sockets, TLS, limits of the transport, start and drain, and a thread for all that.
-
-Pool and validator belong to whoever passes them in.
-"""
+"""Listens for Flight calls: sockets, TLS, limits of the transport, start and drain, and a thread for all that."""
 
 import asyncio
 import os
@@ -45,9 +42,9 @@ _MIN_PING_INTERVAL_MILLISECONDS: Final = 10_000
 class ServerThread:
     """A Flight SQL server on a thread of its own; `start` returns when it answers, `stop` when it no longer does.
 
-    Both are for one thread at a time; `_is_settled` orders what the server's own thread hands over. The pool is opened
-    and closed with the server; validator and tracing are closed by their owner. Without a validator everyone is an
-    administrator; without a `ticket_key` (32 bytes or more) tickets are worth nothing after a restart.
+    Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
+    by others. Without a validator everyone is an administrator; without a `ticket_key` (32 bytes or more) tickets are
+    worth nothing after a restart.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -74,21 +71,16 @@ class ServerThread:
         self._reason = ""
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
-        self._port = 0
+        self.port = 0  # once the server runs, its own
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     @property
-    def port(self) -> int:
-        """The port, once the server runs."""
-        return self._port
-
-    @property
     def uri(self) -> str:
         """The server's address for clients, once it runs."""
         scheme = "grpc+tls" if self._settings.tls_files is not None else "grpc"
-        return f"{scheme}://{self._host}:{self._port}"
+        return f"{scheme}://{self._host}:{self.port}"
 
     @property
     def has_started(self) -> bool:
@@ -112,10 +104,7 @@ class ServerThread:
             raise self._failure
 
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
-        """Stop the server; running calls may end within `grace_seconds`. May be called twice, or without a start.
-
-        `reason` is what the clients of ended calls read; empty for a server that stops.
-        """
+        """Stop the server, also twice; calls may end within `grace_seconds`, then their clients read `reason`."""
         if self._thread is None:
             self._pool.abandon()
             return
@@ -156,23 +145,17 @@ class ServerThread:
             await self._stop_requested.wait()
         finally:
             if server is not None:
-                _shut_down_sockets(self._port, is_listening=True)
+                _shut_down_sockets(self.port, is_listening=True)
                 await service.drain(self._grace_seconds, reason=self._reason)
-                _shut_down_sockets(self._port, is_listening=False)
+                _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
             await self._pool.close()
             authenticator.close()
 
     def _build_service(self, authenticator: Authenticator) -> FlightService:
         settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
-        prepared = PreparedStatements(
-            self._signer,
-            max_statements=settings.max_prepared,
-            max_per_caller=settings.max_prepared_per_caller,
-            idle_seconds=settings.prepared_idle_seconds,
-            clock=clock,
-        )
-        metrics.watch_prepared(lambda: len(prepared))
+        prepared = PreparedStatements(self._signer, settings=settings, clock=clock)
+        metrics.prepared.set_function(lambda: len(prepared))
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end
         methods = FlightMethods(
@@ -206,9 +189,9 @@ class ServerThread:
         credentials = None if settings.tls_files is None else flight_credentials(settings.tls_files)
         try:
             if credentials is None:
-                self._port = server.add_insecure_port(address)
+                self.port = server.add_insecure_port(address)
             else:
-                self._port = server.add_secure_port(address, credentials)
+                self.port = server.add_secure_port(address, credentials)
         except RuntimeError:
             raise ConfigurationError(
                 f"Cannot bind to {address}: the port is taken, the address does not belong to this machine, or the "

@@ -1,7 +1,6 @@
 """Every call passes here: the caller is identified first, and every error gets its gRPC status.
 
-Messages are read as bytes after the caller is known, so bytes of an unknown caller are never parsed; only the standard
-health service (gRPC Health Checking Protocol, grpc.health.v1) answers anyone.
+Bytes of an unknown caller are never parsed; only the standard health service (grpc.health.v1) answers anyone.
 """
 
 import asyncio
@@ -190,10 +189,7 @@ def _as_late_message() -> Iterator[None]:
 
 
 def ends_task(error: BaseException) -> bool:
-    """Whether an error ends the task or the process instead of being an answer to a call.
-
-    A function that merely raises `CancelledError` has failed: only a task that somebody cancelled is cancelled.
-    """
+    """Whether an error ends the task or the process; a function that merely raises `CancelledError` has failed."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
@@ -203,10 +199,7 @@ def ends_task(error: BaseException) -> bool:
 def translate_error(error: BaseException, query_id: str) -> MicromegasError:
     """Return the error that the client may see; what is not the package's own is logged and becomes a defect.
 
-    Engines written in Rust raise panics that are not an `Exception`, hence `BaseException`.
-
-    Raises:
-        BaseException: `error` itself when it ends the task or the process.
+    An error that ends the task or the process is raised. Panics of Rust are no `Exception`, hence `BaseException`.
     """
     if ends_task(error):
         raise error
@@ -303,8 +296,7 @@ async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
 class FlightService(_GenericRpcHandler):
     """Serves every call that reaches the server.
 
-    All methods are registered as streams of bytes in both directions, of which a call with one message is a case on the
-    wire: so no message is read before the caller is known.
+    All methods are registered as streams of bytes in both directions, so no message is read before the caller is known.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """The HTTP listener for monitoring: `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
-Tornado does the HTTP: Jupyter brings it along, its reads have a total deadline and a size limit (the standard
-library's server has neither), and idle connections cost it no thread.
+Tornado's reads have a total deadline and a size limit, and idle connections cost it no thread.
 """
 
 import asyncio
@@ -28,14 +27,7 @@ from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    InternalError,
-    PermissionDenied,
-    Rejected,
-    ResourcesExhausted,
-    Unavailable,
-)
+from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.settings import TlsFiles
@@ -55,7 +47,6 @@ _CHECK_SECONDS: Final = 10.0
 _MAX_HEADER_BYTES: Final = 32 * 1024  # a token has at most 16 KiB
 _MAX_BODY_BYTES: Final = 1024
 _MAX_BUFFER_BYTES: Final = 64 * 1024
-_START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 10.0
 _LAST_ANSWERS_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.02
@@ -237,9 +228,8 @@ class _Page(RequestHandler):
 class HttpEndpoint:
     """Answers `/metrics`, `/health` and `/ready` on a thread of its own.
 
-    `start` and `stop` are for one thread at a time. `validator` says who may see the metrics, None shows them to
-    anyone; `readiness` may block. With authorities for clients in `tls_files`, the metrics are for clients with
-    a certificate. `listening` is the socket that it listens on, once it runs.
+    `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
+    clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows
@@ -270,16 +260,13 @@ class HttpEndpoint:
         """
         tls = None if self._tls_files is None else HttpTls(self._tls_files)
         listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
-        loop = asyncio.new_event_loop()
-        is_ready = threading.Event()
+        self._loop = loop = asyncio.new_event_loop()
+        port: int = listening.getsockname()[1]
+        # The socket listens already: who connects before the thread is ready waits a moment.
         self._thread = threading.Thread(
-            target=self._run, args=(loop, listening, tls, is_ready), name="http-endpoint", daemon=True
+            target=self._run, args=(loop, listening, tls), name="http-endpoint", daemon=True
         )
         self._thread.start()
-        port: int = listening.getsockname()[1]
-        if not is_ready.wait(_START_SECONDS):
-            raise InternalError("The HTTP endpoint did not start in time.", remedy="Start the server again.")
-        self._loop = loop
         return port
 
     def _adopt(self, taken: socket.socket) -> socket.socket:
@@ -299,13 +286,7 @@ class HttpEndpoint:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_SECONDS)
 
-    def _run(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listening: socket.socket,
-        tls: HttpTls | None,
-        is_ready: threading.Event,
-    ) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, tls: HttpTls | None) -> None:
         asyncio.set_event_loop(loop)
         authenticator = Authenticator(self._validator, check_seconds=_CHECK_SECONDS, limits=self._limits)
         threads = ThreadPoolExecutor(_COLLECT_THREADS, thread_name_prefix="metrics")
@@ -326,7 +307,6 @@ class HttpEndpoint:
         server = _BoundedServer(application, busy=pages.busy, tls=tls)
         server.add_sockets([listening])
         renewing = None if tls is None else loop.create_task(server.renew_certificate(tls))
-        loop.call_soon(is_ready.set)
         try:
             loop.run_forever()
         finally:

@@ -1,7 +1,4 @@
-"""Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived.
-
-An executor decodes the messages (`executors.worker`); this process passes them on.
-"""
+"""Rows that callers send (`DoPut` of `CommandStatementIngest`): who may, how much, and stored once all have arrived."""
 
 import asyncio
 import contextlib
@@ -133,11 +130,8 @@ class IngestRunner:
             request=build_request(
                 command, call.caller, write_id=audit.write_id, max_tables=settings.max_tables_per_caller
             ),
-            decoding=settings.decode_limits(),
+            limits=settings,
             row_count=row_count,
-            max_rows=settings.max_rows,
-            max_bytes=settings.max_bytes,
-            max_row_bytes=settings.max_row_bytes,
         )
         async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._limit) as running:
             await running.begin_upload(upload)

@@ -4,7 +4,7 @@ Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry i
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
@@ -49,11 +49,7 @@ _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", defau
 
 
 class ServerMetrics:
-    """The numbers of one server; safe to share between threads.
-
-    Attributes:
-        registry: Where a reader finds them.
-    """
+    """The numbers of one server, in `registry`; safe to share between threads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -66,13 +62,13 @@ class ServerMetrics:
         self._planning_seconds = self._histogram("query_planning_seconds", "How long queries were planned.")
         self._cpu_seconds = self._counter("query_cpu_seconds", "CPU time that queries took.")
         self._rows = self._counter("rows_sent", "Rows of results that were sent.")
-        self._bytes = self._counter("bytes_sent", "Bytes of results that were sent.")
+        self.bytes_sent = self._counter("bytes_sent", "Bytes of results that were sent.")
         self._limits = self._counter("limits_reached", "Calls that ended at a limit, by limit.", "limit")
         self._running = self._gauge("queries_running", "Queries that have an executor now.")
         self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
         self._executors = self._gauge("executors", "Executor processes, by state.", "state")
         self._ended = self._counter("statements_ended", "Statements whose executor was ended, by cause.", "cause")
-        self._prepared = self._gauge("prepared_statements", "Prepared statements that are kept now.")
+        self.prepared = self._gauge("prepared_statements", "Prepared statements that are kept now.")
         self._ingests = self._counter("ingest_calls", "Calls that brought rows, by outcome.", "outcome")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
@@ -92,10 +88,6 @@ class ServerMetrics:
         """Count an error that ended a call, if it is about a limit."""
         if isinstance(error, ResourcesExhausted | DeadlineExceeded):
             self._limits.labels(error.limit or _OTHER).inc()
-
-    def count_sent(self, size: int) -> None:
-        """Count bytes of a result that were sent just now."""
-        self._bytes.inc(size)
 
     def count_query(
         self, report: StatementReport, seconds: float, status: str, error: MicromegasError | None = None
@@ -127,10 +119,6 @@ class ServerMetrics:
         self._executors.labels("idle").set_function(lambda: pool.idle_count)
         self._executors.labels("busy").set_function(lambda: max(0, pool.executor_count - pool.idle_count))
 
-    def watch_prepared(self, count: Callable[[], int]) -> None:
-        """Report how many prepared statements are kept; the function is called from other threads."""
-        self._prepared.set_function(count)
-
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"micromegas_server_{name}", text, labels, registry=self.registry)
 
@@ -154,10 +142,7 @@ class CallSpan:
         self._span: Any = None
 
     def begin(self) -> None:
-        """Begin the span once the caller is authenticated: nobody else makes spans.
-
-        It continues the trace that the call's metadata names. Source: W3C Trace Context.
-        """
+        """Begin the span once the caller is authenticated, in the trace that the metadata names (W3C Trace Context)."""
         if self._tracer is None:
             return
         from opentelemetry.trace import SpanKind
@@ -204,10 +189,7 @@ class CallSpan:
 
 
 class Tracing:
-    """Makes the spans of one server: one for each call, with one for each phase of a query in it.
-
-    Without OpenTelemetry's provider of tracers it makes none.
-    """
+    """Makes the spans of one server, one for each call and phase; none without OpenTelemetry's provider of tracers."""
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider

@@ -5,9 +5,8 @@ import enum
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,37 +47,20 @@ class CancelStatus(enum.IntEnum):
 
 
 def query_key(caller: CallerKey, name: bytes) -> bytes:
-    """Return the key of a caller's query; `name` is its ticket, or the id of a ticket that the server issued.
-
-    The caller is part of it, so nobody can name another caller's query.
-    """
+    """Return the key of a caller's query, which nobody else can name; `name` is its ticket, or the id of one."""
     return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Denials:
-    """The rules as they were last read, ready to be applied."""
-
-    rules: tuple[Denial, ...] = ()
-    matching: "MatchRules | None" = None
 
 
 class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
-    Rules are made and removed while the server runs, by SQL (`engine.denials`, in an executor) or in the file; a change
-    of the file holds within a second. `on_denied` is called with the rule's id for each query that is denied,
-    and must not block. A file that is there and cannot be used is a ConfigurationError.
-
-    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+    Rules are made and removed while the server runs; a change of the file holds within a second, and one that cannot be
+    used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block. `_hits_lock`
+    covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-        on_denied: Callable[[str], None] = lambda _: None,
+        self, path: Path, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
     ) -> None:
         self._file = DenialStore(path, clock=clock)
         self._watch = FileWatch([path], clock=clock)
@@ -89,7 +71,8 @@ class DenyList:
         self._file_lock = threading.Lock()
         self._checked_at = clock.monotonic()
         self._problem: str | None = None
-        self._denials = _Denials()
+        #: The rules as they were last read, and what applies them.
+        self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
         try:
             self._denials = self._read()
         except (FileProblem, MalformedFile, InvalidStatement) as error:
@@ -105,18 +88,18 @@ class DenyList:
         if now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now  # first, so that concurrent queries do not look as well
             await asyncio.to_thread(self._refresh)
-        denials = self._denials
-        if denials.matching is None or len(sql) > MAX_STATEMENT_BYTES:
+        rules, matching = self._denials
+        if matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
         facts, hashes = _match_facts(origin, sql), fingerprints(sql)
-        position = await asyncio.to_thread(denials.matching.first_match, facts, hashes)
+        position = await asyncio.to_thread(matching.first_match, facts, hashes)
         if position is None:
             return
         from micromegas_jupyter.engine.functions.denials import names_denial_function
 
         if origin.caller.is_admin and names_denial_function(sql):
             return
-        rule = denials.rules[position]
+        rule = rules[position]
         with self._hits_lock:
             self._hits[rule.rule_id] = self._clock.now()
         self._on_denied(rule.rule_id)
@@ -152,33 +135,29 @@ class DenyList:
         if self._watch.has_changed():
             self.reload()
 
-    def _read(self) -> _Denials:
+    def _read(self) -> "tuple[Sequence[Denial], MatchRules | None]":
         rules = self._file.read()
         if len(rules) > MAX_RULES:
             raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {MAX_RULES}")
         if not rules:
-            return _Denials()
+            return (), None
         expressions = tuple(rule.match_expr for rule in rules)
-        matching = self._denials.matching
+        matching = self._denials[1]
         if matching is None or matching.expressions != expressions:
             from micromegas_jupyter.engine.functions.denials import (
                 MatchRules,  # loads the engine, which most servers need not
             )
 
             matching = MatchRules(expressions)
-        return _Denials(rules=rules, matching=matching)
+        return rules, matching
 
 
 def _match_facts(origin: CallOrigin, sql: str) -> dict[str, str | None]:
-    tags = origin.tags
     return {
         "user_id": origin.attribution.user,
         "email": origin.attribution.email,
         "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
-        "client": tags.client,
-        "agent": tags.agent,
-        "entrypoint": tags.entrypoint,
-        **{name: tags.optional.get(name) for name in ("session", "notebook", "cell")},
+        **{name: origin.tags.get(name) for name in ("client", "agent", "entrypoint", "session", "notebook", "cell")},
         "client_ip": origin.client_address,
         "sql": sql,
     }
@@ -238,7 +217,7 @@ class QueryRunner:
 
         async def write(frame: bytes) -> None:
             await call.write(frame)
-            self._metrics.count_sent(len(frame))
+            self._metrics.bytes_sent.inc(len(frame))
 
         def count(status: str, error: MicromegasError | None) -> None:
             self._metrics.count_query(running.report, audit.seconds(), status, error)

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.config.access import RateLimits
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.flightsql.framing import DecodeLimits
+from micromegas_jupyter.executors.settings import IngestSettings
 
 _MEBIBYTE = 1024 * 1024
 
@@ -19,39 +16,6 @@ class TlsFiles:
     certificate_file: Path = field(repr=False)
     key_file: Path = field(repr=False)
     client_ca_file: Path | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngestSettings:
-    """The limits of ingest, each for one server process; all are greater than 0."""
-
-    #: Of one call, counted both as they arrive and once nothing in them is shared.
-    max_bytes: int = 1024 * _MEBIBYTE
-    max_rows: int = 50_000_000
-    #: What is unpacked at a time, and so the size of one row.
-    max_row_bytes: int = 16 * _MEBIBYTE
-    max_columns: int = 512
-    max_batch_rows: int = 2 * _MEBIBYTE
-    max_dictionary_bytes: int = 32 * _MEBIBYTE
-    max_concurrent: int = 16
-    max_per_caller: int = 8
-    #: That one caller may create who is not an administrator.
-    max_tables_per_caller: int = 100
-    #: How long a call waits for its turn before it is refused.
-    admission_wait_seconds: float = 30.0
-    idle_seconds: float = 60.0
-    max_seconds: float = 3600.0
-
-    def decode_limits(self) -> "DecodeLimits":
-        """Return what the decoder of one call accepts."""
-        from micromegas_jupyter.flightsql.framing import DecodeLimits
-
-        return DecodeLimits(
-            max_columns=self.max_columns,
-            max_batch_rows=self.max_batch_rows,
-            max_unpacked_bytes=4 * self.max_row_bytes,
-            max_dictionary_bytes=self.max_dictionary_bytes,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,7 @@
 """What the server signs for a caller and accepts again: tickets and prepared statements.
 
-A prepared statement's handle is the SQL with a signed comment at its end: upstream's client shows it to people as the
-statement's text, and runs it as an ordinary statement. Parameters are the client's own messages, never decoded here.
-They travel with the handle when they are few; they are also stored here, for clients that use a statement's first
-handle throughout.
-
-Tickets that clients make themselves, with SQL in them, are read by `flightsql.commands`; they give no more than the
-caller could ask for anyway.
+A handle is the SQL with a signed comment at its end: upstream's client shows it as the statement's text, and runs it.
+Few parameters travel with it; all are stored here too, for clients that go on with a statement's first handle.
 """
 
 import base64
@@ -23,6 +18,7 @@ from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, parse_message
+from micromegas_jupyter.server.settings import FlightServerSettings
 
 MIN_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
@@ -43,11 +39,7 @@ def join_parts(*parts: bytes) -> bytes:
 
 
 class Signer:
-    """Signs data for callers, and verifies signatures.
-
-    A signature is an HMAC-SHA256 (RFC 2104) over a purpose, the caller and the data, with a key that only the server
-    has. Anyone can read what is signed; nobody else can make, change or use it.
-    """
+    """Signs data for callers, and verifies: an HMAC-SHA256 (RFC 2104) over purpose, caller and data."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) < MIN_KEY_BYTES:
@@ -104,21 +96,13 @@ class Tickets:
 class PreparedStatements:
     """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
 
-    A handle holds the whole statement, so a server that was restarted with the same key accepts it, until
-    `idle_seconds` after it was made.
+    A server with the same key accepts a handle until `idle_seconds` after it was made.
     """
 
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        max_statements: int,
-        max_per_caller: int,
-        idle_seconds: float,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, signer: Signer, *, settings: FlightServerSettings, clock: Clock) -> None:
+        max_statements, idle_seconds = settings.max_prepared, settings.prepared_idle_seconds
         self._signer = signer
-        self._max_per_caller = max_per_caller
+        self._max_per_caller = settings.max_prepared_per_caller
         self._idle_seconds = idle_seconds
         self._clock = clock
         # The values that are bound, by the statement's id.

@@ -119,10 +119,7 @@ def _read(path: Path, setting: str) -> bytes:
 
 
 def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return what a gRPC listener needs; keep it for as long as that listens.
-
-    With authorities for clients, a connection needs a client's certificate.
-    """
+    """Return what a gRPC listener needs, for as long as it listens; with authorities it demands certificates."""
     source = TlsSource(files, listener="Flight")
 
     def configure(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
@@ -145,8 +142,7 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 class HttpTls(Collector):
     """TLS of the HTTP listener, and its metrics. Belongs to one event loop, but for `collect`.
 
-    With authorities for clients, a certificate that is shown must be valid; the pages say which of them need one: the
-    probes of most orchestrators have none.
+    A client's certificate that is shown must be valid; the pages say which of them need one, as most probes have none.
     """
 
     def __init__(self, files: TlsFiles) -> None:

@@ -18,7 +18,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, proc
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
-from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import CachedListing, Lake
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, make_lake_folder
 from micromegas_jupyter.server.flight_server import ServerThread
@@ -26,7 +26,7 @@ from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import Recorder
-from micromegas_jupyter.server.settings import FlightServerSettings, IngestSettings, TlsFiles
+from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,

@@ -59,7 +59,7 @@ class LastingZygote(ZygoteLauncher):
 
         def end(process, connection):
             connection.close()
-            process.signal(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
 
         def note_end(_pid=0, _ended=None):
             if not (self._processes or self._requested):
@@ -67,7 +67,7 @@ class LastingZygote(ZygoteLauncher):
 
         self._on_started, self._on_ended, self._on_failed = end, note_end, note_end
         for process in self._processes.values():
-            process.signal(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
         note_end()
         async with asyncio.timeout(_CLOSE_SECONDS):
             await all_ended.wait()

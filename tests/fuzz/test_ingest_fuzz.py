@@ -9,10 +9,10 @@ import pytest
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.executors.protocol import Upload
+from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_ingest_descriptor
 from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
-from micromegas_jupyter.server.settings import IngestSettings
 from micromegas_jupyter.telemetry.conversion import check_columns, parse_properties
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
 from micromegas_jupyter.telemetry.tables import PROCESSES, TableDefinition
@@ -32,14 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 _REQUEST = WriteRequest(table="t", mode=WriteMode.CREATE)
 _SETTINGS = IngestSettings(max_row_bytes=1024 * 1024, max_bytes=8 * 1024 * 1024)
-_UPLOAD = Upload(
-    request=_REQUEST,
-    decoding=_SETTINGS.decode_limits(),
-    row_count=None,
-    max_rows=_SETTINGS.max_rows,
-    max_bytes=_SETTINGS.max_bytes,
-    max_row_bytes=_SETTINGS.max_row_bytes,
-)
+_UPLOAD = Upload(request=_REQUEST, limits=_SETTINGS, row_count=None)
 
 
 class _Converting:

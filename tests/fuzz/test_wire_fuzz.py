@@ -24,6 +24,7 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters, read_header
 from micromegas_jupyter.server.flight_methods import set_options
+from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 from tests.fakes.clock import FakeClock
 from tests.fuzz.conftest import Fuzzing, sizes
@@ -110,13 +111,7 @@ def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
 
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
-    store = PreparedStatements(
-        Signer(bytes(32)),
-        max_statements=10,
-        max_per_caller=10,
-        idle_seconds=600,
-        clock=FakeClock(),
-    )
+    store = PreparedStatements(Signer(bytes(32)), settings=FlightServerSettings(), clock=FakeClock())
     handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), FRAMES, ALICE)
 
     for _ in range(fuzzing.tries):

@@ -10,12 +10,7 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.telemetry.tables import LogRow, level_from_logging, nanoseconds_since_epoch
-from micromegas_jupyter.telemetry.text import (
-    MASK,
-    bound_text,
-    is_secret_property,
-    redact_secrets,
-)
+from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 MAX_RECORDS = 50_000
@@ -61,15 +56,9 @@ class _Captured(NamedTuple):
 class RecordingHandler(logging.Handler):
     """Queues log records until they are drained; what does not fit is counted and dropped. Never blocks, never raises.
 
-    On the caller's thread a record is only turned into bounded text; redaction happens when the queue is drained.
-
-    The handler's own lock covers queue and counters. It is re-entrant, for a destructor or a signal handler may
-    log while it is held, and it is free while a record is turned into text, which runs the application's code.
-
-    Args:
-        max_records: How many records are queued.
-        max_characters: How many characters they may have together.
-        wake: Called when the queue is half full.
+    On the caller's thread a record is only turned into bounded text; redaction happens when the queue is drained. The
+    handler's lock is re-entrant, for a destructor or a signal handler may log while it is held, and free while the
+    application's code turns a record into text. `wake` is called when the queue is half full.
     """
 
     def __init__(
@@ -193,11 +182,7 @@ def _property_text(name: str, value: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of printable ASCII.
-
-    Members: `time` (RFC 3339, UTC), `level`, `logger`, `message`; `facts`, what came with the record; `exception`, a
-    traceback; of an audit record `audit`, its object, in place of message and facts.
-    """
+    """Formats a record as one line of printable ASCII, with its `facts`, or its object where it is of an audit."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -246,11 +231,9 @@ def _clean(text: str, max_bytes: int) -> str:
 
 
 def quiet_libraries(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Silence gRPC's own lines, and log connections to the HTTP port that fail in one line at DEBUG.
+    """Silence gRPC's own lines unless `GRPC_VERBOSITY` is set, and log broken connections to the HTTP port at DEBUG.
 
-    Anyone who reaches a port can provoke these lines, as often as they like, and none of them is in the log's own form.
-    Call it before gRPC is used. Whoever has set `GRPC_VERBOSITY` gets gRPC's own lines on standard error, as plain
-    text; what matters to a server (a port that is taken, files that cannot be used) is reported in other ways.
+    Anyone who reaches a port can provoke these lines, which are not in the log's own form. Call it before gRPC is used.
     """
     environ.setdefault("GRPC_VERBOSITY", "NONE")
     _TORNADO.addFilter(_without_connections)

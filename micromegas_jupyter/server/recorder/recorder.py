@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import psutil
 import pyarrow as pa
@@ -63,15 +63,8 @@ class Recorder:
     """Records this process from `start` to `stop`; use it once.
 
     One daemon thread flushes, another merges files, so that a long merge delays no flush. `_measures_lock`
-    covers the measures that others hand in; all else belongs to the flushing thread.
-
-    Args:
-        lake: Where to.
-        exe: The name under which the process appears.
-        clock: Tells the time.
-        flush_interval_seconds: How long a row waits at most; a log line can be queried after this and the time of one
-            write.
-        logger: The logger whose records are stored, with those below it; the root when left out.
+    covers the measures that others hand in; all else belongs to the flushing thread. The process appears under the name
+    `exe`; what `logger` gets (by default the root's) can be queried after one interval and the time of one write.
     """
 
     def __init__(
@@ -145,13 +138,6 @@ class Recorder:
             self._measures += added[:free]
             self._dropped_measures += max(0, len(added) - free)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop()
-
     def _attach_handler(self) -> None:
         logger = self._logger
         # With its first handler a logger stops printing warnings by itself; whoever watches stderr still wants them.
@@ -202,11 +188,7 @@ class Recorder:
             self._sample_at = monotonic_seconds + 0.9 * self._flush_interval_seconds
             measures += self._sampler.sample(time_ns=now_ns, monotonic_seconds=monotonic_seconds)
         batches = self._streams.build_batches(
-            log_rows,
-            measures,
-            now_ns=now_ns,
-            monotonic_seconds=monotonic_seconds,
-            is_last=self._stopping.is_set(),
+            log_rows, measures, now_ns=now_ns, monotonic_seconds=monotonic_seconds, is_last=self._stopping.is_set()
         )
         for table_name, batch in batches:
             self._backlog.add(table_name, batch)
@@ -350,8 +332,7 @@ def build_measures(
 ) -> list[MeasureRow]:
     """Return the rows of a sample: rates as growth per second since the previous one, all else as it is.
 
-    A rate that is new, or whose count ran backwards, gives no row; nor does a percentage at first, since psutil
-    measures it from call to call.
+    A rate that is new or ran backwards gives no row; nor does a percentage at first, measured between calls.
     """
     before = {(reading.name, reading.label): reading.value for reading in previous}
     rows: list[MeasureRow] = []
@@ -467,10 +448,7 @@ class ProcessSampler:
 
 
 def describe_process(process_id: str, *, exe: str, insert_time_ns: int) -> ProcessInfo:
-    """Return the attributes of this process in `processes`, each bounded in length.
-
-    `process_id` is UUID text, new for each run; `insert_time_ns` is now, and the start where the system does not tell.
-    """
+    """Return the attributes of this process in `processes`, each bounded; it began now if the system does not tell."""
     username, start_time_ns = _username(), insert_time_ns
     with contextlib.suppress(psutil.Error):
         start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())

@@ -1,27 +1,19 @@
-"""Callers of a server: one that does harm, by raw gRPC, and eight that run small statements through four clients."""
+"""Callers of a server: one that does harm, by raw gRPC, and eight that run small statements through two clients."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
 
-import adbc_driver_flightsql.dbapi
 import grpc
 import pyarrow as pa
-from adbc_driver_flightsql import DatabaseOptions
 from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error, messages, statement_ticket
 from tests.integration.executors.server_process import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tests.integration.executors.server_process import ServerProcess
 
 FLIGHT = "/arrow.flight.protocol.FlightService/"
 CALL_SECONDS = 60.0
@@ -34,15 +26,15 @@ TABLE, ROW_COUNT = "known_processes", 10_000
 OTHERS = tuple(f"other-{number}" for number in range(8))
 
 
-def process_id(number: int) -> str:
+def process_id(number):
     return f"process-{number:05}"
 
 
-def lookup(number: int) -> str:
+def lookup(number):
     return f"SELECT number FROM {TABLE} WHERE process_id = '{process_id(number)}'"
 
 
-def create_table(server: ServerProcess, key: str) -> None:
+def create_table(server, key):
     """Store the rows that small statements read."""
     numbers = range(ROW_COUNT)
     rows = pa.table({"process_id": [process_id(number) for number in numbers], "number": numbers})
@@ -59,7 +51,7 @@ class Answer:
     is_from_server: bool = True
 
 
-def answer_of(error: grpc.RpcError) -> Answer:
+def answer_of(error):
     details = dict(error.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
     told = decode_error(details) if isinstance(details, bytes) else None
     text = error.details() or "" if told is None else str(told)
@@ -69,30 +61,29 @@ def answer_of(error: grpc.RpcError) -> Answer:
 class Caller:
     """One caller on a connection of its own, without any repetition of calls."""
 
-    def __init__(self, server: ServerProcess, key: str) -> None:
+    def __init__(self, server, key):
         self._channel = grpc.insecure_channel(server.address, options=_OWN_CONNECTION)
         self._metadata = (("authorization", f"Bearer {key}"),)
 
-    def begin(self, sql: str, *, timeout: float = CALL_SECONDS) -> Any:
+    def begin(self, sql, *, timeout=CALL_SECONDS):
         """Start a statement; the answer yields serialized `FlightData`."""
         request = messages.Ticket(ticket=statement_ticket(sql)).SerializeToString()
         return self._channel.unary_stream(f"{FLIGHT}DoGet")(request, timeout=timeout, metadata=self._metadata)
 
-    def call(self, method: str, requests: Sequence[bytes], *, timeout: float = CALL_SECONDS) -> Iterator[bytes]:
+    def call(self, method, requests, *, timeout=CALL_SECONDS):
         """Call any method of Flight."""
         call = self._channel.stream_stream(f"{FLIGHT}{method}")
-        answers: Iterator[bytes] = call(iter(requests), timeout=timeout, metadata=self._metadata)
-        return answers
+        return call(iter(requests), timeout=timeout, metadata=self._metadata)
 
-    def run(self, sql: str, *, timeout: float = CALL_SECONDS) -> Answer:
+    def run(self, sql, *, timeout=CALL_SECONDS):
         """Run a statement and leave its rows."""
         return end_of(self.begin(sql, timeout=timeout))
 
-    def close(self) -> None:
+    def close(self):
         self._channel.close()
 
 
-def end_of(call: Iterator[bytes]) -> Answer:
+def end_of(call):
     """Read a call to its end."""
     try:
         for _ in call:
@@ -105,16 +96,16 @@ def end_of(call: Iterator[bytes]) -> Answer:
 class BackgroundCall:
     """A statement that a thread reads to its end; `messages` counts what has come."""
 
-    def __init__(self, server: ServerProcess, key: str, sql: str, *, timeout: float = 600.0) -> None:
+    def __init__(self, server, key, sql, *, timeout=600.0):
         self._caller = Caller(server, key)
         self.call = self._caller.begin(sql, timeout=timeout)
         self.messages = 0
-        self.answer: Answer | None = None
+        self.answer = None
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
-        def counted() -> Iterator[bytes]:
+    def _read(self):
+        def counted():
             for message in self.call:
                 self.messages += 1
                 yield message
@@ -122,70 +113,51 @@ class BackgroundCall:
         with suppress(ValueError):  # the channel was closed before the call began
             self.answer = end_of(counted())
 
-    def close(self) -> None:
+    def close(self):
         self.call.cancel()
         self._caller.close()
         self._thread.join(CALL_SECONDS)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self.close()
 
 
 @contextmanager
-def _pyarrow(server: ServerProcess, key: str) -> Iterator[Callable[[str], list[Any]]]:
+def _pyarrow(server, key):
     options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {key}".encode())], timeout=CALL_SECONDS)
     unshared = [("grpc.use_local_subchannel_pool", 1)]
     with flight.connect(server.uri, generic_options=unshared) as client:
 
-        def query(sql: str) -> list[Any]:
-            found: list[Any] = client.do_get(flight.Ticket(statement_ticket(sql)), options).read_all()[0].to_pylist()
-            return found
+        def query(sql):
+            return client.do_get(flight.Ticket(statement_ticket(sql)), options).read_all()[0].to_pylist()
 
         yield query
 
 
 @contextmanager
-def _adbc(server: ServerProcess, key: str) -> Iterator[Callable[[str], list[Any]]]:
-    settings = {
-        DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {key}",
-        DatabaseOptions.TIMEOUT_FETCH.value: str(CALL_SECONDS),
-        DatabaseOptions.TIMEOUT_QUERY.value: str(CALL_SECONDS),
-    }
-    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=settings, autocommit=True) as connection:
-
-        def query(sql: str) -> list[Any]:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return [row[0] for row in cursor.fetchall()]
-
-        yield query
-
-
-@contextmanager
-def _ours(server: ServerProcess, key: str) -> Iterator[Callable[[str], list[Any]]]:
+def _ours(server, key):
     provider = StaticTokenAuthProvider(key)
     with FlightSQLClient(server.uri, auth_provider=provider, timeout_seconds=CALL_SECONDS) as client:
 
-        def query(sql: str) -> list[Any]:
-            found: list[Any] = client.query_arrow(sql)[0].to_pylist()
-            return found
+        def query(sql):
+            return client.query_arrow(sql)[0].to_pylist()
 
         yield query
 
 
-# pyarrow and ADBC repeat no call, so nothing hides behind a second try; this project's client does.
+# pyarrow repeats no call, so nothing hides behind a second try; this project's client does.
 REPEATING_CLIENT = "_ours"
-_CLIENTS = (_pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _adbc, _pyarrow, _ours)
+_CLIENTS = (*[_pyarrow] * 7, _ours)
 
 
 class SmallStatements:
     """Callers that run small statements one after the other, until its `with` block ends."""
 
-    def __init__(self, server: ServerProcess, keys: Sequence[str], *, pause_seconds: float = _PAUSE_SECONDS) -> None:
-        self.failures: list[str] = []
+    def __init__(self, server, keys, *, pause_seconds=_PAUSE_SECONDS):
+        self.failures = []
         self._server = server
         self._pause_seconds = pause_seconds
         self._counts = [0] * len(keys)
@@ -196,17 +168,17 @@ class SmallStatements:
         ]
 
     @property
-    def report(self) -> str:
+    def report(self):
         """How many statements failed of how many since the last `forget`, and how the first ones did."""
         count = sum(self._counts) - self._forgotten
         return f"{len(self.failures)} of {count} statements of others failed: {self.failures[:3]}"
 
-    def forget(self) -> None:
+    def forget(self):
         """Forget what failed until now."""
         self._forgotten = sum(self._counts)
         self.failures.clear()
 
-    def _run(self, number: int, key: str) -> None:
+    def _run(self, number, key):
         connect = _CLIENTS[number % len(_CLIENTS)]
         with connect(self._server, key) as query:
             while not self._stop.is_set():
@@ -222,7 +194,7 @@ class SmallStatements:
                 self._counts[number] += 1
                 self._stop.wait(self._pause_seconds)
 
-    def wait_for_all(self, statements: int = 2) -> None:
+    def wait_for_all(self, statements=2):
         """Wait until each caller has run this many more statements."""
         before = list(self._counts)
         wait_until(
@@ -230,23 +202,23 @@ class SmallStatements:
             f"{statements} statements of each other caller",
         )
 
-    def wait_until_well(self) -> None:
+    def wait_until_well(self):
         """Wait until nothing fails, and forget what failed before."""
 
-        def is_well() -> bool:
+        def is_well():
             self.forget()
             self.wait_for_all()
             return not self.failures
 
         wait_until(is_well, "small statements succeed")
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         for thread in self._threads:
             thread.start()
         self.wait_until_well()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self._stop.set()
         for thread in self._threads:
             thread.join(2 * CALL_SECONDS)

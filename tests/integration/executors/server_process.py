@@ -1,7 +1,5 @@
 """`micromegas serve` of any checkout as a black box, and what the operating system says about its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -11,14 +9,10 @@ import threading
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -28,7 +22,7 @@ _MEMORY_POLL_SECONDS = 0.1
 _LOG_TAIL = 3000
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+def wait_until(condition, what, *, seconds=DEADLINE_SECONDS):
     """Poll a condition until it holds; fail after `seconds`."""
     deadline, pause = SYSTEM_CLOCK.monotonic() + seconds, threading.Event()
     while not condition():
@@ -36,7 +30,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = DEA
         pause.wait(_POLL_SECONDS)
 
 
-def is_running(process: psutil.Process) -> bool:
+def is_running(process):
     """Return whether a process is there; one that has ended and waits to be reaped is not."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -46,17 +40,7 @@ def is_running(process: psutil.Process) -> bool:
 class ServerProcess:
     """A running server; stopped at the end of its `with` block, with every process that it started."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        lake: Path,
-        keys: dict[str, str],
-        options: Iterable[str] = (),
-        memory_mib: int | None = None,
-        variables: Mapping[str, str] | None = None,
-        checkout: Path = ROOT,
-    ) -> None:
+    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None, checkout=ROOT):
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
@@ -88,19 +72,18 @@ class ServerProcess:
                 text=True,
             )
         self.front = psutil.Process(self._popen.pid)
-        self._seen: set[psutil.Process] = {self.front}
-        assert self._popen.stdout is not None
+        self._seen = {self.front}
         line = self._popen.stdout.readline()
         assert line, self.log()
-        self.ready: dict[str, Any] = json.loads(line)
-        self.uri: str = self.ready["uri"]
+        self.ready = json.loads(line)
+        self.uri = self.ready["uri"]
         self.address = self.uri.removeprefix("grpc://")
 
-    def log(self) -> str:
+    def log(self):
         """Return the end of what it has logged."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
 
-    def audit_lines(self, **fields: object) -> list[dict[str, Any]]:
+    def audit_lines(self, **fields):
         """Return the audit lines with these values; a line that is being written is left out."""
         if not self.audit_file.exists():
             return []
@@ -108,7 +91,7 @@ class ServerProcess:
         lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self):
         """Return the server's processes, the front first."""
         found = [self.front]
         with suppress(psutil.NoSuchProcess):
@@ -116,7 +99,7 @@ class ServerProcess:
         self._seen.update(found)
         return found
 
-    def cpu_seconds(self) -> float:
+    def cpu_seconds(self):
         """Return the processor time of the server's processes so far, those included that were reaped."""
         while True:
             try:
@@ -124,12 +107,12 @@ class ServerProcess:
             except psutil.NoSuchProcess:  # one has just been reaped: its time is its parent's now
                 assert is_running(self.front), self.log()
 
-    def busiest_child(self, seconds: float = 0.3) -> psutil.Process:
+    def busiest_child(self, seconds=0.3):
         """Return the process beside the front that uses the most processor time, once it has used this much."""
         before = {process: _own_cpu_seconds(process) for process in self.processes()[1:]}
-        found: list[psutil.Process] = []
+        found = []
 
-        def is_found() -> bool:
+        def is_found():
             used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()[1:]}
             most = max(used, key=lambda each: used[each])
             found[:] = [most]
@@ -138,20 +121,20 @@ class ServerProcess:
         wait_until(is_found, "a process works")
         return found[0]
 
-    def zygote(self) -> psutil.Process:
+    def zygote(self):
         """Return the process that forks the executors: the front's child that has children."""
         children = [child for child in self.front.children() if child.children()]
         assert len(children) == 1, f"the front has {len(children)} children with children of their own"
         return children[0]
 
-    def kill_front(self) -> list[psutil.Process]:
+    def kill_front(self):
         """Kill the front and return all processes that the server had."""
         found = self.processes()
         self._popen.kill()
         self._popen.wait()
         return found
 
-    def stop(self) -> None:
+    def stop(self):
         """Stop it; kill what is left."""
         with suppress(psutil.NoSuchProcess):
             self.processes()
@@ -167,14 +150,14 @@ class ServerProcess:
                     process.kill()
             self._popen.communicate()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self.stop()
 
 
-def _own_cpu_seconds(process: psutil.Process) -> float:
+def _own_cpu_seconds(process):
     with suppress(psutil.NoSuchProcess):
         return sum(process.cpu_times()[:2])
     return 0.0
@@ -183,28 +166,28 @@ def _own_cpu_seconds(process: psutil.Process) -> float:
 class MemoryWatch:
     """Sums the private memory of a server's processes again and again, and keeps the highest sum."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server):
         self._server = server
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.peak_bytes = 0
 
-    def _run(self) -> None:
+    def _run(self):
         while not self._stop.wait(_MEMORY_POLL_SECONDS):
             self._look()
 
-    def _look(self) -> None:
+    def _look(self):
         total = 0
         for process in self._server.processes():
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 total += process.memory_full_info().uss
         self.peak_bytes = max(self.peak_bytes, total)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._look()
         self._thread.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self._stop.set()
         self._thread.join()

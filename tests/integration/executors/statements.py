@@ -4,8 +4,6 @@ With 2 GiB of memory (RLIMIT_DATA) and a pool of 512 MiB, each of `CRASHING` and
 SIGABRT, as Rust's allocator does when it gets no more memory; `stack overflow` ends it by SIGSEGV.
 """
 
-from __future__ import annotations
-
 from tests.integration.executors.callers import TABLE
 
 # One step asks for gigabytes: it ends the process at once, or after a second.

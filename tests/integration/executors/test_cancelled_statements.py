@@ -3,12 +3,9 @@
 Each kind of statement is given up by one method, in turn; with `--long` each kind by every method.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,11 +15,6 @@ from tests.integration.executors.conftest import ATTACKER, KEYS
 from tests.integration.executors.server_process import wait_until
 from tests.integration.executors.statements import BUSY
 from tests.integration.flight_harness import action_bytes, ticket_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.executors.server_process import ServerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -44,7 +36,7 @@ for _ in call(request, metadata=[("authorization", "Bearer " + key)]):
 class Client:
     """A client with one statement, and a way of giving it up."""
 
-    def __init__(self, server: ServerProcess, sql: str, method: str) -> None:
+    def __init__(self, server, sql, method):
         self._server, self._sql, self._method = server, sql, method
         if method == "client killed":
             request = ticket_bytes(statement_ticket(sql)).hex()
@@ -54,7 +46,7 @@ class Client:
             timeout = DEADLINE_SECONDS if method == "deadline" else 600.0
             self._running = BackgroundCall(server, KEYS[ATTACKER], sql, timeout=timeout)
 
-    def give_up(self) -> None:
+    def give_up(self):
         match self._method:
             case "client killed" | "channel closed":
                 self.close()
@@ -69,12 +61,12 @@ class Client:
                 assert list(caller.call("DoAction", [action_bytes("CancelFlightInfo", request.SerializeToString())]))
                 caller.close()
 
-    def has_ended(self) -> bool:
+    def has_ended(self):
         if self._method == "client killed":
             return self._process.poll() is not None
         return self._running.answer is not None
 
-    def close(self) -> None:
+    def close(self):
         if self._method == "client killed":
             self._process.kill()
             self._process.wait()
@@ -85,7 +77,7 @@ class Client:
 METHODS = ("client killed", "call cancelled", "channel closed", "deadline", "CancelFlightInfo")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     if metafunc.config.getoption("--long"):
         cases = [(kind, method) for kind in BUSY for method in METHODS]
     else:
@@ -94,22 +86,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def other(server: ServerProcess) -> Iterator[SmallStatements]:
+def other(server):
     """One other caller, who leaves the processors alone most of the time."""
     with SmallStatements(server, [KEYS[OTHERS[0]]], pause_seconds=0.2) as running:
         yield running
 
 
-def cpu_seconds_of(server: ServerProcess, seconds: float) -> float:
+def cpu_seconds_of(server, seconds):
     """Return how much processor time the server uses in the next `seconds`."""
     before = server.cpu_seconds()
     threading.Event().wait(seconds)
     return server.cpu_seconds() - before
 
 
-def test_the_processor_is_quiet_half_a_second_after_the_client_has_gone(
-    server: ServerProcess, other: SmallStatements, kind: str, method: str
-) -> None:
+def test_the_processor_is_quiet_half_a_second_after_the_client_has_gone(server, other, kind, method):
     wait_until(lambda: cpu_seconds_of(server, WATCH_SECONDS) < QUIET_CPU_SECONDS, "earlier statements have ended")
     other.wait_until_well()
     before = server.cpu_seconds()

@@ -1,12 +1,9 @@
 """A statement that crashes, grows, spills or runs for hours ends alone and leaves room for others."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,12 +18,6 @@ from tests.integration.executors.conftest import ATTACKER, KEYS, MEMORY_MIB, OPT
 from tests.integration.executors.server_process import MIB, ServerProcess, wait_until
 from tests.integration.executors.statements import BUSY, CRASHING, GROWING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.integration.executors.callers import Answer, SmallStatements
-    from tests.integration.executors.server_process import MemoryWatch
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 # What the server has without any statement: its front and what waits for statements.
@@ -36,7 +27,7 @@ ABOUT_THE_STATEMENT = {StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEED
 AT_ONCE = 4
 
 
-def check_told(server: ServerProcess, sql: str, answers: list[Answer]) -> None:
+def check_told(server, sql, answers):
     """Check that the caller and the audit were told about this statement, once for each time that it was run."""
     assert [answer for answer in answers if answer.code not in ABOUT_THE_STATEMENT or not answer.is_from_server] == []
     sql = sql.encode()[:AUDITED_BYTES].decode()
@@ -50,7 +41,7 @@ def check_told(server: ServerProcess, sql: str, answers: list[Answer]) -> None:
     assert all(line["error"] for line in lines)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         # Those that grow run in `test_statements_that_grow_at_once…` anyway.
         is_long = metafunc.config.getoption("--long")
@@ -58,13 +49,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
-    server: ServerProcess,
-    others: SmallStatements,
-    memory: MemoryWatch,
-    attacker: Caller,
-    name: str,
-    pytestconfig: pytest.Config,
-) -> None:
+    server, others, memory, attacker, name, pytestconfig
+):
     sql = (CRASHING | GROWING)[name]
 
     answers = [attacker.run(sql) for _ in range(20 if pytestconfig.getoption("--long") else 1)]
@@ -75,14 +61,12 @@ def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
     assert memory.peak_bytes < (MEMORY_MIB + BASE_MIB) * MIB
 
 
-def test_statements_that_grow_at_once_stay_below_the_servers_memory(
-    server: ServerProcess, others: SmallStatements, memory: MemoryWatch
-) -> None:
+def test_statements_that_grow_at_once_stay_below_the_servers_memory(server, others, memory):
     callers = [Caller(server, KEYS[ATTACKER]) for _ in range(AT_ONCE)]
     statements = list(GROWING.values())
     share = -(-len(statements) // AT_ONCE)
 
-    def run(number: int) -> list[Answer]:
+    def run(number):
         return [callers[number].run(sql) for sql in statements[number * share : (number + 1) * share]]
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -103,7 +87,7 @@ WORK_SECONDS = 3.0
 MESSAGES = 10
 
 
-def test_a_heavy_statement_gets_its_share_beside_hour_long_ones(server: ServerProcess, others: SmallStatements) -> None:
+def test_a_heavy_statement_gets_its_share_beside_hour_long_ones(server, others):
     with ExitStack() as stack:
         hours = [stack.enter_context(BackgroundCall(server, KEYS[ATTACKER], sql)) for sql in HOUR_LONG]
         before = server.cpu_seconds()
@@ -122,7 +106,7 @@ def test_a_heavy_statement_gets_its_share_beside_hour_long_ones(server: ServerPr
 FILES = 4000
 
 
-def test_reading_thousands_of_files_ends_no_executor(tmp_path: Path) -> None:
+def test_reading_thousands_of_files_ends_no_executor(tmp_path):
     folder = tmp_path / "lake" / "small"
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"id": [1, 2]}), folder / "0.parquet")
@@ -144,13 +128,13 @@ SPILLING = "SELECT value * 7919 % 100003 AS n FROM generate_series(1, 1000000000
 LITTLE_MEMORY_MIB = 256
 
 
-def _spilled(place: Path) -> list[Path]:
+def _spilled(place):
     """Return the files with rows; a statement may remove one at any moment."""
     found = [Path(folder, name) for folder, _, names in os.walk(place) for name in names]
     return [path for path in found if path.name != "stderr" and path.exists()]
 
 
-def _kill_executor(server: ServerProcess, _call: BackgroundCall) -> None:
+def _kill_executor(server, _call):
     executor = server.busiest_child()
     assert executor != server.front
     executor.kill()
@@ -159,9 +143,7 @@ def _kill_executor(server: ServerProcess, _call: BackgroundCall) -> None:
 @pytest.mark.parametrize(
     "end", [_kill_executor, lambda _server, call: call.call.cancel()], ids=["executor killed", "call cancelled"]
 )
-def test_what_a_statement_spilled_is_removed_when_it_ends(
-    tmp_path: Path, end: Callable[[ServerProcess, BackgroundCall], None]
-) -> None:
+def test_what_a_statement_spilled_is_removed_when_it_ends(tmp_path, end):
     place = tmp_path / "spill"
     place.mkdir()
     other = make_spill_folder(place)

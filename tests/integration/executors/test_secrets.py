@@ -8,7 +8,6 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 import psutil
 import pyarrow as pa
@@ -20,22 +19,19 @@ from tests.fakes.certificates import Authority
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.integration.executors.server_process import ServerProcess
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.integration
 
 #: Every secret that can be chosen begins so; it is new in each run, so that no file of this project holds it.
-PREFIX: Final = f"planted{secrets.token_hex(8)}"
-SQL_MARKER: Final = f"asked{secrets.token_hex(8)}"
-_FAR_FUTURE: Final = 4_000_000_000
-_CHUNK_BYTES: Final = 4 << 20
-_OVERLAP_BYTES: Final = 256
-_NOT_MEMORY: Final = ("[vvar]", "[vsyscall]")
-_ALLOWED_DESCRIPTORS: Final = ("/dev/null", "socket:[", "pipe:[", "anon_inode:")
+PREFIX = f"planted{secrets.token_hex(8)}"
+SQL_MARKER = f"asked{secrets.token_hex(8)}"
+_FAR_FUTURE = 4_000_000_000
+_CHUNK_BYTES = 4 << 20
+_OVERLAP_BYTES = 256
+_NOT_MEMORY = ("[vvar]", "[vsyscall]")
+_ALLOWED_DESCRIPTORS = ("/dev/null", "socket:[", "pipe:[", "anon_inode:")
 
 
-def planted(name: str) -> str:
+def planted(name):
     return f"{PREFIX}{name}"
 
 
@@ -46,14 +42,14 @@ class Scene:
     server: ServerProcess
     needles: dict[str, bytes]
 
-    def executors(self) -> list[psutil.Process]:
+    def executors(self):
         """Return the process that executors are forked from, and the executors."""
         zygote = self.server.zygote()
         return [zygote, *zygote.children(recursive=True)]
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("secrets")
     authority = Authority(folder)
     pair = authority.issue("server")
@@ -94,7 +90,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield Scene(server, needles)
 
 
-def _use(server: ServerProcess, credential: str, ca_bundle: str) -> None:
+def _use(server, credential, ca_bundle):
     provider = StaticTokenAuthProvider(credential)
     with FlightSQLClient(server.uri, auth_provider=provider, ca_bundle=ca_bundle) as client:
         for number in range(3):
@@ -103,7 +99,7 @@ def _use(server: ServerProcess, credential: str, ca_bundle: str) -> None:
         client.list_tables()
 
 
-def _memory(pid: int) -> Iterator[bytes]:
+def _memory(pid):
     """Yield what a process has in its memory, but for what is only mapped from files."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
@@ -127,9 +123,9 @@ def _memory(pid: int) -> Iterator[bytes]:
                     break
 
 
-def _found(pid: int, needles: dict[str, bytes]) -> dict[str, bytes]:
+def _found(pid, needles):
     """Return which needles are in a process's memory, each with what stands around it."""
-    found: dict[str, bytes] = {}
+    found = {}
     for chunk in _memory(pid):
         for name, needle in needles.items():
             if (place := chunk.find(needle)) >= 0:
@@ -141,7 +137,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may read th
 
 
 @needs_root
-def test_the_scan_finds_what_the_front_has_and_what_executors_may_have(scene: Scene) -> None:
+def test_the_scan_finds_what_the_front_has_and_what_executors_may_have(scene):
     in_front = _found(scene.server.front.pid, scene.needles)
     in_executors = [_found(process.pid, {"sql": SQL_MARKER.encode()}) for process in scene.executors()[1:]]
 
@@ -150,7 +146,7 @@ def test_the_scan_finds_what_the_front_has_and_what_executors_may_have(scene: Sc
 
 
 @needs_root
-def test_no_secret_is_in_the_memory_of_an_executor(scene: Scene) -> None:
+def test_no_secret_is_in_the_memory_of_an_executor(scene):
     processes = scene.executors()
 
     found = {process.pid: _found(process.pid, scene.needles) for process in processes}
@@ -160,7 +156,7 @@ def test_no_secret_is_in_the_memory_of_an_executor(scene: Scene) -> None:
 
 
 @needs_root
-def test_no_secret_is_in_the_environment_or_the_arguments_of_an_executor(scene: Scene) -> None:
+def test_no_secret_is_in_the_environment_or_the_arguments_of_an_executor(scene):
     for process in scene.executors():
         for name in ("environ", "cmdline"):
             content = Path(f"/proc/{process.pid}/{name}").read_bytes()
@@ -170,7 +166,7 @@ def test_no_secret_is_in_the_environment_or_the_arguments_of_an_executor(scene: 
 
 
 @needs_root
-def test_executors_have_no_descriptor_of_the_front(scene: Scene) -> None:
+def test_executors_have_no_descriptor_of_the_front(scene):
     for process in scene.executors():
         links = {str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
         others = {link for link in links if not link.startswith(_ALLOWED_DESCRIPTORS)}

@@ -1,13 +1,10 @@
 """How executors start: forked from a zygote, as new interpreters where forking is not safe, again after its end."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,17 +17,13 @@ from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from tests.fakes.fixed_tables import FixedTables
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
 CALLER = AuthContext(subject="ann", issuer="test", auth_type=AuthType.NONE, is_admin=True)
 BOMB = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
 ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000) a(x) JOIN generate_series(1, 1000000) b(y) ON x <> y"
 
 
 @asynccontextmanager
-async def opened(launcher: ZygoteLauncher | SpawnLauncher, options: WorkerOptions) -> AsyncIterator[Pool]:
+async def opened(launcher, options):
     settings = PoolSettings(spare_executors=1, max_executors=4)
     pool = Pool(launcher, FixedTables([]), settings=settings, options=options)
     await pool.open()
@@ -40,11 +33,11 @@ async def opened(launcher: ZygoteLauncher | SpawnLauncher, options: WorkerOption
         await pool.close()
 
 
-async def ask(pool: Pool, sql: str) -> RunningStatement:
+async def ask(pool, sql):
     """Run a statement to its end."""
-    frames: list[bytes] = []
+    frames = []
 
-    async def write(frame: bytes) -> None:
+    async def write(frame):
         frames.append(frame)
 
     running = RunningStatement(pool, ("test", "ann"))
@@ -54,14 +47,14 @@ async def ask(pool: Pool, sql: str) -> RunningStatement:
     return running
 
 
-def options_in(folder: Path) -> WorkerOptions:
+def options_in(folder):
     return WorkerOptions(lake=None, denials_file=None, spill_directory=str(folder))
 
 
-def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path: Path) -> None:
+def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path):
     options = options_in(tmp_path)
 
-    async def scene() -> None:
+    async def scene():
         async with opened(SpawnLauncher(options), options) as pool:
             assert (await ask(pool, "SELECT 1")).report.rows == 1
             with pytest.raises(ResourcesExhausted):
@@ -72,33 +65,28 @@ def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(tmp_path, monkeypatch, caplog):
     # Arrow's allocator starts a thread of its own where nothing tells it not to; so does OpenBLAS.
     monkeypatch.setattr(processes, "VARIABLES", {"OPENBLAS_NUM_THREADS": "2", "MIMALLOC_ARENA_EAGER_COMMIT": "0"})
     options = options_in(tmp_path)
 
-    async def scene() -> None:
+    async def scene():
         launcher = ZygoteLauncher(options)
         async with opened(launcher, options) as pool:
             running = await ask(pool, "SELECT 1")
-            assert running.executor is not None
-            assert running.executor.process.pid != launcher.zygote_pid
+            assert running.executor.process.pid != launcher._zygote.pid
 
     with caplog.at_level(logging.WARNING, logger="micromegas_jupyter.executors"):
         asyncio.run(scene())
     assert "each executor is a new interpreter" in caplog.text
 
 
-def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(tmp_path, monkeypatch, caplog):
     options = options_in(tmp_path)
     receive = socket.recv_fds
-    lost: list[int] = []
+    lost = []
 
-    def receive_one(*arguments: Any) -> tuple[bytes, list[int], int, Any]:
+    def receive_one(*arguments):
         """Receive as the system does where one more descriptor can be had (cmsg(3), MSG_CTRUNC)."""
         data, descriptors, flags, address = receive(*arguments)
         if len(descriptors) == 2 and not lost:
@@ -106,7 +94,7 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
             os.close(lost[0])
         return data, descriptors, flags, address
 
-    async def scene() -> None:
+    async def scene():
         async with opened(ZygoteLauncher(options), options) as pool:
             monkeypatch.setattr(processes.socket, "recv_fds", receive_one)
             for _ in range(3):
@@ -119,13 +107,11 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(
     assert "may open no more files" in caplog.text
 
 
-def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(tmp_path, monkeypatch, caplog):
     options = options_in(tmp_path)
     receive = socket.recv_fds
 
-    def receive_report(*arguments: Any) -> tuple[bytes, list[int], int, Any]:
+    def receive_report(*arguments):
         """Receive what such a zygote reports in place of an executor."""
         data, descriptors, flags, address = receive(*arguments)
         if b"started" not in data:
@@ -134,7 +120,7 @@ def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(
             os.close(descriptor)
         return b'{"threads": 2}', [], flags, address
 
-    async def scene() -> None:
+    async def scene():
         async with opened(ZygoteLauncher(options), options) as pool:
             monkeypatch.setattr(processes.socket, "recv_fds", receive_report)
             for _ in range(2):

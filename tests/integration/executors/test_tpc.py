@@ -7,19 +7,12 @@ import numbers
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
 from micromegas_jupyter import FlightSQLClient
 from tests.integration.executors.server_process import ServerProcess
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pyarrow as pa
 
 SCALE = 0.01
 SCALE_LONG = 0.1
@@ -35,19 +28,19 @@ class Benchmark:
 
 
 @pytest.fixture(scope="module")
-def tpch(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benchmark]:
+def tpch(pytestconfig, tmp_path_factory):
     with opened("tpch", "dbgen", pytestconfig, tmp_path_factory.mktemp("tpch")) as benchmark:
         yield benchmark
 
 
 @pytest.fixture(scope="module")
-def tpcds(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benchmark]:
+def tpcds(pytestconfig, tmp_path_factory):
     with opened("tpcds", "dsdgen", pytestconfig, tmp_path_factory.mktemp("tpcds")) as benchmark:
         yield benchmark
 
 
 @contextmanager
-def opened(name: str, generate: str, config: pytest.Config, folder: Path) -> Iterator[Benchmark]:
+def opened(name, generate, config, folder):
     scale = SCALE_LONG if config.getoption("--long") else SCALE
     (extension,) = (files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}").iterdir()
     with duckdb.connect() as connection:
@@ -65,7 +58,7 @@ def opened(name: str, generate: str, config: pytest.Config, folder: Path) -> Ite
             yield Benchmark(connection, client, queries)
 
 
-def check(benchmark: Benchmark, number: int) -> None:
+def check(benchmark, number):
     sql = benchmark.queries[number]
     found, expected = benchmark.client.query_arrow(sql), benchmark.duckdb.execute(sql).to_arrow_table()
     assert found.num_columns == expected.num_columns
@@ -74,20 +67,20 @@ def check(benchmark: Benchmark, number: int) -> None:
         assert all(map(is_same, one, other)), (one, other)
 
 
-def in_order(table: pa.Table) -> list[tuple[Any, ...]]:
+def in_order(table):
     return sorted(
         zip(*(column.to_pylist() for column in table.columns), strict=True), key=lambda row: list(map(key, row))
     )
 
 
-def key(value: Any) -> tuple[str, float, str]:
+def key(value):
     """Return what values are ordered by: numbers by their first digits, since averages have others behind."""
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
         return "number", float(f"{value:.4g}"), ""
     return type(value).__name__, 0.0, str(value)
 
 
-def is_same(one: Any, other: Any) -> bool:
+def is_same(one, other):
     """Return whether two values are equal; DuckDB averages decimals as floats, DataFusion to four more digits."""
     if isinstance(one, numbers.Number) and isinstance(other, numbers.Number):
         return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
@@ -95,15 +88,15 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("number", range(1, 23))
-def test_tpch_gives_the_rows_of_duckdb(tpch: Benchmark, number: int) -> None:
+def test_tpch_gives_the_rows_of_duckdb(tpch, number):
     check(tpch, number)
 
 
 @pytest.mark.parametrize("number", range(1, 100))
-def test_tpcds_gives_the_rows_of_duckdb(tpcds: Benchmark, number: int) -> None:
+def test_tpcds_gives_the_rows_of_duckdb(tpcds, number):
     check(tpcds, number)
 
 
-def test_all_queries_are_run(tpch: Benchmark, tpcds: Benchmark) -> None:
+def test_all_queries_are_run(tpch, tpcds):
     assert list(tpch.queries) == list(range(1, 23))
     assert list(tpcds.queries) == list(range(1, 100))

@@ -22,11 +22,11 @@ import pytest
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server import ingest
 from micromegas_jupyter.server.ingest import check_may_ingest
-from micromegas_jupyter.server.settings import IngestSettings
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames, lake_server
 

@@ -13,12 +13,13 @@ from tests.fakes.telemetry_rows import log_batch
 def record(folder: str) -> None:
     """Record this process until its input ends; print its id once the first line is logged."""
     logging.getLogger().setLevel(logging.INFO)
-    recorder = Recorder(Lake(Path(folder)), exe="recording child", flush_interval_seconds=0.2, properties={"run": "1"})
-    with recorder:
-        logging.getLogger("child").info("started", extra={"step": 1})
-        print(recorder.process_id, flush=True)
-        sys.stdin.read()
-        logging.getLogger("child").error("last words, Bearer %s", "secret-key")
+    recorder = Recorder(Lake(Path(folder)), exe="recording child", flush_interval_seconds=0.2)
+    recorder.start()
+    logging.getLogger("child").info("started", extra={"step": 1})
+    print(recorder.process_id, flush=True)
+    sys.stdin.read()
+    logging.getLogger("child").error("last words, Bearer %s", "secret-key")
+    recorder.stop()
 
 
 def write(folder: str, writer_id: str, rows: str, grace_seconds: str = "3.0") -> None:

@@ -1,94 +1,55 @@
 """Executors are lent, reused and replaced; nothing depends on who was served before; listings are shared."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.errors import MicromegasError, Unavailable
-from micromegas_jupyter.executors.pool import Listing, RunningStatement, StatementReport
+from micromegas_jupyter.executors.pool import Listing, Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.waiting import until
 from tests.integration.flight_harness import decode_rows
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
-    from pathlib import Path
 
-    import pyarrow as pa
-
-    from micromegas_jupyter.core.protocols import AuthContext, TableSource
-    from micromegas_jupyter.executors.pool import Pool
-
-COUNT = "SELECT count(*) AS n FROM log_entries"
-
-
-@dataclass
-class Run:
-    """A statement that has run: its rows, what it took and the id of the process that ran it."""
-
-    pid: int = 0
-    frames: list[bytes] = field(default_factory=list)
-    report: StatementReport = field(default_factory=StatementReport)
-
-    @property
-    def rows(self) -> pa.Table:
-        return decode_rows(self.frames)
-
-
-@dataclass
-class Bench:
+class Bench(NamedTuple):
     """A pool and the event loop that it belongs to."""
 
     runner: asyncio.Runner
     pool: Pool
 
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def do(self, work):
         return self.runner.run(work)
 
-    async def run(self, sql: str, caller: AuthContext = CALLER, **more: Any) -> Run:
-        """Run a statement to its end."""
-        found = Run()
-        running = RunningStatement(self.pool, (caller.issuer, caller.subject))
+    async def run(self, sql, caller=CALLER):
+        """Run a statement to its end; return its rows and the id of the process that ran it."""
+        frames = []
 
-        async def write(frame: bytes) -> None:
-            found.frames.append(frame)
+        async def write(frame):
+            frames.append(frame)
 
-        def note_start() -> None:
-            assert running.executor is not None
-            found.pid = running.executor.process.pid
+        async with RunningStatement(self.pool, (caller.issuer, caller.subject)) as running:
+            await running.run(Statement(sql=sql, caller=caller), output=Output(), write=write)
+            return decode_rows(frames).to_pylist(), running.executor.process.pid
 
-        statement = Statement(sql=sql, caller=caller, **more)
-        async with running:
-            await running.run(statement, output=Output(), write=write, on_running=note_start)
-        found.report = running.report
-        return found
-
-    async def plan(self, sql: str, caller: AuthContext = CALLER) -> int:
-        """Plan a statement; return the id of the process that keeps the plan, 0 where one did already."""
+    async def plan(self, sql, caller):
         async with RunningStatement(self.pool, (caller.issuer, caller.subject)) as running:
             await running.plan(Statement(sql=sql, caller=caller))
-            return 0 if running.executor is None else running.executor.process.pid
 
-    async def settle(self) -> None:
-        """Wait until every executor is idle."""
-        settings = self.pool.settings
-        await until(
-            lambda: self.pool.idle_count == self.pool.executor_count >= settings.spare_executors, "all are idle"
-        )
+    async def settle(self):
+        pool = self.pool
+        await until(lambda: pool.idle_count == pool.executor_count >= pool.settings.spare_executors, "all are idle")
 
 
 @contextmanager
-def opened_bench(tables: TableSource | None = None, **settings: Any) -> Iterator[Bench]:
+def opened_bench(tables=None, **settings):
     """Open a pool; `settings` are fields of `PoolSettings`, and `worker` those of `WorkerOptions`."""
     with asyncio.Runner() as runner:
         pool = build_pool(tables, **settings)
@@ -100,31 +61,31 @@ def opened_bench(tables: TableSource | None = None, **settings: Any) -> Iterator
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> FixedTables:
+def tables(tmp_path):
     return FixedTables([write_log_entries(tmp_path, 1)])
 
 
 @pytest.fixture
-def bench(tables: FixedTables) -> Iterator[Bench]:
+def bench(tables):
     with opened_bench(tables, spare_executors=2) as opened:
         opened.do(opened.settle())
         yield opened
 
 
-def test_an_executor_with_much_memory_is_replaced(bench: Bench) -> None:
-    async def scenario() -> tuple[int, set[int]]:
-        found = await bench.run("SELECT octet_length(repeat('x', 150000000)) AS n")
-        assert found.rows.to_pylist() == [{"n": 150_000_000}]
+def test_an_executor_with_much_memory_is_replaced(bench):
+    async def scenario():
+        rows, pid = await bench.run("SELECT octet_length(repeat('x', 150000000)) AS n")
+        assert rows == [{"n": 150_000_000}]
         await bench.settle()
-        return found.pid, set(bench.pool._executors)
+        return pid, set(bench.pool._executors)
 
     pid, left = bench.do(scenario())
 
     assert pid not in left
 
 
-def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
-    async def scenario(bench: Bench) -> int:
+def test_no_more_idle_ones_are_kept_than_are_allowed():
+    async def scenario(bench):
         await asyncio.gather(*(bench.run(NUMBERS) for _ in range(6)))
         await bench.settle()
         return bench.pool.idle_count
@@ -136,7 +97,7 @@ def test_no_more_idle_ones_are_kept_than_are_allowed() -> None:
 ROUNDS = 150
 
 
-def _caller(name: str, **filters: tuple[str, ...]) -> AuthContext:
+def _caller(name, **filters):
     return replace(CALLER, subject=name, issuer="https://id.example", table_access=TableAccess(filters=filters))
 
 
@@ -164,23 +125,22 @@ STATEMENTS = [
 
 
 @pytest.fixture(scope="module")
-def one_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def one_executor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     tables = FixedTables([write_log_entries(folder, 2), write_ledger(folder, "ledger", with_hidden=True)])
     with opened_bench(tables, spare_executors=1) as opened:
         yield opened
 
 
-async def _outcome(one_executor: Bench, sql: str, caller: AuthContext) -> tuple[object, int]:
+async def _outcome(one_executor, sql, caller):
     """Return a statement's rows, or its error, and the process that ran it."""
     try:
-        found = await one_executor.run(sql, caller)
+        return await one_executor.run(sql, caller)
     except MicromegasError as error:
         return f"{error.code} {error}", 0
-    return found.rows.to_pylist(), found.pid
 
 
-async def _on_a_new_executor(one_executor: Bench, sql: str, caller: AuthContext) -> object:
+async def _on_a_new_executor(one_executor, sql, caller):
     for executor in list(one_executor.pool._idle):
         one_executor.pool._idle.remove(executor)
         one_executor.pool.discard(executor)
@@ -189,15 +149,15 @@ async def _on_a_new_executor(one_executor: Bench, sql: str, caller: AuthContext)
     return outcome
 
 
-def test_rows_do_not_depend_on_who_was_served_before(one_executor: Bench) -> None:
-    async def expected() -> dict[tuple[int, int], object]:
+def test_rows_do_not_depend_on_who_was_served_before(one_executor):
+    async def expected():
         return {
             (number, place): await _on_a_new_executor(one_executor, sql, caller)
             for number, sql in enumerate(STATEMENTS)
             for place, caller in enumerate(CALLERS)
         }
 
-    async def scenario() -> tuple[list[str], set[int]]:
+    async def scenario():
         chance = random.Random(13)
         wanted, wrong, pids = await expected(), [], set()
         for _ in range(ROUNDS):
@@ -223,21 +183,21 @@ def test_rows_do_not_depend_on_who_was_served_before(one_executor: Bench) -> Non
 WAIT_SECONDS = 30.0
 
 
-def _table(name: str) -> TableSnapshot:
+def _table(name):
     return TableSnapshot(name=name, schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
 
 
 class SlowTables:
     """A source that reads its tables at once and then takes until it is told to go on."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names):
         self.names = names
         self.begun = 0
         self.has_begun = threading.Event()
         self.may_end = threading.Event()
-        self.failure: Exception | None = None
+        self.failure = None
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self):
         self.begun += 1
         found = [_table(name) for name in self.names]
         self.has_begun.set()
@@ -246,42 +206,27 @@ class SlowTables:
             raise self.failure
         return found
 
-    async def wait_for_begin(self) -> None:
+    async def wait_for_begin(self):
         assert await asyncio.to_thread(self.has_begun.wait, WAIT_SECONDS)
         self.has_begun.clear()
 
 
-def test_a_statement_sees_what_was_committed_before_it_came_in() -> None:
-    async def scenario() -> tuple[list[str], list[str]]:
+def test_a_statement_sees_what_was_committed_before_it_came_in_and_shares_the_next_listing():
+    async def scenario():
         source = SlowTables("old")
         listing = Listing(source)
         first = asyncio.create_task(listing.refresh())
         await source.wait_for_begin()
         source.names = ("old", "new")
-        second = asyncio.create_task(listing.refresh())
+        others = [asyncio.create_task(listing.refresh()) for _ in range(50)]
         await asyncio.sleep(0)
         source.may_end.set()
         await first
         seen_by_first = [table.name for table in listing.tables]
-        await second
-        return seen_by_first, [table.name for table in listing.tables]
+        await asyncio.gather(*others)
+        return seen_by_first, [table.name for table in listing.tables], source.begun
 
-    assert asyncio.run(scenario()) == (["old"], ["old", "new"])
-
-
-def test_all_that_come_in_during_a_listing_share_the_next_one() -> None:
-    async def scenario() -> int:
-        source = SlowTables("one")
-        listing = Listing(source)
-        first = asyncio.create_task(listing.refresh())
-        await source.wait_for_begin()
-        others = [asyncio.create_task(listing.refresh()) for _ in range(50)]
-        await asyncio.sleep(0)
-        source.may_end.set()
-        await asyncio.gather(first, *others)
-        return source.begun
-
-    assert asyncio.run(scenario()) == 2
+    assert asyncio.run(scenario()) == (["old"], ["old", "new"], 2)
 
 
 @pytest.mark.parametrize(
@@ -296,8 +241,8 @@ def test_all_that_come_in_during_a_listing_share_the_next_one() -> None:
         ("EXPLAIN SELECT 1", True),
     ],
 )
-def test_tables_are_listed_for_statements_that_may_read_some(sql: str, is_listed: bool) -> None:
-    async def scenario() -> bool:
+def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
+    async def scenario():
         source = SlowTables()
         source.may_end.set()
         listing = Listing(source)
@@ -308,8 +253,8 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql: str, is_listed
     assert asyncio.run(scenario()) is is_listed
 
 
-def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew() -> None:
-    async def scenario() -> tuple[list[type], int]:
+def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew():
+    async def scenario():
         source = SlowTables("one")
         source.may_end.set()
         source.failure = Unavailable("The storage does not answer.")

@@ -1,14 +1,11 @@
 """Messages between the front and an executor, and what an executor leaves behind."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,28 +13,24 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
 from micromegas_jupyter.executors.zygote import _read_tail
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 
 class NoProcess:
     """A process that is not there."""
 
     pid = 0
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number):
         """Do nothing."""
 
 
-def _message(kind: bytes, body: bytes, *, length: int | None = None) -> bytes:
+def _message(kind, body, *, length=None):
     return protocol.HEAD.pack(kind, len(body) if length is None else length) + body
 
 
-def _read_all(write: Callable[[socket.socket], object], count: int) -> list[tuple[bytes, bytes]]:
+def _read_all(write, count):
     """Return what the front reads of what an executor writes."""
 
-    async def scenario() -> list[tuple[bytes, bytes]]:
+    async def scenario():
         mine, theirs = socket.socketpair()
         executor = Executor(NoProcess(), mine)
         writing = threading.Thread(target=lambda: (write(theirs), theirs.close()))
@@ -51,7 +44,7 @@ def _read_all(write: Callable[[socket.socket], object], count: int) -> list[tupl
     return asyncio.run(scenario())
 
 
-def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost() -> None:
+def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost():
     large = bytes(range(256)) * 20_000
 
     found = _read_all(
@@ -71,7 +64,7 @@ def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost() -> None:
     ],
     ids=["nothing", "half a head", "half a body", "an enormous length"],
 )
-def test_what_cannot_be_read_ends_the_executor(stream: bytes) -> None:
+def test_what_cannot_be_read_ends_the_executor(stream):
     with pytest.raises(ExecutorEnded):
         _read_all(lambda connection: connection.sendall(stream), 1)
 
@@ -90,7 +83,7 @@ print(open("/proc/self/oom_score_adj").read(), os.access("/proc/self/environ", o
 """
 
 
-def test_what_stands_in_place_of_the_file_delays_nobody_and_is_not_followed(tmp_path: Path) -> None:
+def test_what_stands_in_place_of_the_file_delays_nobody_and_is_not_followed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "secret").write_text("a secret", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "secret")
@@ -98,7 +91,7 @@ def test_what_stands_in_place_of_the_file_delays_nobody_and_is_not_followed(tmp_
     assert _read_tail(tmp_path / "pipe") == _read_tail(tmp_path / "link") == ""
 
 
-def test_executors_of_any_user_end_first_when_the_machine_has_no_memory() -> None:
+def test_executors_of_any_user_end_first_when_the_machine_has_no_memory():
     done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=True, timeout=120)
 
     # And their memory is hidden again.

@@ -6,23 +6,13 @@ import asyncio
 import signal
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
-from micromegas_jupyter.executors.scheduling import (
-    Cause,
-    EndedLimit,
-    RunningLimit,
-    choose_largest,
-    choose_running,
-    find_cause,
-)
-
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
+from micromegas_jupyter.executors.pool import choose_running
+from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
 
 
 @dataclass(eq=False)
@@ -34,19 +24,17 @@ class Long:
     is_stopped: bool = False
 
 
-def _simulate(
-    owners: dict[str, str], *, slots: int, seconds: int, arrivals: dict[str, int] | None = None
-) -> list[set[str]]:
+def _simulate(owners, *, slots, seconds, arrivals=None):
     """Return what runs at each tenth of a second, as the pool would have it."""
     arrivals = arrivals or {}
-    statements: dict[str, Long] = {}
-    seen: list[set[str]] = []
+    statements = {}
+    seen = []
     for tick in range(seconds * 10):
         now = tick / 10
         for key, caller in owners.items():
             if key not in statements and arrivals.get(key, 0) <= now:
                 statements[key] = Long((caller, caller), now)
-        chosen = choose_running(statements.values(), slots=slots, now=now)  # type: ignore[arg-type]
+        chosen = choose_running(statements.values(), slots=slots, now=now)
         for one in statements.values():
             if one.is_stopped == (one in chosen):
                 one.is_stopped, one.slice_at = one not in chosen, now
@@ -54,11 +42,11 @@ def _simulate(
     return seen
 
 
-def _shares(seen: list[set[str]]) -> Counter[str]:
+def _shares(seen):
     return Counter(key for chosen in seen for key in chosen)
 
 
-def test_a_statement_of_an_hour_does_not_starve_another_ones() -> None:
+def test_a_statement_of_an_hour_does_not_starve_another_ones():
     seen = _simulate({"hour": "ann", "second": "bob"}, slots=1, seconds=60, arrivals={"second": 30})
 
     first_turn = next(tick for tick, chosen in enumerate(seen) if chosen == {"second"})
@@ -67,7 +55,7 @@ def test_a_statement_of_an_hour_does_not_starve_another_ones() -> None:
     assert abs(shares["hour"] - shares["second"]) <= 10
 
 
-def test_callers_share_alike_however_many_statements_they_have() -> None:
+def test_callers_share_alike_however_many_statements_they_have():
     owners = {f"ann {number}": "ann" for number in range(9)} | {"bob": "bob"}
 
     shares = _shares(_simulate(owners, slots=1, seconds=100))
@@ -78,45 +66,20 @@ def test_callers_share_alike_however_many_statements_they_have() -> None:
     assert max(anns) - min(anns) <= 10
 
 
-def test_the_largest_is_ended_once_all_together_are_too_large() -> None:
-    assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=60) is None
-    assert choose_largest({"a": 10, "b": 30, "c": 20}, limit_bytes=59) == "b"
-    assert choose_largest({}, limit_bytes=1) is None
-
-
 ANN, BOB, CY = ("id", "ann"), ("id", "bob"), ("id", "cy")
 
 
-def _limit(max_running: int = 3, max_per_caller: int = 2, seconds: float = 60) -> RunningLimit:
+def _limit(max_running=3, max_per_caller=2, seconds=60):
     return RunningLimit(max_running=max_running, max_per_caller=max_per_caller, queue_timeout_seconds=seconds)
 
 
-async def _tick() -> None:
+async def _tick():
     for _ in range(3):
         await asyncio.sleep(0)
 
 
-def test_a_caller_waits_for_their_own_place_while_others_pass() -> None:
-    async def scenario() -> list[bool]:
-        limit = _limit()
-        await limit.acquire(ANN)
-        await limit.acquire(ANN)
-        third = asyncio.create_task(limit.acquire(ANN))
-        await _tick()
-        await limit.acquire(BOB)
-        seen = [third.done()]
-        limit.release(BOB)
-        await _tick()
-        seen.append(third.done())
-        limit.release(ANN)
-        await third
-        return [*seen, third.done()]
-
-    assert asyncio.run(scenario()) == [False, False, True]
-
-
-def test_a_wait_ends_in_time() -> None:
-    async def scenario() -> None:
+def test_a_wait_ends_in_time():
+    async def scenario():
         limit = _limit(max_running=1, seconds=0.01)
         await limit.acquire(ANN)
         with pytest.raises(ResourcesExhausted, check=lambda error: error.limit == "queue"):
@@ -127,8 +90,8 @@ def test_a_wait_ends_in_time() -> None:
 
 
 @pytest.mark.parametrize(("callers", "waiting"), [([ANN] * 100, 8), ([BOB, CY] * 100, 8 + 8)])
-def test_so_many_wait_and_the_next_is_refused_at_once(callers: list[tuple[str, str]], waiting: int) -> None:
-    async def scenario() -> tuple[int, int]:
+def test_so_many_wait_and_the_next_is_refused_at_once(callers, waiting):
+    async def scenario():
         limit = _limit(max_running=2, max_per_caller=1)
         await limit.acquire(ANN)
         await limit.acquire(BOB)
@@ -145,8 +108,8 @@ def test_so_many_wait_and_the_next_is_refused_at_once(callers: list[tuple[str, s
     assert asyncio.run(scenario()) == (waiting, len(callers) - waiting)
 
 
-def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
-    async def scenario() -> tuple[int, int]:
+def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
+    async def scenario():
         limit = _limit(max_running=1)
         await limit.acquire(ANN)
         first, second = (asyncio.create_task(limit.acquire(caller)) for caller in (BOB, CY))
@@ -161,7 +124,7 @@ def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next() -> 
     assert asyncio.run(scenario()) == (1, 0)
 
 
-def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock: FakeClock) -> None:
+def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock):
     limit = EndedLimit(3, clock=clock)
     for _ in range(2):
         limit.note(ANN)
@@ -194,7 +157,7 @@ def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock:
         (Ended(code=1, error="MemoryError: Cannot allocate memory"), Cause.MEMORY),
     ],
 )
-def test_the_cause_is_read_from_how_the_process_ended(ended: Ended, cause: Cause) -> None:
+def test_the_cause_is_read_from_how_the_process_ended(ended, cause):
     assert find_cause(ended, None) is cause
     assert find_cause(ended, Cause.DEADLINE) is Cause.DEADLINE
     if ended.code == -signal.SIGSEGV:

@@ -1,11 +1,9 @@
 """Each query leaves one line that parses, whatever it holds."""
 
-from __future__ import annotations
-
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
@@ -13,7 +11,6 @@ from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
-    MicromegasError,
     PermissionDenied,
     ProviderUnavailable,
     ResourcesExhausted,
@@ -22,52 +19,33 @@ from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error
-from micromegas_jupyter.server.authentication import Attribution, ClientTags
+from micromegas_jupyter.server.authentication import Attribution
 from tests.fakes.validator import ALICE
-
-if TYPE_CHECKING:
-    import pytest
-
-    from tests.fakes.clock import FakeClock
-
 
 STATEMENT = Statement(sql="SELECT 1", caller=ALICE)
 
 
-def _audit(
-    clock: FakeClock, statement: Statement = STATEMENT, report: StatementReport | None = None, **changes: object
-) -> QueryAudit:
-    values: dict[str, object] = {
+def _audit(clock, statement=STATEMENT, report=None, **changes):
+    values = {
         "query_id": "q-1",
         "client_address": "192.0.2.7",
-        "tags": ClientTags(client="python", agent="none", entrypoint="jupyter", optional={"session": "s-1"}),
+        "tags": {"client": "python", "agent": "none", "entrypoint": "jupyter", "session": "s-1"},
         "caller": ALICE,
         "attribution": Attribution(user="alice", email="alice@example.com"),
     }
-    origin = CallOrigin(**{**values, **changes})  # type: ignore[arg-type]
+    origin = CallOrigin(**{**values, **changes})
     return QueryAudit(origin, statement, report or StatementReport(), clock)
 
 
-def _write(
-    audit: QueryAudit,
-    caplog: pytest.LogCaptureFixture,
-    status: str,
-    error: MicromegasError | None = None,
-) -> dict[str, object]:
+def _write(audit, caplog, status, error=None):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
     audit.write(status, error)
     (line,) = caplog.messages
-    record: dict[str, object] = json.loads(line)
-    return record
+    return json.loads(line)
 
 
-def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    statement = Statement(
-        sql="SELECT 1",
-        caller=ALICE,
-        time_range=TimeRange(begin=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC)),
-        row_limit=10,
-    )
+def test_a_finished_query_is_recorded_in_upstreams_order(clock, caplog):
+    day = TimeRange(begin=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))
     report = StatementReport(
         rows=7,
         waiting_seconds=0.5,
@@ -80,44 +58,26 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock: FakeClock, caplo
         spilled_bytes=2048,
         spill_count=2,
     )
-    audit = _audit(clock, statement, report)
+    audit = _audit(clock, replace(STATEMENT, time_range=day, row_limit=10), report)
     clock.advance(1.75)
 
     record = _write(audit, caplog, "ok")
 
-    assert list(record.items()) == [
-        ("query_id", "q-1"),
-        ("client_ip", "192.0.2.7"),
-        ("client", "python"),
-        ("agent", "none"),
-        ("entrypoint", "jupyter"),
-        ("session", "s-1"),
-        ("user", "alice"),
-        ("email", "alice@example.com"),
-        ("service_account", False),
-        ("sql", "SELECT 1"),
-        ("range_begin", "2026-01-01T00:00:00+00:00"),
-        ("range_end", "2026-01-02T00:00:00+00:00"),
-        ("limit", 10),
-        ("context_init_ms", 50.0),
-        ("planning_ms", 200.0),
-        ("execution_ms", 125.0),
-        ("setup_ms", 875.0),
-        ("total_ms", 1750.0),
-        ("status", "ok"),
-        ("output_rows", 7),
-        ("bytes_scanned", 4096),
-        ("peak_memory_bytes", 1048576),
-        ("spilled_bytes", 2048),
-        ("spill_count", 2),
-        ("cpu_ms", 375.0),
-        ("issuer", "https://id.example"),
-        ("time", "2026-11-24T12:00:01.750Z"),
-        ("sql_hash", "e1c71d1661ae46e0"),
-    ]
+    assert list(record) == [
+        "query_id", "client_ip", "client", "agent", "entrypoint", "session", "user", "email", "service_account", "sql",
+        "range_begin", "range_end", "limit", "context_init_ms", "planning_ms", "execution_ms", "setup_ms", "total_ms",
+        "status", "output_rows", "bytes_scanned", "peak_memory_bytes", "spilled_bytes", "spill_count", "cpu_ms",
+        "issuer", "time", "sql_hash",
+    ]  # fmt: skip
+    assert list(record.values()) == [
+        "q-1", "192.0.2.7", "python", "none", "jupyter", "s-1", "alice", "alice@example.com", False, "SELECT 1",
+        "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00", 10, 50.0, 200.0, 125.0, 875.0, 1750.0,
+        "ok", 7, 4096, 1048576, 2048, 2, 375.0,
+        "https://id.example", "2026-11-24T12:00:01.750Z", "e1c71d1661ae46e0",
+    ]  # fmt: skip
 
 
-def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_query_names_its_error(clock, caplog):
     audit = _audit(clock)
     clock.advance(0.5)
 
@@ -129,7 +89,7 @@ def test_a_failed_query_names_its_error(clock: FakeClock, caplog: pytest.LogCapt
     assert (record["bytes_scanned"], record["cpu_ms"], record["execution_ms"]) == (None, None, 0.0)
 
 
-def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_sql_and_fields_are_cut(clock, caplog):
     statement = Statement(sql="é" * 5000, caller=ALICE)
 
     record = _write(_audit(clock, statement, attribution=Attribution(user="u" * 999, email="e")), caplog, "ok")
@@ -138,9 +98,9 @@ def test_sql_and_fields_are_cut(clock: FakeClock, caplog: pytest.LogCaptureFixtu
     assert record["user"] == "u" * 256
 
 
-def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch):
     class BrokenHandler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             raise OSError("no space left")
 
     logger = logging.getLogger("micromegas_jupyter.audit")
@@ -150,15 +110,13 @@ def test_a_log_that_fails_does_not_fail_the_query(clock: FakeClock, monkeypatch:
     _audit(clock).write("ok")
 
 
-def test_errors_have_upstreams_classes() -> None:
+def test_errors_have_upstreams_classes():
     errors = (InvalidStatement, ResourcesExhausted, InternalError, PermissionDenied, ProviderUnavailable)
 
     assert [classify_error(error("x")) for error in errors] == ["user", "resource", "internal", "denied", "internal"]
 
 
-def test_a_delegated_query_that_was_ended_names_everybody_its_cause_and_credential(
-    clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_delegated_query_that_was_ended_names_everybody_its_cause_and_credential(clock, caplog):
     attribution = Attribution(user="carol", email="carol@example.com", name="Carol", service_account_name="grafana")
     report = StatementReport(cause=Cause.MEMORY, cpu_seconds=1.5)
     audit = _audit(clock, report=report, attribution=attribution, credential=Secret("mmk_8c1f0a6de2b94b7f"))

@@ -4,9 +4,8 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 
 import pytest
 
@@ -15,12 +14,12 @@ from micromegas_jupyter.access.oidc import OidcValidator
 from micromegas_jupyter.access.validator import CallLimits, MultiValidator
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
-from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.server.authentication import (
+    COMPRESSION_HEADER,
     Attribution,
     Authenticator,
     find_client_address,
@@ -29,7 +28,6 @@ from micromegas_jupyter.server.authentication import (
     parse_statement,
     resolve_attribution,
 )
-from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
 from tests.fakes.tracebacks import verbose_traceback
@@ -42,20 +40,18 @@ CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
 class SlowValidator(FakeValidator):
     """A validator that answers once it is released."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.started, self.release = threading.Event(), threading.Event()
 
-    def validate_token(self, token: str) -> AuthContext:
+    def validate_token(self, token):
         self.started.set()
         self.release.wait(60)
         return super().validate_token(token)
 
 
 @contextmanager
-def open_authenticator(
-    validator: TokenValidator | None, *, check_seconds: float = 10.0, limits: CallLimits | None = None
-) -> Iterator[Authenticator]:
+def open_authenticator(validator, *, check_seconds=10.0, limits=None):
     authenticator = Authenticator(validator, check_seconds=check_seconds, limits=limits)
     try:
         yield authenticator
@@ -63,24 +59,24 @@ def open_authenticator(
         authenticator.close()
 
 
-def access_events(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+def access_events(caplog):
     return [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
 
 
-def bearer(token: str) -> dict[str, tuple[str, ...]]:
+def bearer(token):
     return {"authorization": (f"Bearer {token}",)}
 
 
-def basic(text: str) -> dict[str, tuple[str, ...]]:
+def basic(text):
     return {"authorization": ("Basic " + base64.b64encode(text.encode()).decode(),)}
 
 
-def authenticate(authenticator: Authenticator, *values: str) -> AuthContext:
+def authenticate(authenticator, *values):
     headers = {"authorization": values} if values else {}
     return asyncio.run(authenticator.authenticate(headers, lambda: CALL))
 
 
-def test_a_bearer_is_validated_and_a_known_one_not_again() -> None:
+def test_a_bearer_is_validated_and_a_known_one_not_again():
     validator = FakeValidator()
 
     with open_authenticator(validator) as authenticator:
@@ -106,7 +102,7 @@ def test_a_bearer_is_validated_and_a_known_one_not_again() -> None:
         (("Negotiate alice",), "scheme"),
     ],
 )
-def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], reason: str) -> None:
+def test_other_credentials_never_reach_the_validator(values, reason):
     validator = FakeValidator()
 
     with open_authenticator(validator) as authenticator, pytest.raises(Rejected) as caught:
@@ -114,15 +110,6 @@ def test_other_credentials_never_reach_the_validator(values: tuple[str, ...], re
 
     assert caught.value.reason == reason
     assert validator.validated == []
-
-
-def test_without_a_validator_everyone_is_administrator() -> None:
-    with open_authenticator(None) as authenticator:
-        caller, token = asyncio.run(authenticator.exchange({}))
-
-        assert authenticate(authenticator) == caller
-    assert caller == AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
-    assert token == Secret("anonymous")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +121,7 @@ def test_without_a_validator_everyone_is_administrator() -> None:
     ],
     ids=["basic", "unpadded", "bearer"],
 )
-def test_a_credential_is_exchanged_for_a_bearer(headers: dict[str, tuple[str, ...]]) -> None:
+def test_a_credential_is_exchanged_for_a_bearer(headers):
     with open_authenticator(FakeValidator()) as authenticator:
         assert asyncio.run(authenticator.exchange(headers)) == (ALICE, Secret("alice"))
 
@@ -147,13 +134,13 @@ def test_a_credential_is_exchanged_for_a_bearer(headers: dict[str, tuple[str, ..
         {"authorization": ("Negotiate alice",)},
     ],
 )
-def test_another_credential_is_not_exchanged(headers: dict[str, tuple[str, ...]]) -> None:
+def test_another_credential_is_not_exchanged(headers):
     with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
         asyncio.run(authenticator.exchange(headers))
 
 
 @pytest.mark.parametrize("headers", [bearer("unknown-credential"), basic("me:unknown-credential")])
-def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers: dict[str, tuple[str, ...]]) -> None:
+def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers):
     (value,) = headers["authorization"]
     received = group_headers([("authorization", value)])
 
@@ -164,10 +151,10 @@ def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers: dict[s
     assert value.rpartition(" ")[2] not in shown
 
 
-def test_too_many_checks_at_once_are_an_outage() -> None:
+def test_too_many_checks_at_once_are_an_outage():
     validator = SlowValidator()
 
-    async def check(authenticator: Authenticator) -> AuthContext:
+    async def check(authenticator):
         waiting = [asyncio.create_task(authenticator.authenticate(bearer("alice"))) for _ in range(1024)]
         await asyncio.sleep(0)
         try:
@@ -186,23 +173,21 @@ class TestKeysThatAreBeingFetched:
     """An issuer whose keys are being fetched holds no thread, and all who wait share one fetch."""
 
     @pytest.fixture
-    def provider(self) -> Iterator[FakeProvider]:
+    def provider(self):
         provider = FakeProvider()
         provider.gate.clear()
         yield provider
         provider.gate.set()
 
     @pytest.fixture
-    def validator(self, provider: FakeProvider, clock: FakeClock) -> OidcValidator:
+    def validator(self, provider, clock):
         issuers = (IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,)),)
         return OidcValidator(OidcServerSettings(issuers=issuers), http=provider, clock=clock)
 
-    def test_a_thousand_callers_of_a_server_without_keys_are_accepted_with_one_fetch(
-        self, provider: FakeProvider, validator: OidcValidator, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_thousand_callers_of_a_server_without_keys_are_accepted_with_one_fetch(self, provider, validator, caplog):
         headers = bearer(mint())
 
-        async def call_all(authenticator: Authenticator) -> list[AuthContext]:
+        async def call_all(authenticator):
             calls = [asyncio.create_task(authenticator.authenticate(headers)) for _ in range(1000)]
             await asyncio.to_thread(provider.arrived.wait, 10)
             provider.gate.set()
@@ -215,9 +200,7 @@ class TestKeysThatAreBeingFetched:
         assert len(provider.requested) == 2
         assert {event["outcome"] for event in access_events(caplog)} == {"accepted"}
 
-    def test_an_issuer_that_does_not_answer_holds_up_nobody_else(
-        self, provider: FakeProvider, clock: FakeClock
-    ) -> None:
+    def test_an_issuer_that_does_not_answer_holds_up_nobody_else(self, provider, clock):
         validator = MultiValidator(
             [
                 OidcValidator(
@@ -229,7 +212,7 @@ class TestKeysThatAreBeingFetched:
             ]
         )
 
-        async def call(authenticator: Authenticator) -> str:
+        async def call(authenticator):
             forged = [
                 asyncio.create_task(authenticator.authenticate(bearer(mint(subject=f"x{number}"))))
                 for number in range(300)
@@ -244,54 +227,26 @@ class TestKeysThatAreBeingFetched:
         with open_authenticator(validator) as authenticator:
             assert asyncio.run(call(authenticator)) == OTHER_ISSUER
 
-    def test_a_fetch_that_fails_leaves_one_event_that_names_the_issuer(
-        self, provider: FakeProvider, validator: OidcValidator, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        provider.go_down()
-        provider.gate.set()
 
-        with open_authenticator(validator) as authenticator, pytest.raises(Unavailable):
-            authenticate(authenticator, f"Bearer {mint()}")
+def test_a_check_that_takes_too_long_leaves_an_event(caplog):
+    validator = SlowValidator()
 
-        (event,) = access_events(caplog)
-        assert (event["outcome"], event["reason"], event["issuer"]) == ("undecided", "keys_unavailable", ISSUER)
-        assert len(provider.requested) == 1
+    with open_authenticator(validator, check_seconds=0.05) as authenticator:
+        with pytest.raises(Unavailable):
+            authenticate(authenticator, "Bearer alice")
+        validator.release.set()
 
-
-class TestAudit:
-    """Each refusal leaves exactly one event that says which call it was."""
-
-    def test_a_known_caller_leaves_no_event_and_needs_no_facts(self, caplog: pytest.LogCaptureFixture) -> None:
-        validator = FakeValidator()
-        validator.cached["alice"] = ALICE
-
-        def describe() -> CallFacts:
-            raise AssertionError
-
-        with open_authenticator(validator) as authenticator:
-            asyncio.run(authenticator.authenticate(bearer("alice"), describe))
-
-        assert access_events(caplog) == []
-
-    def test_a_check_that_takes_too_long_leaves_an_event(self, caplog: pytest.LogCaptureFixture) -> None:
-        validator = SlowValidator()
-
-        with open_authenticator(validator, check_seconds=0.05) as authenticator:
-            with pytest.raises(Unavailable):
-                authenticate(authenticator, "Bearer alice")
-            validator.release.set()
-
-        assert [event["reason"] for event in access_events(caplog)] == ["check_timed_out"]
+    assert [event["reason"] for event in access_events(caplog)] == ["check_timed_out"]
 
 
 class TestLimits:
     """Callers who call too often, or are refused too often, learn when to try again."""
 
     @staticmethod
-    def refusals(clock: FakeClock, burst: int) -> CallLimits:
+    def refusals(clock, burst):
         return CallLimits(RateLimits(refusals_per_second=1, burst_refusals=burst), clock=clock)
 
-    def test_missing_credentials_are_not_refusals_of_an_address(self, clock: FakeClock) -> None:
+    def test_missing_credentials_are_not_refusals_of_an_address(self, clock):
         with open_authenticator(FakeValidator(), limits=self.refusals(clock, 1)) as authenticator:
             for _ in range(3):
                 with pytest.raises(Rejected):
@@ -299,7 +254,7 @@ class TestLimits:
 
             assert authenticate(authenticator, "Bearer alice") == ALICE
 
-    def test_four_undecided_credentials_count_as_one_refused(self, clock: FakeClock) -> None:
+    def test_four_undecided_credentials_count_as_one_refused(self, clock):
         with open_authenticator(FakeValidator(), limits=self.refusals(clock, 2)) as authenticator:
             for _ in range(5):
                 with pytest.raises(Unavailable):
@@ -311,10 +266,10 @@ class TestLimits:
                 with pytest.raises(Unavailable):
                     authenticate(authenticator, "Bearer outage")
 
-    def test_of_many_bad_credentials_at_once_no_more_are_looked_at_than_the_burst(self, clock: FakeClock) -> None:
+    def test_of_many_bad_credentials_at_once_no_more_are_looked_at_than_the_burst(self, clock):
         validator = FakeValidator()
 
-        async def flood(authenticator: Authenticator) -> list[object]:
+        async def flood(authenticator):
             calls = [authenticator.authenticate(bearer(f"bad{number}"), lambda: CALL) for number in range(50)]
             return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -331,98 +286,84 @@ CLAIM = {"x-user-id": ("carol",), "x-user-email": ("carol%40example.com",), "x-u
 PROXY = frozenset({"10.0.0.1"})
 
 
-def _options(**headers: str) -> Statement:
+def _options(**headers):
     return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE)
 
 
 @pytest.mark.parametrize(
     ("begin", "end", "expected"),
     [
-        (
-            "2026-11-24T12:00:00+02:00",
-            "2026-11-24T12:00:00.25Z",
-            TimeRange(
-                begin=datetime(2026, 11, 24, 12, 0, tzinfo=timezone(timedelta(hours=2))),
-                end=datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC),
-            ),
-        ),
+        ("2026-11-24T12:00:00+02:00", "2026-11-24T12:00:00.25Z", ("T10:00:00+00:00", "T12:00:00.250000+00:00")),
+        # Nanoseconds widen it.
         (
             "2026-11-24T12:00:00.123456789Z",
             "2026-11-24T12:00:01.123456789Z",
-            TimeRange(
-                begin=datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC),
-                end=datetime(2026, 11, 24, 12, 0, 1, 123_457, tzinfo=UTC),
-            ),
+            ("T12:00:00.123456+00:00", "T12:00:01.123457+00:00"),
         ),
     ],
-    ids=["offset", "nanoseconds widen it"],
 )
-def test_a_whole_range_is_read(begin: str, end: str, expected: TimeRange) -> None:
-    assert _options(query_range_begin=begin, query_range_end=end).time_range == expected
+def test_a_whole_range_is_read(begin, end, expected):
+    found = _options(query_range_begin=begin, query_range_end=end).time_range
+
+    assert found == TimeRange(
+        **{
+            name: datetime.fromisoformat(f"2026-11-24{text}")
+            for name, text in zip(("begin", "end"), expected, strict=True)
+        }
+    )
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        {"query_range_begin": "2026-11-24T12:00:00Z"},
-        {"query_range_end": "not looked at"},
-        {"query_range_begin": "", "query_range_end": ""},
-        {"query_range_begin": "2026-11-24T12:00:00Z", "query_range_end": ""},
-    ],
-    ids=["begin alone", "end alone", "both empty", "one empty"],
+    ("begin", "end"), [("2026-11-24T12:00:00Z", None), (None, "not looked at"), ("", ""), ("2026-11-24T12:00:00Z", "")]
 )
-def test_half_a_range_is_no_range(headers: dict[str, str]) -> None:
-    assert _options(**headers).time_range is None
+def test_half_a_range_is_no_range(begin, end):
+    sent = {"query_range_begin": begin, "query_range_end": end}
+
+    assert _options(**{name: text for name, text in sent.items() if text is not None}).time_range is None
+
+
+NOON = "2026-11-24T12:00:00Z"
 
 
 @pytest.mark.parametrize(
-    "begin",
+    ("begin", "end"),
     [
-        "2026-11-24",
-        "2026-11-24T12:00:00",
-        "2026-13-24T12:00:00Z",
-        "20261124T120000Z",
-        "2026-11-24T12:00:60Z",
-        "2026-11-24T12:00:00+25:00",
-        "yesterday",
-        "٢٠٢٦-11-24T12:00:00Z",
+        *(
+            (begin, NOON)
+            for begin in (
+                "2026-11-24",
+                "2026-11-24T12:00:00",
+                "2026-13-24T12:00:00Z",
+                "20261124T120000Z",
+                "2026-11-24T12:00:60Z",
+                "2026-11-24T12:00:00+25:00",
+                "٢٠٢٦-11-24T12:00:00Z",
+            )
+        ),
+        (NOON, "9999-12-31T23:59:59.9999999Z"),
+        (NOON, "2026-11-24T11:59:59Z"),
     ],
 )
-def test_what_is_not_a_time_is_refused_by_the_headers_name(begin: str) -> None:
-    with pytest.raises(UsageError, match="query_range_begin"):
-        _options(query_range_begin=begin, query_range_end="2026-11-24T12:00:00Z")
-
-
-@pytest.mark.parametrize("end", ["9999-12-31T23:59:59.9999999Z", "2026-11-24T11:59:59Z"])
-def test_an_end_beyond_all_times_or_before_the_begin_is_refused(end: str) -> None:
-    with pytest.raises(UsageError):
-        _options(query_range_begin="2026-11-24T12:00:00Z", query_range_end=end)
-
-
-def test_a_limit_is_a_whole_number() -> None:
-    assert _options(limit="0").row_limit == 0
-    assert _options(limit="1000").row_limit == 1000
+def test_what_is_not_a_time_or_ends_before_it_begins_is_refused(begin, end):
+    with pytest.raises(UsageError, match="range"):
+        _options(query_range_begin=begin, query_range_end=end)
 
 
 @pytest.mark.parametrize("limit", ["", "-1", "1.5", "1e3", " 1", "٣", "9" * 19])
-def test_another_limit_is_refused(limit: str) -> None:
+def test_a_limit_is_a_whole_number(limit):
+    assert [_options(limit=good).row_limit for good in ("0", "1000")] == [0, 1000]
     with pytest.raises(UsageError):
         _options(limit=limit)
 
 
-@pytest.mark.parametrize(
-    ("value", "keeps", "compression"), [("true", True, None), ("ZSTD", False, "zstd"), ("lz4", False, "lz4")]
-)
-def test_dictionaries_and_compression_are_given_on_request(value: str, keeps: bool, compression: str | None) -> None:
-    assert _options(preserve_dictionary=value.upper()).preserve_dictionary is keeps
-    if not keeps:
-        assert parse_compression({"x-micromegas-compression": (value,)}) == compression
-    assert parse_compression({}) is parse_compression({"x-micromegas-compression": ("none",)}) is None
+def test_dictionaries_and_compression_are_given_on_request():
+    kept = [_options(preserve_dictionary=value).preserve_dictionary for value in ("TRUE", "1")]
+    compressions = [parse_compression({COMPRESSION_HEADER: (value,)}) for value in ("ZSTD", "lz4", "none")]
 
-
-def test_an_unknown_compression_is_refused() -> None:
+    assert kept == [True, False]
+    assert [*compressions, parse_compression({})] == ["zstd", "lz4", None, None]
     with pytest.raises(UsageError, match="lz4, zstd or none"):
-        parse_compression({"x-micromegas-compression": ("gzip",)})
+        parse_compression({COMPRESSION_HEADER: ("gzip",)})
 
 
 @pytest.mark.parametrize(
@@ -435,7 +376,7 @@ def test_an_unknown_compression_is_refused() -> None:
         ("ipv4:nonsense", "unknown"),
     ],
 )
-def test_a_peer_has_an_address(peer: str, expected: str) -> None:
+def test_a_peer_has_an_address(peer, expected):
     assert find_client_address(peer, {}, frozenset()) == expected
 
 
@@ -462,21 +403,19 @@ def test_a_peer_has_an_address(peer: str, expected: str) -> None:
         ("10.0.0.1", ("1.1.1.1,",), "203.0.113.66", "10.0.0.1"),
     ],
 )
-def test_only_a_trusted_proxy_names_the_client_and_its_last_entry_counts(
-    peer: str, forwarded: tuple[str, ...] | None, real_ip: str | None, address: str
-) -> None:
+def test_only_a_trusted_proxy_names_the_client_and_its_last_entry_counts(peer, forwarded, real_ip, address):
     headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
     headers |= {} if real_ip is None else {"x-real-ip": (real_ip,)}
 
     assert find_client_address(f"ipv4:{peer}:4711", headers, PROXY) == address
 
 
-def test_without_authentication_the_claim_is_taken() -> None:
+def test_without_authentication_the_claim_is_taken():
     assert resolve_attribution(ANYONE, CLAIM) == Attribution(user="carol", email="carol@example.com", name="Zoë")
     assert resolve_attribution(ANYONE, {}) == Attribution(user="unknown", email="unknown")
 
 
-def test_a_delegating_key_speaks_for_somebody_or_itself() -> None:
+def test_a_delegating_key_speaks_for_somebody_or_itself():
     for headers in ({}, {"x-user-id": ("",)}):
         assert resolve_attribution(SERVICE, headers) == Attribution(user="grafana", email="service-account")
     assert resolve_attribution(SERVICE, CLAIM) == Attribution(
@@ -484,20 +423,21 @@ def test_a_delegating_key_speaks_for_somebody_or_itself() -> None:
     )
 
 
-@pytest.mark.parametrize("caller", [ALICE, BOB, PLAIN_KEY])
-def test_nobody_else_may_name_another_user(caller: AuthContext) -> None:
+@pytest.mark.parametrize(
+    ("caller", "claim"),
+    [
+        *((caller, {"x-user-id": ("carol",)}) for caller in (ALICE, BOB, PLAIN_KEY)),
+        (ALICE, {"x-user-id": ("alice",), "x-user-email": ("root@example.com",)}),
+    ],
+)
+def test_nobody_else_may_name_another_user(caller, claim):
     with pytest.raises(PermissionDenied) as caught:
-        resolve_attribution(caller, {"x-user-id": ("carol",)})
+        resolve_attribution(caller, claim)
 
     assert caught.value.reason == "impersonation"
 
 
-def test_another_email_than_the_tokens_is_refused() -> None:
-    with pytest.raises(PermissionDenied):
-        resolve_attribution(ALICE, {"x-user-id": ("alice",), "x-user-email": ("root@example.com",)})
-
-
-def test_naming_oneself_is_fine() -> None:
+def test_naming_oneself_is_fine():
     headers = {"x-user-id": ("alice",), "x-user-email": ("alice%40example.com",)}
 
     assert resolve_attribution(ALICE, headers) == Attribution(user="alice", email="alice@example.com")
@@ -505,20 +445,14 @@ def test_naming_oneself_is_fine() -> None:
     assert resolve_attribution(PLAIN_KEY, {}) == Attribution(user="cron", email="service-account")
 
 
-def test_text_that_does_not_decode_stays_as_it_was_sent() -> None:
-    assert resolve_attribution(ANYONE, {"x-user-id": ("a%FFb",)}).user == "a%FFb"
-    with pytest.raises(UsageError):
-        resolve_attribution(ANYONE, {"x-user-id": ("a%FFb\u00e9",)})
-
-
 @pytest.mark.parametrize(
     "value",
     [
         "a%0Ab", "a%0D%0Ab", "%00", "%1B%5B31m", "%7F", "%C2%85", "%E2%80%A8", "%E2%80%AE", "%EF%BB%BFroot", "a\tb",
-        "x" * 257, "%C3%A9" * 257, "%FF" + "x" * 254, "%FF%0A\n",
+        "a%FFb\u00e9", "x" * 257, "%C3%A9" * 257, "%FF" + "x" * 254, "%FF%0A\n",
     ],
 )  # fmt: skip
-def test_a_value_that_cannot_be_shown_is_refused_by_its_header(value: str) -> None:
+def test_a_value_that_cannot_be_shown_is_refused_by_its_header(value):
     for caller, name in ((ANYONE, "x-user-id"), (SERVICE, "x-user-email"), (ALICE, "x-user-name")):
         with pytest.raises(UsageError) as caught:
             resolve_attribution(caller, {name: (value,)})
@@ -527,12 +461,10 @@ def test_a_value_that_cannot_be_shown_is_refused_by_its_header(value: str) -> No
         assert value not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x-user-id", "x-user-email", "x-user-name"])
-def test_several_values_of_one_header_are_refused(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        resolve_attribution(SERVICE, {name: ("carol", "carol")})
-
-    assert caught.value.what == f"The header {name} was sent 2 times."
+def test_several_values_of_one_header_are_refused():
+    for name in ("x-user-id", "x-user-email", "x-user-name"):
+        with pytest.raises(UsageError, match=f"The header {name} was sent 2 times"):
+            resolve_attribution(SERVICE, {name: ("carol", "carol")})
 
 
 @pytest.mark.parametrize(
@@ -546,12 +478,12 @@ def test_several_values_of_one_header_are_refused(name: str) -> None:
         ("a+b", "a+b"),
     ],
 )
-def test_printable_text_of_every_script_is_taken(sent: str, shown: str) -> None:
+def test_printable_text_of_every_script_is_taken(sent, shown):
     assert resolve_attribution(SERVICE, {"x-user-id": (sent,)}).user == shown
 
 
 @pytest.mark.parametrize("subject", ["zo\u00eb", "\U0001f600", "a\nb", "a\x00b", "\x1b[31m"])
-def test_s12_s13_no_subject_fails_or_makes_a_claimed_user_believed(subject: str) -> None:
+def test_s12_s13_no_subject_fails_or_makes_a_claimed_user_believed(subject):
     caller = AuthContext(
         subject=subject, issuer="https://id.example", auth_type=AuthType.OIDC, email="a\nb@example.com"
     )

@@ -3,25 +3,22 @@
 import json
 import logging
 import ssl
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from micromegas_jupyter.server.recorder.log_records import JsonFormatter, RecordingHandler, quiet_libraries
-from micromegas_jupyter.telemetry.tables import LogRow
 
 TORNADO = logging.getLogger("tornado.general")
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
 
 @pytest.fixture
-def handler() -> RecordingHandler:
+def handler():
     return RecordingHandler()
 
 
 @pytest.fixture
-def logger(handler: RecordingHandler) -> Iterator[logging.Logger]:
+def logger(handler):
     logger = logging.getLogger("tests.log_handler")
     logger.addHandler(handler)
     logger.setLevel(1)
@@ -30,39 +27,21 @@ def logger(handler: RecordingHandler) -> Iterator[logging.Logger]:
     logger.removeHandler(handler)
 
 
-def _only(handler: RecordingHandler) -> LogRow:
+def _only(handler):
     (row,) = handler.drain()[0]
     return row
 
 
-def _record(msg: object = "a", *arguments: object, **fields: object) -> logging.LogRecord:
+def _record(msg="a", *arguments, **fields):
     return logging.makeLogRecord({"name": "n", "levelno": 20, "msg": msg, "args": arguments, **fields})
 
 
 class Unprintable:
-    def __str__(self) -> str:
+    def __str__(self):
         raise RuntimeError("no text")
 
 
-def test_a_record_becomes_a_row(handler: RecordingHandler, logger: logging.Logger) -> None:
-    logger.warning("disk %s is %d%% full", "a", 93, extra={"free_bytes": 7, "bad": Unprintable()})
-
-    row = _only(handler)
-
-    assert (row.target, row.level, row.msg) == ("tests.log_handler", 3, "disk a is 93% full")
-    assert row.properties == {"free_bytes": "7", "bad": "(a value that cannot be shown)"}
-
-
-def test_what_other_formatters_leave_on_a_record_is_no_property(handler: RecordingHandler) -> None:
-    record = _record("m", own="x")
-    logging.Formatter("%(asctime)s %(message)s").format(record)
-
-    handler.handle(record)
-
-    assert _only(handler).properties == {"own": "x"}
-
-
-def test_no_secret_reaches_a_row(handler: RecordingHandler, logger: logging.Logger) -> None:
+def test_no_secret_reaches_a_row(handler, logger):
     logger.info("got Bearer %s", TOKEN, extra={"url": "http://a/cb?code=abc&x=1", "access_token": "opaque"})
     error = ValueError(f"refused {TOKEN}")
     logger.error("failed", exc_info=error)
@@ -76,7 +55,7 @@ def test_no_secret_reaches_a_row(handler: RecordingHandler, logger: logging.Logg
     assert "eyJ" not in third.msg
 
 
-def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger) -> None:
+def test_everything_is_bounded(handler, logger):
     logger.info("ü" * 100_000, extra={f"k{number}": "v" * 5000 for number in range(100)})
 
     row = _only(handler)
@@ -94,24 +73,22 @@ def test_everything_is_bounded(handler: RecordingHandler, logger: logging.Logger
         (Unprintable(), (), "(a value that cannot be shown)"),
     ],
 )
-def test_a_message_that_cannot_be_formatted_is_kept_as_it_is(
-    handler: RecordingHandler, message: object, arguments: tuple[object, ...], expected: str
-) -> None:
+def test_a_message_that_cannot_be_formatted_is_kept_as_it_is(handler, message, arguments, expected):
     handler.handle(_record(message, *arguments))
 
     assert _only(handler).msg == expected
 
 
 @pytest.mark.parametrize("fields", [{"created": float("nan")}, {"levelno": None}])
-def test_a_record_that_fits_no_row_is_counted_and_let_go(handler: RecordingHandler, fields: dict[str, object]) -> None:
+def test_a_record_that_fits_no_row_is_counted_and_let_go(handler, fields):
     handler.handle(_record(**fields))
 
     assert handler.drain() == ([], 1)
 
 
 @pytest.mark.parametrize("bound", [{"max_records": 2}, {"max_characters": 1000}])
-def test_a_full_queue_drops_the_newest_and_counts_them(bound: dict[str, int]) -> None:
-    wakes: list[int] = []
+def test_a_full_queue_drops_the_newest_and_counts_them(bound):
+    wakes = []
     handler = RecordingHandler(wake=lambda: wakes.append(1), **bound)
 
     for number in range(5):
@@ -124,9 +101,9 @@ def test_a_full_queue_drops_the_newest_and_counts_them(bound: dict[str, int]) ->
     assert len(handler.drain()[0]) == 1
 
 
-def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: RecordingHandler) -> None:
+def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler):
     class Chatty:
-        def __str__(self) -> str:
+        def __str__(self):
             handler.handle(_record("inner"))
             return "outer"
 
@@ -135,12 +112,12 @@ def test_a_value_that_logs_while_it_is_shown_does_not_lock_up(handler: Recording
     assert [row.msg for row in handler.drain()[0]] == ["inner", "outer"]
 
 
-def line(message: str, *, name: str = "micromegas_jupyter.server", **facts: object) -> str:
+def line(message, *, name="micromegas_jupyter.server", **facts):
     record = logging.makeLogRecord({"name": name, "levelname": "INFO", "msg": message, "created": 0.25, **facts})
     return JsonFormatter().format(record)
 
 
-def test_a_record_has_its_time_level_logger_message_and_facts() -> None:
+def test_a_record_has_its_time_level_logger_message_and_facts():
     assert json.loads(line("Refused.", reason="expired", count=3)) == {
         "time": "1970-01-01T00:00:00.250Z",
         "level": "INFO",
@@ -151,7 +128,7 @@ def test_a_record_has_its_time_level_logger_message_and_facts() -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\r\nINFO b", "\x1b[31m", "\x7f", "\u2028", "\x00", "\x85", "\ud800", "😀"])
-def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_terminal(hostile: str) -> None:
+def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_terminal(hostile):
     shown = line(hostile, fact=hostile)
 
     assert shown.isascii()
@@ -159,7 +136,7 @@ def test_what_comes_from_outside_neither_breaks_the_line_nor_reaches_the_termina
     assert json.loads(shown)["message"] == (hostile if hostile != "\ud800" else "?")
 
 
-def test_secrets_are_masked_in_message_facts_and_traceback() -> None:
+def test_secrets_are_masked_in_message_facts_and_traceback():
     error = ValueError(f"Bearer {TOKEN}")
 
     shown = line(
@@ -174,7 +151,7 @@ def test_secrets_are_masked_in_message_facts_and_traceback() -> None:
     assert "ValueError" in json.loads(shown)["exception"]
 
 
-def test_an_audit_line_is_an_object_in_the_line() -> None:
+def test_an_audit_line_is_an_object_in_the_line():
     shown = json.loads(line('{"event":"access","outcome":"refused"}', name="micromegas_jupyter.audit.access"))
 
     assert shown["audit"] == {"event": "access", "outcome": "refused"}
@@ -182,13 +159,13 @@ def test_an_audit_line_is_an_object_in_the_line() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _former_filters() -> Iterator[None]:
+def _former_filters():
     before = list(TORNADO.filters)
     yield
     TORNADO.filters[:] = before
 
 
-def _handshake_error() -> ssl.SSLError:
+def _handshake_error():
     error = ssl.SSLError(1, "[SSL: HTTP_REQUEST] http request (_ssl.c:1006)")
     error.reason = "HTTP_REQUEST"
     return error
@@ -202,9 +179,7 @@ def _handshake_error() -> ssl.SSLError:
         ("error on read: [SYS] unknown error (_ssl.c:2580)", (), None, "[SYS] unknown error (_ssl.c:2580)"),
     ],
 )
-def test_a_connection_that_fails_is_one_short_line_at_debug_and_grpc_is_silent(
-    message: str, arguments: tuple[Any, ...], client: str | None, why: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_connection_that_fails_is_one_short_line_at_debug_and_grpc_is_silent(message, arguments, client, why, caplog):
     environ = {"GRPC_VERBOSITY": "INFO"} if client else {}
     quiet_libraries(environ)
 

@@ -1,12 +1,9 @@
 """Denials hold in every process that shares the file, and fail closed; callers cancel their own queries."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,16 +13,9 @@ from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.audit import CallOrigin
-from micromegas_jupyter.server.authentication import Attribution, ClientTags
+from micromegas_jupyter.server.authentication import Attribution
 from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, query_key
 from tests.fakes.validator import ALICE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.fakes.clock import FakeClock
-
 
 ALICE_KEY = ("https://id.example", "alice")
 KEY = query_key(ALICE_KEY, b"ticket")
@@ -33,29 +23,29 @@ SQL = "SELECT msg FROM log_entries WHERE level = 2"
 ORIGIN = CallOrigin(
     query_id="q-1",
     client_address="192.0.2.7",
-    tags=ClientTags(client="grafana", agent="none", entrypoint="panel", optional={"session": "s-1"}),
+    tags={"client": "grafana", "agent": "none", "entrypoint": "panel", "session": "s-1"},
     caller=ALICE,
     attribution=Attribution(user="alice", email="alice@example.com"),
 )
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "query_denials.json"
 
 
 @pytest.fixture
-def store(path: Path, clock: FakeClock) -> DenialStore:
+def store(path, clock):
     return DenialStore(path, clock=clock)
 
 
 @pytest.fixture
-def open_list(path: Path, clock: FakeClock) -> Callable[..., DenyList]:
+def open_list(path, clock):
     return lambda **options: DenyList(path, clock=clock, **options)
 
 
-def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
-    asyncio.run(deny_list.check(replace(ORIGIN, **changes), sql))  # type: ignore[arg-type]
+def _check(deny_list, sql=SQL, **changes):
+    asyncio.run(deny_list.check(replace(ORIGIN, **changes), sql))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +56,7 @@ def _check(deny_list: DenyList, sql: str = SQL, **changes: object) -> None:
         "sql LIKE '%log_entries%'", "sql_hash IS NOT NULL",
     ],
 )  # fmt: skip
-def test_every_column_is_known(open_list: Callable[..., DenyList], expression: str, store: DenialStore) -> None:
+def test_every_column_is_known(open_list, expression, store):
     store.add(expression, "a reason", created_by="root")
     deny_list = open_list()
 
@@ -75,9 +65,7 @@ def test_every_column_is_known(open_list: Callable[..., DenyList], expression: s
 
 
 @pytest.mark.parametrize("claimed", [None, "ann"])
-def test_an_api_key_cannot_talk_itself_out_of_a_rule(
-    open_list: Callable[..., DenyList], claimed: str | None, store: DenialStore
-) -> None:
+def test_an_api_key_cannot_talk_itself_out_of_a_rule(open_list, claimed, store):
     store.add("service_account = 'alice'", "a reason", created_by="root")
     deny_list = open_list()
     key = replace(ALICE, auth_type=AuthType.API_KEY)
@@ -89,9 +77,7 @@ def test_an_api_key_cannot_talk_itself_out_of_a_rule(
         _check(deny_list, caller=key, attribution=attribution)
 
 
-def test_an_administrator_can_lift_a_denial_of_everything(
-    open_list: Callable[..., DenyList], store: DenialStore
-) -> None:
+def test_an_administrator_can_lift_a_denial_of_everything(open_list, store):
     store.add("client = 'grafana'", "all of it", created_by="root")
     deny_list = open_list()
     lifting = "SELECT remove_query_denial('x')"
@@ -103,9 +89,7 @@ def test_an_administrator_can_lift_a_denial_of_everything(
         _check(deny_list, "SELECT 'remove_query_denial'", caller=replace(ALICE, is_admin=True))
 
 
-def test_another_process_sees_a_change_when_it_looks_again(
-    open_list: Callable[..., DenyList], clock: FakeClock, store: DenialStore
-) -> None:
+def test_another_process_sees_a_change_when_it_looks_again(open_list, clock, store):
     other = open_list()
     rule_id = store.add("client = 'grafana'", "a reason", created_by="root")
 
@@ -118,7 +102,7 @@ def test_another_process_sees_a_change_when_it_looks_again(
     _check(other)
 
 
-def test_rules_that_are_made_at_once_are_all_kept(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def test_rules_that_are_made_at_once_are_all_kept(monkeypatch, path):
     monkeypatch.setattr(denial_store, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
     stores = [DenialStore(path) for _ in range(4)]
 
@@ -128,7 +112,7 @@ def test_rules_that_are_made_at_once_are_all_kept(monkeypatch: pytest.MonkeyPatc
     assert {rule.rule_id for rule in DenialStore(path).rules()} == set(made)
 
 
-def test_a_rule_needs_a_reason_that_can_be_shown_and_there_are_so_many_at_most(path: Path) -> None:
+def test_a_rule_needs_a_reason_that_can_be_shown_and_there_are_so_many_at_most(path):
     store = DenialStore(path, max_rules=1)
 
     for reason in ("  ", "x" * 257, "two\nlines"):
@@ -156,9 +140,7 @@ _RULE = {
         " " * (1024 * 1024 + 1),
     ],
 )  # fmt: skip
-def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
-    open_list: Callable[..., DenyList], path: Path, clock: FakeClock, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_malformed_file_stops_the_start_and_later_changes_nothing(open_list, path, clock, content, caplog):
     DenialStore(path).add("client = 'grafana'", "a reason", created_by="root")
     deny_list = open_list()
     path.write_text(content)
@@ -177,7 +159,7 @@ def test_a_malformed_file_stops_the_start_and_later_changes_nothing(
     assert caplog.text.count("stay in force") == 1
 
 
-def test_a_malformed_file_is_not_written_over(path: Path, store: DenialStore) -> None:
+def test_a_malformed_file_is_not_written_over(path, store):
     path.write_text("{")
 
     with pytest.raises(Unavailable):
@@ -186,7 +168,7 @@ def test_a_malformed_file_is_not_written_over(path: Path, store: DenialStore) ->
     assert path.read_text() == "{"
 
 
-def test_a_link_in_place_of_the_file_is_not_followed(open_list: Callable[..., DenyList], path: Path) -> None:
+def test_a_link_in_place_of_the_file_is_not_followed(open_list, path):
     (path.parent / "elsewhere").write_text('{"version": 1, "rules": []}')
     path.symlink_to(path.parent / "elsewhere")
 
@@ -197,20 +179,20 @@ def test_a_link_in_place_of_the_file_is_not_followed(open_list: Callable[..., De
 class StubbornStatement:
     """As much of a `RunningStatement` as stopping it needs; it does not end."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.has_ended = asyncio.Event()
 
-    def end(self, cause: Cause) -> None:
+    def end(self, cause):
         assert cause is Cause.CANCELLED
 
 
-def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
-    parts: Any = dict.fromkeys(("pool", "settings", "clock", "metrics"))
+    parts = dict.fromkeys(("pool", "settings", "clock", "metrics"))
     runner = QueryRunner(parts.pop("pool"), **parts)
 
-    async def scenario() -> tuple[CancelStatus, CancelStatus]:
-        with runner.listed(KEY, StubbornStatement()):  # type: ignore[arg-type]
+    async def scenario():
+        with runner.listed(KEY, StubbornStatement()):
             cancelling = await runner.cancel([KEY])
         return cancelling, await runner.cancel([KEY])
 

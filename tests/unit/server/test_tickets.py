@@ -1,56 +1,36 @@
 """Tickets and prepared statements are for the caller who got them, for a while, and for nothing else."""
 
-import hashlib
-import hmac
-from typing import Any
-
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import IssuedQuery, parse_ticket
-from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets, join_parts
-from tests.fakes.clock import FakeClock
+from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 
 ISSUER = "https://id.example"
 ALICE, BOB = (ISSUER, "alice"), (ISSUER, "bob")
 OTHERS = [BOB, ("https://other.example", "alice"), (ISSUER + "a", "lice"), ("", ISSUER + "alice")]
 KEY = bytes(range(32))
-ONE, TWO = (b"schema", b"one"), (b"schema", b"two")
+ONE = (b"schema", b"one")
 
 
-def _tickets(clock: FakeClock, key: bytes = KEY) -> Tickets:
+def _tickets(clock, key=KEY):
     return Tickets(Signer(key), life_seconds=600, clock=clock)
 
 
-def _signed(endpoint: Any) -> bytes:
+def _signed(endpoint):
     command = parse_ticket(endpoint.ticket.ticket)
     assert isinstance(command, IssuedQuery)
     return command.signed
 
 
-def _statements(
-    clock: FakeClock, *, max_statements: int = 10, max_per_caller: int = 5, key: bytes = KEY
-) -> PreparedStatements:
-    return PreparedStatements(
-        Signer(key),
-        max_statements=max_statements,
-        max_per_caller=max_per_caller,
-        idle_seconds=600,
-        clock=clock,
-    )
+def _statements(clock, *, key=KEY, **limits):
+    settings = FlightServerSettings(**{"max_prepared": 10, "max_prepared_per_caller": 5, **limits})
+    return PreparedStatements(Signer(key), settings=settings, clock=clock)
 
 
 class TestSigner:
     """A signature fits one purpose, one caller, one content and one key."""
-
-    def test_a_signature_is_an_hmac_over_all_parts(self) -> None:
-        parts = (b"ticket", ISSUER.encode(), b"alice", b"data")
-        whole = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-
-        signature = Signer(KEY).sign(b"ticket", ALICE, b"data")
-
-        assert signature == hmac.new(KEY, whole, hashlib.sha256).digest()
-        assert join_parts(b"ab", b"c") != join_parts(b"a", b"bc")
 
     @pytest.mark.parametrize(
         ("purpose", "caller", "data"),
@@ -60,7 +40,7 @@ class TestSigner:
             (b"ticket", ALICE, b"date"),
         ],
     )
-    def test_a_signature_fits_nothing_else(self, purpose: bytes, caller: tuple[str, str], data: bytes) -> None:
+    def test_a_signature_fits_nothing_else(self, purpose, caller, data):
         signer = Signer(KEY)
         signature = signer.sign(b"ticket", ALICE, b"data")
 
@@ -68,13 +48,13 @@ class TestSigner:
         assert not signer.is_valid(signature, purpose, caller, data)
         assert not Signer(bytes(32)).is_valid(signature, b"ticket", ALICE, b"data")
 
-    def test_a_short_key_is_refused(self) -> None:
+    def test_a_short_key_is_refused(self):
         with pytest.raises(ValueError, match="32 bytes"):
             Signer(b"short")
 
 
 class TestTickets:
-    def test_a_ticket_is_read_by_another_process_with_the_same_key_only(self, clock: FakeClock) -> None:
+    def test_a_ticket_is_read_by_another_process_with_the_same_key_only(self, clock):
         signed = _signed(_tickets(clock).issue("SELECT 'é'", ALICE))
 
         content = _tickets(clock).read(signed, ALICE)
@@ -83,18 +63,7 @@ class TestTickets:
         with pytest.raises(UsageError, match="restarted"):
             _tickets(clock, bytes(32)).read(signed, ALICE)
 
-    def test_a_ticket_with_any_bit_changed_or_cut_off_is_refused(self, clock: FakeClock) -> None:
-        tickets = _tickets(clock)
-        signed = _signed(tickets.issue("SELECT 1", ALICE))
-
-        for position in range(len(signed)):
-            changed = bytearray(signed)
-            changed[position] ^= 1
-            for wrong in (bytes(changed), signed[:position]):
-                with pytest.raises(UsageError):
-                    tickets.read(wrong, ALICE)
-
-    def test_a_ticket_expires_and_can_be_renewed_before(self, clock: FakeClock) -> None:
+    def test_a_ticket_expires_and_can_be_renewed_before(self, clock):
         tickets = _tickets(clock)
         first = tickets.issue("SELECT 1", ALICE)
         assert first.expiration_time.seconds == clock.now().timestamp() + 600
@@ -111,7 +80,7 @@ class TestTickets:
 
 
 class TestPreparedStatements:
-    def test_a_server_with_the_same_key_accepts_a_handle_and_its_values_for_a_while(self, clock: FakeClock) -> None:
+    def test_a_server_with_the_same_key_accepts_a_handle_and_its_values_for_a_while(self, clock):
         here, there = _statements(clock), _statements(clock)
         handle = here.add("SELECT ?", ALICE)
         bound = here.bind(handle, ONE, ALICE)
@@ -131,12 +100,7 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             _statements(clock).get(handle, ALICE)
 
-    @pytest.mark.parametrize("handle", [b"", b"SELECT 1\n-- prepared ", b"\n-- prepared \xff", b"\xff" * 99])
-    def test_other_bytes_are_not_a_handle(self, clock: FakeClock, handle: bytes) -> None:
-        with pytest.raises(UsageError, match="not known"):
-            _statements(clock).get(handle, ALICE)
-
-    def test_no_other_spelling_and_no_other_sql_is_accepted(self, clock: FakeClock) -> None:
+    def test_no_other_spelling_and_no_other_sql_is_accepted(self, clock):
         statements = _statements(clock)
         handle = statements.add("SELECT 12", ALICE)
         alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/="
@@ -146,7 +110,7 @@ class TestPreparedStatements:
             with pytest.raises(UsageError):
                 statements.get(spelt, ALICE)
 
-    def test_an_unused_statement_expires_and_a_used_one_does_not(self, clock: FakeClock) -> None:
+    def test_an_unused_statement_expires_and_a_used_one_does_not(self, clock):
         statements = _statements(clock)
         unused, used = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
 
@@ -158,8 +122,8 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             statements.get(unused, ALICE)
 
-    def test_a_callers_new_statement_replaces_its_longest_unused(self, clock: FakeClock) -> None:
-        here, statements = _statements(clock), _statements(clock, max_per_caller=2)
+    def test_a_callers_new_statement_replaces_its_longest_unused(self, clock):
+        here, statements = _statements(clock), _statements(clock, max_prepared_per_caller=2)
         first, second = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
         statements.get(first, ALICE)
 
@@ -170,8 +134,8 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             statements.get(second, ALICE)
 
-    def test_one_caller_never_replaces_anothers_statement(self, clock: FakeClock) -> None:
-        statements = _statements(clock, max_statements=1)
+    def test_one_caller_never_replaces_anothers_statement(self, clock):
+        statements = _statements(clock, max_prepared=1)
         handle = statements.add("SELECT 1", ALICE)
 
         with pytest.raises(ResourcesExhausted):
@@ -179,7 +143,7 @@ class TestPreparedStatements:
 
         assert statements.get(handle, ALICE)[0] == "SELECT 1"
 
-    def test_bound_parameters_are_bounded_in_bytes(self, clock: FakeClock) -> None:
+    def test_bound_parameters_are_bounded_in_bytes(self, clock):
         statements = _statements(clock)
         large = (bytes(40 * 1024 * 1024),)
         statements.bind(statements.add("SELECT ?", ALICE), large, ALICE)
