@@ -36,7 +36,7 @@ TITLES = {
     "token check": "Token check",
 }
 # To come down: 30 for a sign-in by redirect, 22 for a cell, 15 for the command, 12 for a token check.
-LIMITS = {"sign-in by redirect": 61, "%%sql": 30, "micromegas query": 24, "token check": 17}
+LIMITS = {"sign-in by redirect": 35, "%%sql": 19, "micromegas query": 15, "token check": 11}
 
 _CELL = """
 import os, sitecustomize
