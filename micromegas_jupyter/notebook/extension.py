@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import re
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
@@ -11,9 +10,8 @@ from micromegas_jupyter.notebook.completion.sql import SqlCompleter
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
-from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
+from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic, help_as_line_magic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
-from micromegas_jupyter.notebook.shell import HELP_OPTION
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
-_CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
 class _Extension:
@@ -59,7 +56,7 @@ def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
     setattr(shell, _ATTRIBUTE, extension)
     # A kernel that ends does not unload its extensions.
     atexit.register(extension.close)
-    shell.input_transformers_cleanup.append(_help_as_line_magic)
+    shell.input_transformers_cleanup.append(help_as_line_magic)
     shell.register_magics(*extension.magics)
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
         print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - to the person
@@ -76,13 +73,7 @@ def unregister(shell: InteractiveShell) -> None:
         for name, magic in list(magics.items()):
             if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
-    shell.input_transformers_cleanup.remove(_help_as_line_magic)
+    shell.input_transformers_cleanup.remove(help_as_line_magic)
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()
-
-
-def _help_as_line_magic(lines: list[str]) -> list[str]:
-    """Make a line magic of a cell that only asks for help: IPython does not call a cell magic without a body."""
-    found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
-    return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines

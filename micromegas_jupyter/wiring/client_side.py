@@ -232,7 +232,7 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
-    from micromegas_jupyter.auth import OidcAuthProvider
+    from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.wiring.credentials import client_proof, provider_http
 
     proof = client_proof(settings)
