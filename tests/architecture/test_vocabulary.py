@@ -14,7 +14,7 @@ from tests.architecture.test_documentation import command_line_options
 PACKAGE = ROOT / "micromegas_jupyter"
 MAX_MODULES = 15
 MAX_LINES = 900
-# Words that nobody could search for, and what STYLE calls the same thing now. None may be a part of a name of a module,
+# Words that nobody could search for, and the term that replaces each. None may be a part of a name of a module,
 # class, function, parameter or option.
 FORBIDDEN = (
     "apart", "ask", "asked", "assembly", "blame", "building", "contracts", "daily_turns", "deciding", "desk", "figure",
