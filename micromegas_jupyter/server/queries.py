@@ -123,12 +123,10 @@ class DenyList:
             try:
                 self._denials, self._problem = self._read(), None
             except (FileProblem, MalformedFile, InvalidStatement) as error:
-                problem, known = _describe(error), self._problem
-                self._problem = problem
-                if problem != known:
-                    _LOG.error(
-                        "the list of denied queries cannot be used, the rules before it stay in force: %s", problem
-                    )
+                known, self._problem = self._problem, _describe(error)
+                if self._problem != known:
+                    text = "the list of denied queries cannot be used, the rules before it stay in force: %s"
+                    _LOG.error(text, self._problem)
 
     def _refresh(self) -> None:
         self.write_hits()
@@ -144,9 +142,8 @@ class DenyList:
         expressions = tuple(rule.match_expr for rule in rules)
         matching = self._denials[1]
         if matching is None or matching.expressions != expressions:
-            from micromegas_jupyter.engine.functions.denials import (
-                MatchRules,  # loads the engine, which most servers need not
-            )
+            # It loads the engine, which most servers need not.
+            from micromegas_jupyter.engine.functions.denials import MatchRules
 
             matching = MatchRules(expressions)
         return rules, matching

@@ -18,7 +18,7 @@ import psutil
 import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.telemetry.tables import (
@@ -105,8 +105,6 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to record; returns at once, and a disk that fails is not an error here."""
-        if self._threads:
-            raise UsageError("This recorder was started before.", remedy="Create a new one.")
         self._attach_handler()
         self._threads = [
             threading.Thread(target=self._flush_until_stopped, name="micromegas-recorder", daemon=True),

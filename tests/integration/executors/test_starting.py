@@ -8,18 +8,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors import launcher as processes
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from tests.fakes.fixed_tables import FixedTables
+from tests.fakes.fixed_tables import CALLER, FixedTables
 
-CALLER = AuthContext(subject="ann", issuer="test", auth_type=AuthType.NONE, is_admin=True)
 BOMB = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
-ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000) a(x) JOIN generate_series(1, 1000000) b(y) ON x <> y"
 
 
 @asynccontextmanager
@@ -47,13 +44,12 @@ async def ask(pool, sql):
     return running
 
 
-def options_in(folder):
-    return WorkerOptions(lake=None, denials_file=None, spill_directory=str(folder))
+@pytest.fixture
+def options(tmp_path):
+    return WorkerOptions(lake=None, denials_file=None, spill_directory=str(tmp_path))
 
 
-def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path):
-    options = options_in(tmp_path)
-
+def test_new_interpreters_run_and_replace_executors_as_forks_do(options, tmp_path):
     async def scene():
         async with opened(SpawnLauncher(options), options) as pool:
             assert (await ask(pool, "SELECT 1")).report.rows == 1
@@ -65,10 +61,9 @@ def test_new_interpreters_run_and_replace_executors_as_forks_do(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(tmp_path, monkeypatch, caplog):
+def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(options, monkeypatch, caplog):
     # Arrow's allocator starts a thread of its own where nothing tells it not to; so does OpenBLAS.
     monkeypatch.setattr(processes, "VARIABLES", {"OPENBLAS_NUM_THREADS": "2", "MIMALLOC_ARENA_EAGER_COMMIT": "0"})
-    options = options_in(tmp_path)
 
     async def scene():
         launcher = ZygoteLauncher(options)
@@ -81,8 +76,7 @@ def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(tmp_path
     assert "each executor is a new interpreter" in caplog.text
 
 
-def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(tmp_path, monkeypatch, caplog):
-    options = options_in(tmp_path)
+def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(options, monkeypatch, caplog):
     receive = socket.recv_fds
     lost = []
 
@@ -107,8 +101,7 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(tm
     assert "may open no more files" in caplog.text
 
 
-def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(tmp_path, monkeypatch, caplog):
-    options = options_in(tmp_path)
+def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(options, monkeypatch, caplog):
     receive = socket.recv_fds
 
     def receive_report(*arguments):
