@@ -113,32 +113,28 @@ def to_scalar(value: object, *, name: str) -> pa.Scalar:
         ) from error
 
 
-def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR0912 - one line for each type
+def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911 - one line for each type
     match value:
-        case None:
-            return pa.scalar(None)
+        case None | bool() | Decimal():
+            return pa.scalar(value)
         case pa.Scalar():
             return _convert(value.as_py(), name)
-        case bool():
-            return pa.scalar(value, pa.bool_())
         case int():
             return _integer(int(value))
         case float():
             return pa.scalar(float(value), pa.float64())
         case str():
             return pa.scalar(str.__str__(value), pa.string())
+        case uuid.UUID():
+            return pa.scalar(str(value), pa.string())
         case bytes() | bytearray() | memoryview():
             return pa.scalar(bytes(value), pa.binary())
-        case Decimal():
-            return pa.scalar(value)
         case datetime():
             return _timestamp(value, name)
         case date():
             return pa.scalar(value, pa.date32())
         case timedelta():
             return _scaled(_total_nanoseconds(value), pa.duration("ns"), pa.duration("us"))
-        case uuid.UUID():
-            return pa.scalar(str(value), pa.string())
         case Enum():
             raise UsageError(
                 f"The value of :{name} cannot be bound: it is a member of {type(value).__name__}.",
