@@ -54,7 +54,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "Alice Martin <alice@example.com> · id.example.com · token valid 119 min, renews by itself"),
+        ({}, "Alice Martin <alice@example.com> · id.example.com · token valid 1 h 59 min, renews by itself"),
         ({"renews": False, "email": None, "seconds": 45}, "Alice Martin · id.example.com · token valid 45 s"),
         ({"name": None, "email": None, "seconds": 36_240},
          "alice-1 · id.example.com · token valid 10 h 4 min, renews by itself"),
