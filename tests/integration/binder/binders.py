@@ -17,7 +17,6 @@ import psutil
 from tests.integration.binder.pinned import ENTRY_POINT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FOLDERS = ("binder", "docs", "micromegas_jupyter", "notebooks")
@@ -37,21 +36,21 @@ class Binder:
     temporary: Path
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What the entry point has written down of all that its programs said."""
         return (self.repository / ".jupyter-server-log.txt").read_text(encoding="utf-8", errors="replace")
 
     @property
-    def demo_folder(self) -> Path:
+    def demo_folder(self):
         (folder,) = self.temporary.glob("micromegas-demo-*")
         return folder
 
-    def programs(self) -> list[psutil.Process]:
+    def programs(self):
         """Return everything that runs in it, the entry point included."""
         return [self.process, *self.process.children(recursive=True)]
 
 
-def environment(programs: Path, folder: Path) -> dict[str, str]:
+def environment(programs, folder):
     """Return the variables of a user's container that JupyterHub started."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
     (folder / "tmp").mkdir()
@@ -68,7 +67,7 @@ def environment(programs: Path, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_binder(repository: Path, programs: Path, folder: Path) -> Iterator[Binder]:
+def running_binder(repository, programs, folder):
     """Run JupyterLab in a copy of the repository, as an image of repo2docker runs it."""
     environ = environment(programs, folder)
     command = [
@@ -90,7 +89,7 @@ def running_binder(repository: Path, programs: Path, folder: Path) -> Iterator[B
         process.wait()
 
 
-def _wait_for_address(runtime: Path, binder: Binder) -> str:
+def _wait_for_address(runtime, binder):
     deadline = time.monotonic() + START_SECONDS
     pause = threading.Event()
     while time.monotonic() < deadline and binder.process.is_running():

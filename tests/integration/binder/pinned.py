@@ -1,7 +1,5 @@
 """What repo2docker pins and brings along, and an environment with that and `binder/requirements.txt` on top of it."""
 
-from __future__ import annotations
-
 import platform
 import re
 import shutil
@@ -23,19 +21,19 @@ _OWN = frozenset({"pip", "python", "python_abi", "setuptools", "wheel"})
 _PACKAGE = re.compile(r"/([a-z0-9_-]+)-([0-9][^-/]*)-py[^-/]+\.(?:conda|tar\.bz2)")
 
 
-def lock_file(python: str) -> Path:
+def lock_file(python):
     """Return repo2docker's lock for a version of Python on this kind of machine."""
     machine = "aarch64" if platform.machine() in {"aarch64", "arm64"} else "64"
     return BUILDPACKS / "conda" / f"environment.py-{python}-linux-{machine}.lock"
 
 
-def pinned_requirements(python: str) -> list[str]:
+def pinned_requirements(python):
     """Return what pip installs to have those versions."""
     found = _PACKAGE.findall(lock_file(python).read_text(encoding="utf-8"))
     return [f"{_NAMES.get(name, name)}=={version}" for name, version in found if name not in _OWN]
 
 
-def make_pinned_environment(folder: Path, repository: Path) -> Path:
+def make_pinned_environment(folder, repository):
     """Make the environment in the two steps of repo2docker's plan and return where its programs are."""
     python = (repository / "binder" / "runtime.txt").read_text().strip().removeprefix("python-")
     subprocess.run([f"python{python}", "-m", "venv", folder], check=True)

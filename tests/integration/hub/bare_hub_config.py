@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 values = json.loads(Path(os.environ["TEST_HUB"]).read_text(encoding="utf-8"))
-c = get_config()  # type: ignore[name-defined]  # noqa: F821 - JupyterHub defines it
+c = get_config()  # noqa: F821 - JupyterHub defines it
 
 c.JupyterHub.bind_url = values["url"]
 c.JupyterHub.hub_port = values["hub_port"]

@@ -6,28 +6,23 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 GUIDE = Path(__file__).parents[3] / "docs" / "jupyterhub.md"
 
 
-def guide_block(language: str) -> str:
+def guide_block(language):
     blocks = re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return next(block for block in blocks if "configure(" in block)
 
 
-def zero_to_jupyterhub() -> dict[str, Any]:
+def zero_to_jupyterhub():
     """Return the guide's values for the Helm chart."""
-    values: dict[str, Any] = yaml.safe_load(guide_block("yaml"))
-    return values
+    return yaml.safe_load(guide_block("yaml"))
 
 
-def filled_in(text: str, own: Mapping[str, str]) -> str:
+def filled_in(text, own):
     """Return a text of the guide with a Hub's own values in place of the guide's; each has to stand in it."""
     for theirs, ours in own.items():
         assert theirs in text, theirs
@@ -48,7 +43,7 @@ class OwnValues:
     exchange_resource: str | None = None
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def arguments(self):
         exchange = f', exchange_resource="{self.exchange_resource}"' if self.exchange_resource else ""
         return {
             "https://id.example.com": self.issuer,
@@ -57,7 +52,7 @@ class OwnValues:
         }
 
 
-def configuration_of(own: OwnValues, *, as_chart: bool) -> tuple[str, dict[str, Any]]:
+def configuration_of(own, *, as_chart):
     """Return a configuration of the guide: Python, and sections that are set before it runs."""
     if not as_chart:
         places = {"http://127.0.0.1:8000/": own.url, "grpc+tls://lake.example.com:50051": own.flight_uri}

@@ -10,7 +10,7 @@ from pathlib import Path
 from traitlets.config import Config
 
 values = json.loads(Path(os.environ["TEST_HUB"]).read_text(encoding="utf-8"))
-c = get_config()  # type: ignore[name-defined]  # noqa: F821 - JupyterHub defines it
+c = get_config()  # noqa: F821 - JupyterHub defines it
 
 c.JupyterHub.bind_url = values["url"]
 c.JupyterHub.hub_port = values["hub_port"]
@@ -36,7 +36,7 @@ c.JupyterHub.load_roles = [
 ]
 
 
-def run_guide(config: Config, text: str) -> None:
+def run_guide(config, text):
     """Run a configuration of the guide, as the chart does with `hub.config` before it runs `hub.extraConfig`."""
     for section, settings in values["sections"].items():
         config[section].update(settings)

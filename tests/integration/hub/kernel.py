@@ -1,9 +1,6 @@
 """A kernel of a person's server at the Hub, which the server's own API starts."""
 
-from __future__ import annotations
-
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
 
 import requests
 
@@ -11,14 +8,11 @@ from tests.integration.hub.running import until
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.relay.servers import PatientClient
 
-if TYPE_CHECKING:
-    from tests.integration.hub.running import RunningHub
-
 
 class HubKernel(AttendedKernel):
     """A kernel of a person's server, driven as a front end with a person drives it. A context manager that ends it."""
 
-    def __init__(self, hub: RunningHub, login: str, server: str = "") -> None:
+    def __init__(self, hub, login, server=""):
         self._hub = hub
         self._home = hub.people[login].home
         self._path = hub.server_path(login, server)
@@ -27,21 +21,21 @@ class HubKernel(AttendedKernel):
         self.kernel_id = answer.json()["id"]
         super().__init__(self)
 
-    def client(self) -> PatientClient:
+    def client(self):
         name = f"kernel-{self.kernel_id}.json"
         file = until(lambda: next(iter(self._home.rglob(name)), None), "a connection file")
         client = PatientClient(connection_file=str(file))
         client.load_connection_file()
         return client
 
-    def end(self) -> None:
+    def end(self):
         """Close the channels and have the server end the kernel."""
         self.close()
         with suppress(requests.ConnectionError):  # the server is gone already
             self._hub.call("DELETE", f"{self._path}api/kernels/{self.kernel_id}", self._hub.witness_token)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self.end()

@@ -1,12 +1,9 @@
 """A person's JupyterLab at the Hub, in Chromium: notebooks there, and the way through the card's link."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
@@ -14,21 +11,13 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from playwright.sync_api import BrowserContext, Locator, Page
-
-    from tests.integration.hub.running import RunningHub
-
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 ASK = "%%sql\nSELECT current_user() AS me"
 PATIENCE_MILLISECONDS = 90_000
 
 
 @contextmanager
-def chromium() -> Iterator[BrowserContext]:
+def chromium():
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -40,7 +29,7 @@ def chromium() -> Iterator[BrowserContext]:
         launched.close()
 
 
-def write_notebook(hub: RunningHub, login: str, name: str, *sources: str) -> Path:
+def write_notebook(hub, login, name, *sources):
     """Put a notebook into a person's home."""
     person = hub.people[login]
     path = person.home / name
@@ -51,7 +40,7 @@ def write_notebook(hub: RunningHub, login: str, name: str, *sources: str) -> Pat
     return path
 
 
-def run_all(page: Page) -> None:
+def run_all(page):
     """Run all cells of the notebook, as soon as it has a kernel."""
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.locator("text=/Python 3.*Idle/").first.wait_for()
@@ -59,12 +48,12 @@ def run_all(page: Page) -> None:
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def card_of(page: Page) -> Locator:
+def card_of(page):
     """Return the card that says who is signed in."""
     return page.get_by_role("region", name="Micromegas sign-in")
 
 
-def sign_in_by_redirect(page: Page, *, done_url: str) -> None:
+def sign_in_by_redirect(page, *, done_url):
     """Click the card's link and agree at the provider, where the browser is signed in, until the Hub's last page."""
     with page.context.expect_page() as opened:
         card_of(page).get_by_role("link", name=re.compile("^Sign in")).click()

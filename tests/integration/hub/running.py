@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import requests
@@ -22,9 +22,8 @@ from tests.integration.hub.guide import OwnValues, configuration_of
 from tests.integration.other_provider.installing import find_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from tests.integration.hub.kernel import HubKernel
     from tests.integration.hub.readable_python import ReadablePython
     from tests.integration.hub.system_people import SystemPeople
     from tests.integration.other_provider.running import OtherProvider
@@ -44,7 +43,7 @@ _LEAN = {
 }
 
 
-def until(look: Callable[[], Found], what: str, *, seconds: float = START_SECONDS) -> Found:
+def until(look, what, *, seconds=START_SECONDS):
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     pause = threading.Event()
     while not (found := look()):
@@ -84,31 +83,31 @@ class RunningHub:
     _process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def beside(cls, hub: RunningHub, *, folder: Path, **others: Any) -> Self:
+    def beside(cls, hub, *, folder, **others):
         """Return another Hub for the same people, with the same programs; `others` are what it has of its own."""
         shared = {name: getattr(hub, name) for name in _SHARED}
         return cls(folder=folder, **{**shared, **others})
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"http://127.0.0.1:{self.ports[0]}/"
 
     @property
-    def service_url(self) -> str:
+    def service_url(self):
         """The service's address for kernels."""
         return f"{self.url}services/micromegas/"
 
     @property
-    def exchanging_url(self) -> str:
+    def exchanging_url(self):
         """The address for kernels of the service that exchanges tokens."""
         return f"{self.url}services/exchanging/"
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What the Hub, the service and the servers have logged so far."""
         return (self.folder / "hub.log").read_text(encoding="utf-8", errors="replace")
 
-    def start(self, *, as_chart: bool = False) -> None:
+    def start(self, *, as_chart=False):
         """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer."""
         node, _npm = find_node()
         own = OwnValues(
@@ -164,11 +163,11 @@ class RunningHub:
             )
         until(self._answers, "a Hub whose service answers")
 
-    def own_guide(self, text: str) -> str:
+    def own_guide(self, text):
         """Return a configuration of the guide as this Hub runs it."""
         return text
 
-    def stop(self) -> None:
+    def stop(self):
         """Stop Hub, proxy and service; the servers and their kernels go on."""
         process, self._process = self._process, None
         if process is None:
@@ -186,7 +185,7 @@ class RunningHub:
                 if child.uids().real == os.getuid():
                     child.kill()
 
-    def end(self) -> None:
+    def end(self):
         """Stop it and every program of its people."""
         self.stop()
         for _round in range(3):  # each may leave a program that was just being started
@@ -196,33 +195,33 @@ class RunningHub:
                     process.kill()
             psutil.wait_procs(left, timeout=TIMEOUT_SECONDS)
 
-    def _of_people(self) -> list[psutil.Process]:
+    def _of_people(self):
         """Return the programs that run as the Hub's people."""
         users = {self.system.ids(person.name)[0] for person in self.people.values()}
         running = [each for each in psutil.process_iter(["uids", "status"]) if each.info["uids"].real in users]
         return [each for each in running if each.info["status"] != psutil.STATUS_ZOMBIE]
 
-    def browser(self) -> HubBrowser:
+    def browser(self):
         return HubBrowser(self.url, self.provider.issuer)
 
-    def api(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
+    def api(self, method, path, *, token=None, **options):
         """Call the Hub's API, as the witness when no other token is given."""
         return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
 
-    def start_server(self, login: str, server: str = "") -> None:
+    def start_server(self, login, server=""):
         person = self.people[login]
         path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
         answer = self.api("POST", path)
         assert answer.status_code in {201, 202}, answer.text
         until(lambda: self._server(person, server).get("ready"), f"a server of {login}")
 
-    def stop_server(self, login: str, server: str = "") -> None:
+    def stop_server(self, login, server=""):
         person = self.people[login]
         path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
         self.api("DELETE", path).raise_for_status()
         until(lambda: not self._server(person, server), f"no server of {login}")
 
-    def server_process(self, login: str, server: str = "") -> psutil.Process:
+    def server_process(self, login, server=""):
         wanted = (self.people[login].name, server)
         for process in psutil.process_iter():
             try:
@@ -234,8 +233,7 @@ class RunningHub:
                 return process
         raise AssertionError(f"no process of {login}")
 
-    def service_process(self) -> psutil.Process:
-        assert self._process is not None
+    def service_process(self):
         for child in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 is_service = "micromegas_jupyter.hub" in child.cmdline()
@@ -243,17 +241,16 @@ class RunningHub:
                     return child
         raise AssertionError("no process of the service")
 
-    def listening_ports(self) -> list[int]:
-        assert self._process is not None
+    def listening_ports(self):
         hub = psutil.Process(self._process.pid)
-        found: set[int] = set()
+        found = set()
         for process in [hub, *hub.children(recursive=True), *self._of_people()]:
             with suppress(psutil.NoSuchProcess):
                 connections = process.net_connections("tcp")
                 found |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return sorted(found)
 
-    def end_at_provider(self, login: str) -> None:
+    def end_at_provider(self, login):
         """End a person's sign-in at the provider, as a sign-out of everywhere there does."""
         form = {
             "token": self.auth_state(login)["refresh_token"],
@@ -263,37 +260,34 @@ class RunningHub:
         answer = requests.post(f"{self.provider.issuer}/token/revocation", data=form, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
 
-    def server_token(self, login: str, server: str = "") -> str:
+    def server_token(self, login, server=""):
         """Return the Hub token of a person's server, which its kernels have, too."""
         return self.server_process(login, server).environ()["JUPYTERHUB_API_TOKEN"]
 
-    def auth_state(self, login: str) -> dict[str, Any]:
+    def auth_state(self, login):
         """Return what the Hub keeps of a person's sign-in."""
-        state: dict[str, Any] = self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
-        return state
+        return self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
 
-    def kernel(self, login: str, server: str = "") -> HubKernel:
+    def kernel(self, login, server=""):
         """Start a kernel in a person's server, through that server's own API."""
         from tests.integration.hub.kernel import HubKernel
 
         return HubKernel(self, login, server)
 
-    def server_path(self, login: str, server: str = "") -> str:
+    def server_path(self, login, server=""):
         return f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
 
-    def call(self, method: str, url: str, token: str, **options: Any) -> requests.Response:
+    def call(self, method, url, token, **options):
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {token}"}
             return session.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
-    def _server(self, person: HubPerson, server: str) -> dict[str, Any]:
+    def _server(self, person, server):
         servers = self.api("GET", f"users/{person.name}").json().get("servers", {})
-        found: dict[str, Any] = servers.get(server, {})
-        return found
+        return servers.get(server, {})
 
-    def _answers(self) -> bool:
-        assert self._process is not None
+    def _answers(self):
         assert self._process.poll() is None, self.log[-3000:]
         try:
             return all(

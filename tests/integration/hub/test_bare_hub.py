@@ -1,10 +1,7 @@
 """A Hub without the sign-in service and without OAuthenticator: a code signs in, and what could be added is said."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -12,9 +9,6 @@ import requests
 from tests.integration.hub.browser import TIMEOUT_SECONDS
 from tests.integration.hub.running import RunningHub
 from tests.integration.other_provider.person import sign_in_other
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The first test starts two Hubs.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -26,15 +20,14 @@ BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 class BareHub(RunningHub):
     """The same programs with another configuration."""
 
-    def _answers(self) -> bool:
-        assert self._process is not None
+    def _answers(self):
         assert self._process.poll() is None, self.log[-3000:]
         try:
             return requests.get(f"{self.url}hub/login", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
         except requests.ConnectionError:
             return False
 
-    def sign_in_by_password(self, name: str) -> None:
+    def sign_in_by_password(self, name):
         """Sign a person in at the Hub's own page."""
         with requests.Session() as browser:
             browser.trust_env = False
@@ -45,7 +38,7 @@ class BareHub(RunningHub):
 
 
 @pytest.fixture(scope="module")
-def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
+def bare_hub(hub, tmp_path_factory):
     """A second Hub, for the same system users; bob has a server."""
     bare = BareHub.beside(
         hub,
@@ -66,7 +59,7 @@ def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Itera
         bare.stop()
 
 
-def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub: BareHub) -> None:
+def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub):
     with bare_hub.kernel("bob") as kernel:
         kernel.run("%load_ext micromegas_jupyter")
 

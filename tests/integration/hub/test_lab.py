@@ -1,9 +1,6 @@
 """A person of the Hub opens JupyterLab in a browser: signed in, without a click or by the card's link, and safely."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
@@ -19,14 +16,6 @@ from tests.integration.hub.lab import (
     write_notebook,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import BrowserContext
-
-    from tests.integration.hub.running import RunningHub
-    from tests.screenshots import SaveScreenshot
-
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,7 +23,7 @@ WIDGET = ".micromegas-identity"
 
 
 @pytest.fixture(scope="module")
-def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
+def context(signed_in):
     """Alice's browser, in which she is signed in at the Hub and at the provider."""
     hers = signed_in.browser()
     hers.sign_in("alice")
@@ -48,9 +37,7 @@ def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
         yield made
 
 
-def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
-    signed_in: RunningHub, context: BrowserContext, save_screenshot: SaveScreenshot
-) -> None:
+def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(signed_in, context, save_screenshot):
     alice = signed_in.people["alice"]
     notebook = write_notebook(signed_in, "alice", "hub.ipynb", "%load_ext micromegas_jupyter", "%micromegas_login", ASK)
     page = context.new_page()
@@ -79,9 +66,7 @@ def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
     assert not any(hub_token in text or BEARER_TOKEN.search(text) for text in texts)
 
 
-def test_the_cards_link_signs_in_through_the_one_redirect_of_the_hub(
-    signed_in: RunningHub, context: BrowserContext
-) -> None:
+def test_the_cards_link_signs_in_through_the_one_redirect_of_the_hub(signed_in, context):
     alice = signed_in.people["alice"]
     notebook = write_notebook(
         signed_in,

@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -24,7 +24,6 @@ from jupyter_server.auth.security import passwd
 from tests.integration.notebook.kernels import REPOSITORY, AttendedKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 START_SECONDS = 120
@@ -58,11 +57,11 @@ class JupyterServer:
     kernel_folders: list[Path] = field(default_factory=list)
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What it and its kernels have logged so far."""
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in self.folder.glob("*.log"))
 
-    def browser(self) -> requests.Session:
+    def browser(self):
         """Return a browser of somebody who has just signed in to this server; each is another person."""
         session = requests.Session()
         session.trust_env = False
@@ -75,7 +74,7 @@ class JupyterServer:
             session.post(f"{self.url}login", data=form, timeout=TIMEOUT_SECONDS, allow_redirects=False)
         return session
 
-    def _api(self, method: str, path: str, **options: Any) -> requests.Response:
+    def _api(self, method, path, **options):
         with self.browser() as session:
             session.cookies.set("_xsrf", "0123456789abcdef")
             headers = {"X-XSRFToken": "0123456789abcdef"}
@@ -84,7 +83,7 @@ class JupyterServer:
         return answer
 
     @contextmanager
-    def kernel(self) -> Iterator[ServerKernel]:
+    def kernel(self):
         """Start a kernel through the server's own API, with the magics loaded."""
         kernel_id = self._api("POST", "api/kernels", json={"name": "python3"}).json()["id"]
         kernel = ServerKernel(self, kernel_id)
@@ -95,12 +94,12 @@ class JupyterServer:
             kernel.close()
             self._api("DELETE", f"api/kernels/{kernel_id}")
 
-    def restart(self, kernel: ServerKernel) -> None:
+    def restart(self, kernel):
         """Restart a kernel in place, as the button of a notebook does."""
         self._api("POST", f"api/kernels/{kernel.kernel_id}/restart")
         kernel.wait_until_ready()
 
-    def connection_file(self, kernel_id: str) -> str:
+    def connection_file(self, kernel_id):
         """Return where a kernel says how it is reached."""
         deadline = time.monotonic() + START_SECONDS
         pause = threading.Event()
@@ -112,7 +111,7 @@ class JupyterServer:
             pause.wait(0.05)
         raise AssertionError("the kernel has no connection file")
 
-    def raw(self, request: bytes) -> tuple[int, str]:
+    def raw(self, request):
         """Send bytes and return the answer's status and text; 0 when the server only hung up."""
         parts = urlsplit(self.url)
         with socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_SECONDS) as connection:
@@ -129,7 +128,7 @@ class JupyterServer:
 class PatientClient(BlockingKernelClient):
     """Waits for a kernel that another process started, however long that takes; Jupyter's own gives up early."""
 
-    def wait_for_ready(self, timeout: float | None = None) -> None:
+    def wait_for_ready(self, timeout=None):
         """Wait until it answers, and until what it publishes arrives, which goes over another connection."""
         for _try in range(TIMEOUT_SECONDS):
             request = self.kernel_info()
@@ -145,17 +144,17 @@ class PatientClient(BlockingKernelClient):
 class ServerKernel(AttendedKernel):
     """A kernel that a server started, driven as a front end with a person drives it."""
 
-    def __init__(self, server: JupyterServer, kernel_id: str) -> None:
+    def __init__(self, server, kernel_id):
         self.server = server
         self.kernel_id = kernel_id
         super().__init__(self)
 
-    def client(self) -> PatientClient:
+    def client(self):
         client = PatientClient(connection_file=self.server.connection_file(self.kernel_id))
         client.load_connection_file()
         return client
 
-    def start_url(self, *, logs_out_first: bool = True) -> str:
+    def start_url(self, *, logs_out_first=True):
         """Begin a sign-in in place of any other and return the address that the cell shows, as a browser has it."""
         if logs_out_first:
             self.run("%micromegas_logout")
@@ -164,7 +163,7 @@ class ServerKernel(AttendedKernel):
         text = cell.of("display_data")[-1]["data"]["text/plain"]
         return urljoin(self.server.url, next(word for word in text.split() if "micromegas/start/" in word))
 
-    def whoami(self) -> str:
+    def whoami(self):
         """Return what the kernel says about who is signed in; the Flight SQL server is none that runs."""
         cell = self.run("%micromegas_whoami")
         shown = [content["data"]["text/plain"] for content in cell.of("display_data")]
@@ -172,9 +171,7 @@ class ServerKernel(AttendedKernel):
 
 
 @contextmanager
-def jupyter_server(
-    folder: Path, *options: str, environ: Mapping[str, str], base_url: str = "/", door: Door = Door.TOKEN
-) -> Iterator[JupyterServer]:
+def jupyter_server(folder, *options, environ, base_url="/", door=Door.TOKEN):
     runtime = folder / "runtime"
     (folder / "config").mkdir()
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(_WITHOUT_OTHER_EXTENSIONS))
@@ -208,7 +205,7 @@ def jupyter_server(
         process.wait(timeout=60)
 
 
-def _wait_for_address(runtime: Path, process: subprocess.Popen[bytes], folder: Path) -> str:
+def _wait_for_address(runtime, process, folder):
     deadline = time.monotonic() + START_SECONDS
     pause = threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
@@ -221,7 +218,7 @@ def _wait_for_address(runtime: Path, process: subprocess.Popen[bytes], folder: P
     raise AssertionError((folder / "server.log").read_text()[-3000:])
 
 
-def kernel_environment(folder: Path, *, issuer: str, client_id: str) -> dict[str, str]:
+def kernel_environment(folder, *, issuer, client_id):
     """Return this process's variables and what a kernel needs to sign in."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
     return {

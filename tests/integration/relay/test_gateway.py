@@ -1,13 +1,10 @@
 """A kernel that runs behind a real Kernel Gateway signs in by redirect through the Jupyter server in front of it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,20 +14,13 @@ from tests.fakes.ports import free_port
 from tests.integration.relay.servers import START_SECONDS, jupyter_server, kernel_environment
 from tests.integration.relay.signing_in import SignIn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from micromegas_jupyter.demo.provider import DemoProvider
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
-
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 AUTH_TOKEN = "a-token-of-the-gateway"
 
 
 @contextmanager
-def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> Iterator[str]:
+def kernel_gateway(folder, *, environ, port):
     """Run a gateway with a token and return its address; its log lies in `folder`."""
     own = {
         **environ,
@@ -56,7 +46,7 @@ def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> It
         process.wait(timeout=60)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+def _wait(url, process, folder):
     deadline = time.monotonic() + START_SECONDS
     pause = threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
@@ -68,9 +58,9 @@ def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+def server(provider, tmp_path_factory):
     """A server whose kernels all run behind a gateway, which alone knows the kernels' settings."""
-    folder: Path = tmp_path_factory.mktemp("gateway")
+    folder = tmp_path_factory.mktemp("gateway")
     environ = kernel_environment(folder, issuer=provider.issuer, client_id=provider.client_id)
     bare = {name: value for name, value in environ.items() if not name.startswith("MICROMEGAS_")}
     with kernel_gateway(folder, environ=environ, port=free_port()) as gateway:
@@ -80,7 +70,7 @@ def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> 
             yield running
 
 
-def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_a_kernel_behind_a_gateway_signs_in(kernel, sign_in):
     callback = sign_in.answer()
 
     page = sign_in.come_back(callback)
@@ -92,7 +82,7 @@ def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignI
     assert code not in kernel.server.log
 
 
-def test_a_sign_in_that_is_not_there_any_more_is_told_at_once(kernel: ServerKernel) -> None:
+def test_a_sign_in_that_is_not_there_any_more_is_told_at_once(kernel):
     first = SignIn(kernel)
     SignIn(kernel)
 

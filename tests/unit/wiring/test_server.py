@@ -1,7 +1,5 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +90,7 @@ def test_the_defaults_are_those_of_the_parts():
     ],
 )  # fmt: skip
 def test_each_limit_takes_effect(name):
-    def build(settings: ServerSettings) -> tuple[object, ...]:
+    def build(settings):
         return (
             build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=None),
             build_pool_settings(settings),
@@ -236,9 +234,7 @@ _OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client"
 
 
 @pytest.mark.parametrize(("is_admin", "expected"), [(False, _OF_EVERYBODY), (True, [*_OF_OTHERS, *_OF_EVERYBODY])])
-def test_lines_about_other_people_are_for_administrators(
-    tmp_path: Path, is_admin: bool, expected: list[str | None]
-) -> None:
+def test_lines_about_other_people_are_for_administrators(tmp_path, is_admin, expected):
     rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))

@@ -1,11 +1,8 @@
 """A person signs in, against a provider on loopback: which flow is chosen, and what is shown, kept and tried next."""
 
-from __future__ import annotations
-
 import json
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -29,9 +26,6 @@ from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, r
 from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TERMINAL = Facts(has_terminal=True, has_browser=True)
 NO_SCREEN = Facts(has_terminal=True)
@@ -213,18 +207,18 @@ def test_an_interrupt_ends_the_sign_in_and_stops_listening(settings, environ):
 
 
 @pytest.fixture
-def hub(idp) -> Iterator[FakeHubService]:
+def hub(idp):
     with FakeHubService() as service:
         service.issuer = idp.issuer
         yield service
 
 
 @pytest.fixture
-def below_hub(environ, hub) -> dict[str, str]:
+def below_hub(environ, hub):
     return {**environ, **hub.environ}
 
 
-def stored(environ, **changes) -> object:
+def stored(environ, **changes):
     settings = replace(wiring.load_client_settings(environ=environ), **changes)
     return wiring.stored_provider(settings, environ)
 
