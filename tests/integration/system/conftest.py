@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
+from micromegas_jupyter.wiring import client_side
 
 COMMAND_TIMEOUT_SECONDS = 120
 
@@ -16,7 +16,7 @@ COMMAND_TIMEOUT_SECONDS = 120
 def stack():
     """A running demo without JupyterLab that has recorded something."""
     with DemoStack(spare_executors=1) as running:
-        with wiring.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
+        with client_side.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
             wait_for_rows(client)
         yield running
 

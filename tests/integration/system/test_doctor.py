@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
+from micromegas_jupyter.wiring.server import ServerStack
 
 pytestmark = pytest.mark.integration
 
@@ -16,9 +17,9 @@ CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token",
 
 
 def _sign_in(environ):
-    settings = wiring.load_client_settings(environ=environ)
+    settings = client_side.load_client_settings(environ=environ)
     with ScriptedPerson(person="alice") as browser:
-        return wiring.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
+        return signing_in.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
 
 
 def _findings(result):

@@ -6,9 +6,11 @@ import re
 import pytest
 from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticTokenAuthProvider
 
-from micromegas_jupyter import FlightSQLClient, wiring
+from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import LoginRequired
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 
 pytestmark = pytest.mark.integration
 
@@ -16,9 +18,9 @@ SQL = "SELECT count(*) AS n FROM log_entries"
 
 
 def _sign_in(environ, person="alice"):
-    settings = wiring.load_client_settings(environ=environ)
+    settings = client_side.load_client_settings(environ=environ)
     with ScriptedPerson(person=person) as browser:
-        return wiring.login(settings, browser=browser, environ=environ)
+        return signing_in.login(settings, browser=browser, environ=environ)
 
 
 def test_a_terminal_uses_the_sign_in_of_a_notebook(stack, person, micromegas):
@@ -45,7 +47,7 @@ def test_whoami_names_the_person_and_what_the_server_knows(stack, person, microm
 
 def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, micromegas):
     _sign_in(person)
-    client = wiring.connect(environ=person)
+    client = client_side.connect(environ=person)
     assert client.query_arrow(SQL)["n"][0].as_py() > 0
 
     result = micromegas("logout", environ=person)

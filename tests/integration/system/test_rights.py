@@ -8,11 +8,13 @@ import urllib.request
 
 import pytest
 
-from micromegas_jupyter import FlightSQLClient, wiring
+from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.integration.executors.server_process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.integration
@@ -75,10 +77,10 @@ def client_of(server, person):
 
     def connect(name):
         environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
-        settings = wiring.load_client_settings(environ=environ)
+        settings = client_side.load_client_settings(environ=environ)
         with ScriptedPerson(person=name) as browser:
-            wiring.login(settings, browser=browser, environ=environ)
-        opened.append(wiring.connect(environ=environ))
+            signing_in.login(settings, browser=browser, environ=environ)
+        opened.append(client_side.connect(environ=environ))
         return opened[-1]
 
     yield connect
@@ -157,11 +159,11 @@ def test_a_caller_is_told_their_own_rights_and_groups(client_of):
 
 
 def test_everybody_else_s_queries_are_hidden_without_roles(stack, person):
-    settings = wiring.load_client_settings(environ=person)
+    settings = client_side.load_client_settings(environ=person)
     with ScriptedPerson(person="bob") as browser:
-        wiring.login(settings, browser=browser, environ=person)
+        signing_in.login(settings, browser=browser, environ=person)
 
-    with wiring.connect(environ=person) as bob:
+    with client_side.connect(environ=person) as bob:
         assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0
         assert bob.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0
 

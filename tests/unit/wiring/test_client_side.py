@@ -26,13 +26,14 @@ from micromegas_jupyter.config.client import (
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.wiring import remember_flow, remembered_flow
 from micromegas_jupyter.wiring.client_side import (
     MAX_PROFILES,
     connect,
     load_client_settings,
     login_key,
     open_client,
+    remember_flow,
+    remembered_flow,
     service_account_provider,
     sign_in_configured,
     stored_logins,

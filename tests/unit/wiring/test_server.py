@@ -17,9 +17,10 @@ from micromegas_jupyter.executors.settings import PoolSettings
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.http_endpoint import NotReady
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.wiring import ServerStack, server
+from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
+    ServerStack,
     build_flight_settings,
     build_pool_settings,
     build_worker_options,

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import requests
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.select import Facts
@@ -22,6 +21,8 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UsageError,
 )
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow
 from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
@@ -62,8 +63,8 @@ def test_argument_variable_profile_and_an_earlier_choice_win_in_this_order(  # n
     environ["MICROMEGAS_OIDC_FLOW"] = variable
     (tmp_path / "config").mkdir(mode=0o700)
     (tmp_path / "config" / "config.json").write_text(json.dumps({"flow": profile} if profile else {}))
-    settings = wiring.load_client_settings(environ=environ)
-    wiring.remember_flow(settings, remembered, environ)
+    settings = client_side.load_client_settings(environ=environ)
+    client_side.remember_flow(settings, remembered, environ)
 
     choice = choose_flow(settings, facts=TERMINAL, environ=environ, **options)
 
@@ -81,7 +82,7 @@ def test_without_a_person_there_is_no_flow_and_no_request(settings, environ, idp
 def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, environ, idp):
     idp.metadata_changes["device_authorization_endpoint"] = None
     environ["MICROMEGAS_OIDC_FLOW"] = "device"
-    by_variable = wiring.load_client_settings(environ=environ)
+    by_variable = client_side.load_client_settings(environ=environ)
 
     with pytest.raises(UsageError, match="no device sign-in"):
         require_flow(settings, choose_flow(settings, facts=TERMINAL, wanted=Flow.DEVICE, environ=environ))
@@ -219,13 +220,13 @@ def below_hub(environ, hub):
 
 
 def stored(environ, **changes):
-    settings = replace(wiring.load_client_settings(environ=environ), **changes)
-    return wiring.stored_provider(settings, environ)
+    settings = replace(client_side.load_client_settings(environ=environ), **changes)
+    return client_side.stored_provider(settings, environ)
 
 
 def test_the_hub_signs_in_without_a_click_and_signing_out_leaves_it_alone(below_hub, hub):
     provider = stored(below_hub)
-    report = wiring.logout(wiring.load_client_settings(environ=below_hub), environ=below_hub)
+    report = client_side.logout(client_side.load_client_settings(environ=below_hub), environ=below_hub)
 
     assert isinstance(provider, HubTokenProvider)
     assert (hub.calls, report.was_signed_in) == ([], False)
@@ -241,7 +242,7 @@ def test_a_server_alone_is_enough_but_without_a_word_about_it_no_token_goes_anyw
     assert stored(below_hub) is None
     # A client refuses to send a token over plain text to another machine.
     with pytest.raises(UsageError, match="could read the token"):
-        wiring.connect("grpc://lake.example.com:50051", environ=below_hub)
+        client_side.connect("grpc://lake.example.com:50051", environ=below_hub)
 
 
 @pytest.mark.parametrize("missing", ["KERNEL_MICROMEGAS_HUB", "JUPYTERHUB_API_TOKEN"])
@@ -264,7 +265,7 @@ def test_another_way_that_a_person_chose_wins_over_the_hub(below_hub, how):
     if how == "variable":
         below_hub["MICROMEGAS_OIDC_FLOW"] = "device"
     else:
-        wiring.remember_flow(wiring.load_client_settings(environ=below_hub), Flow.DEVICE, below_hub)
+        client_side.remember_flow(client_side.load_client_settings(environ=below_hub), Flow.DEVICE, below_hub)
 
     with pytest.raises(LoginRequired, match="You are not signed in"):
         stored(below_hub)
@@ -279,7 +280,7 @@ def test_outside_a_hub_it_cannot_be_chosen():
 
 @pytest.mark.parametrize("facts", [KERNEL, Facts(has_terminal=True), Facts()], ids=str)
 def test_everywhere_below_the_hub_it_comes_first_also_where_only_it_knows_a_provider(below_hub, facts):
-    settings = wiring.load_client_settings(environ=below_hub)
+    settings = client_side.load_client_settings(environ=below_hub)
     choice = choose_flow(settings, facts=facts, environ=below_hub)
     without_provider = choose_flow(ClientSettings(), facts=facts, environ=below_hub)
 
@@ -295,7 +296,9 @@ def test_the_hubs_redirect_needs_no_provider_in_the_settings(below_hub):
 
 
 def test_a_sign_in_through_the_hub_has_ended_when_it_begins(below_hub, hub):
-    pending = wiring.begin_login(wiring.load_client_settings(environ=below_hub), flow=Flow.HUB, environ=below_hub)
+    pending = signing_in.begin_login(
+        client_side.load_client_settings(environ=below_hub), flow=Flow.HUB, environ=below_hub
+    )
     told = []
     pending.on_done(told.append)
 
@@ -315,7 +318,7 @@ def test_a_sign_in_through_the_hub_has_ended_when_it_begins(below_hub, hub):
 def test_when_the_hub_does_not_help_the_next_way_is_announced(below_hub, hub, reply):
     hub.reply = lambda _call: reply
     person = Person()
-    settings = wiring.load_client_settings(environ=below_hub)
+    settings = client_side.load_client_settings(environ=below_hub)
 
     provider = person.login(
         settings, flow=Flow.HUB, fallbacks=(Flow.BROWSER,), browser=ScriptedBrowser(), environ=below_hub
