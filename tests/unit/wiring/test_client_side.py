@@ -16,7 +16,6 @@ from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
 from micromegas_jupyter.auth.tokens.store import StoredLogin
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.client import (
-    Bearer,
     ClientSettings,
     Flow,
     TokenStorage,
@@ -27,7 +26,6 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring.client_side import (
-    MAX_PROFILES,
     connect,
     load_client_settings,
     login_key,
@@ -59,17 +57,6 @@ def folder(tmp_path):
 @pytest.fixture
 def environ(folder):
     return {"MICROMEGAS_CONFIG_DIR": str(folder)}
-
-
-def test_the_environment_wins_over_the_file_and_settings_say_where_they_came_from(environ, folder):
-    profile = {"uri": "grpc+tls://lake:1", "client_id": "app", "issuers": [{"issuer": "https://id.example"}]}
-    (folder / "config.json").write_text(json.dumps({"profiles": {"work": {**profile, "flow": "paste"}}}))
-
-    settings = load_client_settings(profile="work", environ={**environ, "MICROMEGAS_OIDC_FLOW": "device"})
-
-    assert (settings.uri, settings.issuer, settings.flow) == ("grpc+tls://lake:1", "https://id.example", Flow.DEVICE)
-    assert settings.origin_of("flow") == "MICROMEGAS_OIDC_FLOW"
-    assert settings.origin_of("uri") == "config.json: profiles.work.uri"
 
 
 @pytest.mark.parametrize(
@@ -112,12 +99,6 @@ def test_a_config_file_of_another_user_is_refused(environ, folder):
 
     with pytest.raises(ConfigurationError, match=r"config\.json belongs to another user"):
         load_client_settings(environ=environ)
-
-
-def test_a_home_that_is_no_folder_has_no_file(tmp_path):
-    (tmp_path / "null").touch()
-
-    assert load_client_settings(environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path / "null" / ".micromegas")}) == FLAT
 
 
 @pytest.mark.parametrize(
@@ -168,16 +149,6 @@ def test_a_link_is_neither_read_nor_written_through(environ, folder, tmp_path):
     assert "paste" in target.read_text()
 
 
-def test_of_very_many_profiles_the_oldest_are_forgotten(environ, folder):
-    listed = {f"p{number}": {"flow": "paste"} for number in range(MAX_PROFILES)}
-    (folder / "choices.json").write_text(json.dumps({"profiles": listed, "flow": "device"}))
-
-    remember_flow(WORK, Flow.BROWSER, environ)
-
-    found = [remembered_flow(ClientSettings(profile=name), environ) for name in ("p0", "p1", "work", None)]
-    assert found == [None, Flow.PASTE, Flow.BROWSER, Flow.DEVICE]
-
-
 @pytest.fixture
 def signed_in(folder):
     """Somebody is signed in at a provider that nobody needs to ask; returns the settings."""
@@ -195,20 +166,6 @@ def test_a_stored_sign_in_wins_over_a_service_accounts_secret(signed_in, environ
     assert provider.identity().email == "alice@example.com"
 
 
-def test_the_stored_token_that_the_server_wants_is_given(signed_in, environ, folder):
-    stored = json.loads((folder / "tokens.json").read_text())["token"]
-
-    id_token = stored_provider(signed_in, environ).get_token()
-    access_token = stored_provider(replace(signed_in, bearer=Bearer.ACCESS_TOKEN), environ).get_token()
-
-    assert (id_token, access_token) == (stored["id_token"], stored["access_token"])
-
-
-def test_a_sign_in_with_another_application_does_not_count(signed_in, environ):
-    with pytest.raises(LoginRequired):
-        stored_provider(replace(signed_in, client_id="another"), environ)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -221,11 +178,6 @@ def test_what_names_a_program_wins_over_a_persons_sign_in(signed_in, environ, se
     # Neither file, platform nor secret is there: that it is asked for shows that the person's sign-in is not used.
     with pytest.raises(ConfigurationError):
         stored_provider(replace(signed_in, **settings), environ)
-
-
-def test_the_secret_of_an_application_for_people_makes_none(environ):
-    with pytest.raises(LoginRequired):
-        stored_provider(replace(CONFIGURED, client_secret=Secret("s"), secret_is_native=True), environ)
 
 
 @pytest.mark.parametrize("settings", [FLAT, CONFIGURED, ClientSettings(client_secret=Secret("s"))])
@@ -274,18 +226,6 @@ def test_a_wrapper_modules_client_wins_over_every_setting_and_an_argument_over_i
     wrapper.close()
 
 
-@pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-def test_a_ca_bundle_that_cannot_be_used_is_refused_for_the_server_too(environ, tmp_path, content):
-    if content is not None:
-        (tmp_path / "ca.pem").write_text(content)
-    settings = ClientSettings(uri="grpc+tls://127.0.0.1:1", ca_bundle=PurePath(tmp_path / "ca.pem"))
-
-    with pytest.raises(ConfigurationError) as caught:
-        open_client(settings, None, environ=environ)
-
-    assert caught.value.key == "ca_bundle"
-
-
 # Which file or keyring entry stores which sign-in.
 
 SETTINGS = ClientSettings(issuer="https://id.example", client_id="app", audience="lake")
@@ -317,10 +257,6 @@ def token_of(settings, environ):
     return token_store(settings, environ).load()[0].tokens.access_token.reveal()
 
 
-def test_the_token_file_of_a_profile_is_upstreams(environ, folder):
-    assert token_file(replace(SETTINGS, profile="work"), environ) == folder / "tokens-work.json"
-
-
 @pytest.mark.usefixtures("memory_keyring")
 @pytest.mark.parametrize("storage", TokenStorage)
 @pytest.mark.parametrize("other", OTHER_SETTINGS)
@@ -342,12 +278,6 @@ def test_upstreams_file_of_another_provider_or_application_is_left_alone(environ
     sign_in(SETTINGS, environ)
 
     assert (folder / "tokens.json").read_text() == content
-
-
-def test_a_damaged_file_keeps_its_name_so_that_its_reader_can_say_so(environ, folder):
-    (folder / "tokens.json").write_text("not json")
-
-    assert token_file(SETTINGS, environ) == folder / "tokens.json"
 
 
 def test_a_sign_in_beside_is_still_found_when_the_profiles_own_has_ended(environ):

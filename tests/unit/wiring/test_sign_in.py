@@ -22,8 +22,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.wiring import client_side
-from micromegas_jupyter.wiring import sign_in as signing_in
-from micromegas_jupyter.wiring.sign_in import begin_login, choose_flow, login, require_flow
+from micromegas_jupyter.wiring.sign_in import choose_flow, login, require_flow
 from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
@@ -91,13 +90,6 @@ def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, envir
     assert caught.value.key == "MICROMEGAS_OIDC_FLOW"
 
 
-def test_without_a_provider_there_is_nothing_to_choose(environ):
-    choice = choose_flow(ClientSettings(), facts=NO_SCREEN, environ=environ)
-
-    with pytest.raises(ConfigurationError, match="No identity provider"):
-        require_flow(ClientSettings(), choice)
-
-
 # Signing in
 
 
@@ -136,16 +128,6 @@ def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(sett
     assert [pending.flow for pending in person.shown] == [Flow.BROWSER, Flow.PASTE]
 
 
-def test_a_provider_that_refuses_the_device_sign_in_is_followed_by_the_announced_fallback(settings, environ, idp):
-    idp.reply_once("/device_authorization", Reply(status=400, body={"error": "unauthorized_client"}))
-    person = Person(browse)
-
-    person.login(settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], environ=environ)
-
-    assert "unauthorized_client" in person.heard[0]
-    assert person.heard[0].endswith("Continuing with an address that you open yourself.")
-
-
 def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
     person = Person()
     idp.reply_once("/device_authorization", Reply(status=401, body={"error": "invalid_client"}))
@@ -180,11 +162,6 @@ def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
 
     with pytest.raises(LoginRefused):
         Person(browse).login(settings, flow=Flow.PASTE, environ=environ)
-
-
-def test_pasting_needs_somebody_who_can(settings, environ):
-    with pytest.raises(UsageError, match="paste"):
-        login(settings, flow=Flow.PASTE, environ=environ)
 
 
 def test_an_interrupt_ends_the_sign_in_and_stops_listening(settings, environ):
@@ -271,13 +248,6 @@ def test_another_way_that_a_person_chose_wins_over_the_hub(below_hub, how):
         stored(below_hub)
 
 
-def test_outside_a_hub_it_cannot_be_chosen():
-    with pytest.raises(ConfigurationError) as caught:
-        begin_login(ClientSettings(), environ={}, flow=Flow.HUB)
-
-    assert caught.value.key == "KERNEL_MICROMEGAS_HUB"
-
-
 @pytest.mark.parametrize("facts", [KERNEL, Facts(has_terminal=True), Facts()], ids=str)
 def test_everywhere_below_the_hub_it_comes_first_also_where_only_it_knows_a_provider(below_hub, facts):
     settings = client_side.load_client_settings(environ=below_hub)
@@ -287,24 +257,6 @@ def test_everywhere_below_the_hub_it_comes_first_also_where_only_it_knows_a_prov
     assert require_flow(settings, choice) is Flow.HUB
     assert require_flow(ClientSettings(), without_provider) is Flow.HUB
     assert set(without_provider.fallbacks) <= {Flow.REDIRECT}
-
-
-def test_the_hubs_redirect_needs_no_provider_in_the_settings(below_hub):
-    choice = choose_flow(ClientSettings(), facts=KERNEL, wanted=Flow.REDIRECT, environ=below_hub)
-
-    assert require_flow(ClientSettings(), choice) is Flow.REDIRECT
-
-
-def test_a_sign_in_through_the_hub_has_ended_when_it_begins(below_hub, hub):
-    pending = signing_in.begin_login(
-        client_side.load_client_settings(environ=below_hub), flow=Flow.HUB, environ=below_hub
-    )
-    told = []
-    pending.on_done(told.append)
-
-    assert (pending.flow, pending.done, told) == (Flow.HUB, True, [pending])
-    assert pending.result().get_token()
-    assert len(hub.calls) == 1
 
 
 @pytest.mark.parametrize(
