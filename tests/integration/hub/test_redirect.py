@@ -28,43 +28,26 @@ def audit_lines(hub, event):
 
 
 def test_a_kernel_learns_the_one_redirect_address(signed_in):
-    offered = [KernelSignIn(signed_in, login).offered for login in ("alice", "bob")]
+    provider, callback = signed_in.provider, f"{signed_in.service_url}callback"
 
-    assert (
-        offered
-        == [
-            {
-                "redirect_uri": f"{signed_in.service_url}callback",
-                "issuer": signed_in.provider.issuer,
-                "client_id": signed_in.provider.client_id,
-            }
-        ]
-        * 2
-    )
+    for login in ("alice", "bob"):
+        offered = KernelSignIn(signed_in, login).offered
+        assert offered == {"redirect_uri": callback, "issuer": provider.issuer, "client_id": provider.client_id}
 
 
 def test_a_person_signs_in_and_the_code_leaves_the_address_bar(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
 
     page = browsers["alice"].visit(sign_in.begin(), person="alice")
-    answer = sign_in.answer(wait_seconds=20)
+    query = sign_in.answer(wait_seconds=20).json()["query"]
 
     assert browsers["alice"].visited[-1] == f"{signed_in.service_url}done"
     assert "Back to where you started" in page.text
-    assert claims_of(sign_in.exchange(answer.json()["query"])["id_token"])["sub"] == "alice"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert (page.headers["Referrer-Policy"], page.headers["Cache-Control"]) == ("no-referrer", "no-store")
+    assert claims_of(sign_in.exchange(query)["id_token"])["sub"] == "alice"
     assert sign_in.answer().status_code == 404
-
-
-def test_the_pages_carry_their_security_headers_and_no_log_holds_code_or_state(signed_in, browsers):
-    sign_in = KernelSignIn(signed_in, "alice")
-
-    browsers["alice"].visit(sign_in.begin(), person="alice")
-    done = browsers["alice"].open(f"{signed_in.service_url}done")
-    code = sign_in.answer(wait_seconds=20).json()["query"].split("code=")[1].split("&")[0]
-
-    assert done.headers["Content-Security-Policy"].startswith("default-src 'none'")
-    assert (done.headers["Referrer-Policy"], done.headers["Cache-Control"]) == ("no-referrer", "no-store")
-    assert code not in signed_in.log
+    assert query.split("code=")[1].split("&")[0] not in signed_in.log
     assert sign_in.state not in signed_in.log
 
 
@@ -75,13 +58,9 @@ def test_somebody_elses_start_address_hands_nothing_over(signed_in, browsers):
 
     assert (page.status_code, SOMEBODY_ELSES in page.text) == (403, True)
     assert sign_in.answer().status_code == 204
-    assert audit_lines(signed_in, "sign_in_refused")[-1] | {"time": ""} == {
-        "event": "sign_in_refused",
-        "owner": signed_in.people["bob"].name,
-        "visitor": signed_in.people["alice"].name,
-        "reason": "other_person_at_start",
-        "time": "",
-    }
+    line = audit_lines(signed_in, "sign_in_refused")[-1]
+    names = [signed_in.people[login].name for login in ("bob", "alice")]
+    assert [line[name] for name in ("owner", "visitor", "reason")] == [*names, "other_person_at_start"]
 
 
 def test_the_providers_address_of_somebody_elses_sign_in_hands_nothing_over(signed_in, browsers):
@@ -107,17 +86,6 @@ def test_bobs_browser_cannot_bring_back_what_alices_was_given(signed_in, browser
     assert theirs.status_code == 403
     assert "code=" not in theirs.text
     assert "code=" not in signed_in.log.replace("code=[secret]", "")
-
-
-def test_an_address_that_is_not_this_hubs_own_sign_in_is_not_begun(signed_in):
-    sign_in = KernelSignIn(signed_in, "bob")
-    _base, _, query = sign_in.request.url.partition("?")
-    own_server = f"{signed_in.url}user/{signed_in.people['bob'].name}/micromegas/callback"
-
-    for url in (sign_in.url_with(redirect_uri=own_server), f"https://evil.example/auth?{query}"):
-        answer = sign_in.call("POST", "sign-ins", json={"authorization_url": url})
-
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_sign_in")
 
 
 def test_a_redirect_to_one_persons_server_is_refused_by_the_provider_and_not_offered_by_that_server(

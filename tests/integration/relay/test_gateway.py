@@ -12,7 +12,6 @@ import requests
 
 from tests.fakes.ports import free_port
 from tests.integration.relay.servers import START_SECONDS, jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -80,10 +79,3 @@ def test_a_kernel_behind_a_gateway_signs_in(kernel, sign_in):
     assert "Signed in as Alice Martin" in kernel.saved()
     code = parse_qs(urlsplit(callback).query)["code"][0]
     assert code not in kernel.server.log
-
-
-def test_a_sign_in_that_is_not_there_any_more_is_told_at_once(kernel):
-    first = SignIn(kernel)
-    SignIn(kernel)
-
-    assert first.get(first.start_url).status_code == 404

@@ -118,13 +118,6 @@ def test_sockets_and_state_go_over_and_the_server_drains_once_told(running):
             ReservedPort(HOST, running.port)
 
 
-def test_a_server_that_was_killed_left_nothing_to_take(running):
-    running.kill()
-
-    assert running.key.path.is_socket()
-    assert take_over(running.key) is None
-
-
 def test_a_successor_serves_on_when_the_server_is_killed(running):
     with taking(running.key) as taken:
         running.kill()
@@ -368,12 +361,6 @@ def _listen(key):
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made.bind(str(key.path))
     made.listen()
-    return made
-
-
-def _connect(key):
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.connect(str(key.path))
     return made
 
 

@@ -274,25 +274,6 @@ def texts(found):
     return [held if isinstance(held, str) else held.token.reveal() for held in found]
 
 
-def test_a_token_is_exchanged_for_the_servers_audience(clock):
-    provider = Provider(issued("lake-token"))
-
-    (held,) = exchanges(provider, clock, "alice")
-
-    assert isinstance(held, StoredBearer)
-    assert (held.token, held.expires_at) == (Secret("lake-token"), clock.now() + timedelta(minutes=10))
-    assert provider.forms == [
-        {
-            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token": "hub-token",
-            "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
-            "audience": "lake",
-            "client_id": "hub",
-            "client_secret": "s3cret",
-        }
-    ]
-
-
 def test_one_exchange_serves_a_person_until_it_ends_and_nobody_else(clock):
     provider = Provider(issued("for alice"), issued("for bob"))
 

@@ -1,11 +1,9 @@
 """The Jupyter server's half: its settings, the addresses that follow, and requests to kernels."""
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 from traitlets import TraitError
-from traitlets.config import Config
 
 from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import handlers
@@ -17,37 +15,9 @@ from micromegas_jupyter.server_extension.handlers import (
     address_for_browsers,
     base_of_request,
     configured_base,
-    load,
 )
 
-VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 REQUEST = OutcomeRequest(state_digest="a" * 64)
-
-
-def load_with(monkeypatch, environ, **config):
-    """Load the extension into a server with this configuration; return how many addresses it got."""
-    rules = []
-    app = SimpleNamespace(
-        base_url="/x/",
-        kernel_manager=object(),
-        web_app=SimpleNamespace(add_handlers=lambda _host, added: rules.extend(added)),
-        log=SimpleNamespace(info=lambda *_line: None),
-    )
-    relay = MicromegasRelay(config=Config({"MicromegasRelay": config}))
-    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: relay)
-    load(app, environ)
-    return len(rules), environ
-
-
-def test_kernels_are_told_of_the_addresses_but_in_a_server_of_a_hub_only_where_its_administrator_said_so(
-    monkeypatch,
-):
-    of_hub = {"JUPYTERHUB_API_TOKEN": "t", "JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
-
-    assert load_with(monkeypatch, {}) == (4, {VARIABLE: "/x/"})
-    assert load_with(monkeypatch, {**of_hub, VARIABLE: "/inherited/"}) == (0, of_hub)
-    count, environ = load_with(monkeypatch, of_hub, per_user_redirect=True)
-    assert (count, environ[VARIABLE]) == (4, "https://hub.example.com/user/alice/")
 
 
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])
@@ -55,13 +25,6 @@ def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url)
     with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url is not"):
         MicromegasRelay(public_url=url)
     assert configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
-
-
-def test_what_was_configured_goes_before_what_the_hub_says():
-    environ = {"JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
-
-    assert configured_base("https://lab.example.com/", environ) == "https://lab.example.com/"
-    assert configured_base("", environ) == "https://hub.example.com/user/alice/"
 
 
 @pytest.mark.parametrize("host", ["", "a b", "evil.example/path", "a@b", "a,b", "a\\b", "läb", "a:1:2", "a?b"])

@@ -11,7 +11,6 @@ from pathlib import PurePath
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
 from micromegas_jupyter.auth.tokens.store import StoredLogin
 from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -186,21 +185,6 @@ def test_a_service_account_needs_all_its_parts(settings, environ):
         service_account_provider(settings, environ)
 
     assert caught.value.key == "MICROMEGAS_OIDC_CLIENT_SECRET"
-
-
-@pytest.mark.parametrize(
-    ("facts", "remedy"),
-    [
-        (Facts(has_terminal=True), "Run `micromegas login --profile work`, or set"),
-        (Facts(has_kernel=True, allows_input=True), "Run %micromegas_login --profile work, or set"),
-        (Facts(), "MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login"),
-    ],
-)
-def test_who_is_not_signed_in_learns_what_to_do_in_this_place(environ, facts, remedy):
-    with pytest.raises(LoginRequired) as caught:
-        stored_provider(replace(CONFIGURED, profile="work"), environ, facts=facts)
-
-    assert remedy in caught.value.remedy
 
 
 class _Token:

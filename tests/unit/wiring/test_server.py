@@ -101,15 +101,6 @@ def test_no_limit_is_zero_and_spawned_executors_wait_in_smaller_numbers(monkeypa
     assert (flight.port, flight.is_port_reserved) == (1, True)
 
 
-@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (100, 50)])
-def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib, pool_mib):
-    settings = ServerSettings(memory_mib=memory_mib)
-
-    found = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
-
-    assert found.memory_pool_bytes == pool_mib * MIB
-
-
 @pytest.mark.parametrize("becomes", ["gone", "file"])
 def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
     root = tmp_path / "lake"
