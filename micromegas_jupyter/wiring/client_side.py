@@ -475,7 +475,6 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
         return False  # nothing of it is loaded elsewhere
-
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
     if not is_below_hub(environ) or names_service_account:
