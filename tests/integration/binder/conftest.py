@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.binder.binders import FOLDERS, running_binder
-from tests.integration.binder.pinned import make_pinned_environment
+from tests.integration.binder.binders import FOLDERS, make_pinned_environment, running_binder
 from tests.integration.browser.conftest import browser, chromium
 
 __all__ = ["browser", "chromium"]

@@ -19,7 +19,9 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
 from tests.integration.hub.guide import OwnValues, configuration_of
+from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.other_provider.installing import find_node
+from tests.integration.relay.servers import PatientClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,18 +210,17 @@ class RunningHub:
         """Call the Hub's API, as the witness when no other token is given."""
         return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
 
+    def _change_server(self, method, login, server):
+        path = f"users/{self.people[login].name}/server"
+        self.api(method, f"{path}s/{server}" if server else path).raise_for_status()
+
     def start_server(self, login, server=""):
-        person = self.people[login]
-        path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
-        answer = self.api("POST", path)
-        assert answer.status_code in {201, 202}, answer.text
-        until(lambda: self._server(person, server).get("ready"), f"a server of {login}")
+        self._change_server("POST", login, server)
+        until(lambda: self._server(login, server).get("ready"), f"a server of {login}")
 
     def stop_server(self, login, server=""):
-        person = self.people[login]
-        path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
-        self.api("DELETE", path).raise_for_status()
-        until(lambda: not self._server(person, server), f"no server of {login}")
+        self._change_server("DELETE", login, server)
+        until(lambda: not self._server(login, server), f"no server of {login}")
 
     def server_process(self, login, server=""):
         wanted = (self.people[login].name, server)
@@ -270,8 +271,6 @@ class RunningHub:
 
     def kernel(self, login, server=""):
         """Start a kernel in a person's server, through that server's own API."""
-        from tests.integration.hub.kernel import HubKernel
-
         return HubKernel(self, login, server)
 
     def server_path(self, login, server=""):
@@ -283,9 +282,8 @@ class RunningHub:
             headers = {"Authorization": f"Bearer {token}"}
             return session.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
-    def _server(self, person, server):
-        servers = self.api("GET", f"users/{person.name}").json().get("servers", {})
-        return servers.get(server, {})
+    def _server(self, login, server):
+        return self.api("GET", f"users/{self.people[login].name}").json().get("servers", {}).get(server, {})
 
     def _answers(self):
         assert self._process.poll() is None, self.log[-3000:]
@@ -296,3 +294,31 @@ class RunningHub:
             )
         except requests.ConnectionError:
             return False
+
+
+class HubKernel(AttendedKernel):
+    """A kernel of a person's server, which the server's own API starts. A context manager that ends it."""
+
+    def __init__(self, hub, login, server=""):
+        self._hub = hub
+        self._home = hub.people[login].home
+        self._path = hub.server_path(login, server)
+        answer = hub.call("POST", f"{self._path}api/kernels", hub.witness_token, json={"name": "python3"})
+        answer.raise_for_status()
+        self.kernel_id = answer.json()["id"]
+        super().__init__(self)
+
+    def client(self):
+        name = f"kernel-{self.kernel_id}.json"
+        file = until(lambda: next(iter(self._home.rglob(name)), None), "a connection file")
+        client = PatientClient(connection_file=str(file))
+        client.load_connection_file()
+        return client
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
+        with suppress(requests.ConnectionError):  # the server is gone already
+            self._hub.call("DELETE", f"{self._path}api/kernels/{self.kernel_id}", self._hub.witness_token)

@@ -3,8 +3,7 @@
 import pytest
 
 from micromegas_jupyter.demo.provider import DemoProvider
-from tests.integration.relay.servers import jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
+from tests.integration.relay.servers import SignIn, jupyter_server, kernel_environment
 
 
 @pytest.fixture(scope="module")

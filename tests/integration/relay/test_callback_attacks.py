@@ -5,8 +5,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import TIMEOUT_SECONDS
-from tests.integration.relay.signing_in import SignIn
+from tests.integration.relay.servers import TIMEOUT_SECONDS, SignIn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

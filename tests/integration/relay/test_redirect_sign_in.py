@@ -4,8 +4,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import LOAD, Door, jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
+from tests.integration.relay.servers import LOAD, Door, SignIn, jupyter_server, kernel_environment
 
 pytestmark = pytest.mark.integration
 
