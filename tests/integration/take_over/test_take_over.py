@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,10 +69,9 @@ def running():
 def taking(key):
     """Take a server over, and close what was taken afterwards."""
     taken = take(key)
-    with ExitStack() as sockets:
-        for each in taken.sockets.values():
-            sockets.enter_context(each)
-        yield taken
+    yield taken
+    for each in taken.sockets.values():
+        each.close()
 
 
 def take(key):
@@ -174,8 +173,16 @@ def test_of_many_successors_at_once_one_takes_over(running):
 )
 def test_a_server_that_hands_over_otherwise_is_left_alone(answer):
     key = find_take_over_address(HOST, 1, os.environ)
-    with _listen(key) as listening_socket:
-        answering = threading.Thread(target=_answer_once, args=(listening_socket, answer))
+
+    def answer_once():
+        connection, _ = running.accept()
+        with connection:
+            connection.recv(1024)
+            connection.send(answer)
+
+    with _bind(key.path) as running:
+        running.listen()
+        answering = threading.Thread(target=answer_once)
         answering.start()
 
         with pytest.raises(ServerUnavailable):
@@ -223,17 +230,18 @@ def test_a_server_that_was_taken_over_leaves_its_successors_file(running):
 
 def _bind(path):
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
-        bound.bind(str(path))
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.bind(str(path))
+    return made
 
 
 def _link(path):
-    _bind(path.with_name("elsewhere"))
+    _bind(path.with_name("elsewhere")).close()
     path.symlink_to(path.with_name("elsewhere"))
 
 
 def _file(path):
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700)
     path.touch()
 
 
@@ -243,9 +251,8 @@ def _open_folder(path):
 
 
 def _linked_folder(path):
-    elsewhere = path.parent.with_name("elsewhere")
-    elsewhere.mkdir(mode=0o700)
-    path.parent.symlink_to(elsewhere)
+    path.parent.with_name("elsewhere").mkdir(mode=0o700)
+    path.parent.symlink_to(path.parent.with_name("elsewhere"))
 
 
 def _anothers_folder(path):
@@ -254,7 +261,7 @@ def _anothers_folder(path):
 
 
 def _anothers_socket(path):
-    _bind(path)
+    _bind(path).close()
     os.chown(path, NOBODY, NOBODY)
 
 
@@ -324,9 +331,7 @@ print(data, descriptors)
 @ROOT_ONLY
 def test_another_users_listener_is_not_asked():
     key = find_take_over_address(HOST, 1, os.environ)
-    key.path.parent.mkdir(mode=0o700)
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as bound:
-        bound.bind(str(key.path))
+    with _bind(key.path) as bound:
         command = [sys.executable, "-c", _LISTEN_AS_NOBODY, str(bound.fileno())]
         with subprocess.Popen(
             command, pass_fds=[bound.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -354,18 +359,3 @@ def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_
     key = find_take_over_address(HOST, 50051, environ)
 
     assert key.path.parent == runtime.parent / f"micromegas-{os.geteuid()}"
-
-
-def _listen(key):
-    key.path.parent.mkdir(mode=0o700, exist_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.bind(str(key.path))
-    made.listen()
-    return made
-
-
-def _answer_once(listening_socket, answer):
-    connection, _ = listening_socket.accept()
-    with connection:
-        connection.recv(1024)
-        connection.send(answer)
