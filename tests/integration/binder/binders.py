@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+
+from tests.integration.relay.servers import wait_for_address
 
 # Its place only: loading it warns of what it uses itself.
 BUILDPACKS = Path(str(getattr(find_spec("repo2docker"), "origin", ""))).parent / "buildpacks"
@@ -30,7 +29,6 @@ _OWN = frozenset({"pip", "python", "python_abi", "setuptools", "wheel"})
 # A package's file ends with its name, version and build, which begins with py where it is one for Python.
 _PACKAGE = re.compile(r"/([a-z0-9_-]+)-([0-9][^-/]*)-py[^-/]+\.(?:conda|tar\.bz2)")
 FOLDERS = ("binder", "docs", "micromegas_jupyter", "notebooks")
-START_SECONDS = 240
 BASE_URL = "/user/ada/"
 TOKEN = "a-token-of-this-binder"
 HUB_TOKEN = "a-token-of-the-hub"
@@ -88,7 +86,7 @@ def running_binder(repository, programs, folder):
     process = psutil.Popen(command, cwd=repository, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     running = Binder(url="", process=process, repository=repository, temporary=folder / "tmp")
     try:
-        running.url = _wait_for_address(folder / "runtime", running)
+        running.url = wait_for_address(folder / "runtime", process, repository / ".jupyter-server-log.txt")
         yield running
     finally:
         left = running.programs()
@@ -97,17 +95,6 @@ def running_binder(repository, programs, folder):
         for program in alive:
             program.kill()
         process.wait()
-
-
-def _wait_for_address(runtime, binder):
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and binder.process.is_running():
-        for path in runtime.glob("jpserver-*.json"):
-            with suppress(ValueError):  # being written
-                return str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
-        pause.wait(0.05)
-    raise AssertionError(binder.log[-3000:])
 
 
 def lock_file(python):

@@ -6,11 +6,10 @@ import json
 import os
 import secrets
 import subprocess
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import psutil
 import requests
@@ -21,7 +20,7 @@ from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
 from tests.integration.hub.guide import OwnValues, configuration_of
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.other_provider.installing import find_node
-from tests.integration.relay.servers import PatientClient
+from tests.integration.relay.servers import PatientClient, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +29,8 @@ if TYPE_CHECKING:
     from tests.integration.hub.system_people import SystemPeople
     from tests.integration.other_provider.running import OtherProvider
 
-Found = TypeVar("Found")
 
-START_SECONDS = 180
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
-_LOOK_SECONDS = 0.05
 # What Hubs of one run have in common.
 _SHARED = ("provider", "python", "proxy_folder", "people", "system", "environment")
 # They take longer to start than all that is tested here.
@@ -43,15 +39,6 @@ _LEAN = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-
-
-def until(look, what, *, seconds=START_SECONDS):
-    deadline = SYSTEM_CLOCK.monotonic() + seconds
-    pause = threading.Event()
-    while not (found := look()):
-        assert SYSTEM_CLOCK.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
-        pause.wait(_LOOK_SECONDS)
-    return found
 
 
 @dataclass(kw_only=True)

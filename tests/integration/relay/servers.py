@@ -27,7 +27,7 @@ from tests.integration.notebook.kernels import REPOSITORY, AttendedKernel
 if TYPE_CHECKING:
     from pathlib import Path
 
-START_SECONDS = 120
+START_SECONDS = 180
 TIMEOUT_SECONDS = 120
 TOKEN = "a-token-of-this-server"
 PASSWORD = "a password of this server"
@@ -38,6 +38,16 @@ _OTHER_EXTENSIONS = ("jupyter_lsp", "jupyter_server_proxy", "jupyter_server_term
 _WITHOUT_OTHER_EXTENSIONS = {"ServerApp": {"jpserver_extensions": dict.fromkeys(_OTHER_EXTENSIONS, False)}}
 # What kernels and servers log at their most talkative is what the tests look through.
 _TALKATIVE_KERNELS = "c = get_config()\nc.Application.log_level = 10\n"
+
+
+def until(look, what, *, seconds=START_SECONDS):
+    """Return what is looked for, as soon as it is there."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
+        pause.wait(0.05)
+    return found
 
 
 class Door(enum.Enum):
@@ -102,15 +112,8 @@ class JupyterServer:
 
     def connection_file(self, kernel_id):
         """Return where a kernel says how it is reached."""
-        deadline = time.monotonic() + START_SECONDS
-        pause = threading.Event()
-        while time.monotonic() < deadline:
-            for folder in self.kernel_folders:
-                path = folder / f"kernel-{kernel_id}.json"
-                if path.exists():
-                    return str(path)
-            pause.wait(0.05)
-        raise AssertionError("the kernel has no connection file")
+        paths = [folder / f"kernel-{kernel_id}.json" for folder in self.kernel_folders]
+        return until(lambda: next((str(path) for path in paths if path.exists()), None), "a connection file")
 
     def raw(self, request):
         """Send bytes and return the answer's status and text; 0 when the server only hung up."""
@@ -199,24 +202,26 @@ def jupyter_server(folder, *options, environ, base_url="/", door=Door.TOKEN):
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        url = _wait_for_address(runtime, process, folder)
+        url = wait_for_address(runtime, process, folder / "server.log")
         yield JupyterServer(url=url, folder=folder, door=door, kernel_folders=[runtime])
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _wait_for_address(runtime, process, folder):
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and process.poll() is None:
+def wait_for_address(runtime, process, log):
+    """Return the address of a Jupyter server that starts, as soon as it listens."""
+
+    def look():
+        assert process.poll() is None, log.read_text()[-3000:]
         for path in runtime.glob("jpserver-*.json"):
             with suppress(ValueError, requests.ConnectionError):  # being written, or not listening yet
                 url = str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
                 requests.get(f"{url}api", timeout=TIMEOUT_SECONDS)
                 return url
-        pause.wait(0.05)
-    raise AssertionError((folder / "server.log").read_text()[-3000:])
+        return None
+
+    return until(look, "a server that listens")
 
 
 def kernel_environment(folder, *, issuer, client_id):

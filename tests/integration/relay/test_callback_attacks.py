@@ -1,6 +1,7 @@
 """What is tried against the callback of a sign-in by redirect: each is refused, none uses the sign-in up."""
 
 import socket
+from contextlib import ExitStack
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -236,18 +237,11 @@ def test_cookies_that_only_look_like_ours_do_not_stop_a_start(sign_in):
     assert sign_in.still_works()
 
 
-@pytest.fixture
-def idle_connections(server):
-    """Connections that have begun a request and never end it."""
+def test_idle_connections_do_not_hold_a_sign_in_up(server, sign_in):
     parts = urlsplit(server.url)
-    opened = [socket.create_connection((parts.hostname, parts.port), TIMEOUT_SECONDS) for _ in range(IDLE_CONNECTIONS)]
-    for connection in opened:
-        connection.sendall(b"GET /team/x/micromegas/callback?code=")
-    yield opened
-    for connection in opened:
-        connection.close()
+    with ExitStack() as idle:
+        for _each in range(IDLE_CONNECTIONS):
+            connection = socket.create_connection((parts.hostname, parts.port), TIMEOUT_SECONDS)
+            idle.enter_context(connection).sendall(b"GET /team/x/micromegas/callback?code=")
 
-
-def test_idle_connections_do_not_hold_a_sign_in_up(idle_connections, sign_in):
-    assert len(idle_connections) == IDLE_CONNECTIONS
-    assert sign_in.still_works()
+        assert sign_in.still_works()

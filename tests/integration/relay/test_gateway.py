@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,7 +9,7 @@ import pytest
 import requests
 
 from tests.fakes.ports import free_port
-from tests.integration.relay.servers import START_SECONDS, jupyter_server, kernel_environment
+from tests.integration.relay.servers import jupyter_server, kernel_environment, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -38,22 +36,17 @@ def kernel_gateway(folder, *, environ, port):
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        _wait(url, process, folder)
+        until(lambda: _answers(url, process, folder / "gateway.log"), "a gateway that listens")
         yield url
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _wait(url, process, folder):
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(requests.ConnectionError):
-            requests.get(f"{url}/api", timeout=30)
-            return
-        pause.wait(0.05)
-    raise AssertionError((folder / "gateway.log").read_text()[-3000:])
+def _answers(url, process, log):
+    assert process.poll() is None, log.read_text()[-3000:]
+    with suppress(requests.ConnectionError):
+        return requests.get(f"{url}/api", timeout=30) is not None
 
 
 @pytest.fixture(scope="module")
