@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import requests
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
-from tests.integration.hub.guide import OwnValues, configuration_of
+from tests.integration.hub.guide import configuration_of
 from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.other_provider.installing import find_node
 from tests.integration.relay.servers import PatientClient, until
@@ -71,6 +71,8 @@ class RunningHub:
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
+    health_paths = ("services/micromegas/health", "services/exchanging/health")
+
     @classmethod
     def beside(cls, hub, *, folder, **others):
         """Return another Hub for the same people, with the same programs; `others` are what it has of its own."""
@@ -99,18 +101,9 @@ class RunningHub:
     def start(self, *, as_chart=False):
         """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer."""
         node, _npm = find_node()
-        own = OwnValues(
-            url=self.url,
-            issuer=self.provider.issuer,
-            redirect_client_id=self.provider.client_id,
-            service_url=f"http://127.0.0.1:{self.ports[3]}",
-            flight_uri=self.environment["MICROMEGAS_ANALYTICS_URI"],
-            margin_seconds=self.margin_seconds,
-        )
-        guide, sections = configuration_of(own, as_chart=as_chart)
-        exchanging = replace(
-            own, service_url=f"http://127.0.0.1:{self.ports[4]}", exchange_resource=self.provider.resource
-        )
+        guide, sections = configuration_of(self, self.ports[3], as_chart=as_chart)
+        resource = self.provider.resource
+        exchanging, _ = configuration_of(self, self.ports[4], as_chart=as_chart, exchange_resource=resource)
         values = {
             "url": self.url,
             "hub_port": self.ports[1],
@@ -118,7 +111,7 @@ class RunningHub:
             "service_port": self.ports[3],
             "folder": str(self.folder),
             "guide": self.own_guide(guide),
-            "exchanging_guide": self.own_guide(configuration_of(exchanging, as_chart=as_chart)[0]),
+            "exchanging_guide": self.own_guide(exchanging),
             "sections": sections,
             "names": {person.subject: person.name for person in self.people.values()},
             "proxy_command": [
@@ -275,10 +268,8 @@ class RunningHub:
     def _answers(self):
         assert self._process.poll() is None, self.log[-3000:]
         try:
-            return all(
-                requests.get(f"{url}health", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
-                for url in (self.service_url, self.exchanging_url)
-            )
+            answers = [requests.get(f"{self.url}{path}", timeout=TIMEOUT_SECONDS) for path in self.health_paths]
+            return all(answer.status_code == requests.codes.ok for answer in answers)
         except requests.ConnectionError:
             return False
 
