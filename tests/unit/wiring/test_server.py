@@ -115,18 +115,6 @@ def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
     assert (before, can_read_tables(lake, root)) == (True, False)
 
 
-def test_spill_folders_of_servers_that_have_ended_are_removed(tmp_path):
-    abandoned = tmp_path / "micromegas-server-abcdefgh"
-    abandoned.mkdir(mode=0o700)
-    running = make_spill_folder(tmp_path)
-    second = make_spill_folder(tmp_path)
-
-    assert sorted(tmp_path.iterdir()) == sorted((running.path, second.path))
-    running.close()
-    second.close()
-    assert list(tmp_path.iterdir()) == []
-
-
 def _build_without_auth(tmp_path, **environ):
     settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True)
     ServerStack(settings, environ=environ).stop()
