@@ -63,7 +63,6 @@ class RunningHub:
     system: SystemPeople
     environment: Mapping[str, str]
     margin_seconds: int = 3
-    config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     ports: list[int] = field(default_factory=lambda: [free_port() for _each in range(5)])
@@ -71,6 +70,7 @@ class RunningHub:
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
+    is_bare = False
     health_paths = ("services/micromegas/health", "services/exchanging/health")
 
     @classmethod
@@ -106,6 +106,7 @@ class RunningHub:
         exchanging, _ = configuration_of(self, self.ports[4], as_chart=as_chart, exchange_resource=resource)
         values = {
             "url": self.url,
+            "is_bare": self.is_bare,
             "hub_port": self.ports[1],
             "proxy_port": self.ports[2],
             "service_port": self.ports[3],
@@ -136,7 +137,7 @@ class RunningHub:
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.folder / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self.python.executable), "-m", "jupyterhub", "-f", str(self.config)],
+                [str(self.python.executable), "-m", "jupyterhub", "-f", str(CONFIG)],
                 cwd=self.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,

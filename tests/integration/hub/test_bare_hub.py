@@ -1,7 +1,6 @@
 """A Hub without the sign-in service and without OAuthenticator: a code signs in, and what could be added is said."""
 
 import re
-from pathlib import Path
 
 import pytest
 import requests
@@ -20,6 +19,7 @@ BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 class BareHub(RunningHub):
     """The same programs with another configuration."""
 
+    is_bare = True
     health_paths = ("hub/login",)
 
     def sign_in_by_password(self, name):
@@ -43,7 +43,6 @@ def bare_hub(hub, tmp_path_factory):
             "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
         },
-        config=Path(__file__).with_name("bare_hub_config.py"),
     )
     try:
         bare.start()
