@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
-    "connect": "micromegas_jupyter.wiring",
+    "connect": "micromegas_jupyter.wiring.client_side",
     "load_ipython_extension": "micromegas_jupyter.notebook",
     "quote_identifier": "micromegas_jupyter.client.parameters",
     "unload_ipython_extension": "micromegas_jupyter.notebook",

@@ -87,7 +87,8 @@ def _check(stack: "DemoStack") -> int:
     """Sign in as Alice over the provider's pages, without a browser, and query the stack's own telemetry."""
     from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
     from micromegas_jupyter.demo.stack import wait_for_rows
-    from micromegas_jupyter.wiring import load_client_settings, login, open_client
+    from micromegas_jupyter.wiring.client_side import load_client_settings, open_client
+    from micromegas_jupyter.wiring.sign_in import login
 
     environ = stack.process_environment()
     settings = load_client_settings(environ=environ)

@@ -118,19 +118,19 @@ def _statement(arguments: argparse.Namespace) -> str:
 
 def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
-    from micromegas_jupyter import wiring
+    from micromegas_jupyter.wiring import client_side
 
     issuer, client_id, oidc = (getattr(arguments, name, None) for name in ("issuer", "client_id", "oidc"))
     secret = Secret(arguments.client_secret) if getattr(arguments, "client_secret", None) else None
     if not (issuer or client_id or secret or oidc):
-        return wiring.connect(arguments.uri, profile=arguments.profile)
+        return client_side.connect(arguments.uri, profile=arguments.profile)
     options = {
         "MICROMEGAS_OIDC_ISSUER": issuer,
         "MICROMEGAS_OIDC_CLIENT_ID": client_id,
         "MICROMEGAS_ANALYTICS_URI": arguments.uri,
     }
-    environ = wiring.without_wrapper()
-    settings = wiring.load_client_settings(
+    environ = client_side.without_wrapper()
+    settings = client_side.load_client_settings(
         profile=arguments.profile, options={name: value for name, value in options.items() if value}
     )
     if oidc and secret:
@@ -138,11 +138,11 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     if oidc:
         from micromegas_jupyter.cli.sign_in_commands import sign_in
 
-        return wiring.open_client(settings, sign_in(settings, store=False), environ=environ)
+        return client_side.open_client(settings, sign_in(settings, store=False), environ=environ)
     if secret:
         settings = replace(settings, client_secret=secret)
-        return wiring.open_client(settings, wiring.service_account_provider(settings), environ=environ)
-    return wiring.open_client(settings, wiring.stored_provider(settings, environ), environ=environ)
+        return client_side.open_client(settings, client_side.service_account_provider(settings), environ=environ)
+    return client_side.open_client(settings, client_side.stored_provider(settings, environ), environ=environ)
 
 
 def print_rows(

@@ -31,7 +31,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.wiring import ServerStack
+    from micromegas_jupyter.wiring.server import ServerStack
 
 _MAX_CONFIG_BYTES: Final = 256 * 1024
 _MAX_SHOWN_ISSUERS: Final = 5
@@ -101,7 +101,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     log_as_server(settings)
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.executors.settings import hide_memory
-    from micromegas_jupyter.wiring import ServerStack
+    from micromegas_jupyter.wiring.server import ServerStack
 
     hide_memory()
     stop = StopSignal(again=lambda: os._exit(1))  # executors end with this process

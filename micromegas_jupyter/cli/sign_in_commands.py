@@ -54,11 +54,11 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_login(arguments: argparse.Namespace) -> int:
     """Sign in, wait for the person, print who it was as far as the tokens say it."""
-    from micromegas_jupyter import wiring
+    from micromegas_jupyter.wiring import client_side
 
     given = {name: getattr(arguments, option) for option, name in _OPTION_VARIABLES.items()}
     given = {name: value for name, value in given.items() if value}
-    settings = wiring.load_client_settings(profile=arguments.profile, options=given)
+    settings = client_side.load_client_settings(profile=arguments.profile, options=given)
     provider = sign_in(settings, flow=arguments.flow)
     print(signed_in_line(provider, now=_provider_now(provider)))
     if given:
@@ -79,11 +79,11 @@ def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_logout(arguments: argparse.Namespace) -> int:
     """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
-    from micromegas_jupyter import wiring
+    from micromegas_jupyter.wiring import client_side
 
-    settings = wiring.load_client_settings(profile=arguments.profile)
-    print(wiring.logout(settings, end_session=arguments.end_session))
-    if wiring.uses_hub(settings):
+    settings = client_side.load_client_settings(profile=arguments.profile)
+    print(client_side.logout(settings, end_session=arguments.end_session))
+    if client_side.uses_hub(settings):
         print("Programs on this server stay signed in through JupyterHub until you log out of the Hub.")
     return 0
 
@@ -95,18 +95,18 @@ def add_whoami_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_whoami(arguments: argparse.Namespace) -> int:
     """Print the local identity, then the server's answer."""
-    from micromegas_jupyter import wiring
+    from micromegas_jupyter.wiring import client_side
 
     server = "the wrapper's server"
-    if wiring.is_wrapped() and not arguments.profile:
-        client = wiring.connect()
+    if client_side.is_wrapped() and not arguments.profile:
+        client = client_side.connect()
     else:
-        environ = wiring.without_wrapper()
-        settings = wiring.load_client_settings(profile=arguments.profile, environ=environ)
-        provider = wiring.stored_provider(settings, environ)
+        environ = client_side.without_wrapper()
+        settings = client_side.load_client_settings(profile=arguments.profile, environ=environ)
+        provider = client_side.stored_provider(settings, environ)
         if provider is not None:
             print(local_line(settings, provider))
-        client = wiring.open_client(settings, provider, environ=environ)
+        client = client_side.open_client(settings, provider, environ=environ)
         server = host_text(settings.uri)
     with client:
         client.on_notice(show_note)
@@ -312,22 +312,23 @@ def sign_in(
     settings: "ClientSettings", *, flow: str | None = None, store: bool = True, environ: Mapping[str, str] | None = None
 ) -> "OidcAuthProvider | HubTokenProvider":
     """Choose how to sign in, as `flow` or else settings and runtime environment say, and do it; `store` keeps it."""
-    from micromegas_jupyter import wiring
     from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
+    from micromegas_jupyter.wiring import client_side
+    from micromegas_jupyter.wiring import sign_in as signing_in
 
     environ = process_variables(environ)
     for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
         os.environ.pop(name, None)  # the settings hold it by now, and a browser would inherit it
     wanted = None if flow in {None, AUTOMATIC} else Flow(flow)
-    choice = wiring.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
-    chosen = wiring.require_flow(settings, choice)
+    choice = signing_in.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
+    chosen = signing_in.require_flow(settings, choice)
     terminal = SignInTerminal(sys.stderr, environ=environ)
     if chosen is not Flow.BROWSER or choice.skipped:
         skipped = "".join(f" Not {found.flow.value}: {found.reason}." for found in choice.skipped)
         terminal.announce(f"Sign-in by {choice.flow}. {choice.reason}{skipped}")
     try:
-        provider = wiring.login(
+        provider = signing_in.login(
             settings,
             flow=chosen,
             fallbacks=choice.fallbacks,
@@ -341,11 +342,11 @@ def sign_in(
     finally:
         terminal.close()
     if store and wanted is not None:
-        wiring.remember_flow(settings, wanted, environ)
+        client_side.remember_flow(settings, wanted, environ)
         if settings.origin_of("flow") is not None:
             terminal.announce(f"Without --flow, {settings.origin_of('flow')} goes first.")
     elif store and flow == AUTOMATIC:
-        wiring.remember_flow(settings, None, environ)
+        client_side.remember_flow(settings, None, environ)
     return provider
 
 
@@ -364,7 +365,7 @@ class SignInTerminal:
     def show(self, pending: "PendingLogin") -> None:
         """Print the instructions, with a QR code and the time left where they help."""
         from micromegas_jupyter.config.client import Flow
-        from micromegas_jupyter.wiring import sentence_of
+        from micromegas_jupyter.wiring.sign_in import sentence_of
 
         if pending.flow is Flow.PASTE:
             self._input.hide()

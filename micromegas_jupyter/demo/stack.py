@@ -11,8 +11,8 @@ from micromegas_jupyter.core.files import TemporaryFolder, ensure_private_folder
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import ServerUnavailable
-from micromegas_jupyter.wiring import ServerStack
 from micromegas_jupyter.wiring.client_side import CONFIG_DIR
+from micromegas_jupyter.wiring.server import ServerStack
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from micromegas_jupyter import __version__, wiring
+from micromegas_jupyter import __version__
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.select import Facts, gather_facts
 from micromegas_jupyter.auth.provider import OidcAuthProvider
@@ -41,6 +41,8 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
+from micromegas_jupyter.wiring import client_side, credentials
+from micromegas_jupyter.wiring import sign_in as signing_in
 
 FAILED_EXIT_CODE = 1
 
@@ -177,7 +179,7 @@ class Case:
         has_secret = settings.client_secret is not None or settings.client_secret_file is not None
         if not self.names_a_provider or not (has_key or (has_secret and not settings.secret_is_native)):
             return None
-        is_stored = wiring.token_store(settings, self.environ).mark() is not None
+        is_stored = client_side.token_store(settings, self.environ).mark() is not None
         return None if is_stored else "a service account is used"
 
 
@@ -224,7 +226,7 @@ def check_settings(case: Case, error: ConfigurationError | None = None) -> Findi
 
 
 def _lacking(case: Case) -> list[str]:
-    if wiring.is_wrapped(case.environ):
+    if client_side.is_wrapped(case.environ):
         return []
     lines = [NO_PROVIDER] if case.has_no_sign_in else []
     if case.settings.origin_of("uri") is None:
@@ -236,7 +238,7 @@ def _check_authorities(settings: ClientSettings) -> None:
     if settings.ca_bundle is not None:
         name = settings.origin_of("ca_bundle") or "MICROMEGAS_CA_BUNDLE"
         try:
-            wiring.provider_http(settings)
+            credentials.provider_http(settings)
         except ConfigurationError as error:
             raise _naming(error, name) from None
     if settings.issuer is not None:
@@ -251,9 +253,9 @@ def _check_credential(case: Case) -> None:
         except ConfigurationError as error:
             raise _naming(error, settings.origin_of("api_key_file") or "api_key_file") from None
     elif settings.service_account_file is not None:
-        wiring.service_provider(settings, case.environ)
+        credentials.service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        wiring.client_proof(settings)
+        credentials.client_proof(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
@@ -285,12 +287,14 @@ def check_store(case: Case) -> Finding:
     if not case.names_a_provider:
         return skipped("store", "nothing is kept: no person signs in with these settings")
     modes = _modes(case)  # before anything that would mend them
-    mode = modes.get(wiring.token_file(case.settings, case.environ))
-    store = wiring.token_store(case.settings, case.environ)
+    mode = modes.get(client_side.token_file(case.settings, case.environ))
+    store = client_side.token_store(case.settings, case.environ)
     store.check_usable()
     mark = store.mark()
     is_stored = mark is not None
-    others = [other for other in wiring.stored_logins(case.settings, case.environ) if other.mark() not in {None, mark}]
+    others = [
+        other for other in client_side.stored_logins(case.settings, case.environ) if other.mark() not in {None, mark}
+    ]
     facts: dict[str, object] = {
         "label": store.label,
         "holds_a_sign_in": is_stored,
@@ -347,7 +351,7 @@ def _difference(key: LoginKey, settings: ClientSettings) -> str:
 
 
 def _modes(case: Case) -> dict[Path, int]:
-    folder = wiring.config_folder(case.environ)
+    folder = client_side.config_folder(case.environ)
     pattern = f"{Path(case.settings.token_file_name).stem}*.json"
     with suppress(OSError):
         listed = list(islice(folder.glob(pattern), _MAX_FILES))
@@ -382,7 +386,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
     program = case.program_credential
     if program is not None:
         return skipped("sign-in", f"not needed: {program}")
-    choice = wiring.choose_flow(
+    choice = signing_in.choose_flow(
         case.settings,
         facts=case.facts,
         environ=case.environ,
@@ -525,7 +529,7 @@ def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
 
 def check_server(case: Case, provider: AuthProvider | None, *, token_failed: bool) -> Finding:
     """Ask the server who the caller is; without a token only whether it answers."""
-    with wiring.open_client(case.settings, provider, environ=case.environ) as client:
+    with client_side.open_client(case.settings, provider, environ=case.environ) as client:
         started = case.clock.monotonic()
         try:
             identity = client.whoami()
@@ -608,7 +612,9 @@ def examine(
     findings = [check_program(), *([wrapper] if wrapper else [])]
     try:
         settings = (
-            wiring.load_client_settings(profile=profile, environ=environ) if load_settings is None else load_settings()
+            client_side.load_client_settings(profile=profile, environ=environ)
+            if load_settings is None
+            else load_settings()
         )
     except MicromegasError as error:
         why = "the settings cannot be read"
@@ -616,7 +622,7 @@ def examine(
     case = Case(
         settings=settings, environ=environ, facts=gather_facts(environ=environ) if facts is None else facts, clock=clock
     )
-    if wiring.is_wrapped(environ):
+    if client_side.is_wrapped(environ):
         why = "the wrapper's client is used"
         return [*findings, check_settings(case), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     prevented, error_of_settings = find_obstacle(case)
@@ -647,7 +653,7 @@ def _check_provider_calls(case: Case, prevented: Collection[str]) -> tuple[list[
         why = "no identity provider is configured"
         return [skipped("issuer", why), skipped("clock", why)], None
     try:
-        http = wiring.provider_http(settings)
+        http = credentials.provider_http(settings)
     except MicromegasError as error:
         return [failed("issuer", error), skipped("clock", _NOT_CHECKED)], None
     connection = ProviderConnection(settings.issuer, settings.client_id or "", None, http=http, clock=case.clock)
@@ -664,7 +670,7 @@ def _check_server_calls(case: Case, prevented: Collection[str]) -> list[Finding]
         token = skipped("token", _SEE_SETTINGS)
     else:
         try:
-            provider = wiring.stored_provider(case.settings, case.environ, facts=case.facts)
+            provider = client_side.stored_provider(case.settings, case.environ, facts=case.facts)
         except MicromegasError as error:
             token = failed("token", error)
         else:

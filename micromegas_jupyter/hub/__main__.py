@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tornado import web
 from tornado.httpserver import HTTPServer
@@ -22,9 +22,6 @@ from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.hub.callers import AUDIT_LOGGER, Refused, check_service_rights
 from micromegas_jupyter.hub.kernel_handlers import Service, build_service
 from micromegas_jupyter.hub.settings import ServiceSettings, read_service_settings
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.hub.settings import ServiceSettings
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -111,7 +108,7 @@ async def _check_rights(service: Service) -> None:
     """Check the service's own rights, while the Hub that started it may still be starting itself."""
     for _try in range(_START_TRIES):
         try:
-            check_service_rights(await service.hub.fetch_service())
+            check_service_rights(await service.hub.fetch_owner(service.settings.api_token))
         except Refused:
             await asyncio.sleep(_START_PAUSE_SECONDS)
         else:

@@ -71,6 +71,7 @@ REFUSALS: Final = {
 _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
+_AUDIT.setLevel(logging.INFO)
 # Calls of one person.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
@@ -113,10 +114,6 @@ class HubApi:
         if not isinstance(kind, str) or not isinstance(name, str) or not isinstance(scopes, list):
             raise refuse("hub_unavailable")
         return TokenOwner(kind=kind, name=name, scopes=frozenset(map(str, scopes)))
-
-    async def fetch_service(self) -> TokenOwner | None:
-        """Return what the Hub knows of the service's own token."""
-        return await self.fetch_owner(self._token)
 
     async def fetch_auth_state(self, name: str) -> dict[str, object] | None:
         """Return a person's stored auth state; None when there is none."""
@@ -221,9 +218,6 @@ def refuse(error: str, *, retry_after_seconds: int | None = None, **facts: objec
     status, message = REFUSALS[error]
     retry_after_seconds = retry_after_seconds or _RETRY_AFTER_SECONDS.get(error)
     return Refused(status=status, error=error, message=message.format(**facts), retry_after_seconds=retry_after_seconds)
-
-
-_AUDIT.setLevel(logging.INFO)
 
 
 def client_address(request: HTTPServerRequest) -> str:

@@ -50,30 +50,20 @@ def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """All settings of the service: where the Hub's API and the service are, and at which provider people sign in.
+    """All settings of the service: where the Hub's API and the service are, and at which provider people sign in."""
 
-    Attributes:
-        api_url: The Hub's API, without a slash at its end.
-        prefix: The path of the service's addresses; begins and ends with a slash.
-        client_secret: The secret of the Hub's application; only for an exchange.
-        public_url: An address at the service's host for browsers; None when it is not known.
-        exchange: Target of a token exchange (RFC 8693): `audience`, `resource` and `scope`, at least one of them set.
-        redirect_client_id: The application with which kernels sign in by redirect; None when they cannot.
-        internal_tls: How the Hub's API is called; None for plain http, or https as everywhere.
-    """
-
-    api_url: str
+    api_url: str  # without a slash at its end
     api_token: Secret
-    prefix: str
+    prefix: str  # of the service's paths; begins and ends with a slash
     host: str
     port: int
     issuer: str
     client_id: str
-    client_secret: Secret | None = None
+    client_secret: Secret | None = None  # for an exchange only
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: Mapping[str, str | None] | None = None
+    exchange: Mapping[str, str | None] | None = None  # audience, resource and scope (RFC 8693), one of them set
     internal_tls: ssl.SSLContext | None = None
 
     @property

@@ -229,11 +229,10 @@ class AuthStateRefresher:
         self._pauses: LRUCache[str, float] = LRUCache(MAX_PAUSES)
 
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
-        """Refresh the auth state when it is due; it is read again under the lock.
+        """Refresh the auth state when it is due.
 
-        Returns:
-            What OAuthenticator expects: True when nothing about the person changes, False when the person has to sign
-            in again, a model of the person, or None to leave the person to OAuthenticator.
+        True says that nothing about the person changes, False that they have to sign in again, None leaves them to
+        OAuthenticator.
         """
         lock = self._locks.setdefault(user.name, asyncio.Lock())
         async with lock:

@@ -70,7 +70,7 @@ from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, REDIRECT_VA
 from micromegas_jupyter.core.system import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     from jupyter_client.manager import KernelManager
@@ -519,16 +519,11 @@ def _parse_message(text: str | bytes) -> _Message:
 
 
 def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
-    """Jupyter calls this when it starts."""
-    load(serverapp)
-
-
-def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Add the sign-in addresses to a server, and tell the kernels that it starts from now on through `environ`."""
+    """Add the sign-in addresses to a server that starts, and tell its kernels through the environment."""
     relay = MicromegasRelay(parent=serverapp)
-    if environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:
+    if os.environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:
         # On a shared Hub, per-user redirects let users take each other's tokens.
-        environ.pop(REDIRECT_VARIABLE, None)
+        os.environ.pop(REDIRECT_VARIABLE, None)
         serverapp.log.info(
             "micromegas_jupyter: no sign-in by redirect in a server that JupyterHub started: per-user redirects let "
             "people take each other's tokens."
@@ -544,5 +539,5 @@ def load(serverapp: ServerApp, environ: MutableMapping[str, str] = os.environ) -
         (rf"{base}micromegas(?:/.*)?", RelayHandler, shared),
     ]
     serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado
-    environ[REDIRECT_VARIABLE] = configured_base(relay.public_url, environ) or serverapp.base_url
+    os.environ[REDIRECT_VARIABLE] = configured_base(relay.public_url, os.environ) or serverapp.base_url
     serverapp.log.info("micromegas_jupyter: sign-in by redirect at %smicromegas/", serverapp.base_url)

@@ -356,9 +356,8 @@ def _read_choices(path: Path) -> dict[str, Flow]:
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
     """Return the file that holds, or will hold, the sign-in of exactly these settings.
 
-    It is upstream's file for the profile, unless that holds a sign-in of another provider, application, audience,
-    scope or resource: then it is a file of its own beside that. A file whose scope is unknown, because upstream signed
-    in, counts for any scope. A sign-in that has a file of its own stays there when the other one has ended.
+    It is upstream's file for the profile, or one beside it where that holds a sign-in for other settings. Upstream's
+    own sign-in counts for any scope. A sign-in that has a file of its own stays there when the other one has ended.
     """
     return _own_path(settings, environ, _FILE_SUFFIX)
 
@@ -413,9 +412,8 @@ def logout(  # noqa: PLR0913 - its dependencies
 ) -> LogoutReport:
     """End every sign-in of the settings' profile, here and at the providers.
 
-    The application that the settings name authenticates as they say. Any other has no credentials here, so a provider
-    that requires them does not revoke its tokens, and the report says so. With `end_session`, the browser shows the
-    page that ends the person's session at the provider, too.
+    Only the application that the settings name has credentials here; the report says what a provider did not revoke.
+    With `end_session`, the browser shows the page that ends the person's session at the provider, too.
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -469,13 +467,12 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
 def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
     """Whether calls with these settings are made with the Hub's token of the person whose server this is.
 
-    They are not where a person chose another flow, or the settings name a service account. And without a setting for
-    the server or the provider, no token is sent to whoever listens at the default address.
+    Not where a person chose another flow, or the settings name a service account; nor without a setting for server or
+    provider, so that no token is sent to whoever listens at the default address.
     """
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
         return False  # nothing of it is loaded elsewhere
-
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
     if not is_below_hub(environ) or names_service_account:

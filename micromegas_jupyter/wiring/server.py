@@ -98,9 +98,8 @@ class ServerStack:
         self.lake = self._tables if isinstance(self._tables, Lake) else None
         self._recorder: Recorder | None = None
         self._taken = self._take_over()
-        sockets = {} if self._taken is None else self._taken.sockets
-        ticket_key = None if self._taken is None else self._taken.state.get(_TICKET_KEY)
-        self._ticket_key = ticket_key or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
+        sockets, state = ({}, {}) if self._taken is None else (self._taken.sockets, self._taken.state)
+        self._ticket_key = state.get(_TICKET_KEY) or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
         self._port = None
         if is_take_over_supported():
             self._port = ReservedPort(settings.host, settings.port, taken=sockets.get(_GRPC))
@@ -162,20 +161,13 @@ class ServerStack:
         self._http_port: int | None = None
         if not settings.no_http:
             access = () if self.validator is None else (self.validator.metrics.registry,)
-            tls_files = None
-            if settings.tls_certificate is not None and settings.tls_key is not None:
-                tls_files = TlsFiles(
-                    certificate_file=settings.tls_certificate,
-                    key_file=settings.tls_key,
-                    client_ca_file=settings.tls_client_ca,
-                )
             self._http = HttpEndpoint(
                 settings.http_host,
                 settings.http_port,
                 validator=self.validator,
                 registries=(self.metrics.registry, *access),
                 readiness=self.readiness,
-                tls_files=tls_files,
+                tls_files=_tls_files(settings),
                 rate_limits=rate_limits,
             )
 

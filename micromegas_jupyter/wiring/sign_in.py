@@ -1,6 +1,6 @@
 """Signs a person in with what the settings say: chooses the flow, starts it, falls back, and stores the result."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from micromegas_jupyter.auth.flows import select
@@ -56,19 +56,18 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     wanted: Flow | None = None,
     is_automatic: bool = False,
     can_device: bool | None = None,
-    available: Collection[Flow] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> FlowChoice:
     """Choose how a person signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
 
     `wanted` is what an argument named, and `is_automatic` says that it asked to leave it to the environment. What is
-    None is found out: where the program runs (`facts`), which flows are `available`, and, by asking the provider where
-    it matters, whether it has a device endpoint (`can_device`).
+    None is found out: where the program runs (`facts`), and, by asking the provider where it matters, whether it has a
+    device endpoint (`can_device`).
     """
     environ = process_variables(environ)
     facts = gather_facts(environ=environ) if facts is None else facts
     environment = select.detect_environment(environ, facts)
-    offered = select.available_flows(environ, facts) if available is None else available
+    offered = select.available_flows(environ, facts)
     origin = ARGUMENT if wanted is not None else None
     if wanted is None and not is_automatic:
         wanted, origin = _lasting_choice(settings, environ)

@@ -17,8 +17,7 @@ from micromegas_jupyter.demo.provider import DemoProvider
 from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import AUDIENCE, mint, rsa_key
 from tests.fakes.servers import open_server
-from tests.integration.relay.servers import jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
+from tests.integration.relay.servers import SignIn, jupyter_server, kernel_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

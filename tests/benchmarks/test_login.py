@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.fakes.keyring_backend import MemoryKeyring
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
 FIRST_TOKEN = """
 import time
 started = time.perf_counter()
-from micromegas_jupyter import wiring
-assert wiring.stored_provider(wiring.load_client_settings()).get_token()
+from micromegas_jupyter.wiring import client_side, sign_in as signing_in
+assert client_side.stored_provider(client_side.load_client_settings()).get_token()
 print(time.perf_counter() - started)
 """
 
@@ -120,7 +121,7 @@ def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
     own |= {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
     own.pop("PYTHONDONTWRITEBYTECODE", None)
     with ScriptedPerson() as browser:
-        wiring.login(wiring.load_client_settings(environ=own), browser=browser, environ=own)
+        signing_in.login(client_side.load_client_settings(environ=own), browser=browser, environ=own)
     return own
 
 

@@ -14,7 +14,7 @@ from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
-from micromegas_jupyter.wiring import connect
+from micromegas_jupyter.wiring.client_side import connect
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator

@@ -15,7 +15,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.integration.executors.server_process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.wiring import load_client_settings, open_client, service_account_provider
+from micromegas_jupyter.wiring.client_side import load_client_settings, open_client, service_account_provider
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
-from micromegas_jupyter.wiring import load_client_settings, login
+from micromegas_jupyter.wiring.client_side import load_client_settings
+from micromegas_jupyter.wiring.sign_in import login
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from tests.architecture.guide_text import blocks
 from tests.notebooks.conftest import NOTEBOOKS

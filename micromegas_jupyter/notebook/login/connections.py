@@ -12,7 +12,6 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
 from micromegas_jupyter.auth.flows.select import ARGUMENT, REDIRECT_VARIABLE, FlowChoice, GraphicalBrowser, gather_facts
 from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableProvider
@@ -21,6 +20,7 @@ from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.notebook.shell import sign_in_text
+from micromegas_jupyter.wiring import client_side
 
 if TYPE_CHECKING:
     import logging
@@ -91,42 +91,46 @@ class Dependencies:
 
     def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
         """Return the settings of a profile, with variables that replace the environment's."""
-        return wiring.load_client_settings(profile=profile, options=variables)
+        return client_side.load_client_settings(profile=profile, options=variables)
 
     def stored_provider(self, settings: ClientSettings) -> AuthProvider | None:
         """Return the provider that needs no person; raises `LoginRequired`."""
-        return wiring.stored_provider(settings)
+        return client_side.stored_provider(settings)
 
     def is_wrapped(self) -> bool:
         """Whether a wrapper module makes the client, which then signs in by itself."""
-        return wiring.is_wrapped()
+        return client_side.is_wrapped()
 
     def open_client(self, settings: ClientSettings, provider: AuthProvider | None) -> Client:
         """Return a client of the server in the settings."""
-        return wiring.open_client(settings, provider)
+        return client_side.open_client(settings, provider)
 
     def choose_flow(self, settings: ClientSettings, shell: object, preference: str | None) -> FlowToUse:
         """Return how a person signs in from this shell; raises when nobody can, or not by the `--flow` they named."""
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+
         facts, is_automatic = gather_facts(shell=shell), preference == AUTOMATIC
         wanted = None if preference is None or is_automatic else Flow(preference)
-        choice = wiring.choose_flow(settings, facts=facts, wanted=wanted, is_automatic=is_automatic)
-        flow = wiring.require_flow(settings, choice)
+        choice = signing_in.choose_flow(settings, facts=facts, wanted=wanted, is_automatic=is_automatic)
+        flow = signing_in.require_flow(settings, choice)
         return FlowToUse(flow=flow, reason=_flow_reason(choice, facts.has_kernel), fallbacks=choice.fallbacks)
 
     def remember_flow(self, settings: ClientSettings, flow: Flow | None) -> None:
         """Store a flow for later sign-ins of the settings' profile; None forgets it."""
-        wiring.remember_flow(settings, flow)
+        client_side.remember_flow(settings, flow)
 
     def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
         """Start a sign-in and return at once."""
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+
         redirects = self._listen_for_redirects() if flow is Flow.REDIRECT else None
-        return wiring.begin_login(settings, flow=flow, redirects=redirects)
+        return signing_in.begin_login(settings, flow=flow, redirects=redirects)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
         """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
         # A browser that opens where the kernel runs need not be the person's; the report then has the address.
         browser = _NoBrowser() if gather_facts().has_kernel else self.browser
-        return wiring.logout(settings, end_session=end_session, browser=browser)
+        return client_side.logout(settings, end_session=end_session, browser=browser)
 
     def renewal(
         self, provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]

@@ -14,7 +14,7 @@ from micromegas.auth import OidcAuthProvider as UpstreamProvider
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import LoginRequired
-from micromegas_jupyter.wiring import logout, token_store
+from micromegas_jupyter.wiring.client_side import logout, token_store
 from tests.fakes.scripted_browser import ScriptedBrowser
 
 pytestmark = pytest.mark.integration

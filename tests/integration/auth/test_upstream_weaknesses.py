@@ -9,10 +9,10 @@ from contextlib import closing
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, UsageError
+from micromegas_jupyter.wiring import client_side
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
@@ -93,7 +93,7 @@ def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(ke
         }
 
         with pytest.raises(LoginRequired):
-            wiring.connect(environ=environ)
+            client_side.connect(environ=environ)
 
         assert server.calls == []
     assert kept.path.read_text() == before

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
+import platform
+import re
+import shutil
 import subprocess
 import sys
-import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 
-from tests.integration.binder.pinned import ENTRY_POINT
+from tests.integration.relay.servers import wait_for_address
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+# Its place only: loading it warns of what it uses itself.
+BUILDPACKS = Path(str(getattr(find_spec("repo2docker"), "origin", ""))).parent / "buildpacks"
+ENTRY_POINT = BUILDPACKS / "repo2docker-entrypoint"
+# Conda's names of packages that have another name for pip, and what an environment of pip's has anyway.
+_NAMES = {
+    "brotli-python": "brotli", "jupyterhub-base": "jupyterhub", "nbconvert-core": "nbconvert",
+    "python-fastjsonschema": "fastjsonschema",
+}  # fmt: skip
+_OWN = frozenset({"pip", "python", "python_abi", "setuptools", "wheel"})
+# A package's file ends with its name, version and build, which begins with py where it is one for Python.
+_PACKAGE = re.compile(r"/([a-z0-9_-]+)-([0-9][^-/]*)-py[^-/]+\.(?:conda|tar\.bz2)")
 FOLDERS = ("binder", "docs", "micromegas_jupyter", "notebooks")
-START_SECONDS = 240
 BASE_URL = "/user/ada/"
 TOKEN = "a-token-of-this-binder"
 HUB_TOKEN = "a-token-of-the-hub"
@@ -37,21 +44,21 @@ class Binder:
     temporary: Path
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What the entry point has written down of all that its programs said."""
         return (self.repository / ".jupyter-server-log.txt").read_text(encoding="utf-8", errors="replace")
 
     @property
-    def demo_folder(self) -> Path:
+    def demo_folder(self):
         (folder,) = self.temporary.glob("micromegas-demo-*")
         return folder
 
-    def programs(self) -> list[psutil.Process]:
+    def programs(self):
         """Return everything that runs in it, the entry point included."""
         return [self.process, *self.process.children(recursive=True)]
 
 
-def environment(programs: Path, folder: Path) -> dict[str, str]:
+def environment(programs, folder):
     """Return the variables of a user's container that JupyterHub started."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
     (folder / "tmp").mkdir()
@@ -68,7 +75,7 @@ def environment(programs: Path, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_binder(repository: Path, programs: Path, folder: Path) -> Iterator[Binder]:
+def running_binder(repository, programs, folder):
     """Run JupyterLab in a copy of the repository, as an image of repo2docker runs it."""
     environ = environment(programs, folder)
     command = [
@@ -79,7 +86,7 @@ def running_binder(repository: Path, programs: Path, folder: Path) -> Iterator[B
     process = psutil.Popen(command, cwd=repository, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     running = Binder(url="", process=process, repository=repository, temporary=folder / "tmp")
     try:
-        running.url = _wait_for_address(folder / "runtime", running)
+        running.url = wait_for_address(folder / "runtime", process, repository / ".jupyter-server-log.txt")
         yield running
     finally:
         left = running.programs()
@@ -90,12 +97,25 @@ def running_binder(repository: Path, programs: Path, folder: Path) -> Iterator[B
         process.wait()
 
 
-def _wait_for_address(runtime: Path, binder: Binder) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and binder.process.is_running():
-        for path in runtime.glob("jpserver-*.json"):
-            with suppress(ValueError):  # being written
-                return str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
-        pause.wait(0.05)
-    raise AssertionError(binder.log[-3000:])
+def lock_file(python):
+    """Return repo2docker's lock for a version of Python on this kind of machine."""
+    machine = "aarch64" if platform.machine() in {"aarch64", "arm64"} else "64"
+    return BUILDPACKS / "conda" / f"environment.py-{python}-linux-{machine}.lock"
+
+
+def pinned_requirements(python):
+    """Return what pip installs to have those versions."""
+    found = _PACKAGE.findall(lock_file(python).read_text(encoding="utf-8"))
+    return [f"{_NAMES.get(name, name)}=={version}" for name, version in found if name not in _OWN]
+
+
+def make_pinned_environment(folder, repository):
+    """Make the environment in the two steps of repo2docker's plan and return where its programs are."""
+    python = (repository / "binder" / "runtime.txt").read_text().strip().removeprefix("python-")
+    subprocess.run([f"python{python}", "-m", "venv", folder], check=True)
+    own = folder / "bin" / "python"
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    install = [uv, "pip", "install", "-q", "--python", own] if uv else [own, "-m", "pip", "install", "-q"]
+    subprocess.run([*install, *pinned_requirements(python)], check=True)
+    subprocess.run([*install, "-r", "binder/requirements.txt"], cwd=repository, check=True)
+    return own.parent

@@ -1,22 +1,15 @@
 """A Binder without its container: repo2docker's own entry point runs `binder/start` in a copy of the repository."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.binder.binders import FOLDERS, Binder, running_binder
-from tests.integration.binder.pinned import make_pinned_environment
+from tests.integration.binder.binders import FOLDERS, make_pinned_environment, running_binder
 from tests.integration.browser.conftest import browser, chromium
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["browser", "chromium"]
 
@@ -24,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(tmp_path_factory):
     """What repo2docker copies into an image, so that nothing is written into the repository itself."""
     folder = tmp_path_factory.mktemp("image") / "repository"
     folder.mkdir()
@@ -36,7 +29,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def programs(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(request, repository, tmp_path_factory):
     """Where python and jupyter are: this environment; in the long run, one with the versions that repo2docker pins."""
     if not request.config.getoption("--long"):
         return Path(sys.executable).parent
@@ -44,7 +37,7 @@ def programs(request: pytest.FixtureRequest, repository: Path, tmp_path_factory:
 
 
 @pytest.fixture(scope="session")
-def image(repository: Path, programs: Path) -> Path:
+def image(repository, programs):
     """The repository after its last step of building."""
     path = os.pathsep.join((str(programs), os.environ["PATH"]))
     subprocess.run([repository / "binder" / "postBuild"], cwd=repository, env={**os.environ, "PATH": path}, check=True)
@@ -52,7 +45,7 @@ def image(repository: Path, programs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def binder(image: Path, programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Binder]:
+def binder(image, programs, tmp_path_factory):
     """JupyterLab at a base URL, with the variables of a server that JupyterHub started."""
     with running_binder(image, programs, tmp_path_factory.mktemp("binder")) as running:
         yield running

@@ -1,7 +1,5 @@
 """What repo2docker makes of `binder/`, which it tells without Docker."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -13,7 +11,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def plan(repository: Path) -> str:
+def plan(repository):
     program = Path(sys.executable).parent / "jupyter-repo2docker"
     made = subprocess.run(
         [program, "--no-build", "--no-run", "--debug", repository],
@@ -23,13 +21,13 @@ def plan(repository: Path) -> str:
     return made.stdout + made.stderr
 
 
-def test_the_version_of_python_is_ours(plan: str) -> None:
+def test_the_version_of_python_is_ours(plan):
     assert "Building conda environment for python=3.11" in plan
     assert "Python version unspecified" not in plan
     assert "ENV KERNEL_PYTHON_PREFIX=${NB_PYTHON_PREFIX}" in plan  # kernel and server are one environment
 
 
-def test_the_project_is_installed_then_finished_and_our_program_starts_it(plan: str) -> None:
+def test_the_project_is_installed_then_finished_and_our_program_starts_it(plan):
     steps = (
         r"^COPY .* src/ \$\{REPO_DIR\}/$",
         r'^RUN \$\{KERNEL_PYTHON_PREFIX\}/bin/pip install .*-r "binder/requirements\.txt"',

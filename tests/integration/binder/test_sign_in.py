@@ -1,12 +1,9 @@
 """The main job in a Binder: JupyterLab below a base URL, Run All, sign in as Alice, rows."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import nbformat
@@ -17,14 +14,6 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
 from tests.integration.browser.looks import choose_theme, luminance
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
-
-    from tests.integration.binder.binders import Binder
-    from tests.screenshots import SaveScreenshot
-
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STATE_TIMEOUT_MILLISECONDS = 90_000
@@ -32,7 +21,7 @@ MEMORY_BYTES = 2 << 30
 
 
 @pytest.fixture(scope="module")
-def context(browser: Browser, binder: Binder) -> Iterator[BrowserContext]:
+def context(browser, binder):
     """The browser of somebody who is signed in to this Jupyter, as a Hub would have it."""
     made = browser.new_context(viewport={"width": 1280, "height": 900})
     made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
@@ -43,7 +32,7 @@ def context(browser: Browser, binder: Binder) -> Iterator[BrowserContext]:
     made.close()
 
 
-def open_notebook(context: BrowserContext, binder: Binder, name: str, kernel: str) -> Page:
+def open_notebook(context, binder, name, kernel):
     page = context.new_page()
     page.goto(f"{binder.url}lab/workspaces/{name}/tree/notebooks/{name}.ipynb")
     page.get_by_role("tab", name=f"{name}.ipynb").wait_for()
@@ -52,12 +41,12 @@ def open_notebook(context: BrowserContext, binder: Binder, name: str, kernel: st
     return page
 
 
-def run_all(page: Page) -> None:
+def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def wait_at_top(page: Page, text: Locator) -> Locator:
+def wait_at_top(page, text):
     """Wait for something near the first cell: JupyterLab before 4.5 takes away what is out of sight."""
     deadline = time.monotonic() + STATE_TIMEOUT_MILLISECONDS / 1000
     while True:
@@ -72,7 +61,7 @@ def wait_at_top(page: Page, text: Locator) -> Locator:
             return text
 
 
-def saved_when_done(page: Page, binder: Binder, name: str) -> str:
+def saved_when_done(page, binder, name):
     """Save a notebook until each of its cells has run, and return it: a page may hold only the cells in sight."""
     path = binder.repository / "notebooks" / f"{name}.ipynb"
     deadline = time.monotonic() + STATE_TIMEOUT_MILLISECONDS / 1000
@@ -86,24 +75,24 @@ def saved_when_done(page: Page, binder: Binder, name: str) -> str:
         assert time.monotonic() < deadline, saved
 
 
-def _is_done(saved: str) -> bool:
+def _is_done(saved):
     try:
         return all(cell.execution_count for cell in _code_cells(saved))
     except nbformat.reader.NotJSONError:  # being written
         return False
 
 
-def _code_cells(saved: str) -> list[nbformat.NotebookNode]:
+def _code_cells(saved):
     return [cell for cell in nbformat.reads(saved, as_version=4).cells if cell.cell_type == "code"]
 
 
-def check_rows(saved: str) -> None:
+def check_rows(saved):
     outputs = [output for cell in _code_cells(saved) for output in cell.outputs]
     assert [output for output in outputs if output.output_type == "error"] == []
     assert "<table" in str(outputs)
 
 
-def memory_of(programs: list[psutil.Process]) -> int:
+def memory_of(programs):
     """Return what programs take together, in bytes, shared pages counted once."""
     taken = 0
     for program in programs:
@@ -113,7 +102,7 @@ def memory_of(programs: list[psutil.Process]) -> int:
 
 
 @pytest.fixture(scope="module")
-def quickstart(context: BrowserContext, binder: Binder) -> Page:
+def quickstart(context, binder):
     """The quickstart after Run All and a sign-in as Alice."""
     page = open_notebook(context, binder, "quickstart", "Python 3")
     run_all(page)
@@ -133,7 +122,7 @@ def quickstart(context: BrowserContext, binder: Binder) -> Page:
     return page
 
 
-def test_the_quickstart_signs_in_and_queries(quickstart: Page, binder: Binder, save_screenshot: SaveScreenshot) -> None:
+def test_the_quickstart_signs_in_and_queries(quickstart, binder, save_screenshot):
     saved = saved_when_done(quickstart, binder, "quickstart")
     check_rows(saved)
     for theme in ("Light", "Dark"):
@@ -151,7 +140,7 @@ def test_the_quickstart_signs_in_and_queries(quickstart: Page, binder: Binder, s
     assert f'"{BASE_URL}micromegas-demo/authorize' not in saved
 
 
-def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context: BrowserContext, binder: Binder) -> None:
+def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context, binder):
     page = open_notebook(context, binder, "service-account", "Service account")
     run_all(page)
 
@@ -160,7 +149,7 @@ def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context: BrowserCo
     assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
 
 
-def test_the_providers_pages_are_for_people_of_this_jupyter_only(browser: Browser, binder: Binder) -> None:
+def test_the_providers_pages_are_for_people_of_this_jupyter_only(browser, binder):
     stranger = browser.new_context()
     page = stranger.new_page()
 
@@ -170,7 +159,7 @@ def test_the_providers_pages_are_for_people_of_this_jupyter_only(browser: Browse
     stranger.close()
 
 
-def _secrets(binder: Binder) -> list[str]:
+def _secrets(binder):
     entry = json.loads((binder.demo_folder / "config" / "tokens.json").read_text())["token"]
     tokens = [entry[name] for name in ("access_token", "id_token", "refresh_token")]
     return [*tokens, (binder.demo_folder / "job" / "client-secret").read_text().strip(), HUB_TOKEN]

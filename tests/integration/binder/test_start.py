@@ -1,19 +1,13 @@
 """`binder/start` with another program in JupyterLab's place: what it gets, and when the demo ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from tests.integration.binder.binders import environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -32,9 +26,7 @@ signal.pause()
 END_SECONDS = 60
 
 
-def test_the_command_takes_its_place_and_the_demo_ends_with_it_even_when_it_is_killed(
-    image: Path, programs: Path, tmp_path: Path
-) -> None:
+def test_the_command_takes_its_place_and_the_demo_ends_with_it_even_when_it_is_killed(image, programs, tmp_path):
     inherited = {"MICROMEGAS_OIDC_CLIENT_SECRET": "of-somebody-else", "JUPYTER_CONFIG_PATH": str(tmp_path)}
     with psutil.Popen(
         [image / "binder" / "start", "python", "-c", PROGRAM, "a word", "--ServerApp.token="],
@@ -71,7 +63,7 @@ def test_the_command_takes_its_place_and_the_demo_ends_with_it_even_when_it_is_k
     assert demo[0].pid != said["pid"]
 
 
-def test_where_the_demo_cannot_start_jupyter_does(image: Path, programs: Path, tmp_path: Path) -> None:
+def test_where_the_demo_cannot_start_jupyter_does(image, programs, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "flask.py").write_text("raise ImportError('not installed')")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from micromegas_jupyter.demo.provider.scripted_person import parse_forms
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.demo.provider.scripted_person import HtmlForm
 
 TIMEOUT_SECONDS = 60
 _MAX_STEPS = 40
@@ -20,14 +16,14 @@ _LOOPBACK = "127.0.0.1"
 class HubBrowser:
     """One browser, with cookies of its own."""
 
-    def __init__(self, hub_url: str, issuer: str) -> None:
+    def __init__(self, hub_url, issuer):
         self.hub_url = hub_url
         self.visited: list[str] = []
         self.session = requests.Session()
         self.session.trust_env = False
         self._issuer = issuer
 
-    def visit(self, url: str, *, person: str) -> requests.Response:
+    def visit(self, url, *, person):
         """Open an address, sign in wherever the provider asks, and return the page at the end."""
         method, fields = "GET", None
         for _step in range(_MAX_STEPS):
@@ -44,23 +40,23 @@ class HubBrowser:
             method, url, fields = "POST", forms[0].action, _filled_in(forms[0], person)
         raise AssertionError(f"no end: {self.visited[-3:]}")
 
-    def open(self, url: str) -> requests.Response:
+    def open(self, url):
         """Open one address as a page in a tab and follow nothing."""
         return self.session.get(
             url, timeout=TIMEOUT_SECONDS, allow_redirects=False, headers={"Sec-Fetch-Dest": "document"}
         )
 
-    def sign_in(self, person: str) -> requests.Response:
+    def sign_in(self, person):
         page = self.visit(f"{self.hub_url}hub/home", person=person)
         assert page.status_code == requests.codes.ok, (self.visited, page.status_code)
         return page
 
-    def sign_out(self) -> None:
+    def sign_out(self):
         """Sign out of the Hub, as the link on its pages does; the provider is told nothing."""
         self.session.get(f"{self.hub_url}hub/logout", timeout=TIMEOUT_SECONDS, allow_redirects=False)
 
 
-def _filled_in(form: HtmlForm, person: str) -> dict[str, str]:
+def _filled_in(form, person):
     if form.fields.get("prompt") == "login":
         return {**form.fields, "login": person, "password": "any"}
     return form.fields

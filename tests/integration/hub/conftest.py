@@ -1,7 +1,5 @@
 """One Hub, one provider with short tokens and one Flight SQL server for all tests of this folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -12,7 +10,6 @@ import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,22 +20,17 @@ from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople, may_ma
 from tests.integration.other_provider.installing import install_once
 from tests.integration.other_provider.running import OtherProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.hub.kernel import HubKernel
-
 TOKEN_LIFETIME_SECONDS = 10
 _PROXY = Path(__file__).with_name("proxy")
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+def pytest_ignore_collect(collection_path, config):
     """Leave what takes a second Hub to the long run."""
     return True if collection_path.name == "test_internal_tls.py" and not config.getoption("--long") else None
 
 
 @pytest.fixture(scope="package")
-def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
+def hub_provider(pytestconfig):
     """The certified provider with tokens that live for seconds."""
     folder = Path(pytestconfig.cache.mkdir("other_provider"))
     with OtherProvider(install_once(folder), token_lifetime_seconds=TOKEN_LIFETIME_SECONDS) as provider:
@@ -46,7 +38,7 @@ def hub_provider(pytestconfig: pytest.Config) -> Iterator[OtherProvider]:
 
 
 @pytest.fixture(scope="package")
-def readable_folder(shared_temporary_folder: Path) -> Iterator[Path]:
+def readable_folder(shared_temporary_folder):
     """A folder that every system user can enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="hub-", dir=shared_temporary_folder))
     folder.chmod(0o755)
@@ -55,7 +47,7 @@ def readable_folder(shared_temporary_folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterator[str]:
+def running_server(folder, issuer, *, audience):
     """Run a Flight SQL server that accepts a provider's tokens for an audience, and give its address."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
     environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [{"issuer": issuer, "audience": audience}]})
@@ -71,13 +63,12 @@ def running_server(folder: Path, issuer: str, *, audience: list[str]) -> Iterato
             text=True,
         ) as process,
     ):
-        assert process.stdout is not None
         yield json.loads(process.stdout.readline())["uri"]
         process.send_signal(signal.SIGTERM)
 
 
 @pytest.fixture(scope="package")
-def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def flight_uri(hub_provider, tmp_path_factory):
     """A Flight SQL server that accepts the tokens of the Hub's people."""
     audience = [hub_provider.hub_client_id, hub_provider.client_id]
     with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as uri:
@@ -86,12 +77,12 @@ def flight_uri(hub_provider: OtherProvider, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="package")
 def hub(
-    hub_provider: OtherProvider,
-    flight_uri: str,
-    readable_folder: Path,
-    pytestconfig: pytest.Config,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[RunningHub]:
+    hub_provider,
+    flight_uri,
+    readable_folder,
+    pytestconfig,
+    tmp_path_factory,
+):
     """A Hub with alice and bob, who have not signed in yet."""
     if not may_make_people():
         pytest.skip(NEEDS_ROOT)
@@ -125,7 +116,7 @@ def hub(
 
 
 @pytest.fixture(scope="package")
-def signed_in(hub: RunningHub) -> RunningHub:
+def signed_in(hub):
     """The Hub after both have signed in, with a server of each."""
     for login in hub.people:
         hub.browser().sign_in(login)
@@ -135,7 +126,7 @@ def signed_in(hub: RunningHub) -> RunningHub:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def old_kernel(signed_in: RunningHub) -> Iterator[HubKernel]:
+def old_kernel(signed_in):
     """A kernel of alice's that is started before all tests and lives through them."""
     with signed_in.kernel("alice") as kernel:
         signed_in.kernel_started_at = SYSTEM_CLOCK.monotonic()

@@ -21,18 +21,18 @@ SILENCE_SECONDS = 1.0
 class Search:
     """Counts what was looked at and keeps where something was found: needles anywhere, words in answers only."""
 
-    def __init__(self, needles: dict[str, str], words: dict[str, str]) -> None:
+    def __init__(self, needles, words):
         self._needles = {name: text.encode() for name, text in needles.items()}
         self._words = {name: text.encode() for name, text in words.items()}
         self.found: list[str] = []
         self.looked_at = {"files": 0, "processes": 0, "answers": 0}
 
-    def look(self, where: str, data: bytes, kind: str) -> None:
+    def look(self, where, data, kind):
         self.looked_at[kind] += 1
         wanted = self._needles | (self._words if kind == "answers" else {})
         self.found += [f"{name} in {where}" for name, text in wanted.items() if text in data]
 
-    def files(self, folder: str, since: float, *, depth: int = 100) -> None:
+    def files(self, folder, since, *, depth=100):
         for parent, folders, names in os.walk(folder):
             if parent.count("/") - folder.count("/") >= depth:
                 folders.clear()
@@ -45,7 +45,7 @@ class Search:
                 except OSError:
                     continue
 
-    def processes(self) -> None:
+    def processes(self):
         for process in Path("/proc").iterdir():
             if not process.name.isdigit() or int(process.name) == os.getpid():
                 continue
@@ -56,7 +56,7 @@ class Search:
                     continue
             self._open_files(process / "fd")
 
-    def _open_files(self, folder: Path) -> None:
+    def _open_files(self, folder):
         """Look into the files that a process has open: their folders may be closed to its user, these ways are not."""
         try:
             for link in folder.iterdir():
@@ -66,11 +66,11 @@ class Search:
         except OSError:
             return
 
-    def addresses(self, calls: list[list[str]], token: str) -> None:
+    def addresses(self, calls, token):
         for method, url, body in calls:
             self.look(f"{method} {url} {body}".strip(), _ask(method, url, token, body), "answers")
 
-    def ports(self, ports: list[int], paths: list[str], token: str) -> None:
+    def ports(self, ports, paths, token):
         """Ask each port for each path, in vain where something else than HTTP is spoken: once is enough there."""
         for port in ports:
             for path in paths:
@@ -80,7 +80,7 @@ class Search:
                 self.look(f"port {port} /{path}", answer, "answers")
 
 
-def _ask(method: str, url: str, token: str, body: str, *, seconds: float = 60) -> bytes:
+def _ask(method, url, token, body, *, seconds=60):
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(url, data=body.encode() or None, headers=headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -93,7 +93,7 @@ def _ask(method: str, url: str, token: str, body: str, *, seconds: float = 60) -
         return b""
 
 
-def main() -> None:
+def main():
     wanted = json.load(sys.stdin)
     search = Search(wanted["needles"], wanted["words"])
     for folder in wanted["folders"]:

@@ -32,7 +32,7 @@ class ReadablePython:
     environment: dict[str, str]
 
 
-def make_readable_python(folder: Path) -> ReadablePython:
+def make_readable_python(folder):
     """Fill the folder, by hard links where they can be made, and return the Python there."""
     name = f"python{sysconfig.get_python_version()}"
     library = folder / "lib" / name
@@ -53,18 +53,18 @@ def make_readable_python(folder: Path) -> ReadablePython:
     return ReadablePython(executable=executable, environment=environment)
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def _link_tree(source, target):
     if source.is_dir():
         shutil.copytree(source, target, copy_function=_link, ignore=_left_out, dirs_exist_ok=True)
 
 
-def _left_out(folder: str, names: list[str]) -> set[str]:
+def _left_out(folder, names):
     del folder
     # What leads to another folder, such as an editable installation's, is left out, too.
     return {name for name in names if name in _LEFT_OUT or fnmatch(name, "*.pth")}
 
 
-def _link(source: str, target: str) -> str:
+def _link(source, target):
     try:
         os.link(source, target)
     except OSError:

@@ -6,11 +6,10 @@ import json
 import os
 import secrets
 import subprocess
-import threading
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING
 
 import psutil
 import requests
@@ -18,22 +17,20 @@ import requests
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
-from tests.integration.hub.guide import OwnValues, configuration_of
+from tests.integration.hub.guide import configuration_of
+from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.other_provider.installing import find_node
+from tests.integration.relay.servers import PatientClient, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from tests.integration.hub.kernel import HubKernel
     from tests.integration.hub.readable_python import ReadablePython
     from tests.integration.hub.system_people import SystemPeople
     from tests.integration.other_provider.running import OtherProvider
 
-Found = TypeVar("Found")
 
-START_SECONDS = 180
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
-_LOOK_SECONDS = 0.05
 # What Hubs of one run have in common.
 _SHARED = ("provider", "python", "proxy_folder", "people", "system", "environment")
 # They take longer to start than all that is tested here.
@@ -42,15 +39,6 @@ _LEAN = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-
-
-def until(look: Callable[[], Found], what: str, *, seconds: float = START_SECONDS) -> Found:
-    deadline = SYSTEM_CLOCK.monotonic() + seconds
-    pause = threading.Event()
-    while not (found := look()):
-        assert SYSTEM_CLOCK.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
-        pause.wait(_LOOK_SECONDS)
-    return found
 
 
 @dataclass(kw_only=True)
@@ -75,7 +63,6 @@ class RunningHub:
     system: SystemPeople
     environment: Mapping[str, str]
     margin_seconds: int = 3
-    config: Path = CONFIG
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     ports: list[int] = field(default_factory=lambda: [free_port() for _each in range(5)])
@@ -83,54 +70,49 @@ class RunningHub:
     kernel_started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
+    is_bare = False
+    health_paths = ("services/micromegas/health", "services/exchanging/health")
+
     @classmethod
-    def beside(cls, hub: RunningHub, *, folder: Path, **others: Any) -> Self:
+    def beside(cls, hub, *, folder, **others):
         """Return another Hub for the same people, with the same programs; `others` are what it has of its own."""
         shared = {name: getattr(hub, name) for name in _SHARED}
         return cls(folder=folder, **{**shared, **others})
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"http://127.0.0.1:{self.ports[0]}/"
 
     @property
-    def service_url(self) -> str:
+    def service_url(self):
         """The service's address for kernels."""
         return f"{self.url}services/micromegas/"
 
     @property
-    def exchanging_url(self) -> str:
+    def exchanging_url(self):
         """The address for kernels of the service that exchanges tokens."""
         return f"{self.url}services/exchanging/"
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What the Hub, the service and the servers have logged so far."""
         return (self.folder / "hub.log").read_text(encoding="utf-8", errors="replace")
 
-    def start(self, *, as_chart: bool = False) -> None:
+    def start(self, *, as_chart=False):
         """Start it as the guide's plain configuration says, and wait until Hub, proxy and service answer."""
         node, _npm = find_node()
-        own = OwnValues(
-            url=self.url,
-            issuer=self.provider.issuer,
-            redirect_client_id=self.provider.client_id,
-            service_url=f"http://127.0.0.1:{self.ports[3]}",
-            flight_uri=self.environment["MICROMEGAS_ANALYTICS_URI"],
-            margin_seconds=self.margin_seconds,
-        )
-        guide, sections = configuration_of(own, as_chart=as_chart)
-        exchanging = replace(
-            own, service_url=f"http://127.0.0.1:{self.ports[4]}", exchange_resource=self.provider.resource
-        )
+        guide, sections = configuration_of(self, self.ports[3], as_chart=as_chart)
+        resource = self.provider.resource
+        exchanging, _ = configuration_of(self, self.ports[4], as_chart=as_chart, exchange_resource=resource)
         values = {
             "url": self.url,
+            "is_bare": self.is_bare,
             "hub_port": self.ports[1],
             "proxy_port": self.ports[2],
             "service_port": self.ports[3],
             "folder": str(self.folder),
             "guide": self.own_guide(guide),
-            "exchanging_guide": self.own_guide(configuration_of(exchanging, as_chart=as_chart)[0]),
+            "exchanging_guide": self.own_guide(exchanging),
             "sections": sections,
             "names": {person.subject: person.name for person in self.people.values()},
             "proxy_command": [
@@ -155,7 +137,7 @@ class RunningHub:
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.folder / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self.python.executable), "-m", "jupyterhub", "-f", str(self.config)],
+                [str(self.python.executable), "-m", "jupyterhub", "-f", str(CONFIG)],
                 cwd=self.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -164,11 +146,11 @@ class RunningHub:
             )
         until(self._answers, "a Hub whose service answers")
 
-    def own_guide(self, text: str) -> str:
+    def own_guide(self, text):
         """Return a configuration of the guide as this Hub runs it."""
         return text
 
-    def stop(self) -> None:
+    def stop(self):
         """Stop Hub, proxy and service; the servers and their kernels go on."""
         process, self._process = self._process, None
         if process is None:
@@ -186,7 +168,7 @@ class RunningHub:
                 if child.uids().real == os.getuid():
                     child.kill()
 
-    def end(self) -> None:
+    def end(self):
         """Stop it and every program of its people."""
         self.stop()
         for _round in range(3):  # each may leave a program that was just being started
@@ -196,33 +178,32 @@ class RunningHub:
                     process.kill()
             psutil.wait_procs(left, timeout=TIMEOUT_SECONDS)
 
-    def _of_people(self) -> list[psutil.Process]:
+    def _of_people(self):
         """Return the programs that run as the Hub's people."""
         users = {self.system.ids(person.name)[0] for person in self.people.values()}
         running = [each for each in psutil.process_iter(["uids", "status"]) if each.info["uids"].real in users]
         return [each for each in running if each.info["status"] != psutil.STATUS_ZOMBIE]
 
-    def browser(self) -> HubBrowser:
+    def browser(self):
         return HubBrowser(self.url, self.provider.issuer)
 
-    def api(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
+    def api(self, method, path, *, token=None, **options):
         """Call the Hub's API, as the witness when no other token is given."""
         return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
 
-    def start_server(self, login: str, server: str = "") -> None:
-        person = self.people[login]
-        path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
-        answer = self.api("POST", path)
-        assert answer.status_code in {201, 202}, answer.text
-        until(lambda: self._server(person, server).get("ready"), f"a server of {login}")
+    def _change_server(self, method, login, server):
+        path = f"users/{self.people[login].name}/server"
+        self.api(method, f"{path}s/{server}" if server else path).raise_for_status()
 
-    def stop_server(self, login: str, server: str = "") -> None:
-        person = self.people[login]
-        path = f"users/{person.name}/servers/{server}" if server else f"users/{person.name}/server"
-        self.api("DELETE", path).raise_for_status()
-        until(lambda: not self._server(person, server), f"no server of {login}")
+    def start_server(self, login, server=""):
+        self._change_server("POST", login, server)
+        until(lambda: self._server(login, server).get("ready"), f"a server of {login}")
 
-    def server_process(self, login: str, server: str = "") -> psutil.Process:
+    def stop_server(self, login, server=""):
+        self._change_server("DELETE", login, server)
+        until(lambda: not self._server(login, server), f"no server of {login}")
+
+    def server_process(self, login, server=""):
         wanted = (self.people[login].name, server)
         for process in psutil.process_iter():
             try:
@@ -234,8 +215,7 @@ class RunningHub:
                 return process
         raise AssertionError(f"no process of {login}")
 
-    def service_process(self) -> psutil.Process:
-        assert self._process is not None
+    def service_process(self):
         for child in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 is_service = "micromegas_jupyter.hub" in child.cmdline()
@@ -243,17 +223,16 @@ class RunningHub:
                     return child
         raise AssertionError("no process of the service")
 
-    def listening_ports(self) -> list[int]:
-        assert self._process is not None
+    def listening_ports(self):
         hub = psutil.Process(self._process.pid)
-        found: set[int] = set()
+        found = set()
         for process in [hub, *hub.children(recursive=True), *self._of_people()]:
             with suppress(psutil.NoSuchProcess):
                 connections = process.net_connections("tcp")
                 found |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return sorted(found)
 
-    def end_at_provider(self, login: str) -> None:
+    def end_at_provider(self, login):
         """End a person's sign-in at the provider, as a sign-out of everywhere there does."""
         form = {
             "token": self.auth_state(login)["refresh_token"],
@@ -263,42 +242,62 @@ class RunningHub:
         answer = requests.post(f"{self.provider.issuer}/token/revocation", data=form, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
 
-    def server_token(self, login: str, server: str = "") -> str:
+    def server_token(self, login, server=""):
         """Return the Hub token of a person's server, which its kernels have, too."""
         return self.server_process(login, server).environ()["JUPYTERHUB_API_TOKEN"]
 
-    def auth_state(self, login: str) -> dict[str, Any]:
+    def auth_state(self, login):
         """Return what the Hub keeps of a person's sign-in."""
-        state: dict[str, Any] = self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
-        return state
+        return self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
 
-    def kernel(self, login: str, server: str = "") -> HubKernel:
+    def kernel(self, login, server=""):
         """Start a kernel in a person's server, through that server's own API."""
-        from tests.integration.hub.kernel import HubKernel
-
         return HubKernel(self, login, server)
 
-    def server_path(self, login: str, server: str = "") -> str:
+    def server_path(self, login, server=""):
         return f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
 
-    def call(self, method: str, url: str, token: str, **options: Any) -> requests.Response:
+    def call(self, method, url, token, **options):
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {token}"}
             return session.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
-    def _server(self, person: HubPerson, server: str) -> dict[str, Any]:
-        servers = self.api("GET", f"users/{person.name}").json().get("servers", {})
-        found: dict[str, Any] = servers.get(server, {})
-        return found
+    def _server(self, login, server):
+        return self.api("GET", f"users/{self.people[login].name}").json().get("servers", {}).get(server, {})
 
-    def _answers(self) -> bool:
-        assert self._process is not None
+    def _answers(self):
         assert self._process.poll() is None, self.log[-3000:]
         try:
-            return all(
-                requests.get(f"{url}health", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
-                for url in (self.service_url, self.exchanging_url)
-            )
+            answers = [requests.get(f"{self.url}{path}", timeout=TIMEOUT_SECONDS) for path in self.health_paths]
+            return all(answer.status_code == requests.codes.ok for answer in answers)
         except requests.ConnectionError:
             return False
+
+
+class HubKernel(AttendedKernel):
+    """A kernel of a person's server, which the server's own API starts. A context manager that ends it."""
+
+    def __init__(self, hub, login, server=""):
+        self._hub = hub
+        self._home = hub.people[login].home
+        self._path = hub.server_path(login, server)
+        answer = hub.call("POST", f"{self._path}api/kernels", hub.witness_token, json={"name": "python3"})
+        answer.raise_for_status()
+        self.kernel_id = answer.json()["id"]
+        super().__init__(self)
+
+    def client(self):
+        name = f"kernel-{self.kernel_id}.json"
+        file = until(lambda: next(iter(self._home.rglob(name)), None), "a connection file")
+        client = PatientClient(connection_file=str(file))
+        client.load_connection_file()
+        return client
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
+        with suppress(requests.ConnectionError):  # the server is gone already
+            self._hub.call("DELETE", f"{self._path}api/kernels/{self.kernel_id}", self._hub.witness_token)

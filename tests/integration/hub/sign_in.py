@@ -1,8 +1,5 @@
 """The kernel's side of a sign-in by the redirect of the whole Hub, step by step, with a server's own Hub token."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import requests
@@ -11,16 +8,13 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
 from micromegas_jupyter.oidc.authorization import build_authorization_request
 from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_metadata
 
-if TYPE_CHECKING:
-    from tests.integration.hub.running import RunningHub
-
 TIMEOUT_SECONDS = 60
 
 
 class KernelSignIn:
     """A sign-in that a person's kernel has begun or is about to begin."""
 
-    def __init__(self, hub: RunningHub, login: str) -> None:
+    def __init__(self, hub, login):
         self.hub = hub
         self._token = hub.server_token(login)
         self.offered = self.call("GET", "redirect").json()
@@ -35,30 +29,30 @@ class KernelSignIn:
             randomness=SYSTEM_RANDOMNESS,
         )
 
-    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+    def call(self, method, path, **options):
         """Call the service as the kernel."""
         headers = {"Authorization": f"Bearer {self._token}"}
         url = f"{self.hub.service_url}{path}"
         return requests.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
-    def url_with(self, **changes: str | None) -> str:
+    def url_with(self, **changes):
         """Return the provider's address with other parameters; None takes one out."""
         base, _, query = self.request.url.partition("?")
         parameters = {**dict(parse_qsl(query)), **changes}
         return f"{base}?{urlencode({name: value for name, value in parameters.items() if value is not None})}"
 
-    def begin(self) -> str:
+    def begin(self):
         """Register the sign-in and return the address that starts it."""
         answer = self.call("POST", "sign-ins", json={"authorization_url": self.request.url})
         assert answer.status_code == 201, answer.text
         self.name = answer.json()["name"]
         return str(answer.json()["start_url"])
 
-    def answer(self, *, wait_seconds: float = 0) -> requests.Response:
+    def answer(self, *, wait_seconds=0):
         """Ask for what a browser has brought back."""
         return self.call("POST", f"sign-ins/{self.name}/answer", json={"wait_seconds": wait_seconds})
 
-    def exchange(self, query: str) -> dict[str, Any]:
+    def exchange(self, query):
         """Exchange the code at the provider with the verifier that only this kernel has."""
         form = {
             "grant_type": "authorization_code",
@@ -68,9 +62,8 @@ class KernelSignIn:
             "client_id": self.offered["client_id"],
         }
         answer = requests.post(str(self.metadata.token_endpoint), data=form, timeout=TIMEOUT_SECONDS)
-        tokens: dict[str, Any] = answer.json()
-        return tokens
+        return answer.json()
 
     @property
-    def state(self) -> str:
+    def state(self):
         return parse_qs(urlsplit(self.request.url).query)["state"][0]

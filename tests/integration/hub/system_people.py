@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NEEDS_ROOT = (
     "The JupyterHub tests make a system user for each person: run them as root, with `useradd` (Debian's package "
@@ -16,7 +12,7 @@ NEEDS_ROOT = (
 )
 
 
-def may_make_people() -> bool:
+def may_make_people():
     """Whether this process may add users to the machine."""
     return os.geteuid() == 0
 
@@ -24,11 +20,11 @@ def may_make_people() -> bool:
 class SystemPeople:
     """Users with home folders that nobody else can read. A context manager that removes them."""
 
-    def __init__(self, homes: Path) -> None:
+    def __init__(self, homes):
         self._homes = homes
         self._names: list[str] = []
 
-    def add(self, name: str) -> Path:
+    def add(self, name):
         """Make a user and return the home folder."""
         home = self._homes / name
         _run("useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/bash", "--user-group", name)
@@ -36,17 +32,17 @@ class SystemPeople:
         home.chmod(0o700)
         return home
 
-    def ids(self, name: str) -> tuple[int, int]:
+    def ids(self, name):
         """Return a user's ids as this machine numbers them: of the user and of the group."""
         entry = pwd.getpwnam(name)
         return entry.pw_uid, entry.pw_gid
 
-    def remove(self) -> None:
+    def remove(self):
         while self._names:
             _run("userdel", self._names.pop())
 
 
-def _run(*command: str) -> None:
+def _run(*command):
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o022
     )

@@ -1,10 +1,6 @@
 """A Hub without the sign-in service and without OAuthenticator: a code signs in, and what could be added is said."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -12,9 +8,6 @@ import requests
 from tests.integration.hub.browser import TIMEOUT_SECONDS
 from tests.integration.hub.running import RunningHub
 from tests.integration.other_provider.person import sign_in_other
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The first test starts two Hubs.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -26,15 +19,10 @@ BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 class BareHub(RunningHub):
     """The same programs with another configuration."""
 
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log[-3000:]
-        try:
-            return requests.get(f"{self.url}hub/login", timeout=TIMEOUT_SECONDS).status_code == requests.codes.ok
-        except requests.ConnectionError:
-            return False
+    is_bare = True
+    health_paths = ("hub/login",)
 
-    def sign_in_by_password(self, name: str) -> None:
+    def sign_in_by_password(self, name):
         """Sign a person in at the Hub's own page."""
         with requests.Session() as browser:
             browser.trust_env = False
@@ -45,7 +33,7 @@ class BareHub(RunningHub):
 
 
 @pytest.fixture(scope="module")
-def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHub]:
+def bare_hub(hub, tmp_path_factory):
     """A second Hub, for the same system users; bob has a server."""
     bare = BareHub.beside(
         hub,
@@ -55,7 +43,6 @@ def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
         },
-        config=Path(__file__).with_name("bare_hub_config.py"),
     )
     try:
         bare.start()
@@ -66,7 +53,7 @@ def bare_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Itera
         bare.stop()
 
 
-def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub: BareHub) -> None:
+def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub):
     with bare_hub.kernel("bob") as kernel:
         kernel.run("%load_ext micromegas_jupyter")
 

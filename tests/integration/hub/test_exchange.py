@@ -1,9 +1,5 @@
 """A service that exchanges tokens: kernels get tokens for a server that takes no others, or are told why not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 import requests
 
@@ -13,12 +9,6 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.integration.hub.conftest import running_server
 from tests.integration.hub.test_tokens import claims_of, post_token
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.hub.running import RunningHub
-    from tests.integration.notebook.kernels import Cell
-
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -26,19 +16,19 @@ FETCHES = 5
 
 
 @pytest.fixture(scope="module")
-def lake_uri(signed_in: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def lake_uri(signed_in, tmp_path_factory):
     """A Flight SQL server that accepts tokens for its own audience only."""
     provider = signed_in.provider
     with running_server(tmp_path_factory.mktemp("lake"), provider.issuer, audience=[provider.resource]) as uri:
         yield uri
 
 
-def exchanged(hub: RunningHub, login: str) -> requests.Response:
+def exchanged(hub, login):
     headers = {"Authorization": f"Bearer {hub.server_token(login)}"}
     return requests.post(f"{hub.exchanging_url}token", json={}, headers=headers, timeout=60)
 
 
-def asked_with_exchange(hub: RunningHub, login: str, uri: str) -> tuple[Cell, str]:
+def asked_with_exchange(hub, login, uri):
     """Ask the server in a new kernel of the person, and return the cell and what it answered."""
     with hub.kernel(login) as kernel:
         kernel.run(f"%env KERNEL_MICROMEGAS_HUB={hub.exchanging_url}")
@@ -48,9 +38,7 @@ def asked_with_exchange(hub: RunningHub, login: str, uri: str) -> tuple[Cell, st
         return cell, kernel.run("print(rows['who'][0], end='')").printed
 
 
-def test_a_kernels_query_runs_at_a_server_that_takes_exchanged_tokens_only(
-    signed_in: RunningHub, lake_uri: str
-) -> None:
+def test_a_kernels_query_runs_at_a_server_that_takes_exchanged_tokens_only(signed_in, lake_uri):
     plain = post_token(signed_in, signed_in.server_token("alice")).json()["access_token"]
     with (
         FlightSQLClient(lake_uri, auth_provider=StaticTokenAuthProvider(plain)) as client,
@@ -64,8 +52,8 @@ def test_a_kernels_query_runs_at_a_server_that_takes_exchanged_tokens_only(
 
 
 def test_the_exchanged_token_is_the_persons_for_the_servers_audience_and_one_exchange_serves_many_calls(
-    signed_in: RunningHub,
-) -> None:
+    signed_in,
+):
     provider = signed_in.provider
     before = provider.counts()["exchanges"]
 
@@ -79,7 +67,7 @@ def test_the_exchanged_token_is_the_persons_for_the_servers_audience_and_one_exc
     assert provider.counts()["exchanges"] - before <= len({answer["expires_at"] for answer in given})
 
 
-def test_a_refused_exchange_is_told_in_the_cell_and_why_in_the_hubs_log(signed_in: RunningHub, lake_uri: str) -> None:
+def test_a_refused_exchange_is_told_in_the_cell_and_why_in_the_hubs_log(signed_in, lake_uri):
     cell, _nothing = asked_with_exchange(signed_in, "bob", lake_uri)
 
     said = "".join(cell.reply["traceback"])

@@ -1,18 +1,11 @@
 """A Hub whose programs speak TLS with each other (`internal_ssl`). Runs with `--long` only."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.integration.hub.guide import filled_in
 from tests.integration.hub.running import RunningHub
 from tests.integration.hub.test_tokens import claims_of, post_token
 from tests.integration.hub.test_with_time import asked_by
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The first test starts two Hubs.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -21,7 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 class HubWithTls(RunningHub):
     """The same programs with another configuration."""
 
-    def own_guide(self, text: str) -> str:
+    def own_guide(self, text):
         tls = f"""c.JupyterHub.internal_ssl = True
 c.ConfigurableHTTPProxy.api_url = "https://127.0.0.1:{self.ports[2]}"
 """
@@ -29,7 +22,7 @@ c.ConfigurableHTTPProxy.api_url = "https://127.0.0.1:{self.ports[2]}"
 
 
 @pytest.fixture(scope="module")
-def tls_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubWithTls]:
+def tls_hub(hub, tmp_path_factory):
     """A second Hub, for the same system users; alice has a server."""
     second = HubWithTls.beside(hub, folder=tmp_path_factory.mktemp("tls-hub"))
     try:
@@ -41,7 +34,7 @@ def tls_hub(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         second.stop()
 
 
-def test_the_service_asks_the_hub_over_tls_and_kernels_are_signed_in(tls_hub: HubWithTls) -> None:
+def test_the_service_asks_the_hub_over_tls_and_kernels_are_signed_in(tls_hub):
     assert tls_hub.service_process().environ()["JUPYTERHUB_API_URL"].startswith("https://")
     answer = post_token(tls_hub, tls_hub.server_token("alice"))
 

@@ -1,17 +1,8 @@
 """Kernels, terminals and runs without a person, in real servers of the Hub: each is its own person, without a click."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.hub.running import HubKernel, RunningHub
-    from tests.integration.notebook.kernels import Cell
 
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -29,67 +20,64 @@ print(done.returncode, done.stdout, done.stderr, sep="|", end="")
 
 
 @pytest.fixture(params=["alice", "bob"])
-def login(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+def login(request):
+    return request.param
 
 
 @pytest.fixture
-def kernel(signed_in: RunningHub, login: str) -> Iterator[HubKernel]:
+def kernel(signed_in, login):
     with signed_in.kernel(login) as running:
         said(running, LOAD)
         yield running
 
 
 @pytest.fixture(scope="module")
-def of_alice(signed_in: RunningHub) -> Iterator[HubKernel]:
+def of_alice(signed_in):
     """One kernel for the tests that leave it as it was."""
     with signed_in.kernel("alice") as running:
         said(running, LOAD)
         yield running
 
 
-def said(kernel: HubKernel, source: str) -> str:
+def said(kernel, source):
     """Run a cell that works and return what it printed."""
     cell = kernel.run(source)
     assert cell.reply["status"] == "ok", cell
     return cell.printed
 
 
-def who(kernel: HubKernel) -> str:
+def who(kernel):
     """Ask the server with `%%sql` and return whom it takes the kernel for."""
     said(kernel, ASK)
     return said(kernel, TELL)
 
 
-def in_terminal(kernel: HubKernel, *words: str) -> tuple[str, str, str]:
+def in_terminal(kernel, *words):
     """Run a command as in a terminal of the server; returns exit code, output and what it said besides."""
     code, output, error = said(kernel, IN_A_TERMINAL.format(words=words)).split("|", 2)
     return code, output, error
 
 
-def shown(cell: Cell) -> str:
+def shown(cell):
     """Return what a cell displayed, as text."""
     displayed = cell.of("display_data") + cell.of("update_display_data")
     return "\n".join(content["data"].get("text/plain", "") for content in displayed)
 
 
-def test_each_kernels_query_runs_as_its_own_person_without_a_click(
-    signed_in: RunningHub, kernel: HubKernel, login: str
-) -> None:
+def test_each_kernels_query_runs_as_its_own_person_without_a_click(signed_in, kernel, login):
     assert who(kernel) == login
     for secret in (signed_in.server_token(login), *tokens_of(signed_in, login)):
         assert secret not in kernel.saved()
     assert not BEARER_TOKEN.search(kernel.saved())
 
 
-def tokens_of(hub: RunningHub, login: str) -> list[str]:
+def tokens_of(hub, login):
     """Return what the Hub keeps of a person's sign-in that nobody may see."""
     state = hub.auth_state(login)
     return [str(state[name]) for name in ("access_token", "refresh_token", "id_token") if state.get(name)]
 
 
-def test_a_terminal_of_the_server_is_signed_in(of_alice: HubKernel) -> None:
+def test_a_terminal_of_the_server_is_signed_in(of_alice):
     code, output, error = in_terminal(of_alice, "query", "SELECT current_user() AS me", "--format", "csv")
     assert (code, output.split(), error) == ("0", ["me", "alice"], "")
 
@@ -107,7 +95,7 @@ def test_a_terminal_of_the_server_is_signed_in(of_alice: HubKernel) -> None:
     assert "through JupyterHub until you log out of the Hub" in output
 
 
-def test_a_python_program_is_signed_in(of_alice: HubKernel) -> None:
+def test_a_python_program_is_signed_in(of_alice):
     program = """
 import micromegas_jupyter
 with micromegas_jupyter.connect() as client:
@@ -117,7 +105,7 @@ with micromegas_jupyter.connect() as client:
     assert said(of_alice, program) == "alice"
 
 
-def test_signing_out_forgets_the_token_in_this_notebook_until_the_person_comes_back(of_alice: HubKernel) -> None:
+def test_signing_out_forgets_the_token_in_this_notebook_until_the_person_comes_back(of_alice):
     assert who(of_alice) == "alice"
 
     assert said(of_alice, "%micromegas_logout").startswith("This notebook has forgotten the token")
@@ -129,7 +117,7 @@ def test_signing_out_forgets_the_token_in_this_notebook_until_the_person_comes_b
     assert who(of_alice) == "alice"
 
 
-def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in: RunningHub, of_alice: HubKernel) -> None:
+def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in, of_alice):
     said(of_alice, "import pathlib; pathlib.Path('data').mkdir(exist_ok=True)")
     said(of_alice, "import pandas; pandas.DataFrame({'n': [1]}).to_parquet('data/t.parquet')")
     # The server hides its memory and its environment, so that what it is given is looked at here.
@@ -143,7 +131,7 @@ def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in: Runnin
     said(of_alice, "%micromegas_serve --stop")
 
 
-def test_where_the_hub_cannot_help_its_one_redirect_signs_in(signed_in: RunningHub) -> None:
+def test_where_the_hub_cannot_help_its_one_redirect_signs_in(signed_in):
     with signed_in.kernel("bob") as kernel:
         said(kernel, LOAD)
 

@@ -1,56 +1,77 @@
 """A person of the Hub opens JupyterLab in a browser: signed in, without a click or by the card's link, and safely."""
 
-from __future__ import annotations
-
+import os
 import re
-from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import expect, sync_playwright
 
+from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
 from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance, save
-from tests.integration.hub.lab import (
-    ASK,
-    BEARER_TOKEN,
-    card_of,
-    chromium,
-    run_all,
-    sign_in_by_redirect,
-    write_notebook,
-)
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import BrowserContext
-
-    from tests.integration.hub.running import RunningHub
-    from tests.screenshots import SaveScreenshot
+__all__ = ["chromium"]
 
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WIDGET = ".micromegas-identity"
+BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+ASK = "%%sql\nSELECT current_user() AS me"
+PATIENCE_MILLISECONDS = 90_000
 
 
 @pytest.fixture(scope="module")
-def context(signed_in: RunningHub) -> Iterator[BrowserContext]:
+def context(chromium, signed_in):
     """Alice's browser, in which she is signed in at the Hub and at the provider."""
     hers = signed_in.browser()
     hers.sign_in("alice")
-    with chromium() as made:
-        made.add_cookies(
-            [
-                {"name": cookie.name, "value": cookie.value or "", "domain": cookie.domain, "path": cookie.path}
-                for cookie in hers.session.cookies
-            ]
-        )
+    kept = [(each.name, each.value or "", each.domain, each.path) for each in hers.session.cookies]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
+        made = launched.new_context(viewport={"width": 1280, "height": 720})
+        made.set_default_timeout(PATIENCE_MILLISECONDS)
+        made.add_cookies([dict(zip(("name", "value", "domain", "path"), each, strict=True)) for each in kept])
         yield made
+        launched.close()
 
 
-def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
-    signed_in: RunningHub, context: BrowserContext, save_screenshot: SaveScreenshot
-) -> None:
+def write_notebook(hub, login, name, *sources):
+    """Put a notebook into a person's home."""
+    person = hub.people[login]
+    path = person.home / name
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)), encoding="utf-8")
+    os.chown(path, *hub.system.ids(person.name))
+    return path
+
+
+def run_all(page):
+    """Run all cells of the notebook, as soon as it has a kernel."""
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def card_of(page):
+    """Return the card that says who is signed in."""
+    return page.get_by_role("region", name="Micromegas sign-in")
+
+
+def sign_in_by_redirect(page, *, done_url):
+    """Click the card's link and agree at the provider, where the browser is signed in, until the Hub's last page."""
+    with page.context.expect_page() as opened:
+        card_of(page).get_by_role("link", name=re.compile("^Sign in")).click()
+    tab = opened.value
+    tab.get_by_role("button", name="Continue").click()
+    tab.wait_for_url(done_url)
+    expect(tab.locator("body")).to_contain_text("Back to where you started")
+    tab.close()
+
+
+def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(signed_in, context, save_screenshot):
     alice = signed_in.people["alice"]
     notebook = write_notebook(signed_in, "alice", "hub.ipynb", "%load_ext micromegas_jupyter", "%micromegas_login", ASK)
     page = context.new_page()
@@ -79,9 +100,7 @@ def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(
     assert not any(hub_token in text or BEARER_TOKEN.search(text) for text in texts)
 
 
-def test_the_cards_link_signs_in_through_the_one_redirect_of_the_hub(
-    signed_in: RunningHub, context: BrowserContext
-) -> None:
+def test_the_cards_link_signs_in_through_the_one_redirect_of_the_hub(signed_in, context):
     alice = signed_in.people["alice"]
     notebook = write_notebook(
         signed_in,

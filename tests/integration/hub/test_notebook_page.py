@@ -1,17 +1,11 @@
 """The notebook for a Hub runs in a person's server, by itself and as that person."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from tests.integration.hub.running import RunningHub
 
 pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -26,7 +20,7 @@ print("done", end="")
 """
 
 
-def test_it_runs_by_itself_as_the_person_whose_server_it_is(signed_in: RunningHub) -> None:
+def test_it_runs_by_itself_as_the_person_whose_server_it_is(signed_in):
     person = signed_in.people["bob"]
     page = person.home / "page.ipynb"
     page.write_bytes(NOTEBOOK.read_bytes())

@@ -1,11 +1,8 @@
 """An identity provider that is away for a while: kernels go on, then say what to do, and come back by themselves."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +11,6 @@ from micromegas_jupyter.hub.tokens import FAILURE_PAUSE_SECONDS
 from tests.integration.hub.running import until
 from tests.integration.hub.test_tokens import post_token
 from tests.integration.hub.test_with_time import asked_by
-
-if TYPE_CHECKING:
-    from tests.integration.hub.running import RunningHub
 
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -27,8 +21,8 @@ CALLERS = 20
 
 
 def test_kernels_go_on_until_their_token_ends_then_say_what_to_do_and_work_again_when_the_provider_is_back(
-    signed_in: RunningHub, capsys: pytest.CaptureFixture[str]
-) -> None:
+    signed_in, capsys
+):
     provider, token = signed_in.provider, signed_in.server_token("alice")
     with signed_in.kernel("alice") as kernel, ExitStack() as outage:
         kernel.run("%load_ext micromegas_jupyter")

@@ -6,15 +6,9 @@ import json
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.hub.running import RunningHub
 
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,7 +22,7 @@ WORDS = {"a kept sign-in": '"auth_state": {', "a refresh token": '"refresh_token
 WISHED_SCOPES: list[list[str]] = [[], ["admin:auth_state"], ["admin:auth_state!user"], ["admin:users"], ["inherit"]]
 
 
-def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
+def secrets_of(hub, login):
     """Return what must be out of reach of a person: by name, as texts."""
     other = OTHER[login]
     state, others = hub.auth_state(login), hub.auth_state(other)
@@ -45,7 +39,7 @@ def secrets_of(hub: RunningHub, login: str) -> dict[str, str]:
     }
 
 
-def calls(hub: RunningHub) -> list[tuple[str, str, str]]:
+def calls(hub):
     """Return what a kernel can ask the Hub, its proxy, the service and everybody's servers."""
     names = [person.name for person in hub.people.values()]
     api = ["", "user", "users", "groups", "services", "services/micromegas", "proxy", "info", "authorizations/token"]
@@ -69,7 +63,7 @@ def calls(hub: RunningHub) -> list[tuple[str, str, str]]:
     ]
 
 
-def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[str, str]) -> dict[str, Any]:
+def look_as(hub, login, readable_folder, needles):
     """Look as the person's system user, with all that the person's server has."""
     person = hub.people[login]
     user, group = hub.system.ids(person.name)
@@ -100,12 +94,12 @@ def look_as(hub: RunningHub, login: str, readable_folder: Path, needles: dict[st
         timeout=300,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)
+    found = json.loads(done.stdout)
     assert found["user"] == user
     return found
 
 
-def memory_of(user: int) -> Iterator[bytes]:
+def memory_of(user):
     """Return what the programs of a system user have in memory, piece by piece, as only root reads it."""
     for process in psutil.process_iter(["uids"]):
         if process.info["uids"].real != user:
@@ -121,9 +115,7 @@ def memory_of(user: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("login", ["alice", "bob"])
-def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(
-    signed_in: RunningHub, old_kernel: object, login: str
-) -> None:
+def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(signed_in, old_kernel, login):
     person = signed_in.people[login]
     state = signed_in.auth_state(login)
     wanted = {
@@ -140,9 +132,7 @@ def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(
 
 
 @pytest.mark.parametrize("login", ["alice", "bob"])
-def test_no_secret_is_within_reach_of_a_persons_kernels(
-    signed_in: RunningHub, old_kernel: object, readable_folder: Path, login: str
-) -> None:
+def test_no_secret_is_within_reach_of_a_persons_kernels(signed_in, old_kernel, readable_folder, login):
     before = secrets_of(signed_in, login)
 
     found = look_as(signed_in, login, readable_folder, before)
@@ -153,7 +143,7 @@ def test_no_secret_is_within_reach_of_a_persons_kernels(
     assert found["looked_at"]["answers"] > 50
 
 
-def test_what_is_within_reach_is_found(signed_in: RunningHub, old_kernel: object, readable_folder: Path) -> None:
+def test_what_is_within_reach_is_found(signed_in, old_kernel, readable_folder):
     """The look is able to find things: the own server's token in a process, a note in a file, a bearer in an answer."""
     note = signed_in.people["alice"].home / "note.txt"
     note.write_text("a text that everybody may find", encoding="utf-8")

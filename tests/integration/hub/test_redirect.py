@@ -1,19 +1,12 @@
 """The one redirect of the whole Hub: a person signs in through it, and nobody can use it to act as somebody else."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from tests.integration.hub.sign_in import TIMEOUT_SECONDS, KernelSignIn
 from tests.integration.hub.test_tokens import claims_of
-
-if TYPE_CHECKING:
-    from tests.integration.hub.browser import HubBrowser
-    from tests.integration.hub.running import RunningHub
 
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,84 +15,55 @@ SOMEBODY_ELSES = "started in somebody else&#x27;s notebook. Nothing was handed o
 
 
 @pytest.fixture(scope="module")
-def browsers(signed_in: RunningHub) -> dict[str, HubBrowser]:
+def browsers(signed_in):
     found = {login: signed_in.browser() for login in signed_in.people}
     for login, browser in found.items():
         browser.sign_in(login)
     return found
 
 
-def audit_lines(hub: RunningHub, event: str) -> list[dict[str, str]]:
+def audit_lines(hub, event):
     lines = [json.loads(line) for line in hub.log.splitlines() if line.startswith('{"event"')]
     return [line for line in lines if line["event"] == event]
 
 
-def test_a_kernel_learns_the_one_redirect_address(signed_in: RunningHub) -> None:
-    offered = [KernelSignIn(signed_in, login).offered for login in ("alice", "bob")]
+def test_a_kernel_learns_the_one_redirect_address(signed_in):
+    provider, callback = signed_in.provider, f"{signed_in.service_url}callback"
 
-    assert (
-        offered
-        == [
-            {
-                "redirect_uri": f"{signed_in.service_url}callback",
-                "issuer": signed_in.provider.issuer,
-                "client_id": signed_in.provider.client_id,
-            }
-        ]
-        * 2
-    )
+    for login in ("alice", "bob"):
+        offered = KernelSignIn(signed_in, login).offered
+        assert offered == {"redirect_uri": callback, "issuer": provider.issuer, "client_id": provider.client_id}
 
 
-def test_a_person_signs_in_and_the_code_leaves_the_address_bar(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_a_person_signs_in_and_the_code_leaves_the_address_bar(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
 
     page = browsers["alice"].visit(sign_in.begin(), person="alice")
-    answer = sign_in.answer(wait_seconds=20)
+    query = sign_in.answer(wait_seconds=20).json()["query"]
 
     assert browsers["alice"].visited[-1] == f"{signed_in.service_url}done"
     assert "Back to where you started" in page.text
-    assert claims_of(sign_in.exchange(answer.json()["query"])["id_token"])["sub"] == "alice"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert (page.headers["Referrer-Policy"], page.headers["Cache-Control"]) == ("no-referrer", "no-store")
+    assert claims_of(sign_in.exchange(query)["id_token"])["sub"] == "alice"
     assert sign_in.answer().status_code == 404
-
-
-def test_the_pages_carry_their_security_headers_and_no_log_holds_code_or_state(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
-    sign_in = KernelSignIn(signed_in, "alice")
-
-    browsers["alice"].visit(sign_in.begin(), person="alice")
-    done = browsers["alice"].open(f"{signed_in.service_url}done")
-    code = sign_in.answer(wait_seconds=20).json()["query"].split("code=")[1].split("&")[0]
-
-    assert done.headers["Content-Security-Policy"].startswith("default-src 'none'")
-    assert (done.headers["Referrer-Policy"], done.headers["Cache-Control"]) == ("no-referrer", "no-store")
-    assert code not in signed_in.log
+    assert query.split("code=")[1].split("&")[0] not in signed_in.log
     assert sign_in.state not in signed_in.log
 
 
-def test_somebody_elses_start_address_hands_nothing_over(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_somebody_elses_start_address_hands_nothing_over(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "bob")
 
     page = browsers["alice"].visit(sign_in.begin(), person="alice")
 
     assert (page.status_code, SOMEBODY_ELSES in page.text) == (403, True)
     assert sign_in.answer().status_code == 204
-    assert audit_lines(signed_in, "sign_in_refused")[-1] | {"time": ""} == {
-        "event": "sign_in_refused",
-        "owner": signed_in.people["bob"].name,
-        "visitor": signed_in.people["alice"].name,
-        "reason": "other_person_at_start",
-        "time": "",
-    }
+    line = audit_lines(signed_in, "sign_in_refused")[-1]
+    names = [signed_in.people[login].name for login in ("bob", "alice")]
+    assert [line[name] for name in ("owner", "visitor", "reason")] == [*names, "other_person_at_start"]
 
 
-def test_the_providers_address_of_somebody_elses_sign_in_hands_nothing_over(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_the_providers_address_of_somebody_elses_sign_in_hands_nothing_over(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "bob")
     sign_in.begin()
 
@@ -112,9 +76,7 @@ def test_the_providers_address_of_somebody_elses_sign_in_hands_nothing_over(
     assert audit_lines(signed_in, "sign_in_refused")[-1]["reason"] == "other_person_at_callback"
 
 
-def test_bobs_browser_cannot_bring_back_what_alices_was_given(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_bobs_browser_cannot_bring_back_what_alices_was_given(signed_in, browsers):
     mine = KernelSignIn(signed_in, "bob")
     start = browsers["bob"].open(mine.begin())
     theirs = browsers["alice"].visit(mine.request.url, person="alice")
@@ -126,20 +88,9 @@ def test_bobs_browser_cannot_bring_back_what_alices_was_given(
     assert "code=" not in signed_in.log.replace("code=[secret]", "")
 
 
-def test_an_address_that_is_not_this_hubs_own_sign_in_is_not_begun(signed_in: RunningHub) -> None:
-    sign_in = KernelSignIn(signed_in, "bob")
-    _base, _, query = sign_in.request.url.partition("?")
-    own_server = f"{signed_in.url}user/{signed_in.people['bob'].name}/micromegas/callback"
-
-    for url in (sign_in.url_with(redirect_uri=own_server), f"https://evil.example/auth?{query}"):
-        answer = sign_in.call("POST", "sign-ins", json={"authorization_url": url})
-
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_sign_in")
-
-
 def test_a_redirect_to_one_persons_server_is_refused_by_the_provider_and_not_offered_by_that_server(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+    signed_in, browsers
+):
     sign_in = KernelSignIn(signed_in, "bob")
     callback = f"{signed_in.url}user/{signed_in.people['bob'].name}/micromegas/callback"
 
@@ -152,7 +103,7 @@ def test_a_redirect_to_one_persons_server_is_refused_by_the_provider_and_not_off
     assert "per-user redirects let people take each other's tokens" in signed_in.log
 
 
-def test_the_sign_in_of_somebody_else_is_not_there_for_a_kernel(signed_in: RunningHub) -> None:
+def test_the_sign_in_of_somebody_else_is_not_there_for_a_kernel(signed_in):
     mine, theirs = KernelSignIn(signed_in, "alice"), KernelSignIn(signed_in, "bob")
     mine.begin()
     theirs.begin()
@@ -163,9 +114,7 @@ def test_the_sign_in_of_somebody_else_is_not_there_for_a_kernel(signed_in: Runni
     assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [(404, "unknown_sign_in")] * 2
 
 
-def test_another_browser_of_the_same_person_does_not_end_a_sign_in(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_another_browser_of_the_same_person_does_not_end_a_sign_in(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
     assert browsers["alice"].open(sign_in.begin()).status_code == 302
     other = signed_in.browser()
@@ -177,9 +126,7 @@ def test_another_browser_of_the_same_person_does_not_end_a_sign_in(
     assert sign_in.answer().status_code == 204
 
 
-def test_a_browser_that_the_service_does_not_know_hands_nothing_over(
-    signed_in: RunningHub, browsers: dict[str, HubBrowser]
-) -> None:
+def test_a_browser_that_the_service_does_not_know_hands_nothing_over(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
     assert browsers["alice"].open(sign_in.begin()).status_code == 302
 
@@ -189,7 +136,7 @@ def test_a_browser_that_the_service_does_not_know_hands_nothing_over(
     assert sign_in.answer().status_code == 204
 
 
-def test_a_state_is_begun_once_and_ends_once(signed_in: RunningHub, browsers: dict[str, HubBrowser]) -> None:
+def test_a_state_is_begun_once_and_ends_once(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
     start = sign_in.begin()
     again = sign_in.call("POST", "sign-ins", json={"authorization_url": sign_in.request.url})
@@ -203,13 +150,13 @@ def test_a_state_is_begun_once_and_ends_once(signed_in: RunningHub, browsers: di
     assert browsers["alice"].open(start).status_code == 404
 
 
-def test_pages_answer_get_only(signed_in: RunningHub) -> None:
+def test_pages_answer_get_only(signed_in):
     for method, path in (("POST", "callback"), ("HEAD", "start/" + "a" * 43), ("DELETE", "done")):
         url = f"{signed_in.service_url}{path}"
         assert requests.request(method, url, timeout=TIMEOUT_SECONDS, allow_redirects=False).status_code == 405
 
 
-def test_a_frame_or_a_script_is_refused(signed_in: RunningHub, browsers: dict[str, HubBrowser]) -> None:
+def test_a_frame_or_a_script_is_refused(signed_in, browsers):
     sign_in = KernelSignIn(signed_in, "alice")
     start = sign_in.begin()
 
@@ -221,7 +168,7 @@ def test_a_frame_or_a_script_is_refused(signed_in: RunningHub, browsers: dict[st
     assert [answer.status_code for answer in answers] == [403] * 3
 
 
-def test_after_the_hub_changed_people_in_a_browser_the_old_sign_in_does_not_end(signed_in: RunningHub) -> None:
+def test_after_the_hub_changed_people_in_a_browser_the_old_sign_in_does_not_end(signed_in):
     browser = signed_in.browser()
     browser.sign_in("alice")
     sign_in = KernelSignIn(signed_in, "alice")

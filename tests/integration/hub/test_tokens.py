@@ -1,13 +1,10 @@
 """Each person's server gets that person's own bearer token from the service, and nothing else."""
 
-from __future__ import annotations
-
 import base64
 import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,28 +13,24 @@ import requests
 from micromegas_jupyter.hub.callers import BURST_UNKNOWN
 from tests.integration.hub.running import until
 
-if TYPE_CHECKING:
-    from tests.integration.hub.running import RunningHub
-
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MEMBERS = {"access_token", "token_type", "expires_at", "expires_in", "issuer", "user"}
 
 
-def post_token(hub: RunningHub, token: str | None) -> requests.Response:
+def post_token(hub, token):
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return requests.post(f"{hub.service_url}token", json={}, headers=headers, timeout=60)
 
 
-def claims_of(token: str) -> dict[str, Any]:
+def claims_of(token):
     payload = token.split(".")[1]
-    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return decoded
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 @pytest.mark.parametrize("login", ["alice", "bob"])
-def test_each_server_gets_its_own_persons_id_token_and_its_end(signed_in: RunningHub, login: str) -> None:
+def test_each_server_gets_its_own_persons_id_token_and_its_end(signed_in, login):
     answer = post_token(signed_in, signed_in.server_token(login))
 
     given = answer.json()
@@ -50,20 +43,20 @@ def test_each_server_gets_its_own_persons_id_token_and_its_end(signed_in: Runnin
     assert given["expires_in"] > 0
 
 
-def test_a_server_is_told_where_the_service_is(signed_in: RunningHub) -> None:
+def test_a_server_is_told_where_the_service_is(signed_in):
     environ = signed_in.server_process("alice").environ()
 
     assert environ["KERNEL_MICROMEGAS_HUB"] == signed_in.service_url
 
 
 @pytest.mark.parametrize("token", [None, "no token of this Hub"])
-def test_who_has_no_token_of_the_hub_gets_nothing(signed_in: RunningHub, token: str | None) -> None:
+def test_who_has_no_token_of_the_hub_gets_nothing(signed_in, token):
     answer = post_token(signed_in, token)
 
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
 
 
-def test_many_who_ask_at_once_are_served_and_no_refresh_token_is_used_twice(signed_in: RunningHub) -> None:
+def test_many_who_ask_at_once_are_served_and_no_refresh_token_is_used_twice(signed_in):
     tokens = [signed_in.server_token(login) for login in ("alice", "bob")] * 20
 
     with ThreadPoolExecutor(20) as pool:
@@ -73,14 +66,14 @@ def test_many_who_ask_at_once_are_served_and_no_refresh_token_is_used_twice(sign
     assert signed_in.provider.counts()["reuses"] == 0
 
 
-def test_a_flood_through_the_proxy_is_turned_away_by_its_real_address_and_kernels_go_on(signed_in: RunningHub) -> None:
+def test_a_flood_through_the_proxy_is_turned_away_by_its_real_address_and_kernels_go_on(signed_in):
     token = signed_in.server_token("alice")
     assert post_token(signed_in, token).status_code == 200
     place = urlsplit(signed_in.service_url)
     # An address of loopback that no other test calls from.
     flood = http.client.HTTPConnection(place.netloc, timeout=60, source_address=("127.0.0.2", 0))
 
-    def call(number: int) -> int:
+    def call(number):
         headers = {"Authorization": f"Bearer {number}", "X-Forwarded-For": f"192.0.2.{number}"}
         flood.request("POST", f"{place.path}token", body="{}", headers=headers)
         answer = flood.getresponse()

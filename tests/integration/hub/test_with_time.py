@@ -1,10 +1,7 @@
 """Kernels that run for days, named servers, sign-out, servers that were stopped, and a Hub that starts again."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,24 +10,20 @@ from tests.integration.hub.conftest import TOKEN_LIFETIME_SECONDS
 from tests.integration.hub.running import until
 from tests.integration.hub.test_tokens import claims_of, post_token
 
-if TYPE_CHECKING:
-    from tests.integration.hub.kernel import HubKernel
-    from tests.integration.hub.running import RunningHub
-
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LIFETIMES = 10
 
 
-def asked_by(kernel: HubKernel) -> str:
+def asked_by(kernel):
     """Return as whom a cell of the kernel runs."""
     cell = kernel.run("%%sql rows <<\nSELECT current_user AS who")
     assert cell.reply["status"] == "ok", cell
     return kernel.run("print(rows['who'][0])").printed.strip()
 
 
-def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(signed_in: RunningHub) -> None:
+def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(signed_in):
     signed_in.start_server("alice", "second")
     token = signed_in.server_token("alice", "second")
     running = post_token(signed_in, token)
@@ -44,8 +37,8 @@ def test_a_named_server_gets_its_persons_token_and_loses_it_when_it_is_culled(si
 
 
 def test_after_a_hub_sign_out_running_servers_go_on_and_the_service_asks_the_browser_to_sign_in(
-    signed_in: RunningHub,
-) -> None:
+    signed_in,
+):
     browser = signed_in.browser()
     browser.sign_in("bob")
     browser.sign_out()
@@ -56,7 +49,7 @@ def test_after_a_hub_sign_out_running_servers_go_on_and_the_service_asks_the_bro
     assert post_token(signed_in, signed_in.server_token("bob")).status_code == 200
 
 
-def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(signed_in: RunningHub) -> None:
+def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(signed_in):
     token = signed_in.server_token("bob")
     signed_in.end_at_provider("bob")
 
@@ -69,7 +62,7 @@ def test_a_sign_in_that_ended_at_the_provider_is_told_and_a_new_one_mends_it(sig
     assert claims_of(mended.json()["access_token"])["sub"] == "bob"
 
 
-def test_a_token_of_the_person_that_was_given_to_another_program_gets_nothing(signed_in: RunningHub) -> None:
+def test_a_token_of_the_person_that_was_given_to_another_program_gets_nothing(signed_in):
     name = signed_in.people["alice"].name
     made = signed_in.api("POST", f"users/{name}/tokens", json={"scopes": ["read:users:name!user"]})
 
@@ -78,9 +71,7 @@ def test_a_token_of_the_person_that_was_given_to_another_program_gets_nothing(si
     assert (answer.status_code, answer.json()["error"]) == (403, "not_their_server")
 
 
-def test_kernels_go_on_while_the_hub_starts_again_with_the_values_for_the_chart(
-    signed_in: RunningHub, old_kernel: HubKernel
-) -> None:
+def test_kernels_go_on_while_the_hub_starts_again_with_the_values_for_the_chart(signed_in, old_kernel):
     token = signed_in.server_token("alice")
 
     signed_in.stop()
@@ -90,9 +81,7 @@ def test_kernels_go_on_while_the_hub_starts_again_with_the_values_for_the_chart(
     assert asked_by(old_kernel) == "alice"
 
 
-def test_a_kernel_older_than_ten_token_lifetimes_still_queries_as_its_person(
-    signed_in: RunningHub, old_kernel: HubKernel, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kernel_older_than_ten_token_lifetimes_still_queries_as_its_person(signed_in, old_kernel, capsys):
     missing = signed_in.kernel_started_at + LIFETIMES * TOKEN_LIFETIME_SECONDS - SYSTEM_CLOCK.monotonic()
     threading.Event().wait(max(0.0, missing))
     age = SYSTEM_CLOCK.monotonic() - signed_in.kernel_started_at
@@ -103,7 +92,7 @@ def test_a_kernel_older_than_ten_token_lifetimes_still_queries_as_its_person(
         print(f"\na kernel that is {age / TOKEN_LIFETIME_SECONDS:.0f} token lifetimes old has queried")
 
 
-def test_no_refresh_token_was_used_twice_however_many_asked(signed_in: RunningHub) -> None:
+def test_no_refresh_token_was_used_twice_however_many_asked(signed_in):
     before = signed_in.provider.counts()
     tokens = [signed_in.server_token(login) for login in ("alice", "bob")] * 10
 

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.wiring import load_client_settings, token_file
+from micromegas_jupyter.wiring.client_side import load_client_settings, token_file
 from tests.fakes.raw_server import SilentServer
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD, check_stopped, interrupt, says

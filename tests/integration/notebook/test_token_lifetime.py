@@ -17,7 +17,8 @@ from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.extension import register
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.results.rows import Progress
-from micromegas_jupyter.wiring import ServerStack, open_client, service_account_provider
+from micromegas_jupyter.wiring.client_side import open_client, service_account_provider
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.integration.notebook.kernels import attended_kernel, widget_states
 
 pytestmark = pytest.mark.integration

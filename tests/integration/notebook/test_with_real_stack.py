@@ -10,7 +10,12 @@ import pytest
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
 from micromegas_jupyter.demo.stack import DemoStack
-from micromegas_jupyter.wiring import load_client_settings, open_client, remembered_flow, service_account_provider
+from micromegas_jupyter.wiring.client_side import (
+    load_client_settings,
+    open_client,
+    remembered_flow,
+    service_account_provider,
+)
 from tests.integration.notebook.kernels import REPOSITORY, attended_kernel, run_unattended, widget_states
 
 pytestmark = pytest.mark.integration

@@ -1,29 +1,19 @@
 """One demo provider, a server and a kernel that live as long as a module's tests, and one sign-in for each test."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.demo.provider import DemoProvider
-from tests.integration.relay.servers import jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
+from tests.integration.relay.servers import SignIn, jupyter_server, kernel_environment
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[DemoProvider]:
+def provider():
     with DemoProvider() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+def server(provider, tmp_path_factory):
     """A server with a token, at a base URL, that lets pages of every site read what it answers elsewhere."""
     folder = tmp_path_factory.mktemp("server")
     environ = kernel_environment(folder, issuer=provider.issuer, client_id=provider.client_id)
@@ -36,12 +26,12 @@ def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def kernel(server: JupyterServer) -> Iterator[ServerKernel]:
+def kernel(server):
     with server.kernel() as running:
         yield running
 
 
 @pytest.fixture
-def sign_in(kernel: ServerKernel) -> SignIn:
+def sign_in(kernel):
     """A sign-in of the module's kernel that waits for its browser."""
     return SignIn(kernel)

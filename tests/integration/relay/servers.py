@@ -14,20 +14,20 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_server.auth.security import passwd
 
+from micromegas_jupyter.demo.provider import scripted_person
 from tests.integration.notebook.kernels import REPOSITORY, AttendedKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-START_SECONDS = 120
+START_SECONDS = 180
 TIMEOUT_SECONDS = 120
 TOKEN = "a-token-of-this-server"
 PASSWORD = "a password of this server"
@@ -38,6 +38,16 @@ _OTHER_EXTENSIONS = ("jupyter_lsp", "jupyter_server_proxy", "jupyter_server_term
 _WITHOUT_OTHER_EXTENSIONS = {"ServerApp": {"jpserver_extensions": dict.fromkeys(_OTHER_EXTENSIONS, False)}}
 # What kernels and servers log at their most talkative is what the tests look through.
 _TALKATIVE_KERNELS = "c = get_config()\nc.Application.log_level = 10\n"
+
+
+def until(look, what, *, seconds=START_SECONDS):
+    """Return what is looked for, as soon as it is there."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
+        pause.wait(0.05)
+    return found
 
 
 class Door(enum.Enum):
@@ -58,11 +68,11 @@ class JupyterServer:
     kernel_folders: list[Path] = field(default_factory=list)
 
     @property
-    def log(self) -> str:
+    def log(self):
         """What it and its kernels have logged so far."""
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in self.folder.glob("*.log"))
 
-    def browser(self) -> requests.Session:
+    def browser(self):
         """Return a browser of somebody who has just signed in to this server; each is another person."""
         session = requests.Session()
         session.trust_env = False
@@ -75,7 +85,7 @@ class JupyterServer:
             session.post(f"{self.url}login", data=form, timeout=TIMEOUT_SECONDS, allow_redirects=False)
         return session
 
-    def _api(self, method: str, path: str, **options: Any) -> requests.Response:
+    def _api(self, method, path, **options):
         with self.browser() as session:
             session.cookies.set("_xsrf", "0123456789abcdef")
             headers = {"X-XSRFToken": "0123456789abcdef"}
@@ -84,7 +94,7 @@ class JupyterServer:
         return answer
 
     @contextmanager
-    def kernel(self) -> Iterator[ServerKernel]:
+    def kernel(self):
         """Start a kernel through the server's own API, with the magics loaded."""
         kernel_id = self._api("POST", "api/kernels", json={"name": "python3"}).json()["id"]
         kernel = ServerKernel(self, kernel_id)
@@ -95,24 +105,17 @@ class JupyterServer:
             kernel.close()
             self._api("DELETE", f"api/kernels/{kernel_id}")
 
-    def restart(self, kernel: ServerKernel) -> None:
+    def restart(self, kernel):
         """Restart a kernel in place, as the button of a notebook does."""
         self._api("POST", f"api/kernels/{kernel.kernel_id}/restart")
         kernel.wait_until_ready()
 
-    def connection_file(self, kernel_id: str) -> str:
+    def connection_file(self, kernel_id):
         """Return where a kernel says how it is reached."""
-        deadline = time.monotonic() + START_SECONDS
-        pause = threading.Event()
-        while time.monotonic() < deadline:
-            for folder in self.kernel_folders:
-                path = folder / f"kernel-{kernel_id}.json"
-                if path.exists():
-                    return str(path)
-            pause.wait(0.05)
-        raise AssertionError("the kernel has no connection file")
+        paths = [folder / f"kernel-{kernel_id}.json" for folder in self.kernel_folders]
+        return until(lambda: next((str(path) for path in paths if path.exists()), None), "a connection file")
 
-    def raw(self, request: bytes) -> tuple[int, str]:
+    def raw(self, request):
         """Send bytes and return the answer's status and text; 0 when the server only hung up."""
         parts = urlsplit(self.url)
         with socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_SECONDS) as connection:
@@ -129,7 +132,7 @@ class JupyterServer:
 class PatientClient(BlockingKernelClient):
     """Waits for a kernel that another process started, however long that takes; Jupyter's own gives up early."""
 
-    def wait_for_ready(self, timeout: float | None = None) -> None:
+    def wait_for_ready(self, timeout=None):
         """Wait until it answers, and until what it publishes arrives, which goes over another connection."""
         for _try in range(TIMEOUT_SECONDS):
             request = self.kernel_info()
@@ -145,17 +148,17 @@ class PatientClient(BlockingKernelClient):
 class ServerKernel(AttendedKernel):
     """A kernel that a server started, driven as a front end with a person drives it."""
 
-    def __init__(self, server: JupyterServer, kernel_id: str) -> None:
+    def __init__(self, server, kernel_id):
         self.server = server
         self.kernel_id = kernel_id
         super().__init__(self)
 
-    def client(self) -> PatientClient:
+    def client(self):
         client = PatientClient(connection_file=self.server.connection_file(self.kernel_id))
         client.load_connection_file()
         return client
 
-    def start_url(self, *, logs_out_first: bool = True) -> str:
+    def start_url(self, *, logs_out_first=True):
         """Begin a sign-in in place of any other and return the address that the cell shows, as a browser has it."""
         if logs_out_first:
             self.run("%micromegas_logout")
@@ -164,7 +167,7 @@ class ServerKernel(AttendedKernel):
         text = cell.of("display_data")[-1]["data"]["text/plain"]
         return urljoin(self.server.url, next(word for word in text.split() if "micromegas/start/" in word))
 
-    def whoami(self) -> str:
+    def whoami(self):
         """Return what the kernel says about who is signed in; the Flight SQL server is none that runs."""
         cell = self.run("%micromegas_whoami")
         shown = [content["data"]["text/plain"] for content in cell.of("display_data")]
@@ -172,9 +175,7 @@ class ServerKernel(AttendedKernel):
 
 
 @contextmanager
-def jupyter_server(
-    folder: Path, *options: str, environ: Mapping[str, str], base_url: str = "/", door: Door = Door.TOKEN
-) -> Iterator[JupyterServer]:
+def jupyter_server(folder, *options, environ, base_url="/", door=Door.TOKEN):
     runtime = folder / "runtime"
     (folder / "config").mkdir()
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(_WITHOUT_OTHER_EXTENSIONS))
@@ -201,27 +202,29 @@ def jupyter_server(
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        url = _wait_for_address(runtime, process, folder)
+        url = wait_for_address(runtime, process, folder / "server.log")
         yield JupyterServer(url=url, folder=folder, door=door, kernel_folders=[runtime])
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _wait_for_address(runtime: Path, process: subprocess.Popen[bytes], folder: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and process.poll() is None:
+def wait_for_address(runtime, process, log):
+    """Return the address of a Jupyter server that starts, as soon as it listens."""
+
+    def look():
+        assert process.poll() is None, log.read_text()[-3000:]
         for path in runtime.glob("jpserver-*.json"):
             with suppress(ValueError, requests.ConnectionError):  # being written, or not listening yet
                 url = str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
                 requests.get(f"{url}api", timeout=TIMEOUT_SECONDS)
                 return url
-        pause.wait(0.05)
-    raise AssertionError((folder / "server.log").read_text()[-3000:])
+        return None
+
+    return until(look, "a server that listens")
 
 
-def kernel_environment(folder: Path, *, issuer: str, client_id: str) -> dict[str, str]:
+def kernel_environment(folder, *, issuer, client_id):
     """Return this process's variables and what a kernel needs to sign in."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MICROMEGAS_", "KERNEL_"))}
     return {
@@ -231,3 +234,44 @@ def kernel_environment(folder: Path, *, issuer: str, client_id: str) -> dict[str
         "MICROMEGAS_CONFIG_DIR": str(folder / "micromegas"),
         "MICROMEGAS_ANALYTICS_URI": "grpc://127.0.0.1:1",
     }
+
+
+class SignIn:
+    """A sign-in that a kernel waits for."""
+
+    def __init__(self, kernel, *, logs_out_first=True):
+        self.kernel = kernel
+        self.browser = kernel.server.browser()
+        self.start_url = kernel.start_url(logs_out_first=logs_out_first)
+        self.authorization_url = ""
+
+    @property
+    def state(self):
+        return parse_qs(urlsplit(self.authorization_url).query)["state"][0]
+
+    @property
+    def redirect_uri(self):
+        return parse_qs(urlsplit(self.authorization_url).query)["redirect_uri"][0]
+
+    def start(self, **options):
+        answer = self.get(self.start_url, **options)
+        self.authorization_url = answer.headers.get("Location", "")
+        return answer
+
+    def answer(self, sign_in=scripted_person.sign_in, **options):
+        """Sign in at the provider and return the address that it sends the browser back to."""
+        self.start()
+        return sign_in(self.authorization_url, visit_callback=False, **options)
+
+    def get(self, url, **options):
+        return self.browser.get(url, **{"allow_redirects": False, "timeout": TIMEOUT_SECONDS, **options})
+
+    def come_back(self, callback):
+        """Open the callback and what it leads to, and return the last page's text."""
+        handed_over = self.get(callback)
+        assert handed_over.status_code == 303, handed_over.text
+        return self.get(urljoin(callback, handed_over.headers["Location"])).text
+
+    def still_works(self):
+        """Whether the sign-in, whatever was tried before, comes to a good end now."""
+        return "Signed in as Alice Martin." in self.come_back(self.answer())

@@ -1,9 +1,6 @@
 """Signing in by redirect in Chromium: at a page of a real Jupyter server, and what the browser remembers of it."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,13 +8,6 @@ from playwright.sync_api import sync_playwright
 
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, STATE_TIMEOUT_MILLISECONDS, chromium
 from tests.integration.relay.servers import TOKEN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import BrowserContext, Page
-
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
 
 __all__ = ["chromium"]
 
@@ -27,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 
 @pytest.fixture(scope="module")
-def context(chromium: str, server: JupyterServer) -> Iterator[BrowserContext]:
+def context(chromium, server):
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         made = launched.new_context()
@@ -37,7 +27,7 @@ def context(chromium: str, server: JupyterServer) -> Iterator[BrowserContext]:
         launched.close()
 
 
-def sign_in_as_alice(page: Page) -> None:
+def sign_in_as_alice(page):
     alice, allow = page.get_by_role("button", name=re.compile("Alice")), page.get_by_role("button", name="Allow")
     alice.or_(allow).first.wait_for()
     if alice.is_visible():  # later she is signed in at the provider already
@@ -45,13 +35,13 @@ def sign_in_as_alice(page: Page) -> None:
     allow.click()
 
 
-def history_of(page: Page) -> list[str]:
+def history_of(page):
     """Return every address that the tab's back button could lead to."""
     entries = page.context.new_cdp_session(page).send("Page.getNavigationHistory")["entries"]
     return [str(entry[name]) for entry in entries for name in ("url", "userTypedURL")]
 
 
-def test_the_code_is_in_no_address_bar_and_no_history(context: BrowserContext, kernel: ServerKernel) -> None:
+def test_the_code_is_in_no_address_bar_and_no_history(context, kernel):
     page = context.new_page()
     page.goto(kernel.start_url())
     sign_in_as_alice(page)

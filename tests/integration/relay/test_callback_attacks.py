@@ -1,20 +1,12 @@
 """What is tried against the callback of a sign-in by redirect: each is refused, none uses the sign-in up."""
 
-from __future__ import annotations
-
 import socket
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import TIMEOUT_SECONDS
-from tests.integration.relay.signing_in import SignIn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
+from tests.integration.relay.servers import TIMEOUT_SECONDS, SignIn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -22,18 +14,18 @@ SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 IDLE_CONNECTIONS = 60
 
 
-def callback_of(sign_in: SignIn, **parameters: str) -> str:
+def callback_of(sign_in, **parameters):
     return f"{sign_in.redirect_uri}?{urlencode(parameters)}"
 
 
-def state_of_another_random(state: str) -> str:
+def state_of_another_random(state):
     return state[:-43] + "A" * 43
 
 
-def test_a_wrong_or_missing_state_is_refused(sign_in: SignIn) -> None:
+def test_a_wrong_or_missing_state_is_refused(sign_in):
     sign_in.start()
     state = sign_in.state
-    queries: list[dict[str, str]] = [{"code": "c"}, {"code": "c", "State": state}]
+    queries = [{"code": "c"}, {"code": "c", "State": state}]
     wrong = ("", state_of_another_random(state), state.upper(), f"{state} ", "../../etc/passwd")
 
     for query in (*queries, *({"code": "c", "state": each} for each in wrong)):
@@ -43,7 +35,7 @@ def test_a_wrong_or_missing_state_is_refused(sign_in: SignIn) -> None:
     assert sign_in.still_works()
 
 
-def test_a_replayed_answer_is_refused_like_an_unknown_one(sign_in: SignIn) -> None:
+def test_a_replayed_answer_is_refused_like_an_unknown_one(sign_in):
     callback = sign_in.answer()
     unknown = sign_in.get(callback_of(sign_in, code="c", state=state_of_another_random(sign_in.state)))
     cookies = sign_in.browser.cookies.copy()
@@ -57,7 +49,7 @@ def test_a_replayed_answer_is_refused_like_an_unknown_one(sign_in: SignIn) -> No
     assert unknown.text == replayed.text == replayed_with_cookie.text
 
 
-def test_a_foreign_state_of_another_kernel_is_refused(server: JupyterServer, sign_in: SignIn) -> None:
+def test_a_foreign_state_of_another_kernel_is_refused(server, sign_in):
     sign_in.start()
     with server.kernel() as other_kernel:
         other_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'foreign'}")
@@ -71,7 +63,7 @@ def test_a_foreign_state_of_another_kernel_is_refused(server: JupyterServer, sig
     assert sign_in.still_works()
 
 
-def test_another_persons_browser_is_refused_with_its_own_cookies_and_with_stolen_ones(sign_in: SignIn) -> None:
+def test_another_persons_browser_is_refused_with_its_own_cookies_and_with_stolen_ones(sign_in):
     callback = sign_in.answer()
     mallory = sign_in.kernel.server.browser()
 
@@ -85,7 +77,7 @@ def test_another_persons_browser_is_refused_with_its_own_cookies_and_with_stolen
     assert "Signed in as Alice Martin." in sign_in.come_back(callback)
 
 
-def test_a_browser_without_any_cookie_is_refused_and_not_sent_to_the_log_in_page(sign_in: SignIn) -> None:
+def test_a_browser_without_any_cookie_is_refused_and_not_sent_to_the_log_in_page(sign_in):
     callback = sign_in.answer()
     cookies = sign_in.browser.cookies.copy()
     sign_in.browser.cookies.clear()
@@ -98,7 +90,7 @@ def test_a_browser_without_any_cookie_is_refused_and_not_sent_to_the_log_in_page
     assert "Signed in as Alice Martin." in sign_in.come_back(callback)
 
 
-def test_a_jupyter_cookie_that_is_kept_back_arrives_with_a_second_load_of_the_same_page(sign_in: SignIn) -> None:
+def test_a_jupyter_cookie_that_is_kept_back_arrives_with_a_second_load_of_the_same_page(sign_in):
     callback = sign_in.answer()
     cookies = sign_in.browser.cookies.copy()
     for cookie in cookies:
@@ -114,7 +106,7 @@ def test_a_jupyter_cookie_that_is_kept_back_arrives_with_a_second_load_of_the_sa
     assert "Signed in as Alice Martin." in sign_in.come_back(callback)
 
 
-def test_login_csrf_nobody_is_signed_in_as_somebody_else(server: JupyterServer, sign_in: SignIn) -> None:
+def test_login_csrf_nobody_is_signed_in_as_somebody_else(server, sign_in):
     sign_in.start()
     with server.kernel() as mallorys_kernel:
         mallorys_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'mallory'}")
@@ -129,7 +121,7 @@ def test_login_csrf_nobody_is_signed_in_as_somebody_else(server: JupyterServer, 
     assert sign_in.still_works()
 
 
-def test_a_code_of_another_sign_in_is_worth_nothing_with_ones_own_state(server: JupyterServer, sign_in: SignIn) -> None:
+def test_a_code_of_another_sign_in_is_worth_nothing_with_ones_own_state(server, sign_in):
     sign_in.start()
     with server.kernel() as mallorys_kernel:
         mallorys_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'injected'}")
@@ -141,13 +133,13 @@ def test_a_code_of_another_sign_in_is_worth_nothing_with_ones_own_state(server: 
     assert "Not signed in" in sign_in.kernel.whoami() or "not signed in" in sign_in.kernel.whoami()
 
 
-def issuer_of(sign_in: SignIn) -> str:
+def issuer_of(sign_in):
     parts = urlsplit(sign_in.authorization_url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 @pytest.mark.parametrize("issuer", ["https://evil.example", "", None])
-def test_an_answer_of_another_provider_is_refused(sign_in: SignIn, issuer: str | None) -> None:
+def test_an_answer_of_another_provider_is_refused(sign_in, issuer):
     found = parse_qs(urlsplit(sign_in.answer()).query)
     parameters = {"code": found["code"][0], "state": sign_in.state}
 
@@ -158,7 +150,7 @@ def test_an_answer_of_another_provider_is_refused(sign_in: SignIn, issuer: str |
 
 
 @pytest.mark.parametrize("parameter", ["error", "error_description", "error_uri"])
-def test_markup_in_an_error_is_text(sign_in: SignIn, parameter: str) -> None:
+def test_markup_in_an_error_is_text(sign_in, parameter):
     sign_in.start()
     parameters = {
         "error": "invalid_scope",
@@ -176,12 +168,12 @@ def test_markup_in_an_error_is_text(sign_in: SignIn, parameter: str) -> None:
     assert "<script>" not in _html_outputs(sign_in.kernel)
 
 
-def _html_outputs(kernel: ServerKernel) -> str:
+def _html_outputs(kernel):
     contents = [message["content"] for message in kernel.all_messages]
     return "".join(str(content["data"].get("text/html", "")) for content in contents if "data" in content)
 
 
-def test_nothing_but_a_page_of_its_own_at_this_address_with_one_short_answer_uses_a_sign_in_up(sign_in: SignIn) -> None:
+def test_nothing_but_a_page_of_its_own_at_this_address_with_one_short_answer_uses_a_sign_in_up(sign_in):
     callback = sign_in.answer()
     base, _, query = callback.partition("callback?")
     urls = (callback, sign_in.start_url)
@@ -205,7 +197,7 @@ def test_nothing_but_a_page_of_its_own_at_this_address_with_one_short_answer_use
     assert "Signed in as Alice Martin." in sign_in.come_back(callback)
 
 
-def test_every_answer_forbids_frames_caches_referrers_and_scripts(sign_in: SignIn) -> None:
+def test_every_answer_forbids_frames_caches_referrers_and_scripts(sign_in):
     callback = sign_in.answer()
     refused, handed_over = sign_in.get(callback + "&state=x"), sign_in.get(callback)
     base = callback.partition("callback?")[0]
@@ -221,7 +213,7 @@ def test_every_answer_forbids_frames_caches_referrers_and_scripts(sign_in: SignI
         assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
 
 
-def test_two_cookies_of_one_name_are_refused(sign_in: SignIn) -> None:
+def test_two_cookies_of_one_name_are_refused(sign_in):
     callback = sign_in.answer()
     name = next(cookie.name for cookie in sign_in.browser.cookies if cookie.name.startswith("micromegas-login-"))
     own = "; ".join(f"{cookie.name}={cookie.value}" for cookie in sign_in.browser.cookies)
@@ -234,7 +226,7 @@ def test_two_cookies_of_one_name_are_refused(sign_in: SignIn) -> None:
     assert "Signed in as Alice Martin." in sign_in.come_back(callback)
 
 
-def test_cookies_that_only_look_like_ours_do_not_stop_a_start(sign_in: SignIn) -> None:
+def test_cookies_that_only_look_like_ours_do_not_stop_a_start(sign_in):
     own = "; ".join(f"{cookie.name}={cookie.value}" for cookie in sign_in.browser.cookies)
     # A neighbouring host may set cookies of any name for the whole domain.
     foreign = "; ".join(f"micromegas-login-({number}) \t,=x" for number in range(30))
@@ -245,18 +237,11 @@ def test_cookies_that_only_look_like_ours_do_not_stop_a_start(sign_in: SignIn) -
     assert sign_in.still_works()
 
 
-@pytest.fixture
-def idle_connections(server: JupyterServer) -> Iterator[list[socket.socket]]:
-    """Connections that have begun a request and never end it."""
+def test_idle_connections_do_not_hold_a_sign_in_up(server, sign_in):
     parts = urlsplit(server.url)
-    opened = [socket.create_connection((parts.hostname, parts.port), TIMEOUT_SECONDS) for _ in range(IDLE_CONNECTIONS)]
-    for connection in opened:
-        connection.sendall(b"GET /team/x/micromegas/callback?code=")
-    yield opened
-    for connection in opened:
-        connection.close()
+    with ExitStack() as idle:
+        for _each in range(IDLE_CONNECTIONS):
+            connection = socket.create_connection((parts.hostname, parts.port), TIMEOUT_SECONDS)
+            idle.enter_context(connection).sendall(b"GET /team/x/micromegas/callback?code=")
 
-
-def test_idle_connections_do_not_hold_a_sign_in_up(idle_connections: list[socket.socket], sign_in: SignIn) -> None:
-    assert len(idle_connections) == IDLE_CONNECTIONS
-    assert sign_in.still_works()
+        assert sign_in.still_works()

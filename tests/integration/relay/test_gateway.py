@@ -1,28 +1,15 @@
 """A kernel that runs behind a real Kernel Gateway signs in by redirect through the Jupyter server in front of it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
 from tests.fakes.ports import free_port
-from tests.integration.relay.servers import START_SECONDS, jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from micromegas_jupyter.demo.provider import DemoProvider
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
+from tests.integration.relay.servers import jupyter_server, kernel_environment, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -30,7 +17,7 @@ AUTH_TOKEN = "a-token-of-the-gateway"
 
 
 @contextmanager
-def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> Iterator[str]:
+def kernel_gateway(folder, *, environ, port):
     """Run a gateway with a token and return its address; its log lies in `folder`."""
     own = {
         **environ,
@@ -49,28 +36,23 @@ def kernel_gateway(folder: Path, *, environ: Mapping[str, str], port: int) -> It
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        _wait(url, process, folder)
+        until(lambda: _answers(url, process, folder / "gateway.log"), "a gateway that listens")
         yield url
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(requests.ConnectionError):
-            requests.get(f"{url}/api", timeout=30)
-            return
-        pause.wait(0.05)
-    raise AssertionError((folder / "gateway.log").read_text()[-3000:])
+def _answers(url, process, log):
+    assert process.poll() is None, log.read_text()[-3000:]
+    with suppress(requests.ConnectionError):
+        return requests.get(f"{url}/api", timeout=30) is not None
 
 
 @pytest.fixture(scope="module")
-def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+def server(provider, tmp_path_factory):
     """A server whose kernels all run behind a gateway, which alone knows the kernels' settings."""
-    folder: Path = tmp_path_factory.mktemp("gateway")
+    folder = tmp_path_factory.mktemp("gateway")
     environ = kernel_environment(folder, issuer=provider.issuer, client_id=provider.client_id)
     bare = {name: value for name, value in environ.items() if not name.startswith("MICROMEGAS_")}
     with kernel_gateway(folder, environ=environ, port=free_port()) as gateway:
@@ -80,7 +62,7 @@ def server(provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory) -> 
             yield running
 
 
-def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_a_kernel_behind_a_gateway_signs_in(kernel, sign_in):
     callback = sign_in.answer()
 
     page = sign_in.come_back(callback)
@@ -90,10 +72,3 @@ def test_a_kernel_behind_a_gateway_signs_in(kernel: ServerKernel, sign_in: SignI
     assert "Signed in as Alice Martin" in kernel.saved()
     code = parse_qs(urlsplit(callback).query)["code"][0]
     assert code not in kernel.server.log
-
-
-def test_a_sign_in_that_is_not_there_any_more_is_told_at_once(kernel: ServerKernel) -> None:
-    first = SignIn(kernel)
-    SignIn(kernel)
-
-    assert first.get(first.start_url).status_code == 404

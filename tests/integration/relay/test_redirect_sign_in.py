@@ -1,25 +1,15 @@
 """Signing in by redirect, as a browser without a window does it, at real Jupyter servers of each kind."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from tests.integration.relay.servers import LOAD, Door, jupyter_server, kernel_environment
-from tests.integration.relay.signing_in import SignIn
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.demo.provider import DemoProvider
-    from tests.integration.relay.servers import JupyterServer, ServerKernel
+from tests.integration.relay.servers import LOAD, Door, SignIn, jupyter_server, kernel_environment
 
 pytestmark = pytest.mark.integration
 
 
-def test_a_person_signs_in_and_the_notebook_goes_on(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_a_person_signs_in_and_the_notebook_goes_on(kernel, sign_in):
     started = sign_in.start()
     callback = sign_in.answer()
     handed_over = sign_in.get(callback)
@@ -35,7 +25,7 @@ def test_a_person_signs_in_and_the_notebook_goes_on(kernel: ServerKernel, sign_i
     kernel.wait_until_saved("Signed in as Alice Martin")
 
 
-def test_nothing_of_the_request_is_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_nothing_of_the_request_is_in_the_notebook(kernel, sign_in):
     callback = sign_in.answer()
     saved_before = kernel.saved()
     sign_in.come_back(callback)
@@ -53,10 +43,10 @@ def test_nothing_of_the_request_is_in_the_notebook(kernel: ServerKernel, sign_in
     assert "micromegas/start/" not in kernel.saved()
 
 
-def test_the_sign_in_completes_while_a_cell_runs(kernel: ServerKernel, sign_in: SignIn) -> None:
-    done: list[str] = []
+def test_the_sign_in_completes_while_a_cell_runs(kernel, sign_in):
+    done = []
 
-    def come_back_while_running(message: dict[str, object]) -> None:
+    def come_back_while_running(message):
         if message["msg_type"] == "stream" and not done:
             done.append(sign_in.come_back(sign_in.answer()))
 
@@ -72,7 +62,7 @@ def test_the_sign_in_completes_while_a_cell_runs(kernel: ServerKernel, sign_in: 
     assert "Signed in as Alice Martin." in done[0]
 
 
-def test_a_second_sign_in_takes_the_place_of_the_first(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_a_second_sign_in_takes_the_place_of_the_first(kernel, sign_in):
     first_callback = sign_in.answer()
 
     second = SignIn(kernel)
@@ -82,7 +72,7 @@ def test_a_second_sign_in_takes_the_place_of_the_first(kernel: ServerKernel, sig
     assert second.still_works()
 
 
-def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel: ServerKernel, sign_in: SignIn) -> None:
+def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel, sign_in):
     page = sign_in.come_back(sign_in.answer(allow=False))
     kernel.wait_until_saved("The sign-in was refused (access_denied")
 
@@ -91,7 +81,7 @@ def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel:
     assert "The sign-in was refused (access_denied" in kernel.saved()
 
 
-def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once(server: JupyterServer) -> None:
+def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once(server):
     with server.kernel() as kernel:
         waiting = SignIn(kernel)
         callback = waiting.answer()
@@ -108,7 +98,7 @@ def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once
     assert "is not running any more" in gone.text
 
 
-def test_two_notebooks_sign_in_at_once_in_one_browser(server: JupyterServer, sign_in: SignIn) -> None:
+def test_two_notebooks_sign_in_at_once_in_one_browser(server, sign_in):
     with server.kernel() as other_kernel:
         # A configuration folder of its own, so that it does not find the other one's sign-in.
         other_kernel.run(f"%env MICROMEGAS_CONFIG_DIR={server.folder / 'other'}")
@@ -121,9 +111,7 @@ def test_two_notebooks_sign_in_at_once_in_one_browser(server: JupyterServer, sig
     assert all("Signed in as Alice Martin." in page for page in pages)
 
 
-def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_that(
-    provider: DemoProvider, sign_in: SignIn
-) -> None:
+def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_that(provider, sign_in):
     server = sign_in.kernel.server
     sign_in.browser.cookies.clear()
 
@@ -138,7 +126,7 @@ def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_
 
 
 @pytest.mark.parametrize("door", [Door.PASSWORD, Door.OPEN])
-def test_a_server_of_another_kind_works_as_well(door: Door, provider: DemoProvider, tmp_path: Path) -> None:
+def test_a_server_of_another_kind_works_as_well(door, provider, tmp_path):
     environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
 
     with jupyter_server(tmp_path, environ=environ, door=door) as server, server.kernel() as kernel:
@@ -152,9 +140,7 @@ def test_a_server_of_another_kind_works_as_well(door: Door, provider: DemoProvid
     assert refused.status_code == (403 if door is Door.PASSWORD else 400)
 
 
-def test_the_configured_address_is_what_notebook_provider_and_cookies_go_by(
-    provider: DemoProvider, tmp_path: Path
-) -> None:
+def test_the_configured_address_is_what_notebook_provider_and_cookies_go_by(provider, tmp_path):
     public = "https://lab.example.com/"
     environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
     options = (f"--MicromegasRelay.public_url={public}",)

@@ -1,18 +1,11 @@
 """What is tried around a sign-in by redirect: addresses, hosts, redirects; and what the server's log holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
 
 from tests.integration.relay.servers import TOKEN
-
-if TYPE_CHECKING:
-    from tests.integration.relay.servers import JupyterServer
-    from tests.integration.relay.signing_in import SignIn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -39,19 +32,19 @@ PAYLOADS = [
 ]
 
 
-def payloads() -> list[str]:
+def payloads():
     """Return own payloads, and those of a public collection where it is there."""
     lines = CORPUS.read_text(encoding="utf-8").splitlines() if CORPUS.exists() else []
     return [*PAYLOADS, *(line for line in lines if line.strip())]
 
 
 @pytest.fixture(scope="module")
-def own_cookies(server: JupyterServer) -> str:
+def own_cookies(server):
     """What the browser of a person of the server sends along."""
     return "; ".join(f"{cookie.name}={cookie.value}" for cookie in server.browser().cookies)
 
 
-def test_no_payload_leads_a_browser_elsewhere(server: JupyterServer, own_cookies: str, sign_in: SignIn) -> None:
+def test_no_payload_leads_a_browser_elsewhere(server, own_cookies, sign_in):
     own = urlsplit(server.url).netloc
     away = []
 
@@ -76,7 +69,7 @@ def test_no_payload_leads_a_browser_elsewhere(server: JupyterServer, own_cookies
     assert sign_in.still_works()
 
 
-def test_who_has_to_sign_in_to_jupyter_first_is_led_back_below_the_base_url_only(server: JupyterServer) -> None:
+def test_who_has_to_sign_in_to_jupyter_first_is_led_back_below_the_base_url_only(server):
     own = urlsplit(server.url).netloc
 
     for payload in PAYLOADS:
@@ -90,7 +83,7 @@ def test_who_has_to_sign_in_to_jupyter_first_is_led_back_below_the_base_url_only
         assert target.startswith("/team/x/")
 
 
-def test_a_forged_host_is_refused(server: JupyterServer, sign_in: SignIn) -> None:
+def test_a_forged_host_is_refused(server, sign_in):
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.1@evil.example"):
         assert sign_in.get(sign_in.start_url, headers={"Host": host}).status_code in {400, 403}
     for lines in (b"Host: evil.example\r\nHost: 127.0.0.1\r\n", b"Host: \r\n", b""):
@@ -102,7 +95,7 @@ def test_a_forged_host_is_refused(server: JupyterServer, sign_in: SignIn) -> Non
     assert sign_in.still_works()
 
 
-def test_a_forwarded_address_is_not_believed_unless_the_server_is_configured_to(sign_in: SignIn) -> None:
+def test_a_forwarded_address_is_not_believed_unless_the_server_is_configured_to(sign_in):
     forged = {
         "X-Forwarded-Host": "evil.example",
         "X-Forwarded-Proto": "https",
@@ -136,7 +129,7 @@ def test_a_forwarded_address_is_not_believed_unless_the_server_is_configured_to(
         b"/team/x/micromegas/" + b"%2f" * 1000,
     ],
 )
-def test_no_input_makes_the_server_fail(server: JupyterServer, own_cookies: str, target: bytes) -> None:
+def test_no_input_makes_the_server_fail(server, own_cookies, target):
     host = urlsplit(server.url).netloc.encode()
 
     for cookie in (b"a=b", b"micromegas-done=2|1:0|10:1|x", b"=;=;\xff=\xfe;;", b'micromegas-done="', b"x" * 20_000):
@@ -146,7 +139,7 @@ def test_no_input_makes_the_server_fail(server: JupyterServer, own_cookies: str,
         assert status < 500
 
 
-def test_neither_code_nor_state_is_in_any_log(server: JupyterServer, sign_in: SignIn) -> None:
+def test_neither_code_nor_state_is_in_any_log(server, sign_in):
     callback = sign_in.answer()
     found = parse_qs(urlsplit(callback).query)
     base, _, query = callback.partition("?")

@@ -12,7 +12,7 @@ import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.wiring import service_provider
+from micromegas_jupyter.wiring.credentials import service_provider
 from tests.fakes.loopback_http import Reply
 from tests.fakes.platform_stand_ins import (
     IDENTITY_CLIENT_ID,

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
+from micromegas_jupyter.wiring import client_side
 
 COMMAND_TIMEOUT_SECONDS = 120
 
@@ -18,7 +18,7 @@ COMMAND_TIMEOUT_SECONDS = 120
 def stack():
     """A running demo without JupyterLab that has recorded something."""
     with DemoStack(spare_executors=1) as running:
-        with wiring.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
+        with client_side.connect(environ={**running.process_environment(), **running.service_environment()}) as client:
             wait_for_rows(client)
         yield running
 

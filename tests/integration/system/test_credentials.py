@@ -10,7 +10,7 @@ from pyarrow.lib import ArrowInvalid
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.scripted_provider import ScriptedProvider
 

@@ -12,7 +12,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import QueryDenied
 from micromegas_jupyter.flightsql.commands import messages, pack_any
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration

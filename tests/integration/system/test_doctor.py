@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server import ServerStack
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,11 @@ import urllib.request
 
 import pytest
 
-from micromegas_jupyter import FlightSQLClient, wiring
+from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.access.config import WATCH_INTERVAL_SECONDS
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, QueryError, Rejected
+from micromegas_jupyter.wiring import client_side
 from tests.integration.executors.server_process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.integration
@@ -156,7 +157,7 @@ def test_a_caller_is_told_their_own_rights_and_groups(client_of):
 def test_everybody_else_s_queries_are_hidden_without_roles(stack, person, sign_in):
     sign_in(person, "bob")
 
-    with wiring.connect(environ=person) as bob:
+    with client_side.connect(environ=person) as bob:
         assert bob.query_arrow(AUDITED)["n"][0].as_py() == 0
         assert bob.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0
 

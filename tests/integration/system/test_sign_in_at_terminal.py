@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
+from micromegas_jupyter.wiring import client_side
 from tests.fakes.ports import free_port
 from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal
 from tests.fakes.waiting import wait_until
@@ -51,7 +51,7 @@ def test_a_code_over_ssh_signs_in_and_nothing_opens_its_address(stack, over_ssh)
     assert "Your browser runs on another machine" in terminal.text
     assert "\x1b[97;40m" in terminal.text
     assert f"{address}?user_code=" not in terminal.text
-    assert wiring.stored_provider(wiring.load_client_settings(environ=over_ssh), over_ssh) is not None
+    assert client_side.stored_provider(client_side.load_client_settings(environ=over_ssh), over_ssh) is not None
 
 
 def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, over_ssh):
@@ -68,8 +68,8 @@ def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, ove
     assert exit_code == 0, terminal.text
     assert output.startswith("Signed in as Alice Martin")
     assert "code=" not in terminal.text
-    settings = wiring.load_client_settings(environ=over_ssh)
-    assert wiring.remembered_flow(settings, over_ssh) is Flow.PASTE
+    settings = client_side.load_client_settings(environ=over_ssh)
+    assert client_side.remembered_flow(settings, over_ssh) is Flow.PASTE
 
 
 @pytest.mark.parametrize("flow", ["browser", "device", "paste"])

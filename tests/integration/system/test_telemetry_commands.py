@@ -11,7 +11,7 @@ import pytest
 
 from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.wiring import ServerStack
+from micromegas_jupyter.wiring.server import ServerStack
 
 pytestmark = pytest.mark.integration
 

@@ -1,19 +1,13 @@
 """`micromegas serve` processes that serve one port, one after another."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 END_SECONDS = 60.0
@@ -22,32 +16,29 @@ END_SECONDS = 60.0
 class Server:
     """A `micromegas serve` process."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process):
         self.process = process
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self):
         """Wait until it serves, and return where."""
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"it did not start: {self.process.wait(END_SECONDS)}"
-        found: dict[str, Any] = json.loads(line)
-        return found
+        return json.loads(line)
 
-    def log(self) -> Iterator[str]:
+    def log(self):
         """Yield the lines of its log as they come."""
-        assert self.process.stderr is not None
         return iter(self.process.stderr)
 
 
 class Servers:
     """Starts servers over one lake; they end with the stack."""
 
-    def __init__(self, folder: Path, runtime_folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder, runtime_folder, stack):
         self._folder = folder
         self._runtime_folder = runtime_folder
         self._stack = stack
 
-    def start(self, *options: str, keeps_log: bool = False) -> Server:
+    def start(self, *options, keeps_log=False):
         lake = str(self._folder / "lake")
         command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", lake, "--disable-auth"]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
@@ -64,6 +55,6 @@ class Servers:
 
 
 @pytest.fixture
-def servers(tmp_path: Path, runtime_folder: Path) -> Iterator[Servers]:
+def servers(tmp_path, runtime_folder):
     with ExitStack() as stack:
         yield Servers(tmp_path, runtime_folder, stack)

@@ -10,7 +10,7 @@ import sys
 from micromegas_jupyter.wiring.take_over import ReservedPort, TakeOverListener, find_take_over_address
 
 
-def main() -> None:
+def main():
     """Run until standard input ends, then stop in the order in which a server does."""
     host, port = sys.argv[1], int(sys.argv[2])
     reserved = ReservedPort(host, port)

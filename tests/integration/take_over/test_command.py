@@ -1,10 +1,7 @@
 """`micromegas serve --take-over` beside a running server."""
 
-from __future__ import annotations
-
 import http.client
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 from pyarrow import flight
@@ -14,29 +11,26 @@ from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
 from tests.integration.take_over.conftest import END_SECONDS
 
-if TYPE_CHECKING:
-    from tests.integration.take_over.conftest import Server, Servers
-
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(not is_take_over_supported(), reason="sockets are handed over on Linux"),
 ]
 
 
-def _ports(server: Server) -> tuple[str, list[str]]:
+def _ports(server):
     """Return the server's address, and the options for another one at the same ports."""
     ready = server.ready()
     uri = str(ready["uri"])
     return uri, ["--port", uri.rpartition(":")[2], "--http-port", str(ready["http"]).rpartition(":")[2]]
 
 
-def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(servers: Servers) -> None:
+def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(servers):
     running = servers.start("--port", "0")
     uri, ports = _ports(running)
-    statuses: list[int] = []
+    statuses = []
     stop = threading.Event()
 
-    def ask() -> None:
+    def ask():
         while not stop.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", int(ports[3]), timeout=END_SECONDS)
             connection.request("GET", "/ready")
@@ -61,7 +55,7 @@ def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(servers
     assert rows.to_pydict() == {"n": [7]}
 
 
-def test_without_the_option_the_port_is_taken(servers: Servers) -> None:
+def test_without_the_option_the_port_is_taken(servers):
     uri, ports = _ports(servers.start("--port", "0"))
 
     refused = servers.start(*ports[:2], keeps_log=True)
@@ -72,7 +66,7 @@ def test_without_the_option_the_port_is_taken(servers: Servers) -> None:
         assert client.query("SELECT 1 AS n").n.tolist() == [1]
 
 
-def test_with_the_option_and_no_server_it_starts(servers: Servers) -> None:
+def test_with_the_option_and_no_server_it_starts(servers):
     first = servers.start("--port", "0")
     uri, ports = _ports(first)
     first.process.kill()
@@ -81,7 +75,7 @@ def test_with_the_option_and_no_server_it_starts(servers: Servers) -> None:
     assert servers.start(*ports, "--take-over").ready()["uri"] == uri
 
 
-def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers: Servers) -> None:
+def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers):
     running = servers.start("--port", "0", keeps_log=True)
     uri, ports = _ports(running)
     log = running.log()
@@ -97,7 +91,7 @@ def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers: Ser
     assert running.process.wait(END_SECONDS) == 0
 
 
-def test_a_free_port_cannot_be_taken_over(servers: Servers) -> None:
+def test_a_free_port_cannot_be_taken_over(servers):
     refused = servers.start("--port", "0", "--take-over", keeps_log=True)
 
     assert "--take-over" in "".join(refused.log())

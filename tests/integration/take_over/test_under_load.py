@@ -15,7 +15,6 @@ from tests.integration.take_over.conftest import END_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.take_over.conftest import Servers
 
 pytestmark = [
     pytest.mark.integration,
@@ -35,16 +34,16 @@ READS: dict[str, Callable[[FlightSQLClient], bool]] = {
 }
 
 
-def test_no_read_fails_while_servers_take_a_port_over(servers: Servers) -> None:
+def test_no_read_fails_while_servers_take_a_port_over(servers):
     running = servers.start("--port", "0", "--no-http")
     uri = running.ready()["uri"]
     port = uri.rpartition(":")[2]
-    made: Counter[str] = Counter()
-    wrong: list[str] = []
+    made = Counter()
+    wrong = []
     changed = threading.Condition()
     stop = threading.Event()
 
-    def read_on(kind: str) -> None:
+    def read_on(kind):
         client = FlightSQLClient(uri)
         while not stop.is_set():
             if kind == "new connection":
@@ -60,7 +59,7 @@ def test_no_read_fails_while_servers_take_a_port_over(servers: Servers) -> None:
                 changed.notify_all()
         client.close()
 
-    def await_calls() -> None:
+    def await_calls():
         """Wait until so many more calls have been made, and some of each kind."""
         with changed:
             goal = made.total() + NEW_CALLS

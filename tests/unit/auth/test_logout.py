@@ -15,7 +15,7 @@ from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.wiring import logout
+from micromegas_jupyter.wiring.client_side import logout
 from tests.fakes.scripted_provider import Reply
 
 

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import Identity, OidcAuthProvider
 from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.cli.sign_in_commands import (
@@ -31,6 +30,7 @@ from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.config.client import Bearer, ClientSettings, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut
+from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.fakes.mint import ec_key, mint_raw
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.unit.wiring.conftest import environ, idp, settings
@@ -111,9 +111,10 @@ def test_a_fresh_sign_in_needs_none_of_the_slow_libraries(tmp_path):
     (tmp_path / "tokens.json").chmod(0o600)
     slow = ("authlib", "filelock", "joserfc", "numpy", "pandas", "pyarrow", "requests", "webbrowser")
     program = (
-        "import sys; from micromegas_jupyter import wiring; from micromegas_jupyter.cli import sign_in_commands; "
-        "settings = wiring.load_client_settings(); "
-        "print(sign_in_commands.local_line(settings, wiring.stored_provider(settings)).split()[0], "
+        "import sys; from micromegas_jupyter.wiring import client_side; "
+        "from micromegas_jupyter.cli import sign_in_commands; "
+        "settings = client_side.load_client_settings(); "
+        "print(sign_in_commands.local_line(settings, client_side.stored_provider(settings)).split()[0], "
         f"[name for name in {slow!r} if name in sys.modules])"
     )
     provider = {"MICROMEGAS_OIDC_ISSUER": idp.issuer, "MICROMEGAS_OIDC_CLIENT_ID": idp.client_id}
@@ -170,7 +171,7 @@ def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):
     [(Terminal(), CAPABLE, False), (Terminal(), {"TERM": "dumb"}, True), (io.StringIO(), CAPABLE, True)],
 )
 def test_a_code_is_shown_with_a_warning_its_picture_and_the_time_left(settings, environ, stream, variables, is_plain):
-    pending = wiring.begin_login(settings, flow=Flow.DEVICE, environ=environ)
+    pending = signing_in.begin_login(settings, flow=Flow.DEVICE, environ=environ)
 
     SignInTerminal(stream, source=io.StringIO(), environ=variables).show(pending)
     pending.cancel()

@@ -26,7 +26,7 @@ from micromegas_jupyter.config.client import (
 )
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.wiring import load_client_settings
+from micromegas_jupyter.wiring.client_side import load_client_settings
 from tests.fakes.tracebacks import verbose_traceback
 
 FLAT = {

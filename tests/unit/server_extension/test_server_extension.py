@@ -1,14 +1,9 @@
 """The Jupyter server's half: its settings, the addresses that follow, and requests to kernels."""
 
-from __future__ import annotations
-
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from traitlets import TraitError
-from traitlets.config import Config
 
 from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import handlers
@@ -20,59 +15,20 @@ from micromegas_jupyter.server_extension.handlers import (
     address_for_browsers,
     base_of_request,
     configured_base,
-    load,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-
-VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 REQUEST = OutcomeRequest(state_digest="a" * 64)
 
 
-def load_with(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], **config: object) -> tuple[int, dict[str, str]]:
-    """Load the extension into a server with this configuration; return how many addresses it got."""
-    rules: list[object] = []
-    app = SimpleNamespace(
-        base_url="/x/",
-        kernel_manager=object(),
-        web_app=SimpleNamespace(add_handlers=lambda _host, added: rules.extend(added)),
-        log=SimpleNamespace(info=lambda *_line: None),
-    )
-    relay = MicromegasRelay(config=Config({"MicromegasRelay": config}))
-    monkeypatch.setattr(handlers, "MicromegasRelay", lambda *, parent: relay)
-    load(app, environ)  # type: ignore[arg-type]
-    return len(rules), environ
-
-
-def test_kernels_are_told_of_the_addresses_but_in_a_server_of_a_hub_only_where_its_administrator_said_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    of_hub = {"JUPYTERHUB_API_TOKEN": "t", "JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
-
-    assert load_with(monkeypatch, {}) == (4, {VARIABLE: "/x/"})
-    assert load_with(monkeypatch, {**of_hub, VARIABLE: "/inherited/"}) == (0, of_hub)
-    count, environ = load_with(monkeypatch, of_hub, per_user_redirect=True)
-    assert (count, environ[VARIABLE]) == (4, "https://hub.example.com/user/alice/")
-
-
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])
-def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url: str) -> None:
+def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url):
     with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url is not"):
         MicromegasRelay(public_url=url)
     assert configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
 
 
-def test_what_was_configured_goes_before_what_the_hub_says() -> None:
-    environ = {"JUPYTERHUB_PUBLIC_URL": "https://hub.example.com/user/alice"}
-
-    assert configured_base("https://lab.example.com/", environ) == "https://lab.example.com/"
-    assert configured_base("", environ) == "https://hub.example.com/user/alice/"
-
-
 @pytest.mark.parametrize("host", ["", "a b", "evil.example/path", "a@b", "a,b", "a\\b", "läb", "a:1:2", "a?b"])
-def test_a_malformed_host_is_nothing(host: str) -> None:
+def test_a_malformed_host_is_nothing(host):
     assert base_of_request(protocol="http", host="127.0.0.1:8888", base_url="/x/") == "http://127.0.0.1:8888/x/"
     assert base_of_request(protocol="http", host=host, base_url="/") is None
 
@@ -88,7 +44,7 @@ def test_a_malformed_host_is_nothing(host: str) -> None:
         ("http://127.0.0.1:93001/authorize?state=a", None),
     ],
 )
-def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url: str, address: str | None) -> None:
+def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url, address):
     paths = {"http://127.0.0.1:9300": "demo/provider"}
 
     assert address_for_browsers(url, paths=paths, base_url="/user/alice/") == (address or url)
@@ -114,7 +70,7 @@ def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url: 
         ("http://127.0.0.1:9300", "a?b", False),
     ],
 )
-def test_a_providers_path_is_of_loopback_and_leads_nowhere_else(origin: str, path: str, is_accepted: bool) -> None:
+def test_a_providers_path_is_of_loopback_and_leads_nowhere_else(origin, path, is_accepted):
     if is_accepted:
         assert MicromegasRelay(provider_paths={origin: path}).provider_paths == {origin: path}
     else:
@@ -128,28 +84,26 @@ class Kernels(dict[str, object]):
     get_kernel = dict.__getitem__
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, answer: Callable[[object, object], Awaitable[Any]]) -> object:
+def ask(monkeypatch, answer):
     monkeypatch.setattr(handlers, "request_by_control_channel", answer)
     monkeypatch.setattr(handlers, "REQUEST_TIMEOUT_SECONDS", 0.2)
-    calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
+    calls = KernelClient(Kernels({"kernel-1": object()}))
     assert asyncio.run(calls.request("kernel-2", REQUEST)) is NoReply.NO_KERNEL
     return asyncio.run(calls.request("kernel-1", REQUEST))
 
 
-def test_a_reply_is_read_and_anything_else_is_silence_whose_text_is_not_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def answer(_manager: object, _content: object) -> dict[str, object]:
+def test_a_reply_is_read_and_anything_else_is_silence_whose_text_is_not_logged(monkeypatch, caplog):
+    async def answer(_manager, _content):
         return build_message(Unknown())
 
-    async def no_reply(_manager: object, _content: object) -> dict[str, object]:
+    async def no_reply(_manager, _content):
         return {"version": 7}
 
-    async def silence(_manager: object, _content: object) -> dict[str, object]:
+    async def silence(_manager, _content):
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def fail(_manager: object, _content: object) -> dict[str, object]:
+    async def fail(_manager, _content):
         raise RuntimeError("code=one-time")
 
     assert ask(monkeypatch, answer) == Unknown()
@@ -158,17 +112,17 @@ def test_a_reply_is_read_and_anything_else_is_silence_whose_text_is_not_logged(
     assert "one-time" not in caplog.text
 
 
-def test_no_more_than_so_many_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_so_many_are_asked_at_once(monkeypatch):
     release = asyncio.Event()
 
-    async def answer(_manager: object, _content: object) -> dict[str, object]:
+    async def answer(_manager, _content):
         await release.wait()
         return build_message(Unknown())
 
     monkeypatch.setattr(handlers, "request_by_control_channel", answer)
 
-    async def ask_all() -> list[object]:
-        calls = KernelClient(Kernels({"kernel-1": object()}))  # type: ignore[arg-type]
+    async def ask_all():
+        calls = KernelClient(Kernels({"kernel-1": object()}))
         waiting = [asyncio.create_task(calls.request("kernel-1", REQUEST)) for _ in range(MAX_REQUESTS)]
         await asyncio.sleep(0)
         one_more = await calls.request("kernel-1", REQUEST)

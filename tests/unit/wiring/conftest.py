@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter import wiring
+from micromegas_jupyter.wiring import client_side
 from tests.fakes.scripted_provider import ScriptedProvider
 
 
@@ -23,4 +23,4 @@ def environ(idp, tmp_path):
 
 @pytest.fixture
 def settings(environ):
-    return wiring.load_client_settings(environ=environ)
+    return client_side.load_client_settings(environ=environ)

@@ -1,7 +1,5 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,19 +13,16 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.executors.settings import PoolSettings
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.server.http_endpoint import NotReady
-from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.wiring import ServerStack, server
+from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
+    ServerStack,
     build_flight_settings,
     build_pool_settings,
     build_worker_options,
     can_read_tables,
     check_exposure,
-    find_denials_file,
     make_spill_folder,
 )
 from tests.fakes.fixed_tables import CALLER, FixedTables
@@ -72,14 +67,6 @@ def test_it_may_not_run(options, key):
     assert caught.value.key == key
 
 
-def test_the_defaults_are_those_of_the_parts():
-    settings = ServerSettings()
-
-    assert build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=None) == FlightServerSettings()
-    # One server runs fewer statements at once than a pool by itself would.
-    assert build_pool_settings(settings) == PoolSettings(max_executors=32)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -92,7 +79,7 @@ def test_the_defaults_are_those_of_the_parts():
     ],
 )  # fmt: skip
 def test_each_limit_takes_effect(name):
-    def build(settings: ServerSettings) -> tuple[object, ...]:
+    def build(settings):
         return (
             build_flight_settings(settings, rate_limits=RateLimits(), reserved_port=None),
             build_pool_settings(settings),
@@ -114,36 +101,6 @@ def test_no_limit_is_zero_and_spawned_executors_wait_in_smaller_numbers(monkeypa
     assert (flight.port, flight.is_port_reserved) == (1, True)
 
 
-def test_executors_of_a_lake_get_absolute_paths_and_its_row_filters(tmp_path):
-    settings = ServerSettings(lake=Path("lake"), statement_memory_mib=1600)
-    only_read = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
-    written = build_worker_options(settings, lake=Lake(tmp_path), denials_file=Path("/d"), spill_folder=Path("/spill"))
-
-    assert (only_read.lake, only_read.memory_pool_bytes) == (None, 400 * MIB)
-    assert (written.lake, written.denials_file) == (str(Path("lake").absolute()), "/d")
-    assert written.default_conditions == DEFAULT_ROW_FILTERS
-
-
-@pytest.mark.parametrize(("memory_mib", "pool_mib"), [(8192, 512), (100, 50)])
-def test_a_statement_spills_before_it_is_ended_for_its_memory(memory_mib, pool_mib):
-    settings = ServerSettings(memory_mib=memory_mib)
-
-    found = build_worker_options(settings, lake=None, denials_file=None, spill_folder=Path("/spill"))
-
-    assert found.memory_pool_bytes == pool_mib * MIB
-
-
-def test_a_server_is_ready_from_its_start_to_its_end(tmp_path):
-    settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True, no_telemetry=True)
-    stack = ServerStack(settings, environ={})
-    before = stack.readiness()
-    with stack:
-        meanwhile = stack.readiness()
-    after = stack.readiness()
-
-    assert (before, meanwhile, after) == (NotReady.STARTING, None, NotReady.DRAINING)
-
-
 @pytest.mark.parametrize("becomes", ["gone", "file"])
 def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
     root = tmp_path / "lake"
@@ -156,38 +113,6 @@ def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
         root.write_text("no folder")
 
     assert (before, can_read_tables(lake, root)) == (True, False)
-
-
-def test_denials_are_in_the_lake_unless_a_file_is_named(tmp_path):
-    settings = ServerSettings(lake=tmp_path)
-    named = replace(settings, query_denials_file=tmp_path / "elsewhere.json")
-
-    assert find_denials_file(settings, Lake(tmp_path)) == tmp_path / "query_denials.json"
-    assert find_denials_file(settings, object()) is None
-    assert find_denials_file(named, object()) == find_denials_file(named, Lake(tmp_path)) == named.query_denials_file
-
-
-@pytest.mark.parametrize("name", ["missing", "file"])
-def test_a_spill_directory_that_is_no_folder_stops_the_server(tmp_path, name):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-
-    with pytest.raises(ConfigurationError) as caught:
-        make_spill_folder(tmp_path / name)
-
-    assert caught.value.key == "--spill-directory"
-    assert str(tmp_path) not in str(caught.value)
-
-
-def test_spill_folders_of_servers_that_have_ended_are_removed(tmp_path):
-    abandoned = tmp_path / "micromegas-server-abcdefgh"
-    abandoned.mkdir(mode=0o700)
-    running = make_spill_folder(tmp_path)
-    second = make_spill_folder(tmp_path)
-
-    assert sorted(tmp_path.iterdir()) == sorted((running.path, second.path))
-    running.close()
-    second.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 def _build_without_auth(tmp_path, **environ):
@@ -206,6 +131,14 @@ def test_an_access_configuration_that_is_not_used_is_named_in_the_log(tmp_path, 
     _build_without_auth(tmp_path, **environ)
 
     assert [record.settings for record in caplog.records if hasattr(record, "settings")] == named
+
+
+def test_a_spill_directory_that_is_no_folder_stops_the_server(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        make_spill_folder(tmp_path / "missing")
+
+    assert caught.value.key == "--spill-directory"
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("variable", ["MICROMEGAS_ACCESS_CONFIG", "MICROMEGAS_API_KEY_FILE"])
@@ -235,10 +168,14 @@ _OF_OTHERS = [
 _OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client", "micromegas_jupyter.supervisors"]
 
 
+def test_executors_of_a_lake_get_its_row_filters(tmp_path):
+    options = build_worker_options(ServerSettings(), lake=Lake(tmp_path), denials_file=None, spill_folder=tmp_path)
+
+    assert options.default_conditions == DEFAULT_ROW_FILTERS
+
+
 @pytest.mark.parametrize(("is_admin", "expected"), [(False, _OF_EVERYBODY), (True, [*_OF_OTHERS, *_OF_EVERYBODY])])
-def test_lines_about_other_people_are_for_administrators(
-    tmp_path: Path, is_admin: bool, expected: list[str | None]
-) -> None:
+def test_lines_about_other_people_are_for_administrators(tmp_path, is_admin, expected):
     rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
     table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))

@@ -8,9 +8,10 @@ import os
 import threading
 from pathlib import Path
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.telemetry.tables import TABLES
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.integration.system.escapes.secrets_in_play import Place, Text
 
 # The provider runs in this process, too, and may know what it issued.
@@ -41,11 +42,11 @@ def file_texts(folder, *, leave_out=()):
 
 def telemetry_texts(stack):
     """Return every row of every table of a running demo, as its administrator sees them."""
-    settings = wiring.load_client_settings(environ=stack.process_environment())
+    settings = client_side.load_client_settings(environ=stack.process_environment())
     with ScriptedPerson(person="alice") as browser:
-        administrator = wiring.login(settings, browser=browser, store=False)
+        administrator = signing_in.login(settings, browser=browser, store=False)
     found = []
-    with wiring.open_client(settings, administrator) as client:
+    with client_side.open_client(settings, administrator) as client:
         for table in TABLES:
             rows = client.query_arrow(f"SELECT * FROM {table.name}").to_pylist()
             found.append(Text(place=Place.TELEMETRY, name=table.name, text="\n".join(map(str, rows))))

@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import micromegas_jupyter
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.wiring import client_side, credentials
 
 MANNERS = ("description", "error", "page", "redirect")
 
@@ -46,9 +46,9 @@ class Show:
 def service_accounts(show, accounts):
     """Get a token in each way without a person, twice."""
     for name, environ in accounts.items():
-        settings = wiring.load_client_settings(environ=environ)
+        settings = client_side.load_client_settings(environ=environ)
         show.thing(f"{name} settings", settings)
-        provider = wiring.service_provider(settings, environ)
+        provider = credentials.service_provider(settings, environ)
         if name.startswith("wrong"):
             show.error(name, provider.get_token)
             continue
@@ -59,7 +59,7 @@ def service_accounts(show, accounts):
 
 def person(show, environ):
     """Renew a stored sign-in after the server is said to have refused its token, and use it."""
-    provider = wiring.stored_provider(wiring.load_client_settings(environ=environ), environ)
+    provider = client_side.stored_provider(client_side.load_client_settings(environ=environ), environ)
     provider.invalidate(provider.get_token())
     assert provider.get_token(bearer="access_token")
     show.thing("person", provider)

@@ -161,11 +161,11 @@ class RunOfEverything:
         shown = sign_in_by_paste(ipython, environ=self.environ, folder=self.work, lines=lines, prompt=r"In \[\d+\]: ")
         self.add(Place.OUTPUT, "IPython, paste", shown)
         lines = [
-            "import os, sys; from micromegas_jupyter import wiring",
+            "import os, sys; from micromegas_jupyter.wiring import client_side, sign_in as signing_in",
             "from micromegas_jupyter.config.client import Flow",
             "from micromegas_jupyter.cli.sign_in_commands import SignInTerminal as T",
-            "t = T(sys.stderr, environ=os.environ); s = wiring.load_client_settings()",
-            "p = wiring.login(s, flow=Flow.PASTE, announce=t.announce, prompt=t.prompt); print('Signed in as', p)",
+            "t = T(sys.stderr, environ=os.environ); s = client_side.load_client_settings()",
+            "p = signing_in.login(s, flow=Flow.PASTE, announce=t.announce, prompt=t.prompt); print('Signed in as', p)",
         ]
         shown = sign_in_by_paste(
             [sys.executable, "-i", "-q"], environ=self.environ, folder=self.work, lines=lines, prompt=">>> "
@@ -211,8 +211,8 @@ class RunOfEverything:
         run("%sql rows << SELECT 1 AS one")
         run("%micromegas_whoami")
         run("%micromegas_doctor")
-        run("from micromegas_jupyter import wiring, connect")
-        run("own = wiring.stored_provider(wiring.load_client_settings())")
+        run("from micromegas_jupyter import connect; from micromegas_jupyter.wiring import client_side")
+        run("own = client_side.stored_provider(client_side.load_client_settings())")
         run("own.invalidate(own.get_token())\nlen(own.get_token())")
         run("[own, own.identity(), get_ipython().user_ns]")
         run("%sql SELECT tagret FROM log_entries", fails=True)

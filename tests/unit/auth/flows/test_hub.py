@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from micromegas_jupyter import wiring
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
 from micromegas_jupyter.auth.tokens.manager import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
@@ -20,6 +19,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
 )
 from micromegas_jupyter.notebook.login.connections import PersonalProvider
+from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.fakes.clock import FakeClock
 from tests.fakes.hub_service import ISSUER, FakeHubService, HubReply
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -243,7 +243,7 @@ def environ(redirecting, tmp_path):
 
 
 def begin(settings, environ):
-    pending = wiring.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
+    pending = signing_in.begin_login(settings, flow=Flow.REDIRECT, environ=environ)
     assert isinstance(pending._running, HubRedirectFlow)
     return pending
 
