@@ -26,7 +26,7 @@ texts = st.lists(
 _long_texts = st.tuples(texts, st.integers(1, 2_000)).map(lambda pair: pair[0] * pair[1])
 
 
-def _views() -> st.SearchStrategy[pa.DataType]:
+def _views():
     """Return types whose values are 64-bit numbers, of which not every one is a value that can be written."""
     timestamps = st.builds(pa.timestamp, st.sampled_from(_UNITS), st.sampled_from(_ZONES))
     durations = st.builds(pa.duration, st.sampled_from(_UNITS))
@@ -35,8 +35,8 @@ def _views() -> st.SearchStrategy[pa.DataType]:
 
 
 @st.composite
-def _columns(draw: st.DrawFn, rows: int) -> pa.Array:
-    def some(values: st.SearchStrategy[object]) -> list[object]:
+def _columns(draw, rows):
+    def some(values):
         return draw(st.lists(st.none() | values, min_size=rows, max_size=rows))
 
     match draw(st.integers(0, 9)):
@@ -69,7 +69,7 @@ def _columns(draw: st.DrawFn, rows: int) -> pa.Array:
 
 
 @st.composite
-def tables(draw: st.DrawFn, max_rows: int = 30) -> pa.Table:
+def tables(draw, max_rows=30):
     """Return tables of up to four columns, whose names may be equal, empty or markup."""
     rows = draw(st.integers(0, max_rows))
     columns = draw(st.lists(_columns(rows), max_size=4))

@@ -6,7 +6,6 @@ from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ _MAX_BYTES = 2 * MAX_DATA_BYTES
 
 
 class _Pictures(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.addresses: list[str] = []
 
@@ -30,7 +29,7 @@ class _Pictures(HTMLParser):
 
 @settings(deadline=None)
 @given(tables())
-def test_any_table_is_shown_with_its_own_markup_only_and_in_little_room(table: pa.Table) -> None:
+def test_any_table_is_shown_with_its_own_markup_only_and_in_little_room(table):
     html = result_html(table, max_rows=1_000)
 
     found = seen(html)
@@ -44,7 +43,7 @@ def test_any_table_is_shown_with_its_own_markup_only_and_in_little_room(table: p
 
 @settings(deadline=None)
 @given(tables())
-def test_the_data_of_any_table_is_what_the_script_can_read(table: pa.Table) -> None:
+def test_the_data_of_any_table_is_what_the_script_can_read(table):
     data = result_data(table, max_rows=1_000)
 
     decoded = json.loads(data.text)
@@ -60,7 +59,7 @@ def test_the_data_of_any_table_is_what_the_script_can_read(table: pa.Table) -> N
 
 @settings(deadline=None)
 @given(tables())
-def test_any_table_is_drawn_with_its_own_markup_only_or_says_what_it_lacks(table: pa.Table) -> None:
+def test_any_table_is_drawn_with_its_own_markup_only_or_says_what_it_lacks(table):
     try:
         bundle = plot_bundle(table)
     except UsageError:
@@ -89,7 +88,7 @@ def test_any_table_is_drawn_with_its_own_markup_only_or_says_what_it_lacks(table
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e290, 1e290)), min_size=1, max_size=300), st.integers(4, 40)
 )
-def test_thinning_keeps_the_ends_the_lowest_and_the_highest(points: list[tuple[int, float]], max_points: int) -> None:
+def test_thinning_keeps_the_ends_the_lowest_and_the_highest(points, max_points):
     points.sort(key=lambda point: point[0])
     times, values = np.array([time for time, _ in points]), np.array([value for _, value in points])
 
@@ -103,7 +102,7 @@ def test_thinning_keeps_the_ends_the_lowest_and_the_highest(points: list[tuple[i
 
 @settings(deadline=None)
 @given(st.floats(-1e290, 1e290), st.floats(-1e290, 1e290))
-def test_any_values_have_an_axis_of_a_few_marks(one: float, other: float) -> None:
+def test_any_values_have_an_axis_of_a_few_marks(one, other):
     low, high = value_range(min(one, other), max(one, other))
     marks = value_marks(low, high)
 

@@ -187,7 +187,7 @@ moments = st.none() | st.datetimes(timezones=st.just(UTC))
 
 
 @st.composite
-def api_keys(draw: st.DrawFn) -> ApiKeySetting:
+def api_keys(draw):
     text = draw(printable_texts)
     is_plain = draw(st.booleans())
     return ApiKeySetting(
@@ -202,7 +202,7 @@ def api_keys(draw: st.DrawFn) -> ApiKeySetting:
     )
 
 
-def digest(key: ApiKeySetting) -> bytes:
+def digest(key):
     return key.sha256 or hashlib.sha256(key.key.reveal().encode() if key.key else b"").digest()
 
 

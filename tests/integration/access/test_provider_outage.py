@@ -1,25 +1,17 @@
 """A validator while a provider of another make is stopped: an hour of clock time, over real connections."""
 
-from __future__ import annotations
-
 import itertools
 import threading
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
-from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
+from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_server import Listener
 from tests.integration.access.conftest import CountedHttp, Minter, unknown_key_token, validator_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.other_provider.running import OtherProvider
 
 pytestmark = pytest.mark.integration
 
@@ -28,30 +20,30 @@ COOL_DOWN_SECONDS = 30
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """The real time, but it moves only when told: the provider's own clock cannot be set."""
     return FakeClock(SYSTEM_CLOCK.now())
 
 
 @pytest.fixture
-def http(clock: FakeClock) -> Iterator[CountedHttp]:
+def http(clock):
     network = ProviderHttp()
     yield CountedHttp(network, clock)
     network.close()
 
 
 @pytest.fixture
-def validator(own_provider: OtherProvider, http: CountedHttp, clock: FakeClock) -> OidcValidator:
+def validator(own_provider, http, clock):
     return validator_of(own_provider, http, clock, cool_down_seconds=COOL_DOWN_SECONDS)
 
 
-def port_of(provider: OtherProvider) -> int:
+def port_of(provider):
     port = urlsplit(provider.issuer).port
     assert port is not None
     return port
 
 
-def outcome_of(validator: OidcValidator, token: str) -> str:
+def outcome_of(validator, token):
     try:
         validator.validate_token(token)
     except Rejected as refused:
@@ -61,7 +53,7 @@ def outcome_of(validator: OidcValidator, token: str) -> str:
     return "accepted"
 
 
-def outcome_when_settled(validator: OidcValidator, token: str) -> str:
+def outcome_when_settled(validator, token):
     """The outcome when a fetch in the background has ended, a minute from now at the latest."""
     pause, outcome = threading.Event(), "undecided"
     for _ in range(1200):
@@ -72,9 +64,7 @@ def outcome_when_settled(validator: OidcValidator, token: str) -> str:
     return outcome
 
 
-def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
-    own_provider: OtherProvider, validator: OidcValidator, http: CountedHttp, clock: FakeClock
-) -> None:
+def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider, validator, http, clock):
     minter = Minter(own_provider)
     known, spare = minter.token(), [minter.token() for _ in range(20)]
     validator.validate_token(known)
@@ -85,7 +75,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
     flood = 2000
 
     with Listener(port_of(own_provider)) as listener:
-        outcomes: dict[str, set[str]] = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
+        outcomes = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
         for number in range(flood):
             outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))
             if number % 100 == 0:
@@ -115,9 +105,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(
     assert after == "accepted"
 
 
-def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_is_back(
-    own_provider: OtherProvider, validator: OidcValidator, clock: FakeClock
-) -> None:
+def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_is_back(own_provider, validator, clock):
     token = Minter(own_provider).token()
     own_provider.stop()
     while_down = outcome_of(validator, token)
@@ -127,14 +115,12 @@ def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_
     assert (while_down, outcome_of(validator, token)) == ("undecided", "accepted")
 
 
-def test_a_thousand_callers_with_an_empty_cache_share_one_fetch(
-    own_provider: OtherProvider, validator: OidcValidator, http: CountedHttp
-) -> None:
+def test_a_thousand_callers_with_an_empty_cache_share_one_fetch(own_provider, validator, http):
     token = Minter(own_provider).token()
     barrier = threading.Barrier(1001)
-    outcomes: list[str] = []
+    outcomes = []
 
-    def call() -> None:
+    def call():
         barrier.wait(60)
         outcomes.append(outcome_of(validator, token))
 

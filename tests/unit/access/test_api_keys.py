@@ -1,7 +1,5 @@
 """Tests of `access.api_keys`."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib
@@ -10,24 +8,19 @@ import logging
 import os
 import stat
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected
 from micromegas_jupyter.access import api_keys as key_file
-from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, daily_warnings, find_keys, key_state, make_api_key
+from micromegas_jupyter.access.api_keys import KeyFile, daily_warnings, find_keys, key_state, make_api_key
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 KEY = "mmk_8c1f0a6de2b94b7f"
 ONE_DAY_SECONDS = 24 * 3600
@@ -36,18 +29,18 @@ PLAIN = ApiKeySetting(name="grafana", key=Secret(KEY))
 HASHED = ApiKeySetting(name="grafana", sha256=DIGEST)
 
 
-def validator_of(**keys: str) -> ApiKeyValidator:
+def validator_of(**keys):
     return ApiKeyValidator([ApiKeySetting(name=name, key=Secret(key)) for name, key in keys.items()])
 
 
-def reason_of(validator: ApiKeyValidator, token: str = KEY) -> str:
+def reason_of(validator, token=KEY):
     with pytest.raises(Rejected) as caught:
         validator.validate_token(token)
     assert validator.cached_context(token) is None
     return caught.value.reason
 
 
-def warnings_of(caplog: pytest.LogCaptureFixture, word: str = "plain text") -> list[str]:
+def warnings_of(caplog, word="plain text"):
     return [vars(record)["subject"] for record in caplog.records if word in record.message]
 
 
@@ -229,22 +222,22 @@ class TestFacts:
             find_keys(self.KEYS, wanted)
 
 
-def new_key(name: str = "report") -> NewApiKey:
+def new_key(name="report"):
     return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=FakeClock().now(), scopes=frozenset({"read"}))
 
 
-def add(path: Path, name: str = "report") -> NewApiKey:
+def add(path, name="report"):
     made = new_key(name)
     KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
     return made
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "keys.json"
 
 
-def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept() -> None:
+def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept():
     made = new_key()
 
     text = made.secret.reveal()
@@ -255,7 +248,7 @@ def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept()
     assert text not in repr(made)
 
 
-def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> None:
+def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path):
     for use in (KeyFile(path).load, lambda: KeyFile(path).change(lambda keys: keys)):
         with pytest.raises(UsageError, match="keys create"):
             use()
@@ -277,7 +270,7 @@ def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> Non
     ],
     ids=["empty", "half", "object", "no key", "unknown name", "not text", "one key twice"],
 )  # fmt: skip
-def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path, content):
     path.write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=r"keys\.json"):
@@ -287,7 +280,7 @@ def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path,
     assert path.read_bytes() == content
 
 
-def make_link(path: Path) -> None:
+def make_link(path):
     target = path.with_name("target")
     target.write_text("[]")
     path.symlink_to(target)
@@ -295,7 +288,7 @@ def make_link(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [make_link, os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
 @pytest.mark.parametrize("name", ["keys.json", "keys.json.lock"])
-def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, name: str) -> None:
+def test_what_is_not_a_regular_file_is_not_used(tmp_path, make, name):
     make(tmp_path / name)  # type: ignore[operator]
 
     with pytest.raises(UsageError):
@@ -305,7 +298,7 @@ def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, na
         assert (tmp_path / "target").read_text() == "[]"
 
 
-def test_plain_keys_stay_as_they_are_when_another_is_added(path: Path) -> None:
+def test_plain_keys_stay_as_they_are_when_another_is_added(path):
     path.write_text(json.dumps([{"name": "old", "key": "a-plain-text-key"}]))
 
     add(path)
@@ -313,7 +306,7 @@ def test_plain_keys_stay_as_they_are_when_another_is_added(path: Path) -> None:
     assert KeyFile(path).load()[0] == ApiKeySetting(name="old", key=Secret("a-plain-text-key"))
 
 
-def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_another_writer_ends(path, monkeypatch):
     monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):

@@ -1,7 +1,5 @@
 """Tests of `access.audit`: one event per finding, and no credential in any of them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -10,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,10 +23,6 @@ from micromegas_jupyter.access.audit import (
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.telemetry.text import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 API_KEY = "mmk_8c1f0a6de2b94b7f"
 REFUSED = AccessEvent(outcome="refused", reason="signature_wrong", code="AUTH010")
@@ -48,7 +41,7 @@ def events(caplog):
     return lambda: [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT_LOGGER.name]
 
 
-def name_of(token: str) -> str:
+def name_of(token):
     return hashlib.sha256(token.encode()).hexdigest()[:8]
 
 
@@ -148,7 +141,7 @@ def test_no_event_holds_a_credential_at_any_level(validator, caplog):
 
 def test_a_log_sink_that_fails_changes_nothing(validator):
     class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             raise OSError("disk full")
 
     handler = Broken()
@@ -225,11 +218,11 @@ handler.close()
 """
 
 
-def _emit(handler: logging.Handler, text: str) -> None:
+def _emit(handler, text):
     handler.emit(logging.makeLogRecord({"msg": text}))
 
 
-def test_lines_are_appended_for_the_owner_only(tmp_path: Path) -> None:
+def test_lines_are_appended_for_the_owner_only(tmp_path):
     path = tmp_path / "audit.log"
     path.write_text("before\n")
     path.chmod(0o644)
@@ -243,7 +236,7 @@ def test_lines_are_appended_for_the_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_after_a_rotation_lines_go_to_the_new_file(tmp_path: Path) -> None:
+def test_after_a_rotation_lines_go_to_the_new_file(tmp_path):
     path = tmp_path / "audit.log"
     handler = AuditFileHandler(path)
     _emit(handler, "one")
@@ -261,7 +254,7 @@ def test_after_a_rotation_lines_go_to_the_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path: Path) -> None:
+def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path):
     path = tmp_path / "audit.log"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")]
     assert [writer.wait(DEADLINE_SECONDS) for writer in writers] == [0, 0]
@@ -273,7 +266,7 @@ def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path: Path)
         assert [line["number"] for line in lines if line["writer"] == name] == list(range(500))
 
 
-def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path):
     path = tmp_path / "audit.log"
 
     child = subprocess.run(
@@ -286,7 +279,7 @@ def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "nowhere"])
-def test_what_is_no_file_of_this_account_is_refused(tmp_path: Path, kind: str) -> None:
+def test_what_is_no_file_of_this_account_is_refused(tmp_path, kind):
     path = tmp_path / "audit.log"
     match kind:
         case "link":

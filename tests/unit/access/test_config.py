@@ -1,7 +1,5 @@
 """Tests of `access.config`: the configuration is read, checked and read again, through the validator that it makes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -23,10 +21,7 @@ from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.config.access import AccessSettings
+    from collections.abc import Callable
 
 
 if TYPE_CHECKING:
@@ -42,54 +37,54 @@ FIRST, SECOND, THIRD = (f"{name}-plain-text-key" for name in ("alpha", "bravo", 
 DOWN = json.dumps({"issuers": [{"issuer": "http://127.0.0.1:9", "audience": "lake"}]})
 
 
-def key_text(*keys: str, revoked: str = "", **more: object) -> str:
+def key_text(*keys, revoked="", **more):
     ended = {"revoked_at": "2026-01-01T00:00:00Z"}
     return json.dumps([{"name": key[:5], "key": key, **more, **(ended if key == revoked else {})} for key in keys])
 
 
-def put(path: Path, text: str) -> None:
+def put(path, text):
     """Replace the file in one step, as an administrator's tools do."""
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)
 
 
-def events(caplog: pytest.LogCaptureFixture, sentence: str) -> list[dict[str, object]]:
+def events(caplog, sentence):
     return [vars(record) for record in caplog.records if record.message == sentence]
 
 
 class Files:
     """A configuration file, a key file and a file with an issuer's keys."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         self.config, self.keys, self.jwks = (folder / name for name in ("access.json", "keys.json", "jwks.json"))
         self.jwks.write_text(json.dumps({"keys": [ec_key().jwk()]}))
         self.keys.write_text(key_text(FIRST, SECOND))
         self.config.write_text(self.config_text())
 
-    def config_text(self, **more: object) -> str:
+    def config_text(self, **more):
         issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(self.jwks)}
         return json.dumps({"api_key_file": str(self.keys), "oidc": {"issuers": [issuer]}, **more})
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path):
     return Files(tmp_path)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """A clock by which every file has had its mark for a long time already."""
     return FakeClock(SYSTEM_CLOCK.now() + timedelta(hours=1))
 
 
 @pytest.fixture
-def make(files: Files, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> Iterator[Make]:
+def make(files, clock, caplog):
     """Make a validator that looks for changes only when a test says so."""
-    made: list[ReloadingValidator] = []
+    made = []
 
-    def make(environ: dict[str, str] | None = None, **options: object) -> ReloadingValidator:
+    def make(environ=None, **options):
         environ = {"MICROMEGAS_ACCESS_CONFIG": str(files.config)} if environ is None else environ
         options = {"clock": clock, "watch_interval_seconds": 3600, **options}
         made.append(ReloadingValidator(environ, **options))  # type: ignore[arg-type]
@@ -102,11 +97,11 @@ def make(files: Files, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> It
 
 
 @pytest.fixture
-def validator(make: Make) -> ReloadingValidator:
+def validator(make):
     return make()
 
 
-def accepted(validator: ReloadingValidator) -> list[bool]:
+def accepted(validator):
     return [is_accepted(validator, credential) for credential in (FIRST, SECOND, THIRD, LASTING)]
 
 
@@ -189,11 +184,11 @@ class TestSettingsAreUsed:
         }
 
 
-def by_key_file(path: Path) -> dict[str, str]:
+def by_key_file(path):
     return {"MICROMEGAS_API_KEY_FILE": str(path)}
 
 
-def by_config(path: Path) -> dict[str, str]:
+def by_config(path):
     return {"MICROMEGAS_ACCESS_CONFIG": str(path)}
 
 
@@ -251,7 +246,7 @@ def test_a_file_that_is_more_open_than_it_should_be_leaves_a_warning(  # noqa: P
     assert caplog.messages == sentences
 
 
-def issuer_of(path: Path | str, member: str) -> list[IssuerSetting]:
+def issuer_of(path, member):
     return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]  # type: ignore[arg-type]
 
 
@@ -383,7 +378,7 @@ class TestLookingForChanges:
         assert accepted(validator) == [True, False, False, True]
 
     def test_an_issuer_can_be_taken_away_and_its_keys_are_not_reported_any_more(self, validator, files):
-        def age() -> float | None:
+        def age():
             name = "micromegas_access_key_set_age_seconds"
             return validator.metrics.registry.get_sample_value(name, {"issuer": ISSUER})
 
@@ -451,9 +446,9 @@ class TestInPart:
 
     @pytest.mark.parametrize("error", [ConfigurationError("No such column.", key="roles"), RuntimeError("secret")])
     def test_a_revocation_counts_although_no_new_configuration_can_be_used(self, make, files, error):
-        problems: list[Exception] = []
+        problems = []
 
-        def check(_settings: AccessSettings) -> None:
+        def check(_settings):
             if problems:
                 raise problems[0]
 
@@ -472,9 +467,9 @@ class TestTriedAgain:
 
     @pytest.mark.parametrize("error", [Unavailable("busy"), ResourcesExhausted("full"), RuntimeError("secret")])
     def test_it_is_tried_again_after_five_seconds_and_logged_once(self, make, files, clock, caplog, error):
-        problems: list[Exception] = []
+        problems = []
 
-        def check(_settings: AccessSettings) -> None:
+        def check(_settings):
             if problems:
                 raise problems[0]
 
@@ -508,7 +503,7 @@ class TestReports:
     def test_reloads_are_counted_by_outcome_and_the_time_is_that_of_the_last_change(
         self, make, files, clock, monkeypatch
     ):
-        def reports(validator: ReloadingValidator) -> list[float | None]:
+        def reports(validator):
             get = validator.metrics.registry.get_sample_value
             found = [
                 get("micromegas_access_reloads_total", {"outcome": name}) for name in ("in_force", "refused", "failed")

@@ -1,13 +1,10 @@
 """Tests of `access.jwks`: where an issuer's keys come from, how long they are used, and who waits for them."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,13 +18,6 @@ from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access.conftest import WaitingKeys, key_names
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fakes.mint import SigningKey
-    from tests.fakes.waiting import FakeBackground
-
-
 SETTING = IssuerSetting(issuer=ISSUER)
 OTHER = IssuerSetting(issuer="https://other.example")
 POLICY = KeyPolicy()
@@ -37,24 +27,24 @@ OTHER_URL = "https://keys.example.net/keys"
 
 
 @pytest.fixture
-def provider() -> FakeProvider:
+def provider():
     return FakeProvider(keys=(rsa_key(),))
 
 
 @pytest.fixture
-def metrics() -> AccessMetrics:
+def metrics():
     return AccessMetrics()
 
 
-def fetcher(provider: FakeProvider, **setting: str) -> KeyFetcher:
+def fetcher(provider, **setting):
     return KeyFetcher(IssuerSetting(**{"issuer": ISSUER, **setting}), http=provider)  # type: ignore[arg-type]
 
 
-def fetched(keys: KeyFetcher, *, rediscover: bool = True) -> list[str | None]:
+def fetched(keys, *, rediscover=True):
     return [key.key_id for key in keys.fetch(rediscover=rediscover).keys]
 
 
-def write(path: Path, *keys: SigningKey) -> None:
+def write(path, *keys):
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps({"keys": [key.jwk() for key in keys]}))
     temporary.replace(path)
@@ -119,7 +109,7 @@ class TestBearerToken:
     """A token from a file authorizes the fetches of one issuer."""
 
     @pytest.fixture
-    def file(self, tmp_path: Path) -> Path:
+    def file(self, tmp_path):
         path = tmp_path / "token"
         path.write_text("  sesame\n")
         return path
@@ -151,7 +141,7 @@ class TestBearerToken:
         assert provider.requested == []
 
 
-def sent(request: object) -> str | None:
+def sent(request):
     header = request.headers.get("Authorization")  # type: ignore[attr-defined]
     return None if header is None else header.reveal()
 
@@ -225,7 +215,7 @@ class TestFetching:
 
     def test_a_provider_that_never_answered_is_asked_less_and_less_often(self, source, provider, clock):
         provider.go_down()
-        asked_at: list[int] = []
+        asked_at = []
         for second in range(120):
             before = len(provider.requested)
             with pytest.raises(Unavailable) as caught:
@@ -247,7 +237,7 @@ class TestFetching:
         assert key_names(source) == ["rsa"]
 
     def test_without_a_thread_the_fetch_has_failed(self, provider, clock):
-        def have_no_thread(_work: object) -> None:
+        def have_no_thread(_work):
             raise RuntimeError("can't start new thread")
 
         cache = KeyCache(SETTING, http=provider, clock=clock, policy=POLICY, start=have_no_thread)
@@ -257,7 +247,7 @@ class TestFetching:
             cache.get()
 
 
-def pending(cache: KeyCache) -> object:
+def pending(cache):
     with pytest.raises(KeysPending) as caught:
         cache.get()
     return caught.value.fetch
@@ -299,7 +289,7 @@ class TestOutage:
         first = source.get()
         clock.advance(3000)
         provider.go_down()
-        asked_at: list[int] = []
+        asked_at = []
         for second in range(3600):
             asked = len(provider.requested)
             assert source.get() is first
@@ -339,18 +329,18 @@ class TestKeyFile:
     """Keys from a file are read again within a second after a change."""
 
     @pytest.fixture
-    def file(self, tmp_path: Path) -> Path:
+    def file(self, tmp_path):
         path = tmp_path / "keys.json"
         write(path, rsa_key())
         return path
 
     @pytest.fixture
-    def clock(self) -> FakeClock:
+    def clock(self):
         """A clock by which every file has had its mark for a long time already."""
         return FakeClock(SYSTEM_CLOCK.now() + timedelta(hours=1))
 
     @pytest.fixture
-    def source(self, file: Path, provider: FakeProvider, clock: FakeClock, background: FakeBackground) -> WaitingKeys:
+    def source(self, file, provider, clock, background):
         setting = IssuerSetting(issuer=ISSUER, jwks_file=str(file))
         return WaitingKeys(setting, background, http=provider, clock=clock, policy=POLICY)
 
@@ -400,13 +390,11 @@ class TestEvents:
     """What happens to an issuer's keys is in the log, once, and in the metrics."""
 
     @pytest.fixture
-    def source(
-        self, provider: FakeProvider, clock: FakeClock, background: FakeBackground, metrics: AccessMetrics
-    ) -> WaitingKeys:
+    def source(self, provider, clock, background, metrics):
         return WaitingKeys(SETTING, background, http=provider, clock=clock, policy=POLICY, metrics=metrics)
 
     @pytest.fixture(autouse=True)
-    def _all_levels(self, caplog: pytest.LogCaptureFixture) -> None:
+    def _all_levels(self, caplog):
         caplog.set_level(logging.INFO, "micromegas_jupyter.access")
 
     @pytest.mark.parametrize("defect", [None, KeyError("/etc/secret")])
@@ -443,7 +431,7 @@ class TestEvents:
         assert ages == [3600, 6600]
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+def told(caplog):
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
@@ -451,7 +439,7 @@ class TestCaches:
     """The same setting and policy give the same keys, over reloads."""
 
     @pytest.fixture
-    def caches(self, provider: FakeProvider, clock: FakeClock, metrics: AccessMetrics) -> KeyCaches:
+    def caches(self, provider, clock, metrics):
         return KeyCaches(http=provider, clock=clock, metrics=metrics)
 
     @pytest.mark.parametrize("member", ["issuer", "tenant", "jwks_url", "jwks_file", "bearer_token_file"])

@@ -1,13 +1,10 @@
 """Tests of `access.oidc`: an issuer's rules in order, who its claims say a caller is, the caches, many callers."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,26 +23,22 @@ from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted
 from tests.unit.access.conftest import SETTINGS
 
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
-
-
 ALIAS = "id.example.com"
 SECOND = "https://second.example"
 FORGED = rsa_key("elsewhere")
 
 
-def settings_of(**changes: object) -> OidcServerSettings:
-    members: dict[str, object] = {"issuer": ISSUER, "audiences": (AUDIENCE,), "aliases": (ALIAS,), **changes}
+def settings_of(**changes):
+    members = {"issuer": ISSUER, "audiences": (AUDIENCE,), "aliases": (ALIAS,), **changes}
     return OidcServerSettings(issuers=(IssuerSetting(**members),))  # type: ignore[arg-type]
 
 
-def issuer_of(setting: IssuerSetting, *admins: str, roles: Roles | None = None) -> Issuer:
+def issuer_of(setting, *admins, roles=None):
     rules = parse_admin_rules(admins, issuers=(setting,))
     return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())  # type: ignore[arg-type]
 
 
-def reason_of(validator: OidcValidator, token: str) -> str:
+def reason_of(validator, token):
     with pytest.raises(Rejected) as caught:
         validator.validate_token(token)
     return caught.value.reason
@@ -78,7 +71,7 @@ class TestRules:
         }
     )  # fmt: skip
 
-    def check(self, changes: dict[str, object]) -> str:
+    def check(self, changes):
         header = {"alg": changes.get("alg", "RS256"), "typ": changes.get("typ", "at+jwt")}
         claims = {**self.GOOD, **{name: value for name, value in changes.items() if name not in header}}
         stated = {name: value for name, value in claims.items() if value is not None}
@@ -87,7 +80,7 @@ class TestRules:
 
     @pytest.mark.parametrize("first", range(len(BREAKS)))
     def test_of_all_rules_that_are_broken_the_first_in_order_is_the_reason(self, first):
-        changes: dict[str, object] = {}
+        changes = {}
         for broken in list(self.BREAKS.values())[first:]:
             changes |= broken
 
@@ -143,14 +136,12 @@ class TestRules:
 BARE = IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,))
 
 
-def context_of(
-    *admins: str, setting: IssuerSetting = BARE, granted: Roles | None = None, **claims: object
-) -> AuthContext:
+def context_of(*admins, setting=BARE, granted=None, **claims):
     issuer = issuer_of(setting, *admins, roles=granted)
     return issuer.context_of({"sub": "alice", "exp": NOW_SECONDS, **claims}, subject="alice")
 
 
-def issuer_with(**members: object) -> IssuerSetting:
+def issuer_with(**members):
     return dataclasses.replace(BARE, **members)  # type: ignore[arg-type]
 
 
@@ -307,10 +298,10 @@ class TestTokens:
 
     def test_an_issuers_keys_do_not_verify_another_issuers_token(self, clock):
         class TwoProviders:
-            def __init__(self) -> None:
+            def __init__(self):
                 self.first, self.second = FakeProvider(keys=(rsa_key(),)), FakeProvider(SECOND, keys=(ec_key(),))
 
-            def fetch_json(self, url: str, **_options: object) -> object:
+            def fetch_json(self, url, **_options):
                 return (self.first if url.startswith(ISSUER) else self.second).fetch_json(url)
 
         issuers = (BARE, IssuerSetting(issuer=SECOND, audiences=("second-lake",)))
@@ -428,9 +419,9 @@ class TestTokenCache:
 
     def test_a_refusal_is_remembered_for_ten_seconds_and_is_never_a_context(self, validator, clock, monkeypatch):
         token = mint(audience="other")
-        looked_at: list[str] = []
+        looked_at = []
 
-        def look_at(text: str) -> ParsedToken:
+        def look_at(text):
             looked_at.append(text)
             return parse_token(text)
 
@@ -456,7 +447,7 @@ class TestTokenCache:
         validator = OidcValidator(SETTINGS, http=provider, clock=clock, metrics=metrics)
         token, refused = mint(), mint(audience="other", iat=1)
 
-        def counts() -> tuple[float | None, ...]:
+        def counts():
             names = (f"micromegas_access_cache_{kind}_total" for kind in ("hits", "misses"))
             return tuple(metrics.registry.get_sample_value(name) for name in names)
 
@@ -476,7 +467,7 @@ ONE = (IssuerSetting(issuer=FIRST, aliases=("id.example.com",)),)
 TWO = (IssuerSetting(issuer=FIRST), IssuerSetting(issuer=SECOND))
 
 
-def trusting(first: bool | None, second: bool | None = None) -> tuple[IssuerSetting, IssuerSetting]:
+def trusting(first, second=None):
     return (
         IssuerSetting(issuer=FIRST, is_trusted_for_email=first),
         IssuerSetting(issuer=SECOND, is_trusted_for_email=second),
@@ -563,7 +554,7 @@ class TestAdmins:
 LONG_SECONDS = 7 * 24 * 3600
 
 
-def seconds_of_access(validator: OidcValidator, token: str, clock: FakeClock) -> int:
+def seconds_of_access(validator, token, clock):
     """Call once a second until the token is refused, and return after how many seconds that was."""
     for second in range(1000):
         if not is_accepted(validator, token):

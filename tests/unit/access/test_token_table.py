@@ -1,12 +1,9 @@
 """Each way in which a token can be wrong, with the one class and the one reason that it gets."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Mapping
 from itertools import cycle, product
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,13 +21,6 @@ from tests.unit.access import issuer_cases
 from tests.unit.access.conftest import SETTINGS
 from tests.unit.access.provider_tokens import HOSTED, OWN
 from tests.unit.access.token_cases import ACCEPTED, WRONG_CLAIMS, WRONG_FORM, WRONG_KEY
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.fakes.clock import FakeClock
-    from tests.unit.access.provider_tokens import RealToken
-
 
 API_KEY = "mmk_8c1f0a6de2b94b7f1c3d"
 KEYS = [ApiKeySetting(name="grafana", key=Secret(API_KEY))]
@@ -118,7 +108,7 @@ NEAR_MISSES = {
 }
 
 
-def validator_of(real: RealToken, clock: FakeClock, *admins: str) -> OidcValidator:
+def validator_of(real, clock, *admins):
     issuer = real.setting.issuer
     provider = FakeProvider(issuer)
     # Issuers may end in a slash; the document's address then has one less.
@@ -155,11 +145,11 @@ def test_an_address_makes_an_administrator_only_when_the_provider_verified_it(re
     assert context.is_admin is real.expected.get("email_verified", False)
 
 
-def _fails(error: BaseException) -> Callable[[FakeProvider], None]:
+def _fails(error):
     return lambda provider: setattr(provider, "failure", error)
 
 
-def _says(name: str, value: Any) -> Callable[[FakeProvider], None]:
+def _says(name, value):
     return lambda provider: setattr(provider, name, value)
 
 
@@ -197,11 +187,11 @@ UNDECIDABLE_WITHOUT_KEYS = {
 }
 
 
-def _chain(provider: FakeProvider, clock: FakeClock) -> MultiValidator:
+def _chain(provider, clock):
     return MultiValidator([ApiKeyValidator(KEYS), OidcValidator(SETTINGS, http=provider, clock=clock)])
 
 
-def _outcome(validator: MultiValidator, token: str) -> str:
+def _outcome(validator, token):
     try:
         validator.validate_token(token)
     except (Rejected, Unavailable) as error:
@@ -303,11 +293,11 @@ def test_s10_an_api_key_is_kept_as_its_digest_only(caplog):
     assert text not in caplog.text
 
 
-def _everything_below(root: object) -> set[object]:
+def _everything_below(root):
     """Return every text and every run of bytes that can be reached from an object's attributes."""
-    found: set[object] = set()
-    seen: set[int] = set()
-    waiting: list[object] = [root]
+    found = set()
+    seen = set()
+    waiting = [root]
     while waiting:
         item = waiting.pop()
         if id(item) in seen:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +16,6 @@ from micromegas_jupyter.access.validator import (
     Accepted,
     BaseValidator,
     CallLimits,
-    Decision,
     Refused,
     Roles,
     Undecided,
@@ -31,10 +29,6 @@ from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
 from tests.unit.access.token_cases import unsigned
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.protocols import TokenValidator
-
-
 OTHER = AuthContext(subject="bob", issuer="test", auth_type=AuthType.OIDC)
 KEYS = [ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))]
 
@@ -42,34 +36,34 @@ KEYS = [ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))]
 class Fixed(BaseValidator):
     """Decides as told, the last decision again and again."""
 
-    def __init__(self, *decisions: Decision) -> None:
+    def __init__(self, *decisions):
         self.decisions = list(decisions)
 
-    def decide(self, _token: str) -> Decision:
+    def decide(self, _token):
         return self.decisions.pop(0) if len(self.decisions) > 1 else self.decisions[0]
 
 
 class Scripted:
     """A validator of another make, which answers as told and counts its calls."""
 
-    def __init__(self, answer: AuthContext | Exception) -> None:
+    def __init__(self, answer):
         self.answer = answer
         self.asked: list[str] = []
 
-    def validate_token(self, token: str) -> AuthContext:
+    def validate_token(self, token):
         self.asked.append(token)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
-    def cached_context(self, _token: str) -> AuthContext | None:
+    def cached_context(self, _token):
         return None
 
-    def close(self) -> None:
+    def close(self):
         """Close nothing."""
 
 
-def reason_of(*validators: TokenValidator, token: str = "token") -> str:
+def reason_of(*validators, token="token"):
     with pytest.raises(Rejected) as caught:
         MultiValidator(validators).validate_token(token)
     return caught.value.reason
@@ -114,7 +108,7 @@ class TestPendingKeys:
     """A decision that waits for keys is made again after the fetch."""
 
     def test_who_does_not_wait_learns_for_what_and_the_last_try_is_undecided(self, caplog):
-        fetch: Future = Future()
+        fetch = Future()
         validator = Fixed(Undecided(reason="keys_unavailable", pending=fetch))
 
         with pytest.raises(KeysPending) as caught:
@@ -125,7 +119,7 @@ class TestPendingKeys:
         assert [json.loads(record.getMessage())["outcome"] for record in caplog.records] == ["undecided"]
 
     def test_a_check_that_waits_is_made_again_after_the_fetch_and_leaves_one_event(self, caplog):
-        fetch: Future = Future()
+        fetch = Future()
         validator = Fixed(Undecided(reason="keys_unavailable", pending=fetch), Accepted(context=ALICE))
         threading.Timer(0.01, fetch.set_result, [None]).start()
 
@@ -242,7 +236,7 @@ class TestBuckets:
     """Token buckets in bounded memory."""
 
     def test_a_full_bucket_gives_its_burst_and_tokens_come_back_at_the_rate(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=3, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=3, max_tracked=5, clock=clock)
         assert [buckets.take("a") for _ in range(100)] == [0, 0, 0] + [0.5] * 97  # asking makes it no emptier
 
         clock.advance(1)
@@ -252,7 +246,7 @@ class TestBuckets:
         assert buckets.take("b") == 0
 
     def test_a_released_token_never_makes_more_than_a_full_bucket(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=2, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=2, max_tracked=5, clock=clock)
         for _ in range(2):
             buckets.take("a")
         for _ in range(5):
@@ -261,7 +255,7 @@ class TestBuckets:
         assert [buckets.take("a") for _ in range(3)] == [0, 0, 0.5]
 
     def test_memory_is_bounded_and_the_least_recently_used_is_forgotten(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=1, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=1, max_tracked=5, clock=clock)
         for key in "abcdeaf":
             buckets.take(key)
 

@@ -1,7 +1,5 @@
 """Tokens whose claims are wrong, each with its reason, and tokens whose claims are right in unusual ways."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -31,15 +29,15 @@ SIGNATURE = "signature_wrong"
 FOREIGN_KEY = rsa_key("foreign")
 
 
-def claims_text(text: str) -> str:
+def claims_text(text):
     return mint_raw(text.encode())
 
 
-def valid_claims(**changes: object) -> dict[str, object]:
+def valid_claims(**changes):
     return {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW_SECONDS + 300, "iat": NOW_SECONDS, **changes}
 
 
-def with_twice(name: str, first: object, second: object) -> str:
+def with_twice(name, first, second):
     rest = json.dumps({key: value for key, value in valid_claims().items() if key != name})[1:-1]
     return claims_text(f'{{"{name}": {json.dumps(first)}, {rest}, "{name}": {json.dumps(second)}}}')
 
@@ -186,7 +184,7 @@ WRONG_CLAIMS = {
 }
 
 
-def flip_last_bit(segment: str) -> str:
+def flip_last_bit(segment):
     data = bytearray(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
     data[-1] ^= 1
     return encode(bytes(data))
@@ -259,14 +257,14 @@ WRONG_KEY = {
 PUBLIC_NUMBER = str(rsa_key().jwk()["n"]).encode()
 
 
-def signed_with_hmac(secret: bytes, algorithm: str = "HS256") -> str:
+def signed_with_hmac(secret, algorithm="HS256"):
     head = encode_json({"alg": algorithm, "kid": "rsa", "typ": "JWT"})
     body = mint().split(".")[1]
     digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}[algorithm]
     return f"{head}.{body}.{encode(hmac.new(secret, f'{head}.{body}'.encode(), digest).digest())}"
 
 
-def unsigned(algorithm: object) -> str:
+def unsigned(algorithm):
     return f"{encode_json({'alg': algorithm, 'typ': 'JWT'})}.{mint().split('.')[1]}."
 
 

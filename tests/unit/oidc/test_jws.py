@@ -18,7 +18,7 @@ from micromegas_jupyter.oidc.jws import (
     parse_token,
     verify_signature,
 )
-from tests.fakes.mint import SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, mint, mint_raw, rsa_key
+from tests.fakes.mint import ec_key, ed448_key, ed25519_key, encode, encode_number, mint, mint_raw, rsa_key
 
 
 def test_a_token_comes_apart_into_header_claims_signing_input_and_signature():
@@ -69,7 +69,7 @@ def test_the_usual_slip_for_es512_means_es512():
     assert keys.keys[0].algorithm == "ES512"
 
 
-def _roca_like_modulus() -> int:
+def _roca_like_modulus():
     # A number that is a power of 65537 modulo each odd prime up to 167, built by the Chinese remainder theorem.
     primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
     product = 1
@@ -177,7 +177,7 @@ class TestIssuerOfAKey:
 
     ISSUER = "https://login.example.com/t1/v2.0"
 
-    def names(self, *issuers: object, tenant: str | None = "t1") -> list[str | None]:
+    def names(self, *issuers, tenant="t1"):
         listed = [ec_key(str(number)).jwk(issuer=issuer) for number, issuer in enumerate(issuers)]
         return [key.key_id for key in parse_key_set({"keys": listed}, issuer=self.ISSUER, tenant=tenant).keys]
 
@@ -204,11 +204,11 @@ ALL_KEYS = [
 ]  # fmt: skip
 
 
-def key_set(*keys: SigningKey, **changes: object) -> KeySet:
+def key_set(*keys, **changes):
     return parse_key_set({"keys": [key.jwk(**changes) for key in keys]})
 
 
-def reason_of(token: str, keys: KeySet, **options: frozenset[str]) -> str:
+def reason_of(token, keys, **options):
     with pytest.raises(TokenProblem) as caught:
         verify_signature(parse_token(token), keys, **options)
     return caught.value.reason
@@ -273,7 +273,7 @@ def test_without_a_key_name_at_most_ten_keys_are_tried():
 
 def test_whatever_the_library_raises_the_signature_does_not_verify():
     class BrokenKey:
-        def verify(self, *_arguments: object) -> None:
+        def verify(self, *_arguments):
             raise KeyError("broken")
 
     broken = VerificationKey(

@@ -1,7 +1,5 @@
 """Tests of `oidc.authorization`: client authentication, token requests, and answers, which show no secret."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pytest
@@ -17,8 +15,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
-    ClientAuthentication,
-    ClientProof,
     TokenSet,
     build_client_assertion_request,
     build_client_authentication,
@@ -109,11 +105,11 @@ BASIC = {"Authorization": Secret("Basic YSUzQWI6cCt3JTJCZCUyRiVDMyVBOQ==")}
 class FixedRandomness:
     """Draws what says how much was asked for."""
 
-    def token_urlsafe(self, nbytes: int) -> str:
+    def token_urlsafe(self, nbytes):
         return f"{nbytes} bytes"
 
 
-def authenticate(supported: tuple[str, ...] | None, proof: ClientProof) -> ClientAuthentication:
+def authenticate(supported, proof):
     return build_client_authentication(
         supported,
         client_id="a:b",
@@ -177,7 +173,7 @@ ANSWER = {
 }  # fmt: skip
 
 
-def parse(**changes: object) -> TokenSet:
+def parse(**changes):
     body = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
     return parse_token_answer(body, now=NOW, requested_scope="openid email")
 
