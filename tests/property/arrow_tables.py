@@ -8,17 +8,8 @@ _UNITS = ("s", "ms", "us", "ns")
 _ZONES = (None, "UTC", "+00:00", "Europe/Berlin", "-09:30", "Nobody/Knows", "<b>")
 # Pieces of markup beside any text, so that an escape that is missing is found soon.
 MARKUP = (
-    "<script>",
-    "</script>",
-    "</td>",
-    "<img src=x onerror=alert(1)>",
-    "&lt;",
-    '"',
-    "'",
-    "<!--",
-    "\x1b[2J",
-    "\u2028",
-)
+    "<script>", "</script>", "</td>", "<img src=x onerror=alert(1)>", "&lt;", '"', "'", "<!--", "\x1b[2J", "\u2028",
+)  # fmt: skip
 
 texts = st.lists(
     st.sampled_from(MARKUP) | st.text(st.characters(exclude_categories=["Cs"]), max_size=10), max_size=4

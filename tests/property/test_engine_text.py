@@ -16,18 +16,8 @@ from micromegas_jupyter.errors import MicromegasError, QueryError
 # Between blanks, since several of them are quotes; `_` stands for a blank.
 _SIGNS = """' '' " E' e' N' x' b' r' q'[ U&' ` \\ \\' -- /* */ $$ $t$ $p $q ? || a ( ) [ ] { } , ; + 1 . é _"""
 _WHOLE = [
-    r"""'a'""",
-    r"""''''""",
-    r"""'\'""",
-    r"""E'\''""",
-    r"""E'\\'""",
-    r"""E''''""",
-    '"c"',
-    "/* ' */",
-    "-- '\n",
-    "x'00'",
-    "$p",
-]
+    "'a'", "''''", r"'\'", r"E'\''", r"E'\\'", "E''''", '"c"', "/* ' */", "-- '\n", "x'00'", "$p",
+]  # fmt: skip
 TRICKY = st.sampled_from([sign.replace("_", " ") for sign in _SIGNS.split(" ")] + ["\n", "\r"])
 PIECES = st.lists(st.sampled_from(_WHOLE) | TRICKY, max_size=12).map("".join)
 

@@ -32,12 +32,14 @@ class _Seen(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.links: list[str] = []
+        self.pictures: list[str] = []
         self.others = 0
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value or "" for name, value in attrs if name == "href"]
+        self.pictures += [value or "" for name, value in attrs if tag == "img" and name == "src"]
 
     def handle_comment(self, data):
         self.others += 1

@@ -31,10 +31,7 @@ BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
 
 
 def start():
-    login = start_flow(
-        Flow.PASTE,
-        LoginContext(connection=CONNECTION),
-    )
+    login = start_flow(Flow.PASTE, LoginContext(connection=CONNECTION))
     assert isinstance(login, PasteFlow)
     return login
 
