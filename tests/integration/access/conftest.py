@@ -69,12 +69,5 @@ def validator_of(provider, http, clock, *, cool_down_seconds=30, cache_size=1000
 
 def unknown_key_token(provider, clock, number):
     """A token in which all is right but that nobody has its key."""
-    now = int(clock.now().timestamp())
-    return mint(
-        key=ec_key(),
-        issuer=provider.issuer,
-        audience=provider.resource,
-        header={"kid": f"unknown{number}", "typ": "at+jwt"},
-        iat=now,
-        exp=now + 300,
-    )
+    now, header = int(clock.now().timestamp()), {"kid": f"unknown{number}", "typ": "at+jwt"}
+    return mint(key=ec_key(), issuer=provider.issuer, audience=provider.resource, header=header, iat=now, exp=now + 300)

@@ -82,12 +82,8 @@ def token_file(tmp_path):
 
 
 def setting_of(cluster, **changes):
-    members = {
-        "discovery_url": f"{cluster.base}/.well-known/openid-configuration",
-        "ca_file": str(cluster.ca_file),
-        **changes,
-    }
-    return IssuerSetting(issuer=ISSUER, **members)  # type: ignore[arg-type]
+    url = f"{cluster.base}/.well-known/openid-configuration"
+    return IssuerSetting(issuer=ISSUER, **{"discovery_url": url, "ca_file": str(cluster.ca_file), **changes})
 
 
 def keys_of(source):

@@ -37,12 +37,6 @@ def validator(own_provider, http, clock):
     return validator_of(own_provider, http, clock, cool_down_seconds=COOL_DOWN_SECONDS)
 
 
-def port_of(provider):
-    port = urlsplit(provider.issuer).port
-    assert port is not None
-    return port
-
-
 def outcome_of(validator, token):
     try:
         validator.validate_token(token)
@@ -74,7 +68,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider,
     asked_before = len(http.began)
     flood = 2000
 
-    with Listener(port_of(own_provider)) as listener:
+    with Listener(urlsplit(own_provider.issuer).port) as listener:
         outcomes = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
         for number in range(flood):
             outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))
@@ -94,7 +88,6 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider,
     after = outcome_when_settled(validator, of_new_key)
 
     shortest = min(later - earlier for earlier, later in itertools.pairwise(moments))
-    print(f"{flood} unknown key ids in an hour: {len(moments)} fetches, never closer than {shortest:.1f} s")
     assert outcomes == {"unknown": {"undecided"}, "known": {"accepted"}, "spare": {"accepted"}, "new": {"undecided"}}
     assert shortest >= COOL_DOWN_SECONDS
     assert len(moments) <= HOUR_SECONDS / COOL_DOWN_SECONDS

@@ -128,5 +128,4 @@ def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(
 
     assert run(path, "create", "last").returncode == 0
     assert not list(path.parent.glob(".*.tmp"))
-    print(f"\n{len(printed)} keys printed over {KILLS} kills, none lost, {len(KeyFile(path).load())} in the file")
     assert len(printed) >= 3 * KILLS

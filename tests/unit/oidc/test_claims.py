@@ -111,14 +111,10 @@ def test_a_token_that_fails_any_check_is_refused_without_being_shown(token):
     assert token not in str(caught.value)
 
 
-def test_a_token_of_a_wrong_clock_says_so():
+def test_a_wrong_clock_is_named_and_a_key_that_is_not_known_may_be_known_to_newer_keys():
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(mint(nonce="n-1", expires_in=-3600))
-
     assert "clock" in caught.value.remedy
-
-
-def test_a_key_that_is_not_known_may_be_known_to_newer_keys():
     with pytest.raises(UnknownKey):
         verify(mint(nonce="n-1", key=rsa_key("rotated")))
 
@@ -172,22 +168,17 @@ OLD = IdTokenClaims(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"issued_at": NOW, "nonce": None}, {"audiences": frozenset({AUDIENCE, "more"})}]
-)
-def test_a_refreshed_token_may_continue_its_sign_in(changes):
-    check_refreshed_claims(OLD, replace(OLD, **changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
+    ("changes", "is_refused"),
     [
-        {"subject": "mallory"}, {"issuer": "https://evil.example"}, {"audiences": frozenset({"other"})},
-        {"nonce": Secret("n-2")}, {"authorized_party": "other"},
-        {"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)},
+        ({}, False), ({"issued_at": NOW, "nonce": None}, False),
+        ({"audiences": frozenset({AUDIENCE, "more"})}, False), ({"subject": "mallory"}, True),
+        ({"issuer": "https://evil.example"}, True), ({"audiences": frozenset({"other"})}, True),
+        ({"nonce": Secret("n-2")}, True), ({"authorized_party": "other"}, True),
+        ({"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)}, True),
     ],
 )  # fmt: skip
-def test_a_refreshed_token_of_another_sign_in_is_refused(changes):
-    with pytest.raises(ProviderMisbehaved):
+def test_a_refreshed_token_must_continue_its_sign_in(changes, is_refused):
+    with pytest.raises(ProviderMisbehaved) if is_refused else nullcontext():
         check_refreshed_claims(OLD, replace(OLD, **changes))
 
 
@@ -197,11 +188,6 @@ def test_a_refreshed_token_of_another_sign_in_is_refused(changes):
 def test_tokens_for_other_uses_are_refused(claims):
     with pytest.raises(TokenProblem):
         check_bearer_use(claims)
-
-
-@pytest.mark.parametrize("claims", [{}, {"typ": "Bearer"}, {"typ": "ID"}, {"typ": 5}, {"token_use": "access"}], ids=str)
-def test_access_and_id_tokens_may_bear_calls(claims):
-    check_bearer_use(claims)
 
 
 @pytest.mark.parametrize("subject", ["", " ", "\u3000 ", 5, None, "a" * 256, "a\nb", "a\u2028b", "a\x00"])

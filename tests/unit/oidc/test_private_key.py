@@ -37,12 +37,8 @@ KEYS: dict[str, Callable[[], SigningKey]] = {
 }  # fmt: skip
 
 
-def pem_of(
-    private,
-    form=PrivateFormat.PKCS8,
-    encryption=NoEncryption(),  # noqa: B008 - a value without state
-):
-    return private.private_bytes(Encoding.PEM, form, encryption).decode()  # type: ignore[attr-defined]
+def pem_of(private, form=PrivateFormat.PKCS8):
+    return private.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
 
 
 def jwk_of(key, **changes):
@@ -77,25 +73,18 @@ def refusal_of(text, *, key_id=None, algorithm=None):
 PEM = pem_of(ec_key().private)
 
 
+@pytest.mark.parametrize("is_jwk", [False, True])
 @pytest.mark.parametrize("name", KEYS)
-def test_a_pem_key_signs_with_the_usual_algorithm_of_its_type(name):
+def test_a_key_signs_with_the_usual_algorithm_of_its_type_and_a_jwk_brings_its_own_id(name, is_jwk):
     key = KEYS[name]()
+    read = parse(jwk_of(key)) if is_jwk else parse(pem_of(key.private), key_id=key.kid)
 
-    signed = parse_token(sign_jwt(parse(pem_of(key.private), key_id=key.kid), {"sub": "a"}).reveal())
+    signed = parse_token(sign_jwt(read, {"sub": "a"}).reveal())
 
+    assert (read.key_id, read.algorithm) == (key.kid, key.algorithm)
     assert dict(signed.header) == {"alg": key.algorithm, "typ": "JWT", "kid": key.kid}
     assert dict(signed.claims) == {"sub": "a"}
     verify_signature(signed, parse_key_set({"keys": [key.jwk()]}))
-
-
-@pytest.mark.parametrize("name", KEYS)
-def test_a_jwk_brings_its_own_id_and_algorithm(name):
-    key = KEYS[name]()
-
-    read = parse(jwk_of(key))
-
-    assert (read.key_id, read.algorithm) == (key.kid, key.algorithm)
-    verify_signature(parse_token(sign_jwt(read, {}).reveal()), parse_key_set({"keys": [key.jwk()]}))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
@@ -200,11 +189,8 @@ def test_a_certificate_beside_the_key_is_named_by_its_sha_256_thumbprint():
     key = parse(f"{certificate_of(rsa_key('authority'))}{pem_of(rsa_key().private)}\nBag Attributes: é\n{own}")
 
     thumbprint = encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(own)).digest())
-    assert dict(parse_token(sign_jwt(key, {}).reveal()).header) == {
-        "alg": "RS256",
-        "typ": "JWT",
-        "x5t#S256": thumbprint,
-    }
+    header = parse_token(sign_jwt(key, {}).reveal()).header
+    assert dict(header) == {"alg": "RS256", "typ": "JWT", "x5t#S256": thumbprint}
 
 
 @pytest.mark.parametrize(
