@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, Pr
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
-from tests.unit.access.conftest import WaitingKeys, key_names
+from tests.fakes.waiting import FakeBackground
 
 SETTING = IssuerSetting(issuer=ISSUER)
 OTHER = IssuerSetting(issuer="https://other.example")
@@ -29,6 +29,46 @@ OTHER_URL = "https://keys.example.net/keys"
 @pytest.fixture
 def provider():
     return FakeProvider(keys=(rsa_key(),))
+
+
+@pytest.fixture
+def background():
+    """What a key source starts in the background runs when a test says so."""
+    return FakeBackground()
+
+
+class WaitingKeys:
+    """A key cache whose fetches run on the test's thread: those that are waited for at once, others when it says so."""
+
+    def __init__(self, setting, background, **parts):
+        self.cache = KeyCache(setting, start=background.start, **parts)
+        self._background = background
+
+    def get(self):
+        return self._wait_for(self.cache.get)
+
+    def get_newer(self, seen):
+        return self._wait_for(lambda: self.cache.get_newer(seen))
+
+    def _wait_for(self, ask):
+        for _ in range(3):
+            try:
+                return ask()
+            except KeysPending as pending:
+                self._background.run()
+                pending.fetch.result(60)
+        return ask()
+
+
+@pytest.fixture
+def source(provider, clock, background):
+    """That provider's keys."""
+    return WaitingKeys(SETTING, background, http=provider, clock=clock, policy=POLICY)
+
+
+def key_names(source):
+    """Return the names of the keys that a source gives now."""
+    return [key.key_id for key in source.get().keys]
 
 
 @pytest.fixture
@@ -246,16 +286,6 @@ class TestFetching:
         with pytest.raises(Unavailable):
             cache.get()
 
-
-def pending(cache):
-    with pytest.raises(KeysPending) as caught:
-        cache.get()
-    return caught.value.fetch
-
-
-class TestRefreshAhead:
-    """Keys that are still good are renewed while nobody waits."""
-
     def test_after_four_fifths_of_the_interval_one_fetch_brings_the_next(self, source, provider, background, clock):
         first = source.get()
         provider.publish(ec_key())
@@ -267,6 +297,12 @@ class TestRefreshAhead:
 
         assert key_names(source) == ["ec"]
         assert provider.requested[2:] == [DISCOVERY_URL, JWKS_URL]
+
+
+def pending(cache):
+    with pytest.raises(KeysPending) as caught:
+        cache.get()
+    return caught.value.fetch
 
 
 class TestOutage:

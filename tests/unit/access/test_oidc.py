@@ -106,7 +106,6 @@ class TestRules:
             {"required_claims": {"token_use": ("access",)}},
             {"client_ids": ("notebook",), "required_claims": {"use": ("access",)}},
         ],
-        ids=["nothing", "applications only", "use only", "another claim"],
     )
     def test_an_issuer_whose_tokens_nothing_binds_to_this_server_stops_the_start(self, members):
         with pytest.raises(ConfigurationError) as caught:
@@ -122,7 +121,6 @@ class TestRules:
             IssuerSetting(issuer=ALIAS, audiences=("second",)),
             IssuerSetting(issuer=SECOND, aliases=(ALIAS,), audiences=("second",)),
         ],
-        ids=["the same issuer", "an alias as issuer", "the same alias"],
     )
     def test_two_issuers_of_one_name_stop_the_start(self, second, provider, clock):
         settings = OidcServerSettings(issuers=(*settings_of().issuers, second))
@@ -157,12 +155,11 @@ class TestIdentity:
         assert context_of(**claims).email == f"{position}@example.com"
 
     @pytest.mark.parametrize("odd", ["", None, 5, True, [], [5], {}])
-    def test_an_odd_address_is_passed_over_and_of_a_list_the_first_is_shown(self, odd):
+    def test_an_odd_address_is_passed_over(self, odd):
         assert context_of(email=odd, upn="a@example.com").email == "a@example.com"
-        assert context_of(verified_primary_email=["a@example.com", "b@example.com"]).email == "a@example.com"
 
     def test_an_address_in_a_list_or_beside_a_verified_one_is_shown_and_not_verified(self):
-        listed = context_of("a@example.com", email=["a@example.com"], email_verified=True)
+        listed = context_of("a@example.com", email=["a@example.com", "b@example.com"], email_verified=True)
         beside = context_of(verified_primary_email="b@example.com", email="a@example.com", email_verified=True)
 
         assert (listed.email, listed.email_verified, listed.is_admin) == ("a@example.com", False, False)
@@ -185,12 +182,8 @@ class TestGroups:
         [
             (
                 BARE,
-                {
-                    "groups": ["ops", "dev"],
-                    "roles": ["dev", "writer"],
-                    "realm_access": {"roles": ["offline_access"]},
-                    "cognito:groups": ["eu"],
-                },
+                {"groups": ["ops", "dev"], "roles": ["dev", "writer"], "realm_access": {"roles": ["offline_access"]},
+                 "cognito:groups": ["eu"]},
                 ("ops", "dev", "writer", "offline_access", "eu"),
             ),
             (BARE, {"groups": "ops", "roles": "dev writer"}, ("ops", "dev writer")),
@@ -219,7 +212,6 @@ class TestGroups:
             ({"roles": ["reader"]}, False, ("eu",), {"*": ("region = 'eu'",)}),
             ({"groups": ["ops"]}, True, ("reader", "eu"), None),
         ],
-        ids=["groups give roles", "default roles only", "a role of the token itself", "an administrators' group"],
     )
     def test_groups_give_roles_and_roles_give_tables(self, claims, is_admin, roles, filters):
         context = context_of(setting=self.SETTING, granted=self.GRANTED, **claims)
@@ -273,18 +265,10 @@ class TestTokens:
 
         assert isinstance(validator, TokenValidator)
         assert validator.validate_token(token) == AuthContext(
-            subject="alice",
-            issuer=ISSUER,
-            auth_type=AuthType.OIDC,
-            email="alice@example.com",
-            expires_at=datetime(2026, 11, 24, 12, 5, tzinfo=UTC),
-            is_admin=False,
-            name="Alice",
-            email_verified=True,
-            may_delegate=False,
-            groups=("ops",),
-            client_id="notebook",
-        )
+            subject="alice", issuer=ISSUER, auth_type=AuthType.OIDC, email="alice@example.com", email_verified=True,
+            expires_at=datetime(2026, 11, 24, 12, 5, tzinfo=UTC), is_admin=False, name="Alice", may_delegate=False,
+            groups=("ops",), client_id="notebook",
+        )  # fmt: skip
         assert validator.validate_token(mint(subject="root")).is_admin is True
         validator.close()
 
@@ -390,12 +374,18 @@ class TestTokenCache:
         clock.advance(1)
         assert validator.cached_context(token) is None
 
-    def test_a_token_ends_by_the_wall_clock_too(self, validator, clock):
-        token = mint(expires_in=60)
+    def test_a_token_ends_by_the_wall_clock_too_and_in_its_leeway_is_accepted_but_not_remembered(
+        self, validator, clock
+    ):
+        token = mint(expires_in=30)
         validator.validate_token(token)
         clock.sleep_through(60)
 
         assert validator.cached_context(token) is None
+        assert validator.validate_token(token).subject == "alice"
+        assert validator.cached_context(token) is None
+        clock.advance(31)
+        assert reason_of(validator, token) == "expired"
 
     @pytest.mark.parametrize(("size", "expected"), [(0, [False] * 3), (2, [True, False, True])])
     def test_the_least_recently_used_token_makes_room(self, provider, clock, size, expected):
@@ -408,14 +398,6 @@ class TestTokenCache:
         validator.validate_token(third)
 
         assert [validator.cached_context(token) is not None for token in (first, second, third)] == expected
-
-    def test_a_token_in_its_leeway_is_accepted_never_remembered_and_then_ends(self, validator, clock):
-        token = mint(expires_in=-30)
-
-        assert validator.validate_token(token).subject == "alice"
-        assert validator.cached_context(token) is None
-        clock.advance(31)
-        assert reason_of(validator, token) == "expired"
 
     def test_a_refusal_is_remembered_for_ten_seconds_and_is_never_a_context(self, validator, clock, monkeypatch):
         token = mint(audience="other")

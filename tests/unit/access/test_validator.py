@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import Future
+from contextlib import nullcontext
 
 import pytest
 
@@ -92,6 +93,7 @@ class TestDecision:
             part.metrics = metrics
 
         outer.validate_token(mint())
+        # A validator that another one asks is not counted.
         assert reason_of(outer, token=mint(audience="other")) == "audience_mismatch"
         with pytest.raises(Rejected):
             outer.validate_token(mint(audience="other"))
@@ -142,14 +144,12 @@ class TestMulti:
         assert MultiValidator([first, second, third]).validate_token("token") is ALICE
         assert (first.asked, second.asked, third.asked) == (["token"], ["token"], [])
 
-    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("order", [1, -1])
     def test_a_validator_that_is_down_outweighs_one_that_refuses(self, order):
         parts = [Scripted(Unavailable("down")), Scripted(Rejected())]
 
-        with pytest.raises(Unavailable) as caught:
-            MultiValidator([parts[index] for index in order]).validate_token("token")
-
-        assert type(caught.value) is Unavailable
+        with pytest.raises(Unavailable):
+            MultiValidator(parts[::order]).validate_token("token")
 
     def test_the_reason_is_that_of_whoever_could_read_the_credential(self):
         readable = Refused(reason="audience_mismatch", claimed=Claimed(issuer="x"))
@@ -308,10 +308,7 @@ class TestCallLimits:
         for _ in range(2):
             limits.count_refusal(first)
 
-        if is_shared:
-            with pytest.raises(ResourcesExhausted):
-                limits.count_refusal(second)
-        else:
+        with pytest.raises(ResourcesExhausted) if is_shared else nullcontext():
             limits.count_refusal(second)
 
     def test_changed_limits_count_from_the_next_call_and_equal_ones_forget_nothing(self, clock):

@@ -1,4 +1,4 @@
-"""Tests of `oidc.authorization`: a browser's request and callback, token requests, and answers, which show no secret."""
+"""Tests of `oidc.authorization`: a browser's request, its callback, token requests and answers; no secret shows."""
 
 from __future__ import annotations
 
