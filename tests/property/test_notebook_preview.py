@@ -29,10 +29,10 @@ _tables = st.integers(0, 3).flatmap(
 class _Seen(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.links: list[str] = []
-        self.pictures: list[str] = []
+        self.tags = set()
+        self.attributes = set()
+        self.links = []
+        self.pictures = []
         self.others = 0
 
     def handle_starttag(self, tag, attrs):

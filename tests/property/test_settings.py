@@ -1,11 +1,8 @@
 """Whatever a server's settings hold, they are read or refused by `ConfigurationError`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import UTC
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -60,7 +57,7 @@ def test_issuers_and_addresses_of_documents_are_accepted_or_refused(read, url):
 
 
 # One of everything: each place in it is replaced by any JSON value, or left out.
-COMPLETE: dict[str, Any] = {
+COMPLETE = {
     "oidc": {
         "issuers": [
             {

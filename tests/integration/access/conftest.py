@@ -1,7 +1,5 @@
 """A provider of another make that a test may rotate and stop, and what its tests share."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 
@@ -50,7 +48,7 @@ class CountedHttp:
         self._http = http
         self._clock = clock
         self._lock = threading.Lock()
-        self.began: list[tuple[float, str]] = []
+        self.began = []
 
     def fetch_json(self, url, *, headers=None, refuses_private=False):
         with self._lock:
@@ -64,7 +62,7 @@ def validator_of(provider, http, clock, *, cool_down_seconds=30, cache_size=1000
         jwks_cool_down_seconds=cool_down_seconds,
         token_cache_size=cache_size,
     )
-    return OidcValidator(settings, http=http, clock=clock)  # type: ignore[arg-type]
+    return OidcValidator(settings, http=http, clock=clock)
 
 
 def unknown_key_token(provider, clock, number):

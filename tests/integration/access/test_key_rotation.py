@@ -1,7 +1,5 @@
 """A validator under load while a provider of another make changes its keys."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import defaultdict
@@ -35,9 +33,9 @@ class Load:
         self.accepted = 0
         self.unavailable = 0
         self.stood_still_seconds = 0.0
-        self.refused_at: dict[str, list[float]] = defaultdict(list)
-        self.accepted_at: dict[str, list[float]] = defaultdict(list)
-        self.reasons: set[str] = set()
+        self.refused_at = defaultdict(list)
+        self.accepted_at = defaultdict(list)
+        self.reasons = set()
 
     def run(self, first_at, period_seconds):
         due, number = first_at, 0

@@ -70,11 +70,8 @@ def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_
             "    threading.Event().wait(0.01)\n"
             "print(validator.cached_context(key) is not None, flush=True)\n"
         )
-        server = subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdin is not None
-        assert server.stdout is not None
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        server = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
         server.stdin.write(f"{key}\n")
         server.stdin.flush()
         before = server.stdout.readline().strip()
@@ -114,7 +111,6 @@ def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(
             [sys.executable, "-c", program, str(round_number)],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
-        assert child.stdout is not None
         printed += [child.stdout.readline().strip() for _ in range(3)]
         # Somewhere in the next key or two; the moments differ from round to round.
         threading.Event().wait(0.002 * round_number)

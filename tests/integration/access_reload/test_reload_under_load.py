@@ -44,10 +44,8 @@ def test_no_call_fails_while_files_are_replaced_fifty_times(path, tmp_path):
     lasting, fixed = add_key(path, "lasting").secret.reveal(), mint(key=ec_key(), exp=4_000_000_000, iat=0)
     keys, config = tmp_path / "jwks.json", tmp_path / "access.json"
     keys.write_text(json.dumps({"keys": [ec_key().jwk()]}))
-    content = {
-        "api_key_file": str(path),
-        "oidc": {"issuers": [{"issuer": ISSUER, "audience": "lake", "jwks_file": str(keys)}]},
-    }
+    issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(keys)}
+    content = {"api_key_file": str(path), "oidc": {"issuers": [issuer]}}
     config.write_text(json.dumps(content))
     validator = ReloadingValidator({"MICROMEGAS_ACCESS_CONFIG": str(config)}, watch_interval_seconds=0.02)
     stopping, outcomes, lock = threading.Event(), Counter[str](), threading.Lock()

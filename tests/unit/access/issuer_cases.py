@@ -18,7 +18,7 @@ ALIAS = "id.example.com"
 
 
 def setting(**changes):
-    return IssuerSetting(**{"issuer": ISSUER, "audiences": (AUDIENCE, "second"), **changes})  # type: ignore[arg-type]
+    return IssuerSetting(**{"issuer": ISSUER, "audiences": (AUDIENCE, "second"), **changes})
 
 
 def requiring(**required):
@@ -44,7 +44,7 @@ SHORT_LEEWAY = setting(leeway_seconds=5)
 
 def without_audience(**changes):
     claims = {"without": ["aud"], "client_id": "notebook", "token_use": "access", **changes}
-    return mint(**claims)  # type: ignore[arg-type]
+    return mint(**claims)
 
 
 ACCEPTED = {
@@ -175,7 +175,7 @@ AT_JWT = {"typ": "at+jwt"}
 
 
 def profile(header=None, **changes):
-    return mint(header={**AT_JWT, **(header or {})}, **{"client_id": "notebook", "jti": "1", **changes})  # type: ignore[arg-type]
+    return mint(header={**AT_JWT, **(header or {})}, **{"client_id": "notebook", "jti": "1", **changes})
 
 
 ACCEPTED_KINDS = {

@@ -274,7 +274,7 @@ def make_link(path):
 @pytest.mark.parametrize("make", [make_link, os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
 @pytest.mark.parametrize("name", ["keys.json", "keys.json.lock"])
 def test_what_is_not_a_regular_file_is_not_used(tmp_path, make, name):
-    make(tmp_path / name)  # type: ignore[operator]
+    make(tmp_path / name)
 
     with pytest.raises(UsageError):
         add(tmp_path / "keys.json")

@@ -80,7 +80,7 @@ def make(files, clock, caplog):
     def make(environ=None, **options):
         environ = {"MICROMEGAS_ACCESS_CONFIG": str(files.config)} if environ is None else environ
         options = {"clock": clock, "watch_interval_seconds": 3600, **options}
-        made.append(ReloadingValidator(environ, **options))  # type: ignore[arg-type]
+        made.append(ReloadingValidator(environ, **options))
         return made[-1]
 
     with caplog.at_level(logging.INFO, "micromegas_jupyter.access"):
@@ -212,7 +212,7 @@ def test_a_file_that_is_more_open_than_it_should_be_leaves_a_warning(  # noqa: P
 
 
 def issuer_of(path, member):
-    return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]  # type: ignore[arg-type]
+    return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]
 
 
 class TestIssuerFiles:

@@ -77,7 +77,7 @@ def metrics():
 
 
 def fetcher(provider, **setting):
-    return KeyFetcher(IssuerSetting(**{"issuer": ISSUER, **setting}), http=provider)  # type: ignore[arg-type]
+    return KeyFetcher(IssuerSetting(**{"issuer": ISSUER, **setting}), http=provider)
 
 
 def fetched(keys, *, rediscover=True):
@@ -182,7 +182,7 @@ class TestBearerToken:
 
 
 def sent(request):
-    header = request.headers.get("Authorization")  # type: ignore[attr-defined]
+    header = request.headers.get("Authorization")
     return None if header is None else header.reveal()
 
 

@@ -30,12 +30,12 @@ FORGED = rsa_key("elsewhere")
 
 def settings_of(**changes):
     members = {"issuer": ISSUER, "audiences": (AUDIENCE,), "aliases": (ALIAS,), **changes}
-    return OidcServerSettings(issuers=(IssuerSetting(**members),))  # type: ignore[arg-type]
+    return OidcServerSettings(issuers=(IssuerSetting(**members),))
 
 
 def issuer_of(setting, *admins, roles=None):
     rules = parse_admin_rules(admins, issuers=(setting,))
-    return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())  # type: ignore[arg-type]
+    return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())
 
 
 def reason_of(validator, token):
@@ -140,7 +140,7 @@ def context_of(*admins, setting=BARE, granted=None, **claims):
 
 
 def issuer_with(**members):
-    return dataclasses.replace(BARE, **members)  # type: ignore[arg-type]
+    return dataclasses.replace(BARE, **members)
 
 
 class TestIdentity:
@@ -289,7 +289,7 @@ class TestTokens:
                 return (self.first if url.startswith(ISSUER) else self.second).fetch_json(url)
 
         issuers = (BARE, IssuerSetting(issuer=SECOND, audiences=("second-lake",)))
-        validator = OidcValidator(OidcServerSettings(issuers=issuers), http=TwoProviders(), clock=clock)  # type: ignore[arg-type]
+        validator = OidcValidator(OidcServerSettings(issuers=issuers), http=TwoProviders(), clock=clock)
 
         second = validator.validate_token(mint(key=ec_key(), issuer=SECOND, audience="second-lake"))
 

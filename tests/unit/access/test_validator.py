@@ -1,7 +1,5 @@
 """Tests of `access.validator`: one decision is one return or one of two errors; rights by roles; limits on calls."""
 
-from __future__ import annotations
-
 import json
 import threading
 from concurrent.futures import Future
@@ -49,7 +47,7 @@ class Scripted:
 
     def __init__(self, answer):
         self.answer = answer
-        self.asked: list[str] = []
+        self.asked = []
 
     def validate_token(self, token):
         self.asked.append(token)

@@ -1,7 +1,5 @@
 """Tests of `oidc.authorization`: a browser's request, its callback, token requests and answers; no secret shows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -333,7 +331,7 @@ class CountingRandomness:
 
     def __init__(self):
         self._draws = iter(["state-1", "nonce-1", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"])
-        self.sizes: list[int] = []
+        self.sizes = []
 
     def token_urlsafe(self, nbytes):
         self.sizes.append(nbytes)

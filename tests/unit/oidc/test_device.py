@@ -1,7 +1,5 @@
 """Tests of `oidc.device`: what a provider answers to a device, and what of it a person is shown."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest
@@ -20,7 +18,7 @@ from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 
 ISSUER = "https://id.example.com"
-ANSWER: dict[str, object] = {
+ANSWER = {
     "device_code": "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
     "user_code": "WDJB-MJHT",
     "verification_uri": "https://id.example.com/device",

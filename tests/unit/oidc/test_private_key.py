@@ -1,14 +1,11 @@
 """Tests of `oidc.private_key`: which keys are read, and that no refusal shows any of them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle
 import ssl
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
@@ -23,15 +20,11 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key, sign_jwt
-from tests.fakes.mint import NOW, SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
+from tests.fakes.mint import NOW, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
 from tests.fakes.tracebacks import traceback_with_variables
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
 SOURCE = "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"
-KEYS: dict[str, Callable[[], SigningKey]] = {
+KEYS = {
     "RS256": rsa_key, "ES256": ec_key, "ES384": lambda: ec_key("e384", "P-384"),
     "ES512": lambda: ec_key("e521", "P-521"), "EdDSA": ed25519_key, "EdDSA of Ed448": ed448_key,
 }  # fmt: skip

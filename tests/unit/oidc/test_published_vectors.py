@@ -1,10 +1,7 @@
 """Published vectors: the examples of the RFCs always, and Wycheproof's files where they lie beside the repository."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +19,7 @@ from tests.fakes.mint import encode
 WYCHEPROOF = Path(__file__).parents[4] / "shared" / "data" / "wycheproof"
 
 _JOE = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
-RFC_EXAMPLES: list[dict[str, Any]] = [
+RFC_EXAMPLES = [
     {
         "comment": "RFC 7515 appendix A.2",
         "public": {
@@ -136,7 +133,7 @@ RAW_VECTORS = {
 }  # fmt: skip
 
 
-RFC_8032_SECTION_7_1: dict[str, Any] = {
+RFC_8032_SECTION_7_1 = {
     "publicKeyJwk": {"kty": "OKP", "crv": "Ed25519", "x": "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw"},
     "tests": [
         {
