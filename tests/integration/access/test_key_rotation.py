@@ -30,9 +30,7 @@ class Load:
         self._lock = threading.Lock()
         self.tokens = [token]
         self.stopping = threading.Event()
-        self.accepted = 0
-        self.unavailable = 0
-        self.stood_still_seconds = 0.0
+        self.accepted, self.unavailable, self.stood_still_seconds = 0, 0, 0.0
         self.refused_at = defaultdict(list)
         self.accepted_at = defaultdict(list)
         self.reasons = set()
