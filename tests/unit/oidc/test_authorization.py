@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -243,12 +244,9 @@ class TestAnswer:
 class TestExchangeAnswer:
     """A successful answer of RFC 8693."""
 
-    ANSWER = {  # noqa: RUF012 - never changed
-        "access_token": "issued",
-        "issued_token_type": f"{TYPE}access_token",
-        "token_type": "Bearer",
-        "expires_in": 60,
-    }
+    ANSWER = MappingProxyType(
+        {"access_token": "issued", "issued_token_type": f"{TYPE}access_token", "token_type": "Bearer", "expires_in": 60}
+    )
 
     @pytest.mark.parametrize(
         ("kind", "token_type"),

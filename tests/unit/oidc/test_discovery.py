@@ -58,19 +58,13 @@ def test_an_issuer_of_machines_needs_no_more_than_keys():
 
 
 @pytest.mark.parametrize(
-    "stated", [ISSUER + "/", ISSUER.upper(), "https://id.example.com", "https://evil.example", None, 1, [ISSUER]]
-)
-def test_an_issuer_that_differs_in_one_byte_is_refused(stated):
-    with pytest.raises(ProviderMisbehaved):
-        parse_metadata(document(issuer=stated), issuer=ISSUER)
-
-
-@pytest.mark.parametrize(
     ("stated", "configured", "is_offered"),
     [
         (ISSUER + "/", ISSUER, True),
         ("https://id.example.com/realms/a-realm-with-a-long-name", ISSUER, True),
         ("http://127.0.0.1:8080/realms/demo", "http://127.0.0.1:8080", True),
+        *((stated, ISSUER, True) for stated in ("https://id.example.com", "https://evil.example")),
+        *((stated, ISSUER, False) for stated in (ISSUER.upper(), 1, [ISSUER])),
         *(
             (stated, ISSUER, False)
             for stated in (
@@ -158,16 +152,12 @@ class TestKeysAddress:
         with pytest.raises(ProviderMisbehaved):
             parse_jwks_uri(document(issuer=stated), issuer="https://login.example.com/t1/v2.0", tenant=tenant)
 
-    def test_a_document_from_this_machine_may_name_http_on_this_machine(self):
-        url = "http://127.0.0.1:8001/keys"
+    def test_a_document_from_this_machine_may_name_http_on_it_and_one_from_elsewhere_may_not(self):
+        issuer, url = "http://127.0.0.1:8001", "http://127.0.0.1:8001/keys"
 
         assert parse_jwks_uri(document(jwks_uri=url), issuer=ISSUER, read_from="http://127.0.0.1:8001/document") == url
-
-    def test_a_document_from_elsewhere_may_not_whatever_the_issuer_is(self):
-        body = {"issuer": "http://127.0.0.1:8001", "jwks_uri": "http://127.0.0.1:8001/keys"}
-
-        with pytest.raises(ProviderMisbehaved):
-            parse_jwks_uri(body, issuer="http://127.0.0.1:8001", read_from="https://id.example.com/document")
+        with pytest.raises(ProviderMisbehaved):  # whatever the issuer is
+            parse_jwks_uri({"issuer": issuer, "jwks_uri": url}, issuer=issuer, read_from="https://id.example.com/d")
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ ALL_KEYS = [
     rsa_key(), rsa_key("rs384", "RS384"), rsa_key("rs512", "RS512"), rsa_key("ps256", "PS256"),
     rsa_key("ps384", "PS384"), rsa_key("ps512", "PS512"), ec_key(), ec_key("ec384", "P-384"),
     ec_key("ec521", "P-521"), ed25519_key(), ed448_key(),
+    dataclasses.replace(ed25519_key(), algorithm="Ed25519"),  # the newer name
 ]  # fmt: skip
 
 
@@ -203,12 +204,6 @@ def test_no_setting_makes_another_algorithm_acceptable(algorithm):
 
     with pytest.raises(TokenProblem, match="algorithm_not_allowed"):
         check_algorithm(parsed, DEFAULT_ALGORITHMS | {algorithm})
-
-
-def test_the_newer_name_of_ed25519_verifies_with_a_key_of_that_name():
-    token = mint(key=dataclasses.replace(ed25519_key(), algorithm="Ed25519"))
-
-    verify_signature(parse_token(token), key_set(ed25519_key(), alg="Ed25519"))
 
 
 @pytest.mark.parametrize(

@@ -131,16 +131,16 @@ def test_a_jwk_that_is_not_a_sound_signing_key_is_refused(changes):
     refusal_of(jwk_of(ec_key(), **changes))
 
 
-OTHER_KEYS = {
-    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
-    "x25519": x25519.X25519PrivateKey.generate,
-    "dsa": lambda: dsa.generate_private_key(2048),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_KEYS)
-def test_a_pem_key_of_a_kind_that_cannot_sign_here_is_refused(name):
-    refusal_of(pem_of(OTHER_KEYS[name]()))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ec.generate_private_key(ec.SECP256K1()),
+        x25519.X25519PrivateKey.generate,
+        lambda: dsa.generate_private_key(2048),
+    ],
+)
+def test_a_pem_key_of_a_kind_that_cannot_sign_here_is_refused(make):
+    refusal_of(pem_of(make()))
 
 
 @pytest.mark.parametrize(
