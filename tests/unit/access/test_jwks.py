@@ -71,11 +71,6 @@ def key_names(source):
     return [key.key_id for key in source.get().keys]
 
 
-@pytest.fixture
-def metrics():
-    return AccessMetrics()
-
-
 def fetcher(provider, **setting):
     return KeyFetcher(IssuerSetting(**{"issuer": ISSUER, **setting}), http=provider)
 
@@ -405,12 +400,12 @@ class TestKeyFile:
         assert str(file) not in str([vars(record) for record in caplog.records])
 
 
-class TestEvents:
-    """What happens to an issuer's keys is in the log, once, and in the metrics."""
+def told(caplog):
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
 
-    @pytest.fixture
-    def source(self, provider, clock, background, metrics):
-        return WaitingKeys(SETTING, background, http=provider, clock=clock, policy=POLICY, metrics=metrics)
+
+class TestEvents:
+    """What happens to an issuer's keys is in the log, once."""
 
     @pytest.fixture(autouse=True)
     def _all_levels(self, caplog):
@@ -450,12 +445,12 @@ class TestEvents:
         assert ages == [3600, 6600]
 
 
-def told(caplog):
-    return [(record.levelname, record.getMessage()) for record in caplog.records]
-
-
 class TestCaches:
     """The same setting and policy give the same keys, over reloads."""
+
+    @pytest.fixture
+    def metrics(self):
+        return AccessMetrics()
 
     @pytest.fixture
     def caches(self, provider, clock, metrics):
