@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -93,15 +93,6 @@ def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
     return TokenBuckets(per_second=1 / _ONE_DAY_SECONDS, burst=1, max_tracked=_MAX_WARNED_KEYS, clock=clock)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KnownKey:
-    """One key: what its bearer gets; or why it is refused, at any time."""
-
-    digest: bytes = field(repr=False)
-    decision: Accepted | Refused
-    is_warned_of: bool
-
-
 class ApiKeyValidator(BaseValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
@@ -136,7 +127,7 @@ class ApiKeyValidator(BaseValidator):
         self._legacy = legacy
         self._roles = Roles() if roles is None else roles
         self._denied = denied
-        self._keys: dict[bytes, _KnownKey] = {}
+        self._keys: dict[bytes, tuple[bytes, Accepted | Refused]] = {}
         self._role_warnings = 0
         for setting in keys:
             self._add(setting)
@@ -152,22 +143,22 @@ class ApiKeyValidator(BaseValidator):
         return (None if digest is None else self._find(digest)) or Refused(reason="unknown_api_key")
 
     def _find(self, digest: bytes) -> Accepted | Refused | None:
-        known = self._keys.get(digest)
-        if known is None or not compare_digest(known.digest, digest):
+        own_digest, decision = self._keys.get(digest, (b"", None))
+        if decision is None or not compare_digest(own_digest, digest):
             return None
-        if isinstance(known.decision, Refused):
-            return known.decision
-        context = known.decision.context
+        if isinstance(decision, Refused):
+            return decision
+        context = decision.context
         if context.expires_at is not None and self._clock.now() >= context.expires_at:
             return _refusal("api_key_expired", context.subject)
-        if known.is_warned_of and not self._warnings.take(digest):
+        if context.notice is not None and not self._warnings.take(digest):
             record_event(
                 logging.WARNING,
                 "An API key is kept as plain text; replace it with one that `micromegas keys create` makes.",
                 subject=context.subject,
                 credential=digest_name(digest),
             )
-        return known.decision
+        return decision
 
     def _add(self, setting: ApiKeySetting) -> None:
         text = None if setting.key is None else setting.key.reveal()
@@ -183,7 +174,6 @@ class ApiKeyValidator(BaseValidator):
             )
         if text is not None and len(text) < _MIN_KEY_CHARACTERS:
             record_event(logging.WARNING, "An API key is short enough to be guessed.", subject=setting.name)
-        is_warned_of = text is not None and self._legacy is LegacyApiKeys.WARN
         roles, table_access = self._roles.grant(setting.roles)
         self._warn_of_roles(setting, digest, [role for role in setting.roles if role not in roles])
         context = AuthContext(
@@ -195,12 +185,10 @@ class ApiKeyValidator(BaseValidator):
             roles=roles,
             scopes=setting.scopes,
             table_access=table_access,
-            notice=LEGACY_NOTICE if is_warned_of else None,
+            notice=LEGACY_NOTICE if text is not None and self._legacy is LegacyApiKeys.WARN else None,
         )
         refused = self._lasting_refusal(setting, has_roles=table_access is not None)
-        self._keys[digest] = _KnownKey(
-            digest=digest, decision=refused or Accepted(context=context), is_warned_of=is_warned_of
-        )
+        self._keys[digest] = digest, refused or Accepted(context=context)
 
     def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Sequence[str]) -> None:
         if key_state(setting, now=self._clock.now()) != "valid":
@@ -272,10 +260,7 @@ class KeyFile:
     """Keys in a file. Holds nothing open between calls; safe to use from several threads and processes.
 
     A file that cannot be read in full is never written to. One that is there keeps its owner, group and mode, so
-    that the server's account can read it as before; a new one is open to its owner only.
-
-    Args:
-        path: The file; `~` is expanded. Beside it lies `<name>.lock`.
+    that the server's account can read it as before; a new one is open to its owner only. Beside it lies `<name>.lock`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -65,11 +65,15 @@ class AccessMetrics(Collector):
         # Plain numbers, since they are counted for every call; of two counts at the same moment one may be lost.
         self.cache_hits = 0
         self.cache_misses = 0
-        self._decisions = Counter(
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self._decisions = counter(
             "micromegas_access_decisions",
             "Credentials that were looked at, by outcome and reason.",
-            ["outcome", "reason"],
-            registry=registry,
+            "outcome",
+            "reason",
         )
         self._latency = Histogram(
             "micromegas_access_decision_seconds",
@@ -77,23 +81,14 @@ class AccessMetrics(Collector):
             buckets=_LATENCY_BUCKETS_SECONDS,
             registry=registry,
         )
-        self._key_fetches = Counter(
-            "micromegas_access_key_fetches",
-            "Fetches of an issuer's keys, by issuer and outcome.",
-            ["issuer", "outcome"],
-            registry=registry,
+        self._key_fetches = counter(
+            "micromegas_access_key_fetches", "Fetches of an issuer's keys, by issuer and outcome.", "issuer", "outcome"
         )
-        self.rate_limited = Counter(
-            "micromegas_access_rate_limited",
-            "Calls that came too often, by what was counted.",
-            ["by"],
-            registry=registry,
+        self.rate_limited = counter(
+            "micromegas_access_rate_limited", "Calls that came too often, by what was counted.", "by"
         )
-        self.reloads = Counter(
-            "micromegas_access_reloads",
-            "Reloads of the access configuration, by outcome.",
-            ["outcome"],
-            registry=registry,
+        self.reloads = counter(
+            "micromegas_access_reloads", "Reloads of the access configuration, by outcome.", "outcome"
         )
         self.in_force = Gauge(
             "micromegas_access_configuration_in_force_timestamp_seconds",
@@ -212,13 +207,7 @@ class CallFacts:
     call_id: str | None = None
 
 
-_NO_CALL = CallFacts()
-_current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", default=_NO_CALL)
-
-
-def current_call() -> CallFacts:
-    """Return the facts of the call that is being checked."""
-    return _current_call.get()
+_current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", default=CallFacts())  # noqa: B039 - frozen
 
 
 @contextmanager
@@ -283,7 +272,7 @@ class AccessAudit:
                 self._write(logging.WARNING, {"event": "access_left_out", "left_out": left_out})
             if is_written:
                 level = logging.WARNING if event.outcome == "undecided" else logging.INFO
-                self._write(level, {"event": "access", **_facts_of(event, current_call())})
+                self._write(level, {"event": "access", **_facts_of(event, _current_call.get())})
 
     def _admit(self, event: AccessEvent) -> tuple[bool, dict[str, int]]:
         """Return whether the event is written, and the counts of events left out that are due."""

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
@@ -40,6 +40,9 @@ from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.jws import parse_key_set
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
 # Less than the second in which `FileWatch` does not rely on a mark.
@@ -205,11 +208,7 @@ def _parse(environ: Mapping[str, str], texts: _Texts) -> AccessSettings:
 
 
 def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
-    """Check that key files and certificates are there and can be trusted, and that key files hold keys.
-
-    Raises:
-        ConfigurationError: One is not so; the error names the setting, not the file.
-    """
+    """Check that key files and certificates are there and can be trusted, and that key files hold keys."""
     for issuer, member, path in _issuer_files(issuers):
         setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
         has_keys = member == "jwks_file"
@@ -256,10 +255,6 @@ class ReloadingValidator(BaseValidator):
 
     Of a version that cannot be used as a whole, each file by itself is used where that is possible, and whoever it
     denies is refused in any case. It is tried again when a file changes, and every few seconds.
-
-    Attributes:
-        metrics: What is counted, over all reloads.
-        settings: The settings in force.
     """
 
     metrics: AccessMetrics
@@ -306,7 +301,7 @@ class ReloadingValidator(BaseValidator):
             self._thread = start_thread(lambda: self._run_watch(watch_interval_seconds), name="micromegas-access")
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the context of the credential with this digest when it is known, else None; never raises."""
+        """Ask the validator that is in force now."""
         return self._current.cached_by_digest(digest)
 
     def decide(self, token: str) -> Decision:
@@ -511,7 +506,7 @@ class ReloadingValidator(BaseValidator):
 
     def _log_in_force(self, before: AccessSettings) -> None:
         """Log the settings in force; a warning when nobody can sign in or all roles were removed."""
-        counts = count_settings(self.settings, now=self._clock.now())
+        counts = self._counts()
         is_odd = before.roles is not None and self.settings.roles is None
         is_odd = is_odd or not (counts["issuers"] or counts["api_keys"])
         record_event(
@@ -552,27 +547,26 @@ class ReloadingValidator(BaseValidator):
             remedy=remedy,
             configuration_file=_version_name(texts.config, reading.config),
             key_file=_version_name(texts.keys, key_file),
-            **count_settings(self.settings, now=self._clock.now()),
+            **self._counts(),
         )
+
+    def _counts(self) -> dict[str, float]:
+        """Return how many of each are in force; of keys, those that still let somebody in."""
+        settings, now = self.settings, self._clock.now()
+        return {
+            "issuers": len(self._issuers),
+            "api_keys": sum(key_state(key, now=now) == "valid" for key in settings.api_keys),
+            "denied": len(settings.denied),
+            "roles": len(settings.roles or ()),
+            "admins": len(settings.admins),
+            "admin_groups": sum(len(issuer.admin_groups) for issuer in self._issuers),
+        }
 
 
 def _version_name(text: str | None, file: _ConfigFile | None) -> str | None:
     if text is None:
         return None
     return "newest version" if file is not None and file.text == text else "last good version"
-
-
-def count_settings(settings: AccessSettings, *, now: datetime) -> dict[str, float]:
-    """Return how many of each there are; of keys, those that still let somebody in."""
-    issuers = () if settings.oidc is None else settings.oidc.issuers
-    return {
-        "issuers": len(issuers),
-        "api_keys": sum(key_state(key, now=now) == "valid" for key in settings.api_keys),
-        "denied": len(settings.denied),
-        "roles": len(settings.roles or ()),
-        "admins": len(settings.admins),
-        "admin_groups": sum(len(issuer.admin_groups) for issuer in issuers),
-    }
 
 
 def validator_from_environment(

@@ -63,17 +63,14 @@ class ExplainedStep:
 class _Case:
     token: ParsedToken | None
     length: int
-    settings: AccessSettings
+    denied_count: int
+    issuers: tuple[IssuerSetting, ...]
     issuer: IssuerSetting | None
     now: datetime
 
     @property
     def claims(self) -> Mapping[str, object]:
         return {} if self.token is None else self.token.claims
-
-    @property
-    def issuers(self) -> tuple[IssuerSetting, ...]:
-        return () if self.settings.oidc is None else self.settings.oidc.issuers
 
     def claim(self, *names: str) -> str:
         """Return claims as `name value`, those that are there."""
@@ -147,7 +144,7 @@ def _case(token: str, settings: AccessSettings, now: datetime) -> _Case:
     issuers = () if settings.oidc is None else settings.oidc.issuers
     stated = None if parsed is None else parsed.claims.get("iss")
     issuer = next((one for one in issuers if stated == one.issuer or stated in one.aliases), None)
-    return _Case(token=parsed, length=len(token), settings=settings, issuer=issuer, now=now)
+    return _Case(parsed, len(token), len(settings.denied), issuers, issuer, now)
 
 
 def _header(case: _Case) -> str:
@@ -205,7 +202,7 @@ def _key(case: _Case) -> str:
 
 def _admission(case: _Case) -> str:
     listed = "subjects are listed" if case.issuer and case.issuer.subjects else "every subject"
-    return f"{listed}, {len(case.settings.denied)} denied"
+    return f"{listed}, {case.denied_count} denied"
 
 
 # Each step's title, the reason codes that belong to it, and what was found.

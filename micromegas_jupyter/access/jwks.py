@@ -126,11 +126,9 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 class KeyPolicy:
     """How long an issuer's keys are believed, and how often its provider is asked.
 
-    Attributes:
-        refresh_interval_seconds: A set younger than this is used without waiting for a newer one.
-        stale_limit_seconds: An older set is used up to this age, but only while the provider does not answer.
-        cool_down_seconds: An unknown key id causes one fetch, and the next not before this time has passed; after a
-            failed fetch the provider is left alone for as long.
+    A set younger than the refresh interval is used without waiting for a newer one, an older one up to the stale limit
+    only while the provider does not answer. An unknown key id causes one fetch in a cool-down; after a failed fetch the
+    provider is left alone for as long.
     """
 
     refresh_interval_seconds: float = 3600.0

@@ -8,17 +8,8 @@ _UNITS = ("s", "ms", "us", "ns")
 _ZONES = (None, "UTC", "+00:00", "Europe/Berlin", "-09:30", "Nobody/Knows", "<b>")
 # Pieces of markup beside any text, so that an escape that is missing is found soon.
 MARKUP = (
-    "<script>",
-    "</script>",
-    "</td>",
-    "<img src=x onerror=alert(1)>",
-    "&lt;",
-    '"',
-    "'",
-    "<!--",
-    "\x1b[2J",
-    "\u2028",
-)
+    "<script>", "</script>", "</td>", "<img src=x onerror=alert(1)>", "&lt;", '"', "'", "<!--", "\x1b[2J", "\u2028",
+)  # fmt: skip
 
 texts = st.lists(
     st.sampled_from(MARKUP) | st.text(st.characters(exclude_categories=["Cs"]), max_size=10), max_size=4
@@ -26,7 +17,7 @@ texts = st.lists(
 _long_texts = st.tuples(texts, st.integers(1, 2_000)).map(lambda pair: pair[0] * pair[1])
 
 
-def _views() -> st.SearchStrategy[pa.DataType]:
+def _views():
     """Return types whose values are 64-bit numbers, of which not every one is a value that can be written."""
     timestamps = st.builds(pa.timestamp, st.sampled_from(_UNITS), st.sampled_from(_ZONES))
     durations = st.builds(pa.duration, st.sampled_from(_UNITS))
@@ -35,8 +26,8 @@ def _views() -> st.SearchStrategy[pa.DataType]:
 
 
 @st.composite
-def _columns(draw: st.DrawFn, rows: int) -> pa.Array:
-    def some(values: st.SearchStrategy[object]) -> list[object]:
+def _columns(draw, rows):
+    def some(values):
         return draw(st.lists(st.none() | values, min_size=rows, max_size=rows))
 
     match draw(st.integers(0, 9)):
@@ -69,7 +60,7 @@ def _columns(draw: st.DrawFn, rows: int) -> pa.Array:
 
 
 @st.composite
-def tables(draw: st.DrawFn, max_rows: int = 30) -> pa.Table:
+def tables(draw, max_rows=30):
     """Return tables of up to four columns, whose names may be equal, empty or markup."""
     rows = draw(st.integers(0, max_rows))
     columns = draw(st.lists(_columns(rows), max_size=4))

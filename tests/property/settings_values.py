@@ -1,10 +1,7 @@
 """Values for settings: any JSON, some that mean something, and any place in a configuration to put them."""
 
-from __future__ import annotations
-
 import copy
 import json
-from typing import Any
 
 from hypothesis import strategies as st
 
@@ -27,8 +24,8 @@ any_text = st.text(alphabet=st.characters(), max_size=60)
 texts = any_text | json_values.map(json.dumps)
 
 
-def places(value: object, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    inner: list[tuple[str | int, object]] = []
+def places(value, place=()):
+    inner = []
     if isinstance(value, dict):
         inner = list(value.items())
     elif isinstance(value, list):
@@ -36,12 +33,12 @@ def places(value: object, place: tuple[str | int, ...] = ()) -> list[tuple[str |
     return [place, *(found for name, part in inner for found in places(part, (*place, name)))]
 
 
-def replaced(whole: object, place: tuple[str | int, ...], value: object, *, is_left_out: bool) -> object:
+def replaced(whole, place, value, *, is_left_out):
     whole = copy.deepcopy(whole)
     if not place:
         return value
     *way, last = place
-    part: Any = whole
+    part = whole
     for step in way:
         part = part[step]
     if is_left_out:

@@ -1,11 +1,8 @@
 """Whatever a client's settings hold, they are read or refused by `ConfigurationError`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import fields
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +50,7 @@ def test_client_settings_are_read_or_refused(environ, config_text, profile):
 PASSWORD = hashlib.sha256(b"a password").hexdigest()
 
 # One of everything for a client, with a preset that fills in what it can.
-CLIENT_COMPLETE: dict[str, Any] = {
+CLIENT_COMPLETE = {
     "default_profile": "work",
     "profiles": {
         "work": {

@@ -1,7 +1,5 @@
 """Errors survive the wire, and bytes from anywhere do no harm."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 from hypothesis import given
@@ -24,9 +22,7 @@ _POSITIONS = st.none() | st.integers(1, 2**31 - 1)
 
 
 @given(_SENTENCES, _SENTENCES, _POSITIONS, _POSITIONS)
-def test_any_error_fits_its_bounds_and_keeps_its_facts(
-    what: str, remedy: str, line: int | None, column: int | None
-) -> None:
+def test_any_error_fits_its_bounds_and_keeps_its_facts(what, remedy, line, column):
     error = InvalidStatement(what, remedy=remedy, line=line, column=column, query_id="q-1")
 
     details, text = encode_error(error), status_text(error)
@@ -40,7 +36,7 @@ def test_any_error_fits_its_bounds_and_keeps_its_facts(
 
 
 @given(_SENTENCES)
-def test_a_status_text_names_its_class(what: str) -> None:
+def test_a_status_text_names_its_class(what):
     found = parse_status_text(status_text(InvalidStatement(what, query_id="q-1")))
 
     assert type(found) is InvalidStatement
@@ -48,17 +44,17 @@ def test_a_status_text_names_its_class(what: str) -> None:
 
 
 @given(st.binary(max_size=MAX_DETAILS_BYTES + 10))
-def test_any_bytes_are_an_error_or_none(data: bytes) -> None:
+def test_any_bytes_are_an_error_or_none(data):
     assert isinstance(decode_error(data), MicromegasError | None)
 
 
 @given(st.text())
-def test_any_text_is_an_error_or_none(text: str) -> None:
+def test_any_text_is_an_error_or_none(text):
     assert isinstance(parse_status_text(text), MicromegasError | None)
 
 
 @given(st.text())
-def test_printable_text_stays_printable(text: str) -> None:
+def test_printable_text_stays_printable(text):
     shown = printable_text(text)
 
     assert printable_text(shown) == shown

@@ -1,7 +1,5 @@
 """Whatever bytes arrive, reading them gives a value or one of the package's own errors."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import pyarrow as pa
@@ -37,7 +35,7 @@ SAMPLE = pa.record_batch(
 )
 
 
-def _sample_frames() -> list[bytes]:
+def _sample_frames():
     encoder = FlightDataEncoder(SAMPLE.schema)
     return [encoder.encode_schema(), *encoder.encode_batch(SAMPLE)]
 
@@ -45,18 +43,18 @@ def _sample_frames() -> list[bytes]:
 FRAMES = _sample_frames()
 
 
-@given(st.text(min_size=1).filter(lambda text: text.isprintable()))
-def test_any_statement_survives_its_ticket(sql: str) -> None:
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_statement_survives_its_ticket(sql):
     assert parse_ticket(statement_ticket(sql)) == StatementQuery(sql=sql)
 
 
 @given(st.binary())
-def test_any_handle_survives_its_ticket(handle: bytes) -> None:
+def test_any_handle_survives_its_ticket(handle):
     assert parse_ticket(prepared_ticket(handle)) == PreparedQuery(handle=handle)
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_never_more_than_a_refused_ticket(data: bytes) -> None:
+def test_noise_is_never_more_than_a_refused_ticket(data):
     with suppress(MicromegasError):
         parse_ticket(data)
     with suppress(MicromegasError):
@@ -69,7 +67,7 @@ def test_noise_is_never_more_than_a_refused_ticket(data: bytes) -> None:
 
 @settings(max_examples=500)
 @given(st.data())
-def test_damaged_parameters_are_read_or_refused_but_never_break_the_process(data: st.DataObject) -> None:
+def test_damaged_parameters_are_read_or_refused_but_never_break_the_process(data):
     frames = [bytearray(frame) for frame in FRAMES]
     for _ in range(data.draw(st.integers(1, 4))):
         frame = data.draw(st.sampled_from(frames))
@@ -84,7 +82,7 @@ def test_damaged_parameters_are_read_or_refused_but_never_break_the_process(data
 
 
 @given(st.lists(st.text(max_size=300), max_size=60), st.integers(1, 5000))
-def test_a_split_batch_is_the_batch_again(texts: list[str], max_bytes: int) -> None:
+def test_a_split_batch_is_the_batch_again(texts, max_bytes):
     batch = pa.record_batch({"text": pa.array(texts, pa.string())})
 
     parts = list(split_batch(batch, max_bytes=max_bytes))

@@ -1,11 +1,8 @@
 """Random statements with joins of tables whose columns have the same names give the rows that SQLite gives."""
 
-from __future__ import annotations
-
 import random
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +13,6 @@ from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATEMENTS = 60
 STATEMENTS_LONG = 600
@@ -36,11 +30,11 @@ class Statements:
     A condition is about `names`, the aliases in its scope; each of these has the columns a, b and s.
     """
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance):
         self._chance = chance
         self._aliases = 0
 
-    def one(self) -> str:
+    def one(self):
         self._aliases = 0
         names, tables = self._joined(self._chance.choice([1, 1, 2]), nesting=1)
         where = self._where(names)
@@ -58,7 +52,7 @@ class Statements:
             f"SELECT {shown} FROM {tables}{where} ORDER BY {first}, {total_order(len(columns))} LIMIT {self._limit()}"
         )
 
-    def _joined(self, joins: int, *, nesting: int) -> tuple[list[str], str]:
+    def _joined(self, joins, *, nesting):
         names = [self._alias()]
         tables = f"{self._table(nesting)} {names[0]}"
         for _ in range(joins):
@@ -69,13 +63,13 @@ class Statements:
             names.append(name)
         return names, tables
 
-    def _table(self, nesting: int) -> str:
+    def _table(self, nesting):
         """Return a table, or a derived one with the same columns."""
         if nesting and self._chance.random() < 0.4:
             return f"({self._derived(nesting)})"
         return self._chance.choice("tuv")
 
-    def _derived(self, nesting: int) -> str:
+    def _derived(self, nesting):
         table = self._chance.choice("tuv")
         names, tables = self._joined(self._chance.choice([0, 1, 1]), nesting=nesting - 1)
         where = self._where(names)
@@ -100,11 +94,11 @@ class Statements:
             case _:
                 return f"SELECT {columns} FROM {tables}{where} ORDER BY {total_order(3)} LIMIT {self._limit()}"
 
-    def _where(self, names: list[str]) -> str:
+    def _where(self, names):
         conditions = [self._condition(names) for _ in range(self._chance.choice([0, 1, 1, 2]))]
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
-    def _condition(self, names: list[str], *, subqueries: bool = True) -> str:
+    def _condition(self, names, *, subqueries=True):
         match self._chance.randrange(10 if subqueries else 7):
             case 0 | 1:
                 return f"({self._plain(names)} OR {self._plain(names)})"
@@ -128,7 +122,7 @@ class Statements:
             case _:
                 return self._plain(names)
 
-    def _plain(self, names: list[str]) -> str:
+    def _plain(self, names):
         operator = self._chance.choice(["=", "=", "<", ">", "<>", "<=", ">="])
         match self._chance.randrange(5):
             case 0:
@@ -142,25 +136,25 @@ class Statements:
             case _:
                 return f"{self._chance.choice(names)}.s {operator} '{self._chance.choice(['', 'x', 'zz'])}'"
 
-    def _alias(self) -> str:
+    def _alias(self):
         self._aliases += 1
         return f"r{self._aliases}"
 
-    def _number(self, names: list[str]) -> str:
+    def _number(self, names):
         return f"{self._chance.choice(names)}.{self._chance.choice('ab')}"
 
-    def _limit(self) -> int:
+    def _limit(self):
         return self._chance.choice([1, 3, 10])
 
-    def _perhaps(self, share: float, text: str) -> str:
+    def _perhaps(self, share, text):
         return text if self._chance.random() < share else ""
 
 
-def total_order(columns: int) -> str:
+def total_order(columns):
     return ", ".join(f"{place + 1} NULLS FIRST" for place in range(columns))
 
 
-def filled(folder: Path, database: sqlite3.Connection, chance: random.Random) -> FixedTables:
+def filled(folder, database, chance):
     tables = []
     for name, count in ROWS.items():
         rows = [
@@ -182,7 +176,7 @@ def filled(folder: Path, database: sqlite3.Connection, chance: random.Random) ->
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_rows_are_those_of_sqlite(tmp_path: Path, pytestconfig: pytest.Config, seed: int) -> None:
+def test_rows_are_those_of_sqlite(tmp_path, pytestconfig, seed):
     chance = random.Random(seed)
     with closing(sqlite3.connect(":memory:")) as database:
         tables = filled(tmp_path, database, chance)

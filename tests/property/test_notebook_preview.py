@@ -27,17 +27,19 @@ _tables = st.integers(0, 3).flatmap(
 
 
 class _Seen(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.links: list[str] = []
+        self.tags = set()
+        self.attributes = set()
+        self.links = []
+        self.pictures = []
         self.others = 0
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value or "" for name, value in attrs if name == "href"]
+        self.pictures += [value or "" for name, value in attrs if tag == "img" and name == "src"]
 
     def handle_comment(self, data):
         self.others += 1
@@ -49,7 +51,7 @@ class _Seen(HTMLParser):
         self.others += 1
 
 
-def seen(html: str) -> _Seen:
+def seen(html):
     parser = _Seen()
     parser.feed(html)
     parser.close()
@@ -58,7 +60,7 @@ def seen(html: str) -> _Seen:
 
 @settings(deadline=None)
 @given(_tables)
-def test_a_preview_has_only_its_own_markup(table: pa.Table) -> None:
+def test_a_preview_has_only_its_own_markup(table):
     found = seen(preview_html(table))
 
     assert found.tags <= OWN_TAGS
@@ -68,7 +70,7 @@ def test_a_preview_has_only_its_own_markup(table: pa.Table) -> None:
 
 @settings(deadline=None)
 @given(_tables)
-def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table: pa.Table) -> None:
+def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table):
     text = preview_text(table)
 
     assert all(
@@ -77,9 +79,7 @@ def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table: pa.T
 
 
 @given(texts, texts, st.integers(-2, 30), st.integers(-2, 30))
-def test_an_error_has_only_its_own_markup_and_no_control_characters(
-    what: str, sql: str, line: int, column: int
-) -> None:
+def test_an_error_has_only_its_own_markup_and_no_control_characters(what, sql, line, column):
     lines = error_lines(InvalidStatement(what, line=line, column=column), sql=sql)
 
     found = seen(lines_html(lines))
@@ -93,9 +93,7 @@ _addresses = texts | texts.map(lambda text: f"https://id.example.com/{text}") | 
 
 
 @given(st.lists(texts, max_size=3), _addresses, texts, st.sampled_from([Flow.BROWSER, Flow.DEVICE]))
-def test_a_sign_in_has_only_its_own_markup_and_no_link_but_to_the_web(
-    lines: list[str], address: str, code: str, flow: Flow
-) -> None:
+def test_a_sign_in_has_only_its_own_markup_and_no_link_but_to_the_web(lines, address, code, flow):
     login = SimpleNamespace(
         flow=flow, start_url=address, verification_uri=address, verification_uri_complete=address, user_code=code
     )

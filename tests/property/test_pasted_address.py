@@ -1,7 +1,5 @@
 """What a person may paste: any text is refused with a remedy, and only this sign-in's own answer is taken."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -32,16 +30,13 @@ ADDRESS_LIKE = st.lists(
 BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
 
 
-def start() -> PasteFlow:
-    login = start_flow(
-        Flow.PASTE,
-        LoginContext(connection=CONNECTION),
-    )
+def start():
+    login = start_flow(Flow.PASTE, LoginContext(connection=CONNECTION))
     assert isinstance(login, PasteFlow)
     return login
 
 
-def address_of(login: PasteFlow, **further: str) -> str:
+def address_of(login, **further):
     asked = dict(parse_qsl(urlsplit(login.prompt.start_url or "").query))
     return f"{asked['redirect_uri']}?{urlencode({'code': 'c', 'state': asked['state'], 'iss': IDP.issuer, **further})}"
 
@@ -49,7 +44,7 @@ def address_of(login: PasteFlow, **further: str) -> str:
 @given(ADDRESS_LIKE | st.text(max_size=200))
 @example("?" * 20_000)
 @example("\ud800")
-def test_any_other_text_is_refused_with_a_remedy(text: str) -> None:
+def test_any_other_text_is_refused_with_a_remedy(text):
     with pytest.raises(UsageError) as caught:
         start().submit(text)
 
@@ -57,9 +52,7 @@ def test_any_other_text_is_refused_with_a_remedy(text: str) -> None:
 
 
 @given(BLANKS, BLANKS, st.integers(min_value=0, max_value=60), st.sampled_from(["", '"', "'", "`"]))
-def test_the_own_answer_is_taken_however_it_was_broken_or_quoted(
-    before: str, after: str, break_at: int, quote: str
-) -> None:
+def test_the_own_answer_is_taken_however_it_was_broken_or_quoted(before, after, break_at, quote):
     login = start()
     address = address_of(login)
 

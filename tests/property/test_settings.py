@@ -1,12 +1,10 @@
 """Whatever a server's settings hold, they are read or refused by `ConfigurationError`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import UTC
-from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,58 +39,36 @@ def test_server_settings_are_read_or_refused(environ):
         assert read.api_keys or read.oidc
 
 
+@pytest.mark.parametrize("read", [as_issuer, as_fetch_url])
 @given(
-    st.text(alphabet=st.characters(), max_size=40) | st.from_regex(r"https?://[^/]{0,20}(/.{0,10})?", fullmatch=True)
+    url=st.text(alphabet=st.characters(), max_size=40)
+    | st.from_regex(r"https?://[^/]{0,20}(/.{0,10})?", fullmatch=True)
 )
-def test_issuers_are_accepted_or_refused(issuer):
+def test_issuers_and_addresses_of_documents_are_accepted_or_refused(read, url):
     try:
-        as_issuer(issuer, "KEY")
-    except ConfigurationError:
-        return
-
-    assert issuer.lower().startswith(("https://", "http://"))
-    assert issuer.isascii()
-    assert issuer.isprintable()
-
-
-@given(
-    st.text(alphabet=st.characters(), max_size=40) | st.from_regex(r"https?://[^/]{0,20}(/.{0,10})?", fullmatch=True)
-)
-def test_addresses_of_documents_are_accepted_or_refused(url):
-    try:
-        as_fetch_url(url, "KEY")
+        read(url, "KEY")
     except ConfigurationError:
         return
 
     assert url.lower().startswith(("https://", "http://"))
     assert url.isascii()
     assert "#" not in url
+    assert url.isprintable() or read is as_fetch_url
 
 
 # One of everything: each place in it is replaced by any JSON value, or left out.
-COMPLETE: dict[str, Any] = {
+COMPLETE = {
     "oidc": {
         "issuers": [
             {
-                "issuer": "https://id.example.com/{tenantid}",
-                "audience": ["lake", "second"],
-                "tenants": ["one", "two"],
-                "aliases": ["id-{tenantid}"],
-                "discovery_url": "https://keys.example.com/{tenantid}?a=b",
-                "ca_file": "/ca.pem",
-                "bearer_token_file": "/token",
-                "algorithms": ["RS256", "EdDSA"],
-                "subject_claim": "uid",
-                "subjects": ["alice", "robot-*"],
-                "groups_claim": [["realm_access", "roles"], ["groups"]],
-                "required_claims": {"hd": ["example.com", 5, True]},
-                "client_ids": ["app"],
-                "trusted_for_email": True,
-                "token_kind": "access",
-                "rfc9068": True,
-                "leeway_secs": 5,
-                "admin_groups": ["admins"],
-                "group_roles": {"staff": "viewer", "others": ["viewer"]},
+                "issuer": "https://id.example.com/{tenantid}", "audience": ["lake", "second"],
+                "tenants": ["one", "two"], "aliases": ["id-{tenantid}"],
+                "discovery_url": "https://keys.example.com/{tenantid}?a=b", "ca_file": "/ca.pem",
+                "bearer_token_file": "/token", "algorithms": ["RS256", "EdDSA"], "subject_claim": "uid",
+                "subjects": ["alice", "robot-*"], "groups_claim": [["realm_access", "roles"], ["groups"]],
+                "required_claims": {"hd": ["example.com", 5, True]}, "client_ids": ["app"],
+                "trusted_for_email": True, "token_kind": "access", "rfc9068": True, "leeway_secs": 5,
+                "admin_groups": ["admins"], "group_roles": {"staff": "viewer", "others": ["viewer"]},
             },
             {
                 "preset": "cognito",
@@ -122,12 +98,8 @@ COMPLETE: dict[str, Any] = {
     "api_keys": [
         {"name": "a", "key": "hunter2", "roles": ["viewer"]},
         {
-            "name": "b",
-            "sha256": "ab" * 32,
-            "expires_at": "2027-01-31T12:00:00Z",
-            "scopes": ["read", "ingest"],
-            "created_at": "2026-01-31T12:00:00Z",
-            "revoked_at": "2026-02-01T12:00:00Z",
+            "name": "b", "sha256": "ab" * 32, "scopes": ["read", "ingest"], "created_at": "2026-01-31T12:00:00Z",
+            "expires_at": "2027-01-31T12:00:00Z", "revoked_at": "2026-02-01T12:00:00Z",
         },
     ],
     "api_key_file": "/keys.json",
@@ -137,13 +109,9 @@ COMPLETE: dict[str, Any] = {
     "default_roles": ["all"],
     "legacy_api_keys": "on",
     "rate_limits": {
-        "calls_per_second": 1.5,
-        "burst_calls": 2,
-        "refusals_per_second": 3,
-        "burst_refusals": 4,
-        "max_tracked": 5,
+        "calls_per_second": 1.5, "burst_calls": 2, "refusals_per_second": 3, "burst_refusals": 4, "max_tracked": 5,
     },
-}
+}  # fmt: skip
 
 
 def test_the_complete_configuration_is_accepted():
@@ -187,7 +155,7 @@ moments = st.none() | st.datetimes(timezones=st.just(UTC))
 
 
 @st.composite
-def api_keys(draw: st.DrawFn) -> ApiKeySetting:
+def api_keys(draw):
     text = draw(printable_texts)
     is_plain = draw(st.booleans())
     return ApiKeySetting(
@@ -202,7 +170,7 @@ def api_keys(draw: st.DrawFn) -> ApiKeySetting:
     )
 
 
-def digest(key: ApiKeySetting) -> bytes:
+def digest(key):
     return key.sha256 or hashlib.sha256(key.key.reveal().encode() if key.key else b"").digest()
 
 

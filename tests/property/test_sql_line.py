@@ -1,7 +1,5 @@
 """The line of `%%sql`: whatever stands on it is taken apart without loss, or refused with this package's error."""
 
-from __future__ import annotations
-
 import keyword
 import re
 import unicodedata
@@ -46,12 +44,12 @@ _VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_cha
 _SQL = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map("SELECT {}".format)
 
 
-def split(line: str, cell: str | None = None):
+def split(line, cell=None):
     return split_sql_line(line, cell, options_with_value=_WITH_VALUE, flags=_FLAGS)
 
 
 @given(st.lists(_PIECES | st.text(max_size=5), max_size=12).map(" ".join), st.none() | _SQL)
-def test_any_line_is_taken_apart_or_refused(line: str, cell: str | None) -> None:
+def test_any_line_is_taken_apart_or_refused(line, cell):
     try:
         parts = split(line, cell)
     except UsageError:
@@ -63,7 +61,7 @@ def test_any_line_is_taken_apart_or_refused(line: str, cell: str | None) -> None
 
 
 @given(_SQL)
-def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql: str) -> None:
+def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql):
     assert split(sql).sql == sql.lstrip()
     assert split("df << --limit 5", sql).sql == sql
 
@@ -75,10 +73,8 @@ def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql: str) -> None:
     row_format=st.none() | st.sampled_from(RowFormat),
     sql=_SQL.map(str.strip),
 )
-def test_the_cell_of_a_past_query_asks_for_the_same(
-    name: str | None, begin: str | None, limit: int | None, row_format: RowFormat | None, sql: str
-) -> None:
-    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, format=row_format)
+def test_the_cell_of_a_past_query_asks_for_the_same(name, begin, limit, row_format, sql):
+    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, row_format=row_format)
 
     first, _, body = request.cell_text().partition("\n")
     parts = split(first.removeprefix("%%sql"), body)

@@ -1,7 +1,5 @@
 """Whatever a token holds, only the project's own errors come out, and nothing forged is accepted."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

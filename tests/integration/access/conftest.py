@@ -1,10 +1,7 @@
 """A provider of another make that a test may rotate and stop, and what its tests share."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,15 +12,9 @@ from tests.fakes.raw_client import RawClient
 from tests.integration.other_provider.installing import OtherProviderMissing, install_once
 from tests.integration.other_provider.running import OtherProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from micromegas_jupyter.core.http import HttpAnswer, ProviderHttp
-    from micromegas_jupyter.core.system import Clock, Secret
-
 
 @pytest.fixture
-def own_provider(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherProvider]:
+def own_provider(pytestconfig, tmp_path_factory):
     """One for this test alone, whose tokens live for three hours."""
     cache = getattr(pytestconfig, "cache", None)
     folder = Path(cache.mkdir("other_provider")) if cache else tmp_path_factory.mktemp("other_provider")
@@ -39,12 +30,12 @@ def own_provider(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 class Minter:
     """Gets a service account's access tokens from the provider, by hand."""
 
-    def __init__(self, provider: OtherProvider) -> None:
+    def __init__(self, provider):
         self._client = RawClient(provider.issuer, provider.client_id)
         self._account = (provider.service_client_id, provider.service_secret.reveal())
         self._fields = {"grant_type": "client_credentials", "resource": provider.resource}
 
-    def token(self) -> str:
+    def token(self):
         response = self._client.post("token_endpoint", self._fields, basic=self._account)
         assert response.status_code == 200, response.text
         return str(response.json()["access_token"])
@@ -53,39 +44,28 @@ class Minter:
 class CountedHttp:
     """Passes fetches on over the network and notes when each began."""
 
-    def __init__(self, http: ProviderHttp, clock: Clock) -> None:
+    def __init__(self, http, clock):
         self._http = http
         self._clock = clock
         self._lock = threading.Lock()
-        self.began: list[tuple[float, str]] = []
+        self.began = []
 
-    def fetch_json(
-        self, url: str, *, headers: dict[str, str | Secret] | None = None, refuses_private: bool = False
-    ) -> HttpAnswer:
+    def fetch_json(self, url, *, headers=None, refuses_private=False):
         with self._lock:
             self.began.append((self._clock.monotonic(), url))
         return self._http.fetch_json(url, headers=headers, refuses_private=refuses_private)
 
 
-def validator_of(
-    provider: OtherProvider, http: CountedHttp, clock: Clock, *, cool_down_seconds: int = 30, cache_size: int = 1000
-) -> OidcValidator:
+def validator_of(provider, http, clock, *, cool_down_seconds=30, cache_size=1000):
     settings = OidcServerSettings(
         issuers=(IssuerSetting(issuer=provider.issuer, audiences=(provider.resource,)),),
         jwks_cool_down_seconds=cool_down_seconds,
         token_cache_size=cache_size,
     )
-    return OidcValidator(settings, http=http, clock=clock)  # type: ignore[arg-type]
+    return OidcValidator(settings, http=http, clock=clock)
 
 
-def unknown_key_token(provider: OtherProvider, clock: Clock, number: int) -> str:
+def unknown_key_token(provider, clock, number):
     """A token in which all is right but that nobody has its key."""
-    now = int(clock.now().timestamp())
-    return mint(
-        key=ec_key(),
-        issuer=provider.issuer,
-        audience=provider.resource,
-        header={"kid": f"unknown{number}", "typ": "at+jwt"},
-        iat=now,
-        exp=now + 300,
-    )
+    now, header = int(clock.now().timestamp()), {"kid": f"unknown{number}", "typ": "at+jwt"}
+    return mint(key=ec_key(), issuer=provider.issuer, audience=provider.resource, header=header, iat=now, exp=now + 300)

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.access import Unavailable
-from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending
+from micromegas_jupyter.access.jwks import KeyCaches, KeyPolicy, KeysPending
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.http import ProviderHttp
 from tests.fakes.mint import ec_key
 from tests.fakes.tls_provider import server_context
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.oidc.jws import KeySet
-    from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +26,7 @@ class Cluster(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         context, self.ca_file = server_context(folder, host="127.0.0.1")
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -50,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Cluster
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         is_allowed = self.headers["Authorization"] == f"Bearer {self.server.token}"
         body = json.dumps(self.server.documents[self.path] if is_allowed else {"kind": "Status"}).encode()
         self.send_response(200 if is_allowed else 401)
@@ -59,12 +52,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_arguments: object) -> None:
+    def log_message(self, *_arguments):
         """Write nothing."""
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path):
     with Cluster(tmp_path) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -74,7 +67,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def caches(clock: FakeClock) -> Iterator[KeyCaches]:
+def caches(clock):
     http = ProviderHttp()
     made = KeyCaches(http=http, clock=clock)
     yield made
@@ -82,23 +75,7 @@ def caches(clock: FakeClock) -> Iterator[KeyCaches]:
     http.close()
 
 
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.write_text("sesame\n")
-    return path
-
-
-def setting_of(cluster: Cluster, **changes: str | None) -> IssuerSetting:
-    members: dict[str, str | None] = {
-        "discovery_url": f"{cluster.base}/.well-known/openid-configuration",
-        "ca_file": str(cluster.ca_file),
-        **changes,
-    }
-    return IssuerSetting(issuer=ISSUER, **members)  # type: ignore[arg-type]
-
-
-def keys_of(source: KeyCache) -> KeySet:
+def keys_of(source):
     try:
         return source.get()
     except KeysPending as pending:
@@ -106,15 +83,12 @@ def keys_of(source: KeyCache) -> KeySet:
         return source.get()
 
 
-def test_keys_come_with_the_certificates_and_the_token(cluster: Cluster, caches: KeyCaches, token_file: Path) -> None:
-    source = caches.cache_of(setting_of(cluster, bearer_token_file=str(token_file)), KeyPolicy())
+@pytest.mark.parametrize(("missing", "expected"), [(None, ["ec"]), ("bearer_token_file", None), ("ca_file", None)])
+def test_keys_come_with_the_certificates_and_the_token(cluster, caches, tmp_path, missing, expected):
+    (tmp_path / "token").write_text("sesame\n")
+    files = {"ca_file": str(cluster.ca_file), "bearer_token_file": str(tmp_path / "token")}
+    files = {name: path for name, path in files.items() if name != missing}
+    setting = IssuerSetting(issuer=ISSUER, discovery_url=f"{cluster.base}/.well-known/openid-configuration", **files)
 
-    assert [key.key_id for key in keys_of(source).keys] == ["ec"]
-
-
-@pytest.mark.parametrize("missing", ["bearer_token_file", "ca_file"])
-def test_without_either_there_are_no_keys(cluster: Cluster, caches: KeyCaches, token_file: Path, missing: str) -> None:
-    setting = setting_of(cluster, **{"bearer_token_file": str(token_file), missing: None})
-
-    with pytest.raises(Unavailable):
-        keys_of(caches.cache_of(setting, KeyPolicy()))
+    with nullcontext() if expected else pytest.raises(Unavailable):
+        assert [key.key_id for key in keys_of(caches.cache_of(setting, KeyPolicy())).keys] == expected

@@ -1,7 +1,5 @@
 """`micromegas keys` as processes: what goes where, many at once, and killed in the middle."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -24,19 +22,19 @@ OTHER_ID = 12345
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "keys.json"
 
 
-def command(path: Path, *words: str) -> list[str]:
+def command(path, *words):
     return [sys.executable, "-m", "micromegas_jupyter.cli", "keys", *words, "--file", str(path)]
 
 
-def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(path, *words):
     return subprocess.run(command(path, *words), capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_key_is_made_used_and_revoked(path: Path) -> None:
+def test_a_key_is_made_used_and_revoked(path):
     made = run(path, "create", "report", "--expires", "1d")
     key = made.stdout.strip()
 
@@ -51,7 +49,7 @@ def test_a_key_is_made_used_and_revoked(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another account")
-def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_folder: Path) -> None:
+def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_folder):
     """The file belongs to root and is readable for the server's group, as the guide allows."""
     with tempfile.TemporaryDirectory(dir=shared_temporary_folder) as folder:
         Path(folder).chmod(0o755)
@@ -72,11 +70,8 @@ def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_
             "    threading.Event().wait(0.01)\n"
             "print(validator.cached_context(key) is not None, flush=True)\n"
         )
-        server = subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdin is not None
-        assert server.stdout is not None
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        server = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
         server.stdin.write(f"{key}\n")
         server.stdin.flush()
         before = server.stdout.readline().strip()
@@ -89,7 +84,7 @@ def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_
         assert (path.stat().st_gid, path.stat().st_mode & 0o777) == (OTHER_ID, 0o640)
 
 
-def test_processes_at_once_lose_no_key(path: Path) -> None:
+def test_processes_at_once_lose_no_key(path):
     names = [f"key-{number}" for number in range(CONCURRENT)]
     running = [
         subprocess.Popen(command(path, "create", name), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -102,7 +97,7 @@ def test_processes_at_once_lose_no_key(path: Path) -> None:
     assert [validator.validate_token(key).subject for key in keys] == names
 
 
-def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(path: Path) -> None:
+def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(path):
     """A child makes keys one after the other and prints each; it is killed again and again, and the file checked."""
     program = (
         "import sys\n"
@@ -110,13 +105,12 @@ def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(
         "for number in range(10_000):\n"
         f"    run(['keys', 'create', f'{{sys.argv[1]}}-{{number}}', '--file', {str(path)!r}])\n"
     )
-    printed: list[str] = []
+    printed = []
     for round_number in range(KILLS):
         child = subprocess.Popen(
             [sys.executable, "-c", program, str(round_number)],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
-        assert child.stdout is not None
         printed += [child.stdout.readline().strip() for _ in range(3)]
         # Somewhere in the next key or two; the moments differ from round to round.
         threading.Event().wait(0.002 * round_number)
@@ -130,5 +124,4 @@ def test_kills_at_any_moment_leave_a_whole_file_with_all_keys_that_were_printed(
 
     assert run(path, "create", "last").returncode == 0
     assert not list(path.parent.glob(".*.tmp"))
-    print(f"\n{len(printed)} keys printed over {KILLS} kills, none lost, {len(KeyFile(path).load())} in the file")
     assert len(printed) >= 3 * KILLS

@@ -1,14 +1,11 @@
 """Files that change while callers call: no call fails that should pass, and changes take effect in time."""
 
-from __future__ import annotations
-
 import json
 import logging
 import subprocess
 import sys
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,12 +15,6 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.access import TokenValidator
-    from micromegas_jupyter.access.api_keys import NewApiKey
-
 pytestmark = pytest.mark.integration
 
 VERSIONS = 50
@@ -31,39 +22,35 @@ CALLERS = 4
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "keys.json"
 
 
-def add_key(path: Path, name: str) -> NewApiKey:
+def add_key(path, name):
     made = make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset({"read"}))
     KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
     return made
 
 
-def wait_for_refusal(validator: TokenValidator, token: str, *, seconds: float) -> float:
-    """Ask until the token is refused, and return how long that took."""
-    started, pause = SYSTEM_CLOCK.monotonic(), threading.Event()
-    while is_accepted(validator, token):
-        assert SYSTEM_CLOCK.monotonic() - started < seconds, "the token is still accepted"
-        pause.wait(0.01)
-    return SYSTEM_CLOCK.monotonic() - started
+def wait_for(condition, *, seconds=60):
+    deadline, pause = SYSTEM_CLOCK.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert SYSTEM_CLOCK.monotonic() < deadline, "it never happened"
+        pause.wait(0.005)
 
 
 @pytest.mark.slow
-def test_no_call_fails_while_files_are_replaced_fifty_times(path: Path, tmp_path: Path) -> None:
+def test_no_call_fails_while_files_are_replaced_fifty_times(path, tmp_path):
     lasting, fixed = add_key(path, "lasting").secret.reveal(), mint(key=ec_key(), exp=4_000_000_000, iat=0)
     keys, config = tmp_path / "jwks.json", tmp_path / "access.json"
     keys.write_text(json.dumps({"keys": [ec_key().jwk()]}))
-    content = {
-        "api_key_file": str(path),
-        "oidc": {"issuers": [{"issuer": ISSUER, "audience": "lake", "jwks_file": str(keys)}]},
-    }
+    issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(keys)}
+    content = {"api_key_file": str(path), "oidc": {"issuers": [issuer]}}
     config.write_text(json.dumps(content))
     validator = ReloadingValidator({"MICROMEGAS_ACCESS_CONFIG": str(config)}, watch_interval_seconds=0.02)
     stopping, outcomes, lock = threading.Event(), Counter[str](), threading.Lock()
 
-    def call(token: str) -> None:
+    def call(token):
         own = Counter[str]()
         while not stopping.is_set():
             try:
@@ -77,33 +64,22 @@ def test_no_call_fails_while_files_are_replaced_fifty_times(path: Path, tmp_path
     callers = [threading.Thread(target=call, args=(token,)) for token in (lasting, fixed) * (CALLERS // 2)]
     for caller in callers:
         caller.start()
-    settle_seconds = []
     for version in range(VERSIONS):
         passing = add_key(path, f"passing-{version}").secret.reveal()
         wait_for(lambda token=passing: is_accepted(validator, token))
         if version % 5 == 0:
             config.write_text(json.dumps({**content, "denied": [f"api_key|passing-{version}"]}))
-            settle_seconds.append(wait_for_refusal(validator, passing, seconds=30))
+            wait_for(lambda token=passing: not is_accepted(validator, token), seconds=30)
     stopping.set()
     for caller in callers:
         caller.join(60)
     validator.close()
 
-    print(
-        f"\n{outcomes['accepted']} calls over {VERSIONS} versions of the key file, slowest {max(settle_seconds):.2f} s"
-    )
     assert set(outcomes) == {"accepted"}
     assert outcomes["accepted"] > 1000
 
 
-def wait_for(condition: object) -> None:
-    deadline, pause = SYSTEM_CLOCK.monotonic() + 60, threading.Event()
-    while not condition():  # type: ignore[operator]
-        assert SYSTEM_CLOCK.monotonic() < deadline, "it never happened"
-        pause.wait(0.005)
-
-
-def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path: Path, caplog) -> None:
+def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path, caplog):
     made = add_key(path, "report")
     validator = ReloadingValidator({"MICROMEGAS_API_KEY_FILE": str(path)}, watch_interval_seconds=0.01)
     content, pause = path.read_text(), threading.Event()
@@ -123,7 +99,7 @@ def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path
     validator.close()
 
 
-def test_watching_does_not_keep_a_process_alive(path: Path) -> None:
+def test_watching_does_not_keep_a_process_alive(path):
     add_key(path, "report")
     program = (
         "from micromegas_jupyter.access import validator_from_environment; "

@@ -1,7 +1,5 @@
 """Tokens held against what one issuer's setting asks: applications, claims, tenants, subjects, aliases and the rest."""
 
-from __future__ import annotations
-
 from types import MappingProxyType
 
 from micromegas_jupyter.config.issuers import IssuerSetting
@@ -19,11 +17,11 @@ TENANT = "11111111-2222-3333-4444-555555555555"
 ALIAS = "id.example.com"
 
 
-def setting(**changes: object) -> IssuerSetting:
-    return IssuerSetting(**{"issuer": ISSUER, "audiences": (AUDIENCE, "second"), **changes})  # type: ignore[arg-type]
+def setting(**changes):
+    return IssuerSetting(**{"issuer": ISSUER, "audiences": (AUDIENCE, "second"), **changes})
 
 
-def requiring(**required: tuple[str | int | bool, ...]) -> IssuerSetting:
+def requiring(**required):
     return setting(required_claims=MappingProxyType(required))
 
 
@@ -44,9 +42,9 @@ STRICT_CLOCK = setting(leeway_seconds=0)
 SHORT_LEEWAY = setting(leeway_seconds=5)
 
 
-def without_audience(**changes: object) -> str:
-    claims: dict[str, object] = {"without": ["aud"], "client_id": "notebook", "token_use": "access", **changes}
-    return mint(**claims)  # type: ignore[arg-type]
+def without_audience(**changes):
+    claims = {"without": ["aud"], "client_id": "notebook", "token_use": "access", **changes}
+    return mint(**claims)
 
 
 ACCEPTED = {
@@ -176,8 +174,8 @@ RFC_9068 = IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,), is_rfc9068=True)
 AT_JWT = {"typ": "at+jwt"}
 
 
-def profile(header: dict[str, object] | None = None, **changes: object) -> str:
-    return mint(header={**AT_JWT, **(header or {})}, **{"client_id": "notebook", "jti": "1", **changes})  # type: ignore[arg-type]
+def profile(header=None, **changes):
+    return mint(header={**AT_JWT, **(header or {})}, **{"client_id": "notebook", "jti": "1", **changes})
 
 
 ACCEPTED_KINDS = {

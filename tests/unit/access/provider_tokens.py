@@ -38,7 +38,7 @@ class RealToken:
     near_misses: Mapping[str, Miss]
     header: Mapping[str, object] = field(default_factory=lambda: {"typ": "JWT"})
 
-    def text(self, changes: Mapping[str, object] | None = None) -> str:
+    def text(self, changes=None):
         """Sign the token, with changes."""
         times = {"iat": NOW_SECONDS - 10, "exp": NOW_SECONDS + 3590}
         claims = {**self.claims, **{name: times.get(name) for name in times if name not in self.claims}}

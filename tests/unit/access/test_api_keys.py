@@ -1,33 +1,25 @@
 """Tests of `access.api_keys`."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import stat
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from micromegas_jupyter.access import ApiKeyValidator, AuthContext, AuthType, Rejected
 from micromegas_jupyter.access import api_keys as key_file
-from micromegas_jupyter.access.api_keys import KeyFile, NewApiKey, daily_warnings, find_keys, key_state, make_api_key
+from micromegas_jupyter.access.api_keys import KeyFile, daily_warnings, find_keys, key_state, make_api_key
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from tests.fakes.clock import FakeClock
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 KEY = "mmk_8c1f0a6de2b94b7f"
 ONE_DAY_SECONDS = 24 * 3600
@@ -36,19 +28,15 @@ PLAIN = ApiKeySetting(name="grafana", key=Secret(KEY))
 HASHED = ApiKeySetting(name="grafana", sha256=DIGEST)
 
 
-def validator_of(**keys: str) -> ApiKeyValidator:
-    return ApiKeyValidator([ApiKeySetting(name=name, key=Secret(key)) for name, key in keys.items()])
-
-
-def reason_of(validator: ApiKeyValidator, token: str = KEY) -> str:
+def reason_of(validator, token=KEY):
     with pytest.raises(Rejected) as caught:
         validator.validate_token(token)
     assert validator.cached_context(token) is None
     return caught.value.reason
 
 
-def warnings_of(caplog: pytest.LogCaptureFixture, word: str = "plain text") -> list[str]:
-    return [vars(record)["subject"] for record in caplog.records if word in record.message]
+def warnings_of(caplog):
+    return [vars(record)["subject"] for record in caplog.records if "plain text" in record.message]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +57,6 @@ def test_a_key_gives_its_name_may_delegate_and_never_administers(setting):
 @pytest.mark.parametrize(
     "token",
     ["", KEY[:-1], KEY + "x", KEY.upper(), f" {KEY}", f"{KEY}\0", "grafana", "\ud800", DIGEST.hex()],
-    ids=["empty", "shorter", "longer", "capitals", "space", "null", "its name", "half a pair", "its digest"],
 )
 @pytest.mark.parametrize("setting", [PLAIN, HASHED], ids=["plain", "hashed"])
 def test_anything_else_is_rejected(setting, token):
@@ -79,7 +66,6 @@ def test_anything_else_is_rejected(setting, token):
 @pytest.mark.parametrize(
     "keys",
     [(PLAIN, PLAIN), (HASHED, HASHED), (PLAIN, HASHED), (HASHED, dataclasses.replace(PLAIN, name="other"))],
-    ids=["plain twice", "hashed twice", "a key and its digest", "a digest and its key"],
 )
 def test_one_key_twice_is_refused_at_start_without_showing_it(keys):
     with pytest.raises(ConfigurationError, match="twice") as caught:
@@ -97,42 +83,39 @@ def test_one_key_twice_is_refused_at_start_without_showing_it(keys):
         ApiKeySetting(name="x", key=Secret(KEY), sha256=DIGEST),
         ApiKeySetting(name="x", sha256=DIGEST[:-1]),
     ],
-    ids=["empty", "neither", "both", "short digest"],
 )
 def test_what_is_not_one_key_is_refused_at_start(setting):
     with pytest.raises(ConfigurationError, match="'x'"):
         ApiKeyValidator([setting])
 
 
-class TestEnd:
-    def test_a_key_is_accepted_until_its_end_and_says_when_that_is(self, clock):
-        ends_at = clock.now() + timedelta(seconds=60)
-        validator = ApiKeyValidator([dataclasses.replace(HASHED, expires_at=ends_at)], clock=clock)
+def test_a_key_that_expired_is_refused(clock):
+    ends_at = clock.now() + timedelta(seconds=60)
+    validator = ApiKeyValidator([dataclasses.replace(HASHED, expires_at=ends_at)], clock=clock)
 
-        clock.advance(59.9)
+    clock.advance(59.9)
+    assert validator.validate_token(KEY).expires_at == ends_at
+    assert validator.cached_context(KEY) is not None
+    clock.advance(0.1)
+    assert reason_of(validator) == "api_key_expired"
 
-        assert validator.validate_token(KEY).expires_at == ends_at
-        assert validator.cached_context(KEY) is not None
 
-    def test_a_key_that_expired_is_refused(self, clock):
-        setting = dataclasses.replace(HASHED, expires_at=clock.now() + timedelta(seconds=60))
-        validator = ApiKeyValidator([setting], clock=clock)
+@pytest.mark.parametrize(
+    ("setting", "options", "reason"),
+    [
+        (dataclasses.replace(HASHED, revoked_at=FakeClock().now()), {}, "api_key_revoked"),
+        (HASHED, {"denied": frozenset({"grafana"})}, "denied"),
+        (PLAIN, {"legacy": LegacyApiKeys.REFUSE}, "legacy_api_key_refused"),
+        # Where there are no roles, a key that names one would read everything.
+        (dataclasses.replace(HASHED, roles=("ops",)), {}, "api_key_roles_not_configured"),
+    ],
+)
+def test_a_key_that_may_not_be_used_is_refused_for_its_reason_and_others_are_not(setting, options, reason):
+    other = ApiKeySetting(name="other", sha256=hashlib.sha256(b"other").digest())
+    validator = ApiKeyValidator([setting, other], **options)
 
-        clock.advance(60)
-
-        assert reason_of(validator) == "api_key_expired"
-
-    def test_a_revoked_key_is_refused(self, clock):
-        validator = ApiKeyValidator([dataclasses.replace(HASHED, revoked_at=clock.now())], clock=clock)
-
-        assert reason_of(validator) == "api_key_revoked"
-
-    def test_a_denied_name_is_refused(self):
-        other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
-        validator = ApiKeyValidator([HASHED, other], denied=frozenset({"grafana"}))
-
-        assert reason_of(validator) == "denied"
-        assert validator.validate_token(KEY + "2").subject == "other"
+    assert reason_of(validator) == reason
+    assert validator.validate_token("other").subject == "other"
 
 
 class TestRights:
@@ -157,16 +140,8 @@ class TestRights:
         (event,) = [vars(record) for record in caplog.records]
         assert (event["subject"], event["credential"], event["role"]) == ("grafana", DIGEST.hex()[:8], "typo")
 
-    def test_where_there_are_no_roles_a_key_that_names_one_is_refused_instead_of_reading_everything(self):
-        validator = ApiKeyValidator([dataclasses.replace(HASHED, roles=("ops",))])
-
-        assert reason_of(validator) == "api_key_roles_not_configured"
-
 
 class TestLegacyKeys:
-    def test_when_they_are_refused_the_reason_says_so(self):
-        assert reason_of(ApiKeyValidator([PLAIN], legacy=LegacyApiKeys.REFUSE)) == "legacy_api_key_refused"
-
     def test_the_log_warns_once_per_key_and_day_however_they_are_looked_up(self, caplog, clock):
         other = ApiKeySetting(name="other", key=Secret(KEY + "2"))
         validator = ApiKeyValidator([PLAIN, other], clock=clock)
@@ -229,22 +204,22 @@ class TestFacts:
             find_keys(self.KEYS, wanted)
 
 
-def new_key(name: str = "report") -> NewApiKey:
+def new_key(name="report"):
     return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=FakeClock().now(), scopes=frozenset({"read"}))
 
 
-def add(path: Path, name: str = "report") -> NewApiKey:
+def add(path, name="report"):
     made = new_key(name)
     KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
     return made
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "keys.json"
 
 
-def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept() -> None:
+def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept():
     made = new_key()
 
     text = made.secret.reveal()
@@ -255,7 +230,7 @@ def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept()
     assert text not in repr(made)
 
 
-def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> None:
+def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path):
     for use in (KeyFile(path).load, lambda: KeyFile(path).change(lambda keys: keys)):
         with pytest.raises(UsageError, match="keys create"):
             use()
@@ -275,9 +250,8 @@ def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path: Path) -> Non
         b"", b"[", b"{}", b'[{"name": "x"}]', b'[{"name": "x", "key": "k", "colour": "red"}]', b"\xff",
         b'[{"name": "x", "key": "k"}, {"name": "y", "key": "k"}]',
     ],
-    ids=["empty", "half", "object", "no key", "unknown name", "not text", "one key twice"],
 )  # fmt: skip
-def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path, content):
     path.write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=r"keys\.json"):
@@ -287,7 +261,7 @@ def test_a_file_that_is_no_list_of_keys_is_refused_and_left_as_it_is(path: Path,
     assert path.read_bytes() == content
 
 
-def make_link(path: Path) -> None:
+def make_link(path):
     target = path.with_name("target")
     target.write_text("[]")
     path.symlink_to(target)
@@ -295,8 +269,8 @@ def make_link(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [make_link, os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
 @pytest.mark.parametrize("name", ["keys.json", "keys.json.lock"])
-def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, name: str) -> None:
-    make(tmp_path / name)  # type: ignore[operator]
+def test_what_is_not_a_regular_file_is_not_used(tmp_path, make, name):
+    make(tmp_path / name)
 
     with pytest.raises(UsageError):
         add(tmp_path / "keys.json")
@@ -305,15 +279,7 @@ def test_what_is_not_a_regular_file_is_not_used(tmp_path: Path, make: object, na
         assert (tmp_path / "target").read_text() == "[]"
 
 
-def test_plain_keys_stay_as_they_are_when_another_is_added(path: Path) -> None:
-    path.write_text(json.dumps([{"name": "old", "key": "a-plain-text-key"}]))
-
-    add(path)
-
-    assert KeyFile(path).load()[0] == ApiKeySetting(name="old", key=Secret("a-plain-text-key"))
-
-
-def test_waiting_for_another_writer_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_another_writer_ends(path, monkeypatch):
     monkeypatch.setattr(key_file, "LOCK_TIMEOUT_SECONDS", 0.05)
 
     with FileLock(f"{path}.lock"), pytest.raises(Unavailable):

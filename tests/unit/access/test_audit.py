@@ -1,7 +1,5 @@
 """Tests of `access.audit`: one event per finding, and no credential in any of them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -10,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,12 +21,7 @@ from micromegas_jupyter.access.audit import (
     checking_for,
 )
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.telemetry.text import is_secret_property, redact_secrets
 from tests.fakes.mint import ISSUER, mint
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 API_KEY = "mmk_8c1f0a6de2b94b7f"
 REFUSED = AccessEvent(outcome="refused", reason="signature_wrong", code="AUTH010")
@@ -48,7 +40,7 @@ def events(caplog):
     return lambda: [json.loads(record.getMessage()) for record in caplog.records if record.name == AUDIT_LOGGER.name]
 
 
-def name_of(token: str) -> str:
+def name_of(token):
     return hashlib.sha256(token.encode()).hexdigest()[:8]
 
 
@@ -58,51 +50,32 @@ def test_an_accepted_token_leaves_who_and_with_which_key(validator, events):
     with checking_for(CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")):
         validator.validate_token(token)
 
-    assert [list(event.items()) for event in events()] == [
-        [
-            ("event", "access"),
-            ("outcome", "accepted"),
-            ("issuer", ISSUER),
-            ("subject", "alice"),
-            ("kid", "rsa"),
-            ("credential", name_of(token)),
-            ("client_ip", "192.0.2.7"),
-            ("method", "/x/DoGet"),
-            ("query_id", "q-1"),
-            ("time", "2026-11-24T12:00:00.000Z"),
-        ]
-    ]
+    (event,) = events()
+    assert event == {
+        "event": "access", "outcome": "accepted", "issuer": ISSUER, "subject": "alice", "kid": "rsa",
+        "credential": name_of(token), "client_ip": "192.0.2.7", "method": "/x/DoGet", "query_id": "q-1",
+        "time": "2026-11-24T12:00:00.000Z",
+    }  # fmt: skip
 
 
-def test_a_refused_token_leaves_the_reason_and_what_it_claimed(validator, events):
+def test_a_refused_token_leaves_the_reason_and_what_it_claimed_and_an_undecided_one_a_warning(
+    validator, provider, events, caplog
+):
     token = mint(audience="other", subject="mallory")
-
     with pytest.raises(Rejected):
         validator.validate_token(token)
-
-    (event,) = events()
-    assert (event["outcome"], event["reason"], event["code"]) == ("refused", "audience_mismatch", "AUTH010")
-    assert (event["issuer"], event["subject"], event["kid"]) == (ISSUER, "mallory", "rsa")
-    assert event["credential"] == name_of(token)
-
-
-def test_an_undecided_token_leaves_a_warning(validator, provider, events, caplog):
     provider.go_down()
-
     with pytest.raises(Unavailable):
         validator.validate_token(mint())
 
-    (event,) = events()
-    assert (event["outcome"], event["reason"], event["code"]) == ("undecided", "keys_unavailable", "AVAIL001")
+    refused, undecided = events()
+    assert (refused["outcome"], refused["reason"], refused["code"]) == ("refused", "audience_mismatch", "AUTH010")
+    assert (refused["issuer"], refused["subject"], refused["kid"]) == (ISSUER, "mallory", "rsa")
+    assert refused["credential"] == name_of(token)
+    assert (undecided["outcome"], undecided["reason"], undecided["code"]) == (
+        "undecided", "keys_unavailable", "AVAIL001",
+    )  # fmt: skip
     assert caplog.records[-1].levelname == "WARNING"
-
-
-def test_no_fact_looks_like_a_secret_to_the_recorder(validator, caplog):
-    validator.validate_token(mint())
-
-    record = caplog.records[-1]
-    assert redact_secrets(record.getMessage()) == record.getMessage()
-    assert not [name for name in vars(record) if is_secret_property(name)]
 
 
 HOSTILE = [
@@ -148,7 +121,7 @@ def test_no_event_holds_a_credential_at_any_level(validator, caplog):
 
 def test_a_log_sink_that_fails_changes_nothing(validator):
     class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             raise OSError("disk full")
 
     handler = Broken()
@@ -225,43 +198,30 @@ handler.close()
 """
 
 
-def _emit(handler: logging.Handler, text: str) -> None:
+def _emit(handler, text):
     handler.emit(logging.makeLogRecord({"msg": text}))
 
 
-def test_lines_are_appended_for_the_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
+def test_lines_are_appended_for_the_owner_only_and_after_a_rotation_go_to_the_new_file(tmp_path):
+    path, rotated = tmp_path / "audit.log", tmp_path / "audit.log.1"
     path.write_text("before\n")
     path.chmod(0o644)
-
-    handler = AuditFileHandler(path)
-    _emit(handler, "one")
-    _emit(handler, "two")
-    handler.close()
-
-    assert path.read_text() == "before\none\ntwo\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_after_a_rotation_lines_go_to_the_new_file(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
     handler = AuditFileHandler(path)
     _emit(handler, "one")
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while path.read_text() != "one\n":
+    while path.read_text() != "before\none\n":
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
-    path.rename(tmp_path / "audit.log.1")
+    path.rename(rotated)
     _emit(handler, "two")
     handler.close()
 
-    assert (tmp_path / "audit.log.1").read_text() == "one\n"
-    assert path.read_text() == "two\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (rotated.read_text(), path.read_text()) == ("before\none\n", "two\n")
+    assert stat.S_IMODE(rotated.stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path: Path) -> None:
+def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path):
     path = tmp_path / "audit.log"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")]
     assert [writer.wait(DEADLINE_SECONDS) for writer in writers] == [0, 0]
@@ -273,7 +233,7 @@ def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path: Path)
         assert [line["number"] for line in lines if line["writer"] == name] == list(range(500))
 
 
-def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path):
     path = tmp_path / "audit.log"
 
     child = subprocess.run(
@@ -285,22 +245,15 @@ def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path: Path) -
     assert path.read_text() == '{"event":"audit_left_out","left_out":1}\nkept\n'
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "nowhere"])
-def test_what_is_no_file_of_this_account_is_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "audit.log"
-    match kind:
-        case "link":
-            (tmp_path / "other").touch()
-            path.symlink_to(tmp_path / "other")
-        case "folder":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case _:
-            path = tmp_path / "no" / "audit.log"
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "no/audit.log"])
+def test_what_is_no_file_of_this_account_is_refused(tmp_path, kind):
+    (tmp_path / "other").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(ConfigurationError) as caught:
-        AuditFileHandler(path)
+        AuditFileHandler(tmp_path / kind)
 
     assert caught.value.key == "--audit-log"
     assert str(tmp_path) not in str(caught.value)

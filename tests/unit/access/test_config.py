@@ -1,13 +1,11 @@
 """Tests of `access.config`: the configuration is read, checked and read again, through the validator that it makes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,16 +20,6 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.config.access import AccessSettings
-
-
-if TYPE_CHECKING:
-    Make = Callable[..., ReloadingValidator]
-
 READ_AGAIN = "The access configuration was read again and is in force."
 KEPT = "A new version of the access configuration cannot be used; the old one stays in force."
 IN_PART = "A part of a new version of the access configuration cannot be used; the rest is in force."
@@ -42,57 +30,57 @@ FIRST, SECOND, THIRD = (f"{name}-plain-text-key" for name in ("alpha", "bravo", 
 DOWN = json.dumps({"issuers": [{"issuer": "http://127.0.0.1:9", "audience": "lake"}]})
 
 
-def key_text(*keys: str, revoked: str = "", **more: object) -> str:
+def key_text(*keys, revoked="", **more):
     ended = {"revoked_at": "2026-01-01T00:00:00Z"}
     return json.dumps([{"name": key[:5], "key": key, **more, **(ended if key == revoked else {})} for key in keys])
 
 
-def put(path: Path, text: str) -> None:
+def put(path, text):
     """Replace the file in one step, as an administrator's tools do."""
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)
 
 
-def events(caplog: pytest.LogCaptureFixture, sentence: str) -> list[dict[str, object]]:
+def events(caplog, sentence):
     return [vars(record) for record in caplog.records if record.message == sentence]
 
 
 class Files:
     """A configuration file, a key file and a file with an issuer's keys."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         self.config, self.keys, self.jwks = (folder / name for name in ("access.json", "keys.json", "jwks.json"))
         self.jwks.write_text(json.dumps({"keys": [ec_key().jwk()]}))
         self.keys.write_text(key_text(FIRST, SECOND))
         self.config.write_text(self.config_text())
 
-    def config_text(self, **more: object) -> str:
+    def config_text(self, **more):
         issuer = {"issuer": ISSUER, "audience": "lake", "jwks_file": str(self.jwks)}
         return json.dumps({"api_key_file": str(self.keys), "oidc": {"issuers": [issuer]}, **more})
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path):
     return Files(tmp_path)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """A clock by which every file has had its mark for a long time already."""
     return FakeClock(SYSTEM_CLOCK.now() + timedelta(hours=1))
 
 
 @pytest.fixture
-def make(files: Files, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> Iterator[Make]:
+def make(files, clock, caplog):
     """Make a validator that looks for changes only when a test says so."""
-    made: list[ReloadingValidator] = []
+    made = []
 
-    def make(environ: dict[str, str] | None = None, **options: object) -> ReloadingValidator:
+    def make(environ=None, **options):
         environ = {"MICROMEGAS_ACCESS_CONFIG": str(files.config)} if environ is None else environ
         options = {"clock": clock, "watch_interval_seconds": 3600, **options}
-        made.append(ReloadingValidator(environ, **options))  # type: ignore[arg-type]
+        made.append(ReloadingValidator(environ, **options))
         return made[-1]
 
     with caplog.at_level(logging.INFO, "micromegas_jupyter.access"):
@@ -102,11 +90,11 @@ def make(files: Files, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> It
 
 
 @pytest.fixture
-def validator(make: Make) -> ReloadingValidator:
+def validator(make):
     return make()
 
 
-def accepted(validator: ReloadingValidator) -> list[bool]:
+def accepted(validator):
     return [is_accepted(validator, credential) for credential in (FIRST, SECOND, THIRD, LASTING)]
 
 
@@ -132,26 +120,17 @@ class TestStart:
 
     @pytest.mark.parametrize("environ", [{}, {"MICROMEGAS_API_KEYS": ""}, {"MICROMEGAS_API_KEYS": "[]"}])
     def test_when_nothing_is_configured_the_error_says_what_to_set(self, make, environ):
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ConfigurationError, match="nobody could sign in"):
             make(environ)
 
-        for word in ("MICROMEGAS_OIDC_CONFIG", "MICROMEGAS_API_KEYS", "--disable-auth"):
-            assert word in caught.value.remedy
-
     @pytest.mark.parametrize(
-        ("name", "text"),
-        [
-            ("MICROMEGAS_API_KEYS", "{"),
-            ("MICROMEGAS_OIDC_CONFIG", "{}"),
-            ("MICROMEGAS_ADMINS", '"root"'),
-            ("MICROMEGAS_ADMINS", '["https://other.example|root"]'),
-        ],
+        ("entry", "expected"),
+        [("api_key|alpha", [False, True, False, True]), (f"{ISSUER}|alice", [True, True, False, False])],
     )
-    def test_a_malformed_variable_stops_it_and_is_named(self, make, name, text):
-        with pytest.raises(ConfigurationError) as caught:
-            make({"MICROMEGAS_API_KEYS": key_text(FIRST), "MICROMEGAS_OIDC_CONFIG": DOWN, name: text})
+    def test_who_is_denied_is_refused_and_nobody_else(self, make, files, entry, expected):
+        files.config.write_text(files.config_text(denied=[entry]))
 
-        assert name in caught.value.key
+        assert accepted(make()) == expected
 
     def test_the_caller_says_what_becomes_of_keys_in_plain_text_now_and_later(self, make, files):
         environ = {"MICROMEGAS_API_KEY_FILE": str(files.keys), "MICROMEGAS_LEGACY_API_KEYS": "refuse"}
@@ -166,57 +145,38 @@ class TestStart:
         assert accepting.settings.legacy_api_keys is LegacyApiKeys.ON
 
 
-class TestSettingsAreUsed:
-    """What the configuration says of callers holds for keys and tokens."""
+def test_a_denied_entry_belongs_to_the_longest_issuer_that_fits_and_may_hold_bars():
+    issuers = [IssuerSetting(issuer=name) for name in ("https://a.example", "https://a.example|b")]
+    entries = ("https://a.example|auth0|1", "https://a.example|b|2", "api_key|x|y", "https://other.example|z")
 
-    @pytest.mark.parametrize(
-        ("entry", "expected"),
-        [("api_key|alpha", [False, True, False, True]), (f"{ISSUER}|alice", [True, True, False, False])],
-    )
-    def test_who_is_denied_is_refused_and_nobody_else(self, make, files, entry, expected):
-        files.config.write_text(files.config_text(denied=[entry]))
-
-        assert accepted(make()) == expected
-
-    def test_a_denied_entry_belongs_to_the_longest_issuer_that_fits_and_may_hold_bars(self):
-        issuers = [IssuerSetting(issuer=name) for name in ("https://a.example", "https://a.example|b")]
-        entries = ("https://a.example|auth0|1", "https://a.example|b|2", "api_key|x|y", "https://other.example|z")
-
-        assert split_denied(entries, issuers=issuers) == {
-            ("https://a.example", "auth0|1"),
-            ("https://a.example|b", "2"),
-            ("api_key", "x|y"),
-        }
+    pairs = {("https://a.example", "auth0|1"), ("https://a.example|b", "2"), ("api_key", "x|y")}
+    assert split_denied(entries, issuers=issuers) == pairs
 
 
-def by_key_file(path: Path) -> dict[str, str]:
-    return {"MICROMEGAS_API_KEY_FILE": str(path)}
+@pytest.mark.parametrize("setting", ["MICROMEGAS_API_KEY_FILE", "MICROMEGAS_ACCESS_CONFIG"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("missing", "exist"), ("pipe", "regular"), ("bytes", "UTF-8"), (".", "regular"), ("open", "every user"),
+        ("large", "too large"),
+    ],
+)  # fmt: skip
+def test_an_unusable_file_is_refused_by_its_setting_and_not_by_its_path(  # noqa: PLR0917
+    make, tmp_path, monkeypatch, setting, name, problem
+):
+    monkeypatch.setattr(module, "MAX_KEY_FILE_BYTES", 10)
+    monkeypatch.setattr(module, "MAX_CONFIG_FILE_BYTES", 10)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    (tmp_path / "large").write_text(" " * 11)
+    (tmp_path / "open").write_text("[]")
+    (tmp_path / "open").chmod(0o646)
 
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        make({setting: str(tmp_path / name)})
 
-def by_config(path: Path) -> dict[str, str]:
-    return {"MICROMEGAS_ACCESS_CONFIG": str(path)}
-
-
-@pytest.mark.parametrize("named_by", [by_key_file, by_config])
-class TestUnusableFiles:
-    """A file that cannot be read in full, or that somebody else may have written, stops the start."""
-
-    @pytest.mark.parametrize(
-        ("name", "problem"),
-        [("missing", "exist"), ("pipe", "regular"), ("bytes", "UTF-8"), (".", "regular"), ("open", "every user")],
-    )
-    def test_it_is_refused_by_the_setting_and_not_by_its_path(self, make, tmp_path, named_by, name, problem):
-        os.mkfifo(tmp_path / "pipe")
-        (tmp_path / "bytes").write_bytes(b"\xff")
-        (tmp_path / "open").write_text("[]")
-        (tmp_path / "open").chmod(0o646)
-        environ = named_by(tmp_path / name)
-
-        with pytest.raises(ConfigurationError, match=problem) as caught:
-            make(environ)
-
-        assert caught.value.key == next(iter(environ))
-        assert str(tmp_path) not in str(caught.value)
+    assert caught.value.key == setting
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_tilde_is_the_home_folder_and_links_are_followed(make, files, monkeypatch):
@@ -251,15 +211,8 @@ def test_a_file_that_is_more_open_than_it_should_be_leaves_a_warning(  # noqa: P
     assert caplog.messages == sentences
 
 
-def issuer_of(path: Path | str, member: str) -> list[IssuerSetting]:
-    return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]  # type: ignore[arg-type]
-
-
-def test_a_file_beyond_the_limit_is_refused(make, files, monkeypatch):
-    monkeypatch.setattr(module, "MAX_KEY_FILE_BYTES", 10)
-
-    with pytest.raises(ConfigurationError, match="too large"):
-        make()
+def issuer_of(path, member):
+    return [IssuerSetting(issuer=ISSUER, path="FILE.issuers[0]", **{member: str(path)})]
 
 
 class TestIssuerFiles:
@@ -383,7 +336,7 @@ class TestLookingForChanges:
         assert accepted(validator) == [True, False, False, True]
 
     def test_an_issuer_can_be_taken_away_and_its_keys_are_not_reported_any_more(self, validator, files):
-        def age() -> float | None:
+        def age():
             name = "micromegas_access_key_set_age_seconds"
             return validator.metrics.registry.get_sample_value(name, {"issuer": ISSUER})
 
@@ -451,14 +404,9 @@ class TestInPart:
 
     @pytest.mark.parametrize("error", [ConfigurationError("No such column.", key="roles"), RuntimeError("secret")])
     def test_a_revocation_counts_although_no_new_configuration_can_be_used(self, make, files, error):
-        problems: list[Exception] = []
-
-        def check(_settings: AccessSettings) -> None:
-            if problems:
-                raise problems[0]
-
+        check = Mock()
         validator = make(check=check)
-        problems.append(error)
+        check.side_effect = error
         put(files.config, files.config_text(rate_limits={}))
         put(files.keys, key_text(FIRST, SECOND, revoked=FIRST))
 
@@ -472,14 +420,9 @@ class TestTriedAgain:
 
     @pytest.mark.parametrize("error", [Unavailable("busy"), ResourcesExhausted("full"), RuntimeError("secret")])
     def test_it_is_tried_again_after_five_seconds_and_logged_once(self, make, files, clock, caplog, error):
-        problems: list[Exception] = []
-
-        def check(_settings: AccessSettings) -> None:
-            if problems:
-                raise problems[0]
-
+        check = Mock()
         validator = make(check=check)
-        problems.append(error)
+        check.side_effect = error
         put(files.config, files.config_text(api_key_file=str(files.folder / "other.json")))
         (files.folder / "other.json").write_text(key_text(THIRD))
         for _ in range(3):
@@ -488,7 +431,7 @@ class TestTriedAgain:
         with pytest.raises(Unavailable if isinstance(error, RuntimeError) else type(error)) as caught:
             validator.reload()
         during = accepted(validator)
-        problems.clear()
+        check.side_effect = None
         validator.look_for_changes()
         too_early = accepted(validator)
         clock.advance(5)
@@ -508,7 +451,7 @@ class TestReports:
     def test_reloads_are_counted_by_outcome_and_the_time_is_that_of_the_last_change(
         self, make, files, clock, monkeypatch
     ):
-        def reports(validator: ReloadingValidator) -> list[float | None]:
+        def reports(validator):
             get = validator.metrics.registry.get_sample_value
             found = [
                 get("micromegas_access_reloads_total", {"outcome": name}) for name in ("in_force", "refused", "failed")
@@ -537,15 +480,14 @@ class TestReports:
     ):
         put(files.keys, key_text(FIRST, SECOND, revoked=FIRST))
         roles, denied = {"a": {"tables": {}}}, ["api_key|bravo", "api_key|gone"]
-        put(files.config, files.config_text(roles=roles, admins=[f"{ISSUER}|x"], denied=denied))
-        validator.look_for_changes()
-        put(files.config, files.config_text())
-        validator.look_for_changes()
+        for members in ({"roles": roles, "admins": [f"{ISSUER}|x"], "denied": denied}, {}):
+            put(files.config, files.config_text(**members))
+            validator.look_for_changes()
 
-        first, second = events(caplog, READ_AGAIN)
-        names = ("issuers", "api_keys", "denied", "roles", "admins", "admin_groups")
-        assert [first[name] for name in names] == [1, 1, 2, 1, 1, 0]
-        assert [second[name] for name in names] == [1, 1, 0, 0, 0, 0]
-        assert (first["levelno"], second["levelno"]) == (logging.INFO, logging.WARNING)
+        names = ("levelno", "issuers", "api_keys", "denied", "roles", "admins", "admin_groups")
+        assert [[event[name] for name in names] for event in events(caplog, READ_AGAIN)] == [
+            [logging.INFO, 1, 1, 2, 1, 1, 0],
+            [logging.WARNING, 1, 1, 0, 0, 0, 0],
+        ]
         unknown = events(caplog, "An entry of denied names no API key that there is.")
         assert [event["subject"] for event in unknown] == ["gone"]

@@ -1,13 +1,10 @@
 """Tests of `access.oidc`: an issuer's rules in order, who its claims say a caller is, the caches, many callers."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,26 +23,22 @@ from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted
 from tests.unit.access.conftest import SETTINGS
 
-if TYPE_CHECKING:
-    from tests.fakes.clock import FakeClock
-
-
 ALIAS = "id.example.com"
 SECOND = "https://second.example"
 FORGED = rsa_key("elsewhere")
 
 
-def settings_of(**changes: object) -> OidcServerSettings:
-    members: dict[str, object] = {"issuer": ISSUER, "audiences": (AUDIENCE,), "aliases": (ALIAS,), **changes}
-    return OidcServerSettings(issuers=(IssuerSetting(**members),))  # type: ignore[arg-type]
+def settings_of(**changes):
+    members = {"issuer": ISSUER, "audiences": (AUDIENCE,), "aliases": (ALIAS,), **changes}
+    return OidcServerSettings(issuers=(IssuerSetting(**members),))
 
 
-def issuer_of(setting: IssuerSetting, *admins: str, roles: Roles | None = None) -> Issuer:
+def issuer_of(setting, *admins, roles=None):
     rules = parse_admin_rules(admins, issuers=(setting,))
-    return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())  # type: ignore[arg-type]
+    return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())
 
 
-def reason_of(validator: OidcValidator, token: str) -> str:
+def reason_of(validator, token):
     with pytest.raises(Rejected) as caught:
         validator.validate_token(token)
     return caught.value.reason
@@ -78,7 +71,7 @@ class TestRules:
         }
     )  # fmt: skip
 
-    def check(self, changes: dict[str, object]) -> str:
+    def check(self, changes):
         header = {"alg": changes.get("alg", "RS256"), "typ": changes.get("typ", "at+jwt")}
         claims = {**self.GOOD, **{name: value for name, value in changes.items() if name not in header}}
         stated = {name: value for name, value in claims.items() if value is not None}
@@ -87,7 +80,7 @@ class TestRules:
 
     @pytest.mark.parametrize("first", range(len(BREAKS)))
     def test_of_all_rules_that_are_broken_the_first_in_order_is_the_reason(self, first):
-        changes: dict[str, object] = {}
+        changes = {}
         for broken in list(self.BREAKS.values())[first:]:
             changes |= broken
 
@@ -113,7 +106,6 @@ class TestRules:
             {"required_claims": {"token_use": ("access",)}},
             {"client_ids": ("notebook",), "required_claims": {"use": ("access",)}},
         ],
-        ids=["nothing", "applications only", "use only", "another claim"],
     )
     def test_an_issuer_whose_tokens_nothing_binds_to_this_server_stops_the_start(self, members):
         with pytest.raises(ConfigurationError) as caught:
@@ -129,7 +121,6 @@ class TestRules:
             IssuerSetting(issuer=ALIAS, audiences=("second",)),
             IssuerSetting(issuer=SECOND, aliases=(ALIAS,), audiences=("second",)),
         ],
-        ids=["the same issuer", "an alias as issuer", "the same alias"],
     )
     def test_two_issuers_of_one_name_stop_the_start(self, second, provider, clock):
         settings = OidcServerSettings(issuers=(*settings_of().issuers, second))
@@ -143,15 +134,13 @@ class TestRules:
 BARE = IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,))
 
 
-def context_of(
-    *admins: str, setting: IssuerSetting = BARE, granted: Roles | None = None, **claims: object
-) -> AuthContext:
+def context_of(*admins, setting=BARE, granted=None, **claims):
     issuer = issuer_of(setting, *admins, roles=granted)
     return issuer.context_of({"sub": "alice", "exp": NOW_SECONDS, **claims}, subject="alice")
 
 
-def issuer_with(**members: object) -> IssuerSetting:
-    return dataclasses.replace(BARE, **members)  # type: ignore[arg-type]
+def issuer_with(**members):
+    return dataclasses.replace(BARE, **members)
 
 
 class TestIdentity:
@@ -166,12 +155,11 @@ class TestIdentity:
         assert context_of(**claims).email == f"{position}@example.com"
 
     @pytest.mark.parametrize("odd", ["", None, 5, True, [], [5], {}])
-    def test_an_odd_address_is_passed_over_and_of_a_list_the_first_is_shown(self, odd):
+    def test_an_odd_address_is_passed_over(self, odd):
         assert context_of(email=odd, upn="a@example.com").email == "a@example.com"
-        assert context_of(verified_primary_email=["a@example.com", "b@example.com"]).email == "a@example.com"
 
     def test_an_address_in_a_list_or_beside_a_verified_one_is_shown_and_not_verified(self):
-        listed = context_of("a@example.com", email=["a@example.com"], email_verified=True)
+        listed = context_of("a@example.com", email=["a@example.com", "b@example.com"], email_verified=True)
         beside = context_of(verified_primary_email="b@example.com", email="a@example.com", email_verified=True)
 
         assert (listed.email, listed.email_verified, listed.is_admin) == ("a@example.com", False, False)
@@ -194,12 +182,8 @@ class TestGroups:
         [
             (
                 BARE,
-                {
-                    "groups": ["ops", "dev"],
-                    "roles": ["dev", "writer"],
-                    "realm_access": {"roles": ["offline_access"]},
-                    "cognito:groups": ["eu"],
-                },
+                {"groups": ["ops", "dev"], "roles": ["dev", "writer"], "realm_access": {"roles": ["offline_access"]},
+                 "cognito:groups": ["eu"]},
                 ("ops", "dev", "writer", "offline_access", "eu"),
             ),
             (BARE, {"groups": "ops", "roles": "dev writer"}, ("ops", "dev writer")),
@@ -228,7 +212,6 @@ class TestGroups:
             ({"roles": ["reader"]}, False, ("eu",), {"*": ("region = 'eu'",)}),
             ({"groups": ["ops"]}, True, ("reader", "eu"), None),
         ],
-        ids=["groups give roles", "default roles only", "a role of the token itself", "an administrators' group"],
     )
     def test_groups_give_roles_and_roles_give_tables(self, claims, is_admin, roles, filters):
         context = context_of(setting=self.SETTING, granted=self.GRANTED, **claims)
@@ -282,18 +265,10 @@ class TestTokens:
 
         assert isinstance(validator, TokenValidator)
         assert validator.validate_token(token) == AuthContext(
-            subject="alice",
-            issuer=ISSUER,
-            auth_type=AuthType.OIDC,
-            email="alice@example.com",
-            expires_at=datetime(2026, 11, 24, 12, 5, tzinfo=UTC),
-            is_admin=False,
-            name="Alice",
-            email_verified=True,
-            may_delegate=False,
-            groups=("ops",),
-            client_id="notebook",
-        )
+            subject="alice", issuer=ISSUER, auth_type=AuthType.OIDC, email="alice@example.com", email_verified=True,
+            expires_at=datetime(2026, 11, 24, 12, 5, tzinfo=UTC), is_admin=False, name="Alice", may_delegate=False,
+            groups=("ops",), client_id="notebook",
+        )  # fmt: skip
         assert validator.validate_token(mint(subject="root")).is_admin is True
         validator.close()
 
@@ -307,14 +282,14 @@ class TestTokens:
 
     def test_an_issuers_keys_do_not_verify_another_issuers_token(self, clock):
         class TwoProviders:
-            def __init__(self) -> None:
+            def __init__(self):
                 self.first, self.second = FakeProvider(keys=(rsa_key(),)), FakeProvider(SECOND, keys=(ec_key(),))
 
-            def fetch_json(self, url: str, **_options: object) -> object:
+            def fetch_json(self, url, **_options):
                 return (self.first if url.startswith(ISSUER) else self.second).fetch_json(url)
 
         issuers = (BARE, IssuerSetting(issuer=SECOND, audiences=("second-lake",)))
-        validator = OidcValidator(OidcServerSettings(issuers=issuers), http=TwoProviders(), clock=clock)  # type: ignore[arg-type]
+        validator = OidcValidator(OidcServerSettings(issuers=issuers), http=TwoProviders(), clock=clock)
 
         second = validator.validate_token(mint(key=ec_key(), issuer=SECOND, audience="second-lake"))
 
@@ -399,12 +374,18 @@ class TestTokenCache:
         clock.advance(1)
         assert validator.cached_context(token) is None
 
-    def test_a_token_ends_by_the_wall_clock_too(self, validator, clock):
-        token = mint(expires_in=60)
+    def test_a_token_ends_by_the_wall_clock_too_and_in_its_leeway_is_accepted_but_not_remembered(
+        self, validator, clock
+    ):
+        token = mint(expires_in=30)
         validator.validate_token(token)
         clock.sleep_through(60)
 
         assert validator.cached_context(token) is None
+        assert validator.validate_token(token).subject == "alice"
+        assert validator.cached_context(token) is None
+        clock.advance(31)
+        assert reason_of(validator, token) == "expired"
 
     @pytest.mark.parametrize(("size", "expected"), [(0, [False] * 3), (2, [True, False, True])])
     def test_the_least_recently_used_token_makes_room(self, provider, clock, size, expected):
@@ -418,19 +399,11 @@ class TestTokenCache:
 
         assert [validator.cached_context(token) is not None for token in (first, second, third)] == expected
 
-    def test_a_token_in_its_leeway_is_accepted_never_remembered_and_then_ends(self, validator, clock):
-        token = mint(expires_in=-30)
-
-        assert validator.validate_token(token).subject == "alice"
-        assert validator.cached_context(token) is None
-        clock.advance(31)
-        assert reason_of(validator, token) == "expired"
-
     def test_a_refusal_is_remembered_for_ten_seconds_and_is_never_a_context(self, validator, clock, monkeypatch):
         token = mint(audience="other")
-        looked_at: list[str] = []
+        looked_at = []
 
-        def look_at(text: str) -> ParsedToken:
+        def look_at(text):
             looked_at.append(text)
             return parse_token(text)
 
@@ -456,7 +429,7 @@ class TestTokenCache:
         validator = OidcValidator(SETTINGS, http=provider, clock=clock, metrics=metrics)
         token, refused = mint(), mint(audience="other", iat=1)
 
-        def counts() -> tuple[float | None, ...]:
+        def counts():
             names = (f"micromegas_access_cache_{kind}_total" for kind in ("hits", "misses"))
             return tuple(metrics.registry.get_sample_value(name) for name in names)
 
@@ -476,7 +449,7 @@ ONE = (IssuerSetting(issuer=FIRST, aliases=("id.example.com",)),)
 TWO = (IssuerSetting(issuer=FIRST), IssuerSetting(issuer=SECOND))
 
 
-def trusting(first: bool | None, second: bool | None = None) -> tuple[IssuerSetting, IssuerSetting]:
+def trusting(first, second=None):
     return (
         IssuerSetting(issuer=FIRST, is_trusted_for_email=first),
         IssuerSetting(issuer=SECOND, is_trusted_for_email=second),
@@ -563,7 +536,7 @@ class TestAdmins:
 LONG_SECONDS = 7 * 24 * 3600
 
 
-def seconds_of_access(validator: OidcValidator, token: str, clock: FakeClock) -> int:
+def seconds_of_access(validator, token, clock):
     """Call once a second until the token is refused, and return after how many seconds that was."""
     for second in range(1000):
         if not is_accepted(validator, token):

@@ -1,11 +1,9 @@
 """Tests of `access.validator`: one decision is one return or one of two errors; rights by roles; limits on calls."""
 
-from __future__ import annotations
-
 import json
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
 
 import pytest
 
@@ -17,7 +15,6 @@ from micromegas_jupyter.access.validator import (
     Accepted,
     BaseValidator,
     CallLimits,
-    Decision,
     Refused,
     Roles,
     Undecided,
@@ -31,10 +28,6 @@ from tests.fakes.mint import mint
 from tests.fakes.validator import ALICE, FakeValidator
 from tests.unit.access.token_cases import unsigned
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.protocols import TokenValidator
-
-
 OTHER = AuthContext(subject="bob", issuer="test", auth_type=AuthType.OIDC)
 KEYS = [ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))]
 
@@ -42,34 +35,34 @@ KEYS = [ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))]
 class Fixed(BaseValidator):
     """Decides as told, the last decision again and again."""
 
-    def __init__(self, *decisions: Decision) -> None:
+    def __init__(self, *decisions):
         self.decisions = list(decisions)
 
-    def decide(self, _token: str) -> Decision:
+    def decide(self, _token):
         return self.decisions.pop(0) if len(self.decisions) > 1 else self.decisions[0]
 
 
 class Scripted:
     """A validator of another make, which answers as told and counts its calls."""
 
-    def __init__(self, answer: AuthContext | Exception) -> None:
+    def __init__(self, answer):
         self.answer = answer
-        self.asked: list[str] = []
+        self.asked = []
 
-    def validate_token(self, token: str) -> AuthContext:
+    def validate_token(self, token):
         self.asked.append(token)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
-    def cached_context(self, _token: str) -> AuthContext | None:
+    def cached_context(self, _token):
         return None
 
-    def close(self) -> None:
+    def close(self):
         """Close nothing."""
 
 
-def reason_of(*validators: TokenValidator, token: str = "token") -> str:
+def reason_of(*validators, token="token"):
     with pytest.raises(Rejected) as caught:
         MultiValidator(validators).validate_token(token)
     return caught.value.reason
@@ -84,12 +77,6 @@ class TestDecision:
         assert decide_safely(FakeValidator(), token) == Refused(reason="token_implausible")
         assert ApiKeyValidator(KEYS).cached_context(token) is None
 
-    @pytest.mark.parametrize(
-        ("token", "expected"), [("alice", "accepted"), ("mallory", "refused"), ("outage", "undecided")]
-    )
-    def test_a_validator_from_elsewhere_is_understood(self, token, expected):
-        assert decide_safely(FakeValidator(), token).outcome == expected
-
     def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator):
         metrics = AccessMetrics()
         inner = MultiValidator([ApiKeyValidator(KEYS), validator])
@@ -98,6 +85,7 @@ class TestDecision:
             part.metrics = metrics
 
         outer.validate_token(mint())
+        # A validator that another one asks is not counted.
         assert reason_of(outer, token=mint(audience="other")) == "audience_mismatch"
         with pytest.raises(Rejected):
             outer.validate_token(mint(audience="other"))
@@ -114,7 +102,7 @@ class TestPendingKeys:
     """A decision that waits for keys is made again after the fetch."""
 
     def test_who_does_not_wait_learns_for_what_and_the_last_try_is_undecided(self, caplog):
-        fetch: Future = Future()
+        fetch = Future()
         validator = Fixed(Undecided(reason="keys_unavailable", pending=fetch))
 
         with pytest.raises(KeysPending) as caught:
@@ -125,7 +113,7 @@ class TestPendingKeys:
         assert [json.loads(record.getMessage())["outcome"] for record in caplog.records] == ["undecided"]
 
     def test_a_check_that_waits_is_made_again_after_the_fetch_and_leaves_one_event(self, caplog):
-        fetch: Future = Future()
+        fetch = Future()
         validator = Fixed(Undecided(reason="keys_unavailable", pending=fetch), Accepted(context=ALICE))
         threading.Timer(0.01, fetch.set_result, [None]).start()
 
@@ -148,14 +136,12 @@ class TestMulti:
         assert MultiValidator([first, second, third]).validate_token("token") is ALICE
         assert (first.asked, second.asked, third.asked) == (["token"], ["token"], [])
 
-    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("order", [1, -1])
     def test_a_validator_that_is_down_outweighs_one_that_refuses(self, order):
         parts = [Scripted(Unavailable("down")), Scripted(Rejected())]
 
-        with pytest.raises(Unavailable) as caught:
-            MultiValidator([parts[index] for index in order]).validate_token("token")
-
-        assert type(caught.value) is Unavailable
+        with pytest.raises(Unavailable):
+            MultiValidator(parts[::order]).validate_token("token")
 
     def test_the_reason_is_that_of_whoever_could_read_the_credential(self):
         readable = Refused(reason="audience_mismatch", claimed=Claimed(issuer="x"))
@@ -242,7 +228,7 @@ class TestBuckets:
     """Token buckets in bounded memory."""
 
     def test_a_full_bucket_gives_its_burst_and_tokens_come_back_at_the_rate(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=3, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=3, max_tracked=5, clock=clock)
         assert [buckets.take("a") for _ in range(100)] == [0, 0, 0] + [0.5] * 97  # asking makes it no emptier
 
         clock.advance(1)
@@ -252,7 +238,7 @@ class TestBuckets:
         assert buckets.take("b") == 0
 
     def test_a_released_token_never_makes_more_than_a_full_bucket(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=2, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=2, max_tracked=5, clock=clock)
         for _ in range(2):
             buckets.take("a")
         for _ in range(5):
@@ -261,7 +247,7 @@ class TestBuckets:
         assert [buckets.take("a") for _ in range(3)] == [0, 0, 0.5]
 
     def test_memory_is_bounded_and_the_least_recently_used_is_forgotten(self, clock):
-        buckets: TokenBuckets[str] = TokenBuckets(per_second=2.0, burst=1, max_tracked=5, clock=clock)
+        buckets = TokenBuckets(per_second=2.0, burst=1, max_tracked=5, clock=clock)
         for key in "abcdeaf":
             buckets.take(key)
 
@@ -314,10 +300,7 @@ class TestCallLimits:
         for _ in range(2):
             limits.count_refusal(first)
 
-        if is_shared:
-            with pytest.raises(ResourcesExhausted):
-                limits.count_refusal(second)
-        else:
+        with pytest.raises(ResourcesExhausted) if is_shared else nullcontext():
             limits.count_refusal(second)
 
     def test_changed_limits_count_from_the_next_call_and_equal_ones_forget_nothing(self, clock):

@@ -1,22 +1,319 @@
-"""Tests of `oidc.authorization`: the request that a browser is sent with, and the callback."""
-
-from __future__ import annotations
+"""Tests of `oidc.authorization`: a browser's request, its callback, token requests and answers; no secret shows."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from micromegas_jupyter.errors import LoginRefused, ProviderMisbehaved, ProviderUnavailable, UsageError
+from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    LoginRefused,
+    LoginRequired,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+    UsageError,
+)
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
+    TokenSet,
     build_authorization_request,
+    build_client_assertion_request,
+    build_client_authentication,
+    build_client_credentials_request,
+    build_code_request,
+    build_jwt_bearer_request,
+    build_refresh_request,
+    build_revocation_request,
+    build_token_error,
+    build_token_exchange_request,
     complete_scope,
     is_callback_of,
     parse_callback,
+    parse_token_answer,
+    parse_token_exchange_answer,
     resource_fields,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
+from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
+from micromegas_jupyter.oidc.private_key import parse_private_key
+from tests.fakes.mint import NOW, NOW_SECONDS, ec_key
+from tests.fakes.tracebacks import traceback_with_variables
+
+TYPE = "urn:ietf:params:oauth:token-type:"
+RESOURCE = "https://lake.example.com"
+REQUEST = AuthorizationRequest(
+    url="u", redirect_uri="r", scope="s", state=Secret("st"), nonce=Secret("no"), code_verifier=Secret("ve"),
+    resource=RESOURCE,
+)  # fmt: skip
+ASSERTED = {
+    "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    "client_assertion": Secret("a.b.c"),
+}
+EXCHANGED = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token": Secret("a.b.c"),
+    "subject_token_type": f"{TYPE}jwt",
+}
+CREDENTIALS = {"grant_type": "client_credentials"}
+REFRESH = {"grant_type": "refresh_token", "refresh_token": Secret("ref")}
+WANTED = {"scope": "s", "audience": "a", "resource": RESOURCE}
+NOTHING = {"scope": None, "audience": None, "resource": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            build_code_request(REQUEST, Secret("co")),
+            {
+                "grant_type": "authorization_code",
+                "code": Secret("co"),
+                "redirect_uri": "r",
+                "code_verifier": Secret("ve"),
+                "resource": RESOURCE,
+            },
+        ),
+        (build_refresh_request(Secret("ref"), granted_scope="openid email"), {**REFRESH, "scope": "openid email"}),
+        (build_refresh_request(Secret("ref"), granted_scope="api://lake/.default"), REFRESH),
+        (
+            build_refresh_request(Secret("ref"), granted_scope=None, resource=RESOURCE),
+            {**REFRESH, "resource": RESOURCE},
+        ),
+        (build_client_credentials_request(**WANTED), {**CREDENTIALS, **WANTED}),
+        (build_client_assertion_request(Secret("a.b.c"), **NOTHING), {**CREDENTIALS, **ASSERTED}),
+        (build_client_assertion_request(Secret("a.b.c"), **WANTED), {**CREDENTIALS, **ASSERTED, **WANTED}),
+        (build_token_exchange_request(Secret("a.b.c"), **NOTHING), EXCHANGED),
+        (build_token_exchange_request(Secret("a.b.c"), **WANTED), {**EXCHANGED, **WANTED}),
+        (
+            build_jwt_bearer_request(Secret("a.b.c")),
+            {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": Secret("a.b.c")},
+        ),
+        (
+            build_revocation_request(Secret("t"), kind="refresh_token"),
+            {"token": Secret("t"), "token_type_hint": "refresh_token"},
+        ),
+    ],
+)
+def test_each_request_has_the_fields_of_its_rfc_and_hides_its_secrets(fields, expected):
+    assert fields == expected
+    assert "a.b.c" not in repr(fields)
+
+
+PEM = ec_key().private.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
+KEY = parse_private_key(Secret(PEM.decode()), key_id="ec", algorithm=None, source_name="key")
+SECRET = Secret("p w+d/é")
+# base64 of "a%3Ab:p+w%2Bd%2F%C3%A9"
+BASIC = {"Authorization": Secret("Basic YSUzQWI6cCt3JTJCZCUyRiVDMyVBOQ==")}
+
+
+class FixedRandomness:
+    """Draws what says how much was asked for."""
+
+    def token_urlsafe(self, nbytes):
+        return f"{nbytes} bytes"
+
+
+def authenticate(supported, proof):
+    return build_client_authentication(
+        supported,
+        client_id="a:b",
+        proof=proof,
+        assertion_audience="https://id.example.com/token",
+        now=NOW,
+        randomness=FixedRandomness(),
+    )
+
+
+class TestClientAuthentication:
+    """How a client proves itself follows from its proof and from what the provider takes."""
+
+    @pytest.mark.parametrize(
+        ("supported", "proof", "fields", "headers"),
+        [
+            (None, None, {"client_id": "a:b"}, {}),
+            (("client_secret_basic",), None, {"client_id": "a:b"}, {}),
+            (None, SECRET, {}, BASIC),
+            (("client_secret_post", "client_secret_basic"), SECRET, {}, BASIC),
+            (("client_secret_post", "private_key_jwt"), SECRET, {"client_id": "a:b", "client_secret": SECRET}, {}),
+        ],
+    )
+    def test_a_client_names_itself_in_the_body_or_the_header(self, supported, proof, fields, headers):
+        found = authenticate(supported, proof)
+
+        assert (found.fields, found.headers) == (fields, headers)
+        assert "YSUz" not in repr(found)
+
+    @pytest.mark.parametrize("supported", [None, ("client_secret_basic", "private_key_jwt")])
+    def test_an_assertion_is_signed_and_says_who_the_client_is_to_its_audience_for_minutes_only(self, supported):
+        found = authenticate(supported, KEY)
+        parsed = parse_token(found.fields["client_assertion"].reveal())
+
+        verify_signature(parsed, parse_key_set({"keys": [ec_key().jwk()]}))
+        assert dict(parsed.header) == {"alg": "ES256", "typ": "JWT", "kid": "ec"}
+        who = {"iss": "a:b", "sub": "a:b", "aud": "https://id.example.com/token", "jti": "24 bytes"}
+        assert dict(parsed.claims) == {**who, "iat": NOW_SECONDS, "exp": NOW_SECONDS + 120}
+        assert (found.fields["client_id"], found.headers) == ("a:b", {})
+        assert found.fields["client_assertion_type"] == ASSERTED["client_assertion_type"]
+        assert "eyJ" not in repr(found)
+
+    @pytest.mark.parametrize(
+        ("supported", "proof", "key"),
+        [
+            ((), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
+            (("none", "private_key_jwt"), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
+            (("client_secret_basic",), KEY, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"),
+        ],
+    )
+    def test_a_proof_that_the_provider_cannot_take_is_a_configuration_error(self, supported, proof, key):
+        with pytest.raises(ConfigurationError) as caught:
+            authenticate(supported, proof)
+
+        assert caught.value.key == key
+
+
+ANSWER = {
+    "access_token": "acc", "token_type": "bearer", "id_token": "idt", "refresh_token": "ref", "expires_in": 3600,
+    "scope": "openid",
+}  # fmt: skip
+
+
+def parse(**changes):
+    body = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
+    return parse_token_answer(body, now=NOW, requested_scope="openid email")
+
+
+class TestAnswer:
+    """A successful answer of the token endpoint."""
+
+    def test_it_becomes_a_set_of_tokens_that_do_not_show(self):
+        assert parse() == TokenSet(
+            access_token=Secret("acc"),
+            token_type="bearer",
+            id_token=Secret("idt"),
+            refresh_token=Secret("ref"),
+            obtained_at=NOW,
+            expires_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
+            scope="openid",
+        )
+        assert "sesame" not in repr(parse(access_token="sesame-1", id_token="sesame-2", refresh_token="sesame-3"))
+
+    def test_it_may_leave_out_all_but_the_access_token(self):
+        found = parse(id_token=None, refresh_token="", expires_in=None, scope=None)
+
+        assert (found.id_token, found.refresh_token, found.expires_at) == (None, None, None)
+        assert found.scope == "openid email"
+
+    @pytest.mark.parametrize(
+        ("seconds", "expires_at"),
+        [
+            ("300", datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (300, datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (300.0, datetime(2026, 11, 24, 12, 5, tzinfo=UTC)),
+            (1e18, datetime(2036, 11, 21, 12, 0, tzinfo=UTC)),
+        ],
+    )
+    def test_a_lifetime_may_be_written_as_text_and_is_cut_at_ten_years(self, seconds, expires_at):
+        assert parse(expires_in=seconds).expires_at == expires_at
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"expires_in": seconds} for seconds in (True, -1, "soon", "1e3", [], {}, "9" * 11)),
+            *({"token_type": kind} for kind in ("DPoP", "mac", "", None, 1)),
+            *(
+                {name: token}
+                for name in ("access_token", "id_token", "refresh_token")
+                for token in (1, ["a"], "a\nb", "é", "a" * 65537)
+            ),
+            {"access_token": None},
+            {"scope": ["openid"]},
+        ],
+    )
+    def test_a_malformed_member_is_refused(self, changes):
+        with pytest.raises(ProviderMisbehaved):
+            parse(**changes)
+
+
+class TestExchangeAnswer:
+    """A successful answer of RFC 8693."""
+
+    ANSWER = MappingProxyType(
+        {"access_token": "issued", "issued_token_type": f"{TYPE}access_token", "token_type": "Bearer", "expires_in": 60}
+    )
+
+    @pytest.mark.parametrize(
+        ("kind", "token_type"),
+        [(f"{TYPE}access_token", "N_A"), (f"{TYPE}jwt", "n_a"), (f"{TYPE}id_token", "Bearer"), (None, "Bearer")],
+    )
+    def test_a_token_that_can_be_sent_is_accepted_whatever_its_kind(self, kind, token_type):
+        answer = {**self.ANSWER, "issued_token_type": kind, "token_type": token_type}
+
+        assert parse_token_exchange_answer(answer, now=NOW, requested_scope=None).access_token == Secret("issued")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"issued_token_type": f"{TYPE}refresh_token"}, {"issued_token_type": f"{TYPE}saml2"},
+            {"issued_token_type": ["x"]}, {"token_type": "N_A", "issued_token_type": None}, {"token_type": "DPoP"},
+            {"access_token": ""}, {"expires_in": -1},
+        ],
+    )  # fmt: skip
+    def test_an_answer_that_cannot_be_used_is_refused(self, changes):
+        with pytest.raises(ProviderMisbehaved) as caught:
+            parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, requested_scope=None)
+
+        assert caught.value.remedy
+        assert "issued" not in caught.value.what
+
+
+@pytest.mark.parametrize("read", [parse_token_answer, parse_token_exchange_answer])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, {"token_type": "bearer"}, ["s3same"], {**ANSWER, "access_token": "s3same", "token_type": "DPoP"},
+        {**ANSWER, "access_token": "s3same\n"}, {**ANSWER, "access_token": "s3same", "refresh_token": ["s3same"]},
+        {**ANSWER, "access_token": "s3same", "expires_in": -1},
+        {**ANSWER, "access_token": "s3same", "issued_token_type": f"{TYPE}saml2", "token_type": "N_A"},
+    ],
+)  # fmt: skip
+def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read, body):
+    with pytest.raises(ProviderMisbehaved) as caught:
+        read(body, now=NOW, requested_scope=None)
+
+    shown = traceback_with_variables(caught.value)
+    assert "requested_scope = None" in shown
+    assert "s3same" not in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "is_refresh", "expected"),
+    [
+        ("invalid_grant", True, LoginRequired), ("invalid_scope", True, LoginRequired),
+        ("invalid_client", True, LoginFailed), ("unauthorized_client", True, LoginFailed),
+        ("slow_down", True, ProviderUnavailable), ("slow_down", False, ProviderUnavailable),
+        ("invalid_grant", False, LoginFailed), ("invalid_scope", False, LoginFailed),
+        ("invalid_client", False, LoginFailed), ("server_error", True, ProviderUnavailable),
+        ("temporarily_unavailable", False, ProviderUnavailable),
+    ],
+)  # fmt: skip
+def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(code, is_refresh, expected):
+    body = {"error": code, "error_description": "bad token s3same"}
+    error = build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])
+
+    assert type(error) is expected
+    assert code in str(error)
+    assert "s3same" not in str(error)
+    if isinstance(error, LoginFailed):
+        assert error.provider_code == code
+        assert ("client secret" in error.remedy) is (code in {"invalid_client", "unauthorized_client"})
+
 
 METADATA = ProviderMetadata(
     issuer="https://id.example.com",
@@ -30,41 +327,32 @@ ANNOUNCING = replace(METADATA, sends_issuer_in_callback=True)
 class CountingRandomness:
     """Implements `seams.Randomness` with a verifier of RFC 7636 appendix B as third draw."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._draws = iter(["state-1", "nonce-1", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"])
-        self.sizes: list[int] = []
+        self.sizes = []
 
-    def token_urlsafe(self, nbytes: int) -> str:
+    def token_urlsafe(self, nbytes):
         self.sizes.append(nbytes)
         return next(self._draws)
 
 
-def build(metadata: ProviderMetadata = METADATA, **changes: object) -> AuthorizationRequest:
-    arguments = {
-        "client_id": "note book",
-        "redirect_uri": "http://127.0.0.1:1234/callback",
-        "scope": "openid email",
-        "randomness": CountingRandomness(),
-        **changes,
-    }
-    return build_authorization_request(metadata, **arguments)  # type: ignore[arg-type]
+def build(metadata=METADATA, **changes):
+    redirect_uri, randomness = "http://127.0.0.1:1234/callback", CountingRandomness()
+    arguments = {"redirect_uri": redirect_uri, "scope": "openid email", "randomness": randomness, **changes}
+    return build_authorization_request(metadata, client_id="note book", **arguments)
 
 
-def query_of(request: AuthorizationRequest) -> dict[str, str]:
+def query_of(request):
     pairs = parse_qsl(urlsplit(request.url).query)
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
 
 
-def test_a_resource_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(UsageError):
-        build(resource="https://lake.example.com", extra_parameters={"resource": "https://other.example.com"})
-
-
-def test_a_request_carries_state_nonce_and_an_s256_challenge() -> None:
+def test_a_request_carries_state_nonce_and_an_s256_challenge():
     randomness = CountingRandomness()
     request = build(randomness=randomness)
 
+    assert not [secret for secret in ("state-1", "nonce-1", "dBjftJeZ", "E9Melhoa") if secret in repr(request)]
     assert randomness.sizes == [32, 32, 32]
     assert request.url.startswith("https://id.example.com/authorize?tenant=1&")
     assert query_of(request) == {
@@ -80,13 +368,7 @@ def test_a_request_carries_state_nonce_and_an_s256_challenge() -> None:
     }
 
 
-def test_nothing_secret_shows_in_the_repr() -> None:
-    shown = repr(build())
-
-    assert not [secret for secret in ("state-1", "nonce-1", "dBjftJeZ", "E9Melhoa") if secret in shown]
-
-
-def test_audience_and_extra_parameters_are_sent() -> None:
+def test_audience_and_extra_parameters_are_sent():
     extra = {"access_type": "offline", "prompt": "login"}
     query = query_of(build(audience="api", resource="urn:lake:1", extra_parameters=extra))
 
@@ -97,45 +379,44 @@ def test_audience_and_extra_parameters_are_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["state", "nonce", "redirect_uri", "code_challenge_method", "response_mode", "request"]
+    "changes",
+    [{"pkce_methods": ("plain",)}, {"pkce_methods": ()}, {"authorization_endpoint": None}, {"token_endpoint": None}],
+    ids=str,
 )
-def test_a_parameter_of_the_protocol_cannot_be_replaced(name: str) -> None:
+def test_a_provider_that_lists_pkce_without_s256_or_lacks_an_endpoint_is_refused(changes):
+    with pytest.raises(ProviderMisbehaved):
+        build(replace(METADATA, **changes))
+
+
+@pytest.mark.parametrize(
+    "name", ["state", "nonce", "redirect_uri", "code_challenge_method", "response_mode", "request", "resource"]
+)
+def test_a_parameter_of_the_protocol_cannot_be_replaced_nor_a_resource_given_twice(name):
     with pytest.raises(UsageError):
-        build(extra_parameters={name: "x"})
-
-
-@pytest.mark.parametrize("methods", [("plain",), ()])
-def test_a_provider_that_lists_pkce_without_s256_is_refused(methods: tuple[str, ...]) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        build(replace(METADATA, pkce_methods=methods))
-
-
-@pytest.mark.parametrize("missing", ["authorization_endpoint", "token_endpoint"])
-def test_a_provider_without_the_endpoints_is_refused(missing: str) -> None:
-    with pytest.raises(ProviderMisbehaved):
-        build(replace(METADATA, **{missing: None}))
+        build(resource="https://lake.example.com", extra_parameters={name: "x"})
 
 
 @pytest.mark.parametrize("scope", ["", " openid", "openid  email", 'open"id', "openid\n", "openid é"])
-def test_a_malformed_scope_is_a_usage_error(scope: str) -> None:
+def test_a_malformed_scope_is_a_usage_error(scope):
     with pytest.raises(UsageError):
         complete_scope(scope)
 
 
-def test_a_callback_gives_its_code() -> None:
-    query = "code=c0de&state=state-1&iss=https%3A%2F%2Fid.example.com"
+def test_a_callback_gives_its_code():
+    query = "code=c0de&state=state-1"
+    code = parse_callback(f"{query}&iss=https%3A%2F%2Fid.example.com", request=build(), metadata=ANNOUNCING)
 
-    code = parse_callback(query, request=build(), metadata=ANNOUNCING)
-
-    assert code.reveal() == "c0de"
+    assert code.reveal() == "c0de" == parse_callback(query, request=build(), metadata=METADATA).reveal()
     assert "c0de" not in repr(code)
+    with pytest.raises(ProviderMisbehaved):  # the issuer was announced
+        parse_callback(query, request=build(), metadata=ANNOUNCING)
 
 
 @pytest.mark.parametrize(
     "query",
     ["", "code=c", "state=state-2", "state=", "state=state-1&state=state-1", "state=%FF", "x&" * 60 + "state=state-1"],
 )
-def test_a_callback_with_another_state_is_not_of_this_request(query: str) -> None:
+def test_a_callback_with_another_state_is_not_of_this_request(query):
     request = build()
 
     assert not is_callback_of(query, request)
@@ -146,25 +427,15 @@ def test_a_callback_with_another_state_is_not_of_this_request(query: str) -> Non
 @pytest.mark.parametrize("issuer", ["https://evil.example", "https://id.example.com/", ""])
 @pytest.mark.parametrize("metadata", [METADATA, ANNOUNCING])
 @pytest.mark.parametrize("result", [{"code": "c"}, {"error": "access_denied"}])
-def test_a_callback_of_another_issuer_is_refused(
-    issuer: str, metadata: ProviderMetadata, result: dict[str, str]
-) -> None:
+def test_a_callback_of_another_issuer_is_refused(issuer, metadata, result):
     query = urlencode({"state": "state-1", "iss": issuer, **result})
 
     with pytest.raises(ProviderMisbehaved):
         parse_callback(query, request=build(), metadata=metadata)
 
 
-def test_an_announced_issuer_must_not_be_missing() -> None:
-    query = "code=c&state=state-1"
-
-    with pytest.raises(ProviderMisbehaved):
-        parse_callback(query, request=build(), metadata=ANNOUNCING)
-    assert parse_callback(query, request=build(), metadata=METADATA).reveal() == "c"
-
-
 @pytest.mark.parametrize("query", ["", "&code=", "&code=a&code=b", "&code=%0a", "&code=%C3%A9", "&code=" + "a" * 4097])
-def test_a_callback_without_one_usable_code_is_refused(query: str) -> None:
+def test_a_callback_without_one_usable_code_is_refused(query):
     with pytest.raises(ProviderMisbehaved):
         parse_callback("state=state-1" + query, request=build(), metadata=METADATA)
 
@@ -178,7 +449,7 @@ def test_a_callback_without_one_usable_code_is_refused(query: str) -> None:
         ("temporarily_unavailable", ProviderUnavailable),
     ],
 )
-def test_each_error_of_the_provider_has_its_class(code: str, expected: type[Exception]) -> None:
+def test_each_error_of_the_provider_has_its_class(code, expected):
     with pytest.raises(expected) as caught:
         parse_callback(f"state=state-1&error={code}", request=build(), metadata=METADATA)
 
@@ -189,6 +460,6 @@ def test_each_error_of_the_provider_has_its_class(code: str, expected: type[Exce
     "resource",
     ["lake", "/lake", "//lake.example.com", "https://lake#part", "https://la ke", "https://lake\n", "x:" + "a" * 2047],
 )
-def test_what_is_not_an_absolute_uri_or_has_a_fragment_is_refused(resource: str) -> None:
+def test_what_is_not_an_absolute_uri_or_has_a_fragment_is_refused(resource):
     with pytest.raises(UsageError):
         resource_fields(resource)

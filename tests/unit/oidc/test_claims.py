@@ -1,7 +1,5 @@
 """Tests of `oidc.claims`: the checks of ID tokens, and what the token tables of access leave out."""
 
-from __future__ import annotations
-
 import hashlib
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,7 +26,6 @@ from tests.fakes.mint import (
     ISSUER,
     NOW,
     NOW_SECONDS,
-    SigningKey,
     ec_key,
     ed25519_key,
     encode,
@@ -41,7 +38,7 @@ from tests.fakes.mint import (
 KEYS = parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
 
 
-def verify(token: str, *, nonce: str | None = "n-1", access_token: str | None = None) -> IdTokenClaims:
+def verify(token, *, nonce="n-1", access_token=None):
     return verify_id_token(
         Secret(token),
         KEYS,
@@ -53,7 +50,7 @@ def verify(token: str, *, nonce: str | None = "n-1", access_token: str | None = 
     )
 
 
-def test_a_good_token_gives_its_claims() -> None:
+def test_a_good_token_gives_its_claims():
     groups = ["analysts", "\x1b[2J", "g" * 300]
     claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE, groups=groups))
 
@@ -106,7 +103,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED.keys())
-def test_a_token_that_fails_any_check_is_refused_without_being_shown(token: str) -> None:
+def test_a_token_that_fails_any_check_is_refused_without_being_shown(token):
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(token)
 
@@ -114,19 +111,15 @@ def test_a_token_that_fails_any_check_is_refused_without_being_shown(token: str)
     assert token not in str(caught.value)
 
 
-def test_a_token_of_a_wrong_clock_says_so() -> None:
+def test_a_wrong_clock_is_named_and_a_key_that_is_not_known_may_be_known_to_newer_keys():
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(mint(nonce="n-1", expires_in=-3600))
-
     assert "clock" in caught.value.remedy
-
-
-def test_a_key_that_is_not_known_may_be_known_to_newer_keys() -> None:
     with pytest.raises(UnknownKey):
         verify(mint(nonce="n-1", key=rsa_key("rotated")))
 
 
-def half_hash(access_token: bytes, algorithm: str) -> str:
+def half_hash(access_token, algorithm):
     digest = hashlib.new(algorithm, access_token).digest()
     return encode(digest[: len(digest) // 2])
 
@@ -136,7 +129,7 @@ def half_hash(access_token: bytes, algorithm: str) -> str:
     [(rsa_key(), "sha256"), (ec_key(), "sha256"), (ed25519_key(), "sha512")],
     ids=["RS", "ES", "Ed"],
 )
-def test_the_access_token_must_be_the_one_that_the_id_token_names(key: SigningKey, algorithm: str) -> None:
+def test_the_access_token_must_be_the_one_that_the_id_token_names(key, algorithm):
     token = mint(key=key, nonce="n-1", at_hash=half_hash(b"acc", algorithm))
 
     assert verify(token, access_token="acc").subject == "alice"
@@ -145,12 +138,12 @@ def test_the_access_token_must_be_the_one_that_the_id_token_names(key: SigningKe
 
 
 @pytest.mark.parametrize("stated", ["", 1, ["x"], True])
-def test_an_access_token_hash_that_is_malformed_is_refused(stated: object) -> None:
+def test_an_access_token_hash_that_is_malformed_is_refused(stated):
     with pytest.raises(ProviderMisbehaved):
         verify(mint(nonce="n-1", at_hash=stated), access_token="acc")
 
 
-def test_odd_names_are_left_out_and_long_ones_cut() -> None:
+def test_odd_names_are_left_out_and_long_ones_cut():
     claims = verify(mint(nonce="n-1", name="\x1b[31m", preferred_username="a" * 300, email=["x"]))
 
     assert (claims.name, claims.email) == ("a" * 256, None)
@@ -163,7 +156,7 @@ def test_odd_names_are_left_out_and_long_ones_cut() -> None:
         "x.y.z",
     ],
 )  # fmt: skip
-def test_a_stored_token_of_another_sign_in_is_refused(token: str) -> None:
+def test_a_stored_token_of_another_sign_in_is_refused(token):
     with pytest.raises(ProviderMisbehaved):
         read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
 
@@ -175,40 +168,30 @@ OLD = IdTokenClaims(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"issued_at": NOW, "nonce": None}, {"audiences": frozenset({AUDIENCE, "more"})}]
-)
-def test_a_refreshed_token_may_continue_its_sign_in(changes: dict[str, object]) -> None:
-    check_refreshed_claims(OLD, replace(OLD, **changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
+    ("changes", "is_refused"),
     [
-        {"subject": "mallory"}, {"issuer": "https://evil.example"}, {"audiences": frozenset({"other"})},
-        {"nonce": Secret("n-2")}, {"authorized_party": "other"},
-        {"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)},
+        ({}, False), ({"issued_at": NOW, "nonce": None}, False),
+        ({"audiences": frozenset({AUDIENCE, "more"})}, False), ({"subject": "mallory"}, True),
+        ({"issuer": "https://evil.example"}, True), ({"audiences": frozenset({"other"})}, True),
+        ({"nonce": Secret("n-2")}, True), ({"authorized_party": "other"}, True),
+        ({"issued_at": datetime(2026, 11, 24, 10, 59, 59, tzinfo=UTC)}, True),
     ],
 )  # fmt: skip
-def test_a_refreshed_token_of_another_sign_in_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ProviderMisbehaved):
+def test_a_refreshed_token_must_continue_its_sign_in(changes, is_refused):
+    with pytest.raises(ProviderMisbehaved) if is_refused else nullcontext():
         check_refreshed_claims(OLD, replace(OLD, **changes))
 
 
 @pytest.mark.parametrize(
     "claims", [{"cnf": None}, {"events": {}}, {"typ": "Offline"}, {"token_use": "refresh"}], ids=str
 )
-def test_tokens_for_other_uses_are_refused(claims: dict[str, object]) -> None:
+def test_tokens_for_other_uses_are_refused(claims):
     with pytest.raises(TokenProblem):
         check_bearer_use(claims)
 
 
-@pytest.mark.parametrize("claims", [{}, {"typ": "Bearer"}, {"typ": "ID"}, {"typ": 5}, {"token_use": "access"}], ids=str)
-def test_access_and_id_tokens_may_bear_calls(claims: dict[str, object]) -> None:
-    check_bearer_use(claims)
-
-
 @pytest.mark.parametrize("subject", ["", " ", "\u3000 ", 5, None, "a" * 256, "a\nb", "a\u2028b", "a\x00"])
-def test_a_subject_is_a_short_line_of_text_in_the_claim_that_names_it(subject: object) -> None:
+def test_a_subject_is_a_short_line_of_text_in_the_claim_that_names_it(subject):
     assert read_subject({"sub": "pairwise", "oid": "Zoë|läken/1 2"}, "oid") == "Zoë|läken/1 2"
     with pytest.raises(TokenProblem, match="subject_malformed"):
         read_subject({"sub": "alice", "oid": subject}, "oid")
@@ -226,12 +209,12 @@ def test_a_subject_is_a_short_line_of_text_in_the_claim_that_names_it(subject: o
         ({}, "expiry_missing"),
     ],
 )
-def test_without_leeway_each_time_counts_to_the_second(times: dict[str, object], reason: str | None) -> None:
+def test_without_leeway_each_time_counts_to_the_second(times, reason):
     with nullcontext() if reason is None else pytest.raises(TokenProblem, match=reason):
         check_times(times, NOW_SECONDS, leeway_seconds=0)
 
 
-def test_a_path_leads_into_a_claim_and_replaces_the_usual_places_and_groups_are_bounded() -> None:
+def test_a_path_leads_into_a_claim_and_replaces_the_usual_places_and_groups_are_bounded():
     claims = {"groups": ["not this"], "resource_access": {"lake": {"roles": ["reader"]}}}
 
     assert read_groups(claims, [("resource_access", "lake", "roles")]) == ("reader",)

@@ -1,7 +1,5 @@
 """Tests of `oidc.device`: what a provider answers to a device, and what of it a person is shown."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest
@@ -20,7 +18,7 @@ from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 
 ISSUER = "https://id.example.com"
-ANSWER: dict[str, object] = {
+ANSWER = {
     "device_code": "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
     "user_code": "WDJB-MJHT",
     "verification_uri": "https://id.example.com/device",
@@ -30,12 +28,12 @@ ANSWER: dict[str, object] = {
 }
 
 
-def parse(*, issuer: str = ISSUER, **changes: object) -> DeviceAuthorization:
+def parse(*, issuer=ISSUER, **changes):
     members = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
     return parse_device_answer(members, issuer=issuer, now=NOW)
 
 
-def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource() -> None:
+def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource():
     resource = "https://lake.example.com"
     fields = build_device_request(client_id="app", scope="email", audience="lake", resource=resource)
 
@@ -47,7 +45,7 @@ def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource
     }
 
 
-def test_an_answer_says_what_to_show_and_how_to_ask() -> None:
+def test_an_answer_says_what_to_show_and_how_to_ask():
     assert parse() == DeviceAuthorization(
         device_code=Secret("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
         user_code="WDJB-MJHT",
@@ -67,13 +65,11 @@ def test_an_answer_says_what_to_show_and_how_to_ask() -> None:
 @pytest.mark.parametrize(
     ("interval", "seconds"), [(None, 5), (5, 5), (0, 1), (0.25, 1), ("9", 9), (90, 90), (9_999_999, 1800)]
 )
-def test_the_interval_is_the_provider_s_within_bounds_and_five_seconds_by_default(
-    interval: object, seconds: float
-) -> None:
+def test_the_interval_is_the_provider_s_within_bounds_and_five_seconds_by_default(interval, seconds):
     assert parse(interval=interval).interval_seconds == seconds
 
 
-def test_control_characters_are_removed_from_what_a_person_is_shown() -> None:
+def test_control_characters_are_removed_from_what_a_person_is_shown():
     found = parse(
         user_code=" \x1b[31mWDJB\r\n-MJHT\u202e ",
         verification_uri="https://id.example.com/\x1bdevice\x00",
@@ -93,7 +89,7 @@ def test_control_characters_are_removed_from_what_a_person_is_shown() -> None:
         "https://\u0456d.example.com/device", "https://id.example.com/" + "a" * 2048,
     ],
 )  # fmt: skip
-def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_it_is_optional(address: str) -> None:
+def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_it_is_optional(address):
     assert parse(verification_uri_complete=address).verification_uri_complete is None
     with pytest.raises(ProviderMisbehaved):
         parse(verification_uri=address)
@@ -110,7 +106,7 @@ def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_
         {"interval": [5]},
     ],
 )  # fmt: skip
-def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes: dict[str, object]) -> None:
+def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes):
     with pytest.raises(ProviderMisbehaved):
         parse(**changes)
 
@@ -119,7 +115,7 @@ def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes: dict[s
     "body",
     [{**ANSWER, "device_code": "s3same\n"}, {**ANSWER, "device_code": "s3same", "verification_uri": None}, ["s3same"]],
 )
-def test_a_refusal_shows_nothing_of_the_device_code_not_even_with_all_variables(body: object) -> None:
+def test_a_refusal_shows_nothing_of_the_device_code_not_even_with_all_variables(body):
     with pytest.raises(ProviderMisbehaved) as caught:
         parse_device_answer(body, issuer=ISSUER, now=NOW)
 
@@ -136,7 +132,7 @@ def test_a_refusal_shows_nothing_of_the_device_code_not_even_with_all_variables(
         *((body, type(None)) for body in ({"error": "invalid_grant"}, {"error": ["slow_down"]}, {}, None, "slow_down")),
     ],
 )
-def test_each_refused_question_has_its_meaning(body: object, expected: type[object]) -> None:
+def test_each_refused_question_has_its_meaning(body, expected):
     assert type(parse_device_token_error(body)) is expected
     assert parse_device_token_error({"error": "authorization_pending"}) == DevicePending()
     assert parse_device_token_error({"error": "slow_down"}) == DevicePending(slow_down=True)

@@ -18,7 +18,7 @@ from micromegas_jupyter.oidc.jws import (
     parse_token,
     verify_signature,
 )
-from tests.fakes.mint import SigningKey, ec_key, ed448_key, ed25519_key, encode, encode_number, mint, mint_raw, rsa_key
+from tests.fakes.mint import ec_key, ed448_key, ed25519_key, encode, encode_number, mint, mint_raw, rsa_key
 
 
 def test_a_token_comes_apart_into_header_claims_signing_input_and_signature():
@@ -30,13 +30,6 @@ def test_a_token_comes_apart_into_header_claims_signing_input_and_signature():
     assert parsed.signature == b"\x01\x02"
     assert repr(parsed) == "ParsedToken()"
     assert (parsed.algorithm, parsed.key_id) == ("RS256", "a")
-
-
-def test_header_and_claims_cannot_be_changed():
-    parsed = parse_token(mint())
-
-    with pytest.raises(TypeError):
-        parsed.claims["sub"] = "mallory"  # type: ignore[index]
 
 
 def test_a_token_of_the_greatest_size_is_read():
@@ -52,24 +45,20 @@ def test_a_token_of_the_greatest_size_is_read():
 
 
 def test_keys_of_all_accepted_kinds_are_imported_in_order():
-    keys = parse_key_set({"keys": [rsa_key().jwk(), ec_key().jwk(), ed25519_key().jwk(), ed448_key().jwk()]})
+    slip = ec_key("slip", "P-521").jwk(alg="ES521")
+    keys = parse_key_set({"keys": [rsa_key().jwk(), ec_key().jwk(), ed25519_key().jwk(), ed448_key().jwk(), slip]})
 
     assert [(key.key_type, key.curve, key.key_id, key.algorithm) for key in keys.keys] == [
         ("RSA", None, "rsa", "RS256"),
         ("EC", "P-256", "ec", "ES256"),
         ("OKP", "Ed25519", "ed", "EdDSA"),
         ("OKP", "Ed448", "ed448", "EdDSA"),
+        ("EC", "P-521", "slip", "ES512"),  # the usual slip for ES512
     ]
     assert keys.ignored_count == 0
 
 
-def test_the_usual_slip_for_es512_means_es512():
-    keys = parse_key_set({"keys": [ec_key("slip", "P-521").jwk(alg="ES521")]})
-
-    assert keys.keys[0].algorithm == "ES512"
-
-
-def _roca_like_modulus() -> int:
+def _roca_like_modulus():
     # A number that is a power of 65537 modulo each odd prime up to 167, built by the Chinese remainder theorem.
     primes = [number for number in range(3, 168) if all(number % smaller for smaller in range(2, number))]
     product = 1
@@ -145,70 +134,60 @@ class TestSmallOrder:
 
     P25519 = 2**255 - 19
     P448 = 2**448 - 2**224 - 1
-    # Of order eight; its square root of the curve's equation is checked below.
+    # Of order eight.
     Y8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
 
-    def test_the_literal_above_is_a_point_of_order_eight(self):
-        prime = self.P25519
-        d = -121665 * pow(121666, -1, prime)
-        x_squared = (self.Y8**2 - 1) * pow(d * self.Y8**2 + 1, -1, prime) % prime
-
-        # Doubling gives y = (x² + y²) / (1 - d x² y²): here zero, which is a point of order four.
-        assert pow(x_squared, (prime - 1) // 2, prime) == 1
-        assert (x_squared + self.Y8**2) % prime == 0
-
-    @pytest.mark.parametrize("sign", [0, 1 << 255])
-    @pytest.mark.parametrize("y", [0, 1, P25519 - 1, Y8, P25519 - Y8, P25519, P25519 + 1])
-    def test_such_an_ed25519_key_is_left_out(self, y, sign):
-        keys = parse_key_set({"keys": [ed25519_key().jwk(x=encode((y | sign).to_bytes(32, "little"))), ec_key().jwk()]})
-
-        assert [key.key_id for key in keys.keys] == ["ec"]
-
-    @pytest.mark.parametrize("sign", [0, 1 << 455])
-    @pytest.mark.parametrize("y", [0, 1, P448 - 1])
-    def test_such_an_ed448_key_is_left_out(self, y, sign):
-        keys = parse_key_set({"keys": [ed448_key().jwk(x=encode((y | sign).to_bytes(57, "little"))), ec_key().jwk()]})
+    @pytest.mark.parametrize("sign", [0, 1])
+    @pytest.mark.parametrize(
+        ("key", "size", "y"),
+        [
+            *((ed25519_key(), 32, y) for y in (0, 1, P25519 - 1, Y8, P25519 - Y8, P25519, P25519 + 1)),
+            *((ed448_key(), 57, y) for y in (0, 1, P448 - 1)),
+        ],
+    )
+    def test_such_a_key_is_left_out(self, key, size, y, sign):
+        point = (y | sign << (8 * size - 1)).to_bytes(size, "little")
+        keys = parse_key_set({"keys": [key.jwk(x=encode(point)), ec_key().jwk()]})
 
         assert [key.key_id for key in keys.keys] == ["ec"]
 
 
-class TestIssuerOfAKey:
-    """A provider with many tenants says for each key whose tokens it signs."""
+OF_A_KEY = "https://login.example.com/t1/v2.0"
+ANY_TENANT = "https://login.example.com/{tenantid}/v2.0"
 
-    ISSUER = "https://login.example.com/t1/v2.0"
 
-    def names(self, *issuers: object, tenant: str | None = "t1") -> list[str | None]:
-        listed = [ec_key(str(number)).jwk(issuer=issuer) for number, issuer in enumerate(issuers)]
-        return [key.key_id for key in parse_key_set({"keys": listed}, issuer=self.ISSUER, tenant=tenant).keys]
+@pytest.mark.parametrize(
+    ("issuers", "tenant", "used"),
+    [
+        ((OF_A_KEY, ANY_TENANT, None), "t1", ["0", "1", "2"]),
+        (("https://login.example.com/t2/v2.0", OF_A_KEY), "t1", ["1"]),
+        ((1, [OF_A_KEY], {"a": 1}, OF_A_KEY), "t1", ["3"]),
+        ((ANY_TENANT, OF_A_KEY), None, ["1"]),
+        (("https://evil.example.com/{tenantid}/v2.0", "{tenantid}"), "t1", []),
+    ],
+    ids=["own, all and nobody's", "another tenant's", "no text", "without a tenant", "the place alone"],
+)
+def test_of_a_provider_with_many_tenants_only_keys_for_this_one_are_used(issuers, tenant, used):
+    listed = [ec_key(str(number)).jwk(issuer=issuer) for number, issuer in enumerate(issuers)]
 
-    def test_keys_for_this_tenant_for_all_tenants_and_for_nobody_in_particular_are_used(self):
-        assert self.names(self.ISSUER, "https://login.example.com/{tenantid}/v2.0", None) == ["0", "1", "2"]
+    keys = parse_key_set({"keys": listed}, issuer=OF_A_KEY, tenant=tenant).keys
 
-    def test_other_tenants_keys_are_left_out_and_the_rest_stays(self):
-        assert self.names("https://login.example.com/t2/v2.0", self.ISSUER) == ["1"]
-
-    def test_an_issuer_that_is_no_text_costs_the_key(self):
-        assert self.names(1, [self.ISSUER], {"a": 1}, self.ISSUER) == ["3"]
-
-    def test_without_a_tenant_the_place_for_it_means_nothing(self):
-        assert self.names("https://login.example.com/{tenantid}/v2.0", self.ISSUER, tenant=None) == ["1"]
-
-    def test_the_place_alone_does_not_make_another_issuer_ours(self):
-        assert self.names("https://evil.example.com/{tenantid}/v2.0", "{tenantid}") == []
+    assert [key.key_id for key in keys] == used
 
 
 ALL_KEYS = [
     rsa_key(), rsa_key("rs384", "RS384"), rsa_key("rs512", "RS512"), rsa_key("ps256", "PS256"),
     rsa_key("ps384", "PS384"), rsa_key("ps512", "PS512"), ec_key(), ec_key("ec384", "P-384"),
     ec_key("ec521", "P-521"), ed25519_key(), ed448_key(),
+    dataclasses.replace(ed25519_key(), algorithm="Ed25519"),  # the newer name
 ]  # fmt: skip
 
 
-def key_set(*keys: SigningKey, **changes: object) -> KeySet:
+def key_set(*keys, **changes):
     return parse_key_set({"keys": [key.jwk(**changes) for key in keys]})
 
 
-def reason_of(token: str, keys: KeySet, **options: frozenset[str]) -> str:
+def reason_of(token, keys, **options):
     with pytest.raises(TokenProblem) as caught:
         verify_signature(parse_token(token), keys, **options)
     return caught.value.reason
@@ -225,12 +204,6 @@ def test_no_setting_makes_another_algorithm_acceptable(algorithm):
 
     with pytest.raises(TokenProblem, match="algorithm_not_allowed"):
         check_algorithm(parsed, DEFAULT_ALGORITHMS | {algorithm})
-
-
-def test_the_newer_name_of_ed25519_verifies_with_a_key_of_that_name():
-    token = mint(key=dataclasses.replace(ed25519_key(), algorithm="Ed25519"))
-
-    verify_signature(parse_token(token), key_set(ed25519_key(), alg="Ed25519"))
 
 
 @pytest.mark.parametrize(
@@ -273,15 +246,9 @@ def test_without_a_key_name_at_most_ten_keys_are_tried():
 
 def test_whatever_the_library_raises_the_signature_does_not_verify():
     class BrokenKey:
-        def verify(self, *_arguments: object) -> None:
+        def verify(self, *_arguments):
             raise KeyError("broken")
 
-    broken = VerificationKey(
-        key=BrokenKey(),  # type: ignore[arg-type]
-        key_id="rsa",
-        algorithm=None,
-        key_type="RSA",
-        curve=None,
-    )
+    broken = VerificationKey(key=BrokenKey(), key_id="rsa", algorithm=None, key_type="RSA", curve=None)
 
     assert reason_of(mint(), KeySet(keys=(broken,))) == "signature_wrong"
