@@ -1,7 +1,5 @@
 """Metrics of a server and of a validator of which each has counted something, so that all are reported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from micromegas_jupyter.access.audit import AccessMetrics
@@ -13,7 +11,7 @@ from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
 
-def server_metrics() -> ServerMetrics:
+def server_metrics():
     metrics = ServerMetrics()
     metrics.count_call("/arrow.flight.protocol.FlightService/DoGet", "OK")
     metrics.count_error(ResourcesExhausted("Too much."))
@@ -23,7 +21,7 @@ def server_metrics() -> ServerMetrics:
     return metrics
 
 
-def access_metrics() -> AccessMetrics:
+def access_metrics():
     metrics = AccessMetrics()
     metrics.count_decision("refused", "expired", 0.001)
     metrics.count_key_fetch("https://id.example.com", succeeded=True)

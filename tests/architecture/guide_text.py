@@ -24,16 +24,16 @@ class Block:
     announced_by: str
 
 
-def read_page(name: str) -> str:
+def read_page(name):
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def read_guide() -> str:
+def read_guide():
     return "\n".join(read_page(name) for name in GUIDE)
 
 
-def blocks(*names: str) -> list[Block]:
-    found: list[Block] = []
+def blocks(*names):
+    found = []
     for name in names:
         text = read_page(name)
         for fence in _FENCE.finditer(text):
@@ -50,30 +50,30 @@ def blocks(*names: str) -> list[Block]:
     return found
 
 
-def table_rows(text: str) -> list[tuple[str, ...]]:
+def table_rows(text):
     lines = [line.strip() for line in text.split("\n") if line.startswith("|")]
     return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
 
-def headings(text: str) -> list[str]:
+def headings(text):
     return re.findall(r"^#{1,6} (.+)$", _FENCE.sub("", text), flags=re.MULTILINE)
 
 
-def anchors(text: str) -> set[str]:
+def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
 
 
-def links(text: str) -> list[str]:
+def links(text):
     return _LINK.findall(_FENCE.sub("", text))
 
 
-def dangling_links(page: str) -> list[str]:
+def dangling_links(page):
     """Return the links of a page below docs, or at `../README.md`, whose file or heading is not there."""
     text = read_page(page)
     return [link for link in links(text) if "://" not in link and not _leads_somewhere(page, text, link)]
 
 
-def _leads_somewhere(page: str, text: str, link: str) -> bool:
+def _leads_somewhere(page, text, link):
     target, _, anchor = link.partition("#")
     path = (DOCS / page).parent / target
     if not target:

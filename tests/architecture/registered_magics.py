@@ -21,7 +21,7 @@ class RegisteredMagic:
     options: tuple[str, ...]
 
 
-def registered_magics() -> list[RegisteredMagic]:
+def registered_magics():
     printed = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, timeout=100)
     return [
         RegisteredMagic(names=tuple(names.split()), options=tuple(options))
@@ -29,7 +29,7 @@ def registered_magics() -> list[RegisteredMagic]:
     ]
 
 
-def option_texts(parser: argparse.ArgumentParser) -> list[str]:
+def option_texts(parser):
     formatter = argparse.HelpFormatter(prog="")
     return [
         _text_of(action, formatter)
@@ -38,20 +38,20 @@ def option_texts(parser: argparse.ArgumentParser) -> list[str]:
     ]
 
 
-def _text_of(action: argparse.Action, formatter: argparse.HelpFormatter) -> str:
+def _text_of(action, formatter):
     values = formatter._format_args(action, action.dest.upper()) if action.nargs != 0 else ""
     name = max(action.option_strings, key=len, default="")
     return f"{name} {values.strip('{}').replace(',', '|') if action.choices else values}".strip()
 
 
-def _main() -> None:
+def _main():
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell.instance()
     shell.history_manager.enabled = False
     before = {(kind, name) for kind, magics in shell.magics_manager.magics.items() for name in magics}
     shell.extension_manager.load_extension("micromegas_jupyter")
-    found: dict[object, set[str]] = defaultdict(set)
+    found = defaultdict(set)
     for kind, magics in shell.magics_manager.magics.items():
         for name, magic in magics.items():
             if (kind, name) not in before:

@@ -1,7 +1,5 @@
 """The administrator guide says what the validator does: codes, settings, commands, metrics, times."""
 
-from __future__ import annotations
-
 import re
 import shlex
 
@@ -9,19 +7,19 @@ import pytest
 
 from micromegas_jupyter.access import explain
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.config.access import AccessSettings, parse_access_settings
+from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.config.issuers import PRESETS
 from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.exercised_metrics import access_metrics
-from tests.architecture.guide_text import GUIDE, ROOT, Block, blocks, read_guide, read_page, table_rows
+from tests.architecture.guide_text import GUIDE, ROOT, blocks, read_guide, read_page, table_rows
 
 PACKAGE = ROOT / "micromegas_jupyter"
 # `nbf` is only read when it is there.
 UNREACHABLE = frozenset({"not_before_missing"})
 
 
-def _explained_codes() -> list[str]:
+def _explained_codes():
     cells = [row[0] for row in table_rows(read_page("access-reasons.md"))]
     return [found[1] for cell in cells if (found := re.fullmatch(r"`([a-z0-9_]+)`", cell))]
 
@@ -42,15 +40,15 @@ class TestReasonCodes:
         assert sorted((written | step_reasons) - UNREACHABLE - set(_explained_codes())) == []
 
 
-def _configuration_files() -> list[Block]:
+def _configuration_files():
     return [block for block in blocks(*GUIDE) if block.language == "json"]
 
 
-def _parsed(block: Block) -> AccessSettings:
+def _parsed(block):
     return parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=block.text)
 
 
-def _exported_variables() -> list[tuple[str, str]]:
+def _exported_variables():
     lines = [line for block in blocks(*GUIDE) if block.language == "sh" for line in block.text.split("\n")]
     words = [shlex.split(line)[1] for line in lines if line.startswith("export ")]
     return [(name, value) for name, _, value in (word.partition("=") for word in words)]

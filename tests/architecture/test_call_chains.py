@@ -1,14 +1,11 @@
 """How many files a reader opens to follow four things that people do; docs/architecture.md lists these files."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,11 +15,6 @@ from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import AUDIENCE, mint, rsa_key
 from tests.fakes.servers import open_server
 from tests.integration.relay.servers import SignIn, jupyter_server, kernel_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.fakes.loopback_http import Seen
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -49,22 +41,22 @@ sitecustomize.write()
 """
 
 
-def documented_files(flow: str) -> list[str]:
+def documented_files(flow):
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = text.partition(f"\n### {TITLES[flow]}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
     return sorted(re.findall(r"`([a-z_/]+\.py)`", section))
 
 
-def run_traced(folder: Path, *arguments: str, environ: Mapping[str, str]) -> None:
+def run_traced(folder, *arguments, environ):
     own = {**os.environ, **environ, "MICROMEGAS_TEST_TRACE": str(folder), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
     subprocess.run([sys.executable, *arguments], env=own, check=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
-def traced_files(folder: Path) -> list[str]:
+def traced_files(folder):
     return sorted({name for path in folder.glob("*.txt") for name in path.read_text(encoding="utf-8").split()})
 
 
-def check_flow(flow: str, files: list[str]) -> None:
+def check_flow(flow, files):
     """Check that these files are documented, and no more than a reader is to open; a retry may leave one out."""
     print(f"{flow}: {len(files)} files (at most {LIMITS[flow]})", *files, sep="\n  ")
     documented = documented_files(flow)
@@ -76,7 +68,7 @@ def check_flow(flow: str, files: list[str]) -> None:
 class KeyServer(LoopbackHttp):
     """An issuer that serves its discovery document and its keys, and no more."""
 
-    def handle(self, seen: Seen) -> Reply:
+    def handle(self, seen):
         documents = {
             "/.well-known/openid-configuration": {"issuer": self.base, "jwks_uri": f"{self.base}/keys"},
             "/keys": {"keys": [rsa_key().jwk()]},
@@ -95,7 +87,7 @@ sitecustomize.write()
 
 
 @pytest.fixture
-def server_uri(tmp_path: Path) -> Iterator[dict[str, str]]:
+def server_uri(tmp_path):
     with open_server(is_open=True) as server:
         yield {
             "MICROMEGAS_ANALYTICS_URI": f"grpc://127.0.0.1:{server.port}",
@@ -103,7 +95,7 @@ def server_uri(tmp_path: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def test_a_token_check(tmp_path: Path) -> None:
+def test_a_token_check(tmp_path):
     with KeyServer() as issuer:
         now = int(SYSTEM_CLOCK.now().timestamp())
         config = json.dumps({"issuers": [{"issuer": issuer.base, "audience": AUDIENCE}]})
@@ -113,20 +105,20 @@ def test_a_token_check(tmp_path: Path) -> None:
     check_flow("token check", traced_files(tmp_path))
 
 
-def test_a_query_in_a_terminal(server_uri: dict[str, str], tmp_path: Path) -> None:
+def test_a_query_in_a_terminal(server_uri, tmp_path):
     environ = {**server_uri, "MICROMEGAS_TEST_TRACE_START": "1"}
     run_traced(tmp_path, "-m", "micromegas_jupyter.cli", "query", "SELECT 1 AS a", environ=environ)
 
     check_flow("micromegas query", traced_files(tmp_path))
 
 
-def test_a_cell_with_sql(server_uri: dict[str, str], tmp_path: Path) -> None:
+def test_a_cell_with_sql(server_uri, tmp_path):
     run_traced(tmp_path, "-c", _CELL, environ=server_uri)
 
     check_flow("%%sql", traced_files(tmp_path))
 
 
-def test_a_sign_in_by_redirect(tmp_path: Path) -> None:
+def test_a_sign_in_by_redirect(tmp_path):
     with DemoProvider() as provider:
         environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id) | {
             "MICROMEGAS_TEST_TRACE": str(tmp_path),

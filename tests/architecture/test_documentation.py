@@ -11,14 +11,14 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
 from tests.architecture.guide_text import DOCS, ROOT, dangling_links
 
-INTERNAL_VARIABLES: frozenset[str] = frozenset()
+INTERNAL_VARIABLES = frozenset()
 
 
-def _text(name: str) -> str:
+def _text(name):
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def command_line_options() -> list[tuple[str, str]]:
+def command_line_options():
     return [
         (name, option)
         for name, command in _commands(build_parser()).items()
@@ -29,33 +29,33 @@ def command_line_options() -> list[tuple[str, str]]:
     ]
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def _commands(parser):
     found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(found[0].choices) if found else {}
 
 
-def _section(text: str, title: str) -> str:
+def _section(text, title):
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
     return next(part for part in parts if part.startswith(f"`{title}`"))
 
 
 @pytest.mark.parametrize("page", ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))])
-def test_every_link_leads_somewhere(page: str) -> None:
+def test_every_link_leads_somewhere(page):
     assert dangling_links(page) == []
 
 
 @pytest.mark.parametrize(("command", "option"), command_line_options())
-def test_every_command_line_option_is_documented_under_its_command(command: str, option: str) -> None:
+def test_every_command_line_option_is_documented_under_its_command(command, option):
     assert f"`{option}" in _section(_text("cli.md"), f"micromegas {command}")
 
 
 @pytest.mark.parametrize("code", sorted(error_classes()))
-def test_every_error_code_is_documented(code: str) -> None:
+def test_every_error_code_is_documented(code):
     assert re.search(rf"^### {code}\b", _text("errors.md"), flags=re.MULTILINE)
 
 
-def test_every_error_class_has_a_code_of_its_own() -> None:
-    def classes(base: type[MicromegasError]) -> list[type[MicromegasError]]:
+def test_every_error_class_has_a_code_of_its_own():
+    def classes(base):
         return [base] + [found for child in base.__subclasses__() for found in classes(child)]
 
     codes = [found.code for found in classes(MicromegasError) if found.__module__ == "micromegas_jupyter.errors"]
@@ -63,7 +63,7 @@ def test_every_error_class_has_a_code_of_its_own() -> None:
     assert len(codes) == len(set(codes))
 
 
-def test_every_environment_variable_in_the_code_is_documented() -> None:
+def test_every_environment_variable_in_the_code_is_documented():
     used = {
         name
         for path in (ROOT / "micromegas_jupyter").rglob("*.py")
@@ -83,11 +83,11 @@ def test_every_environment_variable_in_the_code_is_documented() -> None:
         *(f"micromegas_jupyter.access.{name}" for name in access.__all__),
     ],
 )
-def test_every_public_name_is_documented(name: str) -> None:
+def test_every_public_name_is_documented(name):
     assert f"`{name}" in _text("python.md")
 
 
-def test_promised_names_are_importable() -> None:
+def test_promised_names_are_importable():
     assert {"AuthProvider", "OidcAuthProvider", "OidcClientCredentialsProvider", "StaticTokenAuthProvider"} <= set(
         auth.__all__
     )

@@ -1,18 +1,12 @@
 """How many modules of the package a query needs; each is a file that somebody has to open who follows it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.flight_server import FakeFlightServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LOADED = "import sys; print(*sorted(name for name in sys.modules if name.startswith('micromegas_jupyter')))"
 CONNECT = f"""
@@ -32,7 +26,7 @@ assert shell.user_ns["rows"]["n"].tolist() == [1, 2, 3]
 
 
 @pytest.fixture
-def server() -> Iterator[FakeFlightServer]:
+def server():
     running = FakeFlightServer()
     yield running
     running.close()
@@ -45,9 +39,7 @@ def server() -> Iterator[FakeFlightServer]:
         pytest.param(MAGIC, 70, id="%load_ext and %sql"),
     ],
 )
-def test_a_query_loads_few_modules(
-    server: FakeFlightServer, program: str, limit: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_query_loads_few_modules(server, program, limit, capsys):
     environ = {**os.environ, "MICROMEGAS_ANALYTICS_URI": server.uri}
 
     run = subprocess.run(

@@ -1,7 +1,5 @@
 """The page of the server's metrics names all and only what the server reports."""
 
-from __future__ import annotations
-
 import re
 
 from tests.architecture.exercised_metrics import server_metrics
@@ -11,8 +9,8 @@ PAGE = "metrics.md"
 SUFFIXES = ("_bucket", "_count", "_sum", "_created")
 
 
-def _reported() -> dict[str, set[frozenset[str]]]:
-    found: dict[str, set[frozenset[str]]] = {}
+def _reported():
+    found = {}
     for family in server_metrics().registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {
@@ -22,20 +20,20 @@ def _reported() -> dict[str, set[frozenset[str]]]:
     return found
 
 
-def test_all_and_only_the_reported_metrics_are_named() -> None:
+def test_all_and_only_the_reported_metrics_are_named():
     named = set(re.findall(r"`((?:micromegas_server|process)_[a-z_]+)", read_page(PAGE)))
 
     assert {name for name in named if not name.endswith(SUFFIXES)} == set(_reported())
 
 
-def test_every_metric_is_named_with_its_labels() -> None:
+def test_every_metric_is_named_with_its_labels():
     rows = [row[0].strip("`") for row in table_rows(read_page(PAGE)) if row[0].startswith("`micromegas_server_")]
     stated = {row.partition("{")[0]: frozenset(re.findall(r"\w+", row.partition("{")[2])) for row in rows}
 
     assert {name: labels for name, labels in _reported().items() if name in stated and labels != {stated[name]}} == {}
 
 
-def test_every_limit_that_an_error_names_has_a_row() -> None:
+def test_every_limit_that_an_error_names_has_a_row():
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py"))
     raised = set(re.findall(r'\blimit="([a-z_]+)"', source)) | {"other"}
     counted = {

@@ -1,11 +1,8 @@
 """The operator's guide names options, metrics and log sentences that there are, and its examples are well formed."""
 
-from __future__ import annotations
-
 import configparser
 import json
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +14,6 @@ from micromegas_jupyter.server.http_endpoint import NotReady
 from tests.architecture.guide_text import blocks, read_page, table_rows
 from tests.architecture.test_documentation import command_line_options
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.errors import MicromegasError
-
 PAGES = ("operating.md", "metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md")
 GUIDE = read_page("operating.md")
 #: Options of other programs, in examples.
@@ -27,19 +21,19 @@ FOREIGN_OPTIONS = {"--no-cache-dir", "--uid", "--create-home", "--help"}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_option_exists(page: str) -> None:
+def test_every_option_exists(page):
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read_page(page)))
 
     assert named - FOREIGN_OPTIONS - {option for _command, option in command_line_options()} == set()
 
 
-def test_every_reason_for_not_being_ready_is_explained() -> None:
+def test_every_reason_for_not_being_ready_is_explained():
     explained = _first_column(GUIDE.partition("The reasons of `/ready`:")[2].partition("\n## ")[0])
 
     assert explained == [reason.value for reason in NotReady]
 
 
-def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is() -> None:
+def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is():
     section = GUIDE.partition("### Statements that are ended")[2].partition("\n## ")[0]
     rows = {row[0].strip("`"): row for row in table_rows(section) if row[0].startswith("`")}
 
@@ -51,16 +45,16 @@ def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is() -> N
             assert answer == f"`{_build_error(cause).grpc_code}`", cause
 
 
-def _build_error(cause: Cause) -> MicromegasError:
+def _build_error(cause):
     options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
     return build_error(cause, settings=PoolSettings(), options=options)
 
 
-def _first_column(text: str) -> list[str]:
+def _first_column(text):
     return [row[0].strip("`") for row in table_rows(text) if row[0].startswith("`")]
 
 
-def test_the_start_of_the_service_is_understood() -> None:
+def test_the_start_of_the_service_is_understood():
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign] # names of settings keep their case
     (text,) = [block.text for block in blocks("operating.md") if block.language == "ini"]
@@ -73,7 +67,7 @@ def test_the_start_of_the_service_is_understood() -> None:
     assert int(unit["Service"]["TimeoutStopSec"]) >= load_settings(arguments).drain_timeout_seconds + 10
 
 
-def test_the_container_starts_what_is_understood() -> None:
+def test_the_container_starts_what_is_understood():
     (text,) = [block.text for block in blocks("operating.md") if block.language == "dockerfile"]
     entry = re.search(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)
     assert entry is not None

@@ -1,12 +1,9 @@
 """docs/promises.md names tests that exist, and every public thing that a program can list."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import re
 from functools import cache
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,9 +15,6 @@ from tests.architecture.guide_text import ROOT, read_page, table_rows
 from tests.architecture.registered_magics import registered_magics
 from tests.architecture.test_documentation import command_line_options
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 PAGE = read_page("promises.md")
 SHOWN, _, NOT_SHOWN = PAGE.partition("\n## Not shown yet\n")
 ROWS = [row for row in table_rows(SHOWN) if row[1] not in {"tests", "---"}]
@@ -30,20 +24,20 @@ _WORDS = set(re.findall(r"[\w.%-]+", " ".join(re.findall(r"`([^`]+)`", PAGE))))
 
 
 @cache
-def functions(path: Path) -> frozenset[str]:
+def functions(path):
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "micromegas") -> list[str]:
+def commands(parser, name="micromegas"):
     found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     below = [(f"{name} {word}", child) for choices in found for word, child in choices.items()]
     return [text for word, child in below for text in (word, *commands(child, word))]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: re.sub(r"\W+", "-", row[0])[:80])
-def test_every_promise_names_tests_that_exist(row: tuple[str, ...]) -> None:
+def test_every_promise_names_tests_that_exist(row):
     named = _TEST.findall(row[1])
 
     assert len(row) == 2
@@ -52,7 +46,7 @@ def test_every_promise_names_tests_that_exist(row: tuple[str, ...]) -> None:
     assert [f"{path}::{name}" for path, name in named if name not in functions(ROOT / path)] == []
 
 
-def test_no_promise_stands_twice() -> None:
+def test_no_promise_stands_twice():
     promises = [row[0] for row in ROWS]
 
     assert len(promises) > 200
@@ -67,11 +61,11 @@ def test_no_promise_stands_twice() -> None:
         *(f"micromegas_jupyter.access.{name}" for name in access.__all__),
     ],
 )
-def test_every_public_name_is_on_the_page(name: str) -> None:
+def test_every_public_name_is_on_the_page(name):
     assert name in _WORDS
 
 
-def test_every_magic_and_its_options_are_on_the_page() -> None:
+def test_every_magic_and_its_options_are_on_the_page():
     magics = registered_magics()
     names = {f"%{name}" for magic in magics for name in magic.names}
     options = {option.split()[0] for magic in magics for option in magic.options if option.startswith("--")}
@@ -81,23 +75,23 @@ def test_every_magic_and_its_options_are_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("command", commands(build_parser()))
-def test_every_command_is_on_the_page(command: str) -> None:
+def test_every_command_is_on_the_page(command):
     assert re.search(rf"`{command}[`\s]", PAGE)
 
 
-def test_every_option_of_a_command_is_on_the_page() -> None:
+def test_every_option_of_a_command_is_on_the_page():
     options = {option for _, option in command_line_options()}
 
     assert len(options) > 50
     assert sorted(options - _WORDS) == []
 
 
-def test_every_variable_of_the_settings_page_is_on_the_page() -> None:
+def test_every_variable_of_the_settings_page_is_on_the_page():
     variables = set(re.findall(r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`", read_page("settings.md")))
 
     assert len(variables) > 80
     assert sorted(variables - _WORDS) == []
 
 
-def test_every_error_code_is_on_the_page() -> None:
+def test_every_error_code_is_on_the_page():
     assert sorted(set(error_classes()) - _WORDS) == []

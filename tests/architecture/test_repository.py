@@ -12,7 +12,7 @@ HEAVY = (
 )  # fmt: skip
 
 
-def _tracked_text_files() -> list[Path]:
+def _tracked_text_files():
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
@@ -20,7 +20,7 @@ def _tracked_text_files() -> list[Path]:
     return [ROOT / name for name in listed if name and Path(name).suffix in endings and (ROOT / name).is_file()]
 
 
-def test_importing_the_package_loads_no_heavy_library() -> None:
+def test_importing_the_package_loads_no_heavy_library():
     program = f"import sys, micromegas_jupyter; print([name for name in {HEAVY!r} if name in sys.modules])"
 
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -28,7 +28,7 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_public_rooms_load_when_they_are_used_without_an_import_of_their_own() -> None:
+def test_public_rooms_load_when_they_are_used_without_an_import_of_their_own():
     program = (
         "import micromegas_jupyter as package\n"
         "print(package.auth.OidcAuthProvider.__name__, package.access.Rejected is package.errors.Rejected)"
@@ -39,7 +39,7 @@ def test_public_rooms_load_when_they_are_used_without_an_import_of_their_own() -
     assert result.stdout.strip() == "OidcAuthProvider True"
 
 
-def test_the_command_line_parser_loads_no_heavy_library() -> None:
+def test_the_command_line_parser_loads_no_heavy_library():
     program = (
         "import sys; from micromegas_jupyter.cli.main import build_parser; build_parser(); "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
@@ -50,7 +50,7 @@ def test_the_command_line_parser_loads_no_heavy_library() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_no_file_names_a_registry_host_or_a_path_of_one_machine() -> None:
+def test_no_file_names_a_registry_host_or_a_path_of_one_machine():
     forbidden = re.compile(
         r"/(?:work|farm|root|home)/[a-z]|(?:files\.python" r"hosted|registry\.npm" r"js|deb\.deb" r"ian)\."
     )
@@ -65,7 +65,7 @@ def test_no_file_names_a_registry_host_or_a_path_of_one_machine() -> None:
     assert found == []
 
 
-def test_the_top_level_holds_nothing_but_what_the_layout_names() -> None:
+def test_the_top_level_holds_nothing_but_what_the_layout_names():
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -75,7 +75,7 @@ def test_the_top_level_holds_nothing_but_what_the_layout_names() -> None:
     assert tops <= {"pyproject.toml", "README.md", "micromegas_jupyter", "notebooks", "tests", "binder", "docs"}
 
 
-def test_readme_starts_with_the_two_commands() -> None:
+def test_readme_starts_with_the_two_commands():
     head = (ROOT / "README.md").read_text(encoding="utf-8")[:600]
 
     assert "pip install '.[demo]' && micromegas demo" in head

@@ -1,7 +1,5 @@
 """The guide to signing in says what the client half does: codes, choices, presets, profiles, commands, times."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex
@@ -21,7 +19,6 @@ from micromegas_jupyter.config.client import (
 )
 from micromegas_jupyter.core.json import decode_strict_json
 from tests.architecture.guide_text import (
-    Block,
     blocks,
     read_page,
     table_rows,
@@ -30,16 +27,16 @@ from tests.architecture.guide_text import (
 PAGES = ("sign-in.md", "sign-in-providers.md", "service-accounts.md", "storing-secrets.md", "troubleshooting.md")
 
 
-def everything() -> str:
+def everything():
     return "\n".join(read_page(name) for name in PAGES)
 
 
-def code_rows() -> dict[str, tuple[str, ...]]:
+def code_rows():
     rows = table_rows(read_page("troubleshooting.md"))
     return {row[0]: row for row in rows if re.fullmatch(r"[A-Z]+\d{3}", row[0])}
 
 
-def variables(block: Block) -> dict[str, str]:
+def variables(block):
     if block.language == "sh":
         words = [
             word for line in block.text.split("\n") if line.startswith("export ") for word in shlex.split(line)[1:]
@@ -55,7 +52,7 @@ def variables(block: Block) -> dict[str, str]:
     return {**listed, **mapped}
 
 
-def commands(block: Block) -> list[str]:
+def commands(block):
     if block.language == "sh":
         lines = [line for line in block.text.split("\n") if line.startswith("micromegas ")]
         return [line.partition(" > ")[0] for line in lines]
@@ -130,7 +127,7 @@ class TestServiceAccounts:
         assert re.search(rf"MICROMEGAS_OIDC_WORKLOAD(: |=|\s+value: ){platform}\n", text)
 
 
-def _profiles() -> list[Block]:
+def _profiles():
     return [block for block in blocks(*PAGES) if block.language == "json"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from micromegas_jupyter.errors import MicromegasError, error_classes
+from micromegas_jupyter.errors import error_classes
 
 TEXT = (Path(__file__).parents[2] / "docs" / "statuses.md").read_text(encoding="utf-8")
 SECTIONS = {
@@ -18,24 +18,24 @@ OTHERS = {"CANCELLED", "NOT_FOUND"}
 RANGES = {"UNAUTHENTICATED": ("AUTH000", "AUTH006")}
 
 
-def _names(section: str, code: str) -> bool:
+def _names(section, code):
     first, last = RANGES.get(section, ("", ""))
     return f"[{code}](errors.md#{code.lower()})" in SECTIONS[section] or first <= code <= last
 
 
 @pytest.mark.parametrize("error", error_classes().values(), ids=lambda error: error.code)
-def test_every_error_is_explained_under_its_status(error: type[MicromegasError]) -> None:
+def test_every_error_is_explained_under_its_status(error):
     assert _names(error.grpc_code, error.code)
 
 
 @pytest.mark.parametrize("section", sorted(SECTIONS))
-def test_every_code_stands_under_the_status_that_it_has(section: str) -> None:
+def test_every_code_stands_under_the_status_that_it_has(section):
     named = set(re.findall(r"\[([A-Z]{3,5}\d{3})\]\(errors\.md", SECTIONS[section]))
 
     assert {error_classes()[code].grpc_code for code in named} <= {section}
 
 
-def test_the_statuses_are_those_that_there_are() -> None:
+def test_the_statuses_are_those_that_there_are():
     expected = {error.grpc_code for error in error_classes().values()} | OTHERS
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", TEXT, re.MULTILINE))
 
@@ -44,7 +44,7 @@ def test_the_statuses_are_those_that_there_are() -> None:
     assert listed <= {status.name for status in grpc.StatusCode}
 
 
-def test_whether_to_try_again_is_said_as_the_errors_have_it() -> None:
+def test_whether_to_try_again_is_said_as_the_errors_have_it():
     retried = {error.grpc_code for error in error_classes().values() if error.retryable}
 
     assert retried == set(re.findall(r"^\| `([A-Z_]+)` \| yes \|", TEXT, re.MULTILINE))

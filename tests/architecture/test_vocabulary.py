@@ -1,7 +1,5 @@
 """The package's shape: no identifier of the old private vocabulary, no overfull folder or file."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache
@@ -26,15 +24,15 @@ FORBIDDEN = (
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 
 
-def words_of(name: str) -> str:
+def words_of(name):
     """Return a name's parts in lower case with an underscore around each: `LoginRequired` is `_login_required_`."""
     return f"_{'_'.join(part.lower() for part in _PART.findall(name))}_"
 
 
 @cache
-def names() -> dict[str, str]:
+def names():
     """Return every name that the package gives a module, class, function, parameter or constant, and where."""
-    found: dict[str, str] = {}
+    found = {}
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(ROOT).as_posix()
         found.setdefault(path.stem, place)
@@ -50,18 +48,18 @@ def names() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("word", FORBIDDEN)
-def test_no_name_is_of_the_old_vocabulary(word: str) -> None:
+def test_no_name_is_of_the_old_vocabulary(word):
     assert {name: place for name, place in names().items() if f"_{word}_" in words_of(name)} == {}
 
 
-def test_no_folder_holds_more_modules_than_one_takes_in() -> None:
+def test_no_folder_holds_more_modules_than_one_takes_in():
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     counts = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
 
     assert {folder: count for folder, count in counts.items() if count > MAX_MODULES} == {}
 
 
-def test_no_module_is_longer_than_one_reads() -> None:
+def test_no_module_is_longer_than_one_reads():
     lengths = {path.relative_to(ROOT): path.read_text(encoding="utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
 
     assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}

@@ -26,14 +26,14 @@ LAB_EXTENSION = (
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def names(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     path = next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))
     with zipfile.ZipFile(path) as wheel:
         return wheel.namelist()
 
 
-def test_the_wheel_holds_only_what_is_allowed(names: list[str]) -> None:
+def test_the_wheel_holds_only_what_is_allowed(names):
     assert [name for name in names if not ALLOWED.fullmatch(name)] == []
 
 
@@ -50,11 +50,11 @@ def test_the_wheel_holds_only_what_is_allowed(names: list[str]) -> None:
         *(f"{LAB_EXTENSION}/{name}" for name in ("package.json", "install.json", "static/remoteEntry.js")),
     ],
 )  # fmt: skip
-def test_the_wheel_holds_what_the_program_reads(names: list[str], name: str) -> None:
+def test_the_wheel_holds_what_the_program_reads(names, name):
     assert name in names
 
 
-def test_the_lab_extension_has_the_package_s_version() -> None:
+def test_the_lab_extension_has_the_package_s_version():
     path = ROOT / "micromegas_jupyter" / "notebook" / "labextension" / "package.json"
 
     assert json.loads(path.read_text(encoding="utf-8"))["version"] == micromegas_jupyter.__version__

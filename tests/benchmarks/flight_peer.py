@@ -4,11 +4,8 @@ It prints its address, then serves until its standard input ends. It knows no ca
 cancelled and keeps no record.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +20,14 @@ _BATCH_ROWS = 65_536
 class PyarrowServer(flight.FlightServerBase):
     """Answers a ticket with rows from memory, or with what DataFusion makes of it as a statement."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         super().__init__("grpc://127.0.0.1:0")
         self._context = SessionContext()
         for table in folder.iterdir():
             self._context.register_parquet(table.name, str(table))
-        self._kept: dict[bytes, pa.Table] = {}
+        self._kept = {}
 
-    def do_get(self, _context: Any, ticket: Any) -> Any:
+    def do_get(self, _context, ticket):
         kind, *sizes = ticket.ticket.decode().split()
         if kind == "memory":
             if ticket.ticket not in self._kept:

@@ -4,8 +4,6 @@ It reads `{"uri": …, "keys": […], "statements": […]}`; each key's caller r
 when each has begun. It counts from a line `start` to a line `stop`, then prints how the statements ended, by outcome.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -17,7 +15,7 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.errors import MicromegasError
 
 
-def _repeat(uri: str, key: str, sql: str, begun: threading.Barrier, ends: list[str]) -> None:
+def _repeat(uri, key, sql, begun, ends):
     with FlightSQLClient(uri, auth_provider=StaticTokenAuthProvider(key)) as client:
         client.query_arrow("SELECT 1")
         begun.wait()
@@ -30,9 +28,9 @@ def _repeat(uri: str, key: str, sql: str, begun: threading.Barrier, ends: list[s
                 ends.append("ok")
 
 
-def main() -> None:
+def main():
     task = json.loads(sys.stdin.readline())
-    ends: list[str] = []
+    ends = []
     begun = threading.Barrier(len(task["keys"]) + 1)
     for number, key in enumerate(task["keys"]):
         sql = task["statements"][number % len(task["statements"])]

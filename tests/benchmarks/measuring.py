@@ -11,7 +11,6 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,6 @@ import pyarrow.parquet as pq
 from tests.benchmarks.query_child import Cost, Task
 from tests.integration.executors.server_process import ServerProcess
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 TABLE = "events"
 ROWS, LONG_ROWS = 200_000, 1_000_000
 WAIT_SECONDS = 600
@@ -31,7 +27,7 @@ _ROW_GROUPS = 8
 _MEMORY_MIB = 1024
 
 
-def write_rows(folder: Path, count: int) -> Path:
+def write_rows(folder, count):
     """Write the rows that all are asked for: numbers, nulls, few and many different texts, a time, words."""
     numbers = np.arange(count)
     names = [None if number % 13 == 0 else f"name-{number % 5000}" for number in range(count)]
@@ -62,7 +58,7 @@ class Bench:
     row_count: int
     folder: Path
 
-    def run(self, way: str, sql: str, *, warm_up: str | None = None, kept_at: str = "") -> Cost:
+    def run(self, way, sql, *, warm_up=None, kept_at=""):
         task = Task(
             way=way,
             sql=sql,
@@ -85,12 +81,12 @@ class Bench:
         assert done.returncode == 0, done.stderr[-2000:]
         return Cost(**json.loads(done.stdout))
 
-    def compare(self, statements: dict[str, str], *, tries: int) -> tuple[dict[str, Cost], dict[str, pd.DataFrame]]:
+    def compare(self, statements, *, tries):
         """Run the statement of each way in turn, `tries` times over; return the medians and the last frames.
 
         The frames are in the order of `id`, as the server's partitions run side by side.
         """
-        costs: dict[str, list[Cost]] = {way: [] for way in statements}
+        costs = {way: [] for way in statements}
         paths = {way: self.folder / f"frame-{number}" for number, way in enumerate(statements)}
         for last in (False,) * (tries - 1) + (True,):
             for way, sql in statements.items():
@@ -99,13 +95,13 @@ class Bench:
         return {way: median(found) for way, found in costs.items()}, frames
 
 
-def median(costs: list[Cost]) -> Cost:
+def median(costs):
     names = asdict(costs[0])
     return Cost(**{name: statistics.median(getattr(cost, name) for cost in costs) for name in names})
 
 
 @contextmanager
-def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
+def bench(folder, *, row_count):
     served, own = folder / "served", folder / "own"
     served.mkdir()
     own.mkdir(mode=0o700)
@@ -123,5 +119,5 @@ def bench(folder: Path, *, row_count: int) -> Iterator[Bench]:
         yield Bench(uri=server.uri, key=key, rows=rows, row_count=row_count, folder=own)
 
 
-def load_text() -> str:
+def load_text():
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

@@ -4,8 +4,6 @@ Needs `pip install cosmic-ray coverage` and a commit: it works in a clone. Opera
 repeated. A mutant is tried with at most `MAX_TESTS` of the tests that run its line, spread over their files.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess
@@ -37,7 +35,7 @@ OPERATORS = [
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> object:
+def pytest_runtest_protocol(item):
     """Let coverage note for each line which tests run it; this module is a plugin of the run that measures."""
     measuring = coverage.Coverage.current()
     if measuring is None:
@@ -52,15 +50,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> object:
 class Counter(Visitor):  # type: ignore[misc]
     """Counts where an operator applies."""
 
-    def __init__(self, operator: object) -> None:
+    def __init__(self, operator):
         self.operator, self.count = operator, 0
 
-    def visit(self, node: object) -> object:
+    def visit(self, node):
         self.count += len(list(self.operator.mutation_positions(node)))
         return node
 
 
-def mutants(root: Path, packages: list[str]) -> list[tuple[Path, str, str, int]]:
+def mutants(root, packages):
     """Return `COUNT` mutants: the file, its new text, the operator and the first line that differs."""
     candidates = []
     for path in sorted(file for name in packages for file in (root / "micromegas_jupyter" / name).rglob("*.py")):
@@ -70,7 +68,7 @@ def mutants(root: Path, packages: list[str]) -> list[tuple[Path, str, str, int]]
             counter.walk(tree)
             candidates += [(path, name, index) for index in range(counter.count)]
     random.Random(SEED).shuffle(candidates)
-    found: list[tuple[Path, str, str, int]] = []
+    found = []
     for path, name, index in candidates:
         before = path.read_text()
         after = mutate_code(before, get_operator(name)(), index)
@@ -82,7 +80,7 @@ def mutants(root: Path, packages: list[str]) -> list[tuple[Path, str, str, int]]
     return found
 
 
-def tests_of(data: coverage.CoverageData, path: Path, line: int) -> list[str]:
+def tests_of(data, path, line):
     by_line = data.contexts_by_lineno(str(path))
     near = next(
         (names for n in range(line, max(0, line - 9), -1) if (names := [c for c in by_line.get(n, ()) if c])), []
@@ -90,7 +88,7 @@ def tests_of(data: coverage.CoverageData, path: Path, line: int) -> list[str]:
     by_file = defaultdict(list)
     for name in sorted({name.split("|")[0] for name in near}):
         by_file[name.split("::")[0]].append(name)
-    chosen: list[str] = []
+    chosen = []
     while by_file and len(chosen) < MAX_TESTS:
         for file in list(by_file):
             chosen.append(by_file[file].pop(0))
@@ -99,7 +97,7 @@ def tests_of(data: coverage.CoverageData, path: Path, line: int) -> list[str]:
     return chosen[:MAX_TESTS]
 
 
-def is_killed(root: Path, path: Path, text: str, tests: list[str]) -> bool:
+def is_killed(root, path, text, tests):
     before = path.read_text()
     path.write_text(text)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
@@ -111,7 +109,7 @@ def is_killed(root: Path, path: Path, text: str, tests: list[str]) -> bool:
         path.write_text(before)
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", ".", root], check=True)

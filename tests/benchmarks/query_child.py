@@ -11,12 +11,8 @@ import resource
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class Cost:
     rows: int
 
 
-def ours(task: Task, *, preserve_dictionary: bool = False, **arguments: Any) -> Callable[[str], Any]:
+def ours(task, *, preserve_dictionary=False, **arguments):
     from micromegas_jupyter import FlightSQLClient
     from micromegas_jupyter.auth import StaticTokenAuthProvider
 
@@ -50,7 +46,7 @@ def ours(task: Task, *, preserve_dictionary: bool = False, **arguments: Any) -> 
     return lambda sql: client.query(sql, **arguments)
 
 
-def upstream(task: Task, *, preserve_dictionary: bool = False) -> Callable[[str], Any]:
+def upstream(task, *, preserve_dictionary=False):
     from micromegas.auth import StaticTokenAuthProvider
     from micromegas.flightsql.client import FlightSQLClient
 
@@ -59,29 +55,29 @@ def upstream(task: Task, *, preserve_dictionary: bool = False) -> Callable[[str]
     return client.query
 
 
-def new_shell() -> Any:
+def new_shell():
     from IPython.core.interactiveshell import InteractiveShell
 
     return InteractiveShell.instance()
 
 
-def magic(task: Task, line: str = "frame <<") -> Callable[[str], Any]:
+def magic(task, line="frame <<"):
     shell = new_shell()
     shell.run_line_magic("load_ext", "micromegas_jupyter")
 
-    def run(sql: str) -> Any:
+    def run(sql):
         shell.run_cell_magic("sql", line, sql)
         return shell.user_ns.pop("frame")
 
     return run
 
 
-def magic_reader(task: Task) -> Callable[[str], int]:
+def magic_reader(task):
     read = magic(task, "frame << --format reader")
     return lambda sql: sum(batch.num_rows for batch in read(sql))
 
 
-WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
+WAYS = {
     "ours": ours,
     "ours, ArrowDtype": lambda task: ours(task, dtype_backend="pyarrow"),
     "ours, dictionaries kept": lambda task: ours(task, preserve_dictionary=True),
@@ -94,12 +90,12 @@ WAYS: dict[str, Callable[[Task], Callable[[str], Any]]] = {
 }
 
 
-def memory_mib(name: str) -> float:
+def memory_mib(name):
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def measure(run: Callable[[str], Any], task: Task) -> Cost:
+def measure(run, task):
     # From here on the peak is a new one (proc_pid_clear_refs(5)).
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = memory_mib("VmRSS")
@@ -116,13 +112,13 @@ def measure(run: Callable[[str], Any], task: Task) -> Cost:
     return cost
 
 
-def cpu_seconds() -> float:
+def cpu_seconds():
     """Return what all threads of this process have used, in user mode and for it in the kernel."""
     spent = resource.getrusage(resource.RUSAGE_SELF)
     return spent.ru_utime + spent.ru_stime
 
 
-def main() -> None:
+def main():
     task = Task(**json.load(sys.stdin))
     answer = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):

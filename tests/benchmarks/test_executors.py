@@ -32,8 +32,7 @@ from tests.benchmarks.measuring import load_text
 from tests.integration.executors.server_process import ROOT, ServerProcess, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -84,38 +83,38 @@ class Rounds:
 
     figures: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, name: str, figure: float) -> None:
+    def add(self, name, figure):
         self.figures.setdefault(name, []).append(figure)
 
-    def median(self, name: str) -> float:
+    def median(self, name):
         return statistics.median(self.figures[name])
 
-    def ratio(self, other: str, name: str = NEW) -> str:
+    def ratio(self, other, name=NEW):
         return spread([new / old for new, old in zip(self.figures[name], self.figures[other], strict=True) if old])
 
-    def ratios(self) -> str:
+    def ratios(self):
         return ", ".join(f"to {other} {self.ratio(other)}" for other in self.figures if other != NEW)
 
 
-def in_turns(names: list[str], rounds: int) -> Iterator[str]:
+def in_turns(names, rounds):
     for number in range(rounds):
         yield from names if number % 2 == 0 else reversed(names)
 
 
-def spread(values: list[float]) -> str:
+def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "unknown"
 
 
-def percentile(values: list[float], name: str) -> float:
+def percentile(values, name):
     return statistics.quantiles(values, n=100, method="inclusive")[PERCENTILES[name] - 1]
 
 
-def _write(folder: Path, name: str, table: pa.Table) -> None:
+def _write(folder, name, table):
     (folder / name).mkdir()
     pq.write_table(table, folder / name / "part.parquet", row_group_size=200_000)
 
 
-def _keys_and_amounts(count: int) -> pa.Table:
+def _keys_and_amounts(count):
     numbers = np.arange(count)
     # In no order, each about four times; in the small table one by one.
     keys = numbers if count == FEW_ROWS else numbers * 2654435761 & 0xFFFFF
@@ -123,12 +122,12 @@ def _keys_and_amounts(count: int) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def row_count(pytestconfig: pytest.Config) -> int:
+def row_count(pytestconfig):
     return 10_000_000 if pytestconfig.getoption("--long") else 1_000_000
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
+def folder(tmp_path_factory, row_count):
     """Three tables: `rows` with five columns, `many` for heavy statements, `few` for look-ups."""
     found = tmp_path_factory.mktemp("tables")
     numbers = np.arange(row_count)
@@ -147,14 +146,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, row_count: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def versions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
+def versions(folder, tmp_path_factory):
     own = tmp_path_factory.mktemp("server")
     with ServerProcess(own, lake=folder, keys=KEYS, options=("--no-telemetry",), checkout=ROOT) as server:
         yield {NEW: Served(server.uri, server.cpu_seconds)}
 
 
 @pytest.fixture(scope="module")
-def peer(folder: Path) -> Iterator[Served]:
+def peer(folder):
     command = [sys.executable, "-m", "tests.benchmarks.flight_peer", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -164,8 +163,8 @@ def peer(folder: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def say(text: str) -> None:
+def say(capsys):
+    def say(text):
         with capsys.disabled():
             print(f"\n{text} ({load_text()})")
 
@@ -173,12 +172,12 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 @contextmanager
-def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[bytes, float], tuple[int, int]]]:
+def flight_client(served, key=SMALL_KEY):
     headers = [(b"authorization", f"Bearer {key}".encode())]
     # Without this all clients of a process share one connection.
     with flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
 
-        def drain(ticket: bytes, timeout: float = CALL_SECONDS) -> tuple[int, int]:
+        def drain(ticket, timeout=CALL_SECONDS):
             options = flight.FlightCallOptions(headers=headers, timeout=timeout)
             rows = size = 0
             for chunk in client.do_get(flight.Ticket(ticket), options):
@@ -190,7 +189,7 @@ def flight_client(served: Served, key: str = SMALL_KEY) -> Iterator[Callable[[by
 
 
 @contextmanager
-def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> Iterator[Callable[[], object]]:
+def small_query(served, sql, *, is_adbc, is_peer):
     if is_adbc:
         settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
         with (
@@ -198,7 +197,7 @@ def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> It
             connection.cursor() as cursor,
         ):
 
-            def execute() -> object:
+            def execute():
                 cursor.execute(sql)
                 return cursor.fetchall()
 
@@ -209,13 +208,13 @@ def small_query(served: Served, sql: str, *, is_adbc: bool, is_peer: bool) -> It
         yield lambda: drain(ticket, CALL_SECONDS)
 
 
-def calls_a_second(queries: list[Callable[[], object]], seconds: float) -> tuple[float, int]:
+def calls_a_second(queries, seconds):
     """Run each query again and again on a thread of its own; return the rate of all, and how many they were."""
     counts = [0] * len(queries)
     together = threading.Barrier(len(queries) + 1)
     stop = threading.Event()
 
-    def run(number: int) -> None:
+    def run(number):
         together.wait()
         while not stop.is_set():
             queries[number]()
@@ -244,14 +243,14 @@ def calls_a_second(queries: list[Callable[[], object]], seconds: float) -> tuple
     ids=["look-up", "ADBC look-up", "SELECT 1+1", "SELECT 1"],
 )
 def test_small_statements_of_eight_clients(  # noqa: PLR0917
-    versions: dict[str, Served],
-    peer: Served,
-    say: Callable[[str], None],
-    title: str,
-    sql: str,
-    is_adbc: bool,
-    pytestconfig: pytest.Config,
-) -> None:
+    versions,
+    peer,
+    say,
+    title,
+    sql,
+    is_adbc,
+    pytestconfig,
+):
     rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (2, 0.5)
     # pyarrow's server speaks Flight, not Flight SQL.
     servers = versions if is_adbc else versions | {PEER: peer}
@@ -280,13 +279,13 @@ def test_small_statements_of_eight_clients(  # noqa: PLR0917
 
 @pytest.mark.parametrize("source", ["memory", "Parquet"])
 def test_many_rows(  # noqa: PLR0917
-    versions: dict[str, Served],
-    peer: Served,
-    say: Callable[[str], None],
-    row_count: int,
-    source: str,
-    pytestconfig: pytest.Config,
-) -> None:
+    versions,
+    peer,
+    say,
+    row_count,
+    source,
+    pytestconfig,
+):
     is_long = pytestconfig.getoption("--long")
     row_count = MEMORY_ROWS if source == "memory" else row_count
     sql = FROM_MEMORY.format(rows=row_count) if source == "memory" else ALL_ROWS
@@ -314,42 +313,41 @@ def test_many_rows(  # noqa: PLR0917
 class HeavyClients:
     """Sixteen callers who repeat heavy statements, in a process of their own."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served):
         command = [sys.executable, "-m", "tests.benchmarks.heavy_clients"]
         self._child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         keys = [KEYS[name] for name in CALLERS[:HEAVY_CLIENTS]]
         self._send(json.dumps({"uri": served.uri, "keys": keys, "statements": HEAVY}))
         assert self._hear() == "begun"
 
-    def _send(self, line: str) -> None:
+    def _send(self, line):
         assert self._child.stdin is not None
         self._child.stdin.write(f"{line}\n")
         self._child.stdin.flush()
 
-    def _hear(self) -> str:
+    def _hear(self):
         assert self._child.stdout is not None
         return self._child.stdout.readline().strip()
 
-    def start(self) -> None:
+    def start(self):
         self._send("start")
 
-    def stop(self) -> dict[str, int]:
+    def stop(self):
         self._send("stop")
-        found: dict[str, int] = json.loads(self._hear())
-        return found
+        return json.loads(self._hear())
 
-    def close(self) -> None:
+    def close(self):
         self._child.kill()
         self._child.communicate()
 
 
-def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -> dict[str, list[float]]:
+def latencies(queries, seconds):
     """Begin statements at fixed times, each of `queries` on its own thread; return how many ms each took."""
     interval = len(queries) / SMALL_CALLS_A_SECOND
     began = SYSTEM_CLOCK.monotonic()
-    found: dict[str, list[float]] = {name: [] for name, _ in queries}
+    found = {name: [] for name, _ in queries}
 
-    def run(number: int) -> None:
+    def run(number):
         pause = threading.Event()
         name, query = queries[number]
         for call in range(int(seconds / interval)):
@@ -366,8 +364,8 @@ def latencies(queries: list[tuple[str, Callable[[], object]]], seconds: float) -
     return found
 
 
-def wait_until_quiet(served: Served) -> None:
-    def is_quiet() -> bool:
+def wait_until_quiet(served):
+    def is_quiet():
         before = served.cpu_seconds()
         threading.Event().wait(0.5)
         return served.cpu_seconds() - before < 0.1
@@ -375,16 +373,14 @@ def wait_until_quiet(served: Served) -> None:
     wait_until(is_quiet, "the server is quiet")
 
 
-def test_small_statements_beside_sixteen_heavy_clients(
-    versions: dict[str, Served], say: Callable[[str], None], pytestconfig: pytest.Config
-) -> None:
+def test_small_statements_beside_sixteen_heavy_clients(versions, say, pytestconfig):
     rounds, seconds = (12, 10.0) if pytestconfig.getoption("--long") else (1, 3.0)
     statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
     heavy_rates, heavy_cpu = Rounds(), Rounds()
-    outcomes: dict[str, Counter[str]] = {name: Counter() for name in versions}
+    outcomes = {name: Counter() for name in versions}
     alone, beside = ({name: {title: Rounds() for title in statements} for name in versions} for _ in range(2))
 
-    def run_beside(name: str) -> dict[str, list[float]]:
+    def run_beside(name):
         served = versions[name]
         before = served.cpu_seconds()
         heavy = HeavyClients(served)

@@ -1,21 +1,11 @@
 """What a large DataFrame costs beside upstream's client; printed, never judged."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from pandas.testing import assert_frame_equal
 
-from tests.benchmarks.measuring import LONG_ROWS, ROWS, TABLE, Bench, bench, load_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
-    from tests.benchmarks.query_child import Cost
+from tests.benchmarks.measuring import LONG_ROWS, ROWS, TABLE, bench, load_text
 
 pytestmark = [
     pytest.mark.integration,
@@ -39,18 +29,18 @@ FEW_BATCHES_MIB = 100
 
 
 @pytest.fixture(scope="module")
-def running(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def running(pytestconfig, tmp_path_factory):
     row_count = LONG_ROWS if pytestconfig.getoption("--long") else ROWS
     with bench(tmp_path_factory.mktemp("bench"), row_count=row_count) as serving:
         yield serving
 
 
 @pytest.fixture
-def tries(request: pytest.FixtureRequest) -> int:
+def tries(request):
     return LONG_TRIES if request.config.getoption("--long") else 1
 
 
-def beside(title: str, costs: dict[str, Cost], of: str) -> str:
+def beside(title, costs, of):
     base = costs[of]
     lines = [
         f"  {way}: CPU {cost.cpu_seconds * 1e3:.0f} ms ({cost.cpu_seconds / base.cpu_seconds:.2f}), "
@@ -61,7 +51,7 @@ def beside(title: str, costs: dict[str, Cost], of: str) -> str:
     return "\n".join([f"\n{title}, {load_text()}; in brackets the ratio to {of}:", *lines])
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     if "suffix" in metafunc.fixturenames:
         cases = {"defaults": (SQL, ""), "dictionaries": (SQL, KEPT), "texts": (ALL_DIFFERENT, "")}
         # Each takes a while, in several processes.
@@ -69,9 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("sql", "suffix"), [cases[name] for name in names], ids=names)
 
 
-def test_a_large_frame_beside_upstreams_client(
-    running: Bench, tries: int, capsys: pytest.CaptureFixture[str], sql: str, suffix: str
-) -> None:
+def test_a_large_frame_beside_upstreams_client(running, tries, capsys, sql, suffix):
     ways = [f"upstream{suffix}", f"ours{suffix}", f"ours{suffix}, ArrowDtype"]
     if not suffix:
         ways += ["%%sql", "%%sql --dtype pyarrow"]
@@ -89,7 +77,7 @@ def test_a_large_frame_beside_upstreams_client(
         print(beside(f"{running.row_count:,} rows x 6 columns, {sql}", costs, ways[0]), file=sys.stderr)
 
 
-def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
+def assert_same_values(frame, expected):
     assert frame.columns.tolist() == expected.columns.tolist()
     for name in expected:
         nulls = expected[name].isna()
@@ -98,9 +86,7 @@ def assert_same_values(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
         assert (present[0] == present[1]).all(), name
 
 
-def test_a_reader_holds_a_few_batches_whatever_the_size(
-    request: pytest.FixtureRequest, running: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reader_holds_a_few_batches_whatever_the_size(request, running, capsys):
     rows = 50_000_000 if request.config.getoption("--long") else 5_000_000
     made = MADE.format(rows=rows)
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,11 +21,6 @@ from micromegas_jupyter.demo.stack import DemoStack
 from micromegas_jupyter.wiring import client_side
 from micromegas_jupyter.wiring import sign_in as signing_in
 from tests.fakes.keyring_backend import MemoryKeyring
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from micromegas_jupyter.auth.tokens.store import TokenStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -56,36 +50,36 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack(spare_executors=1) as running:
         yield running
 
 
 @pytest.fixture
-def rounds(request: pytest.FixtureRequest) -> int:
+def rounds(request):
     return LONG_ROUNDS if request.config.getoption("--long") else ROUNDS
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def show(line: str) -> None:
+def say(capsys):
+    def show(line):
         with capsys.disabled():
             print(f"\n{line}", end="", file=sys.stderr)
 
     return show
 
 
-def seconds_of(call: Callable[[], object]) -> float:
+def seconds_of(call):
     started = SYSTEM_CLOCK.monotonic()
     call()
     return SYSTEM_CLOCK.monotonic() - started
 
 
-def in_milliseconds(found: Sequence[float]) -> str:
+def in_milliseconds(found):
     return f"{statistics.median(found) * 1e3:.1f} ms (shortest {min(found) * 1e3:.1f})"
 
 
-def stored_at(store: TokenStore, stack: DemoStack) -> OidcAuthProvider:
+def stored_at(store, stack):
     provider = stack.provider
     pending = OidcAuthProvider.begin_login(provider.issuer, provider.client_id, store=store)
     sign_in(pending.start_url or "")
@@ -93,7 +87,7 @@ def stored_at(store: TokenStore, stack: DemoStack) -> OidcAuthProvider:
 
 
 @pytest.mark.parametrize("kind", ["file", "keyring", "service account"])
-def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callable[[str], None]) -> None:
+def test_a_fresh_token(kind, stack, tmp_path, say):
     provider: OidcAuthProvider | OidcClientCredentialsProvider
     if kind == "service account":
         provider = OidcClientCredentialsProvider.from_env(stack.service_environment())
@@ -104,7 +98,7 @@ def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callabl
     token = provider.get_token()
     calls = 2_000
 
-    def many() -> None:
+    def many():
         for _ in range(calls):
             provider.get_token()
 
@@ -115,7 +109,7 @@ def test_a_fresh_token(kind: str, stack: DemoStack, tmp_path: Path, say: Callabl
 
 
 @pytest.fixture
-def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
+def environ(stack, tmp_path):
     """The environment of a person who is signed in, in which compiled modules are kept from run to run."""
     own = stack.process_environment()
     own |= {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
@@ -125,7 +119,7 @@ def environ(stack: DemoStack, tmp_path: Path) -> dict[str, str]:
     return own
 
 
-def run(command: Sequence[str], environ: dict[str, str]) -> Run:
+def run(command, environ):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = SYSTEM_CLOCK.monotonic()
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PROCESS_SECONDS)
@@ -136,9 +130,7 @@ def run(command: Sequence[str], environ: dict[str, str]) -> Run:
     return Run(seconds=seconds, cpu_seconds=cpu_seconds, output=result.stdout)
 
 
-def test_whole_processes_beside_what_python_and_grpc_take(
-    stack: DemoStack, environ: dict[str, str], rounds: int, say: Callable[[str], None]
-) -> None:
+def test_whole_processes_beside_what_python_and_grpc_take(stack, environ, rounds, say):
     micromegas = [str(Path(sys.executable).with_name("micromegas"))]
     programs = {
         "python, nothing else": [sys.executable, "-c", "pass"],
@@ -150,7 +142,7 @@ def test_whole_processes_beside_what_python_and_grpc_take(
     }
     for command in programs.values():
         run(command, environ)  # so that all is compiled
-    runs: dict[str, list[Run]] = {name: [] for name in programs}
+    runs = {name: [] for name in programs}
     load_before = os.getloadavg()[0]
 
     for _ in range(rounds):

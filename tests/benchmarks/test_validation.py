@@ -1,12 +1,9 @@
 """How fast credentials are checked beside the bare signature and beside a call; printed side by side, never judged."""
 
-from __future__ import annotations
-
 import base64
 import logging
 import statistics
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -20,18 +17,11 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from micromegas_jupyter.access.audit import AccessMetrics
-    from tests.fakes.mint import SigningKey
-
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _unheard():
     """Leave the audit's logger without handlers, so that what listens to it (pytest does) is not measured."""
     logger = logging.getLogger("micromegas_jupyter")
     handlers, logger.handlers, logger.propagate = logger.handlers, [], False
@@ -42,14 +32,14 @@ def _unheard() -> Iterator[None]:
 
 
 @contextmanager
-def _audit_written_to(path: Path) -> Iterator[None]:
+def _audit_written_to(path):
     handler = logging.FileHandler(path)
     with _unheard(), closing(handler):
         logging.getLogger("micromegas_jupyter").addHandler(handler)
         yield
 
 
-def _each(call: Callable[[str], object], tokens: Iterable[str]) -> float:
+def _each(call, tokens):
     spent = []
     for token in tokens:
         started = SYSTEM_CLOCK.monotonic()
@@ -58,24 +48,24 @@ def _each(call: Callable[[str], object], tokens: Iterable[str]) -> float:
     return statistics.median(spent) * 1e6
 
 
-def _validator(*, cache_size: int = 20_000, metrics: AccessMetrics | None = None) -> OidcValidator:
+def _validator(*, cache_size=20_000, metrics=None):
     settings = OidcServerSettings(
         issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,)),), token_cache_size=cache_size
     )
     return OidcValidator(settings, http=FakeProvider(), clock=FakeClock(NOW), metrics=metrics)
 
 
-def _tokens(key: SigningKey, count: int) -> list[str]:
+def _tokens(key, count):
     return [
         mint(key=key, subject=f"person-{number}", email="alice@example.com", name="Alice", groups=["a", "b"])
         for number in range(count)
     ]
 
 
-def _bare_verification(key: SigningKey) -> Callable[[str], object]:
+def _bare_verification(key):
     public = key.private.public_key()
 
-    def verify(token: str) -> None:
+    def verify(token):
         head, _, signature_text = token.rpartition(".")
         signature = base64.urlsafe_b64decode(signature_text + "==")
         if key.algorithm == "RS256":
@@ -88,7 +78,7 @@ def _bare_verification(key: SigningKey) -> Callable[[str], object]:
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ec_key()], ids=["RS256", "ES256"])
-def test_a_new_token_beside_its_bare_signature(key: SigningKey, tmp_path: Path) -> None:
+def test_a_new_token_beside_its_bare_signature(key, tmp_path):
     quiet, audited, bare = _validator(), _validator(), _bare_verification(key)
     tokens = _tokens(key, 2000)
     for validator in (quiet, audited):

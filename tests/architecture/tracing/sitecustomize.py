@@ -3,37 +3,31 @@
 `import sitecustomize; sitecustomize.start()` begins; the list is written when the process ends, or by `write()`.
 """
 
-from __future__ import annotations
-
 import atexit
 import inspect
 import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import CodeType, FrameType
 
 FOLDER = os.environ.get("MICROMEGAS_TEST_TRACE", "")
 ROOT = f"{Path(__file__).parents[3] / 'micromegas_jupyter'}{os.sep}"
-_codes: set[CodeType] = set()
+_codes = set()
 
 
-def _note(frame: FrameType, event: str, _argument: object) -> None:
+def _note(frame, event, _argument):
     if event == "call":
         _codes.add(frame.f_code)
 
 
-def start() -> None:
+def start():
     """Note the functions that this thread, and every thread started from now on, calls."""
     _codes.clear()
     threading.setprofile(_note)
     sys.setprofile(_note)
 
 
-def write() -> None:
+def write():
     """Write the files whose functions were called; class bodies and modules are not functions."""
     sys.setprofile(None)
     threading.setprofile(None)  # type: ignore[arg-type]

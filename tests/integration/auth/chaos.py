@@ -63,11 +63,11 @@ class ChaosRun:
         self._store = FileTokenStore(folder / "tokens.json")
         self._random = random.Random(seed)
         self._kills = kills
-        self._phases: list[Phase] = []
+        self._phases = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.integration.auth.chaos_worker"])
         self._workers = []
-        self._killed: set[str] = set()
+        self._killed = set()
         self._revocations_seen = 0
         self._never = threading.Event()
         self.figures = Figures(seed=seed)

@@ -11,7 +11,7 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.oidc.authorization import TokenSet
 
 # Still referred to when the program ends, as in a notebook.
-BACKGROUND: list[object] = []
+BACKGROUND = []
 
 
 def refresh(path):

@@ -62,7 +62,7 @@ class SessionBus:
 
     def __init__(self, folder):
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes = []
         self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
