@@ -197,7 +197,7 @@ def find_obstacle(case: Case) -> tuple[set[str], ConfigurationError | None]:
         ({"api key file", "token"}, lambda: _check_credential(case)),
     ]
     if not case.has_own_credential:
-        checks.insert(0, ({"sign-in", "store", "token"}, lambda: wiring.sign_in_configured(case.settings)))
+        checks.insert(0, ({"sign-in", "store", "token"}, lambda: client_side.sign_in_configured(case.settings)))
     for prevented, check in checks:
         try:
             check()

@@ -74,7 +74,7 @@ def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql):
     sql=_SQL.map(str.strip),
 )
 def test_the_cell_of_a_past_query_asks_for_the_same(name, begin, limit, row_format, sql):
-    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, row_format=row_format)
+    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, format=row_format)
 
     first, _, body = request.cell_text().partition("\n")
     parts = split(first.removeprefix("%%sql"), body)

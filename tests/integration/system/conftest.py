@@ -10,6 +10,7 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
 
 COMMAND_TIMEOUT_SECONDS = 120
 
@@ -68,8 +69,8 @@ def sign_in():
     """Sign somebody in at the demo's provider in the environment of a person."""
 
     def run(environ, name="alice"):
-        settings = wiring.load_client_settings(environ=environ)
+        settings = client_side.load_client_settings(environ=environ)
         with ScriptedPerson(person=name) as browser:
-            return wiring.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
+            return signing_in.login(settings, flow=Flow.BROWSER, browser=browser, environ=environ)
 
     return run

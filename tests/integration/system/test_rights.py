@@ -76,7 +76,7 @@ def client_of(server, person, sign_in):
     def connect(name):
         environ = {**person, "MICROMEGAS_ANALYTICS_URI": server.ready["uri"]}
         sign_in(environ, name)
-        opened.append(wiring.connect(environ=environ))
+        opened.append(client_side.connect(environ=environ))
         return opened[-1]
 
     yield connect
