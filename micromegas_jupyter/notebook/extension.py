@@ -10,8 +10,9 @@ from micromegas_jupyter.notebook.completion.sql import SqlCompleter
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
-from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic, help_as_line_magic
+from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
+from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

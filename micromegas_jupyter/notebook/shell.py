@@ -50,6 +50,7 @@ clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 
 HELP_OPTION = "--help"
+_CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 _MAX_MESSAGE_CHARACTERS = 200
 
 
@@ -570,3 +571,9 @@ class TextTable:
 
         sides = ["right" if name in self.right else "left" for name in self.head]
         return tabulate(self.rows, self.head, tablefmt=table_format, disable_numparse=True, colalign=sides)
+
+
+def help_as_line_magic(lines: list[str]) -> list[str]:
+    """Make a line magic of a cell that only asks for help: IPython does not call a cell magic without a body."""
+    found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
+    return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines

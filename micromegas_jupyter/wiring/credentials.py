@@ -4,13 +4,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from micromegas_jupyter.auth import workloads
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.workloads import (
+    AZURE_APP_ENDPOINT_VARIABLE,
+    AzureManagedIdentitySource,
+    GithubActionsSource,
+    GoogleMetadataSource,
     GoogleServiceAccountProvider,
     TokenExchange,
+    TokenFileSource,
     WorkloadProvider,
+    WorkloadSource,
     parse_service_account_key,
     token_exchange,
 )
@@ -196,10 +201,10 @@ def workload_provider(
 
 def _workload_source(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], http: PlatformHttp
-) -> workloads.WorkloadSource:
+) -> WorkloadSource:
     platform = workload.platform
     federated = environ.get(AZURE_TOKEN_FILE_VARIABLE)
-    is_federated = bool(federated) and not environ.get(workloads.AZURE_APP_ENDPOINT_VARIABLE)
+    is_federated = bool(federated) and not environ.get(AZURE_APP_ENDPOINT_VARIABLE)
     if platform is WorkloadPlatform.KUBERNETES or (platform is WorkloadPlatform.AZURE and is_federated):
         token_file, setting = workload.token_file, TOKEN_FILE_SETTING
         if platform is WorkloadPlatform.AZURE:
@@ -218,7 +223,7 @@ def _workload_source(
                 remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
             )
         # The audience was requested where the volume is described, so it is only compared here.
-        return workloads.TokenFileSource(
+        return TokenFileSource(
             Path(token_file).expanduser(),
             audience=workload.audience,
             setting=setting,
@@ -227,13 +232,11 @@ def _workload_source(
         )
     audience = _workload_audience(settings, workload)
     if platform is WorkloadPlatform.GITHUB_ACTIONS:
-        return workloads.GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+        return GithubActionsSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
     if platform is WorkloadPlatform.GOOGLE:
-        return workloads.GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
+        return GoogleMetadataSource(environ, audience=audience, http=http, clock=SYSTEM_CLOCK)
     client_id = workload.managed_identity_client_id
-    return workloads.AzureManagedIdentitySource(
-        environ, resource=audience, client_id=client_id, http=http, clock=SYSTEM_CLOCK
-    )
+    return AzureManagedIdentitySource(environ, resource=audience, client_id=client_id, http=http, clock=SYSTEM_CLOCK)
 
 
 def _workload_audience(settings: ClientSettings, workload: WorkloadSetting) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import deque
 from contextlib import contextmanager
@@ -196,7 +195,6 @@ _FORMATS = tuple(found.value for found in RowFormat)
 _MAX_COLUMNS = 500
 _MAX_NAME_CHARACTERS = 100
 _EXPLAIN = "EXPLAIN\n"
-_CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
 @magics_class
@@ -503,9 +501,3 @@ def plan_text(answer: pa.Table) -> PlainText:
         title, *lines = "\n".join(str(cell).rstrip() for cell in row if cell is not None).split("\n")
         plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
     return PlainText("\n\n".join(plans))
-
-
-def help_as_line_magic(lines: list[str]) -> list[str]:
-    """Make a line magic of a cell that only asks for help: IPython does not call a cell magic without a body."""
-    found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
-    return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines
