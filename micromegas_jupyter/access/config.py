@@ -39,7 +39,7 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
-from micromegas_jupyter.oidc.jws import parse_key_set
+from micromegas_jupyter.oidc.jwt import parse_key_set
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -13,8 +13,7 @@ from micromegas_jupyter.access.validator import Accepted, Decision, Refused, Und
 from micromegas_jupyter.config.access import API_KEY_ISSUER, READ_SCOPE, AccessSettings
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.oidc.claims import CLIENT_CLAIMS
-from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token
+from micromegas_jupyter.oidc.jwt import CLIENT_CLAIMS, MAX_TOKEN_BYTES, ParsedToken, TokenProblem, parse_token
 
 MAX_SHOWN_CHARACTERS = 200
 

@@ -27,9 +27,14 @@ from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenKind
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ConfigurationError, Unavailable
-from micromegas_jupyter.oidc.claims import (
+from micromegas_jupyter.oidc.jwt import (
     CLIENT_CLAIMS,
+    DEFAULT_ALGORITHMS,
     GROUP_CLAIM_PATHS,
+    ParsedToken,
+    TokenProblem,
+    UnknownKey,
+    check_algorithm,
     check_audience,
     check_bearer_use,
     check_client,
@@ -38,17 +43,10 @@ from micromegas_jupyter.oidc.claims import (
     check_rfc9068,
     check_times,
     expiry_of,
+    parse_token,
     read_groups,
     read_subject,
     typed_values,
-)
-from micromegas_jupyter.oidc.jws import (
-    DEFAULT_ALGORITHMS,
-    ParsedToken,
-    TokenProblem,
-    UnknownKey,
-    check_algorithm,
-    parse_token,
     verify_signature,
 )
 

@@ -30,7 +30,7 @@ from micromegas_jupyter.config.access import EVERY_TABLE, RateLimits, RoleSettin
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.oidc.jws import MAX_TOKEN_BYTES
+from micromegas_jupyter.oidc.jwt import MAX_TOKEN_BYTES
 
 # One wait for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
 _MAX_KEY_WAITS = 3

@@ -28,7 +28,6 @@ from micromegas_jupyter.oidc.authorization import (
     build_token_error,
     parse_token_answer,
 )
-from micromegas_jupyter.oidc.claims import IdTokenClaims, verify_id_token
 from micromegas_jupyter.oidc.device import (
     DeviceAuthorization,
     DevicePending,
@@ -43,7 +42,7 @@ from micromegas_jupyter.oidc.discovery import (
     describe_provider_error,
     parse_metadata,
 )
-from micromegas_jupyter.oidc.jws import KeySet, UnknownKey, parse_key_set
+from micromegas_jupyter.oidc.jwt import IdTokenClaims, KeySet, UnknownKey, parse_key_set, verify_id_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 DOCUMENT_AGE_SECONDS = 3600.0

@@ -31,8 +31,9 @@ from micromegas_jupyter.client.commands import (
 )
 from micromegas_jupyter.client.frames import build_frame, check_dtype_backend
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
-from micromegas_jupyter.client.query_reader import Attempts, BatchStream, QueryReader, check_timeout, is_read
+from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, is_read
 from micromegas_jupyter.client.transport import (
+    Attempts,
     Call,
     Credential,
     CredentialSource,
@@ -118,6 +119,20 @@ def _format_text(text: str, name: str) -> str:
     except ValueError:
         raise UsageError(f"{name} is not a time that exists.", remedy=_REMEDY) from None
     return whole if len(fraction) > len(".123456") else at.isoformat()
+
+
+_MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
+
+
+def check_timeout(timeout_seconds: float | None) -> float | None:
+    """Return the timeout; it is a number between 0 and 30 days, or None."""
+    if timeout_seconds is None:
+        return None
+    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
+        raise UsageError("timeout_seconds is not a number.")
+    if not 0 < timeout_seconds <= _MAX_TIMEOUT_SECONDS:
+        raise UsageError("timeout_seconds is not between 0 and 30 days.", remedy="Leave it out for no limit.")
+    return float(timeout_seconds)
 
 
 class QueryMethods(ABC):

@@ -13,9 +13,9 @@ from typing import Final, Protocol, Self, TypeAlias
 
 import pyarrow as pa
 
-from micromegas_jupyter.client.transport import Call, CallRecord, Credential, CredentialSource, Transport
-from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, jitter, start_thread
-from micromegas_jupyter.errors import AuthenticationError, QueryCancelled, Unavailable, UsageError
+from micromegas_jupyter.client.transport import Attempts, Call, Credential
+from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, start_thread
+from micromegas_jupyter.errors import QueryCancelled, UsageError
 
 _MAX_WAITING_EVENTS: Final = 4
 _MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
@@ -135,100 +135,6 @@ _COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re
 def is_read(sql: str) -> bool:
     """Whether a statement only reads, judging by its text; upstream changes partitions by functions in a SELECT."""
     return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
-
-
-_MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
-
-RETRY_SECONDS: Final = 20.0
-"""How long after the first failure a read is tried again, unless its own deadline is earlier."""
-
-# A wrong address should not take that long to discover: a server that never answered this client gets less.
-_FIRST_CONTACT_SECONDS: Final = 2.0
-_MAX_ATTEMPTS: Final = 12
-
-# Source: gRPC A6, "Exponential Backoff": the pause is drawn from 0.8 to 1.2 times the nominal one.
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_MAX_PAUSE_SECONDS: Final = 4.0
-_MIN_FACTOR: Final = 0.8
-_JITTER_FACTOR: Final = 0.4
-
-
-def check_timeout(timeout_seconds: float | None) -> float | None:
-    """Return the timeout; it is a number between 0 and 30 days, or None."""
-    if timeout_seconds is None:
-        return None
-    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
-        raise UsageError("timeout_seconds is not a number.")
-    if not 0 < timeout_seconds <= _MAX_TIMEOUT_SECONDS:
-        raise UsageError("timeout_seconds is not between 0 and 30 days.", remedy="Leave it out for no limit.")
-    return float(timeout_seconds)
-
-
-class Attempts:
-    """The attempts of one call, `timeout_seconds` in all: whether there is another, when, with which credential."""
-
-    def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
-        self,
-        credentials: CredentialSource,
-        *,
-        clock: Clock,
-        may_repeat: bool,
-        timeout_seconds: float | None = None,
-        server: Transport | None = None,
-        stopped: threading.Event | None = None,
-        jitter: Callable[[], float] = jitter,
-    ) -> None:
-        self.credentials = credentials
-        self._clock = clock
-        self._may_repeat = may_repeat
-        self._may_renew = may_repeat
-        self._timeout_seconds = timeout_seconds
-        self._server = server
-        self.stopped = threading.Event() if stopped is None else stopped  # from then on there is no further attempt
-        self._jitter = jitter
-        self._started_at = clock.monotonic()
-        self._retry_until: float | None = None
-        self._failures = 0
-
-    def remaining_seconds(self) -> float | None:
-        """Return how long the next attempt may last, None for as long as it takes."""
-        if self._timeout_seconds is None or not self._failures:
-            return self._timeout_seconds
-        remaining_seconds = self._timeout_seconds - (self._clock.monotonic() - self._started_at)
-        return max(round(remaining_seconds, 1), 0.1)  # the Flight library takes a negative one for no limit
-
-    def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
-        """Wait until the next attempt is due and return its credential; None, and how often, at the end."""
-        match error:
-            case AuthenticationError() if self._may_renew:
-                self._may_renew = False
-                return self.credentials.renew(credential)
-            case Unavailable() if self._server is not None and self._may_repeat and error.retryable:
-                self._failures += 1
-                pause_seconds = self._pause_seconds(record, self._server)
-                if pause_seconds is None and self._failures > 1:
-                    seconds = self._clock.monotonic() - self._started_at
-                    shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
-                    error.remedy = f"{error.remedy} Tried {self._failures} times in {shown} s.".lstrip()
-                elif pause_seconds is not None and not self.stopped.wait(pause_seconds):
-                    self._server.reconnect(record)
-                    return self.credentials.fetch()
-        return None
-
-    def _pause_seconds(self, record: CallRecord, server: Transport) -> float | None:
-        """Return how long to wait for the next attempt, None when there is none."""
-        now = self._clock.monotonic()
-        if self._retry_until is None:
-            self._retry_until = now + (RETRY_SECONDS if server.has_answered else _FIRST_CONTACT_SECONDS)
-            if self._timeout_seconds is not None:
-                self._retry_until = min(self._retry_until, self._started_at + self._timeout_seconds)
-        nominal_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), _MAX_PAUSE_SECONDS)
-        pause_seconds = nominal_seconds * (_MIN_FACTOR + _JITTER_FACTOR * self._jitter())
-        if record.pushback_ms is not None:
-            # Source: gRPC A6, "Pushback": a negative one asks for no further attempt.
-            pause_seconds = max(pause_seconds, record.pushback_ms / 1000) if record.pushback_ms >= 0 else RETRY_SECONDS
-        is_over = self._failures >= _MAX_ATTEMPTS or now + pause_seconds >= self._retry_until
-        return None if is_over else pause_seconds
 
 
 class QueryReader:

@@ -30,8 +30,7 @@ from micromegas_jupyter.oidc.authorization import (
     parse_token_exchange_answer,
     usable_token,
 )
-from micromegas_jupyter.oidc.claims import expiry_of
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
+from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

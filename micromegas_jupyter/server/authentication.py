@@ -31,7 +31,7 @@ from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.flightsql.framing import Compression
-from micromegas_jupyter.oidc.jws import KeySet
+from micromegas_jupyter.oidc.jwt import KeySet
 
 COMPRESSION_HEADER: Final = "x-micromegas-compression"
 UNKNOWN_ADDRESS: Final = "unknown"

@@ -27,7 +27,7 @@ TITLES = {
     "token check": "Token check",
 }
 # To come down: 30 for a sign-in by redirect, 22 for a cell, 15 for the command, 12 for a token check.
-LIMITS = {"sign-in by redirect": 32, "%%sql": 17, "micromegas query": 13, "token check": 11}
+LIMITS = {"sign-in by redirect": 30, "%%sql": 17, "micromegas query": 13, "token check": 10}
 
 _CELL = """
 import os, sitecustomize

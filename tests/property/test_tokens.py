@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected
 from micromegas_jupyter.config.access import ApiKeySetting
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.oidc.claims import check_audience, check_bearer_use, check_times, read_subject
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_key_set, parse_token
+from micromegas_jupyter.oidc.jwt import (
+    TokenProblem,
+    check_audience,
+    check_bearer_use,
+    check_times,
+    parse_key_set,
+    parse_token,
+    read_subject,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, encode, mint, mint_raw
 from tests.fakes.provider import FakeProvider

@@ -22,14 +22,15 @@ from micromegas_jupyter.errors import (
     Unavailable,
 )
 from micromegas_jupyter.oidc.authorization import TokenSet, merge_refreshed
-from micromegas_jupyter.oidc.claims import (
+from micromegas_jupyter.oidc.jwt import (
     IdTokenClaims,
+    TokenProblem,
     check_refreshed_claims,
     expiry_of,
+    parse_token,
     read_stored_id_token,
     shown_groups,
 )
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

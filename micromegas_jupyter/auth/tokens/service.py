@@ -8,8 +8,7 @@ from micromegas_jupyter.auth.tokens.manager import FORCED_PAUSE_SECONDS, Freshne
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.authorization import usable_token
-from micromegas_jupyter.oidc.claims import expiry_of
-from micromegas_jupyter.oidc.jws import TokenProblem, parse_token
+from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of, parse_token
 
 # A token's life when nobody says: RFC 6749 section 5.1 leaves it open.
 UNKNOWN_LIFETIME = timedelta(minutes=5)

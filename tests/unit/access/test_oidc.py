@@ -17,7 +17,7 @@ from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import TableAccess, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.jws import ParsedToken, TokenProblem, parse_token
+from micromegas_jupyter.oidc.jwt import ParsedToken, TokenProblem, parse_token
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted

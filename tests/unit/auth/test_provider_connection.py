@@ -15,7 +15,7 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request
 from micromegas_jupyter.oidc.device import DeviceAuthorization
-from micromegas_jupyter.oidc.jws import parse_token
+from micromegas_jupyter.oidc.jwt import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider

@@ -5,8 +5,8 @@ import threading
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.query_reader import RETRY_SECONDS, Attempts, BatchPump, is_read
-from micromegas_jupyter.client.transport import CallRecord, Credential, CredentialSource
+from micromegas_jupyter.client.query_reader import BatchPump, is_read
+from micromegas_jupyter.client.transport import RETRY_SECONDS, Attempts, CallRecord, Credential, CredentialSource
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import QueryCancelled, ServerUnavailable
 from tests.fakes.pause import FakePause

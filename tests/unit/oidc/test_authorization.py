@@ -39,7 +39,7 @@ from micromegas_jupyter.oidc.authorization import (
     resource_fields,
 )
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
-from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
+from micromegas_jupyter.oidc.jwt import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.mint import NOW, NOW_SECONDS, ec_key
 from tests.fakes.tracebacks import traceback_with_variables

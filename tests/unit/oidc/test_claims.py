@@ -1,4 +1,4 @@
-"""Tests of `oidc.claims`: the checks of ID tokens, and what the token tables of access leave out."""
+"""Tests of `oidc.jwt`: the checks of ID tokens, and what the token tables of access leave out."""
 
 import hashlib
 from contextlib import nullcontext
@@ -9,18 +9,20 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.claims import (
+from micromegas_jupyter.oidc.jwt import (
     MAX_GROUPS,
     IdTokenClaims,
+    TokenProblem,
+    UnknownKey,
     check_bearer_use,
     check_refreshed_claims,
     check_times,
+    parse_key_set,
     read_groups,
     read_stored_id_token,
     read_subject,
     verify_id_token,
 )
-from micromegas_jupyter.oidc.jws import TokenProblem, UnknownKey, parse_key_set
 from tests.fakes.mint import (
     AUDIENCE,
     ISSUER,

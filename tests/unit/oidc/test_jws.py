@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.jws import (
+from micromegas_jupyter.oidc.jwt import (
     DEFAULT_ALGORITHMS,
     MAX_KEYS,
     MAX_TOKEN_BYTES,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.jws import parse_key_set, parse_token, verify_signature
+from micromegas_jupyter.oidc.jwt import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key, sign_jwt
 from tests.fakes.mint import NOW, ec_key, ed448_key, ed25519_key, encode, encode_number, rsa_key
 from tests.fakes.tracebacks import traceback_with_variables

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from micromegas_jupyter.oidc.jws import (
+from micromegas_jupyter.oidc.jwt import (
     ParsedToken,
     TokenProblem,
     decode_base64url,
