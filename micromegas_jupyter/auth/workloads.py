@@ -7,16 +7,16 @@ to use managed identities for App Service and Azure Functions". Azure Arc and Se
 differently, are not covered.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.service import (
     ServiceToken,
     ServiceTokenProvider,
@@ -42,12 +42,6 @@ from micromegas_jupyter.oidc.authorization import (
 )
 from micromegas_jupyter.oidc.discovery import describe_provider_error
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.auth.provider_connection import ProviderConnection
-
 
 GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token

@@ -4,8 +4,6 @@
 server; `binder/start` runs it. The demo, like the JupyterLab of `--lab`, ends when its standard input closes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,16 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 NOTEBOOK = "quickstart.ipynb"
 JOB_NOTEBOOK = "service-account.ipynb"

@@ -4,14 +4,13 @@ DataFusion-Python has no classes for its errors: `ValueError` for SQL, schema an
 and `PanicException` (a `BaseException`) for a panic.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import logging
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -26,9 +25,6 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 

@@ -3,18 +3,14 @@
 It does not understand SQL: DataFusion does.
 """
 
-from __future__ import annotations
-
 import enum
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Kind(enum.StrEnum):

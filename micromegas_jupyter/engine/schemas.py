@@ -1,19 +1,13 @@
 """The schemas of rows: as SQL and conditions see a table, as its files are read, and as results go on the wire."""
 
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.scanner import quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from micromegas_jupyter.core.protocols import TableSnapshot
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:

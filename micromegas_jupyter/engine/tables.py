@@ -3,36 +3,28 @@
 Only tables that the statement names are built. Who has which rights is decided where the caller is identified.
 """
 
-from __future__ import annotations
-
 import logging
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 from cachetools import LRUCache
 from datafusion import DataFrame, SessionContext, col, lit
 from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.engine.contract import VisibleTable
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TableSnapshot
+from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from micromegas_jupyter.core.protocols import AuthContext
-    from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.engine.scanner import Mention
 
 _log = logging.getLogger(__name__)
 

@@ -4,24 +4,19 @@ Requests are pickled, since the front is trusted; answers are bytes and JSON, so
 taken over cannot take over the front. An executor blocks while the front does not read.
 """
 
-from __future__ import annotations
-
 import json
+import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
-
-    from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
-    from micromegas_jupyter.engine.contract import TimeRange
-    from micromegas_jupyter.executors.settings import IngestSettings
-    from micromegas_jupyter.flightsql.framing import Compression
+from micromegas_jupyter.flightsql.framing import Compression
 
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024

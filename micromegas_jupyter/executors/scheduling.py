@@ -1,15 +1,14 @@
 """Who may run: how much of the pool a caller may have, and why a statement was ended."""
 
-from __future__ import annotations
-
 import asyncio
 import enum
 import signal
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cachetools import LRUCache
 
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     MicromegasError,
@@ -17,11 +16,8 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     ServerUnavailable,
 )
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.executors.launcher import Ended
-    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.launcher import Ended
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 CallerKey = tuple[str, str]
 

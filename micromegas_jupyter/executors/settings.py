@@ -1,20 +1,16 @@
 """How many executors there are, how much they and one statement may use, and how a process limits itself."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from micromegas_jupyter.flightsql.framing import DecodeLimits
+from micromegas_jupyter.flightsql.framing import DecodeLimits
 
 MIB: Final = 1024 * 1024
 #: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.

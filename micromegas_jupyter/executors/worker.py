@@ -1,7 +1,5 @@
 """One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -15,18 +13,20 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
+from micromegas_jupyter.core.protocols import AuthContext, TableSink, TableSnapshot, TableWrite
+from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.protocol import Output
+from micromegas_jupyter.executors.protocol import Output, Statement, Upload
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
 from micromegas_jupyter.flightsql.framing import (
     FlightDataEncoder,
@@ -37,14 +37,6 @@ from micromegas_jupyter.flightsql.framing import (
 )
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import with_remarks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from micromegas_jupyter.core.protocols import AuthContext, TableSink, TableSnapshot, TableWrite
-    from micromegas_jupyter.engine.contract import PlannedQuery
-    from micromegas_jupyter.executors.protocol import Statement, Upload
-
 
 _SEND_LESS: Final = "Send them in several calls."
 

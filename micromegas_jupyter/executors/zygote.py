@@ -4,8 +4,6 @@ Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow'
 unless `VARIABLES` say otherwise; before each fork the threads are counted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

@@ -3,8 +3,6 @@
 It reads its settings, checks its rights at the Hub, and answers until it is stopped.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

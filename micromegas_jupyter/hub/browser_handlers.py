@@ -4,10 +4,9 @@ Start and callback ask the Hub whose browser it is. Only the person whose kernel
 nobody can have somebody else's browser finish it, or get the answer that somebody else's browser brought back.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import Any, Final
 
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
@@ -22,12 +21,7 @@ from micromegas_jupyter.auth.flows.jupyter import (
     state_in,
 )
 from micromegas_jupyter.core.system import Secret
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from micromegas_jupyter.hub.kernel_handlers import Service
-
+from micromegas_jupyter.hub.kernel_handlers import Service
 
 IDENTITY_SECONDS: Final = 5
 """How long the owner of a browser's cookie is remembered before the Hub is asked again."""

@@ -1,31 +1,24 @@
 """The service's endpoints for kernels, with JSON in and out: a person's own bearer token, and sign-in by redirect."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from cachetools import TTLCache
 from tornado import web
 
 from micromegas_jupyter.auth.flows.jupyter import MAX_AUTHORIZATION_CHARACTERS, RANDOM_BYTES, digest_of, is_web_address
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret
 from micromegas_jupyter.hub.callers import CallerLimits, HubApi, HubAudit, Refused, check_caller, client_address, refuse
+from micromegas_jupyter.hub.settings import ServiceSettings
 from micromegas_jupyter.hub.tokens import REFUSED_KEY, STALE_KEY, HubProvider, StoredBearer, read_bearer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
-
-    from micromegas_jupyter.core.system import Clock, Randomness
-    from micromegas_jupyter.hub.settings import ServiceSettings
-
 
 LIFETIME_SECONDS: Final = 600
 MAX_PER_OWNER: Final = 20

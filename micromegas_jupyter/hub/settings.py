@@ -1,10 +1,9 @@
 """The service's settings: the environment that `configure` and the Hub set, read once."""
 
-from __future__ import annotations
-
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
@@ -13,10 +12,6 @@ from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
 CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"

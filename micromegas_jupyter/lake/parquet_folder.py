@@ -1,16 +1,15 @@
 """A plain folder of Parquet files as tables: each file is one, and each sub-folder of files, by its name."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import stat
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -19,10 +18,6 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import Unavailable, UsageError
 from micromegas_jupyter.lake.files import WRITERS_FOLDER, make_private_folder, parse_segment, storage_errors
 from micromegas_jupyter.lake.user_tables import TABLES_FOLDER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 _SUFFIX: Final = ".parquet"
 _HIDDEN: Final = (".", "_")

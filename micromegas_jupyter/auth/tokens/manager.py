@@ -1,18 +1,20 @@
 """Keeps one sign-in valid: refreshes it in time, at most once per expiry among all programs that share its store."""
 
-from __future__ import annotations
-
 import enum
 import logging
 import threading
 import weakref
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.files import FileMark
+from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
     InternalError,
     LoginRequired,
@@ -31,14 +33,6 @@ from micromegas_jupyter.oidc.jwt import (
     read_stored_id_token,
     shown_groups,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.core.files import FileMark
-    from micromegas_jupyter.core.system import Clock, Secret
-
 
 # Tokens are renewed within the last five minutes or the last quarter of their life, whichever is shorter, so that
 # those that live for a few minutes only are usable, too.

@@ -3,12 +3,12 @@
 Servers that share a lake share the file. `denials` decides whether a rule applies to a query.
 """
 
-from __future__ import annotations
-
 import logging
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -17,10 +17,6 @@ from micromegas_jupyter.core import files as private_files
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 #: What a rule can name, all of them text; NULL is what the client did not send.
 MATCH_COLUMNS: Final = (
