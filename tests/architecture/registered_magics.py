@@ -3,30 +3,19 @@
 Run as a program it prints them as JSON: a shell leaves its marks on a process, so it gets one of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from functools import cache
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredMagic:
-    """One magic."""
-
-    names: tuple[str, ...]
-    options: tuple[str, ...]
-
-
+@cache
 def registered_magics():
+    """Return the options of each magic by its names."""
     printed = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, timeout=100)
-    return [
-        RegisteredMagic(names=tuple(names.split()), options=tuple(options))
-        for names, options in json.loads(printed.stdout).items()
-    ]
+    return {tuple(names.split()): options for names, options in json.loads(printed.stdout).items()}
 
 
 def option_texts(parser):
@@ -56,7 +45,7 @@ def _main():
         for name, magic in magics.items():
             if (kind, name) not in before:
                 found[getattr(magic, "__func__", magic)].add(name)
-    print(json.dumps({" ".join(sorted(names)): option_texts(magic.parser) for magic, names in found.items()}))  # type: ignore[attr-defined]
+    print(json.dumps({" ".join(sorted(names)): option_texts(magic.parser) for magic, names in found.items()}))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,33 @@
-"""Each public name, setting, error code and command line option is documented."""
+"""Each public name, setting, error code, option, argument, answer and event is documented, and each link leads on."""
 
 import argparse
+import inspect
 import re
+from urllib.parse import parse_qs, urlsplit
 
+import grpc
 import pytest
 
 import micromegas_jupyter
-from micromegas_jupyter import access, auth
+from micromegas_jupyter import access, auth, hub
+from micromegas_jupyter.access import explain
+from micromegas_jupyter.auth.flows.hub import NOT_UNDERSTOOD, REFUSALS, UNKNOWN_SIGN_IN
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
-from tests.architecture.guide_text import DOCS, ROOT, dangling_links
+from micromegas_jupyter.hub.callers import REFUSALS as SERVICE_REFUSALS
+from tests.architecture.guide_text import DOCS, ROOT, dangling_links, read_page, table_rows
+from tests.architecture.registered_magics import registered_magics
 
-INTERNAL_VARIABLES = frozenset()
-
-
-def _text(name):
-    return (DOCS / name).read_text(encoding="utf-8")
+SOURCES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py")}
+HUB_SOURCE, OTHER_SOURCE = (
+    "\n".join(text for path, text in SOURCES.items() if (path.parent.name == "hub") is is_hub)
+    for is_hub in (True, False)
+)
+PACKAGES = (micromegas_jupyter, auth, access, hub)
+#: Options of other programs, in examples.
+FOREIGN_OPTIONS = {"--no-cache-dir", "--uid", "--create-home", "--help"}
+# `nbf` is only read when it is there.
+UNREACHABLE = {"not_before_missing"}
 
 
 def command_line_options():
@@ -34,11 +46,6 @@ def _commands(parser):
     return dict(found[0].choices) if found else {}
 
 
-def _section(text, title):
-    parts = re.split(r"^## ", text, flags=re.MULTILINE)
-    return next(part for part in parts if part.startswith(f"`{title}`"))
-
-
 @pytest.mark.parametrize("page", ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))])
 def test_every_link_leads_somewhere(page):
     assert dangling_links(page) == []
@@ -46,12 +53,80 @@ def test_every_link_leads_somewhere(page):
 
 @pytest.mark.parametrize(("command", "option"), command_line_options())
 def test_every_command_line_option_is_documented_under_its_command(command, option):
-    assert f"`{option}" in _section(_text("cli.md"), f"micromegas {command}")
+    parts = re.split(r"^## ", read_page("cli.md"), flags=re.MULTILINE)
+
+    assert f"`{option}" in next(part for part in parts if part.startswith(f"`micromegas {command}`"))
 
 
-@pytest.mark.parametrize("code", sorted(error_classes()))
-def test_every_error_code_is_documented(code):
-    assert re.search(rf"^### {code}\b", _text("errors.md"), flags=re.MULTILINE)
+@pytest.mark.parametrize(
+    "page",
+    ["operating.md", "metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"],
+)
+def test_every_option_that_a_page_names_exists(page):
+    known = {option.split()[0] for options in registered_magics().values() for option in options}
+    known |= FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
+
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read_page(page))) <= known
+
+
+def reasons():
+    written = re.findall(r'(?:TokenProblem|UnknownKey)\(\s*"([a-z0-9_]+)"|\breason="([a-z0-9_]+)"', OTHER_SOURCE)
+    steps = {code for _, codes, _ in explain._STEPS for code in codes}
+    return ({"".join(pair) for pair in written} | steps) - UNREACHABLE
+
+
+NAMES = {
+    "variables": (re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", OTHER_SOURCE + HUB_SOURCE), "settings.md", "`{}`"),
+    "public names": (
+        (f"{part.__name__}.{name}" for part in PACKAGES for name in part.__all__ if not name.startswith("_")),
+        "python.md",
+        "`{}",
+    ),
+    "error codes": (error_classes(), "errors.md", "\n### {}"),
+    "codes of sign-ins": (
+        (code for code in error_classes() if code.startswith(("AUTH", "AVAIL", "CONF", "USE"))),
+        "troubleshooting.md",
+        "\n| {} |",
+    ),
+    "arguments of configure": (
+        set(inspect.signature(hub.configure).parameters) - {"config"},
+        "jupyterhub.md settings.md",
+        "`{}`",
+    ),
+    "answers of the Hub's service": (SERVICE_REFUSALS, "jupyterhub.md", "`{}`"),
+    "events of the Hub's audit": (
+        map("".join, re.findall(r'audit\.write\(\s*"(\w+)"|event = "(?!refused)(\w+)"|reason="(\w+)"', HUB_SOURCE)),
+        "jupyterhub.md",
+        "`{}`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("names", "pages", "written"), NAMES.values(), ids=NAMES)
+def test_every_name_is_documented(names, pages, written):
+    text, found = "".join(map(read_page, pages.split())), sorted(set(names))
+
+    assert found
+    assert [name for name in found if written.format(name) not in text] == []
+
+
+def test_every_code_is_explained():
+    explained = {row[0].strip("`") for row in table_rows(read_page("access-reasons.md"))}
+
+    assert len(reasons()) > 50
+    assert sorted(reasons() - explained) == []
+
+
+def test_every_row_of_the_troubleshooting_page_is_of_a_code():
+    rows = re.findall(r"^\| ([A-Z]+\d{3}) \|", read_page("troubleshooting.md"), re.MULTILINE)
+
+    assert sorted(set(rows) - set(error_classes())) == []
+
+
+def test_every_code_of_the_hubs_service_is_known_to_notebooks():
+    codes = set(SERVICE_REFUSALS) - {"internal_error"}
+
+    assert sorted(codes - set(REFUSALS) - NOT_UNDERSTOOD - {UNKNOWN_SIGN_IN}) == []
 
 
 def test_every_error_class_has_a_code_of_its_own():
@@ -61,30 +136,6 @@ def test_every_error_class_has_a_code_of_its_own():
     codes = [found.code for found in classes(MicromegasError) if found.__module__ == "micromegas_jupyter.errors"]
 
     assert len(codes) == len(set(codes))
-
-
-def test_every_environment_variable_in_the_code_is_documented():
-    used = {
-        name
-        for path in (ROOT / "micromegas_jupyter").rglob("*.py")
-        for name in re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8"))
-    }
-
-    undocumented = sorted(name for name in used - INTERNAL_VARIABLES if f"`{name}`" not in _text("settings.md"))
-
-    assert undocumented == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(f"micromegas_jupyter.{name}" for name in micromegas_jupyter.__all__ if not name.startswith("_")),
-        *(f"micromegas_jupyter.auth.{name}" for name in auth.__all__),
-        *(f"micromegas_jupyter.access.{name}" for name in access.__all__),
-    ],
-)
-def test_every_public_name_is_documented(name):
-    assert f"`{name}" in _text("python.md")
 
 
 def test_promised_names_are_importable():
@@ -97,3 +148,33 @@ def test_promised_names_are_importable():
     } <= set(access.__all__)  # fmt: skip
     assert callable(micromegas_jupyter.connect)
     assert isinstance(micromegas_jupyter.FlightSQLClient, type)
+
+
+def test_every_status_is_explained_with_the_errors_that_have_it():
+    text = read_page("statuses.md")
+    sections = dict(re.findall(r"^## ([A-Z_]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    rows = {row[0].strip("`"): row[1] for row in table_rows(text) if re.fullmatch(r"`[A-Z_]+`", row[0])}
+    named = {status: set(re.findall(r"\[([A-Z]{3,5}\d{3})\]\(errors\.md", part)) for status, part in sections.items()}
+    named["UNAUTHENTICATED"] |= {f"AUTH00{number}" for number in range(7)}  # the page names the range
+    expected = {"CANCELLED": set(), "NOT_FOUND": set()}
+    for code, error in error_classes().items():
+        expected.setdefault(error.grpc_code, set()).add(code)
+
+    assert named == expected
+    assert set(rows) == {*expected, "OK"} <= {status.name for status in grpc.StatusCode}
+    assert {status for status, answer in rows.items() if answer == "yes"} == {
+        error.grpc_code for error in error_classes().values() if error.retryable
+    }
+
+
+def test_the_binder_page_names_each_file_and_there_are_no_others():
+    named = {row[0].strip("`") for row in table_rows(read_page("binder.md")) if row[0].startswith("`binder/")}
+
+    assert named == {f"binder/{path.name}" for path in (ROOT / "binder").iterdir()}
+
+
+def test_the_binder_badge_opens_the_notebook_that_is_there():
+    (link,) = re.findall(r"\]\((https://mybinder\.org/v2/[^)]+)\)", read_page("../README.md"))
+    (address,) = parse_qs(urlsplit(link).query)["urlpath"]
+
+    assert (ROOT / address.removeprefix("lab/tree/")).is_file()

@@ -34,10 +34,7 @@ def server():
 
 @pytest.mark.parametrize(
     ("program", "limit"),
-    [
-        pytest.param(CONNECT, 35, id="connect().query()"),
-        pytest.param(MAGIC, 70, id="%load_ext and %sql"),
-    ],
+    [pytest.param(CONNECT, 35, id="connect().query()"), pytest.param(MAGIC, 70, id="%load_ext and %sql")],
 )
 def test_a_query_loads_few_modules(server, program, limit, capsys):
     environ = {**os.environ, "MICROMEGAS_ANALYTICS_URI": server.uri}

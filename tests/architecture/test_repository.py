@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     "anywidget", "authlib", "datafusion", "flask", "grpc", "IPython", "ipywidgets", "joserfc", "jupyter_server",
@@ -12,42 +14,33 @@ HEAVY = (
 )  # fmt: skip
 
 
-def _tracked_text_files():
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\n")
+def _printed(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100)
+    return done.stdout.strip()
+
+
+def _files():
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+
+
+def _text_files():
     endings = {".py", ".md", ".toml", ".js", ".mjs", ".css", ".json", ".ipynb", ".proto", ""}
-    return [ROOT / name for name in listed if name and Path(name).suffix in endings and (ROOT / name).is_file()]
+    return [ROOT / name for name in _files() if Path(name).suffix in endings and (ROOT / name).is_file()]
 
 
-def test_importing_the_package_loads_no_heavy_library():
-    program = f"import sys, micromegas_jupyter; print([name for name in {HEAVY!r} if name in sys.modules])"
-
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert result.stdout.strip() == "[]"
+@pytest.mark.parametrize("used", ["", "; from micromegas_jupyter.cli.main import build_parser; build_parser()"])
+def test_importing_the_package_loads_no_heavy_library(used):
+    assert _printed(f"import sys, micromegas_jupyter{used}; print([n for n in {HEAVY!r} if n in sys.modules])") == "[]"
 
 
-def test_public_rooms_load_when_they_are_used_without_an_import_of_their_own():
+def test_public_packages_load_when_they_are_used_without_an_import_of_their_own():
     program = (
         "import micromegas_jupyter as package\n"
         "print(package.auth.OidcAuthProvider.__name__, package.access.Rejected is package.errors.Rejected)"
     )
 
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert result.stdout.strip() == "OidcAuthProvider True"
-
-
-def test_the_command_line_parser_loads_no_heavy_library():
-    program = (
-        "import sys; from micromegas_jupyter.cli.main import build_parser; build_parser(); "
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
-    )
-
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert result.stdout.strip() == "[]"
+    assert _printed(program) == "OidcAuthProvider True"
 
 
 def test_no_file_names_a_registry_host_or_a_path_of_one_machine():
@@ -57,7 +50,7 @@ def test_no_file_names_a_registry_host_or_a_path_of_one_machine():
 
     found = [
         f"{path.relative_to(ROOT)}:{number}"
-        for path in _tracked_text_files()
+        for path in _text_files()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if forbidden.search(line)
     ]
@@ -66,11 +59,7 @@ def test_no_file_names_a_registry_host_or_a_path_of_one_machine():
 
 
 def test_the_top_level_holds_nothing_but_what_the_layout_names():
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-
-    tops = {name.split("/")[0] for name in listed if not name.startswith(".")}
+    tops = {name.split("/")[0] for name in _files() if not name.startswith(".")}
 
     assert tops <= {"pyproject.toml", "README.md", "micromegas_jupyter", "notebooks", "tests", "binder", "docs"}
 

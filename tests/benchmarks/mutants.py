@@ -20,6 +20,7 @@ from cosmic_ray.plugins import get_operator
 
 SEED, COUNT, MAX_TESTS, MAX_SECONDS = 14, 100, 80, 150
 TESTS = ("tests/unit", "tests/integration/access", "tests/integration/auth")
+PLUGIN = "tests.benchmarks.mutants"
 OPERATORS = [
     f"core/{name}"
     for name in (
@@ -47,7 +48,7 @@ def pytest_runtest_protocol(item):
         measuring.switch_context("")
 
 
-class Counter(Visitor):  # type: ignore[misc]
+class Counter(Visitor):
     """Counts where an operator applies."""
 
     def __init__(self, operator):
@@ -115,17 +116,8 @@ def main():
         subprocess.run(["git", "clone", "-q", ".", root], check=True)
         os.environ["PYTHONPATH"], os.environ["PYTHONDONTWRITEBYTECODE"] = str(root), "1"
         measured = Path(folder) / "coverage"
-        command = [
-            sys.executable,
-            "-m",
-            "coverage",
-            "run",
-            f"--data-file={measured}",
-            "--source=micromegas_jupyter",
-            "-m",
-        ]
-        options = ["pytest", "-q", "-n", "0", "-p", "tests.benchmarks.mutants", *TESTS]
-        subprocess.run([*command, *options], cwd=root, check=False)
+        words = f"coverage run --data-file={measured} --source=micromegas_jupyter -m pytest -q -n 0 -p {PLUGIN}"
+        subprocess.run([sys.executable, "-m", *words.split(), *TESTS], cwd=root, check=False)
         data = coverage.CoverageData(str(measured))
         data.read()
         for group in sys.argv[1:]:

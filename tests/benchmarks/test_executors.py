@@ -1,20 +1,16 @@
 """What executors cost and what they bring, beside pyarrow's own server; printed, never judged.
 
-All servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what else the
+Both servers run at once and take turns in short rounds, so that each ratio compares neighbours in time: what else the
 machine does hits both. A ratio is the median of the rounds, with the least and the greatest behind it.
 """
-
-from __future__ import annotations
 
 import json
 import statistics
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import adbc_driver_flightsql.dbapi
 import numpy as np
@@ -28,16 +24,11 @@ from pyarrow import flight
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.flightsql.commands import statement_ticket
 from tests.benchmarks.flight_peer import MEMORY_TICKET
-from tests.benchmarks.measuring import load_text
 from tests.integration.executors.server_process import ROOT, ServerProcess, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-NEW, PEER = "this server", "pyarrow.flight"
+OURS, PEER = "this server", "pyarrow.flight"
 CALL_SECONDS = 600
 CLIENTS = 8
 HEAVY_CLIENTS = 16
@@ -45,80 +36,41 @@ HEAVY_CLIENTS = 16
 SMALL_CALLS_A_SECOND, SMALL_CLIENTS = 40, 4
 # Of the server, since the heavy clients came, until all their first statements have begun.
 BEGUN_CPU_SECONDS = 5.0
-PERCENTILES = {"p50": 50, "p99": 99}
 COLUMNS = 5
-HOURS = 2
 
-CALLERS = [f"caller-{number}" for number in range(HEAVY_CLIENTS + 1)]
-KEYS = {name: f"a-key-for-benchmarks-only-of-{name}" for name in CALLERS}
-SMALL_KEY = KEYS[CALLERS[-1]]
+KEYS = {f"caller-{number}": f"a-key-for-benchmarks-only-of-{number}" for number in range(HEAVY_CLIENTS + 1)}
+*HEAVY_KEYS, SMALL_KEY = KEYS.values()
 
 FEW_ROWS, MANY_ROWS, MEMORY_ROWS = 10_000, 4_000_000, 10_000_000
 LOOKUP = "SELECT * FROM few WHERE key = 77"
+SMALL = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
 HEAVY = (
     "SELECT key, count(*), avg(amount) FROM many GROUP BY key ORDER BY 2 DESC LIMIT 10",
     "SELECT key % 1000, count(DISTINCT key) FROM many GROUP BY 1",
     "SELECT a.key, count(*) FROM many a JOIN many b ON a.key = b.key GROUP BY 1 LIMIT 5",
     "SELECT * FROM many ORDER BY amount LIMIT 100000",
 )
-# It would take hours, and gives rows all the time.
-ALL_ROWS = "SELECT * FROM rows"
 # The engine makes one column and gives it five times, which costs next to nothing: what is measured is the way out.
 FROM_MEMORY = "SELECT {columns} FROM generate_series(1, {{rows}})".format(
     columns=", ".join(f"value AS c{number}" for number in range(COLUMNS))
 )
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running server."""
-
-    uri: str
-    cpu_seconds: Callable[[], float]
+def ratio(ours, theirs):
+    values = [new / old for new, old in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-@dataclass
-class Rounds:
-    """Figures of servers that took turns, one for each round."""
-
-    figures: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name, figure):
-        self.figures.setdefault(name, []).append(figure)
-
-    def median(self, name):
-        return statistics.median(self.figures[name])
-
-    def ratio(self, other, name=NEW):
-        return spread([new / old for new, old in zip(self.figures[name], self.figures[other], strict=True) if old])
-
-    def ratios(self):
-        return ", ".join(f"to {other} {self.ratio(other)}" for other in self.figures if other != NEW)
-
-
-def in_turns(names, rounds):
+def in_turns(rounds):
     for number in range(rounds):
-        yield from names if number % 2 == 0 else reversed(names)
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "unknown"
-
-
-def percentile(values, name):
-    return statistics.quantiles(values, n=100, method="inclusive")[PERCENTILES[name] - 1]
-
-
-def _write(folder, name, table):
-    (folder / name).mkdir()
-    pq.write_table(table, folder / name / "part.parquet", row_group_size=200_000)
+        yield from (OURS, PEER) if number % 2 == 0 else (PEER, OURS)
 
 
 def _keys_and_amounts(count):
     numbers = np.arange(count)
     # In no order, each about four times; in the small table one by one.
     keys = numbers if count == FEW_ROWS else numbers * 2654435761 & 0xFFFFF
-    return pa.table({"key": keys, "amount": keys / 7})
+    return {"key": keys, "amount": keys / 7}
 
 
 @pytest.fixture(scope="module")
@@ -131,54 +83,46 @@ def folder(tmp_path_factory, row_count):
     """Three tables: `rows` with five columns, `many` for heavy statements, `few` for look-ups."""
     found = tmp_path_factory.mktemp("tables")
     numbers = np.arange(row_count)
-    names = pa.array([f"name-{number}" for number in range(5000)])
     rows = {
         "id": numbers,
         "part": numbers % 1000,
         "amount": numbers / 3,
         "time": pa.array(numbers * 1_000_007).cast(pa.timestamp("ns", "UTC")),
-        "name": names.take(pa.array(numbers % 5000)),
+        "name": pa.array([f"name-{number}" for number in range(5000)]).take(pa.array(numbers % 5000)),
     }
-    _write(found, "rows", pa.table(rows))
-    _write(found, "many", _keys_and_amounts(MANY_ROWS))
-    _write(found, "few", _keys_and_amounts(FEW_ROWS))
+    tables = {"rows": rows, "many": _keys_and_amounts(MANY_ROWS), "few": _keys_and_amounts(FEW_ROWS)}
+    for name, columns in tables.items():
+        (found / name).mkdir()
+        pq.write_table(pa.table(columns), found / name / "part.parquet", row_group_size=200_000)
     return found
 
 
 @pytest.fixture(scope="module")
-def versions(folder, tmp_path_factory):
-    own = tmp_path_factory.mktemp("server")
-    with ServerProcess(own, lake=folder, keys=KEYS, options=("--no-telemetry",), checkout=ROOT) as server:
-        yield {NEW: Served(server.uri, server.cpu_seconds)}
+def ours(folder, tmp_path_factory):
+    with ServerProcess(
+        tmp_path_factory.mktemp("server"), lake=folder, keys=KEYS, options=("--no-telemetry",)
+    ) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def peer(folder):
+def servers(ours, folder):
+    """The addresses of both servers, and what each has used of the processor."""
     command = [sys.executable, "-m", "tests.benchmarks.flight_peer", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        process = psutil.Process(child.pid)
-        yield Served(child.stdout.readline().strip(), lambda: sum(process.cpu_times()[:2]))
+        process, uri = psutil.Process(child.pid), child.stdout.readline().strip()
+        yield {OURS: (ours.uri, ours.cpu_seconds), PEER: (uri, lambda: sum(process.cpu_times()[:2]))}
         child.terminate()
 
 
-@pytest.fixture
-def say(capsys):
-    def say(text):
-        with capsys.disabled():
-            print(f"\n{text} ({load_text()})")
-
-    return say
-
-
 @contextmanager
-def flight_client(served, key=SMALL_KEY):
-    headers = [(b"authorization", f"Bearer {key}".encode())]
+def flight_client(uri):
+    headers = [(b"authorization", f"Bearer {SMALL_KEY}".encode())]
     # Without this all clients of a process share one connection.
-    with flight.connect(served.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+    with flight.connect(uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
 
-        def drain(ticket, timeout=CALL_SECONDS):
-            options = flight.FlightCallOptions(headers=headers, timeout=timeout)
+        def drain(ticket):
+            options = flight.FlightCallOptions(headers=headers, timeout=CALL_SECONDS)
             rows = size = 0
             for chunk in client.do_get(flight.Ticket(ticket), options):
                 rows += chunk.data.num_rows
@@ -189,27 +133,28 @@ def flight_client(served, key=SMALL_KEY):
 
 
 @contextmanager
-def small_query(served, sql, *, is_adbc, is_peer):
-    if is_adbc:
-        settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
-        with (
-            adbc_driver_flightsql.dbapi.connect(served.uri, db_kwargs=settings, autocommit=True) as connection,
-            connection.cursor() as cursor,
-        ):
-
-            def execute():
-                cursor.execute(sql)
-                return cursor.fetchall()
-
-            yield execute
+def small_query(uri, sql, *, name=OURS, is_adbc=False):
+    if not is_adbc:
+        # pyarrow's server speaks Flight, not Flight SQL.
+        ticket = sql.encode() if name == PEER else statement_ticket(sql)
+        with flight_client(uri) as drain:
+            yield lambda: drain(ticket)
         return
-    ticket = sql.encode() if is_peer else statement_ticket(sql)
-    with flight_client(served) as drain:
-        yield lambda: drain(ticket, CALL_SECONDS)
+    settings = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {SMALL_KEY}"}
+    with (
+        adbc_driver_flightsql.dbapi.connect(uri, db_kwargs=settings, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+
+        def execute():
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+        yield execute
 
 
 def calls_a_second(queries, seconds):
-    """Run each query again and again on a thread of its own; return the rate of all, and how many they were."""
+    """Run each query again and again on a thread of its own; return the rate of all."""
     counts = [0] * len(queries)
     together = threading.Barrier(len(queries) + 1)
     stop = threading.Event()
@@ -229,7 +174,7 @@ def calls_a_second(queries, seconds):
     stop.set()
     for thread in threads:
         thread.join()
-    return sum(counts) / (SYSTEM_CLOCK.monotonic() - started), sum(counts)
+    return sum(counts) / (SYSTEM_CLOCK.monotonic() - started)
 
 
 @pytest.mark.parametrize(
@@ -242,107 +187,77 @@ def calls_a_second(queries, seconds):
     ],
     ids=["look-up", "ADBC look-up", "SELECT 1+1", "SELECT 1"],
 )
-def test_small_statements_of_eight_clients(  # noqa: PLR0917
-    versions,
-    peer,
-    say,
-    title,
-    sql,
-    is_adbc,
-    pytestconfig,
-):
+def test_small_statements_of_eight_clients(servers, say, title, sql, is_adbc, pytestconfig):  # noqa: PLR0917
     rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (2, 0.5)
-    # pyarrow's server speaks Flight, not Flight SQL.
-    servers = versions if is_adbc else versions | {PEER: peer}
-    rates, cpu = Rounds(), Rounds()
+    rates = defaultdict(list)
     with ExitStack() as stack:
         queries = {
             name: [
-                stack.enter_context(small_query(served, sql, is_adbc=is_adbc, is_peer=name == PEER))
+                stack.enter_context(small_query(uri, sql, name=name, is_adbc=is_adbc and name == OURS))
                 for _ in range(CLIENTS)
             ]
-            for name, served in servers.items()
+            for name, (uri, _) in servers.items()
         }
         for name in servers:
             calls_a_second(queries[name], 0.5)
+        for name in in_turns(rounds):
+            rates[name].append(calls_a_second(queries[name], seconds))
 
-        for name in in_turns(list(servers), rounds):
-            before = servers[name].cpu_seconds()
-            rate, count = calls_a_second(queries[name], seconds)
-            rates.add(name, rate)
-            cpu.add(name, (servers[name].cpu_seconds() - before) / count * 1e3)
-
-    assert all(len(found) == rounds for found in rates.figures.values())
-    lines = [f"  {name}: {rates.median(name):.0f} a second, {cpu.median(name):.1f} ms CPU each" for name in servers]
-    say("\n".join([f"{title}, {CLIENTS} clients; rates {rates.ratios()}; CPU {cpu.ratios()}", *lines]))
+    rate = statistics.median(rates[OURS])
+    say(f"{title}, {CLIENTS} clients: {rate:.0f} a second, to {PEER} {ratio(rates[OURS], rates[PEER])}")
 
 
 @pytest.mark.parametrize("source", ["memory", "Parquet"])
-def test_many_rows(  # noqa: PLR0917
-    versions,
-    peer,
-    say,
-    row_count,
-    source,
-    pytestconfig,
-):
-    is_long = pytestconfig.getoption("--long")
-    row_count = MEMORY_ROWS if source == "memory" else row_count
-    sql = FROM_MEMORY.format(rows=row_count) if source == "memory" else ALL_ROWS
-    peers = MEMORY_TICKET.format(rows=row_count, columns=COLUMNS) if source == "memory" else sql
-    servers = versions | {PEER: peer}
-    tickets = {name: peers.encode() if name == PEER else statement_ticket(sql) for name in servers}
-    speeds, cpu = Rounds(), Rounds()
+def test_many_rows(servers, say, row_count, source, pytestconfig):
+    if source == "memory":
+        row_count, sql = MEMORY_ROWS, FROM_MEMORY.format(rows=MEMORY_ROWS)
+        theirs = MEMORY_TICKET.format(rows=MEMORY_ROWS, columns=COLUMNS)
+    else:
+        theirs = sql = "SELECT * FROM rows"
+    tickets = {OURS: statement_ticket(sql), PEER: theirs.encode()}
+    speeds, cpu = defaultdict(list), defaultdict(list)
     with ExitStack() as stack:
-        drains = {name: stack.enter_context(flight_client(served)) for name, served in servers.items()}
+        drains = {name: stack.enter_context(flight_client(uri)) for name, (uri, _) in servers.items()}
         for name in servers:
-            drains[name](tickets[name], CALL_SECONDS)
-
-        for name in in_turns(list(servers), 8 if is_long else 3):
-            before, started = servers[name].cpu_seconds(), SYSTEM_CLOCK.monotonic()
-            rows, size = drains[name](tickets[name], CALL_SECONDS)
-            speeds.add(name, size / (SYSTEM_CLOCK.monotonic() - started) / 1e6)
-            cpu.add(name, servers[name].cpu_seconds() - before)
+            drains[name](tickets[name])
+        for name in in_turns(8 if pytestconfig.getoption("--long") else 3):
+            cpu_seconds = servers[name][1]
+            before, started = cpu_seconds(), SYSTEM_CLOCK.monotonic()
+            rows, size = drains[name](tickets[name])
+            speeds[name].append(size / (SYSTEM_CLOCK.monotonic() - started) / 1e6)
+            cpu[name].append(cpu_seconds() - before)
             assert rows == row_count
 
-    lines = [f"  {name}: {speeds.median(name):.0f} MB/s, {cpu.median(name):.2f} s CPU" for name in servers]
-    title = f"{row_count:,} rows × {COLUMNS} columns from {source}, one client"
-    say("\n".join([f"{title}; speed {speeds.ratios()}; CPU {cpu.ratios()}", *lines]))
+    speed = statistics.median(speeds[OURS])
+    say(
+        f"{row_count:,} rows × {COLUMNS} columns from {source}, one client: {speed:.0f} MB/s, "
+        f"to {PEER} {ratio(speeds[OURS], speeds[PEER])}; processor {ratio(cpu[OURS], cpu[PEER])}"
+    )
 
 
-class HeavyClients:
-    """Sixteen callers who repeat heavy statements, in a process of their own."""
+@contextmanager
+def heavy_clients(server):
+    """Sixteen callers who repeat heavy statements, in a process of their own; tells how many ended in which way."""
+    before = server.cpu_seconds()
+    command = [sys.executable, "-m", "tests.benchmarks.heavy_clients"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
 
-    def __init__(self, served):
-        command = [sys.executable, "-m", "tests.benchmarks.heavy_clients"]
-        self._child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        keys = [KEYS[name] for name in CALLERS[:HEAVY_CLIENTS]]
-        self._send(json.dumps({"uri": served.uri, "keys": keys, "statements": HEAVY}))
-        assert self._hear() == "begun"
+        def outcomes(line=""):
+            child.stdin.write(f"{line}\n")
+            child.stdin.flush()
+            return Counter(json.loads(child.stdout.readline()))
 
-    def _send(self, line):
-        assert self._child.stdin is not None
-        self._child.stdin.write(f"{line}\n")
-        self._child.stdin.flush()
-
-    def _hear(self):
-        assert self._child.stdout is not None
-        return self._child.stdout.readline().strip()
-
-    def start(self):
-        self._send("start")
-
-    def stop(self):
-        self._send("stop")
-        return json.loads(self._hear())
-
-    def close(self):
-        self._child.kill()
-        self._child.communicate()
+        try:
+            child.stdin.write(json.dumps({"uri": server.uri, "keys": HEAVY_KEYS, "statements": HEAVY}) + "\n")
+            outcomes()
+            wait_until(lambda: server.cpu_seconds() - before > BEGUN_CPU_SECONDS, "all have begun")
+            yield outcomes
+        finally:
+            child.kill()
 
 
 def latencies(queries, seconds):
-    """Begin statements at fixed times, each of `queries` on its own thread; return how many ms each took."""
+    """Begin statements at fixed times, each of `queries` on its own thread; return the 99th percentiles in ms."""
     interval = len(queries) / SMALL_CALLS_A_SECOND
     began = SYSTEM_CLOCK.monotonic()
     found = {name: [] for name, _ in queries}
@@ -361,71 +276,41 @@ def latencies(queries, seconds):
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return {name: statistics.quantiles(times, n=100, method="inclusive")[98] for name, times in found.items()}
 
 
-def wait_until_quiet(served):
+def wait_until_quiet(server):
     def is_quiet():
-        before = served.cpu_seconds()
+        before = server.cpu_seconds()
         threading.Event().wait(0.5)
-        return served.cpu_seconds() - before < 0.1
+        return server.cpu_seconds() - before < 0.1
 
     wait_until(is_quiet, "the server is quiet")
 
 
-def test_small_statements_beside_sixteen_heavy_clients(versions, say, pytestconfig):
+def test_small_statements_beside_sixteen_heavy_clients(ours, say, pytestconfig):
     rounds, seconds = (12, 10.0) if pytestconfig.getoption("--long") else (1, 3.0)
-    statements = {"SELECT 1": "SELECT 1 AS one", "look-up": LOOKUP}
-    heavy_rates, heavy_cpu = Rounds(), Rounds()
-    outcomes = {name: Counter() for name in versions}
-    alone, beside = ({name: {title: Rounds() for title in statements} for name in versions} for _ in range(2))
-
-    def run_beside(name):
-        served = versions[name]
-        before = served.cpu_seconds()
-        heavy = HeavyClients(served)
-        try:
-            wait_until(lambda: served.cpu_seconds() - before > BEGUN_CPU_SECONDS, "all have begun")
-            heavy.start()
-            started, used = SYSTEM_CLOCK.monotonic(), served.cpu_seconds()
-            found = latencies(queries[name], 3 * seconds)
-            ended = heavy.stop()
-            heavy_rates.add(name, ended.get("ok", 0) / (SYSTEM_CLOCK.monotonic() - started))
-            heavy_cpu.add(name, (served.cpu_seconds() - used) / max(1, ended.get("ok", 0)))
-            outcomes[name].update(ended)
-        finally:
-            heavy.close()
-        return found
-
+    alone, beside, rates, outcomes = [], [], [], Counter()
     with ExitStack() as stack:
-        queries = {
-            name: [
-                (title, stack.enter_context(small_query(served, sql, is_adbc=False, is_peer=False)))
-                for _ in range(SMALL_CLIENTS // len(statements))
-                for title, sql in statements.items()
-            ]
-            for name, served in versions.items()
-        }
-        for name in in_turns(list(versions), rounds):
-            wait_until_quiet(versions[name])
-            for title, times in latencies(queries[name], seconds).items():
-                for percent in PERCENTILES:
-                    alone[name][title].add(percent, percentile(times, percent))
-            for title, times in run_beside(name).items():
-                for percent in PERCENTILES:
-                    beside[name][title].add(percent, percentile(times, percent))
-            wait_until_quiet(versions[name])
+        queries = [
+            (title, stack.enter_context(small_query(ours.uri, sql)))
+            for _ in range(SMALL_CLIENTS // len(SMALL))
+            for title, sql in SMALL.items()
+        ]
+        for _ in range(rounds):
+            wait_until_quiet(ours)
+            alone.append(latencies(queries, seconds))
+            with heavy_clients(ours) as ended:
+                before, started = ended(), SYSTEM_CLOCK.monotonic()
+                beside.append(latencies(queries, 3 * seconds))
+                found = ended() - before
+                rates.append(found["ok"] / (SYSTEM_CLOCK.monotonic() - started))
+                outcomes += found
 
+    lines = [
+        f"  p99 of {title}: {statistics.median(found[title] for found in beside):.1f} ms, to the same alone "
+        f"{ratio([found[title] for found in beside], [found[title] for found in alone])}"
+        for title in SMALL
+    ]
     title = f"{HEAVY_CLIENTS} heavy clients beside {SMALL_CALLS_A_SECOND} small statements a second"
-    lines = [f"{title}; heavy throughput {heavy_rates.ratios()}; CPU of each {heavy_cpu.ratios()}"]
-    for name in versions:
-        lines.append(
-            f"  {name}: {heavy_rates.median(name):.2f} heavy statements a second, "
-            f"{heavy_cpu.median(name):.2f} s CPU each, outcomes {dict(outcomes[name])}"
-        )
-        for title in statements:
-            quiet, busy = alone[name][title], beside[name][title]
-            shown = ", ".join(f"{each} {quiet.median(each):.1f} → {busy.median(each):.1f} ms" for each in PERCENTILES)
-            ratios = [late / early for late, early in zip(busy.figures["p99"], quiet.figures["p99"], strict=True)]
-            lines.append(f"    {title}: {shown}; ratio of p99 {spread(ratios)}")
-    say("\n".join(lines))
+    say("\n".join([f"{title}: {statistics.median(rates):.2f} heavy a second, outcomes {dict(outcomes)}", *lines]))

@@ -21,20 +21,18 @@ def _note(frame, event, _argument):
 
 
 def start():
-    """Note the functions that this thread, and every thread started from now on, calls."""
     _codes.clear()
     threading.setprofile(_note)
     sys.setprofile(_note)
 
 
 def write():
-    """Write the files whose functions were called; class bodies and modules are not functions."""
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]
+    threading.setprofile(None)
     names = {
         Path(code.co_filename).relative_to(ROOT).as_posix()
         for code in tuple(_codes)
-        if code.co_filename.startswith(ROOT) and code.co_flags & inspect.CO_OPTIMIZED
+        if code.co_filename.startswith(ROOT) and code.co_flags & inspect.CO_OPTIMIZED  # no class bodies and modules
     }
     (Path(FOLDER) / f"{os.getpid()}.txt").write_text("\n".join(sorted(names)), encoding="utf-8")
 

@@ -7,13 +7,14 @@ import multiprocessing
 import random
 import signal
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from tests.integration.auth.chaos_worker import THREAD_COUNT, Phase, Plan, Seen, read_id_token, run
+from tests.integration.auth.chaos_worker import THREAD_COUNT, Phase, Seen, read_id_token, run
 
 WORKER_COUNT = 8
 RECOVERY_SECONDS = 60.0
@@ -31,11 +32,9 @@ class Figures:
     refreshes: int = 0
     repeated_refreshes: int = 0
     calls: int = 0
-    kills: dict[str, int] = field(default_factory=dict)
-    lost_answers: int = 0
-    """Families that ended because a program was killed between the provider's answer and the write."""
-    late_requests: int = 0
-    """Families that ended because the request of a program that was killed meanwhile came after another's."""
+    kills: Counter = field(default_factory=Counter)
+    lost_answers: int = 0  # families that ended as a program was killed between the provider's answer and the write
+    late_requests: int = 0  # families that ended as the request of a program that was killed came after another's
     unexcused: list = field(default_factory=list)
     logouts_seen: int = 0
     failures_seen: int = 0
@@ -46,28 +45,15 @@ class Figures:
 
 
 class ChaosRun:
-    """One run; a context manager that starts the programs and ends them.
-
-    Args:
-        idp: The provider, serving.
-        board: Shared with the programs and the provider's clock.
-        folder: Where the token file is.
-        seed: Of what is drawn.
-        kills: Whether a program is killed at each expiry.
-    """
+    """One run at a provider, with or without a kill at each expiry; a context manager that starts and ends programs."""
 
     def __init__(self, idp, board, folder, *, seed, kills):
-        self._idp = idp
-        self._board = board
-        self._board_path = folder / "board"
+        self._idp, self._board, self._board_path, self._kills = idp, board, folder / "board", kills
         self._store = FileTokenStore(folder / "tokens.json")
         self._random = random.Random(seed)
-        self._kills = kills
-        self._phases = []
+        self._phases, self._workers, self._killed = [], [], set()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.integration.auth.chaos_worker"])
-        self._workers = []
-        self._killed = set()
         self._revocations_seen = 0
         self._never = threading.Event()
         self.figures = Figures(seed=seed)
@@ -92,30 +78,26 @@ class ChaosRun:
         self._let_time_pass(ends_at)
         began = SYSTEM_CLOCK.monotonic()
         if kill is not Phase.NONE:
-            self._count_kill(kill.name)
+            self.figures.kills[kill.name] += 1
         elif self._kills:
             self._never.wait(self._random.uniform(0, 0.03))
             self._workers[self._random.randrange(WORKER_COUNT)][1].kill()
-            self._count_kill("ANY_TIME")
+            self.figures.kills["ANY_TIME"] += 1
         self._wait_until_settled(after=before, deadline_seconds=RECOVERY_SECONDS)
         self.figures.expiries += 1
-        self.figures.longest_recovery_seconds = max(
-            self.figures.longest_recovery_seconds, SYSTEM_CLOCK.monotonic() - began
-        )
+        took = SYSTEM_CLOCK.monotonic() - began
+        self.figures.longest_recovery_seconds = max(self.figures.longest_recovery_seconds, took)
 
     def count(self):
         """Return what happened so far."""
         found = self.figures
         found.refreshes = len(self._idp.refreshes_given)
         found.repeated_refreshes = sum(refresh.was_repeated for refresh in self._idp.refreshes_given)
-        found.calls = self._total(Seen.CALLS)
-        found.logouts_seen = self._total(Seen.LOGOUTS)
-        found.failures_seen = self._total(Seen.FAILURES)
-        found.ended_tokens_seen = self._total(Seen.ENDED)
+        found.calls, found.logouts_seen, found.failures_seen, found.ended_tokens_seen = (
+            sum(self._board[worker, thread, what] for worker, thread in _SLOTS)
+            for what in (Seen.CALLS, Seen.LOGOUTS, Seen.FAILURES, Seen.ENDED)
+        )
         return found
-
-    def _total(self, what):
-        return sum(self._board.get(worker, thread, what) for worker, thread in _SLOTS)
 
     def _next_kill(self):
         """Return where in the renewal a program is to die; `NONE` is at any time, or never in a run without kills."""
@@ -129,21 +111,14 @@ class ChaosRun:
     def _let_time_pass(self, ends_at):
         """Move the clock into the tokens' last minutes, past their end, or through all of that in small steps."""
         draw = self._random.uniform
-        match self._random.randrange(3):
-            case 0:
-                moments = [-draw(1, 230)]
-            case 1:
-                moments = [draw(0, 1000)]
-            case _:
-                moments = [-310 + step * draw(20, 40) for step in range(9)]
-                moments = [*sorted(moments), draw(0, 10)]
+        kind = self._random.randrange(3)
+        moments = [-draw(1, 230)] if kind == 0 else [draw(0, 1000)]
+        if kind == 2:
+            moments = [*sorted(-310 + step * draw(20, 40) for step in range(9)), draw(0, 10)]
         for seconds in moments:
             self._board.move_to(ends_at + timedelta(seconds=seconds))
             if len(moments) > 1:
                 self._never.wait(draw(0, 0.01))
-
-    def _count_kill(self, phase):
-        self.figures.kills[phase] = self.figures.kills.get(phase, 0) + 1
 
     def _wait_until_settled(self, *, after, deadline_seconds):
         """Wait until all threads have the tokens that the file holds, and those are newer than `after`."""
@@ -152,7 +127,7 @@ class ChaosRun:
             self._replace_the_dead()
             self._judge_revocations()
             generation, ends_at = self._kept()
-            seen = {self._board.get(worker, thread, Seen.GENERATION) for worker, thread in _SLOTS}
+            seen = {self._board[worker, thread, Seen.GENERATION] for worker, thread in _SLOTS}
             if generation > after and ends_at > self._board.now and seen == {generation} and self._nobody_dies():
                 return
             left = deadline - SYSTEM_CLOCK.monotonic()
@@ -160,7 +135,6 @@ class ChaosRun:
             self._never.wait(_LOOK_SECONDS)
 
     def _story(self, generation, ends_at, seen):
-        """Return what stood still, for whoever has to find out why."""
         alive = [process.is_alive() for _, process in self._workers]
         return (
             f"not recovered: the file holds {generation}, the threads have {sorted(seen)}; tokens end in "
@@ -179,7 +153,6 @@ class ChaosRun:
         except MicromegasError:
             self.figures.unreadable_files += 1
             raise
-        assert login.tokens.id_token is not None
         return read_id_token(login.tokens.id_token.reveal())
 
     def _replace_the_dead(self):
@@ -189,19 +162,19 @@ class ChaosRun:
             assert process.exitcode == -signal.SIGKILL, f"a program ended by itself with {process.exitcode}"
             self._killed.add(name)
             for thread in range(THREAD_COUNT):
-                self._board.set(worker, thread, Seen.GENERATION, 0)
+                self._board[worker, thread, Seen.GENERATION] = 0
             self._workers[worker] = self._started(worker)
 
     def _started(self, worker):
         name = f"{worker}.{len(self._killed)}"
-        plan = Plan(
-            worker=worker,
-            name=name,
-            issuer=self._idp.issuer,
-            token_path=str(self._store.path),
-            board_path=str(self._board_path),
-        )
-        process = self._context.Process(target=run, args=(plan,), daemon=True)
+        plan = {
+            "worker": worker,
+            "name": name,
+            "issuer": self._idp.issuer,
+            "token_path": self._store.path,
+            "board_path": self._board_path,
+        }
+        process = self._context.Process(target=run, kwargs=plan, daemon=True)
         process.start()
         return name, process
 
@@ -224,7 +197,7 @@ class ChaosRun:
 
     def _was_stored(self, revocation):
         return any(
-            self._board.get(int(refresh.receiver.split(".")[0]), 0, Seen.SAVED) == refresh.generation
+            self._board[int(refresh.receiver.split(".")[0]), 0, Seen.SAVED] == refresh.generation
             for refresh in revocation.refreshes
         )
 

@@ -8,9 +8,8 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore
@@ -21,6 +20,7 @@ from tests.fakes.rotating_provider import RECEIVER_HEADER
 
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 THREAD_COUNT = 4
+PAUSE_SECONDS = 0.05
 
 _CELL_BYTES = 8
 _CELL_COUNT = 512
@@ -72,45 +72,23 @@ class Board:
     def dies_at(self, phase):
         self._memory[1] = phase
 
-    def get(self, worker, thread, what):
-        return self._memory[self._cell(worker, thread, what)]
+    def __getitem__(self, cell):
+        return self._memory[self._number_of(*cell)]
 
-    def set(self, worker, thread, what, value):
-        self._memory[self._cell(worker, thread, what)] = value
-
-    def add(self, worker, thread, what):
-        self._memory[self._cell(worker, thread, what)] += 1
+    def __setitem__(self, cell, value):
+        self._memory[self._number_of(*cell)] = value
 
     @staticmethod
-    def _cell(worker, thread, what):
+    def _number_of(worker, thread, what):
         return 8 + (worker * THREAD_COUNT + thread) * len(Seen) + what
 
 
 class BoardClock:
-    """Implements `seams.Clock`: the board's time, and real seconds for pauses."""
+    """A clock that shows the board's time, and real seconds for pauses."""
 
     def __init__(self, board):
-        self._board = board
-
-    def now(self):
-        return self._board.now
-
-    def monotonic(self):
-        return SYSTEM_CLOCK.monotonic()
-
-
-PAUSE_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a program is told when it is started."""
-
-    worker: int
-    name: str
-    issuer: str
-    token_path: str
-    board_path: str
+        self.now = lambda: board.now
+        self.monotonic = SYSTEM_CLOCK.monotonic
 
 
 def read_id_token(token):
@@ -120,42 +98,31 @@ def read_id_token(token):
     return claims["generation"], datetime.fromtimestamp(claims["exp"], UTC)
 
 
-def run(plan):
+def run(*, worker, name, issuer, token_path, board_path):
     """Ask for tokens for ever."""
-    worker = _Worker(plan)
-    for thread in range(1, THREAD_COUNT):
-        threading.Thread(target=worker.ask_forever, args=(thread,), daemon=True).start()
-    worker.ask_forever(0)
+    board = Board(board_path)
+    store, calls = _MortalStore(token_path, worker, board), _MortalCalls(name, board)
+    provider = OidcAuthProvider(issuer, "notebook", store=store, http=calls, clock=BoardClock(board))
 
-
-class _Worker:
-    def __init__(self, plan):
-        self._plan = plan
-        self._board = Board(Path(plan.board_path))
-        self._clock = BoardClock(self._board)
-        self._provider = OidcAuthProvider(
-            plan.issuer,
-            "notebook",
-            store=_MortalStore(plan, self._board),
-            http=_MortalCalls(plan, self._board),
-            clock=self._clock,
-        )
-
-    def ask_forever(self, thread):
-        never, board, worker = threading.Event(), self._board, self._plan.worker
+    def ask_forever(thread):
+        never = threading.Event()
         while not never.wait(PAUSE_SECONDS):
-            began_at = self._clock.now()
+            began_at = board.now
             try:
-                generation, ends_at = read_id_token(self._provider.get_token())
+                generation, ends_at = read_id_token(provider.get_token())
             except LoginRequired:
-                board.add(worker, thread, Seen.LOGOUTS)
+                board[worker, thread, Seen.LOGOUTS] += 1
             except MicromegasError:
-                board.add(worker, thread, Seen.FAILURES)
+                board[worker, thread, Seen.FAILURES] += 1
             else:
                 if ends_at <= began_at:
-                    board.add(worker, thread, Seen.ENDED)
-                board.set(worker, thread, Seen.GENERATION, generation)
-            board.add(worker, thread, Seen.CALLS)
+                    board[worker, thread, Seen.ENDED] += 1
+                board[worker, thread, Seen.GENERATION] = generation
+            board[worker, thread, Seen.CALLS] += 1
+
+    for thread in range(1, THREAD_COUNT):
+        threading.Thread(target=ask_forever, args=(thread,), daemon=True).start()
+    ask_forever(0)
 
 
 def _die_if_told(board, phase):
@@ -171,17 +138,16 @@ class _MortalCalls(ProviderHttp):
     The time of an answer is left out: the test's clock jumps while calls are on their way, which no real one does.
     """
 
-    def __init__(self, plan, board):
+    def __init__(self, name, board):
         super().__init__()
-        self._plan = plan
-        self._board = board
+        self._name, self._board = name, board
 
     def fetch_json(self, url, *, headers=None, refuses_private=False):
         return replace(super().fetch_json(url, headers=headers, refuses_private=refuses_private), date=None)
 
     def post_form(self, url, fields, *, headers=None, needs_body=True):
         _die_if_told(self._board, Phase.SENDING)
-        named = {**(headers or {}), RECEIVER_HEADER: self._plan.name}
+        named = {**(headers or {}), RECEIVER_HEADER: self._name}
         answer = super().post_form(url, fields, headers=named, needs_body=needs_body)
         _die_if_told(self._board, Phase.ANSWERED)
         return replace(answer, date=None)
@@ -190,10 +156,9 @@ class _MortalCalls(ProviderHttp):
 class _MortalStore(FileTokenStore):
     """Dies under the lock, while writing or after it when it is told to."""
 
-    def __init__(self, plan, board):
-        super().__init__(plan.token_path)
-        self._plan = plan
-        self._board = board
+    def __init__(self, path, worker, board):
+        super().__init__(path)
+        self._worker, self._board = worker, board
         self._fsync = os.fsync
         os.fsync = self._sync  # this process writes nothing but the token file
 
@@ -207,7 +172,7 @@ class _MortalStore(FileTokenStore):
         mark = super().save(login)
         if login.tokens.id_token is not None:
             generation, _ = read_id_token(login.tokens.id_token.reveal())
-            self._board.set(self._plan.worker, 0, Seen.SAVED, generation)
+            self._board[self._worker, 0, Seen.SAVED] = generation
         _die_if_told(self._board, Phase.SAVED)
         return mark
 

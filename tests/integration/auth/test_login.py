@@ -10,13 +10,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.errors import (
-    LoginFailed,
-    LoginRefused,
-    LoginTimedOut,
-    ProviderMisbehaved,
-    ProviderUnavailable,
-)
+from micromegas_jupyter.errors import LoginFailed, LoginRefused, LoginTimedOut, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -85,10 +79,7 @@ def test_no_secret_of_a_sign_in_is_logged_at_any_level(idp, caplog, capfd):
 
     asked, redeemed = idp.seen("/authorize")[0].query, idp.seen("/token")[0].form
     secrets = [asked["state"], asked["nonce"], redeemed["code"], redeemed["code_verifier"], provider.get_token()]
-    printed = capfd.readouterr()
-    said = "".join(
-        (printed.out, printed.err, *(record.getMessage() for record in caplog.records if "micro" in record.name))
-    )
+    said = "".join((*capfd.readouterr(), *(entry.getMessage() for entry in caplog.records if "micro" in entry.name)))
     assert not [secret for secret in secrets if secret in said]
 
 
@@ -178,7 +169,7 @@ ID_TOKEN_DEFECTS = {
 }
 
 
-@pytest.mark.parametrize("change", ID_TOKEN_DEFECTS.values(), ids=ID_TOKEN_DEFECTS.keys())
+@pytest.mark.parametrize("change", ID_TOKEN_DEFECTS.values(), ids=ID_TOKEN_DEFECTS)
 def test_an_id_token_that_does_not_fit_ends_the_sign_in(change, idp, tmp_path):
     idp.id_token_changes.update(change)
     browser = ScriptedBrowser()

@@ -71,24 +71,19 @@ def test_every_answer_carries_the_security_headers(receiver):
 
 def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver):
     own = receiver.redirect_uri + "?" + own_query(receiver)
+    base, callback = base_of(receiver), receiver.redirect_uri
     stray = [
-        ({"url": base_of(receiver) + "/favicon.ico"}, 404),
-        ({"url": base_of(receiver) + "/"}, 404),
-        ({"url": base_of(receiver) + "/start/guess"}, 404),
-        ({"url": base_of(receiver) + "/done"}, 404),
-        ({"url": base_of(receiver) + "/callback/?" + own_query(receiver)}, 404),
-        ({"url": receiver.redirect_uri}, 400),
-        ({"url": receiver.redirect_uri + "?code=c&state=wrong"}, 400),
-        ({"url": receiver.redirect_uri + "?error=access_denied&state=wrong"}, 400),
-        ({"url": own, "method": "HEAD"}, 405),
+        *(({"url": base + path}, 404) for path in ("/favicon.ico", "/", "/start/guess", "/done")),
+        ({"url": base + "/callback/?" + own_query(receiver)}, 404),
+        *(
+            ({"url": callback + query}, 400)
+            for query in ("", "?code=c&state=wrong", "?error=access_denied&state=wrong")
+        ),
+        *(({"url": own, "method": method}, 405) for method in ("HEAD", "OPTIONS")),
         ({"url": own, "method": "POST", "data": {"code": "c", "state": "s"}}, 405),
-        ({"url": own, "method": "OPTIONS"}, 405),
         ({"url": own, "method": "BREW"}, 501),
-        ({"url": own, "headers": {"Host": "evil.example"}}, 400),
-        ({"url": own, "headers": {"Host": "localhost"}}, 400),
-        ({"url": own, "headers": {"Sec-Fetch-Dest": "iframe"}}, 403),
-        ({"url": own, "headers": {"Sec-Fetch-Dest": "image"}}, 403),
-        ({"url": own, "headers": {"Sec-Fetch-Dest": "empty"}}, 403),
+        *(({"url": own, "headers": {"Host": host}}, 400) for host in ("evil.example", "localhost")),
+        *(({"url": own, "headers": {"Sec-Fetch-Dest": kind}}, 403) for kind in ("iframe", "image", "empty")),
     ]
 
     statuses = [get(**options).status_code for options, _ in stray]

@@ -1,5 +1,6 @@
-"""Several processes share one token file."""
+"""Several processes share one token file; run as a program, this module is one: `refresh|write|background FILE`."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,15 +10,56 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.store import FileTokenStore
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.tokens import manager
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.scripted_provider import ScriptedProvider
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[3]
+# Still referred to when the program ends, as in a notebook.
+BACKGROUND = []
+
+
+def refresh(path):
+    """Print the token that it gets after it has read a line, so that several ask at the same moment."""
+    provider = OidcAuthProvider.from_file(path)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        print(provider.get_token(), flush=True)
+    except MicromegasError as error:
+        print(type(error).__name__, flush=True)
+
+
+def write(path):
+    """Store one sign-in after another until it is killed."""
+    store, key = FileTokenStore(path), LoginKey(issuer="https://id.example.com", client_id="c")
+    for number in itertools.count():
+        tokens = TokenSet(access_token=Secret(str(number % 10) * (1000 + number % 5000)))
+        with store.locked():
+            store.save(StoredLogin(key=key, tokens=tokens))
+        if number == 0:
+            print("ready", flush=True)
+
+
+def background(path):
+    """Renew in the background until it reads a line."""
+    manager.STOP_WAIT_SECONDS = 60.0  # for a provider on a busy machine
+    provider = OidcAuthProvider.from_file(path)
+    renewal = manager.BackgroundRenewal(provider, clock=SYSTEM_CLOCK)
+    BACKGROUND.extend([provider, renewal])
+    renewal.start()
+    sys.stdin.readline()
+
 
 def start(task, path):
-    command = [sys.executable, str(Path(__file__).with_name("child_process.py")), task, str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", __name__, task, str(path)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def read_line(process):
@@ -56,14 +98,12 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
     for round_number in range(8):
         process = start("write", path)
         assert read_line(process) == "ready"
-        process_deadline = time.monotonic() + 0.02 * round_number
-        while time.monotonic() < process_deadline:
-            token = store.load()[0].tokens.access_token.reveal()
-            assert len(set(token)) == 1
+        deadline = time.monotonic() + 0.02 * round_number
+        while time.monotonic() < deadline:
+            assert len(set(store.load()[0].tokens.access_token.reveal())) == 1
         finish(process)
 
-        token = store.load()[0].tokens.access_token.reveal()
-        assert len(set(token)) == 1
+        assert len(set(store.load()[0].tokens.access_token.reveal())) == 1
         with store.locked(wait_seconds=5):
             names = sorted(entry.name for entry in tmp_path.iterdir())
         assert names == ["t.json", "t.json.lock"]
@@ -92,3 +132,7 @@ def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_pa
         after = json.loads(path.read_text())["token"]
     assert program.returncode == 0
     assert after["refresh_token"] != before["refresh_token"]
+
+
+if __name__ == "__main__":
+    {"refresh": refresh, "write": write, "background": background}[sys.argv[1]](sys.argv[2])

@@ -47,18 +47,8 @@ _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Co
 _BUS = DBusAddress("/org/freedesktop/DBus", bus_name="org.freedesktop.DBus", interface="org.freedesktop.DBus")
 
 
-def require_programs():
-    for program in ("dbus-daemon", "gnome-keyring-daemon"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: apt-get install -y dbus-daemon gnome-keyring")
-
-
 class SessionBus:
-    """A context manager; the bus starts no services by itself, the keyring's daemon is started by a method.
-
-    Attributes:
-        environ: The variables of a session on this bus.
-    """
+    """A context manager; the bus starts no services by itself, the keyring's daemon is started by a method."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -86,7 +76,6 @@ class SessionBus:
     def start_keyring(self, *, password):
         unlock = [] if password is None else ["--unlock"]
         process = self._start("gnome-keyring-daemon", "--foreground", "--components=secrets", *unlock, takes_input=True)
-        assert process.stdin is not None
         with process.stdin as words:
             words.write(password or b"")
         _wait_until(lambda: self._has_owner("org.freedesktop.secrets"))
@@ -97,13 +86,9 @@ class SessionBus:
         process.wait(60)
 
     def _start(self, *command, takes_input=False):
-        process = subprocess.Popen(
-            command,
-            env=self.environ,
-            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        none = subprocess.DEVNULL
+        stdin = subprocess.PIPE if takes_input else none
+        process = subprocess.Popen(command, env=self.environ, stdin=stdin, stdout=none, stderr=none)
         self._processes.append(process)
         return process
 
@@ -122,7 +107,8 @@ def _wait_until(is_so):
 
 @pytest.fixture
 def bus(tmp_path_factory, monkeypatch):
-    require_programs()
+    if missing := [name for name in ("dbus-daemon", "gnome-keyring-daemon") if shutil.which(name) is None]:
+        pytest.skip(f"{missing} is missing: apt-get install -y dbus-daemon gnome-keyring")
     with SessionBus(tmp_path_factory.mktemp("s")) as running:
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", running.environ["DBUS_SESSION_BUS_ADDRESS"])
         yield running

@@ -50,14 +50,8 @@ def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
 
 def keep_in_profile(idp, environ, settings):
     store = token_store(settings, environ)
-    OidcAuthProvider.login(
-        idp.issuer,
-        settings.client_id or "",
-        store=store,
-        audience=settings.audience,
-        scope=settings.scope,
-        browser=ScriptedBrowser(),
-    )
+    options = {"audience": settings.audience, "scope": settings.scope, "browser": ScriptedBrowser()}
+    OidcAuthProvider.login(idp.issuer, settings.client_id, store=store, **options)
     return token_store(settings, environ)
 
 
@@ -79,9 +73,7 @@ def test_a_profiles_sign_in_is_the_one_that_upstream_uses(idp, environ, tmp_path
 
     upstream = UpstreamProvider.from_file(str(tmp_path / "tokens-work.json"))
 
-    id_token = store.load()[0].tokens.id_token
-    assert id_token is not None
-    assert upstream.get_token() == id_token.reveal()
+    assert upstream.get_token() == store.load()[0].tokens.id_token.reveal()
     assert upstream.audience == "lake"
 
 
@@ -116,13 +108,9 @@ def test_a_logout_by_upstream_is_a_logout_here(idp):
     environ = {"MICROMEGAS_CONFIG_DIR": str(home / ".micromegas")}
     store = keep_in_profile(idp, environ, settings)
 
-    subprocess.run(
-        [sys.executable, "-m", "micromegas.cli.logout"],
-        env={"PATH": os.environ["PATH"], "HOME": str(home)},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    upstreams = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    command = [sys.executable, "-m", "micromegas.cli.logout"]
+    subprocess.run(command, env=upstreams, check=True, capture_output=True, timeout=60)
 
     with pytest.raises(LoginRequired):
         store.load()

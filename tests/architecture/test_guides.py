@@ -1,0 +1,226 @@
+"""What somebody copies out of the guides is what the programs read; their tables are the code's tables."""
+
+import configparser
+import json
+import re
+import shlex
+from itertools import pairwise
+
+import pytest
+
+from micromegas_jupyter.auth.flows.select import FLOW_TABLE
+from micromegas_jupyter.cli.main import build_parser
+from micromegas_jupyter.cli.serve_command import load_settings
+from micromegas_jupyter.config.access import parse_access_settings
+from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, Flow, WorkloadPlatform, parse_client_settings
+from micromegas_jupyter.config.issuers import PRESETS
+from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.engine.security import condition_problem
+from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.server.http_endpoint import NotReady
+from micromegas_jupyter.telemetry.tables import TABLES
+from tests.architecture.guide_text import blocks, read_page, table_rows
+from tests.architecture.test_documentation import command_line_options
+
+ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
+SIGN_IN_PAGES = (
+    "sign-in.md",
+    "sign-in-providers.md",
+    "service-accounts.md",
+    "storing-secrets.md",
+    "troubleshooting.md",
+)
+SIGN_IN = blocks(*SIGN_IN_PAGES)
+CONFIGURATIONS = [block for block in ACCESS if block.language == "json"]
+OPERATING = read_page("operating.md")
+
+
+def _place(block):
+    return block.place
+
+
+def exported(lines):
+    words = [word for line in lines if line.startswith("export ") for word in shlex.split(line)[1:]]
+    return dict(word.split("=", 1) for word in words)
+
+
+def variables(block):
+    lines = [line.strip() for line in block.text.split("\n")]
+    if block.language == "sh":
+        return exported(lines)
+    listed = {
+        name.removeprefix("- name: "): value.removeprefix("value: ")
+        for name, value in pairwise(lines)
+        if name.startswith("- name: MICROMEGAS_")
+    }
+    return listed | dict(line.split(": ", 1) for line in lines if line.startswith("MICROMEGAS_"))
+
+
+def commands():
+    """Yield each command line, as a shell or the step of a workflow runs it."""
+    for block in (*ACCESS, *SIGN_IN):
+        if block.language in {"sh", "yaml"}:
+            lines = [line.strip().removeprefix("- run: ") for line in block.text.split("\n")]
+            yield from (line.partition(" > ")[0] for line in lines if line.startswith("micromegas "))
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(commands()))
+def test_every_command_is_one(line):
+    words = shlex.split(line, comments=True)
+
+    assert build_parser().parse_args(words[1:]).command == words[1]
+
+
+def test_every_option_that_the_guide_to_signing_in_names_is_one_of_its_command():
+    text = "\n".join(map(read_page, SIGN_IN_PAGES))
+    named = set(re.findall(r"`micromegas (\w+)[^`]*?(--[a-z-]+)", text))
+
+    assert named
+    assert sorted(named - set(command_line_options())) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "preset"),
+    [
+        *(("access-providers.md", name) for name in PRESETS),
+        *(("sign-in-providers.md", name) for name in CLIENT_PRESETS),
+    ],
+)
+def test_every_preset_has_a_section_with_a_configuration_that_uses_it(page, preset):
+    sections = re.split(r"^## ", read_page(page), flags=re.MULTILINE)
+
+    (found,) = [section for section in sections if section.split("\n")[0].endswith(f"(`{preset}`)")]
+
+    assert f'"preset": "{preset}"' in found
+
+
+def _parsed(block):
+    return parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=block.text)
+
+
+@pytest.mark.parametrize("block", CONFIGURATIONS, ids=_place)
+def test_every_block_of_json_is_a_configuration_file_that_is_accepted(block):
+    settings = _parsed(block)
+
+    assert settings.oidc is not None or settings.api_keys
+
+
+def test_every_variable_of_access_that_is_exported_is_accepted():
+    environ = exported(line for block in ACCESS if block.language == "sh" for line in block.text.split("\n"))
+    environ.pop("MICROMEGAS_ACCESS_CONFIG", None)
+
+    settings = parse_access_settings(environ)
+
+    assert settings.oidc is not None
+    assert settings.admins
+
+
+def test_every_condition_of_a_role_fits_its_table():
+    schemas = {table.name: table.schema for table in TABLES}
+    found = [
+        (table, condition)
+        for block in CONFIGURATIONS
+        for role in (_parsed(block).roles or {}).values()
+        for table, condition in role.tables.items()
+        if condition is not None
+    ]
+
+    assert found
+    assert [(table, text) for table, text in found if condition_problem(text, schemas[table]) is not None] == []
+
+
+@pytest.mark.parametrize("block", [block for block in SIGN_IN if block.language == "json"], ids=_place)
+def test_every_profile_can_be_used(block):
+    names = list(decode_strict_json(block.text)["profiles"])
+
+    settings = [parse_client_settings({}, config_text=block.text, profile=name) for name in names]
+
+    assert settings
+    assert [each.profile for each in settings if each.issuer is None or each.client_id is None] == []
+
+
+@pytest.mark.parametrize("name", sorted(CLIENT_PRESETS))
+def test_every_profile_sends_what_the_servers_of_the_other_guide_accept(name):
+    block = next(block for block in blocks("sign-in-providers.md") if f'"preset": "{name}"' in block.text)
+
+    settings = parse_client_settings({}, config_text=block.text)
+
+    assert (settings.preset, settings.bearer) == (name, Bearer.ID_TOKEN)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in SIGN_IN if block.language in {"sh", "yaml"} and "MICROMEGAS_" in block.text],
+    ids=_place,
+)
+def test_every_block_of_variables_can_be_used(block):
+    environ = variables(block)
+
+    assert environ
+    assert parse_client_settings(environ).origins
+
+
+def test_every_row_of_the_choice_of_a_flow_stands_in_the_page():
+    expected = [
+        (row.environment.value, ", ".join(f"`{flow}`" for flow in row.flows) or "none", row.reason)
+        for row in FLOW_TABLE
+    ]
+    names = {row.environment.value for row in FLOW_TABLE}
+
+    assert [row for row in table_rows(read_page("sign-in.md")) if row[0] in names] == expected
+
+
+def test_every_flow_and_platform_is_explained():
+    section = read_page("sign-in.md").split("\n## The four flows\n")[1].split("\n## ")[0]
+    set_to = re.findall(r"MICROMEGAS_OIDC_WORKLOAD(?:: |=|\s+value: )([\w-]+)\n", read_page("service-accounts.md"))
+
+    assert [flow for flow in Flow if f"`{flow}`" not in section] == []
+    assert set(set_to) >= {platform.value for platform in WorkloadPlatform}
+
+
+def test_every_reason_for_not_being_ready_is_explained():
+    section = OPERATING.partition("The reasons of `/ready`:")[2].partition("\n## ")[0]
+
+    assert [row[0].strip("`") for row in table_rows(section) if row[0].startswith("`")] == [
+        reason.value for reason in NotReady
+    ]
+
+
+def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is():
+    section = OPERATING.partition("### Statements that are ended")[2].partition("\n## ")[0]
+    rows = {row[0].strip("`"): row for row in table_rows(section) if row[0].startswith("`")}
+    options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
+
+    assert set(rows) == {cause.value for cause in Cause}
+    for cause in Cause:
+        _, _, answer, is_charged = rows[cause.value]
+        assert is_charged == ("yes" if cause in CHARGED else "no"), cause
+        if cause is not Cause.DISCONNECTED:
+            error = build_error(cause, settings=PoolSettings(), options=options)
+            assert answer == f"`{error.grpc_code}`", cause
+
+
+def _operating_block(language):
+    (text,) = [block.text for block in blocks("operating.md") if block.language == language]
+    return text
+
+
+def test_the_start_of_the_service_is_understood():
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # names of settings keep their case
+    unit.read_string(_operating_block("ini").replace("\\\n", " "))
+    program, command, *options = unit["Service"]["ExecStart"].split()
+
+    arguments = build_parser().parse_args([command, *options])
+
+    assert program.endswith("/micromegas")
+    assert int(unit["Service"]["TimeoutStopSec"]) >= load_settings(arguments).drain_timeout_seconds + 10
+
+
+def test_the_container_starts_what_is_understood():
+    entry = re.search(r"^ENTRYPOINT (\[.*\])$", _operating_block("dockerfile"), re.MULTILINE)
+    program, *arguments = json.loads(entry[1])
+
+    assert program == "micromegas"
+    assert build_parser().parse_args(arguments).command == "serve"
