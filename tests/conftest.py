@@ -1,7 +1,5 @@
 """What every test lives under: no network but loopback, no settings of the person who runs the tests."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os
@@ -10,7 +8,6 @@ import socket
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -19,12 +16,9 @@ from tests.fakes.clock import FakeClock
 from tests.screenshots import save_screenshot
 from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, process_count
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 __all__ = ["save_screenshot"]
 
-_SKIPPED: list[str] = []
+_SKIPPED = []
 
 _LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _real_connect = socket.socket.connect
@@ -64,7 +58,7 @@ BENCHMARKS = "tests/benchmarks"
 _SLOW_MARK = "pytest.mark.slow"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests in place of the fast ones")
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
@@ -72,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config):
     is_long = config.getoption("--long")
     if is_long and config.option.timeout is None:  # before pytest-timeout reads it
         config.option.timeout = LONG_TEST_SECONDS
@@ -90,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
+def pytest_cmdline_main(config):
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     count = process_count(config)
@@ -100,24 +94,24 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
+def pytest_configure_node(node):
     # A process of pytest-xdist is not told whether somebody named files.
     node.workerinput["is_whole_run"] = _is_whole_run(node.config)
 
 
-def _is_whole_run(config: pytest.Config) -> bool:
+def _is_whole_run(config):
     """Whether nobody named files, so that `--slow` selects."""
     given = getattr(config, "workerinput", {})
     return bool(given.get("is_whole_run", config.args_source is not config.ArgsSource.ARGS))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+def pytest_xdist_make_scheduler(config, log):
     return make_scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Iterator[None]:
+def pytest_collection(session):
     # Collecting makes hundreds of thousands of objects that all stay: looking for garbage among them is wasted time.
     gc.disable()
     try:
@@ -127,7 +121,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+def pytest_ignore_collect(collection_path, config):
     """Leave out folders and files of the other kind unread: what they import may not be installed."""
     if not _is_whole_run(config):
         return None
@@ -142,7 +136,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (is_slow_run and has_none) or None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config, items):
     if _is_whole_run(config):
         is_slow = bool(config.getoption("--slow"))
         config.hook.pytest_deselected(items=[item for item in items if is_slow != _is_slow(item)])
@@ -154,17 +148,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: order_of(item.nodeid))
 
 
-def _is_slow(item: pytest.Item) -> bool:
+def _is_slow(item):
     in_slow_folder = item.nodeid.startswith(SLOW) and not item.nodeid.startswith(FAST)
     return in_slow_folder or item.get_closest_marker("slow") is not None
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+def pytest_runtest_logreport(report):
     if report.skipped and not hasattr(report, "wasxfail"):
         _SKIPPED.append(f"{report.nodeid}: {report.longrepr}")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session):
     if session.config.getoption("--forbid-skips") and _SKIPPED:
         print("\nskipped tests are not allowed here:", *_SKIPPED, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -174,23 +168,23 @@ class NetworkUsed(RuntimeError):
     """A test reached for a host other than this machine."""
 
 
-def _check_address(address: object) -> None:
+def _check_address(address):
     if isinstance(address, tuple) and address[0] not in _LOOPBACK_HOSTS:
         raise NetworkUsed(f"a test connected to {address[0]}")
 
 
-def _guarded_connect(self: socket.socket, address: object) -> None:
+def _guarded_connect(self, address):
     _check_address(address)
     _real_connect(self, address)  # type: ignore[arg-type]
 
 
-def _guarded_connect_ex(self: socket.socket, address: object) -> int:
+def _guarded_connect_ex(self, address):
     _check_address(address)
     return _real_connect_ex(self, address)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _loopback_only() -> Iterator[None]:
+def _loopback_only():
     socket.socket.connect = _guarded_connect  # type: ignore[method-assign,assignment]
     socket.socket.connect_ex = _guarded_connect_ex  # type: ignore[method-assign,assignment]
     yield
@@ -199,7 +193,7 @@ def _loopback_only() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def shared_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def shared_temporary_folder(tmp_path_factory):
     """The machine's folder for temporary files, for what other accounts have to reach.
 
     All else that tests and their programs write there goes below pytest's own folder, which pytest removes some runs
@@ -213,7 +207,7 @@ def shared_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_laboratory(tmp_path_factory):
     """Turn off the JupyterLab extension that comes with jupysql, which highlights the same cells as this project's."""
     folder = tmp_path_factory.mktemp("jupyter") / "labconfig"
     folder.mkdir()
@@ -224,14 +218,14 @@ def _own_laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def _new_folder(tmp_path_factory):
     """Make empty folders that are numbered by a count.
 
     `mktemp` finds the next number by listing all folders, which took minutes for some ten thousand tests.
     """
     parent, numbers = tmp_path_factory.mktemp("each"), count()
 
-    def make(name: str) -> Path:
+    def make(name):
         folder = parent / f"{name}{next(numbers)}"
         folder.mkdir(mode=0o700)
         return folder
@@ -240,13 +234,13 @@ def _new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.fixture
-def tmp_path(request: pytest.FixtureRequest, _new_folder: Callable[[str], Path]) -> Path:
+def tmp_path(request, _new_folder):
     """An empty folder for this test, as pytest's own."""
     return _new_folder(re.sub(r"\W", "_", request.node.name)[:30])
 
 
 @pytest.fixture(autouse=True)
-def _own_home(_new_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def _own_home(_new_folder, monkeypatch):
     """Give each test an empty home folder and an environment without this project's variables."""
     home = _new_folder("home")
     monkeypatch.setenv("HOME", str(home))
@@ -257,7 +251,7 @@ def _own_home(_new_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(autouse=True)
-def _own_log_handlers() -> Iterator[None]:
+def _own_log_handlers():
     """Take away what a command that ran in this process leaves at the root: it writes to that test's standard error."""
     root = logging.getLogger()
     before = list(root.handlers)
@@ -268,6 +262,6 @@ def _own_log_handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock():
     """A clock that stands at 2026-11-24 12:00 UTC."""
     return FakeClock()

@@ -1,7 +1,5 @@
 """Pictures for the docs, taken by the tests that have just checked what they show."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +14,12 @@ SaveScreenshot = Callable[["Page", str], None]
 
 
 @pytest.fixture
-def save_screenshot(request: pytest.FixtureRequest, tmp_path: Path) -> SaveScreenshot:
+def save_screenshot(request, tmp_path):
     """Save a page under a name: below docs/images with `--save-screenshots`, else where it is thrown away."""
     folder = IMAGES if request.config.getoption("--save-screenshots") else tmp_path
     folder.mkdir(exist_ok=True)
 
-    def save(page: Page, name: str) -> None:
+    def save(page, name):
         page.screenshot(path=str(folder / f"{name}.png"), animations="disabled")
 
     return save

@@ -3,16 +3,8 @@
 Whoever names files, turns capturing off or asks for a debugger runs in one process, as without pytest-xdist.
 """
 
-from __future__ import annotations
-
 import os
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pytest
-    from xdist.remote import Producer
-    from xdist.scheduler import LoadScopeScheduling
 
 MAX_PROCESSES = 4
 # An object's address or a signed token in a test's name: processes could not tell each other which test is meant.
@@ -43,7 +35,7 @@ FIRST = (
 )
 
 
-def process_count(config: pytest.Config) -> int | None:
+def process_count(config):
     """Return in how many processes this run's tests go, or nothing where the person who runs them has decided."""
     options = config.option
     is_whole = config.args_source is not config.ArgsSource.ARGS
@@ -53,23 +45,23 @@ def process_count(config: pytest.Config) -> int | None:
     return count if count > 1 else None
 
 
-def scope_of(nodeid: str) -> str:
+def scope_of(nodeid):
     """Return the file or folder whose tests run in one process."""
     return next((folder for folder in SHARED_SERVERS if nodeid.startswith(f"{folder}/")), nodeid.partition("::")[0])
 
 
-def order_of(nodeid: str) -> int:
+def order_of(nodeid):
     """Return where a test comes in the order."""
     return next((position for position, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
 
 
-def make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+def make_scheduler(config, log):
     """Return what gives each process whole files, or whole folders, in the order in which they were collected."""
     # A run in one process needs no pytest-xdist.
     from xdist.scheduler import LoadScopeScheduling
 
     class Spreading(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid):
             return scope_of(nodeid)
 
     return Spreading(config, log)

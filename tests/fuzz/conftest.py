@@ -7,12 +7,8 @@ import random
 import resource
 from dataclasses import dataclass, field
 from time import thread_time
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SLOWEST_ALLOWED_SECONDS = 1.0
 GROWTH_ALLOWED_KIB = 256 * 1024
@@ -27,7 +23,7 @@ class Fuzzing:
     slowest_seconds: float = 0.0
     _start_kib: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
-    def attempt(self, action: Callable[[], object]) -> object:
+    def attempt(self, action):
         """Run one case and remember how long it kept the processor, whatever else the machine does meanwhile."""
         started = thread_time()
         try:
@@ -35,7 +31,7 @@ class Fuzzing:
         finally:
             self.slowest_seconds = max(self.slowest_seconds, thread_time() - started)
 
-    def check_bounds(self) -> None:
+    def check_bounds(self):
         """Fail when a case took long or memory grew."""
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._start_kib
         print(f"{self.tries} cases, slowest {self.slowest_seconds * 1000:.1f} ms, memory grew {grown // 1024} MiB")
@@ -44,7 +40,7 @@ class Fuzzing:
 
 
 @pytest.fixture
-def fuzzing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fuzzing:
+def fuzzing(request, monkeypatch):
     """The run's seed is fixed in short runs, so that a failure comes again, and new in long ones."""
     # Lines are made and then dropped: pytest would keep each of them, and that memory would count.
     for name in ("micromegas_jupyter.access", "micromegas_jupyter.audit.access"):
@@ -56,6 +52,6 @@ def fuzzing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return Fuzzing(random=random.Random(seed), tries=long if is_long else short)
 
 
-def sizes(*, short: int, long: int) -> pytest.MarkDecorator:
+def sizes(*, short, long):
     """Say how many cases a test tries."""
     return pytest.mark.parametrize("fuzzing", [(short, long)], indirect=True, ids=["cases"])

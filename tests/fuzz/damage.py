@@ -1,12 +1,9 @@
 """Damages texts, JSON, bytes and Arrow messages as hostile clients would; a seed gives the same damage again."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -14,22 +11,17 @@ from micromegas_jupyter.flightsql.commands import messages
 from tests.fakes.fixed_tables import encode_stream
 from tests.fakes.telemetry_rows import sent_processes
 
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Sequence
-
-
 ODD_TEXTS = (
     "", "\0", "\r\n", "\u2028", "\ud800", "é" * 50, "none", "HS256", "RS256", "../../etc/passwd", "' OR 1=1 --",
     "http://169.254.169.254/", "a" * 5000, "=", "==", "+/", "%00", "\ufeff", "{tenantid}", "*",
 )  # fmt: skip
-ODD_VALUES: tuple[Any, ...] = (
+ODD_VALUES = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e308, -0.0, float("nan"), float("inf"), "", [],
     {}, [[]], [None], {"": ""}, {"a": {"a": {"a": {}}}}, "0", "true", *ODD_TEXTS,
 )  # fmt: skip
 
 
-def damage_text(text: str, random: random.Random) -> str:
+def damage_text(text, random):
     """Change one to four places of a text."""
     for _ in range(random.randint(1, 4)):
         position = random.randrange(len(text) + 1)
@@ -39,12 +31,12 @@ def damage_text(text: str, random: random.Random) -> str:
     return text
 
 
-def damage_token(token: str, random: random.Random) -> str:
+def damage_token(token, random):
     """Change a compact JWS: as text, in its segments, or in the JSON inside a segment."""
     return random.choice((damage_text, _damage_segments, _damage_inside, _damage_inside))(token, random)
 
 
-def damage_json(value: Any, random: random.Random, *, chance: float = 0.2) -> Any:
+def damage_json(value, random, *, chance=0.2):
     """Return a JSON value with some parts replaced, doubled, renamed or taken away."""
     if random.random() < chance / 2:
         return random.choice(ODD_VALUES)
@@ -63,27 +55,27 @@ def damage_json(value: Any, random: random.Random, *, chance: float = 0.2) -> An
     return damage_text(value, random) if isinstance(value, str) and random.random() < chance else value
 
 
-def encode_any_json(value: Any) -> bytes:
+def encode_any_json(value):
     """Write JSON that may hold NaN and half surrogate pairs, as hostile writers do."""
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def _random_character(_text: str, random: random.Random) -> str:
+def _random_character(_text, random):
     return chr(random.choice((random.randrange(128), random.randrange(0x180), random.randrange(0x110000))))
 
 
-def _odd_text(_text: str, random: random.Random) -> str:
+def _odd_text(_text, random):
     return random.choice(ODD_TEXTS)
 
 
-def _copy_of_a_part(text: str, random: random.Random) -> str:
+def _copy_of_a_part(text, random):
     start = random.randrange(len(text) + 1)
     return text[start : start + random.randrange(40)]
 
 
-def _damage_segments(token: str, random: random.Random) -> str:
+def _damage_segments(token, random):
     segments = token.split(".")
-    operations: Sequence[Callable[[], object]] = (
+    operations = (
         lambda: random.shuffle(segments),
         lambda: segments.append(random.choice(segments)),
         lambda: segments.pop(random.randrange(len(segments))),
@@ -94,7 +86,7 @@ def _damage_segments(token: str, random: random.Random) -> str:
     return random.choice((".", ".", "..", "")).join(segments)
 
 
-def _damage_inside(token: str, random: random.Random) -> str:
+def _damage_inside(token, random):
     segments = token.split(".")
     place = random.randrange(min(2, len(segments)))
     try:
@@ -116,7 +108,7 @@ _PIECES = (
 )  # fmt: skip
 
 
-def damage_bytes(data: bytes, random: random.Random) -> bytes:
+def damage_bytes(data, random):
     """Change one to four places of `data`."""
     damaged = bytearray(data)
     for _ in range(random.randint(1, 4)):
@@ -143,7 +135,7 @@ _WHEN = datetime(2026, 11, 25, tzinfo=UTC)
 _ODD_NUMBERS = (0, 1, -1, 7, 2**31 - 1, -(2**31), 2**31, 2**62, -(2**62), 1000, 65535)
 
 
-def sample_streams() -> list[list[bytes]]:
+def sample_streams():
     """Return the messages of six ingests: compressed or not, with dictionaries and their deltas, with JSONB."""
     rows = pa.table(
         {
@@ -171,7 +163,7 @@ def sample_streams() -> list[list[bytes]]:
     ]
 
 
-def damage_places(data: bytes, random: random.Random) -> bytes:
+def damage_places(data, random):
     """Change one to three places of `data`, mostly to numbers that lengths are made of."""
     changed = bytearray(data)
     for _ in range(random.randint(1, 3)):
@@ -188,7 +180,7 @@ def damage_places(data: bytes, random: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _damage_frame(frame: bytes, random: random.Random) -> bytes:
+def _damage_frame(frame, random):
     if random.random() < 0.1:
         return damage_places(frame, random)
     data = messages.FlightData.FromString(frame)
@@ -197,11 +189,10 @@ def _damage_frame(frame: bytes, random: random.Random) -> bytes:
     else:
         # Its length stays, so that the damage reaches further than the first check.
         data.data_body = damage_places(data.data_body, random)[: len(data.data_body)].ljust(len(data.data_body), b"\0")
-    damaged: bytes = data.SerializeToString()
-    return damaged
+    return data.SerializeToString()
 
 
-def damage_stream(frames: list[bytes], random: random.Random) -> list[bytes]:
+def damage_stream(frames, random):
     """Leave out, repeat or damage one of the messages of a call."""
     changed = list(frames)
     position = random.randrange(len(changed))

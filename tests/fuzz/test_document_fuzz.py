@@ -1,9 +1,6 @@
 """Damaged documents of a provider and damaged settings: a value or the documented error, soon and in little memory."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +10,8 @@ from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.discovery import parse_metadata
 from micromegas_jupyter.oidc.jwt import parse_key_set
 from tests.fakes.mint import ISSUER, ec_key, ed448_key, ed25519_key, rsa_key
-from tests.fuzz.conftest import Fuzzing, sizes
+from tests.fuzz.conftest import sizes
 from tests.fuzz.damage import damage_json, damage_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -45,7 +39,7 @@ CONFIGURATION = {
 }  # fmt: skip
 
 
-def _run(fuzzing: Fuzzing, case: Callable[[], object], *errors: type[Exception]) -> bool:
+def _run(fuzzing, case, *errors):
     try:
         fuzzing.attempt(case)
     except errors:
@@ -54,10 +48,10 @@ def _run(fuzzing: Fuzzing, case: Callable[[], object], *errors: type[Exception])
 
 
 @sizes(short=3_000, long=100_000)
-def test_a_damaged_key_set_gives_keys_or_the_documented_error(fuzzing: Fuzzing) -> None:
+def test_a_damaged_key_set_gives_keys_or_the_documented_error(fuzzing):
     usable = 0
     for _ in range(fuzzing.tries):
-        document: Any = damage_json({"keys": KEYS}, fuzzing.random)
+        document = damage_json({"keys": KEYS}, fuzzing.random)
 
         usable += _run(fuzzing, lambda document=document: parse_key_set(document), ProviderMisbehaved)
     fuzzing.check_bounds()
@@ -65,7 +59,7 @@ def test_a_damaged_key_set_gives_keys_or_the_documented_error(fuzzing: Fuzzing) 
 
 
 @sizes(short=3_000, long=100_000)
-def test_a_damaged_discovery_document_is_read_or_refused(fuzzing: Fuzzing) -> None:
+def test_a_damaged_discovery_document_is_read_or_refused(fuzzing):
     for _ in range(fuzzing.tries):
         document = damage_json(METADATA, fuzzing.random)
 
@@ -74,7 +68,7 @@ def test_a_damaged_discovery_document_is_read_or_refused(fuzzing: Fuzzing) -> No
 
 
 @sizes(short=10_000, long=300_000)
-def test_damaged_json_text_is_decoded_or_refused(fuzzing: Fuzzing) -> None:
+def test_damaged_json_text_is_decoded_or_refused(fuzzing):
     text = json.dumps(CONFIGURATION)
     for _ in range(fuzzing.tries):
         damaged = damage_text(text, fuzzing.random)
@@ -84,8 +78,8 @@ def test_damaged_json_text_is_decoded_or_refused(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=4_000, long=100_000)
-def test_a_damaged_configuration_is_read_in_full_or_refused_with_its_key(fuzzing: Fuzzing) -> None:
-    def parse(text: str) -> object:
+def test_a_damaged_configuration_is_read_in_full_or_refused_with_its_key(fuzzing):
+    def parse(text):
         return parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=text)
 
     read = 0

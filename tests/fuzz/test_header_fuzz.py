@@ -1,7 +1,5 @@
 """Damaged call metadata: options, tags and addresses come out, or one of the project's own errors."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import pytest
@@ -17,7 +15,7 @@ from micromegas_jupyter.server.authentication import (
     resolve_attribution,
 )
 from tests.fakes.validator import FakeValidator
-from tests.fuzz.conftest import Fuzzing, sizes
+from tests.fuzz.conftest import sizes
 from tests.fuzz.damage import damage_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -43,7 +41,7 @@ CALLER = FakeValidator().validate_token("alice")
 
 
 @sizes(short=5_000, long=500_000)
-def test_a_damaged_header_is_read_or_refused(fuzzing: Fuzzing) -> None:
+def test_a_damaged_header_is_read_or_refused(fuzzing):
     readers = (
         parse_authorization,
         lambda headers: parse_statement(headers, "SELECT 1", CALLER),

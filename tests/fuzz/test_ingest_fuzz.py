@@ -1,9 +1,5 @@
 """Damaged Arrow data and commands of an ingest: rows that fit, or a refusal, and never anything else."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
@@ -15,18 +11,9 @@ from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_inge
 from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.telemetry.conversion import check_columns, parse_properties
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
-from micromegas_jupyter.telemetry.tables import PROCESSES, TableDefinition
+from micromegas_jupyter.telemetry.tables import PROCESSES
 from tests.fuzz.conftest import sizes
 from tests.fuzz.damage import JSONB, damage_places, damage_stream, sample_streams
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pyarrow as pa
-
-    from micromegas_jupyter.core.protocols import TableWrite
-    from tests.fuzz.conftest import Fuzzing
-
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -38,8 +25,8 @@ _UPLOAD = Upload(request=_REQUEST, limits=_SETTINGS, row_count=None)
 class _Converting:
     """Implements `contracts.TableSink` and `contracts.TableWrite`: fits the rows to a table and forgets them."""
 
-    def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        self._definition: TableDefinition | None = PROCESSES if "process_id" in schema.names else None
+    def open_write(self, request, schema):
+        self._definition = PROCESSES if "process_id" in schema.names else None
         if self._definition is None:
             self._schema = stored_schema(schema)
             check_fits(schema, self._schema)
@@ -47,20 +34,20 @@ class _Converting:
             check_columns(schema, self._definition)
         return self
 
-    def write(self, batch: pa.RecordBatch) -> None:
+    def write(self, batch):
         if self._definition is None:
             convert_rows(batch, self._schema).validate(full=True)
         else:
             convert_telemetry(batch, self._definition).validate(full=True)
 
-    def commit(self) -> int:
+    def commit(self):
         return 0
 
-    def abandon(self) -> None:
+    def abandon(self):
         """Nothing is kept."""
 
 
-def _refused(action: Callable[[], object]) -> bool:
+def _refused(action):
     try:
         action()
     except MicromegasError:
@@ -68,7 +55,7 @@ def _refused(action: Callable[[], object]) -> bool:
     return False
 
 
-def _send(frames: list[bytes]) -> None:
+def _send(frames):
     stream = UploadStream(_Converting(), _UPLOAD)
     for frame in frames:
         stream.take(frame)
@@ -76,7 +63,7 @@ def _send(frames: list[bytes]) -> None:
 
 
 @sizes(short=3_000, long=300_000)
-def test_damaged_rows_are_taken_or_refused(fuzzing: Fuzzing) -> None:
+def test_damaged_rows_are_taken_or_refused(fuzzing):
     streams = sample_streams()
     refused = 0
 
@@ -91,7 +78,7 @@ def test_damaged_rows_are_taken_or_refused(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=3_000, long=300_000)
-def test_damaged_commands_are_read_or_refused(fuzzing: Fuzzing) -> None:
+def test_damaged_commands_are_read_or_refused(fuzzing):
     command = messages.CommandStatementIngest(table="t", catalog="c", options={"a": "b"})
     command.table_definition_options.if_exists = 2
     packed = pack_any(command)
@@ -104,7 +91,7 @@ def test_damaged_commands_are_read_or_refused(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=3_000, long=300_000)
-def test_damaged_properties_are_read_or_refused(fuzzing: Fuzzing) -> None:
+def test_damaged_properties_are_read_or_refused(fuzzing):
     nested = bytes.fromhex("400000011000000150000010") + b"k" + bytes.fromhex("80000001200000024000ff") + b"\0" * 5
     for _ in range(fuzzing.tries):
         data = damage_places(fuzzing.random.choice((JSONB, nested)), fuzzing.random)

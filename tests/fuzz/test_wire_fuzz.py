@@ -1,9 +1,6 @@
 """Damaged messages: only the project's errors come out of decoders, nothing forged goes through, nothing is slow."""
 
-from __future__ import annotations
-
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -27,35 +24,32 @@ from micromegas_jupyter.server.flight_methods import set_options
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
 from tests.fakes.clock import FakeClock
-from tests.fuzz.conftest import Fuzzing, sizes
+from tests.fuzz.conftest import sizes
 from tests.fuzz.damage import damage_bytes
 from tests.fuzz.wire_samples import ACTIONS, DESCRIPTORS, FRAMES, TICKETS, VALUES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ALICE = ("https://id.example", "alice")
 
 
-def _read_descriptor(data: bytes) -> object:
+def _read_descriptor(data):
     descriptor = parse_message(messages.FlightDescriptor, data)
     if parse_ingest_descriptor(descriptor) is not None:
         return None
     return parse_descriptor(descriptor)
 
 
-def _read_cancel_query(body: bytes) -> object:
+def _read_cancel_query(body):
     request = parse_action_body(messages.ActionCancelQueryRequest, body)
     return _read_tickets(parse_message(messages.FlightInfo, request.info))
 
 
-def _read_tickets(info: Any) -> object:
+def _read_tickets(info):
     return [parse_ticket(endpoint.ticket.ticket) for endpoint in info.endpoint]
 
 
-READERS: dict[str, Callable[[bytes], object]] = {
+READERS = {
     "CreatePreparedStatement": lambda body: parse_action_body(messages.ActionCreatePreparedStatementRequest, body),
     "ClosePreparedStatement": lambda body: parse_action_body(messages.ActionClosePreparedStatementRequest, body),
     "CancelQuery": _read_cancel_query,
@@ -65,13 +59,13 @@ READERS: dict[str, Callable[[bytes], object]] = {
 }
 
 
-def _read_action(data: bytes) -> object:
+def _read_action(data):
     action = parse_message(messages.Action, data)
     read = READERS.get(action.type)
     return None if read is None else read(action.body)
 
 
-def _actions() -> tuple[bytes, ...]:
+def _actions():
     return tuple(messages.Action(type=name, body=body).SerializeToString() for name, body in ACTIONS.items())
 
 
@@ -81,9 +75,7 @@ def _actions() -> tuple[bytes, ...]:
     [(TICKETS, parse_ticket), (DESCRIPTORS, _read_descriptor), (_actions(), _read_action)],
     ids=["tickets", "descriptors", "actions"],
 )
-def test_a_damaged_request_is_read_or_refused(
-    fuzzing: Fuzzing, samples: tuple[bytes, ...], read: Callable[[bytes], object]
-) -> None:
+def test_a_damaged_request_is_read_or_refused(fuzzing, samples, read):
     for _ in range(fuzzing.tries):
         data = damage_bytes(fuzzing.random.choice(samples), fuzzing.random)
 
@@ -93,7 +85,7 @@ def test_a_damaged_request_is_read_or_refused(
 
 
 @sizes(short=8_000, long=500_000)
-def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
+def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing):
     tickets = Tickets(Signer(bytes(32)), life_seconds=600, clock=FakeClock())
     whole = tickets.issue("SELECT 1", ALICE, (b"values",)).ticket.ticket
     command = parse_ticket(whole)
@@ -110,7 +102,7 @@ def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=8_000, long=500_000)
-def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
+def test_a_damaged_handle_is_no_handle(fuzzing):
     store = PreparedStatements(Signer(bytes(32)), settings=FlightServerSettings(), clock=FakeClock())
     handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), FRAMES, ALICE)
 
@@ -127,7 +119,7 @@ def test_a_damaged_handle_is_no_handle(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=3_000, long=500_000)
-def test_damaged_parameters_are_valid_or_refused(fuzzing: Fuzzing) -> None:
+def test_damaged_parameters_are_valid_or_refused(fuzzing):
     limits = ParameterLimits()
     for _ in range(fuzzing.tries):
         frames = list(FRAMES)
@@ -145,7 +137,7 @@ def test_damaged_parameters_are_valid_or_refused(fuzzing: Fuzzing) -> None:
 
 
 @sizes(short=8_000, long=500_000)
-def test_a_damaged_header_of_arrow_data_is_read_or_refused(fuzzing: Fuzzing) -> None:
+def test_a_damaged_header_of_arrow_data_is_read_or_refused(fuzzing):
     headers = [messages.FlightData.FromString(frame).data_header for frame in FRAMES]
     for _ in range(fuzzing.tries):
         data = damage_bytes(fuzzing.random.choice(headers), fuzzing.random)
@@ -156,7 +148,7 @@ def test_a_damaged_header_of_arrow_data_is_read_or_refused(fuzzing: Fuzzing) -> 
 
 
 @sizes(short=5_000, long=500_000)
-def test_damaged_error_details_are_an_error_or_nothing(fuzzing: Fuzzing) -> None:
+def test_damaged_error_details_are_an_error_or_nothing(fuzzing):
     error = UsageError("The ticket has expired.", remedy="Ask again.", query_id="q-1")
     whole, text = encode_error(error), "The ticket has expired. [USE001] (query_id=q-1)"
     for _ in range(fuzzing.tries):
@@ -171,7 +163,7 @@ def test_damaged_error_details_are_an_error_or_nothing(fuzzing: Fuzzing) -> None
     fuzzing.check_bounds()
 
 
-def test_the_samples_are_valid() -> None:
+def test_the_samples_are_valid():
     for ticket in TICKETS:
         parse_ticket(ticket)
     for descriptor in DESCRIPTORS:

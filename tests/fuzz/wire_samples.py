@@ -1,9 +1,5 @@
 """Valid messages of every kind that the server reads, to be damaged."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pyarrow as pa
 
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, pack_any, prepared_ticket, statement_ticket
@@ -11,7 +7,7 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 
 SQL = "numbers WHERE x = 'é'"
 
-COMMANDS: tuple[Any, ...] = (
+COMMANDS = (
     messages.CommandStatementQuery(query=SQL),
     messages.CommandPreparedStatementQuery(prepared_statement_handle=b"numbers\n-- prepared AAAA"),
     messages.CommandGetSqlInfo(info=[0, 3, 508, 4_000_000_000]),
@@ -37,7 +33,7 @@ TICKETS = (
 )
 _ENDPOINT = messages.FlightEndpoint(ticket=messages.Ticket(ticket=statement_ticket(SQL)))
 _INFO = messages.FlightInfo(schema=b"s", endpoint=[_ENDPOINT], total_records=-1)
-ACTIONS: dict[str, bytes] = {
+ACTIONS = {
     "CreatePreparedStatement": pack_any(messages.ActionCreatePreparedStatementRequest(query=SQL)),
     "ClosePreparedStatement": pack_any(
         messages.ActionClosePreparedStatementRequest(prepared_statement_handle=b"numbers\n-- prepared AAAA")
@@ -67,7 +63,7 @@ VALUES = pa.record_batch(
 )
 
 
-def _frames() -> tuple[bytes, ...]:
+def _frames():
     encoder = FlightDataEncoder(VALUES.schema)
     return (encoder.encode_schema(), *encoder.encode_batch(VALUES))
 

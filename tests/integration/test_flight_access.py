@@ -1,7 +1,5 @@
 """What the server does with decisions: events, limits, scopes, notices and reloading, seen by a raw gRPC client."""
 
-from __future__ import annotations
-
 import json
 import logging
 
@@ -23,7 +21,6 @@ from tests.integration.flight_harness import (
     FLIGHT,
     HUGE,
     NUMBERS,
-    Metadata,
     action_bytes,
     descriptor_bytes,
     running_server,
@@ -33,9 +30,9 @@ from tests.integration.flight_harness import (
 pytestmark = pytest.mark.integration
 
 AUDIT = "micromegas_jupyter.audit.access"
-COLLECTOR: Metadata = (("authorization", "Bearer collector"),)
-LATE: Metadata = (("authorization", "Bearer late"),)
-SERVICE: Metadata = (("authorization", "Bearer service"),)
+COLLECTOR = (("authorization", "Bearer collector"),)
+LATE = (("authorization", "Bearer late"),)
+SERVICE = (("authorization", "Bearer service"),)
 WRONG = "SELECT nothing_of_the_kind"
 STATEMENTS = {
     NUMBERS: grpc.StatusCode.OK,

@@ -1,7 +1,5 @@
 """What is refused before a statement runs, call by call, damaged messages, and health checks, which anyone may make."""
 
-from __future__ import annotations
-
 import random
 
 import grpc
@@ -184,7 +182,7 @@ CLEAN = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.PERMISSION_DENIED,
 }
-SAMPLES: dict[str, tuple[bytes, ...]] = {
+SAMPLES = {
     "Handshake": (b"", b"\x0a\x00"),
     "ListFlights": (b"", b"\x0a\x01x"),
     "GetFlightInfo": DESCRIPTORS,

@@ -1,7 +1,5 @@
 """A server's own traces, sent to a real receiver of OTLP over HTTP: spans of calls and phases, and nothing secret."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -116,7 +114,7 @@ def test_no_statement_credential_or_error_text_is_in_a_trace(received):
         assert secret not in sent
 
 
-OFF: tuple[dict[str, str], ...] = (
+OFF = (
     {},
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},

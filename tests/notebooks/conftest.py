@@ -27,7 +27,7 @@ RUN_TIMEOUT_SECONDS = 580
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[DemoStack]:
+def stack():
     """`micromegas demo --no-lab` in this process, with its first rows recorded."""
     with DemoStack(spare_executors=1) as running:
         settings = load_client_settings(environ=running.service_environment())
@@ -37,12 +37,12 @@ def stack() -> Iterator[DemoStack]:
 
 
 @pytest.fixture
-def run_with_nbval(tmp_path: Path) -> RunNotebook:
+def run_with_nbval(tmp_path):
     """Run each cell of a copy as one test of a pytest of its own; live values are not compared."""
     # Without a file of settings pytest would look for one in the folders above.
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
-    def run(notebook: Path, variables: Mapping[str, str]) -> Run:
+    def run(notebook, variables):
         copy = shutil.copy(notebook, tmp_path)
         plugins = ("-p", "nbval.plugin", "-p", "no:cacheprovider")
         options = ("--nbval-lax", "--nbval-cell-timeout=120", "--nbval-kernel-startup-timeout=120")
@@ -53,17 +53,17 @@ def run_with_nbval(tmp_path: Path) -> RunNotebook:
 
 
 @pytest.fixture
-def run_with_nbconvert(tmp_path: Path) -> RunNotebook:
+def run_with_nbconvert(tmp_path):
     """Execute a notebook as a scheduled job does; the result is `report.ipynb` in the test's folder."""
 
-    def run(notebook: Path, variables: Mapping[str, str]) -> Run:
+    def run(notebook, variables):
         options = ("--to", "notebook", "--execute", "--output", "report.ipynb", "--output-dir", str(tmp_path))
         return _run(tmp_path, variables, "jupyter", "nbconvert", *options, str(notebook))
 
     return run
 
 
-def _run(folder: Path, variables: Mapping[str, str], *words: str) -> Run:
+def _run(folder, variables, *words):
     return subprocess.run(
         [sys.executable, "-m", *words],
         cwd=folder,

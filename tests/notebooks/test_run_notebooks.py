@@ -1,7 +1,5 @@
 """Each notebook runs from top to bottom against a demo; what must hold of its answers is said by its own cells."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -29,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.timeout
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 
 
-def _as_alice(stack: DemoStack) -> dict[str, str]:
+def _as_alice(stack):
     """Sign Alice in as the demo's own check does, over the provider's pages, and return her variables."""
     environ = stack.process_environment()
     with ScriptedPerson(person="alice") as browser:
@@ -37,20 +35,20 @@ def _as_alice(stack: DemoStack) -> dict[str, str]:
     return stack.client_environment()
 
 
-def _notebook(path: Path, *sources: str) -> Path:
+def _notebook(path, *sources):
     path.parent.mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
     return path
 
 
-ENVIRONMENTS: dict[str, Callable[[DemoStack], dict[str, str]]] = {
+ENVIRONMENTS = {
     "quickstart": _as_alice,
     "investigating-an-incident": lambda stack: stack.service_environment(),
     "service-account": lambda stack: stack.job_environment(),
 }
 
 
-def test_every_notebook_is_run_here() -> None:
+def test_every_notebook_is_run_here():
     on_a_hub = {"jupyterhub"}  # tests.integration.hub.test_notebook_page
 
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | on_a_hub
@@ -59,7 +57,7 @@ def test_every_notebook_is_run_here() -> None:
 @pytest.mark.parametrize(
     "name", ["quickstart", *(pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS if name != "quickstart")]
 )
-def test_every_cell_of_a_notebook_works(name: str, stack: DemoStack, run_with_nbval: RunNotebook) -> None:
+def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
@@ -70,7 +68,7 @@ def test_every_cell_of_a_notebook_works(name: str, stack: DemoStack, run_with_nb
 
 
 @pytest.mark.slow
-def test_every_cell_that_the_guide_shows_works(stack: DemoStack, tmp_path: Path, run_with_nbval: RunNotebook) -> None:
+def test_every_cell_that_the_guide_shows_works(stack, tmp_path, run_with_nbval):
     cells = [block.text for block in blocks("notebook-guide.md") if block.language in {"", "python"}]
     sources = [text for text in cells if not text.startswith("✗")]
     path = _notebook(tmp_path / "made" / "guide.ipynb", *sources)
@@ -85,8 +83,8 @@ def test_every_cell_that_the_guide_shows_works(stack: DemoStack, tmp_path: Path,
 
 @pytest.mark.slow
 def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
-    stack: DemoStack, tmp_path: Path, run_with_nbconvert: RunNotebook
-) -> None:
+    stack, tmp_path, run_with_nbconvert
+):
     variables = stack.job_environment()
     notebook = nbformat.read(NOTEBOOKS / "service-account.ipynb", as_version=4)
     (position,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
@@ -113,19 +111,19 @@ def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
 class TestSaved:
     """What stands in the repository, and so in the wheel."""
 
-    def test_there_are_no_outputs(self, path: Path) -> None:
+    def test_there_are_no_outputs(self, path):
         cells = nbformat.read(path, as_version=4).cells
 
         assert all(not cell.outputs and cell.execution_count is None for cell in cells if cell.cell_type == "code")
 
-    def test_it_is_valid_and_names_the_usual_kernel(self, path: Path) -> None:
+    def test_it_is_valid_and_names_the_usual_kernel(self, path):
         notebook = nbformat.read(path, as_version=4)
 
         nbformat.validate(notebook)
         assert notebook.metadata.kernelspec.name == "python3"
         assert set(notebook.metadata) == {"kernelspec", "language_info"}
 
-    def test_every_link_leads_to_another_notebook(self, path: Path) -> None:
+    def test_every_link_leads_to_another_notebook(self, path):
         targets = re.findall(r"\]\(([^)]+)\)", json.dumps(nbformat.read(path, as_version=4)))
 
         assert all((NOTEBOOKS / target).is_file() for target in targets)

@@ -1,7 +1,5 @@
 """A demo with JupyterLab, and a headless Chromium to look at it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

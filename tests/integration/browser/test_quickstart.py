@@ -1,7 +1,5 @@
 """The main job as a person does it: JupyterLab, Run All, sign in as Alice, rows; then a second notebook."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

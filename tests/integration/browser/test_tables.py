@@ -1,7 +1,5 @@
 """Tables to search and to look into, in JupyterLab; and cells of SQL: Tab, and the editor's SQL mode."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

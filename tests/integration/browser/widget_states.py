@@ -1,7 +1,5 @@
 """Every state of the identity widget by name, and a function with which a notebook's cell shows one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
 

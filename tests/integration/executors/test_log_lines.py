@@ -1,7 +1,5 @@
 """A server's JSON log holds its own objects only, whatever strangers send, and says what was read again."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

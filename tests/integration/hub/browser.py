@@ -1,7 +1,5 @@
 """A person's browser without a window: follows redirects and fills in the certified provider's pages."""
 
-from __future__ import annotations
-
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -18,7 +16,7 @@ class HubBrowser:
 
     def __init__(self, hub_url, issuer):
         self.hub_url = hub_url
-        self.visited: list[str] = []
+        self.visited = []
         self.session = requests.Session()
         self.session.trust_env = False
         self._issuer = issuer

@@ -4,8 +4,6 @@ Run by `test_reach` as a program. One JSON object comes on standard input, so th
 argument or variable; one JSON object goes out, with what was found and how much was looked at.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import os
@@ -24,7 +22,7 @@ class Search:
     def __init__(self, needles, words):
         self._needles = {name: text.encode() for name, text in needles.items()}
         self._words = {name: text.encode() for name, text in words.items()}
-        self.found: list[str] = []
+        self.found = []
         self.looked_at = {"files": 0, "processes": 0, "answers": 0}
 
     def look(self, where, data, kind):

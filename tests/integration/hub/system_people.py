@@ -1,7 +1,5 @@
 """System users of this machine for the people of a Hub, made for one run of the tests and removed after it."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import subprocess
@@ -22,7 +20,7 @@ class SystemPeople:
 
     def __init__(self, homes):
         self._homes = homes
-        self._names: list[str] = []
+        self._names = []
 
     def add(self, name):
         """Make a user and return the home folder."""

@@ -1,7 +1,5 @@
 """No refresh token, and nothing else that is not a person's own, is within reach of that person's kernels."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from contextlib import suppress
@@ -19,7 +17,7 @@ OTHER = {"alice": "bob", "bob": "alice"}
 # What stands in an answer that tells a kept sign-in, also one that was renewed after the look began.
 WORDS = {"a kept sign-in": '"auth_state": {', "a refresh token": '"refresh_token"'}
 # What a kernel could ask the Hub to put into a further token; none of them is its to give.
-WISHED_SCOPES: list[list[str]] = [[], ["admin:auth_state"], ["admin:auth_state!user"], ["admin:users"], ["inherit"]]
+WISHED_SCOPES = [[], ["admin:auth_state"], ["admin:auth_state!user"], ["admin:users"], ["inherit"]]
 
 
 def secrets_of(hub, login):

@@ -1,7 +1,5 @@
 """One server for the tests of a module."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.integration.ingest.lake_server import lake_server

@@ -1,7 +1,5 @@
 """Rows that clients send: who may, what is accepted, what tables are made, and what a repeated call does."""
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

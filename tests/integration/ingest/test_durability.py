@@ -1,7 +1,5 @@
 """Acknowledged rows outlive a killed server; a client that left or stalls, or a full disk, leaves nothing behind."""
 
-from __future__ import annotations
-
 import json
 import logging
 import subprocess

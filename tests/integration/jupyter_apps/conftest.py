@@ -16,10 +16,8 @@ from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Page
 
 __all__ = ["chromium"]
 
@@ -38,13 +36,13 @@ class Jupyter:
 
 
 @pytest.fixture(scope="package")
-def stack() -> Iterator[DemoStack]:
+def stack():
     with DemoStack(spare_executors=1) as running:
         yield running
 
 
 @pytest.fixture(scope="package")
-def jupyter(chromium: str, stack: DemoStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+def jupyter(chromium, stack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
     process = LabProcess(
         folder,
@@ -63,7 +61,7 @@ def jupyter(chromium: str, stack: DemoStack, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def browser_context(chromium: str, jupyter: Jupyter) -> Iterator[BrowserContext]:
+def browser_context(chromium, jupyter):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
@@ -75,25 +73,25 @@ def browser_context(chromium: str, jupyter: Jupyter) -> Iterator[BrowserContext]
 class Notebook:
     """A notebook as a person has it open in one of the two applications."""
 
-    def __init__(self, context: BrowserContext, jupyter: Jupyter, app: str, path: Path) -> None:
+    def __init__(self, context, jupyter, app, path):
         self.path = path
         self.app = app
-        self.page: Page = context.new_page()
+        self.page = context.new_page()
         place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
         self.page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
         self.wait_until_idle()
 
-    def wait_until_idle(self) -> None:
+    def wait_until_idle(self):
         """Wait until the notebook is there and its kernel does nothing."""
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         self.page.locator(".jp-KernelName", has_text=re.compile("ipykernel")).first.wait_for()
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()
 
-    def choose(self, menu: str, item: str) -> None:
+    def choose(self, menu, item):
         self.page.get_by_role("menuitem", name=menu, exact=True).click()
         self.page.get_by_role("menuitem", name=item, exact=True).first.click()
 
-    def run_all(self) -> None:
+    def run_all(self):
         self.choose("Run", "Run All Cells")
 
     @property
@@ -101,10 +99,10 @@ class Notebook:
         """The widget that shows who is signed in."""
         return self.page.get_by_role("region", name="Micromegas sign-in").first
 
-    def wait_for_person(self) -> None:
+    def wait_for_person(self):
         self.widget.get_by_text("Alice Martin").first.wait_for()
 
-    def sign_in(self) -> str:
+    def sign_in(self):
         """Follow the widget's link as Alice; returns the address that her browser ends at."""
         link = self.widget.get_by_role("link", name=re.compile("^Sign in"))
         link.wait_for()
@@ -127,7 +125,7 @@ class Notebook:
         provider_page.close()
         return ended_at
 
-    def save(self) -> str:
+    def save(self):
         """Save and return what the file holds."""
         self.page.keyboard.press("Control+s")
         self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty, .jp-DirtyIndicator')")

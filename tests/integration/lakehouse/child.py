@@ -10,7 +10,7 @@ from micromegas_jupyter.server.recorder.recorder import Recorder
 from tests.fakes.telemetry_rows import log_batch
 
 
-def record(folder: str) -> None:
+def record(folder):
     """Record this process until its input ends; print its id once the first line is logged."""
     logging.getLogger().setLevel(logging.INFO)
     recorder = Recorder(Lake(Path(folder)), exe="recording child", flush_interval_seconds=0.2)
@@ -22,7 +22,7 @@ def record(folder: str) -> None:
     recorder.stop()
 
 
-def write(folder: str, writer_id: str, rows: str, grace_seconds: str = "3.0") -> None:
+def write(folder, writer_id, rows, grace_seconds="3.0"):
     """Write numbered rows and tend the lake; print each number once its row is stored."""
     limits = LakeLimits(fan_in=3, tiers=3, grace_seconds=float(grace_seconds))
     writer = Lake(Path(folder), limits=limits).open_writer(writer_id)

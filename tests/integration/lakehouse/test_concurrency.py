@@ -1,7 +1,5 @@
 """Processes that write, merge and read one lake at once, or are killed: each row is seen exactly once."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading
@@ -29,13 +27,13 @@ class Child:
 
     def __init__(
         self,
-        folder: Path,
-        writer_id: str,
+        folder,
+        writer_id,
         *,
-        rows: int = ROWS,
-        grace_seconds: float = GRACE_SECONDS,
-        kill_after: int = -1,
-    ) -> None:
+        rows=ROWS,
+        grace_seconds=GRACE_SECONDS,
+        kill_after=-1,
+    ):
         self.writer_id = writer_id
         self._kill_after = kill_after
         self._acknowledged = 0
@@ -44,7 +42,7 @@ class Child:
         self.ended = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def _read(self) -> None:
+    def _read(self):
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
@@ -55,28 +53,28 @@ class Child:
         self.ended.set()
 
     @property
-    def acknowledged(self) -> set[str]:
+    def acknowledged(self):
         return {f"{self.writer_id}:{number}" for number in range(self._acknowledged)}
 
     @property
-    def exit_code(self) -> int | None:
+    def exit_code(self):
         return self._process.returncode
 
 
-def _files(lake: Lake) -> tuple[str, ...]:
+def _files(lake):
     return next(snapshot.files for snapshot in lake.snapshot() if snapshot.name == "log_entries")
 
 
-def _range(file: str) -> tuple[str, str]:
+def _range(file):
     _, first, last = Path(file).stem.split("-")
     return first, last
 
 
-def _messages(files: tuple[str, ...]) -> list[str]:
+def _messages(files):
     return [text for file in files for text in pq.ParquetFile(file).read(["msg"]).column("msg").to_pylist()]
 
 
-def test_a_reader_always_sees_each_row_exactly_once(tmp_path: Path) -> None:
+def test_a_reader_always_sees_each_row_exactly_once(tmp_path):
     lake = Lake(tmp_path)
     children = [Child(tmp_path, "first"), Child(tmp_path, "second")]
     reads = merged_reads = 0
@@ -102,7 +100,7 @@ def test_a_reader_always_sees_each_row_exactly_once(tmp_path: Path) -> None:
     assert merged_reads > 0
 
 
-def test_a_query_finds_its_files_while_others_merge_them(tmp_path: Path) -> None:
+def test_a_query_finds_its_files_while_others_merge_them(tmp_path):
     lake = Lake(tmp_path)
     # Longer than the other process takes on a busy machine: the files that are merged meanwhile have to stay.
     child = Child(tmp_path, "first", grace_seconds=600)
@@ -121,9 +119,9 @@ def test_a_query_finds_its_files_while_others_merge_them(tmp_path: Path) -> None
 KILLS = 6
 
 
-def test_no_row_is_lost_torn_or_doubled_when_writers_are_killed(tmp_path: Path) -> None:
+def test_no_row_is_lost_torn_or_doubled_when_writers_are_killed(tmp_path):
     lake = Lake(tmp_path, limits=LakeLimits(fan_in=3, tiers=3, grace_seconds=3.0))
-    acknowledged: set[str] = set()
+    acknowledged = set()
 
     for run in range(KILLS):
         child = Child(tmp_path, f"run{run}", rows=100_000, kill_after=8 + 5 * run)

@@ -19,21 +19,21 @@ pytestmark = pytest.mark.integration
 SAMPLES = 4
 
 
-def _query(lake: Lake, sql: str) -> list[dict[str, object]]:
+def _query(lake, sql):
     engine = DataFusionEngine(lake, EngineSettings())
     rows = Asker(engine, FixedTables()).rows(sql)
     engine.close()
     return rows
 
 
-def _sample_count(lake: Lake) -> int:
+def _sample_count(lake):
     measures = next(table for table in lake.snapshot() if table.name == "measures")
     names = [name for file in measures.files for name in pq.ParquetFile(file).read(["name"])["name"].to_pylist()]
     return names.count("process_resident_bytes")
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str]:
+def recorded(tmp_path_factory):
     """A lake with one process that has ended, and its id."""
     folder = tmp_path_factory.mktemp("lake")
     lake = Lake(folder)
@@ -55,7 +55,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, str]:
     return lake, process_id
 
 
-def test_the_log_can_be_queried(recorded: tuple[Lake, str]) -> None:
+def test_the_log_can_be_queried(recorded):
     lake, process_id = recorded
 
     rows = _query(
@@ -81,7 +81,7 @@ def test_the_log_can_be_queried(recorded: tuple[Lake, str]) -> None:
     ]
 
 
-def test_measures_can_be_queried(recorded: tuple[Lake, str]) -> None:
+def test_measures_can_be_queried(recorded):
     rows = _query(
         recorded[0],
         "SELECT name, unit, count(*) AS n, max(value) AS highest FROM measures "

@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
@@ -30,7 +30,7 @@ class AuditLines(logging.Handler):
     def __init__(self):
         super().__init__()
         self._changed = threading.Condition()
-        self._records: list[dict[str, Any]] = []
+        self._records = []
 
     def emit(self, record):
         with self._changed:

@@ -49,7 +49,7 @@ class AttendedKernel:
     """Runs cells as a front end with a person: `allow_stdin` is true."""
 
     def __init__(self, manager):
-        self.all_messages: list[dict[str, Any]] = []
+        self.all_messages = []
         self._manager = manager
         self._client = manager.client()
         self._client.start_channels()

@@ -1,7 +1,5 @@
 """Completion of SQL in a real kernel: over a real server, one that hangs, and after another sign-in."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson

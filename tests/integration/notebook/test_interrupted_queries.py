@@ -1,7 +1,5 @@
 """Queries, and waits for a silent server, interrupted in a real kernel: the next query works."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

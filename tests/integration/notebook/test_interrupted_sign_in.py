@@ -1,7 +1,5 @@
 """Waits for a person or for an identity provider, interrupted in a real kernel."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

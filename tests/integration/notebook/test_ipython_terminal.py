@@ -1,7 +1,5 @@
 """The magics in an IPython terminal: a real terminal, a real provider."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import ExitStack, closing

@@ -1,7 +1,5 @@
 """`--format reader` in a real kernel, against a server that a test scripts."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pytest
 

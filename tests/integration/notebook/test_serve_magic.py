@@ -1,7 +1,5 @@
 """A folder of Parquet files served to real kernels, each by a child of its own that ends with it."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

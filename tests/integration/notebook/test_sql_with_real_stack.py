@@ -1,7 +1,5 @@
 """What `%%sql` offers besides running a statement, in a real kernel over the demo's real server."""
 
-from __future__ import annotations
-
 import json
 import re
 

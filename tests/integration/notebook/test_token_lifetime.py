@@ -1,7 +1,5 @@
 """What becomes of queries and of the widget when tokens end: a real provider, a real server, real seconds."""
 
-from __future__ import annotations
-
 import json
 import threading
 from contextlib import contextmanager
@@ -35,7 +33,7 @@ class CountingProvider:
 
     def __init__(self, provider):
         self._provider = provider
-        self.given: list[str] = []
+        self.given = []
 
     def get_token(self):
         self.given.append(self._provider.get_token())

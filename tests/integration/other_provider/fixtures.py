@@ -1,21 +1,15 @@
 """The session-wide fixture of the other provider; `tests/integration/conftest.py` offers it to the tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.other_provider.installing import OtherProviderMissing, install_once
 from tests.integration.other_provider.running import OtherProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture(scope="session")
-def other_provider(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherProvider]:
+def other_provider(pytestconfig, tmp_path_factory):
     """A certified provider of another make; where it cannot be set up, the tests that want it fail and say why."""
     cache = getattr(pytestconfig, "cache", None)
     folder = Path(cache.mkdir("other_provider")) if cache else tmp_path_factory.mktemp("other_provider")

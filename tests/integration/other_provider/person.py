@@ -1,14 +1,11 @@
 """A person without a browser at the other provider: its development pages, followed over HTTP."""
 
-from __future__ import annotations
-
 import threading
-from typing import Self
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
 
-from micromegas_jupyter.demo.provider.scripted_person import HtmlForm, parse_forms
+from micromegas_jupyter.demo.provider.scripted_person import parse_forms
 
 _MAX_STEPS = 30
 _TIMEOUT_SECONDS = 60
@@ -19,9 +16,7 @@ class PersonStuck(RuntimeError):
     """The walk through the pages did not come to an end."""
 
 
-def sign_in_other(
-    url: str, *, person: str = "alice", allow: bool = True, visit_callback: bool = True, user_code: str | None = None
-) -> str:
+def sign_in_other(url, *, person="alice", allow=True, visit_callback=True, user_code=None):
     """Follow `url` through the other provider's pages and return the URL at which the application got its answer.
 
     For a device page, which answers nobody, it is the URL of the last page; there the person types `user_code`. With
@@ -52,9 +47,7 @@ def sign_in_other(
     raise PersonStuck(url)
 
 
-def _fill_in(
-    form: HtmlForm, *, person: str, allow: bool, user_code: str | None
-) -> tuple[str, str, dict[str, str] | None]:
+def _fill_in(form, *, person, allow, user_code):
     if user_code is not None and form.fields.get("user_code") == "":
         return "POST", form.action, {**form.fields, "user_code": user_code}
     if form.fields.get("prompt") == "login":
@@ -67,31 +60,31 @@ def _fill_in(
 class OtherScriptedPerson:
     """Implements `seams.Browser`; each opened page is dealt with on a thread. A context manager that waits at exit."""
 
-    def __init__(self, *, person: str = "alice", allow: bool = True) -> None:
+    def __init__(self, *, person="alice", allow=True):
         self._person = person
         self._allow = allow
-        self._threads: list[threading.Thread] = []
-        self._failures: list[Exception] = []
+        self._threads = []
+        self._failures = []
 
-    def open(self, url: str) -> bool:
+    def open(self, url):
         self._threads.append(threading.Thread(target=self._follow, args=(url,), daemon=True))
         self._threads[-1].start()
         return True
 
-    def wait(self) -> None:
+    def wait(self):
         while self._threads:
             self._threads.pop().join(_TIMEOUT_SECONDS * 2)
         if self._failures:
             raise self._failures.pop()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+    def __exit__(self, kind, *_rest):
         if kind is None:
             self.wait()
 
-    def _follow(self, url: str) -> None:
+    def _follow(self, url):
         try:
             sign_in_other(url, person=self._person, allow=self._allow)
         except (requests.RequestException, PersonStuck, AssertionError) as failure:

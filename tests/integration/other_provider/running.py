@@ -1,14 +1,11 @@
 """Runs the other provider as a child process that ends with the tests."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import queue
 import secrets
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Self
 
 from joserfc.jwk import ECKey, RSAKey
 
@@ -16,15 +13,11 @@ from micromegas_jupyter.core.system import Secret
 from tests.fakes.ports import free_port
 from tests.integration.other_provider.installing import OtherProviderMissing, find_node
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 _READY_TIMEOUT_SECONDS = 120
 _STOP_TIMEOUT_SECONDS = 10
 
 
-def _make_key() -> RSAKey:
+def _make_key():
     return RSAKey.generate_key(2048, {"alg": "RS256", "use": "sig"}, auto_kid=True)
 
 
@@ -40,20 +33,20 @@ class OtherProvider:
     redirect_uri = "http://127.0.0.1:48080/callback"
     resource = "https://lake.example.com"
 
-    def __init__(self, folder: Path, *, token_lifetime_seconds: int = 600) -> None:
+    def __init__(self, folder, *, token_lifetime_seconds=600):
         # Characters that have to be form-encoded inside HTTP Basic, RFC 6749 section 2.3.1.
         self.service_secret = Secret(f"a secret: 100% & +{secrets.token_urlsafe(24)}")
         key = ECKey.generate_key("P-256", {"kid": self.service_key_id, "alg": "ES256", "use": "sig"})
         self.service_key = Secret(key.as_pem(private=True).decode())
         self._service_public_key = dict(key.as_dict())
         self.issuer = ""
-        self._keys: list[RSAKey] = []
+        self._keys = []
         self._port = 0
         self._folder = folder
         self._token_lifetime_seconds = token_lifetime_seconds
-        self._process: subprocess.Popen[str] | None = None
+        self._process = None
 
-    def start(self) -> None:
+    def start(self):
         """Start it; after a stop, at the same address and with the same keys."""
         node, _npm = find_node()
         self._keys = self._keys or [_make_key()]
@@ -83,7 +76,7 @@ class OtherProvider:
         self._say(self._process, json.dumps(settings))
         self.issuer = json.loads(self._next_line(self._process))["issuer"]
 
-    def rotate(self, *, keep: int = 1) -> str:
+    def rotate(self, *, keep=1):
         """Sign with a new key from now on, publish the last `keep` ones still, and return the new key's id."""
         assert self._process is not None
         self._keys = [_make_key(), *self._keys[:keep]]
@@ -91,7 +84,7 @@ class OtherProvider:
         self._next_line(self._process)
         return str(self._keys[0].kid)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self):
         """Return what was counted.
 
         `renewals` of sign-ins, `reuses` of refresh tokens that were used before, `exchanges` of tokens, and `hangUps`
@@ -100,7 +93,7 @@ class OtherProvider:
         return self._ask({})
 
     @contextlib.contextmanager
-    def outage(self) -> Iterator[None]:
+    def outage(self):
         """Hang up on everybody who connects, and on who is connected; afterwards it goes on where it was."""
         self._ask({"out": True})
         try:
@@ -108,13 +101,12 @@ class OtherProvider:
         finally:
             self._ask({"out": False})
 
-    def _ask(self, request: dict[str, object]) -> dict[str, int]:
+    def _ask(self, request):
         assert self._process is not None
         self._say(self._process, json.dumps(request))
-        counted: dict[str, int] = json.loads(self._next_line(self._process))
-        return counted
+        return json.loads(self._next_line(self._process))
 
-    def stop(self) -> None:
+    def stop(self):
         process, self._process = self._process, None
         if process is None:
             return
@@ -124,25 +116,25 @@ class OtherProvider:
             process.kill()
             process.communicate()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_error):
         self.stop()
 
-    def _say(self, process: subprocess.Popen[str], line: str) -> None:
+    def _say(self, process, line):
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(f"{line}\n")
             process.stdin.flush()
 
-    def _private_keys(self) -> list[dict[str, object]]:
+    def _private_keys(self):
         return [dict(key.as_dict(private=True)) for key in self._keys]
 
-    def _next_line(self, process: subprocess.Popen[str]) -> str:
+    def _next_line(self, process):
         assert process.stdout is not None
-        lines: queue.Queue[str] = queue.Queue()
+        lines = queue.Queue()
         threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
         try:
             line = lines.get(timeout=_READY_TIMEOUT_SECONDS)

@@ -1,9 +1,6 @@
 """A Google service account's key file, and the secrets of all platforms when something goes wrong, over real HTTP."""
 
-from __future__ import annotations
-
 import traceback
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,22 +23,16 @@ from tests.fakes.platform_stand_ins import (
     verified_claims,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def google(clock: FakeClock) -> Iterator[GoogleTokenEndpoint]:
+def google(clock):
     with GoogleTokenEndpoint(clock=clock) as running:
         yield running
 
 
-def provider(
-    google: GoogleTokenEndpoint, clock: FakeClock, *, audience: str | None = "lake", scope: str | None = None
-) -> GoogleServiceAccountProvider:
+def provider(google, clock, *, audience="lake", scope=None):
     key = parse_service_account_key(Secret(google.key_file()), source_name="service_account_file")
     return GoogleServiceAccountProvider(key, audience=audience, scope=scope, http=ProviderHttp(), clock=clock)
 
@@ -118,7 +109,7 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(google, clock, reply, ex
     assert caught.value.remedy  # type: ignore[attr-defined]
 
 
-def full_traceback(call: Callable[[], object]) -> str:
+def full_traceback(call):
     """Return everything that a verbose traceback shows of the package's own frames."""
     with pytest.raises(MicromegasError) as caught:
         call()
@@ -129,7 +120,7 @@ def full_traceback(call: Callable[[], object]) -> str:
     return "\n".join([repr(caught.value), str(caught.value), *(f"{frame.name} {frame.locals}" for frame in own)])
 
 
-def workload(platform: WorkloadPlatform, **members: object) -> ClientSettings:
+def workload(platform, **members):
     return ClientSettings(audience="lake", workload=WorkloadSetting(platform=platform, **members))  # type: ignore[arg-type]
 
 

@@ -1,12 +1,9 @@
 """Workload identities from settings to bearer token, against stand-ins of the platforms over real HTTP."""
 
-from __future__ import annotations
-
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,14 +19,9 @@ from tests.fakes.platform_stand_ins import (
     ExchangingProvider,
     GithubRunner,
     GoogleMetadataServer,
-    StandIn,
     verified_claims,
 )
 from tests.fakes.raw_server import SilentServer
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.core.protocols import AuthProvider
-
 
 pytestmark = pytest.mark.integration
 
@@ -43,18 +35,18 @@ PLATFORMS = {
 EVERY_PLATFORM = pytest.mark.parametrize("kind", list(PLATFORMS))
 
 
-def settings_for(kind: type[StandIn], **changes: object) -> ClientSettings:
-    members: dict[str, object] = {"platform": PLATFORMS[kind], "audience": "lake", **changes}
+def settings_for(kind, **changes):
+    members = {"platform": PLATFORMS[kind], "audience": "lake", **changes}
     return ClientSettings(workload=WorkloadSetting(**members))  # type: ignore[arg-type]
 
 
-def provider_of(settings: ClientSettings, platform: StandIn) -> AuthProvider:
+def provider_of(settings, platform):
     provider = service_provider(settings, platform.environ())  # type: ignore[attr-defined]
     assert provider is not None
     return provider
 
 
-def claims_of(token: str) -> dict[str, object]:
+def claims_of(token):
     claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
     assert claims is not None
     return claims
@@ -167,7 +159,7 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(kind, reply, expected):
 
 @pytest.mark.slow
 def test_a_platform_that_says_nothing_is_given_up_after_five_seconds():
-    def ask(kind: type[StandIn], variable: str, address: str) -> None:
+    def ask(kind, variable, address):
         with SilentServer() as server:
             provider = service_provider(settings_for(kind), {variable: address.format(port=server.port)})
             assert provider is not None

@@ -1,7 +1,5 @@
 """The search for secrets finds one that was planted in each kind of place, and in each form."""
 
-from __future__ import annotations
-
 import base64
 import json
 import logging
@@ -10,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -39,10 +36,6 @@ from tests.integration.system.escapes.secrets_in_play import (
     summary,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
 pytestmark = pytest.mark.integration
 
 WAIT_SECONDS = 60
@@ -55,7 +48,7 @@ def base64_of(text):
     return base64.b64encode(text.encode()).decode()
 
 
-FORMS: dict[str, Callable[[str], str]] = {
+FORMS = {
     "as it is": str,
     "in JSON": json.dumps,
     "in a repr": repr,

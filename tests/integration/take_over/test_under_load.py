@@ -1,20 +1,13 @@
 """While one server after another takes a port over, no read of ours fails."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
 from tests.integration.take_over.conftest import END_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 pytestmark = [
     pytest.mark.integration,
@@ -24,7 +17,7 @@ pytestmark = [
 TAKE_OVERS = 2
 NEW_CALLS = 64
 
-READS: dict[str, Callable[[FlightSQLClient], bool]] = {
+READS = {
     "small": lambda client: client.query_arrow("SELECT value FROM generate_series(1, 1000)").num_rows == 1000,
     "stream": lambda client: sum(1 for _ in client.query_stream("SELECT value FROM generate_series(1, 300000)")) > 1,
     "values": lambda client: client.query("SELECT :n AS n", params={"n": 7}).n.tolist() == [7],

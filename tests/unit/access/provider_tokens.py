@@ -80,7 +80,7 @@ _COGNITO_ISSUER = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbCdEfG
 _COGNITO_CLIENT = "1h57kf5cpq17m0eml12EXAMPLE"
 _COGNITO_SUBJECT = "aaaaaaaa-bbbb-cccc-dddd-example11111"
 
-HOSTED: dict[str, RealToken] = {
+HOSTED = {
     "Google ID token": RealToken(
         setting=_GOOGLE,
         claims=_GOOGLE_CLAIMS,
@@ -231,7 +231,7 @@ _KEYCLOAK_SUBJECT = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 _GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 _CLUSTER_ISSUER = "https://kubernetes.default.svc.cluster.local"
 
-OWN: dict[str, RealToken] = {
+OWN = {
     "Keycloak access token": RealToken(
         setting=IssuerSetting(
             issuer=_KEYCLOAK_ISSUER, audiences=("lake",), client_ids=("lake-nightly",),

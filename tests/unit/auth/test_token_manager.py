@@ -379,8 +379,8 @@ class Renewable:
     def __init__(self, clock, *, due_in_seconds=3300):
         self.clock = clock
         self.due_at = None if due_in_seconds is None else clock.now() + timedelta(seconds=due_in_seconds)
-        self.failures: list[BaseException | None] = []
-        self.asked_at: list[float] = []
+        self.failures = []
+        self.asked_at = []
 
     def get_token(self):
         self.asked_at.append(self.clock.monotonic())

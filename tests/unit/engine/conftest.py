@@ -1,7 +1,5 @@
 """An engine over small Parquet files, and a way to ask it something."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pyarrow as pa

@@ -1,12 +1,8 @@
 """Statements that fail, each with the line and column that its error names, and those that reveal hidden rows."""
 
-from __future__ import annotations
-
-from typing import Final
-
 Failing = tuple[str, tuple[int, int] | None]
 
-INVALID: Final[tuple[Failing, ...]] = (
+INVALID = (
     ("SELECT", (1, 7)),
     ("SELEC 1", (1, 1)),
     ("SELECT * FORM log_entries", (1, 10)),
@@ -38,7 +34,7 @@ INVALID: Final[tuple[Failing, ...]] = (
     ("SELECT E'\\u00'", (1, 8)),
 )
 
-UNSUPPORTED: Final[tuple[Failing, ...]] = (
+UNSUPPORTED = (
     ("SELECT 'a\0b'", None),
     ("SELECT CAST(1 AS nonsense)", (1, 18)),
     ("SELECT CAST(s AS INT) FROM nested", None),
@@ -46,23 +42,23 @@ UNSUPPORTED: Final[tuple[Failing, ...]] = (
     ('SELECT msg COLLATE "x" FROM log_entries', None),
 )
 
-REFUSED: Final[tuple[Failing, ...]] = (
+REFUSED = (
     ("SELECT 1; SELECT 2", None),
     ("DROP TABLE log_entries", None),
     ("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'", None),
     ("KILL 1", None),
 )
 
-_PAIRS: Final = "SELECT a.value x, b.value y FROM generate_series(1,3000) a, generate_series(1,3000) b"
-_LONG: Final = "generate_series(1,2000000)"
-EXHAUSTED: Final[tuple[Failing, ...]] = (
+_PAIRS = "SELECT a.value x, b.value y FROM generate_series(1,3000) a, generate_series(1,3000) b"
+_LONG = "generate_series(1,2000000)"
+EXHAUSTED = (
     (f"SELECT x, y, count(*) FROM ({_PAIRS}) GROUP BY x, y", None),
     (f"SELECT a.value FROM {_LONG} a JOIN {_LONG} b ON a.value = b.value ORDER BY b.value", None),
     ("SELECT approx_percentile_cont(level, 0.5, 9223372036854775807) FROM log_entries", None),
 )
 
 
-REVEALING: Final = (
+REVEALING = (
     "SELECT id FROM ledger WHERE CAST(secret AS INT) = 7",
     "SELECT id FROM ledger WHERE CAST(word AS INT) = 7",
     "SELECT id FROM ledger WHERE 1 / (x - 5) < 3",

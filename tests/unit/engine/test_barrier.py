@@ -1,7 +1,5 @@
 """The security barrier, and the statements that need none."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

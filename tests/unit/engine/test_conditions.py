@@ -1,7 +1,5 @@
 """Conditions on rows are checked on difficult values before they are applied."""
 
-from __future__ import annotations
-
 import functools
 import operator
 

@@ -1,7 +1,5 @@
 """The embedded engine over real Parquet files."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A statement that fails says so in words for people, in the right class, and reveals nothing of the server."""
 
-from __future__ import annotations
-
 import logging
 import re
 

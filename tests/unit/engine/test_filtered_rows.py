@@ -1,7 +1,5 @@
 """A caller who sees some rows of a table, or none of a table, learns nothing about the others, whatever is asked."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Functions of SQL: who calls and with which rights, and the denied queries of administrators."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 

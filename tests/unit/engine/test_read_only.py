@@ -1,7 +1,5 @@
 """Nothing can be changed, set, or read that is not a visible table."""
 
-from __future__ import annotations
-
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused

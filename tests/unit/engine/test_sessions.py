@@ -1,7 +1,5 @@
 """Sessions share one memory pool; one is reused when its statement has left nothing in it."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

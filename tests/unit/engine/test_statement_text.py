@@ -1,7 +1,5 @@
 """What is read from a statement's text: tokens, limits, ignored clauses, the fingerprint."""
 
-from __future__ import annotations
-
 import hashlib
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Statements give the right rows and types where DataFusion by itself gives wrong ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

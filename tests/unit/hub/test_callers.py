@@ -117,7 +117,7 @@ class Asker:
 
     def __init__(self, clock, *known):
         self.known = set(known)
-        self.asked: list[str] = []
+        self.asked = []
         self.is_down = False
         self._limits = CallerLimits(audit=HubAudit(clock=clock), clock=clock)
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 from datetime import timedelta
 from itertools import zip_longest
-from typing import Any
 
 import pytest
 
@@ -49,7 +48,7 @@ class Authenticator:
 
     def __init__(self, *answers):
         self.answers = list(answers)
-        self.sent: list[str] = []
+        self.sent = []
 
     def build_refresh_token_request_params(self, refresh_token):
         return {"refresh_token": refresh_token}
@@ -212,8 +211,8 @@ class Provider:
 
     def __init__(self, *answers):
         self.answers = list(answers)
-        self.forms: list[dict[str, Any]] = []
-        self.told: list[str] = []
+        self.forms = []
+        self.told = []
 
     def fetch_json(self, url):
         assert url == f"{ISSUER}/.well-known/openid-configuration"

@@ -1,7 +1,5 @@
 """A lake lists what its writers stored."""
 
-from __future__ import annotations
-
 import os
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """A lake stays small: small files are merged, old ones dropped, and no row is lost or doubled."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

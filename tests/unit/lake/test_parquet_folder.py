@@ -1,13 +1,10 @@
 """A folder of plain Parquet files is served as tables; what cannot be served is refused or left out."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +17,6 @@ from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, wider_type
 from tests.fakes.fixed_tables import FixedTables
 from tests.unit.engine.conftest import Asker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
@@ -81,7 +75,7 @@ def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
 
 
 TWICE = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
-LEFT_OUT: dict[str, tuple[Callable[[Path], object], str]] = {
+LEFT_OUT = {
     "broken.parquet": (lambda path: path.write_bytes(b"PAR1 and no more"), "cannot be read as a Parquet file"),
     "empty.parquet": (lambda path: path.write_bytes(b""), "cannot be read as a Parquet file"),
     "twice.parquet": (lambda path: write(path, TWICE), "two of its columns have the same name"),

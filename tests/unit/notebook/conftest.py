@@ -1,7 +1,5 @@
 """A real IPython shell with the extension, and a session without one, whose parts do what a test says."""
 
-from __future__ import annotations
-
 import atexit
 
 import pytest

@@ -2,7 +2,6 @@
 
 import logging
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from micromegas_jupyter.notebook.login.connections import hides_requests, listen
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
-REQUEST: dict[str, Any] = {
+REQUEST = {
     "header": {"msg_type": REQUEST_TYPE},
     "content": {"version": 1, "action": "answer", "query": "code=one-time&state=s"},
 }
@@ -21,7 +20,7 @@ REQUEST: dict[str, Any] = {
 
 class Session:
     def __init__(self):
-        self.sent: list[tuple[object, ...]] = []
+        self.sent = []
 
     def send(self, *parts):
         self.sent.append(parts)
@@ -31,7 +30,7 @@ class Kernel:
     """What the channel uses of an IPython kernel."""
 
     def __init__(self):
-        self.control_handlers: dict[str, Any] = {}
+        self.control_handlers = {}
         self.session = Session()
         self.log = logging.getLogger("kernel")
 

@@ -157,9 +157,9 @@ class FakeBoard:
     """Stands in for the widget: notes what it is told."""
 
     def __init__(self):
-        self.began: list[IdentityAction] = []
-        self.errors: list[str] = []
-        self.news: list[str] = []
+        self.began = []
+        self.errors = []
+        self.news = []
         self.ended = Event()
         self.begin_action, self.notify = self.began.append, self.news.append
 

@@ -166,8 +166,8 @@ class Started:
     """A reader over scripted parts, with what follows it."""
 
     def __init__(self, *script):
-        self.finished: list[str] = []
-        self.ends: list[tuple[Ending, object]] = []
+        self.finished = []
+        self.ends = []
         self.source = FakeReader(list(script or BATCHES), clock := FakeClock(), 0.5, "7f3a91c2d4e5")
         progress = Progress(clock)
         progress.reader = self.source

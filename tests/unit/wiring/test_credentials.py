@@ -1,7 +1,5 @@
 """What the settings give a program to authenticate with, and the files that secrets come from."""
 
-from __future__ import annotations
-
 import os
 import stat
 
@@ -32,7 +30,7 @@ from micromegas_jupyter.wiring.credentials import (
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 
-SERVICE: dict[str, str] = {"issuer": "https://id.example.com", "client_id": "svc"}
+SERVICE = {"issuer": "https://id.example.com", "client_id": "svc"}
 ME, ROOT = 1000, 0
 
 
