@@ -11,6 +11,7 @@ import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider import DemoProvider
+from tests.architecture.guide_text import ROOT, read_page
 from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import AUDIENCE, mint, rsa_key
 from tests.fakes.servers import open_server
@@ -18,7 +19,6 @@ from tests.integration.relay.servers import SignIn, jupyter_server, kernel_envir
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 TRACING = Path(__file__).parent / "tracing"
 TITLES = {
     "sign-in by redirect": "Sign-in by redirect",
@@ -42,8 +42,8 @@ sitecustomize.write()
 
 
 def documented_files(flow):
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = text.partition(f"\n### {TITLES[flow]}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+    parts = re.split(r"^#{2,3} ", read_page("architecture.md"), flags=re.MULTILINE)
+    section = next(part for part in parts if part.startswith(f"{TITLES[flow]}\n"))
     return sorted(re.findall(r"`([a-z_/]+\.py)`", section))
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -25,23 +26,15 @@ assert shell.user_ns["rows"]["n"].tolist() == [1, 2, 3]
 """
 
 
-@pytest.fixture
-def server():
-    running = FakeFlightServer()
-    yield running
-    running.close()
-
-
 @pytest.mark.parametrize(
     ("program", "limit"),
     [pytest.param(CONNECT, 35, id="connect().query()"), pytest.param(MAGIC, 70, id="%load_ext and %sql")],
 )
-def test_a_query_loads_few_modules(server, program, limit, capsys):
-    environ = {**os.environ, "MICROMEGAS_ANALYTICS_URI": server.uri}
-
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], env=environ, capture_output=True, text=True, check=True
-    )
+def test_a_query_loads_few_modules(program, limit, capsys):
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    with closing(FakeFlightServer()) as server:
+        environ = {**os.environ, "MICROMEGAS_ANALYTICS_URI": server.uri}
+        run = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
 
     names = run.stdout.split("\n")[-2].split()
     with capsys.disabled():

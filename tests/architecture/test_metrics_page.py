@@ -110,9 +110,6 @@ def test_every_metric_that_the_dashboard_asks_for_is_reported(reported):
 
 
 def test_every_label_that_the_dashboard_chooses_or_groups_by_is_reported(reported):
-    unknown = []
     for name, chosen, expression in _asked():
         grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
-        unknown += [(name, label) for label in (chosen | grouped) - ADDED_LABELS - reported[name]]
-
-    assert unknown == []
+        assert (chosen | grouped) - ADDED_LABELS <= reported[name], name

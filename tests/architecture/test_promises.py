@@ -75,6 +75,5 @@ def test_every_public_name_is_on_the_page(names):
     assert sorted(found - _WORDS) == []
 
 
-@pytest.mark.parametrize("command", commands(build_parser()))
-def test_every_command_is_on_the_page(command):
-    assert re.search(rf"`{command}[`\s]", PAGE)
+def test_every_command_is_on_the_page():
+    assert [name for name in commands(build_parser()) if not re.search(rf"`{name}[`\s]", PAGE)] == []

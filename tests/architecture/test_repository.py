@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.architecture.guide_text import ROOT, read_page
+
 HEAVY = (
     "anywidget", "authlib", "datafusion", "flask", "grpc", "IPython", "ipywidgets", "joserfc", "jupyter_server",
     "numpy", "pandas", "pyarrow", "requests",
@@ -65,7 +66,7 @@ def test_the_top_level_holds_nothing_but_what_the_layout_names():
 
 
 def test_readme_starts_with_the_two_commands():
-    head = (ROOT / "README.md").read_text(encoding="utf-8")[:600]
+    head = read_page("../README.md")[:600]
 
     assert "pip install '.[demo]' && micromegas demo" in head
     assert "pip install '.[test]' && pytest" in head

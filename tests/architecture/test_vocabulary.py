@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -52,14 +53,9 @@ def test_no_name_is_of_the_old_vocabulary(word):
     assert {name: place for name, place in names().items() if f"_{word}_" in words_of(name)} == {}
 
 
-def test_no_folder_holds_more_modules_than_one_takes_in():
-    folders = {path.parent for path in PACKAGE.rglob("*.py")}
-    counts = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+def test_no_folder_and_no_module_is_larger_than_one_takes_in():
+    lengths = {path: path.read_text(encoding="utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
+    counts = Counter(path.parent for path in lengths)
 
-    assert {folder: count for folder, count in counts.items() if count > MAX_MODULES} == {}
-
-
-def test_no_module_is_longer_than_one_reads():
-    lengths = {path.relative_to(ROOT): path.read_text(encoding="utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
-
-    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
+    assert {str(folder): count for folder, count in counts.items() if count > MAX_MODULES} == {}
+    assert {str(path): lines for path, lines in lengths.items() if lines > MAX_LINES} == {}

@@ -3,14 +3,13 @@
 import json
 import re
 import zipfile
-from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import micromegas_jupyter
+from tests.architecture.guide_text import ROOT
 
-ROOT = Path(__file__).parents[2]
 ALLOWED = re.compile(
     r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)|notebook/static/\w+\.(?:js|css)"
     r"|notebook/labextension/(?:(?:package|install)\.json|static/\w+\.js)"

@@ -28,10 +28,6 @@ def receiver(idp):
     made.close()
 
 
-def start_url(receiver):
-    return receiver.prompt.start_url or ""
-
-
 def own_query(receiver):
     return f"code=c&state={receiver._grant.request.state.reveal()}"
 
@@ -50,18 +46,14 @@ def complete(receiver):
 
 def test_the_start_page_leads_to_the_provider_and_can_be_opened_again(receiver):
     for _ in range(2):
-        answer = get(start_url(receiver))
+        answer = get(receiver.prompt.start_url)
         assert (answer.status_code, answer.headers["Location"]) == (302, receiver._authorization_url)
 
 
 def test_every_answer_carries_the_security_headers(receiver):
-    answers = [
-        get(start_url(receiver)),
-        get(base_of(receiver) + "/favicon.ico"),
-        get(receiver.redirect_uri),
-        get(receiver.redirect_uri, method="POST"),
-        complete(receiver),
-    ]
+    base, callback = base_of(receiver), receiver.redirect_uri
+    answers = [get(url) for url in (receiver.prompt.start_url, base + "/favicon.ico", callback)]
+    answers += [get(callback, method="POST"), complete(receiver)]
 
     for answer in answers:
         assert {name: answer.headers[name] for name in SECURITY_HEADERS} == dict(SECURITY_HEADERS)
@@ -109,8 +101,7 @@ def test_stray_requests_are_answered_and_do_not_use_the_sign_in_up(receiver):
     ],
 )
 def test_what_is_hardly_http_does_no_harm(request_bytes, receiver):
-    port = int(base_of(receiver).rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(receiver._server.server_address[:2], timeout=30) as connection:
         connection.sendall(request_bytes)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(65536)
@@ -135,19 +126,17 @@ def test_a_callback_counts_once(receiver):
         thread.join(60)
 
     assert sorted(statuses) == [303] + [400] * 9
-    assert get(start_url(receiver)).status_code == 400
+    assert get(receiver.prompt.start_url).status_code == 400
 
 
 def test_sixty_idle_connections_do_not_hold_the_sign_in_up(receiver):
-    port = int(base_of(receiver).rsplit(":", 1)[1])
-    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    idle = [socket.create_connection(receiver._server.server_address[:2]) for _ in range(60)]
     for connection in idle[:30]:
         connection.sendall(b"GET /callback?co")
 
     started = time.monotonic()
-    status = complete(receiver).status_code
 
-    assert status == 303
+    assert complete(receiver).status_code == 303
     assert time.monotonic() - started < 9
     for connection in idle:
         connection.close()
@@ -161,7 +150,6 @@ def test_only_loopback_is_bound(receiver):
 def test_a_fixed_port_that_is_taken_fails_with_a_remedy(idp):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-
         with pytest.raises(LoginFailed, match=str(port)):
             start(idp, f"http://127.0.0.1:{port}/callback")
 

@@ -194,32 +194,32 @@ invalid_client          .         F     .        .    F        F     F     F
 slow_down               .         U     .        .    U        U     +     U
 """
 
-ROWS = {name: letters for name, *letters in (line.split() for line in GRID.splitlines()[3:])}
 
-CELLS = {
-    (fault, step): letter
-    for fault, letters in ROWS.items()
-    for step, letter in zip(STEPS, letters, strict=True)
-    if letter != "."
-}
+def cells(grid, columns):
+    """Return the letter of each fault and column that can occur."""
+    rows = [line.split() for line in grid.splitlines() if line and not line.startswith(" ")]
+    return {
+        (name, column): letter
+        for name, *letters in rows
+        for column, letter in zip(columns, letters, strict=True)
+        if letter != "."
+    }
 
+
+CELLS = cells(GRID, STEPS)
 FAILING = [(fault, step, CLASSES[letter]) for (fault, step), letter in CELLS.items() if letter != "+"]
-
 # The provider says that the sign-in has ended, so that only a new one helps.
 ENDS_SIGN_IN = ("invalid_grant", "refresh_token", LoginRequired)
-
 # Where a token that is still valid serves.
 SERVED = [
     (fault, step)
     for fault, step, _ in FAILING
     if step == "service_token" or (step.startswith("refresh") and fault != "invalid_grant")
 ]
-
 PASSING_IN_POLLS = [
     *(fault for fault, step, kind in FAILING if (step, kind) == ("device_poll", ProviderUnavailable)),
     "slow_down",
 ]
-
 PERMITTED = [cell for cell, letter in CELLS.items() if letter == "+" and cell[0] != "slow_down"]
 
 # U: the provider could not be reached, M: it did not do it, +: done; the body of a success means nothing there.
@@ -242,13 +242,7 @@ invalid_client            .         M
 slow_down                 .         M
 """
 
-LOGOUTS = [
-    (name, path, letter)
-    for name, *letters in (line.split() for line in LOGOUT_GRID.splitlines()[2:])
-    for path, letter in zip((DISCOVERY, REVOKE), letters, strict=True)
-    if letter != "."
-]
-
+LOGOUTS = [(*cell, letter) for cell, letter in cells(LOGOUT_GRID, (DISCOVERY, REVOKE)).items()]
 # How long the next try may be put off: after a failure that could wait, and after an answer without an ID token.
 PAUSE_SECONDS = 31
 

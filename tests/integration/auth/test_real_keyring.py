@@ -4,7 +4,6 @@ import gc
 import os
 import shutil
 import subprocess
-import threading
 import time
 
 import pytest
@@ -18,6 +17,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import TokenStoreError
 from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring.client_side import stored_logins, token_store
+from tests.integration.executors.server_process import wait_until
 
 pytestmark = [
     pytest.mark.integration,
@@ -65,7 +65,7 @@ class SessionBus:
         configuration = self._folder / "bus.conf"
         configuration.write_text(_CONFIGURATION.format(path=self._folder / "bus"))
         self._start("dbus-daemon", "--nofork", f"--config-file={configuration}")
-        _wait_until((self._folder / "bus").exists)
+        wait_until((self._folder / "bus").exists, "the bus is there")
         return self
 
     def __exit__(self, *_error):
@@ -78,7 +78,7 @@ class SessionBus:
         process = self._start("gnome-keyring-daemon", "--foreground", "--components=secrets", *unlock, takes_input=True)
         with process.stdin as words:
             words.write(password or b"")
-        _wait_until(lambda: self._has_owner("org.freedesktop.secrets"))
+        wait_until(self._has_keyring, "the keyring is there")
 
     def stop_keyring(self):
         process = self._processes.pop()
@@ -92,17 +92,10 @@ class SessionBus:
         self._processes.append(process)
         return process
 
-    def _has_owner(self, name):
+    def _has_keyring(self):
         with open_dbus_connection(self.environ["DBUS_SESSION_BUS_ADDRESS"]) as connection:
-            question = new_method_call(_BUS, "NameHasOwner", "s", (name,))
+            question = new_method_call(_BUS, "NameHasOwner", "s", ("org.freedesktop.secrets",))
             return bool(connection.send_and_get_reply(question, timeout=60).body[0])
-
-
-def _wait_until(is_so):
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline, "the session bus or the keyring did not start"
-        threading.Event().wait(0.02)
 
 
 @pytest.fixture

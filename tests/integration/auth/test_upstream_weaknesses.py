@@ -64,6 +64,12 @@ def kept(idp, tmp_path, clock):
     return Kept(idp, tmp_path / "t.json", clock)
 
 
+@pytest.fixture
+def server():
+    with closing(FakeFlightServer()) as running:
+        yield running
+
+
 def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, idp, clock):
     """Where a provider does not rotate, the first refresh threw the refresh token away and the second one failed."""
     kept.write(ends_in_seconds=-10)
@@ -80,22 +86,21 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, id
     assert kept.token["refresh_token"] == refresh_token
 
 
-def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file):
+def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file, server):
     """Whatever the default file held was sent to the configured server, although another provider was configured."""
     kept.path = default_file
     kept.write(ends_in_seconds=3600)
     before = kept.path.read_text()
-    with ScriptedProvider() as other, closing(FakeFlightServer()) as server:
+    with ScriptedProvider() as other:
         environ = {
             "MICROMEGAS_ANALYTICS_URI": server.uri,
             "MICROMEGAS_OIDC_ISSUER": other.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": "notebook",
         }
-
         with pytest.raises(LoginRequired):
             client_side.connect(environ=environ)
 
-        assert server.calls == []
+    assert server.calls == []
     assert kept.path.read_text() == before
 
 
@@ -187,12 +192,6 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock,
     assert [entry.name for entry in kept.path.parent.iterdir()] == ["tokens.json"]
 
 
-@pytest.fixture
-def server():
-    with closing(FakeFlightServer()) as running:
-        yield running
-
-
 CALLS = {
     "query": lambda client: client.query("SELECT 1"),
     "stream": lambda client: list(client.query_stream("SELECT 1")),
@@ -228,10 +227,9 @@ def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wan
     """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
     with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
         idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
-        monkeypatch.setenv("MICROMEGAS_OIDC_ISSUER", idp.issuer)
-        monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", "service")
-        monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_SECRET", "s3 cret:+%")
-        monkeypatch.setenv("MICROMEGAS_OIDC_SCOPE", "api://lake/.default")
+        values = {"ISSUER": idp.issuer, "CLIENT_ID": "service", "CLIENT_SECRET": "s3 cret:+%"}
+        for name, value in {**values, "SCOPE": "api://lake/.default"}.items():
+            monkeypatch.setenv(f"MICROMEGAS_OIDC_{name}", value)
 
         assert OidcClientCredentialsProvider.from_env().get_token().startswith("service-")
 
