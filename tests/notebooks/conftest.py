@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micromegas_jupyter.wiring.client_side import load_client_settings, open_client, service_account_provider
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
+from micromegas_jupyter.wiring.client_side import load_client_settings, open_client, service_account_provider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
     Run: TypeAlias = subprocess.CompletedProcess[str]

@@ -3,24 +3,15 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 
-from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.wiring.client_side import load_client_settings
 from micromegas_jupyter.wiring.sign_in import login
-from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from tests.architecture.guide_text import blocks
 from tests.notebooks.conftest import NOTEBOOKS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from micromegas_jupyter.demo.stack import DemoStack
-    from tests.notebooks.conftest import RunNotebook
 
 pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.timeout(600)]
 
@@ -55,7 +46,8 @@ def test_every_notebook_is_run_here():
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", *(pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS if name != "quickstart")]
+    "name",
+    ["quickstart", *(pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS if name != "quickstart")],
 )
 def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
     path = NOTEBOOKS / f"{name}.ipynb"
@@ -79,12 +71,8 @@ def test_every_cell_that_the_guide_shows_works(stack, tmp_path, run_with_nbval):
     assert f"{len(sources)} passed" in run.stdout
 
 
-
-
 @pytest.mark.slow
-def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
-    stack, tmp_path, run_with_nbconvert
-):
+def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(stack, tmp_path, run_with_nbconvert):
     variables = stack.job_environment()
     notebook = nbformat.read(NOTEBOOKS / "service-account.ipynb", as_version=4)
     (position,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
@@ -103,8 +91,6 @@ def test_a_job_runs_with_other_parameters_and_its_report_holds_no_secret(
     assert not BEARER_TOKEN.search(saved)
     assert stack.provider.service_secret.reveal() not in saved
     assert str(stack.folder) not in saved
-
-
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
