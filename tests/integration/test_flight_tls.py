@@ -25,7 +25,8 @@ DEADLINE_SECONDS = 60.0
 
 
 def _server(certificate_file, key_file):
-    settings = FlightServerSettings(port=0, certificate_file=certificate_file, key_file=key_file)
+    files = TlsFiles(certificate_file=certificate_file, key_file=key_file)
+    settings = FlightServerSettings(port=0, tls_files=files)
     return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 

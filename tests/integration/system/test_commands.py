@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticTokenAuthProvider
 
-from micromegas_jupyter import FlightSQLClient, wiring
+from micromegas_jupyter import FlightSQLClient, connect
 from micromegas_jupyter.errors import LoginRequired
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,7 @@ def test_whoami_names_the_person_and_what_the_server_knows(stack, person, sign_i
 
 def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, sign_in, micromegas):
     sign_in(person)
-    client = wiring.connect(environ=person)
+    client = connect(environ=person)
     assert client.query_arrow(SQL)["n"][0].as_py() > 0
 
     result = micromegas("logout", environ=person)

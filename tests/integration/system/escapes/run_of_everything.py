@@ -303,8 +303,8 @@ CELLS = (
     "%load_ext micromegas_jupyter",
     "%micromegas_login --flow hub",  # the person chose another way before
     "%micromegas_doctor",
-    "from micromegas_jupyter import wiring, connect",
-    "own = wiring.stored_provider(wiring.load_client_settings())",
+    "from micromegas_jupyter import connect; from micromegas_jupyter.wiring import client_side",
+    "own = client_side.stored_provider(client_side.load_client_settings())",
     "[len(own.get_token()), own, own.identity(), own.__dict__, get_ipython().user_ns]",
     "%xmode Verbose",
 )
