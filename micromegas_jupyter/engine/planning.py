@@ -296,10 +296,7 @@ class RowByRow:
     """A `PlannedQuery` over several rows of parameters; plans a row when the previous one has been read."""
 
     def __init__(
-        self,
-        plan: Callable[[StatementRequest], PlannedQuery],
-        request: StatementRequest,
-        parameters: pa.RecordBatch,
+        self, plan: Callable[[StatementRequest], PlannedQuery], request: StatementRequest, parameters: pa.RecordBatch
     ) -> None:
         self._plan = plan
         self._request = request

@@ -118,13 +118,7 @@ class Lake:
 class LakeWriter:
     """Writes to all tables under one id, which it alone uses; append and maintain may run on two threads."""
 
-    def __init__(
-        self,
-        setup: LakeSetup,
-        *,
-        writer_id: str,
-        lock: FileLock,
-    ) -> None:
+    def __init__(self, setup: LakeSetup, *, writer_id: str, lock: FileLock) -> None:
         self._lock = lock
         with storage_errors("The recording's folder cannot be read."):
             self._writers = {

@@ -98,12 +98,7 @@ def plan_remains(files: Iterable[SegmentFile], *, limits: LakeLimits) -> list[Me
 
 
 def merge_segments(
-    folder: Path,
-    definition: TableDefinition,
-    *,
-    plan: MergePlan,
-    owner_id: str,
-    is_stopping: Stopping,
+    folder: Path, definition: TableDefinition, *, plan: MergePlan, owner_id: str, is_stopping: Stopping
 ) -> None:
     """Write the rows of the plan's sources into its merged file, which hides them from the moment it has its name."""
     paths = [folder / source.file_name for source in plan.sources]
@@ -207,13 +202,7 @@ _RETRY_SECONDS = 600.0
 class Maintenance:
     """Runs rounds for one writer; remembers for a while which merges failed. One round at a time, on one thread."""
 
-    def __init__(
-        self,
-        setup: LakeSetup,
-        writers: Mapping[str, SegmentWriter],
-        *,
-        writer_id: str,
-    ) -> None:
+    def __init__(self, setup: LakeSetup, writers: Mapping[str, SegmentWriter], *, writer_id: str) -> None:
         self._setup = setup
         self._writers = writers
         self._writer_id = writer_id

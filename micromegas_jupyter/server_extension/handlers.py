@@ -91,8 +91,7 @@ _REFUSED = notice_page(status=403, what="This server does not answer this reques
 _NOT_ALLOWED = notice_page(status=403, what="You are not allowed to use the kernels of this server.")
 _NO_ADDRESS = notice_page(status=400, what="The request does not say which address of this server it was sent to.")
 _UNKNOWN = notice_page(
-    status=404,
-    what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again.",
+    status=404, what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again."
 )
 # The same answer for every mismatch: nobody learns by trying.
 _NOT_OURS = notice_page(

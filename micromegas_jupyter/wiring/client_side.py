@@ -138,10 +138,7 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
 
 
 def open_client(
-    settings: ClientSettings,
-    auth_provider: AuthProvider | None,
-    *,
-    environ: Mapping[str, str] | None = None,
+    settings: ClientSettings, auth_provider: AuthProvider | None, *, environ: Mapping[str, str] | None = None
 ) -> FlightSQLClient:
     """Return a client of the server that the settings name; connects at its first call.
 

@@ -187,11 +187,7 @@ def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleS
 
 
 def workload_provider(
-    settings: ClientSettings,
-    workload: WorkloadSetting,
-    environ: Mapping[str, str],
-    *,
-    http: PlatformHttp | None = None,
+    settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], *, http: PlatformHttp | None = None
 ) -> WorkloadProvider:
     """Return the provider of a program that its platform vouches for."""
     http = http or PlatformHttp(extra_ca_bundle=ca_bundle_file(settings))

@@ -58,13 +58,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 class DenialStore:
     """Rules in one file. Safe to use from several threads and processes; whoever handles `has_changed` resets it."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-        max_rules: int = MAX_RULES,
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK, max_rules: int = MAX_RULES) -> None:
         self._path = path
         self._clock = clock
         self._max_rules = max_rules

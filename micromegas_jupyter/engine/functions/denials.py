@@ -146,8 +146,7 @@ def register_denial_functions(
     def deny(match_expr: str | None, reason: str | None) -> str:
         if match_expr is None or reason is None:
             raise InvalidStatement(
-                "A denial needs an expression and a reason.",
-                remedy=f"Write {DENY}('sql_hash = ''…''', 'why').",
+                "A denial needs an expression and a reason.", remedy=f"Write {DENY}('sql_hash = ''…''', 'why')."
             )
         check_match(match_expr)
         return denials.add(match_expr, reason, created_by=caller.subject)
