@@ -3,35 +3,26 @@
 What the Hub says is not cached: a token that the Hub has revoked is worthless at once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
 import math
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 from cachetools import LRUCache, TTLCache
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPServerRequest
 
 from micromegas_jupyter.access.audit import TokenBuckets, encode_line, presentable, utc_text
 from micromegas_jupyter.access.validator import CallLimits
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from tornado.httpclient import HTTPResponse
-    from tornado.httputil import HTTPServerRequest
-
-    from micromegas_jupyter.core.system import Secret
-
 
 CALL_SECONDS: Final = 20.0
 """A look-up may wait for one refresh at the identity provider, which the Hub does before it answers."""
@@ -240,7 +231,7 @@ class CallerLimits:
     locks out nobody who is working, whatever address it comes from.
     """
 
-    def __init__(self, *, audit: HubAudit, clock: Clock) -> None:
+    def __init__(self, *, audit: "HubAudit", clock: Clock) -> None:
         self._audit = audit
         self._clock = clock
         self._people: TokenBuckets[str] = TokenBuckets(

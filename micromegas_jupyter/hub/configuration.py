@@ -4,8 +4,6 @@ The configuration is traitlets', as `jupyterhub_config.py` and Zero to JupyterHu
 kernel could read somebody's stored sign-in is refused; what it cannot show the service checks at run time.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os
@@ -13,8 +11,10 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import entry_points
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+from traitlets.config import Config
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
@@ -24,10 +24,6 @@ from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
 from micromegas_jupyter.hub.settings import check_resource, parse_service_url
 from micromegas_jupyter.hub.tokens import AuthStateRefresher
-
-if TYPE_CHECKING:
-    from traitlets.config import Config
-
 
 MIN_MARGIN_SECONDS: Final = 2
 MAX_MARGIN_SECONDS: Final = 3600

@@ -3,25 +3,27 @@
 The service's calls to the identity provider block, so they run on a bounded number of threads.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import json
 import logging
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from datetime import datetime
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import AuthenticationError, LoginRequired, MicromegasError, ProviderUnavailable
 from micromegas_jupyter.hub.callers import Refused, refuse
+from micromegas_jupyter.hub.settings import ServiceSettings
 from micromegas_jupyter.oidc.authorization import (
     ACCESS_TOKEN_TYPE,
     ID_TOKEN_TYPE,
@@ -30,16 +32,8 @@ from micromegas_jupyter.oidc.authorization import (
     parse_token_exchange_answer,
     usable_token,
 )
+from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of, parse_token
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    from micromegas_jupyter.core.http import ProviderCalls
-    from micromegas_jupyter.hub.settings import ServiceSettings
-    from micromegas_jupyter.oidc.discovery import ProviderMetadata
-
 
 MAX_THREADS: Final = 8
 MAX_CACHED: Final = 10_000
@@ -63,6 +57,16 @@ FALLBACK_PAUSE_SECONDS: Final = 300.0
 """The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
 MAX_PAUSES: Final = 10_000
 _CLIENT_ERRORS: Final = range(400, 500)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBearer:
+    """A token that can be sent to a server; `lifetime_seconds` is how long it was issued for, where that is known."""
+
+    token: Secret
+    expires_at: datetime
+    subject: str | None = None
+    lifetime_seconds: float | None = None
 
 
 class HubProvider:
@@ -155,16 +159,6 @@ class HubProvider:
 
     async def _on_thread(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredBearer:
-    """A token that can be sent to a server; `lifetime_seconds` is how long it was issued for, where that is known."""
-
-    token: Secret
-    expires_at: datetime
-    subject: str | None = None
-    lifetime_seconds: float | None = None
 
 
 def read_bearer(auth_state: Mapping[str, object], bearer: Bearer) -> StoredBearer | None:
