@@ -5,25 +5,29 @@
 for the kernel to exchange the code and shows how the sign-in ended. The kernel judges what it is passed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import enum
 import json
 import logging
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from jupyter_client.jsonutil import json_default
+from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
+from jupyter_server.auth import User
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 from jupyter_server.utils import ensure_async
 from tornado import web
-from traitlets import Bool, Dict, TraitError, Unicode, validate
+from traitlets import Bool, Bunch, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from micromegas_jupyter.auth.flows.base import (
@@ -68,17 +72,6 @@ from micromegas_jupyter.auth.flows.jupyter import (
 )
 from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
 from micromegas_jupyter.core.system import Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
-
-    from jupyter_client.manager import KernelManager
-    from jupyter_server.auth import User
-    from jupyter_server.serverapp import ServerApp
-    from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
-    from traitlets import Bunch
-
 
 _LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
@@ -203,7 +196,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
     auth_resource = "kernels"
 
-    def initialize(self, *, relay: MicromegasRelay, kernels: KernelClient) -> None:
+    def initialize(self, *, relay: MicromegasRelay, kernels: "KernelClient") -> None:
         """Take what all handlers of a server share."""
         self.relay = relay
         self.kernels = kernels
