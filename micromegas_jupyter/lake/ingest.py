@@ -1,7 +1,5 @@
 """Takes rows that callers send, whole writes at a time, into the tables of a lake; a `core.protocols.TableSink`."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import errno
@@ -9,7 +7,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ from micromegas_jupyter.lake.files import (
     sort_rows,
     storage_errors,
 )
+from micromegas_jupyter.lake.maintenance import LakeSetup
 from micromegas_jupyter.lake.user_tables import (
     MAX_TABLES,
     UserTable,
@@ -40,11 +40,6 @@ from micromegas_jupyter.lake.user_tables import (
 from micromegas_jupyter.lake.user_tables import convert_rows as convert_user_rows
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.lake.maintenance import LakeSetup
 
 
 class LakeSink:
@@ -116,7 +111,7 @@ class LakeSink:
                 limit="ingest",
             )
 
-    def _segment(self, table: UserTable, request: WriteRequest) -> SegmentWrite:
+    def _segment(self, table: UserTable, request: WriteRequest) -> "SegmentWrite":
         return SegmentWrite(
             table.folder,
             table.schema,

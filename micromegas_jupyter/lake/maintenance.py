@@ -1,17 +1,17 @@
 """Keeps a lake small: merges small files, drops old ones, removes what nobody reads any more."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.files import (
     COMPRESSION,
@@ -32,15 +32,49 @@ from micromegas_jupyter.lake.files import (
 from micromegas_jupyter.lake.user_tables import UserTables
 from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from micromegas_jupyter.core.system import Clock
-
-
 ROWS_PER_GROUP = 128 * 1024
+_MEBIBYTE = 1024 * 1024
+_DAY_SECONDS = 24 * 3600
 
 Stopping = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeLimits:
+    """How a lake keeps itself small.
+
+    Attributes:
+        fan_in: How many files of one tier become one of the next.
+        tiers: How many tiers of merged files there are; `fan_in ** tiers` flushes end up in one file.
+        max_file_bytes: Files are not merged into one that is larger than this.
+        grace_seconds: How long a file that is no longer listed stays, for queries that began before; longer
+            than the longest query.
+        max_age_seconds: Rows older than this are dropped, counted from when they were last rewritten.
+        max_total_bytes: The oldest files are dropped while the listed ones together are larger than this.
+        temporary_age_seconds: When an unfinished file counts as a dead process's leftover.
+    """
+
+    fan_in: int = 32
+    tiers: int = 3
+    max_file_bytes: int = 64 * _MEBIBYTE
+    grace_seconds: float = 900.0
+    max_age_seconds: float = 7.0 * _DAY_SECONDS
+    max_total_bytes: int = 2048 * _MEBIBYTE
+    temporary_age_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeSetup:
+    """What all parts of one lake share: its folder (absolute), its tables, its limits and a clock."""
+
+    root: Path
+    tables: tuple[TableDefinition, ...]
+    limits: LakeLimits
+    clock: Clock
+
+    def folder(self, definition: TableDefinition) -> Path:
+        """Where a table's files lie."""
+        return self.root / definition.name
 
 
 class MergePlan(NamedTuple):
@@ -290,45 +324,3 @@ def _writers_with_several_files(listing: Listing) -> set[str]:
         writer_ids = [file.segment.writer_id for file in select_visible_files(files)]
         found.update(one for one, other in pairwise(writer_ids) if one == other)
     return found
-
-
-_MEBIBYTE = 1024 * 1024
-_DAY_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LakeLimits:
-    """How a lake keeps itself small.
-
-    Attributes:
-        fan_in: How many files of one tier become one of the next.
-        tiers: How many tiers of merged files there are; `fan_in ** tiers` flushes end up in one file.
-        max_file_bytes: Files are not merged into one that is larger than this.
-        grace_seconds: How long a file that is no longer listed stays, for queries that began before; longer
-            than the longest query.
-        max_age_seconds: Rows older than this are dropped, counted from when they were last rewritten.
-        max_total_bytes: The oldest files are dropped while the listed ones together are larger than this.
-        temporary_age_seconds: When an unfinished file counts as a dead process's leftover.
-    """
-
-    fan_in: int = 32
-    tiers: int = 3
-    max_file_bytes: int = 64 * _MEBIBYTE
-    grace_seconds: float = 900.0
-    max_age_seconds: float = 7.0 * _DAY_SECONDS
-    max_total_bytes: int = 2048 * _MEBIBYTE
-    temporary_age_seconds: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LakeSetup:
-    """What all parts of one lake share: its folder (absolute), its tables, its limits and a clock."""
-
-    root: Path
-    tables: tuple[TableDefinition, ...]
-    limits: LakeLimits
-    clock: Clock
-
-    def folder(self, definition: TableDefinition) -> Path:
-        """Where a table's files lie."""
-        return self.root / definition.name
