@@ -4,17 +4,26 @@ It plans on the calling thread, which needs a large stack since planning recurse
 the process limits its time and memory, and may end it at any moment.
 """
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+import datafusion
 import pyarrow as pa
+from datafusion import DataFrame
+from datafusion.plan import ExecutionPlan, LogicalPlan
 
+from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.engine.contract import QueryStatistics
+from micromegas_jupyter.engine.contract import (
+    EngineSettings,
+    PlannedQuery,
+    QueryStatistics,
+    StatementRequest,
+    VisibleTable,
+)
 from micromegas_jupyter.engine.errors import Context, missing_parameter, translated
+from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.functions.identity import (
     IDENTITY_NAMES,
@@ -39,19 +48,7 @@ from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
-from micromegas_jupyter.errors import InternalError, QueryError, StatementRefused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    import datafusion
-    from datafusion import DataFrame
-    from datafusion.plan import ExecutionPlan, LogicalPlan
-
-    from micromegas_jupyter.core.protocols import AuthContext, TableSource
-    from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest, VisibleTable
-    from micromegas_jupyter.engine.functions.denial_store import DenialStore
-    from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +128,7 @@ class DataFusionEngine:
 
     def _plan_row(
         self, request: StatementRequest, caller: AuthContext, placeholders: Placeholders, mentions: Mention
-    ) -> DataFusionQuery:
+    ) -> "DataFusionQuery":
         """Plan a request without parameters, or with one row of them."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()

@@ -4,25 +4,18 @@ That it only reads is ensured by the options it is planned with (`sessions.READ_
 its time and memory.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
+from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.engine.contract import QueryStatistics
+from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest
 from micromegas_jupyter.engine.errors import missing_parameter
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from datafusion.plan import LogicalPlan
-
-    from micromegas_jupyter.engine.contract import PlannedQuery, StatementRequest
 
 #: DataFusion 55's parser stops at 48; for a CAST in a CAST it then tries again and again, without end.
 MAX_BRACKET_DEPTH: Final = 47
@@ -185,7 +178,7 @@ def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
     return found
 
 
-def parameter_schema(placeholders: Placeholders, parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
+def parameter_schema(placeholders: "Placeholders", parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
     """Return the types of the values sent, else those that the plan inferred, else null."""
     if not placeholders.columns:
         return pa.schema([])

@@ -17,34 +17,26 @@ plain columns, constants, comparisons, LIKE with a constant, and the common aggr
 examined, since type coercion adds casts.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import operator
 import re
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import SessionConfig, SessionContext, col, lit
+from datafusion import DataFrame, Expr, SessionConfig, SessionContext, col, lit
 from datafusion import functions as f
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot, TableSource
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
-
-    from datafusion import DataFrame, Expr
-
-    from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 
 _log = logging.getLogger(__name__)
 

@@ -9,18 +9,14 @@ tables are removed, and one that still has something in it is not reused. What s
 path, size and time of change; no statement can ask for it.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
 
+from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.scanner import quoted
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.engine.contract import EngineSettings
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class LentSession:
     """A session for one statement; without a pool it is not used again."""
 
     session: SessionContext
-    pool: list[LentSession] | None = None
+    pool: "list[LentSession] | None" = None
     settings: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_DYNAMIC_FILTERS, "true"))
 
     def set_partitions(self, partitions: int | None) -> None:

@@ -4,30 +4,21 @@ A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, what is kn
 The functions have upstream's names, arguments and results. They act when the statement runs, not when it is planned.
 """
 
-from __future__ import annotations
-
 import functools
 import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
-from datafusion import ScalarUDF, SessionContext, udf, udtf
+from datafusion import DataFrame, ScalarUDF, SessionContext, udf, udtf
 
+from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS
+from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS, DenialStore
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
-from micromegas_jupyter.engine.scanner import Kind, Scan, scan
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from datafusion import DataFrame
-
-    from micromegas_jupyter.core.protocols import AuthContext
-    from micromegas_jupyter.engine.functions.denial_store import DenialStore
-    from micromegas_jupyter.engine.scanner import Mention
 
 _MAX_EXPRESSION_BYTES: Final = 4096
 _MATCH_SCHEMA: Final = pa.schema([pa.field(name, pa.string()) for name in MATCH_COLUMNS])

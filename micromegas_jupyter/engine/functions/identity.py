@@ -4,23 +4,17 @@ In conditions on rows, literals take their place. For a delegating service, they
 acts for is recorded in the audit only.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
 
 import pyarrow as pa
 from datafusion import SessionContext, udf, udtf
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.engine.contract import VisibleTable
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, scan
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from micromegas_jupyter.core.protocols import AuthContext
-    from micromegas_jupyter.engine.contract import VisibleTable
-    from micromegas_jupyter.engine.scanner import Mention
-
-    _Value = str | bool | tuple[str, ...] | None
+_Value = str | bool | tuple[str, ...] | None
 
 #: These are written without brackets in SQL; the parser takes no brackets behind the first two.
 _BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})

@@ -20,25 +20,19 @@ table function or an information schema, or is nested too deeply) runs unchanged
 the first two defects, and is refused otherwise.
 """
 
-from __future__ import annotations
-
 import functools
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
-from datafusion import functions, lit
+import pyarrow as pa
+from datafusion import DataFrame, SessionContext, functions, lit
 from datafusion.plan import LogicalPlan
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.sessions import READ_ONLY
 from micromegas_jupyter.errors import UnsupportedStatement
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pyarrow as pa
-    from datafusion import DataFrame, SessionContext
 
 # A literal with a line break can look like a line of its own; then a plan seems to have a join that it does not have.
 _JOIN: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
