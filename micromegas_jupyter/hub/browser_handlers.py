@@ -5,7 +5,6 @@ nobody can have somebody else's browser finish it, or get the answer that somebo
 """
 
 import logging
-from types import TracebackType
 from typing import Any, Final
 
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
@@ -35,18 +34,14 @@ _UNKNOWN_SIGN_IN: Final = notice_page(
 )
 _OTHER_PERSON: Final = notice_page(
     status=403,
-    what=(
-        "This sign-in was started in somebody else's notebook. Nothing was handed over. If somebody sent you this "
-        "address, they may have wanted to act in your name: tell the administrator of this JupyterHub."
-    ),
+    what="This sign-in was started in somebody else's notebook. Nothing was handed over. If somebody sent you this "
+    "address, they may have wanted to act in your name: tell the administrator of this JupyterHub.",
 )
 # The same answer for every mismatch: nobody learns by trying.
 _NO_MATCH: Final = notice_page(
     status=400,
-    what=(
-        "This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten minutes. "
-        "Go back to the notebook and run %micromegas_login again."
-    ),
+    what="This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten "
+    "minutes. Go back to the notebook and run %micromegas_login again.",
 )
 _NOT_SIGNED_IN: Final = notice_page(
     status=403,
@@ -62,11 +57,8 @@ class ServicePage(LoginPageHandler, web.RequestHandler):
         page = _WRONG_METHOD if status_code == 405 else notice_page(status=status_code, what=_NOT_UNDERSTOOD)  # noqa: PLR2004 - HTTP
         self.send_page(page)
 
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def log_exception(self, typ: type[BaseException] | None, *_details: object) -> None:
         """Log the kind of a defect; its text and its traceback may hold what a browser sent."""
-        del value, tb
         _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
 
 

@@ -159,10 +159,7 @@ def check_caller(owner: TokenOwner) -> str:
 
 
 def find_dangerous_scope(scopes: Iterable[str]) -> str | None:
-    """Return a scope that lets its bearer read refresh tokens at the Hub; None when there is none.
-
-    `admin:auth_state!user` is one, too: it shows a person's own refresh token to every kernel of that person.
-    """
+    """Return a scope with which refresh tokens can be read, if only the person's own (`!user`); None without one."""
     return next((scope for scope in sorted(scopes) if scope.partition("!")[0] in DANGEROUS_SCOPES), None)
 
 

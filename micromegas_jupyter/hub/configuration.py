@@ -282,10 +282,8 @@ def _check_authenticator(config: Config) -> None:
         raise ConfigurationError(
             "People do not sign in to this Hub with OAuthenticator 17.3 or later, so it stores no token of theirs.",
             key="JupyterHub.authenticator_class",
-            remedy=(
-                "Set an authenticator of oauthenticator, such as generic-oauth, before calling configure; without one, "
-                "kernels sign in by device code and need no service."
-            ),
+            remedy="Set an authenticator of oauthenticator, such as generic-oauth, before calling configure; without "
+            "one, kernels sign in by device code and need no service.",
         )
     for section in _sections_with(config, "Authenticator", "enable_auth_state", classes=names):
         if _read(config, section, "enable_auth_state") is False:

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -210,11 +209,8 @@ class JsonHandler(web.RequestHandler):
         error = details.get("exc_info", (None, None, None))[1]
         super().send_error(error.status if isinstance(error, Refused) else status_code, **details)
 
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, *_details: object) -> None:
         """Log the kind of a defect; refusals are in the audit log."""
-        del tb
         if not isinstance(value, Refused | web.HTTPError):
             _LOG.error("A call ended with %s.", "nothing" if typ is None else typ.__name__)
 
