@@ -12,7 +12,6 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -89,17 +88,13 @@ _UNKNOWN = notice_page(
 # The same answer for every mismatch: nobody learns by trying.
 _NOT_OURS = notice_page(
     status=400,
-    what=(
-        "This does not belong to a sign-in that was started in this browser, at this address of the server, within the "
-        "last ten minutes. Go back to the notebook and run %micromegas_login again."
-    ),
+    what="This does not belong to a sign-in that was started in this browser, at this address of the server, within "
+    "the last ten minutes. Go back to the notebook and run %micromegas_login again.",
 )
 _NOT_SIGNED_IN = notice_page(
     status=403,
-    what=(
-        "This browser is not signed in to the Jupyter server any more. Open Jupyter again, and run %micromegas_login "
-        "in the notebook."
-    ),
+    what="This browser is not signed in to the Jupyter server any more. Open Jupyter again, and run %micromegas_login "
+    "in the notebook.",
 )
 
 PROBE_TYPE = "kernel_info_request"
@@ -118,26 +113,20 @@ class MicromegasRelay(Configurable):
 
     public_url = Unicode(
         "",
-        help=(
-            "The address at which browsers reach this server, its base URL included, such as "
-            "https://lab.example.com/base/. Without it, JUPYTERHUB_PUBLIC_URL or each request's own address is used."
-        ),
+        help="The address at which browsers reach this server, its base URL included, such as "
+        "https://lab.example.com/base/. Without it, JUPYTERHUB_PUBLIC_URL or each request's own address is used.",
     ).tag(config=True)
     per_user_redirect = Bool(
         default_value=False,
-        help=(
-            "Offer sign-in by redirect in a server that JupyterHub started. Users of a Hub could then take each "
-            "other's tokens: only for a Hub whose users trust each other."
-        ),
+        help="Offer sign-in by redirect in a server that JupyterHub started. Users of a Hub could then take each "
+        "other's tokens: only for a Hub whose users trust each other.",
     ).tag(config=True)
 
     provider_paths = Dict(
         key_trait=Unicode(),
         value_trait=Unicode(),
-        help=(
-            "Where browsers find the pages of an identity provider that only this machine reaches: its address and "
-            'the path below the base URL at which a proxy shows them, such as {"http://127.0.0.1:9300": "provider"}.'
-        ),
+        help="Where browsers find the pages of an identity provider that only this machine reaches: its address and "
+        'the path below the base URL at which a proxy shows them, such as {"http://127.0.0.1:9300": "provider"}.',
     ).tag(config=True)
 
     @validate("provider_paths")
@@ -253,11 +242,8 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         page = _REFUSED if status_code == _REFUSED.status else notice_page(status=status_code, what=NOT_UNDERSTOOD)
         self.send_page(page)
 
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def log_exception(self, typ: type[BaseException] | None, *_details: object) -> None:
         """Log the type only; text and traceback may hold what a browser sent."""
-        del value, tb
         self.log.debug("A request to the sign-in addresses ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
@@ -474,10 +460,7 @@ async def request_by_gateway(kernel_id: str, content: dict[str, object]) -> dict
 
 
 async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, probe: str) -> dict[str, Any] | NoReply:
-    """Wait for the reply to `sent`.
-
-    A kernel that does not know the request says nothing, so a probe that every kernel answers is sent after it.
-    """
+    """Wait for the reply to `sent`; a kernel that does not know it says nothing, but answers the `probe` after it."""
     grace = None
     try:
         while True:
