@@ -140,10 +140,7 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
 def open_client(
     settings: ClientSettings, auth_provider: AuthProvider | None, *, environ: Mapping[str, str] | None = None
 ) -> FlightSQLClient:
-    """Return a client of the server that the settings name; connects at its first call.
-
-    A module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client instead, whatever else is set.
-    """
+    """Return a client of the server that the settings name, or that of a wrapper module; connects at its first call."""
     wrapped = _wrapped_client(environ)
     return _build_client(settings, auth_provider) if wrapped is None else wrapped
 

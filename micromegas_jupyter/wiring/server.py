@@ -4,11 +4,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from micromegas_jupyter.access import validator_from_environment
-from micromegas_jupyter.access.config import read_access_settings
+from micromegas_jupyter.access.config import ReloadingValidator, read_access_settings
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
@@ -36,10 +35,6 @@ from micromegas_jupyter.wiring.take_over import (
     is_take_over_supported,
     take_over,
 )
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.access.config import ReloadingValidator
-
 
 # These loggers record what other people asked; a server records its own logs in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
@@ -331,9 +326,7 @@ class ServerStack:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
 
