@@ -113,10 +113,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def publish(folder: Path, name: str, *, owner_id: str, write: Callable[[BinaryIO], None]) -> None:
-    """Make a file that is on disk in full before it has its name.
-
-    The order is: temporary file, sync, rename, sync of the folder. When this raises, there is no such file.
-    """
+    """Make a file that is on disk in full before it has its name; when this raises, there is no such file."""
     temporary = folder / f".{Path(name).stem}.{owner_id}{TEMPORARY_SUFFIX}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)

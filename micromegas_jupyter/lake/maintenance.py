@@ -47,8 +47,7 @@ class LakeLimits:
         fan_in: How many files of one tier become one of the next.
         tiers: How many tiers of merged files there are; `fan_in ** tiers` flushes end up in one file.
         max_file_bytes: Files are not merged into one that is larger than this.
-        grace_seconds: How long a file that is no longer listed stays, for queries that began before; longer
-            than the longest query.
+        grace_seconds: How long a file that is no longer listed stays for earlier queries: longer than the longest.
         max_age_seconds: Rows older than this are dropped, counted from when they were last rewritten.
         max_total_bytes: The oldest files are dropped while the listed ones together are larger than this.
         temporary_age_seconds: When an unfinished file counts as a dead process's leftover.
@@ -192,10 +191,7 @@ def drop_segment(folder: Path, segment: Segment, *, owner_id: str) -> None:
 
 
 def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, limits: LakeLimits) -> None:
-    """Remove the files that have not been listed for the grace period.
-
-    A tombstone goes last, a round after all that it covers.
-    """
+    """Remove files unlisted for the grace period; a tombstone goes last, a round after all that it covers."""
     remaining = list(files)
     settled: dict[str, list[Segment]] = {}
     for found in remaining:
