@@ -80,10 +80,7 @@ class _Plan:
 
 
 class DataFusionEngine:
-    """Plans statements over tables. It is not safe to use from several threads at once.
-
-    `denials` are the denied queries, which administrators see and change; None without denials.
-    """
+    """Plans statements over tables, for one thread at a time; administrators see and change the `denials`, if any."""
 
     def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: DenialStore | None = None) -> None:
         self._denials = denials
@@ -101,10 +98,7 @@ class DataFusionEngine:
             lent.release()
 
     def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request` over what `caller` sees; nothing of it runs yet.
-
-        A statement may be planned without its parameters.
-        """
+        """Check and plan `request`, perhaps without its parameters, over what `caller` sees; nothing of it runs yet."""
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_no_ignored_clause(scanned)
         scanned = with_identity_syntax(scanned)

@@ -25,7 +25,6 @@ SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 _MAX_OPERATORS: Final = 256
 _OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
 
-
 # The end of a table's name, its alias or a subquery; after these words a name stands for itself.
 _NAME: Final = (
     r"(?:[\"\])}]|(?!(?:all|and|as|by|case|distinct|else|from|having|in|join|not|on|or|recursive|select|then|when|where|"
@@ -151,10 +150,7 @@ def is_explain(plan: LogicalPlan) -> bool:
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
-    """Return the types of placeholders (by name, without `$`) that the plan inferred and shows.
-
-    DataFusion-Python shows the expressions of filters and projections.
-    """
+    """Return the inferred types of placeholders (by name, without `$`), which plans show in filters and projections."""
     found: dict[str, pa.DataType] = {}
     waiting: list[Any] = [plan]
     for _ in range(_MAX_VISITED):

@@ -341,10 +341,7 @@ _EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Any]]]] = {
     "Aggregate": lambda node: [*node.group_by_exprs(), *node.aggregate_exprs()],
     "Sort": lambda node: [sort.expr() for sort in node.sort_exprs()],
     "Join": _join_expressions,
-    "SubqueryAlias": lambda _: [],
-    "Union": lambda _: [],
-    "EmptyRelation": lambda _: [],
-    "Limit": lambda _: [],
+    **dict.fromkeys(("SubqueryAlias", "Union", "EmptyRelation", "Limit"), lambda _: []),
 }
 
 

@@ -49,7 +49,6 @@ _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
 # What these return names files of the server, or counts rows before this one, hidden ones too.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
-
 #: One statement runs at a time, while another may be planned.
 _MAX_FREE: Final = 2
 

@@ -38,11 +38,7 @@ _QUERIES: Final = {
     "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
 }
 _RIGHTS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("value", pa.string()),
-    ]
+    [pa.field(name, pa.string(), nullable=name == "value") for name in ("kind", "name", "value")]
 )
 
 

@@ -124,10 +124,7 @@ def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
 
 
 def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: Mapping[str, pa.Scalar]) -> PlannedJoins:
-    """Return a plan of the statement that gives the right rows.
-
-    `frame` is planned in a session for joins, and not EXPLAIN.
-    """
+    """Return a plan that gives the right rows for a statement, not EXPLAIN, whose `frame` is of a session for joins."""
     try:
         plan = frame.optimized_logical_plan()
     except Exception:  # noqa: BLE001 - it fails in the same way when it runs
