@@ -26,10 +26,7 @@ _BAD_REQUEST = 400
 def sign_in(
     url: str, *, person: str = "alice", password: str = PASSWORD, allow: bool = True, visit_callback: bool = True
 ) -> str:
-    """Follow `url` through sign-in and consent, and return the URL at which the application got its answer.
-
-    `visit_callback` fetches that last URL, and what it leads to, as a browser would.
-    """
+    """Follow `url` through sign-in and consent; return the URL of the answer, which `visit_callback` fetches, too."""
     fields: dict[str, str] | None = None
     answer_url: str | None = None
     # No proxy of the environment: all of it stays on this machine.
