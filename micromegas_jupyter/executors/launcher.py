@@ -1,7 +1,5 @@
 """Starts executors and reports how they end: forked from a zygote, or where that is unsafe as new interpreters."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -17,16 +15,14 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.protocol import Statement
+from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.executors.zygote import FORK, VARIABLES
-
-if TYPE_CHECKING:
-    from micromegas_jupyter.executors.protocol import Statement
-    from micromegas_jupyter.executors.settings import WorkerOptions
 
 _T = TypeVar("_T")
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
@@ -197,7 +193,7 @@ class ZygoteLauncher:
         for _ in range(requested):
             self.start_one()
 
-    def _fall_back(self, threads: int) -> SpawnLauncher:
+    def _fall_back(self, threads: int) -> "SpawnLauncher":
         if self._fallback is None:
             _LOG.warning(
                 "A library started a thread in the process that executors are forked from, so each executor is a new "

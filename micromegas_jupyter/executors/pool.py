@@ -3,20 +3,22 @@
 However a call ends, its executor is released when it waits for the next request, and killed otherwise.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
 import pickle
 import re
 import signal
+import socket
 from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Self
+from types import TracebackType
+from typing import Any, Final, Self
 
+from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
@@ -40,14 +42,7 @@ from micromegas_jupyter.executors.scheduling import (
     build_error,
     find_cause,
 )
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Collection, Sequence
-    from types import TracebackType
-
-    from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
-    from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _TICK_SECONDS: Final = 0.1
@@ -346,7 +341,7 @@ class Pool:
                 one.end(Cause.STALLED)
 
 
-def choose_running(statements: Collection[RunningStatement], *, slots: int, now: float) -> set[RunningStatement]:
+def choose_running(statements: "Collection[RunningStatement]", *, slots: int, now: float) -> "set[RunningStatement]":
     """Return the long statements that run from now on, at most `slots`; each has work to do.
 
     The slice of a statement began at its `slice_at` (monotonic), or ended then when it is stopped.

@@ -22,7 +22,6 @@ from micromegas_jupyter.notebook.shell import count_text, cut, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 _SECOND = 1_000_000
 _MINUTE, _HOUR, _DAY = 60 * _SECOND, 3_600 * _SECOND, 86_400 * _SECOND
 _TIME_STEPS = (

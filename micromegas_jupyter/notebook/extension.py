@@ -1,24 +1,18 @@
 """Registers the magics in a shell and removes them again."""
 
-from __future__ import annotations
-
 import atexit
-from typing import TYPE_CHECKING
+
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
 from micromegas_jupyter.notebook.completion.sql import SqlCompleter
+from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.tables import TablesMagic
 from micromegas_jupyter.notebook.shell import help_as_line_magic
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-    from IPython.core.magic import Magics
-
-    from micromegas_jupyter.notebook.login.connections import Dependencies
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
@@ -40,7 +34,7 @@ class _Extension:
         )
         self.identity = IdentityMagics(shell, self.session)
         self.connect = ConnectMagic(shell, self.session, connections)
-        self.magics: tuple[Magics, ...] = (self.sql, self.identity, tables, self.connect)
+        self.magics = (self.sql, self.identity, tables, self.connect)
 
     def close(self) -> None:
         self.completer.close()

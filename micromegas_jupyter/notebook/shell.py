@@ -1,7 +1,6 @@
 """How the magics meet IPython: its names with types, a magic's line and options, and what cells show as text."""
 
-from __future__ import annotations
-
+import argparse
 import contextvars
 import functools
 import html
@@ -10,30 +9,24 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import IPython.display
 from IPython.core import completer, magic_arguments
 from IPython.core import magic as ipython_magic
 from IPython.core.error import UsageError as IPythonUsageError
+from IPython.core.interactiveshell import InteractiveShell
 
+from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.decoding import host_text as url_host
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.config.client import ClientSettings
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _Magics = TypeVar("_Magics")

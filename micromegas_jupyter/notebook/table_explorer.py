@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
     from micromegas_jupyter.notebook.login.connections import Client
 
-
 COUNT_SECONDS: Final = 20.0
 """How long a server may take to count."""
 

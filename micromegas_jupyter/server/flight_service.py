@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 
@@ -44,10 +44,6 @@ from micromegas_jupyter.server.monitoring import CallSpan, ServerMetrics, Tracin
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 _Context = grpc.aio.ServicerContext
-if TYPE_CHECKING:
-    _GenericRpcHandler = grpc.GenericRpcHandler[bytes, bytes]
-else:
-    _GenericRpcHandler = grpc.GenericRpcHandler  # generic only to the type checker
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
@@ -293,7 +289,7 @@ async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
         raise DeadlineExceeded("The client does not read the answer.") from None
 
 
-class FlightService(_GenericRpcHandler):
+class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic only to the type checker
     """Serves every call that reaches the server.
 
     All methods are registered as streams of bytes in both directions, so no message is read before the caller is known.

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.engine.functions.denials import MatchRules
 
-
 CHECK_SECONDS: Final = 1.0
 _CANCEL_SECONDS: Final = 2.0
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")

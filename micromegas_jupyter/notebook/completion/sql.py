@@ -1,19 +1,21 @@
 """Completion of SQL, of options and of table names, as an IPython matcher; names in several scopes all count."""
 
-from __future__ import annotations
-
 import re
 import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.completion.schema import ServerSchema
+from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema
+from micromegas_jupyter.notebook.login.session import CellConnections
 from micromegas_jupyter.notebook.shell import (
+    CursorPosition,
     OptionName,
     OptionValue,
     Statement,
@@ -24,15 +26,6 @@ from micromegas_jupyter.notebook.shell import (
     options_with_value,
     printable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.notebook.completion.schema import SchemaCache
-    from micromegas_jupyter.notebook.login.session import CellConnections
-    from micromegas_jupyter.notebook.shell import CursorPosition
 
 # What has no end runs to the end of the text. Quotes are possessive (`*+`): an open one is never a shorter one.
 _TOKEN: Final = re.compile(
@@ -88,7 +81,6 @@ _CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position"
 MAX_CANDIDATES: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """The longest statement that is completed."""
-
 
 _INSIDE: Final = frozenset({"open_string", "open_comment", "number"})
 

@@ -1,30 +1,32 @@
 """Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import anywidget
 import traitlets
+from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.system import Clock, process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.notebook.login.session import (
     MAX_SHOWN_GROUPS,
     IdentityAction,
     IdentityState,
     IdentityStatus,
+    NotebookSession,
     SignInOffer,
     accepted_actions,
     identity_lines,
@@ -42,15 +44,6 @@ from micromegas_jupyter.notebook.shell import (
     start_thread,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
-
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.login.session import NotebookSession
-
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
@@ -63,7 +56,7 @@ class IdentityButtons:
         self._session = session
         self._busy = Lock()
 
-    def press(self, action: IdentityAction, widget: IdentityWidget) -> None:
+    def press(self, action: IdentityAction, widget: "IdentityWidget") -> None:
         """Begin a button's action, and return at once; the person is notified when the button came too late."""
         shown = self._session.shown.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
@@ -72,7 +65,7 @@ class IdentityButtons:
         widget.begin_action(action)
         start_thread(self._run, action, shown[0], widget, name=f"micromegas-{action}")
 
-    def _run(self, action: IdentityAction, settings: ClientSettings, widget: IdentityWidget) -> None:
+    def _run(self, action: IdentityAction, settings: ClientSettings, widget: "IdentityWidget") -> None:
         error = news = ""
         try:
             news = self._do(action, settings)
@@ -262,7 +255,7 @@ class IdentityWidget(anywidget.AnyWidget):
     as_of = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
-        self, *, clock: Clock, on_press: Callable[[IdentityAction, IdentityWidget], None] = lambda _action, _board: None
+        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityWidget], None]" = lambda *_: None
     ) -> None:
         self._clock = clock
         self._on_press = on_press

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
 
-
 CODE_WARNING = "Only type it if you started this."
 PASTE_HINT = "When the browser ends at an address that does not load, copy that address and paste it below."
 CHECK_SECONDS = 1.0

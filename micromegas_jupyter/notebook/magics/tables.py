@@ -1,13 +1,14 @@
 """`%micromegas_tables`: the tables of the server, to search and to look into."""
 
-from __future__ import annotations
-
+import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
+from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
@@ -17,13 +18,6 @@ from micromegas_jupyter.notebook.shell import (
     is_attended,
     line_magic,
 )
-
-if TYPE_CHECKING:
-    import argparse
-
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
 MAX_COUNTED: Final = 20
 """How many tables one cell counts."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.shell import Handle
 
-
 REWRITE_SECONDS = 0.25
 """The pause between two updates of a line."""
 
