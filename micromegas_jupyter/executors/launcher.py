@@ -37,13 +37,11 @@ _LEAVE_SECONDS: Final = 5.0
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
-_PASSED_ON: Final = frozenset(
-    {
-        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
-        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
-        "TOKIO_WORKER_THREADS", "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
-    }
-)  # fmt: skip
+_PASSED_ON: Final = frozenset({
+    "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    "TOKIO_WORKER_THREADS", "RUST_MIN_STACK", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

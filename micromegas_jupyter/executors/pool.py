@@ -67,10 +67,7 @@ _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
 
 
 class Pool:
-    """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread.
-
-    `on_denials_changed` is called when a statement has changed the denied queries, `on_end` when one was ended.
-    """
+    """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread."""
 
     def __init__(  # noqa: PLR0913 - what it is made of
         self,
@@ -81,7 +78,7 @@ class Pool:
         options: WorkerOptions,
         clock: Clock = SYSTEM_CLOCK,
         on_denials_changed: Callable[[], None] = lambda: None,
-        on_end: Callable[[Cause], None] = lambda _cause: None,
+        on_end: Callable[[Cause], None] = lambda _cause: None,  # of a statement that was ended
     ) -> None:
         self.settings = settings
         self.options = options
@@ -197,9 +194,7 @@ class Pool:
     def _pick(self, plan: CachedPlan | None) -> Executor | None:
         if not self._idle:
             return None
-        found = None
-        if plan is not None:
-            found = next((one for one in self._idle if one.plan is plan), None)
+        found = next((one for one in self._idle if plan is not None and one.plan is plan), None)
         if found is None:
             now = self.clock.monotonic()
             # The one that was used last has the most in its caches; those whose plan may be requested come last.
@@ -369,10 +364,8 @@ def choose_running(statements: "Collection[RunningStatement]", *, slots: int, no
     return chosen
 
 
-def _private_bytes(executor: Executor | None) -> int:
+def _private_bytes(executor: Executor) -> int:
     """Return an executor's anonymous memory beyond what it had when it started; 0 where that is unknown."""
-    if executor is None:
-        return 0
     try:
         with open(f"/proc/{executor.process.pid}/statm", "rb") as stream:  # noqa: PTH123 - ten times a second for each
             _, resident, shared, *_ = stream.read().split()
@@ -570,8 +563,7 @@ class RunningStatement:
         pool.ended_limit.check(self.caller_key)
         await self._slots.acquire(self.caller_key)
         self._has_slot = True
-        executor = await pool.take(plan)
-        self.executor = executor
+        executor = self.executor = await pool.take(plan)
         self.started_at = self.slice_at = pool.clock.monotonic()
         self.report.waiting_seconds = self.started_at - self._created_at
         pool.running.add(self)
@@ -646,12 +638,9 @@ class RunningStatement:
         *,
         output: Output,
         write: Callable[[bytes], Awaitable[None]],
-        on_running: Callable[[], None] = lambda: None,
+        on_running: Callable[[], None] = lambda: None,  # called when an executor has the statement
     ) -> None:
-        """Run a statement and pass each frame of its result, a serialized `FlightData`, to `write`.
-
-        `on_running` is called when an executor has the statement.
-        """
+        """Run a statement; pass each frame of its result, a serialized `FlightData`, to `write`."""
         pool = self._pool
         await pool.listing.refresh_for(statement.sql)
         plan = pool.find_plan(statement)

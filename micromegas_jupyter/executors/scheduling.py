@@ -45,10 +45,7 @@ class RunningLimit:
         return len(self._queue)
 
     async def acquire(self, caller: CallerKey) -> None:
-        """Take a slot; the next free one goes to whoever waits longest and whose caller has room.
-
-        ResourcesExhausted when none is free in time, or too many wait already.
-        """
+        """Take a slot, or wait for one in turn; ResourcesExhausted when none is free in time, or too many wait."""
         if self._has_capacity(caller):
             self._take(caller)
             return
@@ -179,7 +176,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
     """Return the error of a statement that was ended."""
     memory = min(settings.memory_bytes, options.data_limit_bytes or settings.memory_bytes)
     size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
-    exhausted = {
+    errors: dict[Cause, MicromegasError] = {
         Cause.MEMORY: ResourcesExhausted(
             f"This statement needed more memory than it may use (at most {size}) and was ended; {_ALONE}.",
             remedy=_SMALLER,
@@ -205,17 +202,12 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
             remedy="Make it shorter: fewer terms, joins, set operations or subqueries.",
             limit="planning",
         ),
-    }
-    if cause in exhausted:
-        return exhausted[cause]
-    if cause is Cause.DEADLINE:
-        return DeadlineExceeded(
+        Cause.DEADLINE: DeadlineExceeded(
             f"The statement took longer than the server's limit of {settings.statement_timeout_seconds or 0:g} s.",
             remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
             limit="query_timeout",
-        )
-    if cause is Cause.STALLED:
-        return DeadlineExceeded("The client did not read the result in time.", limit="stalled_client")
-    if cause is Cause.LOST:
-        return ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again.")
-    return QueryCancelled("The query was cancelled, as you asked.")
+        ),
+        Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
+        Cause.LOST: ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again."),
+    }
+    return errors.get(cause) or QueryCancelled("The query was cancelled, as you asked.")

@@ -133,9 +133,7 @@ class Worker:
         self._front = front
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
-        self._denials = None
-        if options.denials_file is not None:
-            self._denials = DenialStore(Path(options.denials_file))
+        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
         self._engine = DataFusionEngine(
             self,
             EngineSettings(
@@ -236,9 +234,7 @@ class Worker:
                 raise InternalError("An executor received an unknown request.")
 
     def _plan(self, statement: Statement, partitions: int | None) -> PlannedQuery:
-        parameters = None
-        if statement.parameters:
-            parameters = decode_parameters(statement.parameters, limits=_PARAMETER_LIMITS)
+        parameters = decode_parameters(statement.parameters, limits=_PARAMETER_LIMITS) if statement.parameters else None
         request = StatementRequest(
             sql=statement.sql,
             parameters=parameters,
@@ -395,12 +391,10 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
 
 
 class _MemoryMeter:
-    """Measures the memory of this process beyond what it had at its start; 0 where that is unknown.
-
-    The file stays open: it is read for every statement, and getrusage(2) takes longer the more threads there are.
-    """
+    """Measures the memory of this process beyond what it had at its start; 0 where that is unknown."""
 
     def __init__(self) -> None:
+        # It stays open: it is read for every statement, and getrusage(2) takes longer the more threads there are.
         self._status = -1
         with contextlib.suppress(OSError):
             self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)

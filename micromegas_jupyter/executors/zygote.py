@@ -52,9 +52,8 @@ class Zygote:
         # What an executor starts stays below this process, so that `take_over` finds the server that it belongs to.
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
-        self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wake = wake
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
