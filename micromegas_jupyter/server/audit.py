@@ -83,8 +83,20 @@ class _Audit:
             _LOG.exception("an audit line could not be written, query_id=%s", self._origin.query_id)
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        origin = self._origin
-        record = {**_describe_origin(origin), **self._request(), "status": status}
+        origin, attribution = self._origin, self._origin.attribution
+        account = attribution.service_account_name
+        record: dict[str, object] = {
+            "query_id": origin.query_id,
+            "client_ip": origin.client_address,
+            **origin.tags,
+            "user": attribution.user,
+            "email": attribution.email,
+            **({} if attribution.name is None else {"name": attribution.name}),
+            "service_account": account is not None,
+            **({} if account is None else {"service_account_name": account}),
+            **self._request(),
+            "status": status,
+        }
         if error is not None:
             record |= {"error": str(error), "error_class": classify_error(error)}
         record |= self._result()
@@ -187,22 +199,6 @@ def recorded(
         raise error from raised
     audit.write("ok")
     count("ok", None)
-
-
-def _describe_origin(origin: CallOrigin) -> dict[str, object]:
-    attribution = origin.attribution
-    named: dict[str, object] = {} if attribution.name is None else {"name": attribution.name}
-    account = attribution.service_account_name
-    return {
-        "query_id": origin.query_id,
-        "client_ip": origin.client_address,
-        **origin.tags,
-        "user": attribution.user,
-        "email": attribution.email,
-        **named,
-        "service_account": account is not None,
-        **({} if account is None else {"service_account_name": account}),
-    }
 
 
 def classify_error(error: MicromegasError) -> str:

@@ -20,12 +20,10 @@ from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE
 
 _OTHER: Final = "other"
-_METHODS: Final = frozenset(
-    {
-        "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
-        "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo",
-    }
-)  # fmt: skip
+_METHODS: Final = frozenset({
+    "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
+    "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo",
+})  # fmt: skip
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
     "call_rate", "calls", "crash", "denied", "ended_statements", "ingest", "memory", "planning", "prepared",

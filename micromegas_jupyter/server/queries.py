@@ -90,8 +90,17 @@ class DenyList:
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
-        facts, hashes = _match_facts(origin, sql), fingerprints(sql)
-        position = await asyncio.to_thread(matching.first_match, facts, hashes)
+        facts = {
+            "user_id": origin.attribution.user,
+            "email": origin.attribution.email,
+            "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
+            **{
+                name: origin.tags.get(name) for name in ("client", "agent", "entrypoint", "session", "notebook", "cell")
+            },
+            "client_ip": origin.client_address,
+            "sql": sql,
+        }
+        position = await asyncio.to_thread(matching.first_match, facts, fingerprints(sql))
         if position is None:
             return
         from micromegas_jupyter.engine.functions.denials import names_denial_function
@@ -148,17 +157,6 @@ class DenyList:
         return rules, matching
 
 
-def _match_facts(origin: CallOrigin, sql: str) -> dict[str, str | None]:
-    return {
-        "user_id": origin.attribution.user,
-        "email": origin.attribution.email,
-        "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
-        **{name: origin.tags.get(name) for name in ("client", "agent", "entrypoint", "session", "notebook", "cell")},
-        "client_ip": origin.client_address,
-        "sql": sql,
-    }
-
-
 def _describe(error: Exception) -> str:
     return error.what if isinstance(error, InvalidStatement) else str(error.args[0])
 
@@ -199,10 +197,7 @@ class QueryRunner:
             raise
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: bytes) -> None:
-        """Run a statement and send its rows; writes the audit line however it ends.
-
-        `parameters` are serialized `FlightData`, `key` is what the caller can cancel it by.
-        """
+        """Run a statement and send its rows, to be cancelled by `key`; writes the audit line however it ends."""
         statement, origin, running = self._prepare(call, sql, parameters)
         output = Output(
             compression=parse_compression(call.headers),

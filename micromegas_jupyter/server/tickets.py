@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from contextlib import suppress
 from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any, Final
@@ -147,11 +148,8 @@ class PreparedStatements:
 
     def close(self, handle: bytes, caller: CallerKey) -> None:
         """Forget a caller's own statement; one that does not exist is as good as closed."""
-        try:
-            found = self._read_handle(handle, caller)
-        except UsageError:
-            return
-        self._forget(found.id)
+        with suppress(UsageError):
+            self._forget(self._read_handle(handle, caller).id)
 
     def _find(self, handle: bytes, caller: CallerKey) -> Any:
         """Return the `IssuedStatement` of a handle; stores one that is not known here."""

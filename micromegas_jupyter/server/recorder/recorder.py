@@ -212,11 +212,9 @@ class Recorder:
         delay_seconds = self._flush_interval_seconds
         while not self._stopping.wait(delay_seconds):
             delay_seconds = MAINTENANCE_SECONDS
-            writer = self._writer
-            if writer is None:
-                continue
             try:
-                writer.maintain(self._stopping.is_set)
+                if self._writer is not None:
+                    self._writer.maintain(self._stopping.is_set)
             except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
                 _LOG.warning("files could not be maintained", exc_info=error)
 
@@ -328,7 +326,7 @@ class Reading(NamedTuple):
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return the rows of a sample: rates as growth per second since the previous one, all else as it is.
+    """Return the rows of a sample: rates as growth per second, all else as it is.
 
     A rate that is new or ran backwards gives no row; nor does a percentage at first, measured between calls.
     """
