@@ -56,11 +56,9 @@ class Handle(Protocol):
 
     def display(self, shown: Any, *, raw: bool = False) -> None:
         """Show it for the first time."""
-        ...
 
     def update(self, shown: Any, *, raw: bool = False) -> None:
         """Show something else in its place."""
-        ...
 
 
 def has_kernel(shell: InteractiveShell) -> bool:

@@ -103,7 +103,8 @@ def listing_text(listing: TableListing) -> str:
 
     lines = [listing.title]
     for table in listing.tables:
-        lines += ["", _joined(shown_name(table.name), listing.facts.get(table.name, ""), _short(table.remarks))]
+        head = (shown_name(table.name), listing.facts.get(table.name, ""), _short(table.remarks))
+        lines += ["", " · ".join(filter(None, head))]
         columns = tabulate(_column_texts(table), tablefmt="plain", disable_numparse=True)
         lines += [f"  {line.rstrip()}" for line in columns.split("\n") if line]
     return "\n".join(lines)
@@ -131,10 +132,6 @@ def _column_texts(table: Table) -> list[list[str]]:
 
 def _type_text(column: Column) -> str:
     return f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}"
-
-
-def _joined(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
 
 
 def _short(text: str) -> str:

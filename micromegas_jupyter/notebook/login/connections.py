@@ -63,11 +63,9 @@ class PersonalProvider(AuthProvider, Protocol):
 
     def identity(self) -> Identity:
         """Return who is signed in."""
-        ...
 
     def renew(self) -> None:
         """Renew the token now, where that is possible."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,16 +260,13 @@ class TokenRenewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChoice:
-    """Which settings to use: of a profile or the configured one, with variables and a server in place of theirs.
-
-    `settings` are those that were read when the choice got a name; None reads them afresh each time.
-    """
+    """Which settings to use: of a profile or the configured one, with variables and a server in place of theirs."""
 
     profile: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     as_service_account: bool = False
     uri: str | None = None
-    settings: ClientSettings | None = None
+    settings: ClientSettings | None = None  # read when the choice got a name; None reads them afresh each time
 
     def with_options(
         self, *, profile: str | None, options: Mapping[str, str | None], as_service_account: bool | None = None
@@ -335,10 +330,7 @@ class Connection:
 
 
 class Connections:
-    """The open connections by their settings; closes the oldest when there are too many, and all in `close`.
-
-    `_lock` guards `_by_settings` and `_is_closed`. `on_renewal` is called after each renewal in the background.
-    """
+    """The open connections by their settings; closes the oldest when there are too many, and all in `close`."""
 
     def __init__(
         self,
@@ -347,24 +339,13 @@ class Connections:
     ) -> None:
         self._dependencies = dependencies
         self._on_renewal = on_renewal
-        self._lock = Lock()
+        self._lock = Lock()  # guards the next, and `_is_closed`
         self._by_settings: dict[ClientSettings, Connection] = {}
-        self._local: dict[ClientSettings, AuthProvider] = {}
-        self._signed_out: set[str | None] = set()
+        #: The providers of servers that belong to this notebook.
+        self.local: dict[ClientSettings, AuthProvider] = {}
+        #: The profiles that nothing signs the person in for without a click.
+        self.signed_out: set[str | None] = set()
         self._is_closed = False
-
-    def add_local(self, settings: ClientSettings, provider: AuthProvider) -> None:
-        """Use this provider for settings of a server that belongs to this notebook."""
-        self._local[settings] = provider
-
-    def is_local(self, settings: ClientSettings) -> bool:
-        """Whether these settings are of a server that belongs to this notebook."""
-        return settings in self._local
-
-    def remove_local(self, settings: ClientSettings) -> None:
-        """Undo `add_local`, and close the connection."""
-        self._local.pop(settings, None)
-        self.drop(settings)
 
     def get(self, settings: ClientSettings) -> Connection:
         """Return the connection of these settings, opened on first use; without any network."""
@@ -373,24 +354,16 @@ class Connections:
             return known
         where = sign_in_text(settings)
         try:
-            provider = self._local.get(settings) or self._dependencies.stored_provider(settings)
+            provider = self.local.get(settings) or self._dependencies.stored_provider(settings)
         except LoginRequired as error:
             raise LoginRequired(f"Not signed in{where}.", remedy=error.remedy) from error
         through = getattr(provider, "through", "")
-        if through and settings.profile in self._signed_out:
+        if through and settings.profile in self.signed_out:
             raise LoginRequired(
                 f"Not signed in{where}: you signed out here.",
                 remedy=f"Run %micromegas_login to sign in through {through} again.",
             )
         return self._open(settings, provider, is_newer=False)
-
-    def sign_out_locally(self, profile: str | None) -> None:
-        """Let nothing sign the person in without a click for this profile, until `allow_sign_in`."""
-        self._signed_out.add(profile)
-
-    def allow_sign_in(self, profile: str | None) -> None:
-        """Undo `sign_out_locally`."""
-        self._signed_out.discard(profile)
 
     def put(self, settings: ClientSettings, provider: AuthProvider | None) -> Connection:
         """Open a connection with this provider, in place of one for the same settings."""

@@ -101,7 +101,7 @@ class IdentityButtons:
         return ""
 
     def _sign_in(self, settings: ClientSettings) -> None:
-        self._session.connections.allow_sign_in(settings.profile)
+        self._session.connections.signed_out.discard(settings.profile)
         if self._session.state is None or not self._session.state.has_token:
             try:
                 self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile

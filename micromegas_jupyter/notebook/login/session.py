@@ -63,7 +63,6 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 _MAX_SHOWN_CHARACTERS = 64
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
-_WEB_SCHEMES = ("http://", "https://")
 _WRAPPED = (
     "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
     "would change nothing."
@@ -81,16 +80,12 @@ _SIGNED_OUT_LOCALLY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInOffer:
-    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there.
-
-    The address is a path where it is the Jupyter server's own. `scan_address` already holds the code, for another
-    device's camera; it is never opened here.
-    """
+    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there."""
 
     flow: Flow
-    address: str = field(repr=False)
+    address: str = field(repr=False)  # a path where it is the Jupyter server's own
     user_code: str = field(default="", repr=False)
-    scan_address: str = field(default="", repr=False)
+    scan_address: str = field(default="", repr=False)  # holds the code, for another device's camera; never opened here
 
 
 def offer_of(login: Login) -> SignInOffer:
@@ -110,7 +105,7 @@ def offer_of(login: Login) -> SignInOffer:
 
 def _web_address(address: str | None) -> str:
     # Only such an address becomes a link.
-    return "" if address is None or not address.startswith(_WEB_SCHEMES) else printable(address)
+    return "" if address is None or not address.startswith(("http://", "https://")) else printable(address)
 
 
 def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
@@ -234,7 +229,7 @@ def _rights_line(state: IdentityState) -> str:
     left = state.group_count - len(names)
     groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
     parts = ("admin" if state.is_admin else "", f"groups: {groups}" if state.group_count else "")
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, parts))
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
@@ -512,16 +507,12 @@ class PendingSignIn:
 
     def stored_meanwhile(self, settings: ClientSettings) -> PersonalProvider | None:
         """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
-        try:
-            provider = self._dependencies.stored_provider(settings)
+        with suppress(MicromegasError):
+            provider, now = self._dependencies.stored_provider(settings), self._dependencies.clock.now()
             # One that had ended before this sign-in was begun is no news.
-            is_valid = (
-                isinstance(provider, PersonalProvider)
-                and provider.identity().expires_at > self._dependencies.clock.now()
-            )
-        except MicromegasError:
-            return None
-        return cast("PersonalProvider", provider) if is_valid else None
+            if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
+                return provider
+        return None
 
     def _current(self, settings: ClientSettings) -> _Attempt | None:
         attempt = self._newest
@@ -696,7 +687,7 @@ class NotebookSession:
         ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
         if through:
-            self.connections.sign_out_locally(settings.profile)
+            self.connections.signed_out.add(settings.profile)
             # A sign-in of the person's own was ended, too, and is worth a mention.
             other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
             report = f"{_SIGNED_OUT_LOCALLY.format(through=through)}{other}"

@@ -91,7 +91,7 @@ class ConnectMagic(Magics):
 
     def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
         """Return what the server gets to authenticate the caller, with a warning when it is not the configured one."""
-        if self._session.connections.is_local(settings):
+        if settings in self._session.connections.local:
             return "It accepts calls from this notebook only."
         tokens = self._tokens(settings)
         if tokens is None:
@@ -124,7 +124,7 @@ class ConnectMagic(Magics):
     def _sign_in(self, settings: ClientSettings) -> str | None:
         """Return whose tokens these settings' calls use; without any network."""
         configured = _configured_sign_in(settings)
-        if configured is not None or self._session.connections.is_local(settings):
+        if configured is not None or settings in self._session.connections.local:
             return configured
         try:
             provider = self._session.dependencies.stored_provider(settings)
@@ -147,7 +147,7 @@ class ConnectMagic(Magics):
                     host_text(settings.uri),
                     printable(settings.profile or ""),
                     "this notebook only"
-                    if self._session.connections.is_local(settings)
+                    if settings in self._session.connections.local
                     else self._sign_in(settings) or "none",
                 )
                 for name, settings in rows
@@ -196,7 +196,7 @@ class ConnectMagic(Magics):
 
         settings = ClientSettings(uri=started.uri)
         choice = SettingsChoice(settings=settings)
-        self._session.connections.add_local(settings, StaticTokenAuthProvider(started.key))
+        self._session.connections.local[settings] = StaticTokenAuthProvider(started.key)
         self._named.put(LOCAL, choice, settings)
         self._choice_before, self._session.choice = self._session.choice, choice
         self._settings = settings
@@ -213,7 +213,8 @@ class ConnectMagic(Magics):
             if self._session.choice.settings == self._settings:
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
-            self._session.connections.remove_local(self._settings)
+            self._session.connections.local.pop(self._settings, None)
+            self._session.connections.drop(self._settings)
             self._settings = None
         self.close()
 

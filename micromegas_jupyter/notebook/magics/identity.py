@@ -92,7 +92,7 @@ class IdentityMagics(Magics):
         if arguments.service_account:
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
-        session.connections.allow_sign_in(settings.profile)
+        session.connections.signed_out.discard(settings.profile)
         try:
             state = session.signed_in(settings)
         except MicromegasError as error:
