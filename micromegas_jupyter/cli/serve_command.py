@@ -128,13 +128,11 @@ def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: st
 
 
 class StopSignal:
-    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`.
-
-    No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
-    """
+    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`."""
 
     def __init__(self, *, again: Callable[[], None] | None = None) -> None:
         self._again = again
+        # No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._is_set = False
         self._parent: int | None = None
@@ -227,33 +225,24 @@ def count_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-_AUDIT: Final = "micromegas_jupyter.audit"
-
-
 class ServerFormatter(FactsFormatter):
     """Begins with the time and masks secrets; audit lines hold their facts themselves and stay as they are."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
+        from micromegas_jupyter.access.audit import utc_text
+        from micromegas_jupyter.server.recorder.log_records import is_audit
         from micromegas_jupyter.telemetry.text import redact_secrets
 
-        time = _time_text(datetime.fromtimestamp(record.created, UTC))
-        if _is_audit(record):
+        time = utc_text(datetime.fromtimestamp(record.created, UTC))
+        if is_audit(record):
             return f"{time} {logging.Formatter.format(self, record)}"
         return redact_secrets(f"{time} {super().format(record)}")
 
 
-def _time_text(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _is_audit(record: logging.LogRecord) -> bool:
-    return record.name == _AUDIT or record.name.startswith(f"{_AUDIT}.")
-
-
 def log_as_server(settings: ServerSettings) -> None:
     """Write records to standard error, and audit lines where they belong, from now on."""
-    from micromegas_jupyter.server.recorder.log_records import JsonFormatter, quiet_libraries
+    from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, JsonFormatter, is_audit, quiet_libraries
 
     quiet_libraries()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -263,8 +252,8 @@ def log_as_server(settings: ServerSettings) -> None:
     if settings.audit_log is not None:
         from micromegas_jupyter.access.audit import AuditFileHandler
 
-        terminal.addFilter(lambda record: not _is_audit(record))
-        logging.getLogger(_AUDIT).addHandler(AuditFileHandler(settings.audit_log.expanduser()))
+        terminal.addFilter(lambda record: not is_audit(record))
+        logging.getLogger(AUDIT_LOGGER).addHandler(AuditFileHandler(settings.audit_log.expanduser()))
 
 
 def notify(settings: ServerSettings, line: str) -> None:
@@ -272,4 +261,6 @@ def notify(settings: ServerSettings, line: str) -> None:
     if settings.log_format is LogFormat.JSON:
         logging.getLogger("micromegas_jupyter.server").info(line)
     else:
-        print(_time_text(SYSTEM_CLOCK.now()), line, file=sys.stderr)
+        from micromegas_jupyter.access.audit import utc_text
+
+        print(utc_text(SYSTEM_CLOCK.now()), line, file=sys.stderr)
