@@ -86,8 +86,6 @@ class IngestSettings:
 
     def decode_limits(self) -> DecodeLimits:
         """Return what the decoder of one call accepts."""
-        from micromegas_jupyter.flightsql.framing import DecodeLimits
-
         return DecodeLimits(
             max_columns=self.max_columns,
             max_batch_rows=self.max_batch_rows,
