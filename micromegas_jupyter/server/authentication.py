@@ -277,18 +277,15 @@ class Authenticator:
         self._audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
 
     async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
-        """Return the caller of a call with these headers: exactly one `authorization`, of the `Bearer` scheme.
-
-        `describe` gathers the call's facts for audit events; it is not called for a caller who is known already.
-        """
+        """Return the caller of a call with exactly one `authorization`, of the `Bearer` scheme."""
         return (await self.exchange(headers, describe, accepts_basic=False))[0]
 
     async def exchange(
         self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts, *, accepts_basic: bool = True
     ) -> tuple[AuthContext, Secret]:
-        """Return the caller and the bearer token for later calls, from a `Bearer` or `Basic` credential.
+        """Return the caller and the bearer token for later calls; of a `Basic` credential that is the password.
 
-        With `Basic` the password is the token or API key; the user name says nothing.
+        `describe` gathers the call's facts for audit events; it is not called for a caller who is known already.
         """
         if self._validator is None:
             return _ANYONE, Secret(_ANYONE.subject)
@@ -404,10 +401,7 @@ class Authenticator:
 
 
 def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, clock: Clock) -> CallLimits | None:
-    """Return the limits for callers of a validator, counted in its metrics; none without a validator.
-
-    A validator that reloads its settings brings limits that change with them; `rate_limits` are for any other.
-    """
+    """Return the limits for callers of a validator: its settings' if it reloads those, else `rate_limits`."""
     if validator is None:
         return None
     metrics = validator.metrics if isinstance(validator, BaseValidator) else None

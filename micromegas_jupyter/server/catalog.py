@@ -114,10 +114,7 @@ def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], 
 
 
 def matches_pattern(text: str, pattern: str | None) -> bool:
-    """Tell whether `text` matches a pattern; None matches all.
-
-    `%` stands for any text, `_` for one character, and a backslash before one of the three for that character.
-    """
+    """Whether `text` matches a pattern (`%` any text, `_` a character, a backslash escapes these); None matches all."""
     if pattern is None:
         return True
 

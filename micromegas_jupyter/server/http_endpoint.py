@@ -254,10 +254,7 @@ class HttpEndpoint:
         self.listening: socket.socket | None = None
 
     def start(self, taken: socket.socket | None = None) -> int:
-        """Start to listen and return the port; ConfigurationError where that is impossible.
-
-        `taken` is another process's listening socket, to be used if it has the address; else closed.
-        """
+        """Listen, on another process's `taken` socket if it has the address; return the port, or ConfigurationError."""
         tls = None if self._tls_files is None else HttpTls(self._tls_files)
         listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
         self._loop = loop = asyncio.new_event_loop()

@@ -41,15 +41,12 @@ class TlsMaterial:
 
 
 class TlsSource:
-    """Reads the files once, and again whenever they change; files that cannot be used leave the former in force.
-
-    Safe to use from several threads: one lock covers what was read last. `listener` says whose they are, for the log.
-    """
+    """Reads the files once, and again when they change; unusable ones leave the former in force. For any thread."""
 
     def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._files = files
-        self._listener = listener
-        self._lock = threading.Lock()
+        self._listener = listener  # whose they are, for the log
+        self._lock = threading.Lock()  # covers what was read last
         paths = (files.certificate_file, files.key_file, files.client_ca_file)
         self._watch = FileWatch((path for path in paths if path is not None), clock=clock, follows_links=True)
         self._refused_marks: object = None
