@@ -391,15 +391,12 @@ def thinned(times: np.ndarray, values: np.ndarray, *, begin: int, end: int, max_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of a plot: ascending microseconds since 1970, UTC, and a finite number for each.
-
-    `stretches` grows where a null or a value that is no number lies between two points: no line joins them.
-    """
+    """One line of a plot: ascending microseconds since 1970, UTC, and a finite number for each."""
 
     name: str
     times: np.ndarray = field(repr=False)
     values: np.ndarray = field(repr=False)
-    stretches: np.ndarray = field(repr=False)
+    stretches: np.ndarray = field(repr=False)  # grows where a null or no number lies between: nothing joins these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,10 +156,7 @@ class SchemaCache:
         self._is_closed = False
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
-        """Return what is cached of a server, and fetch it in the background when that is nothing, or old.
-
-        Only the call that starts the first fetch waits for the answer.
-        """
+        """Return what is cached; fetches nothing or what is old, and waits only when it starts the first fetch."""
         current = self._connections.current(settings)
         with self._lock:
             known = self._known(settings)

@@ -210,11 +210,10 @@ class IdentityMagics(Magics):
 
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
         if preference is not None:
+            flow = None if preference == AUTOMATIC else Flow(preference)
             # The person is signed in; that the next sign-in may need the option again does not matter.
             with suppress(MicromegasError):
-                self._session.dependencies.remember_flow(
-                    settings, None if preference == AUTOMATIC else Flow(preference)
-                )
+                self._session.dependencies.remember_flow(settings, flow)
 
 
 class LoginEnded(Exception):

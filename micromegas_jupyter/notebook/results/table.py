@@ -163,10 +163,7 @@ _MIN_ROWS = 2  # nothing to sort, filter or turn the page of below
 
 
 def column_order(column: pa.ChunkedArray) -> list[int | None] | None:
-    """Return each value's place among the column's values, equal for equal values; None for null and NaN.
-
-    None instead of a list means that the values have no order but that of their texts.
-    """
+    """Return each value's place, equal for equal values, None for null and NaN; None if only texts have an order."""
     values = decoded(column).combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
