@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 from urllib.parse import parse_qsl, quote_plus
 
+from micromegas_jupyter.config.client import PROTECTED_PARAMETERS
 from micromegas_jupyter.core.system import Randomness, Secret, SecretObject, secret_object
 from micromegas_jupyter.errors import (
     AuthenticationError,
@@ -53,10 +54,7 @@ _DIGITS = re.compile(r"[0-9]{1,10}")
 # An absolute URI without a fragment, loosely: RFC 8707 section 2. A URN is one, too.
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
-_OWN_PARAMETERS = frozenset({
-    "response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge",
-    "code_challenge_method", "request", "request_uri",
-})  # fmt: skip
+_OWN_PARAMETERS = PROTECTED_PARAMETERS - {"client_secret"} | {"scope"}
 _CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
 _PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 
@@ -109,10 +107,7 @@ def resource_fields(resource: str | None) -> dict[str, str]:
 
 
 def complete_scope(scope: str) -> str:
-    """Return `scope` with `openid` in it, without which there would be no ID token.
-
-    Source: RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1.
-    """
+    """Return `scope` with `openid` in it (RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1)."""
     if not _SCOPE.fullmatch(scope):
         raise UsageError("The scope is not a list of names separated by single spaces.")
     return scope if "openid" in scope.split() else f"openid {scope}"
@@ -207,8 +202,8 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
         raise ProviderMisbehaved("The sign-in came back from another identity provider than it was sent to.")
     if "error" in found:
         _raise_callback_error(found)
-    code = Secret(str(found.get("code", "")))
-    if not _is_code(code.reveal()):
+    code = usable_token(found.get("code"))
+    if code is None or not 0 < len(code.reveal()) <= _MAX_CODE_CHARACTERS:
         raise ProviderMisbehaved("The sign-in came back without a usable code.")
     return code
 
@@ -218,10 +213,6 @@ def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObj
     pairs = _parameters(query)
     found = SecretObject(pairs)
     return found if len(found) == len(pairs) and is_callback_of(query, request) else None
-
-
-def _is_code(text: str) -> bool:
-    return 0 < len(text) <= _MAX_CODE_CHARACTERS and text.isascii() and text.isprintable()
 
 
 def _raise_callback_error(found: Mapping[str, object]) -> None:
@@ -292,10 +283,7 @@ def _assertion_fields(assertion: Secret) -> Fields:
 
 
 def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
-    """Sign `claims` (who says what to whom), with the times at which the assertion begins and ends added.
-
-    Source: RFC 7523 section 3.
-    """
+    """Sign `claims` (who says what to whom), with the assertion's begin and end added. Source: RFC 7523 section 3."""
     issued_at = int(now.timestamp())
     return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
 
@@ -377,10 +365,7 @@ def _without_empty(**fields: str | None) -> dict[str, str]:
 
 
 def parse_token_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
-    """Read a successful answer of the token endpoint, which came at `now`.
-
-    The requested scope is what an answer means that names none: RFC 6749 section 5.1.
-    """
+    """Read a successful answer that came at `now`; without a scope it means the requested one: RFC 6749 section 5.1."""
     body = secret_object(body)
     if body is None:
         raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
@@ -451,10 +436,7 @@ def build_token_error(
 
 
 def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
-    """Return the new set, with the old refresh token and ID token where the answer brought none.
-
-    Source: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2.
-    """
+    """Return the new set, completed by the old: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2."""
     return replace(
         new,
         refresh_token=new.refresh_token or old.refresh_token,

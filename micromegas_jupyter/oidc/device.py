@@ -1,7 +1,4 @@
-"""The device flow: a person signs in on any device with a short code, while the program asks until they have.
-
-Asking, waiting between two questions, and showing the code are left to others. Source: RFC 8628.
-"""
+"""The device flow (RFC 8628) without its calls and waits: a person signs in on any device with a short code."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -48,14 +45,12 @@ def build_device_request(
     The application is named whichever way it proves itself: not every provider (Google) reads a header for it here.
     Source: RFC 8628 section 3.1; RFC 8707; `audience` as Auth0 has it.
     """
-    fields: dict[str, str | Secret] = {
+    return {
         "client_id": client_id,
         "scope": complete_scope(scope),
         **resource_fields(resource),
+        **({"audience": audience} if audience else {}),
     }
-    if audience:
-        fields["audience"] = audience
-    return fields
 
 
 def parse_device_answer(
@@ -98,10 +93,7 @@ def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, 
 
 
 def parse_device_token_error(body: object) -> DevicePending | LoginRefused | LoginTimedOut | None:
-    """Return what a refused question means in this flow; None for an error that any token request can have.
-
-    Source: RFC 8628 section 3.5.
-    """
+    """Return what a refusal means in this flow (RFC 8628 section 3.5); None for what any token request can meet."""
     match body.get("error") if isinstance(body, dict) else None:
         case "authorization_pending":
             return DevicePending()

@@ -30,10 +30,7 @@ def clean_provider_text(text: str, *, secrets: Collection[Secret] = ()) -> str:
 
 
 def describe_provider_error(code: object, description: object, *, secrets: Collection[Secret] = ()) -> str:
-    """Return an OAuth error code with its description, as one short phrase.
-
-    Source: RFC 6749 sections 4.1.2.1 and 5.2.
-    """
+    """Return an OAuth error code with its description as a short phrase. Source: RFC 6749 sections 4.1.2.1 and 5.2."""
     shown = "an unreadable error code"
     if isinstance(code, str) and _ERROR_CODE.fullmatch(code) and not any(map(code.__contains__, _written(secrets))):
         shown = code
@@ -76,11 +73,8 @@ class ProviderMetadata:
 
 
 def build_metadata_url(issuer: str) -> str:
-    """Return the address of an issuer's discovery document; one trailing slash is dropped here and nowhere else.
-
-    Source: OpenID Connect Discovery 1.0 section 4.1.
-    """
-    return issuer.removesuffix("/") + METADATA_PATH
+    """Return the address of an issuer's discovery document. Source: OpenID Connect Discovery 1.0 section 4.1."""
+    return issuer.removesuffix("/") + METADATA_PATH  # one trailing slash is dropped here and nowhere else
 
 
 def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:

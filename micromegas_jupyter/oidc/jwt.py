@@ -102,10 +102,7 @@ def parse_token(token: str) -> ParsedToken:
 
 
 def decode_base64url(segment: str) -> bytes:
-    """Decode unpadded base64url that is written in the one canonical way.
-
-    Source: RFC 7515 section 2; RFC 4648 section 3.5 on trailing bits.
-    """
+    """Decode unpadded base64url in its one canonical form. Source: RFC 7515 section 2; RFC 4648 section 3.5."""
     text = segment.encode("ascii", "replace").translate(_TO_BASE64)
     padding = -len(text) % 4
     # The decoder ignores trailing bits; they are zero when the last character is one of these.
@@ -340,10 +337,7 @@ DEFAULT_ALGORITHMS = frozenset(_RULES)
 
 
 def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
-    """Check that the token's algorithm is one that is accepted.
-
-    Source: RFC 8725 section 3.1. Symmetric algorithms and `none` are never accepted, whatever `algorithms` holds.
-    """
+    """Check that the algorithm is accepted; symmetric ones and `none` never are. Source: RFC 8725 section 3.1."""
     algorithm = parsed.algorithm
     if algorithm not in algorithms or algorithm not in _RULES:
         raise TokenProblem("algorithm_not_allowed")
@@ -388,12 +382,9 @@ def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool
     return True
 
 
-@cache
+@cache  # making one costs as much as some checks
 def _verifier(algorithm: str) -> Callable[[Any, bytes, bytes], None]:
-    """Return what raises when a key did not make a signature; made once, since that costs as much as some checks.
-
-    Source: RFC 7518 sections 3.3 to 3.5; RFC 8037 section 3.1.
-    """
+    """Return what raises when a key did not sign. Source: RFC 7518 sections 3.3 to 3.5; RFC 8037 section 3.1."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -493,10 +484,7 @@ def check_bearer_use(claims: Mapping[str, object]) -> None:
 
 
 def check_required_claims(claims: Mapping[str, object], required: Iterable[tuple[str, TypedValues]]) -> None:
-    """Check that each claim has one of its values or, as a list, holds one.
-
-    Value and JSON type must both be the same: `true` is not 1, and "1" is not 1.
-    """
+    """Check that each claim has one of its values or, as a list, holds one, of the same JSON type: `true` is not 1."""
     for name, accepted in required:
         stated = claims.get(name, _ABSENT)
         if stated is _ABSENT:
@@ -552,10 +540,7 @@ def check_kind(parsed: ParsedToken, wanted: TokenKind) -> None:
 
 
 def check_rfc9068(parsed: ParsedToken) -> None:
-    """Check what RFC 9068 asks of an access token beyond the claims that every token needs.
-
-    Source: RFC 9068 sections 2.1, 2.2 and 4.
-    """
+    """Check what RFC 9068 (sections 2.1, 2.2 and 4) asks of an access token beyond what every token needs."""
     if not _has_access_token_type(parsed.header):
         raise TokenProblem("type_not_at_jwt")
     _check_text(parsed.claims, "client_id", "client_id")
@@ -575,11 +560,10 @@ def _has_access_token_type(header: Mapping[str, object]) -> bool:
 
 def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
     """Return the claim that names the caller: printable, not blank, of at most 255 characters."""
-    subject = claims.get(name, _ABSENT)
-    is_short = isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_CHARACTERS
-    if is_short and isinstance(subject, str) and subject.isprintable() and not subject.isspace():
-        return subject
-    raise TokenProblem("subject_missing" if subject is _ABSENT else "subject_malformed")
+    value = claims.get(name, _ABSENT)
+    if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= MAX_SUBJECT_CHARACTERS:
+        return value
+    raise TokenProblem("subject_missing" if value is _ABSENT else "subject_malformed")
 
 
 def expiry_of(claims: Mapping[str, object]) -> datetime:
@@ -665,10 +649,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
 
 
 def read_stored_id_token(token: Secret, *, issuer: str, client_id: str) -> IdTokenClaims:
-    """Return the claims of an ID token that was verified when it was received, and only kept since.
-
-    Neither signature nor times are checked again; whose it is, is.
-    """
+    """Return the claims of an ID token that was verified when it came; only whose it is is checked again."""
     try:
         parsed = parse_token(token.reveal())
         claims = _read_claims(parsed)
@@ -680,10 +661,7 @@ def read_stored_id_token(token: Secret, *, issuer: str, client_id: str) -> IdTok
 
 
 def check_refreshed_claims(old: IdTokenClaims, new: IdTokenClaims) -> None:
-    """Check that a refreshed ID token continues the same sign-in.
-
-    Source: OpenID Connect Core 1.0 section 12.2.
-    """
+    """Check that a refreshed ID token continues the same sign-in. Source: OpenID Connect Core 1.0 section 12.2."""
     same_person = (new.issuer, new.subject) == (old.issuer, old.subject)
     same_use = new.audiences >= old.audiences and new.authorized_party == old.authorized_party
     if not same_person or not same_use or (new.nonce is not None and new.nonce != old.nonce):
@@ -708,8 +686,8 @@ def _read_claims(parsed: ParsedToken) -> IdTokenClaims:
         audiences=frozenset(entry for entry in audiences if isinstance(entry, str)),
         issued_at=datetime.fromtimestamp(_seconds(claims, "iat", "issued_at"), UTC),
         expires_at=expiry_of(claims),
-        name=_shown(claims, "name") or _shown(claims, "preferred_username"),
-        email=_shown(claims, "email"),
+        name=shown_text(claims, "name") or shown_text(claims, "preferred_username"),
+        email=shown_text(claims, "email"),
         nonce=None if nonce is None else Secret(nonce),
         authorized_party=_text(claims, "azp"),
         groups=shown_groups(claims),
@@ -728,8 +706,8 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
     return value
 
 
-def _shown(claims: Mapping[str, object], name: str) -> str | None:
-    # For display only: an odd value is left out, not a reason to refuse the sign-in.
+def shown_text(claims: Mapping[str, object], name: str) -> str | None:
+    """Return a claim's text for display, cut; an odd value is left out, not a reason to refuse the sign-in."""
     value = claims.get(name)
     return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 

@@ -115,10 +115,7 @@ def parse_private_key(
 
 
 def sign_jwt(key: PrivateKey, claims: Mapping[str, object]) -> Secret:
-    """Return the claims as a signed JWT whose header names the algorithm, and the key as far as it has names.
-
-    Source: RFC 7515 sections 4.1.8 and 7.1; RFC 7519 section 7.1.
-    """
+    """Return the claims as a signed JWT. Source: RFC 7515 sections 4.1.8 and 7.1; RFC 7519 section 7.1."""
     header: dict[str, object] = {"alg": key.algorithm, "typ": "JWT"}
     if key.key_id is not None:
         header["kid"] = key.key_id
@@ -141,7 +138,7 @@ class _KeyText:
     certificate_thumbprint: str | None = None
 
 
-def _read_text(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for each problem
+def _read_text(text: str) -> _KeyText | _Problem:
     if text.startswith("{"):
         return _read_jwk(text)
     if "PRIVATE KEY-----" not in text:
@@ -154,9 +151,7 @@ def _read_text(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line fo
     if _CERTIFICATE not in text:
         return _KeyText(key=key)
     thumbprint = _thumbprint(text, key)
-    if thumbprint is None:
-        return _Problem.OTHER_CERTIFICATE
-    return _KeyText(key=key, certificate_thumbprint=thumbprint)
+    return _KeyText(key=key, certificate_thumbprint=thumbprint) if thumbprint else _Problem.OTHER_CERTIFICATE
 
 
 def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for each problem
@@ -179,9 +174,9 @@ def _read_jwk(text: str) -> _KeyText | _Problem:  # noqa: PLR0911 - one line for
     key_id, algorithm = members.get("kid"), members.get("alg")
     if not isinstance(key_id, str | None) or not isinstance(algorithm, str | None):
         return _Problem.DAMAGED
+    if not all(isinstance(number, str) for number in numbers.values()):
+        return _Problem.DAMAGED
     try:
-        if not all(isinstance(number, str) for number in numbers.values()):
-            return _Problem.DAMAGED
         key = key_classes()[key_type].import_key({"kty": key_type, **numbers})
     except Exception:  # noqa: BLE001 - the libraries' errors differ by kind of damage
         return _Problem.DAMAGED
