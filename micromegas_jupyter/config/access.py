@@ -310,10 +310,8 @@ def _undecoded(text: str, _key: str) -> object:
 
 
 def _config_members(config_text: str | None) -> Members:
-    if config_text is None:
-        return Members(values={}, place=ACCESS_CONFIG)
-    values = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG, known=CONFIG_MEMBERS)
-    return Members(values=values, place=ACCESS_CONFIG)
+    decoded = {} if config_text is None else decode_setting(config_text, ACCESS_CONFIG)
+    return Members(values=as_object(decoded, ACCESS_CONFIG, known=CONFIG_MEMBERS), place=ACCESS_CONFIG)
 
 
 def _pick(

@@ -88,21 +88,10 @@ PRESET_ORIGIN: Final = "preset "
 SECRET_VARIABLES: Final = ("MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY")
 
 # The sign-in itself makes these; another value would undo a check.
-PROTECTED_PARAMETERS: Final = frozenset(
-    {
-        "client_id",
-        "client_secret",
-        "code_challenge",
-        "code_challenge_method",
-        "nonce",
-        "redirect_uri",
-        "request",
-        "request_uri",
-        "response_mode",
-        "response_type",
-        "state",
-    }
-)
+PROTECTED_PARAMETERS: Final = frozenset({
+    "client_id", "client_secret", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "request",
+    "request_uri", "response_mode", "response_type", "state",
+})  # fmt: skip
 _PARAMETERS_WITH_A_SETTING: Final = frozenset({"audience", "resource", "scope"})
 _MAX_PARAMETERS: Final = 32
 _PROXY_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -615,10 +604,8 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
 
 def recognize_preset(issuer: str) -> str | None:
     """Return the name of the preset for an issuer, None when it looks like none."""
-    for name, preset in CLIENT_PRESETS.items():
-        if preset.pattern is not None and preset.pattern.fullmatch(issuer):
-            return name
-    return None
+    matching = (name for name, preset in CLIENT_PRESETS.items() if preset.pattern and preset.pattern.fullmatch(issuer))
+    return next(matching, None)
 
 
 def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettings:

@@ -32,6 +32,7 @@ from micromegas_jupyter.errors import ConfigurationError
 TENANT_PLACEHOLDER = "{tenantid}"
 MAX_TENANTS = 1000
 MAX_ISSUERS = 2000
+MAX_LEEWAY_SECONDS = 60
 
 _MAX_PATH_STEPS = 8
 _MAX_PATHS = 16
@@ -39,21 +40,13 @@ _ONE_WEEK_SECONDS = 7 * 24 * 3600
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _URL_MEMBERS = ("issuer", "discovery_url", "jwks_url")
 _KEY_LOCATIONS = ("discovery_url", "jwks_url", "jwks_file")
-_ENTRA_HOSTS = frozenset(
-    {
-        "login.microsoftonline.com",
-        "login.microsoftonline.us",
-        "login.partner.microsoftonline.cn",
-        "login.windows.net",
-        "sts.windows.net",
-    }
-)
+_ENTRA_HOSTS = frozenset({
+    "login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.windows.net",
+    "sts.windows.net",
+})  # fmt: skip
 # These names stand for many tenants; no token has them in its issuer.
 _ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
 _TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"].'
-
-
-MAX_LEEWAY_SECONDS = 60
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
@@ -287,9 +280,8 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
             "Add the ids of the applications whose tokens are accepted.",
         )
     if "token_use" not in members.read("required_claims", as_object, {}):
-        key = f"{members.key('required_claims')}.token_use"
         raise refused(
-            key,
+            f"{members.key('required_claims')}.token_use",
             "is missing: without an audience it alone keeps out tokens for other uses",
             'Add it, such as "required_claims": {"token_use": "access"}.',
         )
@@ -342,8 +334,7 @@ def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[st
         expanded["aliases"] = [alias.replace(TENANT_PLACEHOLDER, tenant) for alias in aliases]
     claims = as_object(values.get("required_claims", {}), f"{path}.required_claims")
     if "tid" in claims:
-        key = f"{path}.required_claims.tid"
-        raise refused(key, "follows from the tenants", "Leave tid out.")
+        raise refused(f"{path}.required_claims.tid", "follows from the tenants", "Leave tid out.")
     expanded["required_claims"] = {**claims, "tid": tenant}
     return expanded
 
@@ -437,7 +428,6 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
     return replace(earlier, audiences=audiences)
 
 
-_NO_MEMBERS: Mapping[str, object] = MappingProxyType({})
 # What every token of an issuer says alike, whoever it was made for.
 _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_verified"})
 
@@ -568,18 +558,14 @@ def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
     by_kind = preset.members_by_kind
     if by_kind and kind not in tuple(by_kind):
         raise refused(f"{path}.token_kind", f"is not one of {', '.join(by_kind)}, the kinds that {name} has rules for")
-    more = by_kind[kind] if isinstance(kind, str) and by_kind else _NO_MEMBERS
-    merged = {**preset.members, **more, **values, **_merged_claims(values, more)}
+    more = by_kind[kind] if isinstance(kind, str) and by_kind else {}
+    merged = {**preset.members, **more, **values}
+    own_claims, preset_claims = values.get("required_claims"), more.get("required_claims")
+    if isinstance(own_claims, dict) and isinstance(preset_claims, dict):
+        merged["required_claims"] = {**preset_claims, **own_claims}
     del merged["preset"]
     _check_needs(name, preset, merged, path)
     return merged
-
-
-def _merged_claims(values: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
-    own, preset = values.get("required_claims"), more.get("required_claims")
-    if isinstance(own, dict) and isinstance(preset, dict):
-        return {"required_claims": {**preset, **own}}
-    return {}
 
 
 def _is_met(member: str, merged: Mapping[str, object]) -> bool:
