@@ -1,7 +1,4 @@
-"""The client half: get me a valid bearer token.
-
-Who may do what with it is the server's side (`access`); which provider a program uses is decided in `wiring`.
-"""
+"""The client half: get me a valid bearer token; `wiring` decides which provider a program uses."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -9,7 +9,6 @@ from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenPro
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.authorization import ClientProof
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
@@ -47,7 +46,11 @@ class OidcClientCredentialsProvider(ServiceTokenProvider):
     ) -> None:
         super().__init__(clock)
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        proof = _proof(client_secret, private_key)
+        if client_secret is not None and not client_secret.reveal():
+            raise ConfigurationError("The client secret is empty.", key="client_secret")
+        if (client_secret is None) is (private_key is None):
+            raise ConfigurationError("A service account needs a client secret or a private key.", key="client_secret")
+        proof = client_secret or private_key
         self.issuer = issuer
         self.client_id = client_id
         self.audience = audience
@@ -91,11 +94,3 @@ class OidcClientCredentialsProvider(ServiceTokenProvider):
 
     def __repr__(self) -> str:
         return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, proof=***)"
-
-
-def _proof(secret: Secret | None, private_key: PrivateKey | None) -> ClientProof:
-    if secret is not None and not secret.reveal():
-        raise ConfigurationError("The client secret is empty.", key="client_secret")
-    if (secret is None) is (private_key is None):
-        raise ConfigurationError("A service account needs a client secret or a private key.", key="client_secret")
-    return secret or private_key

@@ -107,7 +107,10 @@ class LogoutReport:
         names = " and ".join(self.left_valid) or "tokens that were already given out"
         stay, them = ("stays", "it") if len(self.left_valid) == 1 else ("stay", "them")
         why = f": the provider cannot revoke {them}" if self.problem is None else ""
-        return [f"The {names} {stay} valid until {self._end_text(self.valid_until)}{why}."]
+        end, now = self.valid_until, self.ended_at
+        date = "" if now is not None and end.date() == now.date() else f"{end:%Y-%m-%d} "
+        distance = "" if now is None else f" (in {duration_text(end - now)})"
+        return [f"The {names} {stay} valid until {date}{end:%H:%M} UTC{distance}{why}."]
 
     def _about_session(self) -> list[str]:
         if self.end_session_problem is not None:
@@ -117,12 +120,6 @@ class LogoutReport:
         if self.end_session_opened:
             return [f"Your browser shows the page of {self.host} that ends your session there."]
         return [f"To end your session at {self.host} too, open {self.end_session_url} in your browser."]
-
-    def _end_text(self, end: datetime) -> str:
-        if self.ended_at is None:
-            return f"{end:%Y-%m-%d %H:%M} UTC"
-        date = "" if end.date() == self.ended_at.date() else f"{end:%Y-%m-%d} "
-        return f"{date}{end:%H:%M} UTC (in {duration_text(end - self.ended_at)})"
 
 
 def end_login(

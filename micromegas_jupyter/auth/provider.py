@@ -1,7 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from the first page to the logout.
-
-The flows lie in `flows`; the tokens are kept valid by `tokens.manager`.
-"""
+"""`OidcAuthProvider`: a person's sign-in, from first page to logout; `tokens.manager` keeps its tokens valid."""
 
 from __future__ import annotations
 
@@ -528,10 +525,7 @@ class PendingLogin:
         self._running.submit(text)
 
     def cancel(self) -> None:
-        """End the sign-in; without effect once it is kept. Safe to call twice.
-
-        Whoever then holds the lock of the store sees the sign-in kept, or never.
-        """
+        """End the sign-in, which then is never kept; without effect once it is. Safe to call twice."""
         with self._lock:
             self._is_cancelled = True
         self._running.stop()
@@ -548,7 +542,12 @@ class PendingLogin:
         try:
             outcome = self._run()
             self._running.show(_shown_outcome(outcome))
-            self._settle(outcome)
+            with self._lock:
+                self._outcome = outcome
+                callbacks, self._callbacks = self._callbacks, []
+            self._settled.set()
+            for callback in callbacks:
+                _call(callback)
             if self._unkept is not None:
                 tokens, self._unkept = self._unkept, None
                 _call(lambda: self._discard(tokens))
@@ -576,17 +575,8 @@ class PendingLogin:
 
     def _check_not_cancelled(self) -> None:
         with self._lock:
-            is_cancelled = self._is_cancelled
-        if is_cancelled:
-            raise LoginFailed("The sign-in was cancelled.")
-
-    def _settle(self, outcome: OidcAuthProvider | MicromegasError) -> None:
-        with self._lock:
-            self._outcome = outcome
-            callbacks, self._callbacks = self._callbacks, []
-        self._settled.set()
-        for callback in callbacks:
-            _call(callback)
+            if self._is_cancelled:
+                raise LoginFailed("The sign-in was cancelled.")
 
 
 class CompletedLogin(PendingLogin):

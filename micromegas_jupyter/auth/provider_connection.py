@@ -1,7 +1,4 @@
-"""One application's calls to one identity provider: its documents, its token endpoint, and what comes from there.
-
-What requests and answers look like is defined in `oidc`.
-"""
+"""One application's calls to one identity provider: its documents, its token endpoint, and what comes from there."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +14,6 @@ from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness,
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
-    ClientAuthentication,
     ClientProof,
     TokenSet,
     build_client_authentication,
@@ -243,18 +239,8 @@ class ProviderConnection:
         self, url: str, fields: Mapping[str, str | Secret], *, needs_body: bool = True
     ) -> tuple[HttpAnswer, list[Secret]]:
         """Post a form as this application; returns the answer, and the secrets that it must not be quoted with."""
-        authentication = self._authentication(url)
-        sent, headers = {**fields, **authentication.fields}, authentication.headers
-        answer = self._http.post_form(url, sent, headers=headers, needs_body=needs_body)
-        secrets = [value for value in (*sent.values(), *headers.values()) if isinstance(value, Secret)]
-        credentials = [
-            Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
-        ]
-        return answer, [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
-
-    def _authentication(self, url: str) -> ClientAuthentication:
         metadata = self.metadata()
-        return build_client_authentication(
+        authentication = build_client_authentication(
             metadata.token_endpoint_auth_methods,
             client_id=self.client_id,
             proof=self._proof,
@@ -262,6 +248,13 @@ class ProviderConnection:
             now=self.now(),
             randomness=self.randomness,
         )
+        sent, headers = {**fields, **authentication.fields}, authentication.headers
+        answer = self._http.post_form(url, sent, headers=headers, needs_body=needs_body)
+        secrets = [value for value in (*sent.values(), *headers.values()) if isinstance(value, Secret)]
+        credentials = [
+            Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
+        ]
+        return answer, [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
 
     def _assertion_audience(self, url: str, token_endpoint: str) -> str:
         if isinstance(self._proof, PrivateKey) and self._proof.audience is not AssertionAudience.TOKEN_ENDPOINT:
@@ -282,8 +275,6 @@ TOLERANCE_SECONDS = 2.5
 # that is days off, certificates that have ended, or are not valid yet, pass. Token checks then fail by themselves, and
 # the person is told to set the clock.
 MAX_OFFSET_SECONDS = 24 * 3600.0
-
-_HALF_A_SECOND = timedelta(seconds=0.5)
 
 
 class TimedCalls:
@@ -333,7 +324,7 @@ class TimedCalls:
         if abs((now - started_at).total_seconds() - trip_seconds) > TOLERANCE_SECONDS:
             return answer  # the machine slept or its clock was set: the date is from before, the clock from after
         # The header's second had begun when it was written, about half the round trip ago.
-        measured = (answer.date + _HALF_A_SECOND - now).total_seconds() + trip_seconds / 2
+        measured = (answer.date + timedelta(seconds=0.5) - now).total_seconds() + trip_seconds / 2
         tolerance = TOLERANCE_SECONDS + trip_seconds / 2
         with self._lock:
             if is_post or not self._was_post:

@@ -10,6 +10,7 @@ differently, are not covered.
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from micromegas_jupyter.config.decoding import as_fetch_url
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import Callee, HttpAnswer, PlatformHttp, ProviderCalls, RawAnswer
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, secret_object
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import (
     build_assertion,
@@ -252,10 +253,7 @@ class AzureManagedIdentitySource:
 
 
 def _is_local(url: str) -> bool:
-    """Whether an app's endpoint is where Azure puts it: on loopback, a link-local or private address, or `localhost`.
-
-    A name would lead wherever its owner likes.
-    """
+    """Whether an app's endpoint is a local address, where Azure puts it; a name would lead wherever its owner likes."""
     try:
         host = urlsplit(url).hostname or ""
         if host == "localhost":
@@ -360,7 +358,9 @@ class ServiceAccountKey:
 
 def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccountKey:
     """Read a key file as Google's console makes it; `source_name` is the setting that names it, for errors."""
-    members = _decoded(text)
+    members = None
+    with suppress(JsonError):
+        members = secret_object(decode_strict_json(text.reveal()))
     if not members:
         raise _unusable(source_name, "is not a JSON object")
     if members.get("type") != "service_account":
@@ -439,13 +439,6 @@ class GoogleServiceAccountProvider(ServiceTokenProvider):
 
     def __repr__(self) -> str:
         return f"GoogleServiceAccountProvider(email={self._key.email!r}, private_key=***)"
-
-
-def _decoded(text: Secret) -> SecretObject | None:
-    try:
-        return secret_object(decode_strict_json(text.reveal()))
-    except JsonError:
-        return None
 
 
 def _unusable(source_name: str, what: str) -> ConfigurationError:

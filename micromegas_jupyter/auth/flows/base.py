@@ -50,10 +50,7 @@ class LoginFlow:
         self.prompt = prompt
 
     def tokens(self) -> TokenSet | None:
-        """Wait for the person and return the provider's tokens, with the ID token checked.
-
-        None means that nobody came in time or `stop` ended the wait.
-        """
+        """Wait for the person and return the tokens, with the ID token checked; None when nobody came in time."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -162,8 +159,7 @@ class LoginContext:
 
     def wait_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
         """Return how long to wait for the person."""
-        asked = self.timeout_seconds
-        seconds = default_seconds if asked is None else asked
+        seconds = default_seconds if self.timeout_seconds is None else self.timeout_seconds
         return seconds if maximum is None else min(seconds, maximum)
 
     def build_prompt(self, flow: Flow, timeout_seconds: float, **shown: str | None) -> LoginPrompt:
@@ -233,9 +229,8 @@ class LoginOutcome:
     def page(self) -> Page:
         """Return the page that says so."""
         if not self.is_signed_in:
-            return _page(
-                status=200, title="You are not signed in", sentences=[self.what], hint=self.remedy, is_failure=True
-            )
+            title = "You are not signed in"
+            return _page(status=200, title=title, sentences=[self.what], hint=self.remedy, is_failure=True)
         return _page(
             status=200,
             title="You are signed in",

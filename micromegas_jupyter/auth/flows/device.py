@@ -6,7 +6,6 @@ from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
-from micromegas_jupyter.oidc.device import DevicePending
 
 SLOW_DOWN_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 60.0
@@ -34,18 +33,19 @@ class DeviceFlow(LoginFlow):
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
-        """Poll at the provider's pace until the person has answered.
-
-        Source: RFC 8628 section 3.5 (`slow_down` adds five seconds for good; a provider that does not answer is
-        polled half as often each time).
-        """
+        """Poll at the provider's pace until the person has answered. Source: RFC 8628 section 3.5."""
+        context, connection = self._context, self._context.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None
         while self._pause(pause_seconds):
             try:
-                answer = self._poll()
+                # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
+                connection.keys()
+                answer = connection.poll_device(
+                    self._authorization, scope=context.scope, needs_id_token=context.needs_id_token
+                )
             except Unavailable as error:
-                failure = error
+                failure = error  # then it is polled half as often each time
                 pause_seconds = min(2 * pause_seconds, max(MAX_PAUSE_SECONDS, interval_seconds))
                 continue
             if isinstance(answer, TokenSet):
@@ -60,14 +60,6 @@ class DeviceFlow(LoginFlow):
     def stop(self) -> None:
         """End the wait at once."""
         self._stopped.set()
-
-    def _poll(self) -> TokenSet | DevicePending:
-        context = self._context
-        # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
-        context.connection.keys()
-        return context.connection.poll_device(
-            self._authorization, scope=context.scope, needs_id_token=context.needs_id_token
-        )
 
     def _pause(self, seconds: float) -> bool:
         """Wait; whether to poll once more."""

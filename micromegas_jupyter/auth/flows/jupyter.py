@@ -11,7 +11,7 @@ import hmac
 import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from urllib.parse import parse_qsl
@@ -36,8 +36,6 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import MicromegasError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tornado.web import RequestHandler
 
 else:
@@ -64,7 +62,6 @@ _KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
 # RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
-
 
 _Address = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_CHARACTERS)]
 _Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]

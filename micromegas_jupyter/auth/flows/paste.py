@@ -63,7 +63,8 @@ class PasteFlow(AnsweredFlow):
         query = Secret(_query_in(text.reveal()))
         if not is_callback_of(query.reveal(), self._pasted_grant.request):
             raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
-        if not {"code", "error"} & _parameter_names(query.reveal()):
+        names = set(dict(parse_qsl(query.reveal(), keep_blank_values=True, max_num_fields=MAX_CALLBACK_PARAMETERS)))
+        if not {"code", "error"} & names:
             raise self._mismatch("The pasted address is from before the sign-in ended.")
         try:
             return self._pasted_grant.code_in(query)
@@ -73,10 +74,8 @@ class PasteFlow(AnsweredFlow):
     def _mismatch(self, what: str) -> UsageError:
         return UsageError(
             what,
-            remedy=(
-                "Sign in on the page that was shown. When the browser says that it cannot open the next one, paste the "
-                f"whole address from its address bar; it begins with {self._pasted_grant.request.redirect_uri}?"
-            ),
+            remedy="Sign in on the page that was shown. When the browser says that it cannot open the next one, paste "
+            f"the whole address from its address bar; it begins with {self._pasted_grant.request.redirect_uri}?",
         )
 
 
@@ -86,7 +85,3 @@ def _query_in(text: str) -> str:
     before, mark, after = address.partition("?")
     query = after if mark and "=" not in before else address
     return query.partition("#")[0]
-
-
-def _parameter_names(query: str) -> set[str]:
-    return {name for name, _ in parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_CALLBACK_PARAMETERS)}

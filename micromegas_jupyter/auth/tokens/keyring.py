@@ -214,15 +214,14 @@ class KeyringTokenStore(TokenStore):
             return 0
         count = int(remove_store_file(self.path))
         try:
-            keyring = self._keyring()
+            return count + int(self._delete_parts(self._keyring()))
         except TokenStoreError as error:
-            if count == 0:
+            if count == 0 and self._opened is None:
                 return 0
-            raise _not_removed(error) from None
-        try:
-            return count + int(self._delete_parts(keyring))
-        except TokenStoreError as error:
-            raise _not_removed(error) from None
+            raise TokenStoreError(
+                f"{error.what.rstrip('.')}, so the tokens in it were not removed.",
+                remedy="Run logout again where the keyring can be used.",
+            ) from None
 
     def _keyring(self) -> SystemKeyring:
         if self._opened is None:
@@ -234,7 +233,9 @@ class KeyringTokenStore(TokenStore):
         first = keyring.read(self._part_name(0))
         if first is None:
             return None
-        count, digest, text = _split_header(HiddenText(first.reveal()))
+        text = HiddenText(first.reveal())
+        count = int(text[:2]) if text[:2].isdigit() and text[:2].isascii() else 1
+        digest, text = text[2:_HEADER_CHARACTERS], HiddenText(text[_HEADER_CHARACTERS:])
         for number in range(1, count):
             part = keyring.read(self._part_name(number))
             if part is None:
@@ -261,23 +262,11 @@ class KeyringTokenStore(TokenStore):
         return f"{self._name} {number}" if number else self._name
 
 
-def _not_removed(error: TokenStoreError) -> TokenStoreError:
-    return TokenStoreError(
-        f"{error.what.rstrip('.')}, so the tokens in it were not removed.",
-        remedy="Run logout again where the keyring can be used.",
-    )
-
-
 def _parse_marker(content: bytes) -> LoginKey:
     try:
         return parse_key(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise LoginRequired("The stored sign-in is damaged.") from None
-
-
-def _split_header(text: HiddenText) -> tuple[int, str, HiddenText]:
-    count = int(text[:2]) if text[:2].isdigit() and text[:2].isascii() else 1
-    return count, text[2:_HEADER_CHARACTERS], HiddenText(text[_HEADER_CHARACTERS:])
 
 
 def _digest(text: str) -> str:

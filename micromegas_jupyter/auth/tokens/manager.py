@@ -32,6 +32,7 @@ from micromegas_jupyter.oidc.jwt import (
     parse_token,
     read_stored_id_token,
     shown_groups,
+    shown_text,
 )
 
 # Tokens are renewed within the last five minutes or the last quarter of their life, whichever is shorter, so that
@@ -133,8 +134,7 @@ class Session:
         """Return how much life is left in the token that `bearer` names; a missing one has ended."""
         if bearer is Bearer.ID_TOKEN and self.claims is None:
             return Freshness.ENDED
-        begins_at, ends_at = self._life(bearer)
-        return freshness_of(begins_at, ends_at, now)
+        return freshness_of(*self._life(bearer), now)
 
     @property
     def reuses_id_token(self) -> bool:
@@ -599,10 +599,7 @@ class Identity:
 
 
 def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
-    """Return who is signed in: by the ID token, or without one by an access token that can be read.
-
-    `bearer` names the token whose end counts.
-    """
+    """Return who is signed in by the ID token or a readable access token; `bearer` names the one whose end counts."""
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:
         ends_at = session.tokens.expires_at if bearer is Bearer.ACCESS_TOKEN else None
@@ -618,7 +615,7 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
     with suppress(TokenProblem):
         unverified = parse_token(session.tokens.access_token.reveal()).claims
         ends_at = session.tokens.expires_at or expiry_of(unverified)
-        subject = _shown(unverified, "sub")
+        subject = shown_text(unverified, "sub")
         if subject is not None:
             return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
     raise LoginRequired(
@@ -633,7 +630,7 @@ def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: da
     with suppress(TokenProblem):  # the token may be opaque to this program
         claims = parse_token(bearer.reveal()).claims
     user = user[:_MAX_SHOWN_CHARACTERS]
-    subject = _shown(claims, "sub") or user
+    subject = shown_text(claims, "sub") or user
     identity = _identity_of_claims(claims, subject=subject, issuer=issuer, expires_at=expires_at, renews=True)
     return identity if identity.name or identity.email else replace(identity, name=user)
 
@@ -644,15 +641,10 @@ def _identity_of_claims(
     # For display only, so it need not be verified: it came from the provider itself, and the server will verify it.
     return Identity(
         subject=subject,
-        name=_shown(claims, "name") or _shown(claims, "preferred_username"),
-        email=_shown(claims, "email"),
+        name=shown_text(claims, "name") or shown_text(claims, "preferred_username"),
+        email=shown_text(claims, "email"),
         issuer=issuer,
         expires_at=expires_at,
         renews=renews,
         groups=shown_groups(claims),
     )
-
-
-def _shown(claims: Mapping[str, object], name: str) -> str | None:
-    value = claims.get(name)
-    return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
