@@ -1,7 +1,4 @@
-"""The server half of authentication: who bears this token.
-
-What a caller may do with that is the server's decision. Audit events go to the logger `micromegas_jupyter.access`.
-"""
+"""The server half of authentication: who bears this token. Events go to the logger `micromegas_jupyter.access`."""
 
 from micromegas_jupyter.access.api_keys import ApiKeyValidator
 from micromegas_jupyter.access.config import validator_from_environment

@@ -194,10 +194,8 @@ class ApiKeyValidator(BaseValidator):
         if key_state(setting, now=self._clock.now()) != "valid":
             return
         for role in unknown:
-            is_new = self._role_warnings < _MAX_ROLE_WARNINGS and not self._warnings.take(
-                digest + role.encode("utf-8", "surrogatepass")
-            )
-            if is_new:
+            bucket = digest + role.encode("utf-8", "surrogatepass")
+            if self._role_warnings < _MAX_ROLE_WARNINGS and not self._warnings.take(bucket):
                 self._role_warnings += 1
                 record_event(
                     logging.WARNING,
@@ -208,15 +206,13 @@ class ApiKeyValidator(BaseValidator):
                 )
 
     def _lasting_refusal(self, setting: ApiKeySetting, *, has_roles: bool) -> Refused | None:
-        if setting.revoked_at is not None:
-            return _refusal("api_key_revoked", setting.name)
-        if setting.name in self._denied:
-            return _refusal("denied", setting.name)
-        if setting.roles and not has_roles:
-            return _refusal("api_key_roles_not_configured", setting.name)
-        if setting.key is not None and self._legacy is LegacyApiKeys.REFUSE:
-            return _refusal("legacy_api_key_refused", setting.name)
-        return None
+        reasons = {
+            "api_key_revoked": setting.revoked_at is not None,
+            "denied": setting.name in self._denied,
+            "api_key_roles_not_configured": setting.roles and not has_roles,
+            "legacy_api_key_refused": setting.key is not None and self._legacy is LegacyApiKeys.REFUSE,
+        }
+        return next((_refusal(reason, setting.name) for reason, applies in reasons.items() if applies), None)
 
 
 def _refusal(reason: str, name: str) -> Refused:

@@ -200,10 +200,7 @@ def _path(written: str) -> Path:
 
 def read_access_settings(environ: Mapping[str, str]) -> AccessSettings:
     """Read the settings that the environment and the files that it names hold now."""
-    return _parse(environ, _Reading(environ).newest())
-
-
-def _parse(environ: Mapping[str, str], texts: _Texts) -> AccessSettings:
+    texts = _Reading(environ).newest()
     return parse_access_settings(environ, config_text=texts.config, key_file_text=texts.keys)
 
 
@@ -425,7 +422,7 @@ class ReloadingValidator(BaseValidator):
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
         """Return the settings that the texts mean."""
-        settings = _parse(self._environ, texts)
+        settings = parse_access_settings(self._environ, config_text=texts.config, key_file_text=texts.keys)
         if self._legacy_api_keys is not None:
             settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
         if not settings.api_keys and settings.oidc is None:
@@ -450,30 +447,28 @@ class ReloadingValidator(BaseValidator):
         denied = split_denied(settings.denied, issuers=issuers)
         validators: list[BaseValidator] = []
         if settings.api_keys:
-            validators.append(
-                ApiKeyValidator(
-                    settings.api_keys,
-                    legacy=settings.legacy_api_keys,
-                    roles=roles,
-                    denied={name for issuer, name in denied if issuer == API_KEY_ISSUER},
-                    clock=self._clock,
-                    warnings=self._warnings,
-                )
+            api_keys = ApiKeyValidator(
+                settings.api_keys,
+                legacy=settings.legacy_api_keys,
+                roles=roles,
+                denied={name for issuer, name in denied if issuer == API_KEY_ISSUER},
+                clock=self._clock,
+                warnings=self._warnings,
             )
+            validators.append(api_keys)
         if settings.oidc is not None:
-            validators.append(
-                OidcValidator(
-                    settings.oidc,
-                    settings.admins,
-                    http=self._http,
-                    clock=self._clock,
-                    roles=roles,
-                    denied=denied,
-                    metrics=self.metrics,
-                    caches=self._caches,
-                    admins_key=settings.admins_path,
-                )
+            tokens = OidcValidator(
+                settings.oidc,
+                settings.admins,
+                http=self._http,
+                clock=self._clock,
+                roles=roles,
+                denied=denied,
+                metrics=self.metrics,
+                caches=self._caches,
+                admins_key=settings.admins_path,
             )
+            validators.append(tokens)
         return MultiValidator(validators)
 
     def _note_in_force(self) -> None:
@@ -507,8 +502,8 @@ class ReloadingValidator(BaseValidator):
     def _log_in_force(self, before: AccessSettings) -> None:
         """Log the settings in force; a warning when nobody can sign in or all roles were removed."""
         counts = self._counts()
-        is_odd = before.roles is not None and self.settings.roles is None
-        is_odd = is_odd or not (counts["issuers"] or counts["api_keys"])
+        has_lost_roles = before.roles is not None and self.settings.roles is None
+        is_odd = has_lost_roles or not (counts["issuers"] or counts["api_keys"])
         record_event(
             logging.WARNING if is_odd else logging.INFO,
             "The access configuration was read again and is in force.",

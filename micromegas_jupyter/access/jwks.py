@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -385,14 +386,5 @@ class KeyCaches:
         self.retain((), None)
 
 
-def _key_source(setting: IssuerSetting) -> tuple[str | None, ...]:
-    """Return what of an issuer's setting decides which keys it has."""
-    return (
-        setting.issuer,
-        setting.tenant,
-        setting.discovery_url,
-        setting.jwks_url,
-        setting.jwks_file,
-        setting.ca_file,
-        setting.bearer_token_file,
-    )
+# What of an issuer's setting decides which keys it has.
+_key_source = attrgetter("issuer", "tenant", "discovery_url", "jwks_url", "jwks_file", "ca_file", "bearer_token_file")

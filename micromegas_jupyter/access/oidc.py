@@ -58,13 +58,8 @@ _ANY_NAME = "*"
 _NEVER = datetime.max.replace(tzinfo=UTC)
 # For display only, in upstream's order: the first that is there. Rights never follow from one of these alone.
 _EMAIL_CLAIMS = (
-    "verified_primary_email",
-    "email",
-    "https://micromegas.io/email",
-    "preferred_username",
-    "upn",
-    "unique_name",
-)
+    "verified_primary_email", "email", "https://micromegas.io/email", "preferred_username", "upn", "unique_name",
+)  # fmt: skip
 
 ADMINS_KEY = "MICROMEGAS_ADMINS"
 # Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
@@ -228,10 +223,7 @@ class Issuer:
         self._group_claims = frozenset(path[0] for path in self._group_paths)
 
     def check_unverified(self, parsed: ParsedToken, now_seconds: float) -> str:
-        """Check what can be checked before the signature, and return the subject that the token claims.
-
-        The order: algorithm, audience, times, kind, required claims, application, the subject's form.
-        """
+        """Check algorithm, audience, times, kind, required claims and application; return the claimed subject."""
         setting, claims = self._setting, parsed.claims
         check_algorithm(parsed, setting.algorithms)
         if self._audiences:
@@ -323,10 +315,7 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
 
 
 def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | None:
-    for name in names:
-        if name in claims and (text := _text(claims, name)) is not None:
-            return text
-    return None
+    return next((text for name in names if (text := _text(claims, name)) is not None), None)
 
 
 class OidcValidator(BaseValidator):
@@ -405,11 +394,7 @@ class OidcValidator(BaseValidator):
         return accepted.context
 
     def decide(self, token: str) -> Decision:
-        """Judge the token.
-
-        The order: size, cache, shape, algorithm, issuer, the issuer's rules for claims, key, signature, and who may
-        come here at all.
-        """
+        """Judge by size, cache, shape, algorithm, issuer, its rules for claims, key, signature, and who may come in."""
         digest = token_digest(token)
         if digest is None:
             return Refused(reason="token_too_large")
@@ -434,7 +419,12 @@ class OidcValidator(BaseValidator):
             return Refused(reason=problem.reason)
         stated = parsed.claims.get("iss")
         issuer = self._issuers.get(stated) if isinstance(stated, str) else None
-        claimed = _claimed_by(parsed, issuer)
+        subject = parsed.claims.get("sub" if issuer is None else issuer.subject_claim)
+        claimed = Claimed(
+            issuer=stated if isinstance(stated, str) else None,
+            subject=subject if isinstance(subject, str) else None,
+            key_id=parsed.key_id,
+        )
         try:
             return Accepted(context=self._verified_context(parsed, issuer), claimed=claimed)
         except TokenProblem as problem:
@@ -465,14 +455,4 @@ def key_policy(settings: OidcServerSettings) -> KeyPolicy:
         refresh_interval_seconds=settings.jwks_refresh_interval_seconds,
         stale_limit_seconds=max(settings.jwks_stale_limit_seconds, settings.jwks_refresh_interval_seconds),
         cool_down_seconds=settings.jwks_cool_down_seconds,
-    )
-
-
-def _claimed_by(parsed: ParsedToken, issuer: Issuer | None) -> Claimed:
-    stated = parsed.claims.get("iss")
-    subject = parsed.claims.get("sub" if issuer is None else issuer.subject_claim)
-    return Claimed(
-        issuer=stated if isinstance(stated, str) else None,
-        subject=subject if isinstance(subject, str) else None,
-        key_id=parsed.key_id,
     )

@@ -185,10 +185,7 @@ def event_of(decision: Decision, token: object) -> AccessEvent:
 
 
 def decide_safely(validator: TokenValidator, token: str) -> Decision:
-    """Ask any validator for its decision, and wait, a bounded time, for keys that are being fetched.
-
-    Whatever goes wrong inside it is a refusal.
-    """
+    """Ask any validator for its decision, and wait, a bounded time, for keys; what goes wrong inside is a refusal."""
     decision = _decide_once(validator, token)
     for _ in range(_MAX_KEY_WAITS):
         if not isinstance(decision, Undecided) or decision.pending is None:
@@ -328,10 +325,7 @@ class CallLimits:
             raise self._too_often("You call this server too often.", wait_seconds, by="identity")
 
     def count_refusal(self, client_address: str) -> None:
-        """Count a credential from an address as refused, before it is looked at.
-
-        Counted in advance, since of many that arrive together none is refused yet.
-        """
+        """Count a credential of an address as refused in advance: of many that arrive together none is refused yet."""
         self._follow_changes()
         wait_seconds = self._refusals.take(_network_of(client_address))
         if wait_seconds:
