@@ -1,7 +1,4 @@
-"""Converts Arrow rows to a pandas DataFrame with upstream's types, or with Arrow's.
-
-Large answers are converted group by group while they arrive, so that the rows are not in memory twice.
-"""
+"""Converts Arrow rows to a pandas DataFrame, group by group while they arrive, so that they are not in memory twice."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -48,7 +45,13 @@ def build_frame(
     has_metadata = schema.metadata is not None and b"pandas" in schema.metadata
     coming = iter(batches)
     if has_arrow_dtypes or has_metadata or len(schema) > _MAX_COLUMNS:
-        return _convert_at_once(_decode(pa.Table.from_batches(coming, schema)), has_arrow_dtypes=has_arrow_dtypes)
+        table = _decode(pa.Table.from_batches(coming, schema))
+        if has_arrow_dtypes:
+            import pandas as pd
+
+            return _to_pandas(table, types_mapper=pd.ArrowDtype)
+        # Blocks are not split: split ones would be read-only views of Arrow's memory.
+        return _to_pandas(table, self_destruct=True)
     waiting = _take(coming, _SMALL_BYTES)
     following = next(coming, None)
     if following is None:
@@ -67,15 +70,6 @@ def _take(batches: Iterator[pa.RecordBatch], max_bytes: int) -> list[pa.RecordBa
         taken.append(batch)
         size += pa.ipc.get_record_batch_size(batch)
     return taken
-
-
-def _convert_at_once(table: pa.Table, *, has_arrow_dtypes: bool) -> "pd.DataFrame":
-    if has_arrow_dtypes:
-        import pandas as pd
-
-        return _to_pandas(table, types_mapper=pd.ArrowDtype)
-    # Blocks are not split: split ones would be read-only views of Arrow's memory.
-    return _to_pandas(table, self_destruct=True)
 
 
 def _to_pandas(table: pa.Table, **options: Any) -> "pd.DataFrame":
