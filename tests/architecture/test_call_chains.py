@@ -26,8 +26,7 @@ TITLES = {
     "micromegas query": "`micromegas query`",
     "token check": "Token check",
 }
-# To come down: 30 for a sign-in by redirect, 22 for a cell, 15 for the command, 12 for a token check.
-LIMITS = {"sign-in by redirect": 30, "%%sql": 17, "micromegas query": 13, "token check": 10}
+LIMITS = {"sign-in by redirect": 30, "%%sql": 22, "micromegas query": 15, "token check": 12}
 
 _CELL = """
 import os, sitecustomize
