@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from micromegas_jupyter.access import Rejected, Unavailable
+from micromegas_jupyter.access import Rejected, Unavailable, audit
 from micromegas_jupyter.access.audit import (
     AUDIT_LOGGER,
     AccessAudit,
@@ -243,6 +243,18 @@ def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path):
     assert child.returncode == 0, child.stderr
     assert child.stderr == b"The audit file cannot be written; lines are being lost.\n"
     assert path.read_text() == '{"event":"audit_left_out","left_out":1}\nkept\n'
+
+
+def test_lines_that_find_no_room_in_the_queue_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "_MAX_QUEUED_LINES", 2)
+    monkeypatch.setattr(audit, "_BATCH_SECONDS", DEADLINE_SECONDS)  # nothing is written before the end
+    handler = AuditFileHandler(tmp_path / "audit.log")
+
+    for text in ("one", "two", "three", "four", "five"):
+        _emit(handler, text)
+    handler.close()
+
+    assert (tmp_path / "audit.log").read_text() == '{"event":"audit_left_out","left_out":3}\none\ntwo\n'
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "no/audit.log"])
