@@ -51,11 +51,11 @@ def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor():
 class HangingTables:
     def __init__(self):
         self.hangs = False
-        self.is_worth_another_flow = threading.Event()
+        self.storage_answers = threading.Event()
 
     def snapshot(self):
         if self.hangs:
-            self.is_worth_another_flow.wait(DEADLINE_SECONDS)
+            self.storage_answers.wait(DEADLINE_SECONDS)
         return []
 
 
@@ -68,7 +68,7 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
         others = flight.query("SELECT 1 AS n")
         ended = _value(flight, "statements_ended_total", cause="deadline")
         tables.hangs = False
-        tables.is_worth_another_flow.set()
+        tables.storage_answers.set()
         afterwards = flight.query(NUMBERS)
 
     assert reading.code is grpc.StatusCode.DEADLINE_EXCEEDED
