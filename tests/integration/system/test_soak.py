@@ -14,6 +14,7 @@ import urllib.request
 from collections import Counter
 from contextlib import suppress
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -69,7 +70,8 @@ def provider_down(_server, provider, seconds):
 
 def executors_killed(server, _provider, _seconds):
     for executor in server.processes()[2:]:
-        executor.kill()
+        with suppress(psutil.NoSuchProcess):  # executors also end by themselves
+            executor.kill()
 
 
 def disk_full(server, _provider, seconds):
