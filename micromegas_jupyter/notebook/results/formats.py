@@ -245,10 +245,15 @@ def _duration_format(column: pa.ChunkedArray) -> ColumnFormat:
     decimals = 0
     while decimals < _MAX_DECIMALS and size > per_unit:
         step = size // (10**decimals * per_unit)
-        if step <= 1 or not (values % step).any():
+        if step <= 1 or _are_multiples(values, step):
             break
         decimals += 1
     return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
+
+
+def _are_multiples(numbers: np.ndarray, step: int) -> bool:
+    # Mostly the first ones tell already.
+    return not (numbers[:_SAMPLE_ROWS] % step).any() and not (numbers % step).any()
 
 
 def _scaled(nanoseconds: int, size: int, decimals: int) -> str:
@@ -267,14 +272,14 @@ def _resolution(column: pa.ChunkedArray) -> str:
         with suppress(pa.ArrowException):  # a zone that nobody knows
             values = pc.local_timestamp(values)
     numbers = values.cast(pa.timestamp(column.type.unit)).cast(pa.int64()).to_numpy()
-    if not (numbers % per_second).any():
+    if _are_multiples(numbers, per_second):
         for name, seconds in (("day", _SECONDS_PER_DAY), ("minute", 60)):
-            if len(numbers) and not (numbers % (seconds * per_second)).any():
+            if len(numbers) and _are_multiples(numbers, seconds * per_second):
                 return name
         return "s"
     for unit in ("ms", "us"):
         step = per_second // (10**9 // NANOSECONDS[unit])
-        if step and not (numbers % step).any():
+        if step and _are_multiples(numbers, step):
             return unit
     return "ns"
 
@@ -319,7 +324,7 @@ def _one_line(text: str) -> str:
 
 def _scalar_text(scalar: pa.Scalar) -> str:
     values = getattr(scalar, "values", None)
-    if values is not None and len(values) > _MAX_ITEMS:
+    if isinstance(values, pa.Array) and len(values) > _MAX_ITEMS:
         return f"[{len(values):,} values]"
     try:
         value = scalar.as_py()
@@ -328,16 +333,15 @@ def _scalar_text(scalar: pa.Scalar) -> str:
             return f"0x{shown}" if len(value) <= _MAX_BYTES_SHOWN else f"0x{shown}… ({len(value):,} bytes)"
         if isinstance(value, pa.MonthDayNano):
             return f"{value.months} months {value.days} days {_scaled(value.nanoseconds, 10**9, 9)} s"
-        return json_text(scalar) if pa.types.is_nested(scalar.type) else str(scalar)
+        return json_of(scalar.as_py(maps_as_pydicts="lossy")) if pa.types.is_nested(scalar.type) else str(scalar)
     except UnicodeDecodeError:
         return f"0x{scalar.cast(pa.binary()).as_py().hex()}"
     except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
         return "(cannot be written)"
 
 
-def json_text(scalar: pa.Scalar, *, indent: int | None = None) -> str:
+def json_of(value: object, *, indent: int | None = None) -> str:
     """Return a nested value as JSON; what JSON has no type for stands as text."""
-    value = scalar.as_py(maps_as_pydicts="lossy")
     return json.dumps(value, ensure_ascii=False, indent=indent, default=_json_value)
 
 

@@ -21,7 +21,7 @@ from micromegas_jupyter.notebook.results.formats import (
     choose_format,
     column_kind,
     decoded,
-    json_text,
+    json_of,
     sql_type,
 )
 from micromegas_jupyter.notebook.shell import bytes_text, cut, printable
@@ -289,46 +289,38 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    known = Statistics(distinct=pc.count_distinct(column, mode="only_valid").as_py())
-    values = column.drop_null()
-    if pa.types.is_floating(values.type):
+    kind, values = column.type, column.drop_null()
+    width = None
+    if pa.types.is_temporal(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
+        values = values.cast(width)
+    elif pa.types.is_floating(kind):
         values = values.cast(pa.float64())
         values = values.filter(pc.is_finite(values))
     if not len(values):
-        return known
+        return Statistics()
     ends = pc.min_max(values)
-    low, high = ends["min"], ends["max"]
-    known.min, known.max = form.texts(pa.chunked_array([pa.repeat(end, 1) for end in (low, high)], values.type))
-    numbers, origin = _as_floats(values, low)
+    shown = pa.chunked_array([pa.repeat(ends[name], 1) for name in ("min", "max")]).cast(kind)
+    known = Statistics(min=form.texts(shown)[0], max=form.texts(shown)[1])
+    # Times as distances from the first: those are small enough for floats.
+    origin = ends["min"].as_py() if width else 0
+    numbers = pc.subtract(values, ends["min"]).to_numpy() if width else values.cast(pa.float64(), safe=False).to_numpy()
     inner = np.quantile(numbers, (_TAIL, 1 - _TAIL))
     # A few values far away would leave all others in one bar.
     is_far = np.ptp(numbers) > _FAR * np.ptp(inner) > 0
-    span = inner if is_far else np.array([numbers.min(), numbers.max()])
+    span = inner if is_far else np.array([numbers.min(), numbers.max()], np.float64)
     if span[0] == span[1]:
         return known
     counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=tuple(span))
     known.bars = counts.tolist()
-    known.bins = [text or "" for text in _edge_texts(edges, origin, column.type, form)]
+    if width:
+        times = pa.array([int(edge) + origin for edge in edges], width).cast(kind)
+        known.bins = [text or "" for text in form.texts(pa.chunked_array([times]))]
+    else:
+        decimals = 0 if pa.types.is_integer(kind) else form.decimals
+        mark = f".{decimals}e" if form.is_scientific else f",.{decimals}f"
+        known.bins = [format(edge, mark) for edge in edges]
     return known
-
-
-def _as_floats(values: pa.ChunkedArray, low: pa.Scalar) -> tuple[np.ndarray, int]:
-    """Return the values for a histogram, times as distances from the first: those are small enough for floats."""
-    kind = values.type
-    if pa.types.is_temporal(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
-        origin = int(low.cast(width).as_py())
-        return (values.cast(width).to_numpy().astype(np.int64) - origin).astype(np.float64), origin
-    return values.cast(pa.float64(), safe=False).to_numpy(), 0
-
-
-def _edge_texts(edges: np.ndarray, origin: int, kind: pa.DataType, form: ColumnFormat) -> list[str | None]:
-    if pa.types.is_temporal(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
-        whole = pa.array([int(edge) + origin for edge in edges], width)
-        return form.texts(pa.chunked_array([whole.cast(kind)]))
-    is_whole = pa.types.is_integer(kind)
-    return [f"{edge:,.0f}" if is_whole else form.texts(pa.chunked_array([[float(edge)]]))[0] for edge in edges]
 
 
 def _most_frequent(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
@@ -348,7 +340,7 @@ def _exact_text(scalar: pa.Scalar, *, indent: int | None = None) -> str:
     if not scalar.is_valid:
         return "null"
     if pa.types.is_nested(scalar.type):
-        return json_text(scalar, indent=indent)
+        return json_of(scalar.as_py(maps_as_pydicts="lossy"), indent=indent)
     try:
         value = scalar.as_py()
     except (UnicodeDecodeError, ValueError, LookupError):
@@ -376,4 +368,9 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = _flat_type(column.type)
     if kind == column.type:
         return column
+    if pa.types.is_nested(column.type):
+        values = column.to_pylist(maps_as_pydicts="lossy")
+        return pa.chunked_array([[None if value is None else json_of(value) for value in values]], kind)
+    if pa.types.is_duration(column.type):
+        return column.cast(kind)
     return pa.chunked_array([[_exact_text(each) if each.is_valid else None for each in column]], kind)
