@@ -42,6 +42,9 @@ display = cast("Callable[..., None]", IPython.display.display)
 clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 
+Bundle = tuple[dict[str, Any], dict[str, Any]]
+"""What a front end shows of something, and its metadata, by MIME type."""
+
 HELP_OPTION = "--help"
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 _MAX_MESSAGE_CHARACTERS = 200
@@ -91,6 +94,22 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
     thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
     return thread
+
+
+def show_once(shell: InteractiveShell, value: object, bundle: Bundle) -> None:
+    """Have the running cell show a bundle instead of the value's own, when the value is what the cell ends with."""
+    formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr] # a running shell has one
+    kind = type(value)
+
+    def show(shown: object, **_options: object) -> Bundle | None:
+        return bundle if shown is value else None
+
+    def forget(*_result: object) -> None:
+        formatter.pop(kind, None)
+        shell.events.unregister("post_run_cell", forget)
+
+    formatter.for_type(kind, show)
+    shell.events.register("post_run_cell", forget)
 
 
 def load_libraries(*names: str) -> None:

@@ -23,6 +23,7 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
 from micromegas_jupyter.notebook.shell import (
+    Bundle,
     count_text,
     cut,
     has_kernel,
@@ -185,7 +186,7 @@ def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence
     return {"name": name, "type": media_type, "file": name}, []
 
 
-def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:
     """Return what a notebook shows of a result and its metadata, by MIME type."""
     saved = {"text/html": static_html(view, result_rows), "text/plain": static_text(view, result_rows)}
     shell = get_ipython()
@@ -196,11 +197,15 @@ def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> tuple
     return {RESULT_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
 
 
-def held_table(table: pa.Table, *, max_rows: int) -> pa.Table:
-    """Return the rows that a grid holds of a table that nobody else keeps: the first that fit."""
-    fitting = table.num_rows if table.nbytes <= MAX_HELD_BYTES else table.num_rows * MAX_HELD_BYTES // table.nbytes
-    rows = min(table.num_rows, max_rows, fitting)
-    return table if rows == table.num_rows else table.take(pa.array(np.arange(rows)))
+def shown_table(table: pa.Table, *, max_rows: int, is_kept: bool) -> Bundle:
+    """Return what a notebook shows of a table; `is_kept` says that somebody keeps it anyway."""
+    rows = min(table.num_rows, max_rows or MAX_STATIC_ROWS)
+    if not is_kept and table.nbytes > MAX_HELD_BYTES:
+        rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)
+    held = table.slice(0, rows)
+    if not is_kept and rows < table.num_rows:
+        held = held.take(pa.array(np.arange(rows)))  # in memory of its own, so that the rest can go
+    return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
 
 
 def static_html(view: RowsView, result_rows: int) -> str:
