@@ -17,7 +17,7 @@ from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import TableAccess, TokenKind
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.oidc.jwt import ParsedToken, TokenProblem, parse_token
+from micromegas_jupyter.oidc.jwt import MAX_GROUPS, ParsedToken, TokenProblem, parse_token
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted
@@ -192,12 +192,14 @@ class TestGroups:
             *((BARE, {"realm_access": odd}, ()) for odd in (None, [], "roles")),
             (
                 REPLACED,
-                {"resource_access": {"lake": {"roles": ["a"]}}, "https://lake.example.com/roles": "b"},
+                {"groups": ["c"], "resource_access": {"lake": {"roles": ["a"]}}, "https://lake.example.com/roles": "b"},
                 ("a", "b"),
             ),
             *((REPLACED, {"resource_access": odd}, ())
               for odd in (None, "lake", ["lake"], {"lake": None}, {"lake": "roles"}, {"lake": []}, 5)),
             (issuer_with(group_claims=(("a.b",),)), {"a": {"b": ["no"]}}, ()),
+            (BARE, {"groups": [f"g{number}" for number in range(MAX_GROUPS + 1)]},
+             tuple(f"g{number}" for number in range(MAX_GROUPS))),
             (issuer_with(group_claims=()), {"groups": ["ops"], "roles": ["dev"]}, ()),
         ],
     )  # fmt: skip

@@ -18,14 +18,12 @@ from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 
 ISSUER = "https://id.example.com"
+CODE = "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"
 ANSWER = {
-    "device_code": "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
-    "user_code": "WDJB-MJHT",
-    "verification_uri": "https://id.example.com/device",
-    "verification_uri_complete": "https://id.example.com/device?user_code=WDJB-MJHT",
-    "expires_in": 1800,
+    "device_code": CODE, "user_code": "WDJB-MJHT", "verification_uri": "https://id.example.com/device",
+    "verification_uri_complete": "https://id.example.com/device?user_code=WDJB-MJHT", "expires_in": 1800,
     "interval": 7,
-}
+}  # fmt: skip
 
 
 def parse(*, issuer=ISSUER, **changes):
@@ -40,20 +38,17 @@ def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource
     assert fields == {"client_id": "app", "scope": "openid email", "audience": "lake", "resource": resource}
     assert build_device_token_request(parse_device_answer(ANSWER, issuer=ISSUER, now=NOW, resource=resource)) == {
         "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-        "device_code": Secret("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
+        "device_code": Secret(CODE),
         "resource": resource,
     }
 
 
 def test_an_answer_says_what_to_show_and_how_to_ask():
     assert parse() == DeviceAuthorization(
-        device_code=Secret("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
-        user_code="WDJB-MJHT",
-        verification_uri="https://id.example.com/device",
+        device_code=Secret(CODE), user_code="WDJB-MJHT", verification_uri="https://id.example.com/device",
         verification_uri_complete="https://id.example.com/device?user_code=WDJB-MJHT",
-        expires_at=NOW + timedelta(seconds=1800),
-        interval_seconds=7,
-    )
+        expires_at=NOW + timedelta(seconds=1800), interval_seconds=7,
+    )  # fmt: skip
     assert "GmRh" not in repr(parse())
     assert parse(expires_in=86_400).expires_at == NOW + timedelta(hours=1)
     google = parse(verification_uri=None, verification_url="https://www.google.com/device")
@@ -129,10 +124,10 @@ def test_a_refusal_shows_nothing_of_the_device_code_not_even_with_all_variables(
     [
         ({"error": "access_denied"}, LoginRefused),
         ({"error": "expired_token"}, LoginTimedOut),
+        ({"error": "authorization_pending"}, DevicePending),
         *((body, type(None)) for body in ({"error": "invalid_grant"}, {"error": ["slow_down"]}, {}, None, "slow_down")),
     ],
 )
 def test_each_refused_question_has_its_meaning(body, expected):
     assert type(parse_device_token_error(body)) is expected
-    assert parse_device_token_error({"error": "authorization_pending"}) == DevicePending()
     assert parse_device_token_error({"error": "slow_down"}) == DevicePending(slow_down=True)

@@ -14,35 +14,32 @@ from micromegas_jupyter.oidc.discovery import (
 
 ISSUER = "https://id.example.com/tenant"
 KEYS_URL = "https://keys.example.com/keys"
+ENDPOINTS = {
+    "authorization_endpoint": "https://id.example.com/authorize",
+    "token_endpoint": "https://id.example.com/token",
+    "revocation_endpoint": "https://id.example.com/revoke",
+    "device_authorization_endpoint": "https://id.example.com/device",
+    "end_session_endpoint": "https://id.example.com/end",
+}
 
 
 def document(**changes):
     """A complete document; a change to None removes the member."""
     members = {
-        "issuer": ISSUER,
-        "authorization_endpoint": "https://id.example.com/authorize",
-        "token_endpoint": "https://id.example.com/token",
-        "jwks_uri": "https://keys.example.com/keys",
-        "revocation_endpoint": "https://id.example.com/revoke",
-        "device_authorization_endpoint": "https://id.example.com/device",
-        "end_session_endpoint": "https://id.example.com/end",
+        "issuer": ISSUER, "jwks_uri": KEYS_URL, **ENDPOINTS,
         "authorization_response_iss_parameter_supported": True,
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "none"],
         "code_challenge_methods_supported": ["S256", "plain"],
         **changes,
-    }
+    }  # fmt: skip
     return {name: value for name, value in members.items() if value is not None}
 
 
 def test_every_endpoint_and_ability_is_kept():
     assert parse_metadata(document(), issuer=ISSUER) == ProviderMetadata(
         issuer=ISSUER,
-        jwks_uri="https://keys.example.com/keys",
-        authorization_endpoint="https://id.example.com/authorize",
-        token_endpoint="https://id.example.com/token",
-        revocation_endpoint="https://id.example.com/revoke",
-        device_authorization_endpoint="https://id.example.com/device",
-        end_session_endpoint="https://id.example.com/end",
+        jwks_uri=KEYS_URL,
+        **ENDPOINTS,
         sends_issuer_in_callback=True,
         token_endpoint_auth_methods=("client_secret_basic", "none"),
         pkce_methods=("S256", "plain"),
@@ -88,13 +85,7 @@ def test_the_issuer_that_a_document_is_made_out_for_is_offered_where_it_can_be_s
     assert not set(caught.value.what) & set("\x1b<>")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "authorization_endpoint", "token_endpoint", "jwks_uri", "revocation_endpoint",
-        "device_authorization_endpoint", "end_session_endpoint",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["jwks_uri", *ENDPOINTS])
 def test_an_endpoint_that_may_not_be_called_is_refused(name):
     for url in ("http://id.example.com/x", "http://127.0.0.1/x", "https://a@b.example/", 1, ""):
         with pytest.raises(ProviderMisbehaved):
@@ -123,9 +114,9 @@ def test_a_document_without_keys_or_of_the_wrong_type_is_refused(body):
 
 @pytest.mark.parametrize("value", ["true", 1, False])
 def test_the_iss_parameter_is_announced_by_json_true_only(value):
-    found = parse_metadata(document(authorization_response_iss_parameter_supported=value), issuer=ISSUER)
+    body = document(authorization_response_iss_parameter_supported=value)
 
-    assert not found.sends_issuer_in_callback
+    assert not parse_metadata(body, issuer=ISSUER).sends_issuer_in_callback
 
 
 class TestKeysAddress:

@@ -70,51 +70,36 @@ def _roca_like_modulus():
     return start + step * ((2**2047 - start) // step + 1)
 
 
+def changed(make, *changes):
+    """Return a key with each of the changes."""
+    return [pytest.param(make().jwk(**change), id=f"{make.__name__} {change!a:.60}") for change in changes]
+
+
 @pytest.mark.parametrize(
     "unusable",
     [
-        pytest.param(None, id="null"), pytest.param("key", id="text"), pytest.param([], id="list"),
-        pytest.param({}, id="empty object"), pytest.param({"kty": "oct", "k": "c2VjcmV0"}, id="symmetric"),
-        pytest.param({"kty": "AKP", "alg": "ML-DSA-44"}, id="unknown type"),
-        pytest.param({"kty": ["RSA"]}, id="type is a list"),
-        pytest.param(rsa_key().jwk(d="AQAB"), id="private part"),
-        pytest.param(ec_key().jwk(d="AQAB"), id="private part of a curve key"),
-        pytest.param(rsa_key().jwk(oth=[]), id="other primes"),
-        pytest.param(rsa_key().jwk(use="enc"), id="for encryption"),
-        pytest.param(rsa_key().jwk(use=1), id="use is a number"),
-        pytest.param(rsa_key().jwk(key_ops=["encrypt"]), id="for another operation"),
-        pytest.param(rsa_key().jwk(key_ops="verify"), id="operations are text"),
-        pytest.param(rsa_key().jwk(kid=5), id="name is a number"),
-        pytest.param(rsa_key().jwk(alg=["RS256"]), id="algorithm is a list"),
-        pytest.param(rsa_key().jwk(n=None), id="no modulus"),
-        pytest.param(rsa_key().jwk(n=""), id="empty modulus"),
-        pytest.param(rsa_key().jwk(n=5), id="modulus is a number"),
-        pytest.param(rsa_key().jwk(n="A" * 3000), id="endless modulus"),
-        pytest.param(rsa_key().jwk(n="?!"), id="modulus is not base64url"),
-        pytest.param(rsa_key().jwk(n="é" * 400), id="modulus is not ASCII"),
-        pytest.param(rsa_key().jwk(n=encode_number((1 << 1023) + 1)), id="1024 bits"),
-        pytest.param(rsa_key().jwk(n=encode_number((1 << 2046) + 1)), id="2047 bits"),
-        pytest.param(rsa_key().jwk(n=encode_number((1 << 8192) + 1)), id="8193 bits"),
-        pytest.param(rsa_key().jwk(n=encode_number(1 << 2047)), id="even modulus"),
-        pytest.param(rsa_key().jwk(n=encode_number(_roca_like_modulus())), id="broken generator"),
-        pytest.param(rsa_key().jwk(e=encode_number(1)), id="exponent one"),
-        pytest.param(rsa_key().jwk(e=encode_number(65536)), id="even exponent"),
-        pytest.param(rsa_key().jwk(e=encode_number((1 << 64) + 1)), id="endless exponent"),
+        None, "key", [], {}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "AKP", "alg": "ML-DSA-44"}, {"kty": ["RSA"]},
+        # A private part, other primes, another use or operation, and members of the wrong type.
+        *changed(
+            rsa_key, {"d": "AQAB"}, {"oth": []}, {"use": "enc"}, {"use": 1}, {"key_ops": ["encrypt"]},
+            {"key_ops": "verify"}, {"kid": 5}, {"alg": ["RS256"]},
+        ),
+        # A modulus that is missing, no number, too short, too long, even, and of a broken generator.
+        *changed(rsa_key, *({"n": modulus} for modulus in (None, "", 5, "A" * 3000, "?!", "é" * 400))),
+        *changed(rsa_key, *({"n": encode_number((1 << bits) + 1)} for bits in (1023, 2046, 8192))),
+        *changed(rsa_key, *({"n": encode_number(modulus)} for modulus in (1 << 2047, _roca_like_modulus()))),
+        # An exponent that is one, even or endless.
+        *changed(rsa_key, *({"e": encode_number(exponent)} for exponent in (1, 65536, (1 << 64) + 1))),
         pytest.param(ec_key().jwk(y=ec_key().jwk()["x"]), id="point off the curve"),
-        pytest.param(ec_key().jwk(crv="P-384"), id="another curve's point"),
-        pytest.param(ec_key().jwk(crv="secp256k1"), id="curve that no algorithm uses"),
-        pytest.param(ec_key().jwk(crv=["P-256"]), id="curve is a list"),
-        pytest.param(ec_key().jwk(crv=None), id="no curve"),
-        pytest.param(ec_key().jwk(kty="RSA"), id="curve key called RSA"),
-        pytest.param(ed25519_key().jwk(x=encode(b"short")), id="Ed25519 key of five bytes"),
-        pytest.param(ed25519_key().jwk(crv="X25519"), id="key agreement"),
+        *changed(ec_key, *({"crv": curve} for curve in ("P-384", "secp256k1", ["P-256"], None))),
+        *changed(ec_key, {"d": "AQAB"}, {"kty": "RSA"}),
+        *changed(ed25519_key, {"x": encode(b"short")}, {"crv": "X25519"}),
     ],
 )  # fmt: skip
 def test_an_unusable_key_is_left_out_and_the_others_stay(unusable):
     keys = parse_key_set({"keys": [unusable, ec_key().jwk()]})
 
-    assert [key.key_id for key in keys.keys] == ["ec"]
-    assert keys.ignored_count == 1
+    assert ([key.key_id for key in keys.keys], keys.ignored_count) == (["ec"], 1)
 
 
 def test_keys_after_the_first_thousand_are_left_out():
@@ -209,7 +194,6 @@ def test_no_setting_makes_another_algorithm_acceptable(algorithm):
 @pytest.mark.parametrize(
     ("token", "published"),
     [
-        pytest.param(mint(header={"alg": "PS256"}), rsa_key().jwk(), id="the key's own algorithm differs"),
         pytest.param(mint(header={"alg": "ES256"}), rsa_key().jwk(alg=None), id="the key's type differs"),
         pytest.param(mint(key=ec_key(), header={"alg": "ES384"}), ec_key().jwk(alg=None), id="the key's curve differs"),
         pytest.param(
@@ -225,13 +209,6 @@ def test_two_keys_of_one_name_are_told_apart_by_their_kind():
     keys = key_set(ec_key("same"), rsa_key("same"))
 
     verify_signature(parse_token(mint(key=rsa_key("same"))), keys)
-
-
-def test_a_token_without_a_key_name_that_no_key_verifies_may_be_of_a_newer_key():
-    token = mint(key=rsa_key("elsewhere"), header={"kid": None})
-
-    with pytest.raises(UnknownKey):
-        verify_signature(parse_token(token), key_set(rsa_key()))
 
 
 def test_without_a_key_name_at_most_ten_keys_are_tried():
