@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
@@ -63,6 +63,16 @@ def validator_of(provider, http, clock, *, cool_down_seconds=30, cache_size=1000
         token_cache_size=cache_size,
     )
     return OidcValidator(settings, http=http, clock=clock)
+
+
+def outcome_of(validator, token):
+    try:
+        validator.validate_token(token)
+    except Rejected as refused:
+        return refused.reason
+    except Unavailable:
+        return "undecided"
+    return "accepted"
 
 
 def unknown_key_token(provider, clock, number):

@@ -6,12 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_server import Listener
-from tests.integration.access.conftest import CountedHttp, Minter, unknown_key_token, validator_of
+from tests.integration.access.conftest import CountedHttp, Minter, outcome_of, unknown_key_token, validator_of
 
 pytestmark = pytest.mark.integration
 
@@ -35,16 +34,6 @@ def http(clock):
 @pytest.fixture
 def validator(own_provider, http, clock):
     return validator_of(own_provider, http, clock, cool_down_seconds=COOL_DOWN_SECONDS)
-
-
-def outcome_of(validator, token):
-    try:
-        validator.validate_token(token)
-    except Rejected as refused:
-        return refused.reason
-    except Unavailable:
-        return "undecided"
-    return "accepted"
 
 
 def wait_for_fetches():
