@@ -85,15 +85,6 @@ class TestRules:
 
         assert caught.value.reason == list(BREAKS)[first]
 
-    def test_who_may_come_is_not_asked_before_the_signature(self):
-        issuer = issuer_of(STRICT)
-
-        assert (self.check({}), self.check({"sub": "bob"})) == ("alice", "bob")
-        issuer.check_subject("alice")
-        with pytest.raises(TokenProblem, match="subject_not_allowed"):
-            issuer.check_subject("bob")
-        issuer_of(BARE).check_subject("anybody")
-
     @pytest.mark.parametrize(
         "members",
         [
