@@ -12,14 +12,7 @@ import time
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable, audit
-from micromegas_jupyter.access.audit import (
-    AUDIT_LOGGER,
-    AccessAudit,
-    AccessEvent,
-    AuditFileHandler,
-    CallFacts,
-    checking_for,
-)
+from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, AuditFileHandler
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.mint import ISSUER, mint
 
@@ -47,7 +40,7 @@ def name_of(token):
 def test_an_accepted_token_leaves_who_and_with_which_key(validator, events):
     token = mint()
 
-    with checking_for(CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")):
+    with audit.checking_for(audit.CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")):
         validator.validate_token(token)
 
     (event,) = events()

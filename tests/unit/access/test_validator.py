@@ -13,16 +13,7 @@ from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, Rejected,
 from micromegas_jupyter.access import validator as module
 from micromegas_jupyter.access.audit import AccessMetrics, Claimed, TokenBuckets
 from micromegas_jupyter.access.jwks import KeysPending
-from micromegas_jupyter.access.validator import (
-    Accepted,
-    BaseValidator,
-    CallLimits,
-    Refused,
-    Roles,
-    Undecided,
-    decide_safely,
-    token_name,
-)
+from micromegas_jupyter.access.validator import Accepted, CallLimits, Refused, Roles, Undecided
 from micromegas_jupyter.config.access import ApiKeySetting, RateLimits, RoleSetting
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ResourcesExhausted
@@ -33,7 +24,7 @@ from tests.unit.access.token_cases import unsigned
 KEYS = [ApiKeySetting(name="grafana", key=Secret("mmk_8c1f0a6de2b94b7f"))]
 
 
-class Fixed(BaseValidator):
+class Fixed(module.BaseValidator):
     """Decides as told, the last decision again and again."""
 
     def __init__(self, *decisions):
@@ -59,8 +50,8 @@ class TestDecision:
 
     @pytest.mark.parametrize("token", ["x" * 16385, None, 5, b"key"], ids=["huge", "None", "5", "bytes"])
     def test_what_is_not_plausible_is_refused_unread_and_known_to_nobody(self, token):
-        assert token_name(token) == "implausible"
-        assert decide_safely(FakeValidator(), token) == Refused(reason="token_implausible")
+        assert module.token_name(token) == "implausible"
+        assert module.decide_safely(FakeValidator(), token) == Refused(reason="token_implausible")
         assert ApiKeyValidator(KEYS).cached_context(token) is None
 
     def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator):

@@ -19,26 +19,8 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     UsageError,
 )
-from micromegas_jupyter.oidc.authorization import (
-    AuthorizationRequest,
-    TokenSet,
-    build_authorization_request,
-    build_client_assertion_request,
-    build_client_authentication,
-    build_client_credentials_request,
-    build_code_request,
-    build_jwt_bearer_request,
-    build_refresh_request,
-    build_revocation_request,
-    build_token_error,
-    build_token_exchange_request,
-    complete_scope,
-    is_callback_of,
-    parse_callback,
-    parse_token_answer,
-    parse_token_exchange_answer,
-    resource_fields,
-)
+from micromegas_jupyter.oidc import authorization as module
+from micromegas_jupyter.oidc.authorization import AuthorizationRequest, parse_callback, parse_token_exchange_answer
 from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.jwt import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key
@@ -70,23 +52,26 @@ NOTHING = {"scope": None, "audience": None, "resource": None}
     ("fields", "expected"),
     [
         (
-            build_code_request(REQUEST, Secret("co")),
+            module.build_code_request(REQUEST, Secret("co")),
             {"grant_type": "authorization_code", "code": Secret("co"), "redirect_uri": "r",
              "code_verifier": Secret("ve"), "resource": RESOURCE},
         ),
-        (build_refresh_request(Secret("ref"), granted_scope="openid email"), {**REFRESH, "scope": "openid email"}),
-        (build_refresh_request(Secret("ref"), granted_scope="api://lake/.default"), REFRESH),
-        (build_refresh_request(Secret("ref"), granted_scope=None, resource="x:r"), {**REFRESH, "resource": "x:r"}),
-        (build_client_credentials_request(**WANTED), {**CREDENTIALS, **WANTED}),
-        (build_client_assertion_request(Secret("a.b.c"), **NOTHING), {**CREDENTIALS, **ASSERTED}),
-        (build_client_assertion_request(Secret("a.b.c"), **WANTED), {**CREDENTIALS, **ASSERTED, **WANTED}),
-        (build_token_exchange_request(Secret("a.b.c"), **NOTHING), EXCHANGED),
-        (build_token_exchange_request(Secret("a.b.c"), **WANTED), {**EXCHANGED, **WANTED}),
+        (module.build_refresh_request(Secret("ref"), granted_scope="openid x"), {**REFRESH, "scope": "openid x"}),
+        (module.build_refresh_request(Secret("ref"), granted_scope="api://lake/.default"), REFRESH),
         (
-            build_jwt_bearer_request(Secret("a.b.c")),
+            module.build_refresh_request(Secret("ref"), granted_scope=None, resource=RESOURCE),
+            {**REFRESH, "resource": RESOURCE},
+        ),
+        (module.build_client_credentials_request(**WANTED), {**CREDENTIALS, **WANTED}),
+        (module.build_client_assertion_request(Secret("a.b.c"), **NOTHING), {**CREDENTIALS, **ASSERTED}),
+        (module.build_client_assertion_request(Secret("a.b.c"), **WANTED), {**CREDENTIALS, **ASSERTED, **WANTED}),
+        (module.build_token_exchange_request(Secret("a.b.c"), **NOTHING), EXCHANGED),
+        (module.build_token_exchange_request(Secret("a.b.c"), **WANTED), {**EXCHANGED, **WANTED}),
+        (
+            module.build_jwt_bearer_request(Secret("a.b.c")),
             {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": Secret("a.b.c")},
         ),
-        (build_revocation_request(Secret("t"), kind="refresh_token"),
+        (module.build_revocation_request(Secret("t"), kind="refresh_token"),
          {"token": Secret("t"), "token_type_hint": "refresh_token"}),
     ],
 )  # fmt: skip
@@ -106,7 +91,7 @@ BASIC = {"Authorization": Secret("Basic YSUzQWI6cCt3JTJCZCUyRiVDMyVBOQ==")}
 
 def authenticate(supported, proof):
     randomness = SimpleNamespace(token_urlsafe=lambda nbytes: f"{nbytes} bytes")
-    return build_client_authentication(
+    return module.build_client_authentication(
         supported, client_id="a:b", proof=proof, assertion_audience="https://id.example.com/token", now=NOW,
         randomness=randomness,
     )  # fmt: skip
@@ -167,14 +152,14 @@ ANSWER = {
 
 def parse(**changes):
     body = {name: value for name, value in {**ANSWER, **changes}.items() if value is not None}
-    return parse_token_answer(body, now=NOW, requested_scope="openid email")
+    return module.parse_token_answer(body, now=NOW, requested_scope="openid email")
 
 
 class TestAnswer:
     """A successful answer of the token endpoint."""
 
     def test_it_becomes_a_set_of_tokens_that_do_not_show(self):
-        assert parse() == TokenSet(
+        assert parse() == module.TokenSet(
             access_token=Secret("acc"), token_type="bearer", id_token=Secret("idt"), refresh_token=Secret("ref"),
             obtained_at=NOW, expires_at=NOW + timedelta(hours=1), scope="openid",
         )  # fmt: skip
@@ -243,7 +228,7 @@ class TestExchangeAnswer:
         assert "issued" not in caught.value.what
 
 
-@pytest.mark.parametrize("read", [parse_token_answer, parse_token_exchange_answer])
+@pytest.mark.parametrize("read", [module.parse_token_answer, parse_token_exchange_answer])
 @pytest.mark.parametrize(
     "body",
     [
@@ -275,7 +260,7 @@ def test_a_refusal_shows_nothing_of_the_answer_not_even_with_all_variables(read,
 )  # fmt: skip
 def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(code, is_refresh, expected):
     body = {"error": code, "error_description": "bad token s3same"}
-    error = build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])
+    error = module.build_token_error(body, is_refresh=is_refresh, secrets=[Secret("s3same")])
 
     assert type(error) is expected
     assert code in str(error)
@@ -300,8 +285,8 @@ DRAWN = ["state-1", "nonce-1", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"]
 
 def build(metadata=METADATA, **changes):
     arguments = {"redirect_uri": "http://127.0.0.1:1234/callback", "scope": "openid email", **changes}
-    randomness = Mock(token_urlsafe=Mock(side_effect=DRAWN))
-    return build_authorization_request(metadata, client_id="note book", **{"randomness": randomness, **arguments})
+    arguments.setdefault("randomness", Mock(token_urlsafe=Mock(side_effect=DRAWN)))
+    return module.build_authorization_request(metadata, client_id="note book", **arguments)
 
 
 def query_of(request):
@@ -355,7 +340,7 @@ def test_a_parameter_of_the_protocol_cannot_be_replaced_nor_a_resource_given_twi
 @pytest.mark.parametrize("scope", ["", " openid", "openid  email", 'open"id', "openid\n", "openid é"])
 def test_a_malformed_scope_is_a_usage_error(scope):
     with pytest.raises(UsageError):
-        complete_scope(scope)
+        module.complete_scope(scope)
 
 
 def test_a_callback_gives_its_code():
@@ -375,7 +360,7 @@ def test_a_callback_gives_its_code():
 def test_a_callback_with_another_state_is_not_of_this_request(query):
     request = build()
 
-    assert not is_callback_of(query, request)
+    assert not module.is_callback_of(query, request)
     with pytest.raises(ProviderMisbehaved):
         parse_callback(query, request=request, metadata=METADATA)
 
@@ -416,4 +401,4 @@ def test_each_error_of_the_provider_has_its_class(code, expected):
 )
 def test_what_is_not_an_absolute_uri_or_has_a_fragment_is_refused(resource):
     with pytest.raises(UsageError):
-        resource_fields(resource)
+        module.resource_fields(resource)

@@ -9,14 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.jwt import (
-    IdTokenClaims,
-    UnknownKey,
-    check_refreshed_claims,
-    parse_key_set,
-    read_stored_id_token,
-    verify_id_token,
-)
+from micromegas_jupyter.oidc import jwt
 from tests.fakes.mint import (
     AUDIENCE,
     ISSUER,
@@ -31,11 +24,11 @@ from tests.fakes.mint import (
     rsa_key,
 )
 
-KEYS = parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
+KEYS = jwt.parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
 
 
 def verify(token, *, access_token=None):
-    return verify_id_token(
+    return jwt.verify_id_token(
         Secret(token), KEYS, issuer=ISSUER, client_id=AUDIENCE, now=NOW, nonce=Secret("n-1"),
         access_token=access_token and Secret(access_token),
     )  # fmt: skip
@@ -45,7 +38,7 @@ def test_a_good_token_gives_its_claims():
     groups = ["analysts", "\x1b[2J", "g" * 300]
     claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE, groups=groups))
 
-    assert claims == IdTokenClaims(
+    assert claims == jwt.IdTokenClaims(
         issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}), issued_at=NOW,
         expires_at=NOW + timedelta(seconds=300), name="Alice", email="alice@example.com", nonce=Secret("n-1"),
         authorized_party=AUDIENCE, groups=("analysts", "g" * 256),
@@ -89,7 +82,7 @@ def test_a_wrong_clock_is_named_and_a_key_that_is_not_known_may_be_known_to_newe
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(mint(nonce="n-1", expires_in=-3600))
     assert "clock" in caught.value.remedy
-    with pytest.raises(UnknownKey):
+    with pytest.raises(jwt.UnknownKey):
         verify(mint(nonce="n-1", key=rsa_key("rotated")))
 
 
@@ -132,10 +125,10 @@ def test_odd_names_are_left_out_and_long_ones_cut():
 )  # fmt: skip
 def test_a_stored_token_of_another_sign_in_is_refused(token):
     with pytest.raises(ProviderMisbehaved):
-        read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
+        jwt.read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
 
 
-OLD = IdTokenClaims(
+OLD = jwt.IdTokenClaims(
     issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}),
     issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC), expires_at=NOW, nonce=Secret("n-1"),
 )  # fmt: skip
@@ -153,4 +146,4 @@ OLD = IdTokenClaims(
 )  # fmt: skip
 def test_a_refreshed_token_must_continue_its_sign_in(changes, is_refused):
     with pytest.raises(ProviderMisbehaved) if is_refused else nullcontext():
-        check_refreshed_claims(OLD, replace(OLD, **changes))
+        jwt.check_refreshed_claims(OLD, replace(OLD, **changes))

@@ -6,14 +6,8 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
-from micromegas_jupyter.oidc.device import (
-    DeviceAuthorization,
-    DevicePending,
-    build_device_request,
-    build_device_token_request,
-    parse_device_answer,
-    parse_device_token_error,
-)
+from micromegas_jupyter.oidc import device
+from micromegas_jupyter.oidc.device import DevicePending, parse_device_answer, parse_device_token_error
 from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 
@@ -33,10 +27,11 @@ def parse(*, issuer=ISSUER, **changes):
 
 def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource():
     resource = "https://lake.example.com"
-    fields = build_device_request(client_id="app", scope="email", audience="lake", resource=resource)
+    fields = device.build_device_request(client_id="app", scope="email", audience="lake", resource=resource)
+    started = parse_device_answer(ANSWER, issuer=ISSUER, now=NOW, resource=resource)
 
     assert fields == {"client_id": "app", "scope": "openid email", "audience": "lake", "resource": resource}
-    assert build_device_token_request(parse_device_answer(ANSWER, issuer=ISSUER, now=NOW, resource=resource)) == {
+    assert device.build_device_token_request(started) == {
         "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
         "device_code": Secret(CODE),
         "resource": resource,
@@ -44,7 +39,7 @@ def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource
 
 
 def test_an_answer_says_what_to_show_and_how_to_ask():
-    assert parse() == DeviceAuthorization(
+    assert parse() == device.DeviceAuthorization(
         device_code=Secret(CODE), user_code="WDJB-MJHT", verification_uri="https://id.example.com/device",
         verification_uri_complete="https://id.example.com/device?user_code=WDJB-MJHT",
         expires_at=NOW + timedelta(seconds=1800), interval_seconds=7,

@@ -4,13 +4,8 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.discovery import (
-    ProviderMetadata,
-    clean_provider_text,
-    describe_provider_error,
-    parse_jwks_uri,
-    parse_metadata,
-)
+from micromegas_jupyter.oidc import discovery
+from micromegas_jupyter.oidc.discovery import parse_jwks_uri, parse_metadata
 
 ISSUER = "https://id.example.com/tenant"
 KEYS_URL = "https://keys.example.com/keys"
@@ -36,7 +31,7 @@ def document(**changes):
 
 
 def test_every_endpoint_and_ability_is_kept():
-    assert parse_metadata(document(), issuer=ISSUER) == ProviderMetadata(
+    assert parse_metadata(document(), issuer=ISSUER) == discovery.ProviderMetadata(
         issuer=ISSUER,
         jwks_uri=KEYS_URL,
         **ENDPOINTS,
@@ -164,7 +159,7 @@ class TestKeysAddress:
     ],
 )
 def test_only_plain_short_text_of_a_provider_is_shown(text, shown):
-    assert clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
+    assert discovery.clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
 
 
 @pytest.mark.parametrize(
@@ -179,4 +174,4 @@ def test_only_plain_short_text_of_a_provider_is_shown(text, shown):
     ],
 )
 def test_an_error_is_described_by_code_and_cleaned_description(code, description, shown):
-    assert describe_provider_error(code, description, secrets=[Secret("s3same")]) == shown
+    assert discovery.describe_provider_error(code, description, secrets=[Secret("s3same")]) == shown
