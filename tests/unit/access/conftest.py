@@ -1,13 +1,21 @@
-"""What the tests of `access` share: a validator of one issuer with its provider."""
+"""What the tests of `access` share: a validator of one issuer with its provider, and why it refuses."""
 
 import pytest
 
-from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.access import OidcValidator, Rejected
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from tests.fakes.mint import AUDIENCE, ISSUER
 from tests.fakes.provider import FakeProvider
 
 SETTINGS = OidcServerSettings(issuers=(IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE, "second")),))
+
+
+def reason_of(validator, token):
+    """Return why the validator rejects the token."""
+    with pytest.raises(Rejected) as caught:
+        validator.validate_token(token)
+    assert type(caught.value) is Rejected
+    return caught.value.reason
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from micromegas_jupyter.oidc.jwt import MAX_GROUPS, ParsedToken, TokenProblem, p
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted
-from tests.unit.access.conftest import SETTINGS
+from tests.unit.access.conftest import SETTINGS, reason_of
 
 ALIAS = "id.example.com"
 SECOND = "https://second.example"
@@ -37,12 +37,6 @@ def settings_of(**changes):
 def issuer_of(setting, *admins, roles=None):
     rules = parse_admin_rules(admins, issuers=(setting,))
     return Issuer(setting, keys=None, admins=rules, roles=roles or Roles())
-
-
-def reason_of(validator, token):
-    with pytest.raises(Rejected) as caught:
-        validator.validate_token(token)
-    return caught.value.reason
 
 
 STRICT = IssuerSetting(
@@ -171,8 +165,7 @@ class TestGroups:
             *((REPLACED, {"resource_access": odd}, ())
               for odd in (None, "lake", ["lake"], {"lake": None}, {"lake": "roles"}, {"lake": []}, 5)),
             (dataclasses.replace(BARE, group_claims=(("a.b",),)), {"a": {"b": ["no"]}}, ()),
-            (BARE, {"groups": [f"g{number}" for number in range(MAX_GROUPS + 1)]},
-             tuple(f"g{number}" for number in range(MAX_GROUPS))),
+            (BARE, {"groups": [*map(str, range(MAX_GROUPS + 1))]}, tuple(map(str, range(MAX_GROUPS)))),
             (dataclasses.replace(BARE, group_claims=()), {"groups": ["ops"], "roles": ["dev"]}, ()),
         ],
     )  # fmt: skip
@@ -421,16 +414,12 @@ class TestAdmins:
     @pytest.mark.parametrize(
         ("entry", "issuers", "subjects", "emails"),
         [
-            ("root", ONE, {(FIRST, "root")}, set()),
-            (f"{SECOND}|root", TWO, {(SECOND, "root")}, set()),
+            ("root", ONE, {(FIRST, "root")}, set()), (f"{SECOND}|root", TWO, {(SECOND, "root")}, set()),
             ("auth0|507f1f77", ONE, {(FIRST, "auth0|507f1f77")}, set()),
             (f"{FIRST}|auth0|99", ONE, {(FIRST, "auth0|99")}, set()),
-            ("id.example.com|123", ONE, {(FIRST, "123")}, set()),
-            (MAIL, ONE, set(), {(FIRST, MAIL)}),
-            (f"{FIRST}|{MAIL}", ONE, set(), {(FIRST, MAIL)}),
-            (f"{SECOND}|{MAIL}", TWO, set(), {(SECOND, MAIL)}),
-            (f"auth0|{MAIL}", ONE, set(), {(FIRST, f"auth0|{MAIL}")}),
-            (MAIL, trusting(True), set(), {(FIRST, MAIL)}),
+            ("id.example.com|123", ONE, {(FIRST, "123")}, set()), (MAIL, ONE, set(), {(FIRST, MAIL)}),
+            (f"{FIRST}|{MAIL}", ONE, set(), {(FIRST, MAIL)}), (f"{SECOND}|{MAIL}", TWO, set(), {(SECOND, MAIL)}),
+            (f"auth0|{MAIL}", ONE, set(), {(FIRST, f"auth0|{MAIL}")}), (MAIL, trusting(True), set(), {(FIRST, MAIL)}),
             (MAIL, trusting(True, False), set(), {(FIRST, MAIL)}),
             (MAIL, trusting(True, True), set(), {(FIRST, MAIL), (SECOND, MAIL)}),
             (f"{FIRST}|subject:{MAIL}", ONE, {(FIRST, MAIL)}, set()),
@@ -439,7 +428,7 @@ class TestAdmins:
                 for subject in (f"google-apps|{MAIL}", "subject:7", "subject:a|b@c.example", "a@b@c", "@", "urn:x:a@b")
             ),
         ],
-    )
+    )  # fmt: skip
     def test_what_an_entry_means(self, entry, issuers, subjects, emails, caplog):
         rules = parse_admin_rules([entry], issuers=issuers)
 

@@ -18,7 +18,7 @@ from micromegas_jupyter.oidc.discovery import build_metadata_url
 from tests.fakes.mint import ISSUER, NOW, ec_key, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access import issuer_cases
-from tests.unit.access.conftest import SETTINGS
+from tests.unit.access.conftest import SETTINGS, reason_of
 from tests.unit.access.provider_tokens import HOSTED, OWN, sign
 from tests.unit.access.token_cases import ACCEPTED, WRONG_CLAIMS, WRONG_FORM, WRONG_KEY
 
@@ -27,13 +27,6 @@ KEYS = [ApiKeySetting(name="grafana", key=Secret(API_KEY))]
 REFUSED = {**WRONG_FORM, **WRONG_CLAIMS, **WRONG_KEY}
 ACCEPTED_BY_SETTING = {**issuer_cases.ACCEPTED_KINDS, **issuer_cases.ACCEPTED}
 REFUSED_BY_SETTING = {**issuer_cases.REFUSED_KINDS, **issuer_cases.REFUSED}
-
-
-def reason_of(validator, token):
-    with pytest.raises(Rejected) as caught:
-        validator.validate_token(token)
-    assert type(caught.value) is Rejected
-    return caught.value.reason
 
 
 @pytest.mark.parametrize("token", ACCEPTED.values(), ids=ACCEPTED)
@@ -193,12 +186,9 @@ def test_without_keys_nothing_is_said_about_a_signature(fault, token, chain, pro
 # The address of the keys is known by then, so the discovery document does not count any more.
 KEY_FAULTS = [fault for fault in FAULTS if "discovery" not in fault and not fault.startswith("keys ")]
 KNOWN_KEYS_OUTCOMES = {
-    "good": "accepted",
-    "good, ES256": "accepted",
-    "with a damaged signature": "Rejected",
-    "with changed claims": "Rejected",
-    "of an unknown key": "Unavailable",
-}
+    "good": "accepted", "good, ES256": "accepted", "with a damaged signature": "Rejected",
+    "with changed claims": "Rejected", "of an unknown key": "Unavailable",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("fault", "token"), [*product(KEY_FAULTS, KNOWN_KEYS_OUTCOMES)])
