@@ -1,6 +1,5 @@
 """A provider of another make that a test may rotate and stop, and what its tests share."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -47,12 +46,10 @@ class CountedHttp:
     def __init__(self, http, clock):
         self._http = http
         self._clock = clock
-        self._lock = threading.Lock()
         self.began = []
 
     def fetch_json(self, url, *, headers=None, refuses_private=False):
-        with self._lock:
-            self.began.append((self._clock.monotonic(), url))
+        self.began.append((self._clock.monotonic(), url))
         return self._http.fetch_json(url, headers=headers, refuses_private=refuses_private)
 
 

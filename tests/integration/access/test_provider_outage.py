@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import defaultdict
 from urllib.parse import urlsplit
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider,
     flood = 2000
 
     with Listener(urlsplit(own_provider.issuer).port) as listener:
-        outcomes = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
+        outcomes = defaultdict(set)
         for number in range(flood):
             outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))
             if number % 100 == 0:

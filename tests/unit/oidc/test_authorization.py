@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from unittest.mock import Mock, call
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -148,6 +148,7 @@ ANSWER = {
     "access_token": "acc", "token_type": "bearer", "id_token": "idt", "refresh_token": "ref", "expires_in": 3600,
     "scope": "openid",
 }  # fmt: skip
+TOKENS = ("access_token", "id_token", "refresh_token")
 
 
 def parse(**changes):
@@ -182,13 +183,8 @@ class TestAnswer:
         [
             *({"expires_in": seconds} for seconds in (True, -1, "soon", "1e3", [], {}, "9" * 11)),
             *({"token_type": kind} for kind in ("DPoP", "mac", "", None, 1)),
-            *(
-                {name: token}
-                for name in ("access_token", "id_token", "refresh_token")
-                for token in (1, ["a"], "a\nb", "é", "a" * 65537)
-            ),
-            {"access_token": None},
-            {"scope": ["openid"]},
+            *({name: token} for name in TOKENS for token in (1, ["a"], "a\nb", "é", "a" * 65537)),
+            *({"access_token": None}, {"scope": ["openid"]}),
         ],
     )
     def test_a_malformed_member_is_refused(self, changes):
@@ -196,19 +192,20 @@ class TestAnswer:
             parse(**changes)
 
 
+EXCHANGE_ANSWER = {
+    "access_token": "issued", "issued_token_type": f"{TYPE}access_token", "token_type": "Bearer", "expires_in": 60
+}  # fmt: skip
+
+
 class TestExchangeAnswer:
     """A successful answer of RFC 8693."""
-
-    ANSWER = MappingProxyType(
-        {"access_token": "issued", "issued_token_type": f"{TYPE}access_token", "token_type": "Bearer", "expires_in": 60}
-    )
 
     @pytest.mark.parametrize(
         ("kind", "token_type"),
         [(f"{TYPE}access_token", "N_A"), (f"{TYPE}jwt", "n_a"), (f"{TYPE}id_token", "Bearer"), (None, "Bearer")],
     )
     def test_a_token_that_can_be_sent_is_accepted_whatever_its_kind(self, kind, token_type):
-        answer = {**self.ANSWER, "issued_token_type": kind, "token_type": token_type}
+        answer = {**EXCHANGE_ANSWER, "issued_token_type": kind, "token_type": token_type}
 
         assert parse_token_exchange_answer(answer, now=NOW, requested_scope=None).access_token == Secret("issued")
 
@@ -222,7 +219,7 @@ class TestExchangeAnswer:
     )  # fmt: skip
     def test_an_answer_that_cannot_be_used_is_refused(self, changes):
         with pytest.raises(ProviderMisbehaved) as caught:
-            parse_token_exchange_answer({**self.ANSWER, **changes}, now=NOW, requested_scope=None)
+            parse_token_exchange_answer({**EXCHANGE_ANSWER, **changes}, now=NOW, requested_scope=None)
 
         assert caught.value.remedy
         assert "issued" not in caught.value.what
@@ -271,14 +268,10 @@ def test_each_refusal_of_tokens_has_its_class_and_does_not_repeat_what_was_sent(
 
 
 METADATA = ProviderMetadata(
-    issuer="https://id.example.com",
-    jwks_uri="https://id.example.com/keys",
-    authorization_endpoint="https://id.example.com/authorize?tenant=1",
-    token_endpoint="https://id.example.com/token",
-)
+    issuer="https://id.example.com", jwks_uri="https://id.example.com/keys",
+    authorization_endpoint="https://id.example.com/authorize?tenant=1", token_endpoint="https://id.example.com/token",
+)  # fmt: skip
 ANNOUNCING = replace(METADATA, sends_issuer_in_callback=True)
-
-
 # The verifier of RFC 7636 appendix B is the third draw.
 DRAWN = ["state-1", "nonce-1", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"]
 
