@@ -53,9 +53,7 @@ _COGNITO_SUBJECT = "aaaaaaaa-bbbb-cccc-dddd-example11111"
 
 HOSTED = {
     "Google ID token": RealToken(
-        setting=_GOOGLE,
-        claims=_GOOGLE_CLAIMS,
-        expected=_GOOGLE_EXPECTED,
+        setting=_GOOGLE, claims=_GOOGLE_CLAIMS, expected=_GOOGLE_EXPECTED,
         near_misses={
             "a private account": ({"hd": WITHOUT}, "required_claim_missing"),
             "another organisation": ({"hd": "example.org"}, "required_claim_mismatch"),
@@ -65,9 +63,7 @@ HOSTED = {
         },
     ),
     "Google ID token of the older form": RealToken(
-        setting=_GOOGLE,
-        claims={**_GOOGLE_CLAIMS, "iss": "accounts.google.com"},
-        expected=_GOOGLE_EXPECTED,
+        setting=_GOOGLE, claims={**_GOOGLE_CLAIMS, "iss": "accounts.google.com"}, expected=_GOOGLE_EXPECTED,
         near_misses={
             "the issuer over http": ({"iss": "http://accounts.google.com"}, "issuer_unknown"),
             "the issuer in capitals": ({"iss": "Accounts.Google.com"}, "issuer_unknown"),
@@ -157,8 +153,7 @@ HOSTED = {
             "event_id": "bbbbbbbb-0000-0000-0000-example", "token_use": "access", "scope": "openid email",
             "auth_time": NOW_SECONDS - 20, "jti": "cccccccc-0000-0000-0000-example", "username": "alice",
         },
-        typ=None,
-        expected={"subject": _COGNITO_SUBJECT, "groups": ("lake-admins",), "client_id": _COGNITO_CLIENT},
+        typ=None, expected={"subject": _COGNITO_SUBJECT, "groups": ("lake-admins",), "client_id": _COGNITO_CLIENT},
         near_misses={
             "an ID token": ({"aud": _COGNITO_CLIENT, "token_use": "id"}, "audience_mismatch"),
             "an ID token whose audience was taken out": ({"token_use": "id"}, "id_token_as_access_token"),
@@ -254,8 +249,7 @@ OWN = {
             "nonce": "n", "at_hash": "x", "c_hash": "y", "email": "alice@example.com", "email_verified": True,
             "groups": ["example:ops"], "name": "alice",
         },
-        typ=None,
-        expected={"subject": "CgVhbGljZRIFbG9jYWw", "groups": ("example:ops",), "email_verified": True},
+        typ=None, expected={"subject": "CgVhbGljZRIFbG9jYWw", "groups": ("example:ops",), "email_verified": True},
         near_misses={
             "the issuer without its path": ({"iss": "https://dex.example.com"}, "issuer_unknown"),
             "the issuer with a slash": ({"iss": "https://dex.example.com/dex/"}, "issuer_unknown"),
@@ -303,8 +297,7 @@ OWN = {
                 "serviceaccount": {"name": "reader", "uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"},
             },
         },
-        typ=None,
-        expected={"subject": "system:serviceaccount:obs:reader", "groups": (), "email": None},
+        typ=None, expected={"subject": "system:serviceaccount:obs:reader", "groups": (), "email": None},
         near_misses={
             "the API server's audience": ({"aud": [_CLUSTER_ISSUER]}, "audience_mismatch"),
             "a legacy token": ({"aud": WITHOUT, "exp": WITHOUT}, "audience_missing"),

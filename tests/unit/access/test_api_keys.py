@@ -1,6 +1,5 @@
 """Tests of `access.api_keys`."""
 
-import base64
 import dataclasses
 import hashlib
 import logging
@@ -190,12 +189,8 @@ def test_what_could_mean_several_keys_is_an_error(wanted):
         find_keys(FOUR_KEYS, wanted)
 
 
-def new_key(name="report"):
-    return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=NOW, scopes=frozenset({"read"}))
-
-
-def add(path, name="report"):
-    made = new_key(name)
+def add(path):
+    made = make_api_key("report", randomness=SYSTEM_RANDOMNESS, now=NOW, scopes=frozenset({"read"}))
     KeyFile(path).change(lambda keys: (*keys, made.setting), creates=True)
     return made
 
@@ -203,17 +198,6 @@ def add(path, name="report"):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "keys.json"
-
-
-def test_a_new_key_is_a_prefix_and_256_random_bits_and_only_its_digest_is_kept():
-    made = new_key()
-
-    text = made.secret.reveal()
-    assert (text[:4], len(text)) == ("mmk_", 47)
-    assert len(base64.urlsafe_b64decode(text[4:] + "=")) == 32
-    assert made.setting.sha256 == hashlib.sha256(text.encode()).digest()
-    assert made.setting.key is None
-    assert text not in repr(made)
 
 
 def test_the_file_holds_no_key_and_belongs_to_its_owner_alone(path):

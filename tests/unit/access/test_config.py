@@ -42,6 +42,12 @@ def put(path, text):
     beside.replace(path)
 
 
+def change(validator, path, text):
+    """Replace the file and have the validator look for changes."""
+    put(path, text)
+    validator.look_for_changes()
+
+
 def events(caplog, sentence):
     return [vars(record) for record in caplog.records if record.message == sentence]
 
@@ -310,24 +316,20 @@ class TestLookingForChanges:
     def test_new_keys_are_used_without_checking_the_configuration_in_force_again(self, validator, files, monkeypatch):
         monkeypatch.setattr(validator, "_check", lambda _settings: 1 / 0)
         files.jwks.unlink()
-        put(files.keys, key_text(THIRD))
-
-        validator.look_for_changes()
+        change(validator, files.keys, key_text(THIRD))
 
         assert is_accepted(validator, THIRD)
 
     def test_a_configuration_file_may_name_another_key_file(self, validator, files, caplog):
         other = files.folder / "other.json"
         other.write_text(key_text(THIRD))
-        put(files.config, files.config_text(api_key_file=str(other)))
-        validator.look_for_changes()
+        change(validator, files.config, files.config_text(api_key_file=str(other)))
         assert accepted(validator) == [False, False, True, True]
         files.keys.unlink()  # it is no longer named
         validator.look_for_changes()
         assert len(events(caplog, READ_AGAIN)) == 1
 
-        put(other, key_text(FIRST))
-        validator.look_for_changes()
+        change(validator, other, key_text(FIRST))
 
         assert accepted(validator) == [True, False, False, True]
 
@@ -338,9 +340,7 @@ class TestLookingForChanges:
 
         validator.validate_token(LASTING)
         before = age()
-        put(files.config, json.dumps({"api_key_file": str(files.keys)}))
-
-        validator.look_for_changes()
+        change(validator, files.config, json.dumps({"api_key_file": str(files.keys)}))
 
         assert accepted(validator) == [True, True, False, False]
         assert (before, age()) == (0, None)
@@ -351,9 +351,7 @@ class TestInPart:
 
     def test_a_key_file_is_used_while_the_configuration_file_is_malformed(self, validator, files, caplog):
         put(files.config, "{")
-        put(files.keys, key_text(FIRST, SECOND, THIRD, revoked=FIRST))
-
-        validator.look_for_changes()
+        change(validator, files.keys, key_text(FIRST, SECOND, THIRD, revoked=FIRST))
 
         assert accepted(validator) == [False, True, True, True]
         (event,) = events(caplog, IN_PART)
@@ -363,9 +361,7 @@ class TestInPart:
 
     def test_a_configuration_file_is_used_while_the_key_file_is_malformed(self, validator, files, caplog):
         put(files.config, files.config_text(denied=["api_key|alpha"]))
-        put(files.keys, "[")
-
-        validator.look_for_changes()
+        change(validator, files.keys, "[")
 
         assert accepted(validator) == [False, True, False, True]
         (event,) = events(caplog, IN_PART)
@@ -377,23 +373,18 @@ class TestInPart:
     ):
         revoked = json.loads(key_text(SECOND, revoked=SECOND))
         denied = ["api_key|alpha", f"{ISSUER}|alice"]
-        put(files.config, files.config_text(**members, denied=denied, api_keys=revoked))
-        validator.look_for_changes()
+        change(validator, files.config, files.config_text(**members, denied=denied, api_keys=revoked))
         refused = accepted(validator)
-        put(files.config, "{")
-
-        validator.look_for_changes()
+        change(validator, files.config, "{")
 
         assert refused == accepted(validator) == [False, False, False, False]
         assert is_accepted(validator, mint(key=ec_key(), exp=4_000_000_000, iat=0, sub="bob"))
-        put(files.config, files.config_text())
-        validator.look_for_changes()
+        change(validator, files.config, files.config_text())
         assert accepted(validator) == [True, True, False, True]
 
     def test_keys_of_another_file_are_not_taken_for_those_of_this_one(self, validator, files):
-        put(files.config, files.config_text(api_key_file=str(files.folder / "missing"), denied=["api_key|alpha"]))
-
-        validator.look_for_changes()
+        missing = str(files.folder / "missing")
+        change(validator, files.config, files.config_text(api_key_file=missing, denied=["api_key|alpha"]))
 
         assert accepted(validator) == [False, True, False, True]
         assert [key.name for key in validator.settings.api_keys] == ["alpha", "bravo"]
@@ -404,9 +395,7 @@ class TestInPart:
         validator = make(check=check)
         check.side_effect = error
         put(files.config, files.config_text(rate_limits={}))
-        put(files.keys, key_text(FIRST, SECOND, revoked=FIRST))
-
-        validator.look_for_changes()
+        change(validator, files.keys, key_text(FIRST, SECOND, revoked=FIRST))
 
         assert accepted(validator) == [False, True, False, True]
 
@@ -458,16 +447,14 @@ class TestReports:
         start = clock.now().timestamp()
         before = reports(validator)
         clock.advance(10)
-        put(files.keys, key_text(THIRD))
-        validator.look_for_changes()
+        change(validator, files.keys, key_text(THIRD))
         clock.advance(10)
         put(files.keys, "[")
         for _ in range(2):
             validator.look_for_changes()
         monkeypatch.setattr(validator, "_check", lambda _settings: 1 / 0)
         put(files.config, files.config_text(admins=[]))
-        put(files.keys, key_text(THIRD))
-        validator.look_for_changes()
+        change(validator, files.keys, key_text(THIRD))
 
         assert (before, reports(validator)) == ([0, 0, 0, start], [1, 1, 1, start + 10])
 
@@ -477,8 +464,7 @@ class TestReports:
         put(files.keys, key_text(FIRST, SECOND, revoked=FIRST))
         roles, denied = {"a": {"tables": {}}}, ["api_key|bravo", "api_key|gone"]
         for members in ({"roles": roles, "admins": [f"{ISSUER}|x"], "denied": denied}, {}):
-            put(files.config, files.config_text(**members))
-            validator.look_for_changes()
+            change(validator, files.config, files.config_text(**members))
 
         names = ("levelno", "issuers", "api_keys", "denied", "roles", "admins", "admin_groups")
         assert [[event[name] for name in names] for event in events(caplog, READ_AGAIN)] == [

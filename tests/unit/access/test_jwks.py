@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -252,10 +253,8 @@ class TestFetching:
         assert key_names(source) == ["rsa"]
 
     def test_without_a_thread_the_fetch_has_failed(self, provider, clock):
-        def have_no_thread(_work):
-            raise RuntimeError("can't start new thread")
-
-        cache = KeyCache(SETTING, http=provider, clock=clock, policy=POLICY, start=have_no_thread)
+        start = Mock(side_effect=RuntimeError("can't start new thread"))
+        cache = KeyCache(SETTING, http=provider, clock=clock, policy=POLICY, start=start)
         assert pending(cache).result(0) is None
 
         with pytest.raises(Unavailable):
