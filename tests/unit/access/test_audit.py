@@ -52,9 +52,7 @@ def test_an_accepted_token_leaves_who_and_with_which_key(validator, events):
     }  # fmt: skip
 
 
-def test_a_refused_token_leaves_the_reason_and_what_it_claimed_and_an_undecided_one_a_warning(
-    validator, provider, events, caplog
-):
+def test_a_refused_token_leaves_reason_and_claims_and_an_undecided_one_a_warning(validator, provider, events, caplog):
     token = mint(audience="other", subject="mallory")
     with pytest.raises(Rejected):
         validator.validate_token(token)

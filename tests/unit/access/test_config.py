@@ -163,9 +163,7 @@ def test_a_denied_entry_belongs_to_the_longest_issuer_that_fits_and_may_hold_bar
         ("large", "too large"),
     ],
 )  # fmt: skip
-def test_an_unusable_file_is_refused_by_its_setting_and_not_by_its_path(  # noqa: PLR0917
-    make, tmp_path, monkeypatch, setting, name, problem
-):
+def test_an_unusable_file_is_refused_by_its_setting(make, tmp_path, monkeypatch, setting, name, problem):  # noqa: PLR0917
     monkeypatch.setattr(module, "MAX_KEY_FILE_BYTES", 10)
     monkeypatch.setattr(module, "MAX_CONFIG_FILE_BYTES", 10)
     os.mkfifo(tmp_path / "pipe")
@@ -202,9 +200,7 @@ def test_a_tilde_is_the_home_folder_and_links_are_followed(make, files, monkeypa
         (0o660, key_text(FIRST), ["A file of the access configuration can be changed by its group."]),
     ],
 )
-def test_a_file_that_is_more_open_than_it_should_be_leaves_a_warning(  # noqa: PLR0917
-    make, files, caplog, mode, keys, sentences
-):
+def test_a_file_that_is_too_open_leaves_a_warning(make, files, caplog, mode, keys, sentences):  # noqa: PLR0917
     files.config.write_text(json.dumps({"api_keys": json.loads(keys)}))
     files.config.chmod(mode)
 
@@ -295,9 +291,7 @@ class TestLookingForChanges:
         assert accepted(validator) == [False, False, True, False]
 
     @pytest.mark.parametrize("name", ["keys", "config"])
-    def test_a_missing_file_keeps_the_old_version_and_is_logged_once_until_it_is_back(
-        self, validator, files, clock, caplog, name
-    ):
+    def test_a_missing_file_keeps_the_old_version_and_is_logged_once(self, validator, files, clock, caplog, name):
         path = getattr(files, name)
         text = path.read_text()
         path.unlink()
@@ -368,9 +362,7 @@ class TestInPart:
         assert (event["configuration_file"], event["key_file"]) == ("newest version", "last good version")
 
     @pytest.mark.parametrize("members", [{"colour": "red"}, {"admins": ["https://other.example|x"]}])
-    def test_who_is_denied_or_revoked_by_a_version_that_is_refused_stays_so_while_it_is_malformed(
-        self, validator, files, members
-    ):
+    def test_who_a_refused_version_denies_or_revokes_stays_out_while_it_is_malformed(self, validator, files, members):
         revoked = json.loads(key_text(SECOND, revoked=SECOND))
         denied = ["api_key|alpha", f"{ISSUER}|alice"]
         change(validator, files.config, files.config_text(**members, denied=denied, api_keys=revoked))
@@ -400,42 +392,39 @@ class TestInPart:
         assert accepted(validator) == [False, True, False, True]
 
 
-class TestTriedAgain:
-    """What may keep a version from being used for a passing reason."""
-
-    @pytest.mark.parametrize("error", [Unavailable("busy"), ResourcesExhausted("full"), RuntimeError("secret")])
-    def test_it_is_tried_again_after_five_seconds_and_logged_once(self, make, files, clock, caplog, error):
-        check = Mock()
-        validator = make(check=check)
-        check.side_effect = error
-        put(files.config, files.config_text(api_key_file=str(files.folder / "other.json")))
-        (files.folder / "other.json").write_text(key_text(THIRD))
-        for _ in range(3):
-            clock.advance(5)
-            validator.look_for_changes()
-        with pytest.raises(Unavailable if isinstance(error, RuntimeError) else type(error)) as caught:
-            validator.reload()
-        during = accepted(validator)
-        check.side_effect = None
-        validator.look_for_changes()
-        too_early = accepted(validator)
+@pytest.mark.parametrize("error", [Unavailable("busy"), ResourcesExhausted("full"), RuntimeError("secret")])
+def test_what_fails_for_a_passing_reason_is_tried_again_after_five_seconds_and_logged_once(
+    make, files, clock, caplog, error
+):
+    check = Mock()
+    validator = make(check=check)
+    check.side_effect = error
+    put(files.config, files.config_text(api_key_file=str(files.folder / "other.json")))
+    (files.folder / "other.json").write_text(key_text(THIRD))
+    for _ in range(3):
         clock.advance(5)
-
         validator.look_for_changes()
+    with pytest.raises(Unavailable if isinstance(error, RuntimeError) else type(error)) as caught:
+        validator.reload()
+    during = accepted(validator)
+    check.side_effect = None
+    validator.look_for_changes()
+    too_early = accepted(validator)
+    clock.advance(5)
 
-        assert during == too_early == [True, True, False, True]
-        assert accepted(validator) == [False, False, True, True]
-        assert [event["kind"] for event in events(caplog, TRIED_AGAIN)] == [type(error).__name__] * 2
-        assert len(events(caplog, READ_AGAIN)) == 1
-        assert "secret" not in str([caught.value, *(vars(record) for record in caplog.records)])
+    validator.look_for_changes()
+
+    assert during == too_early == [True, True, False, True]
+    assert accepted(validator) == [False, False, True, True]
+    assert [event["kind"] for event in events(caplog, TRIED_AGAIN)] == [type(error).__name__] * 2
+    assert len(events(caplog, READ_AGAIN)) == 1
+    assert "secret" not in str([caught.value, *(vars(record) for record in caplog.records)])
 
 
 class TestReports:
     """What is counted and logged of the version in force."""
 
-    def test_reloads_are_counted_by_outcome_and_the_time_is_that_of_the_last_change(
-        self, make, files, clock, monkeypatch
-    ):
+    def test_reloads_are_counted_by_outcome_with_the_time_of_the_last(self, make, files, clock, monkeypatch):
         def reports(validator):
             get = validator.metrics.registry.get_sample_value
             found = [
@@ -458,9 +447,7 @@ class TestReports:
 
         assert (before, reports(validator)) == ([0, 0, 0, start], [1, 1, 1, start + 10])
 
-    def test_the_event_counts_what_is_in_force_and_warns_when_there_are_no_roles_any_more(
-        self, validator, files, caplog
-    ):
+    def test_the_event_counts_what_is_in_force_and_warns_when_roles_are_gone(self, validator, files, caplog):
         put(files.keys, key_text(FIRST, SECOND, revoked=FIRST))
         roles, denied = {"a": {"tables": {}}}, ["api_key|bravo", "api_key|gone"]
         for members in ({"roles": roles, "admins": [f"{ISSUER}|x"], "denied": denied}, {}):

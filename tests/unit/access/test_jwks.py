@@ -159,9 +159,7 @@ class TestBearerToken:
         assert [sent(request) for request in provider.requests] == ["Bearer sesame"] * 2 + ["Bearer renewed"]
 
     @pytest.mark.parametrize(("setting", "second"), [({}, None), ({"ca_file": "ca.pem"}, "Bearer sesame")])
-    def test_another_host_that_a_document_names_gets_it_only_with_own_certificates(
-        self, provider, file, setting, second
-    ):
+    def test_another_host_gets_it_only_with_own_certificates(self, provider, file, setting, second):
         provider.discovery = {"issuer": ISSUER, "jwks_uri": OTHER_URL}
         provider.elsewhere[OTHER_URL] = provider.jwks
         fetcher(provider, bearer_token_file=str(file), **setting).fetch(rediscover=True)

@@ -282,9 +282,7 @@ class TestTokens:
         assert reason_of(validator, mint()) == "denied"
         assert reason_of(validator, mint(subject="bob")) == "subject_not_allowed"
 
-    def test_a_defect_is_a_refusal_that_hurts_once_and_leaves_an_event_without_the_token(
-        self, validator, monkeypatch, caplog
-    ):
+    def test_a_defect_is_a_refusal_that_hurts_once_and_shows_no_token(self, validator, monkeypatch, caplog):
         token = mint()
         with monkeypatch.context() as patched, caplog.at_level(logging.INFO, "micromegas_jupyter.access"):
             patched.setattr(Issuer, "check_unverified", lambda *_arguments: 1 / 0)
@@ -321,9 +319,7 @@ class TestTokenCache:
         assert validator.cached_context(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
 
     @pytest.mark.parametrize(("expires_in", "jump", "seconds"), [(100, 0, 100), (3000, 0, 300), (3000, -7200, 300)])
-    def test_a_token_is_forgotten_when_it_ends_and_after_five_minutes(
-        self, validator, clock, expires_in, jump, seconds
-    ):
+    def test_a_token_is_forgotten_at_its_end_or_after_minutes(self, validator, clock, expires_in, jump, seconds):
         token = mint(expires_in=expires_in)
         validator.validate_token(token)
 
@@ -333,9 +329,7 @@ class TestTokenCache:
         clock.advance(1)
         assert validator.cached_context(token) is None
 
-    def test_a_token_ends_by_the_wall_clock_too_and_in_its_leeway_is_accepted_but_not_remembered(
-        self, validator, clock
-    ):
+    def test_a_token_that_has_ended_is_not_remembered_in_its_leeway(self, validator, clock):
         token = mint(expires_in=30)
         validator.validate_token(token)
         clock.sleep_through(60)
@@ -484,32 +478,26 @@ class TestAdmins:
 LONG_SECONDS = 7 * 24 * 3600
 
 
-class TestRevocation:
-    """How long a withdrawn key counts: the times that the administrator guide promises.
+@pytest.mark.parametrize(
+    ("is_down", "last_second"),
+    [
+        (False, 3599),  # one refresh interval
+        (True, 3600),  # an outage is over: two cool-downs
+        (True, 86399),  # the provider went down before: the stale limit
+    ],
+)
+def test_a_withdrawn_key_is_out_within_the_life_of_a_remembered_token(provider, clock, is_down, last_second):
+    validator = OidcValidator(SETTINGS, http=provider, clock=clock)
+    validator.validate_token(mint(expires_in=LONG_SECONDS))
+    provider.publish(ec_key())
+    if is_down:
+        provider.go_down()
+    clock.advance(last_second)
+    token = mint(expires_in=LONG_SECONDS, subject="bob")
 
-    A closed account keeps its access until the token ends and the leeway with it; the token tables show both limits.
-    """
+    was_accepted = is_accepted(validator, token)
+    provider.come_back()
+    clock.advance(301)
 
-    @pytest.mark.parametrize(
-        ("is_down", "last_second", "then_seconds"),
-        [
-            (False, 3599, 301),  # one refresh interval and the life of a remembered token
-            (True, 3600, 301),  # an outage is over: two cool-downs, and the life of a remembered token
-            (True, 86399, 301),  # the provider went down before: the stale limit
-        ],
-    )
-    def test_a_withdrawn_key_is_out_in_time(self, provider, clock, is_down, last_second, then_seconds):
-        validator = OidcValidator(SETTINGS, http=provider, clock=clock)
-        validator.validate_token(mint(expires_in=LONG_SECONDS))
-        provider.publish(ec_key())
-        if is_down:
-            provider.go_down()
-        clock.advance(last_second)
-        token = mint(expires_in=LONG_SECONDS, subject="bob")
-
-        was_accepted = is_accepted(validator, token)
-        provider.come_back()
-        clock.advance(then_seconds)
-
-        assert was_accepted is True
-        assert is_accepted(validator, token) is False
+    assert was_accepted is True
+    assert is_accepted(validator, token) is False

@@ -1,8 +1,9 @@
 """Each way in which a token can be wrong, with the one class and the one reason that it gets."""
 
+import gc
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection
 from itertools import cycle, product
 
 import pytest
@@ -35,9 +36,7 @@ def test_a_token_within_the_rules_is_accepted(validator, token):
 
 
 @pytest.mark.parametrize(("token", "reason"), REFUSED.values(), ids=REFUSED)
-def test_a_token_outside_the_rules_is_rejected_for_its_reason_and_explained_without_showing_it(
-    validator, clock, token, reason
-):
+def test_a_token_outside_the_rules_is_rejected_for_its_reason_and_not_shown(validator, clock, token, reason):
     decision = decide_safely(validator, token)
     steps = explain_decision(token, decision, settings=AccessSettings(oidc=SETTINGS), now=clock.now())
 
@@ -253,21 +252,14 @@ def test_s10_an_api_key_is_kept_as_its_digest_only(caplog):
 
 
 def _everything_below(root):
-    """Return every text and every run of bytes that can be reached from an object's attributes."""
+    """Return every text and every run of bytes that can be reached from an object of the package."""
     found, seen, waiting = set(), set(), [root]
     while waiting:
         item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
         if isinstance(item, str | bytes):
             found.add(item)
-        elif isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting += list(item)
-        elif type(item).__module__.startswith("micromegas_jupyter"):
-            names = [name for kind in type(item).__mro__ for name in getattr(kind, "__slots__", ())]
-            waiting += [getattr(item, name) for name in names if hasattr(item, name)]
-            waiting += list(getattr(item, "__dict__", {}).values())
+        elif id(item) not in seen and not isinstance(item, type):
+            seen.add(id(item))
+            if isinstance(item, Collection) or type(item).__module__.startswith("micromegas_jupyter"):
+                waiting += gc.get_referents(item)
     return found
