@@ -11,7 +11,7 @@ from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.raw_client import header_of
 from tests.fakes.waiting import wait_until
-from tests.integration.access.conftest import CountedHttp, Minter, outcome_of, validator_of
+from tests.integration.access.conftest import CountedHttp, new_token, outcome_of, validator_of
 
 pytestmark = pytest.mark.integration
 
@@ -64,11 +64,11 @@ def key_id_of(token):
 
 
 def test_no_valid_token_is_refused_for_longer_than_the_cool_down(own_provider):
-    minter, http = Minter(own_provider), ProviderHttp()
+    http = ProviderHttp()
     counted = CountedHttp(http, SYSTEM_CLOCK)
     # One remembered token: nearly every call verifies a signature.
     validator = validator_of(own_provider, counted, SYSTEM_CLOCK, cool_down_seconds=COOL_DOWN_SECONDS, cache_size=1)
-    load = Load(validator, minter.token())
+    load = Load(validator, new_token(own_provider))
     started = time.monotonic()
     threads = [
         threading.Thread(target=load.run, args=(started + number / CALLS_PER_SECOND, CALLERS / CALLS_PER_SECOND))
@@ -80,7 +80,7 @@ def test_no_valid_token_is_refused_for_longer_than_the_cool_down(own_provider):
     for at_seconds in ROTATIONS_AT_SECONDS:
         load.stopping.wait(max(0.0, started + at_seconds - time.monotonic()))
         own_provider.rotate(keep=len(ROTATIONS_AT_SECONDS))
-        load.tokens.append(minter.token())
+        load.tokens.append(new_token(own_provider))
     load.stopping.wait(max(0.0, started + LENGTH_SECONDS - time.monotonic()))
     # On a machine that stood still the newest token is accepted later.
     wait_until(lambda: load.moments(key_id_of(load.tokens[-1]), is_accepted=True), "the newest token is accepted")

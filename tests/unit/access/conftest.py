@@ -1,5 +1,7 @@
 """What the tests of `access` share: a validator of one issuer with its provider, and why it refuses."""
 
+import os
+
 import pytest
 
 from micromegas_jupyter.access import OidcValidator, Rejected
@@ -16,6 +18,14 @@ def reason_of(validator, token):
         validator.validate_token(token)
     assert type(caught.value) is Rejected
     return caught.value.reason
+
+
+def give_away(path, monkeypatch):
+    """Make a file another user's."""
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Tokens held against what one issuer's setting asks: applications, claims, tenants, subjects, aliases and the rest."""
 
-from types import MappingProxyType
-
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.protocols import TokenKind
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint
@@ -22,7 +20,7 @@ def setting(**changes):
 
 
 def requiring(**required):
-    return setting(required_claims=MappingProxyType(required))
+    return setting(required_claims=required)
 
 
 CLIENTS = setting(client_ids=("notebook", "job"))
@@ -35,9 +33,7 @@ OBJECT_ID = setting(subject_claim="oid")
 NAMESPACE = "system:serviceaccount:obs"
 SUBJECTS = setting(subjects=("alice", f"{NAMESPACE}:*", "repo:octo/lake*"))
 ALIASED = setting(aliases=(ALIAS, "https://old.example.com/"))
-NO_AUDIENCE = setting(
-    audiences=(), client_ids=("notebook",), required_claims=MappingProxyType({"token_use": ("access",)})
-)
+NO_AUDIENCE = setting(audiences=(), client_ids=("notebook",), required_claims={"token_use": ("access",)})
 RSA_ONLY = setting(algorithms=frozenset({"RS256"}))
 STRICT_CLOCK = setting(leeway_seconds=0)
 SHORT_LEEWAY = setting(leeway_seconds=5)

@@ -19,6 +19,7 @@ from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
+from tests.unit.access.conftest import give_away
 
 READ_AGAIN = "The access configuration was read again and is in force."
 KEPT = "A new version of the access configuration cannot be used; the old one stays in force."
@@ -230,10 +231,7 @@ class TestIssuerFiles:
         assert str(tmp_path) not in str(caught.value)
 
     def test_a_file_of_another_user_is_refused_unless_it_holds_a_token(self, files, monkeypatch):
-        if os.geteuid() == 0:
-            os.chown(files.jwks, 12345, -1)
-        else:
-            monkeypatch.setattr(os, "geteuid", lambda: files.jwks.stat().st_uid + 1)
+        give_away(files.jwks, monkeypatch)
 
         check_issuer_files(issuer_of(files.jwks, "bearer_token_file"))
         with pytest.raises(ConfigurationError, match="another user"):

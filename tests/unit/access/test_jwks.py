@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 from datetime import timedelta
 from unittest.mock import Mock
 
@@ -18,6 +17,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fakes.waiting import FakeBackground
+from tests.unit.access.conftest import give_away
 
 SETTING = IssuerSetting(issuer=ISSUER)
 OTHER = IssuerSetting(issuer="https://other.example")
@@ -183,10 +183,7 @@ def sent(request):
 def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("sesame")
-    if os.geteuid() == 0:
-        os.chown(path, 12345, -1)
-    else:
-        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    give_away(path, monkeypatch)
 
     with pytest.raises(ProviderUnavailable, match="another user"):
         fetcher(provider, jwks_file=str(path)).fetch(rediscover=True)
