@@ -116,13 +116,9 @@ REFUSED = {
         {**WITHOUT_AUDIENCE, "without": [], "aud": audience} for audience in (AUDIENCE, [], None, "notebook")
     )),
     **refused("no audience", NO_AUDIENCE, MISMATCH, {**WITHOUT_AUDIENCE, "token_use": "id"}),
-    **refused(
-        "no audience", NO_AUDIENCE, "required_claim_missing", {**WITHOUT_AUDIENCE, "without": ["aud", "token_use"]}
-    ),
-    **refused(
-        "no audience", NO_AUDIENCE, CLIENT, {**WITHOUT_AUDIENCE, "client_id": "other"},
-        {**WITHOUT_AUDIENCE, "without": ["aud", "client_id"]},
-    ),
+    **refused("no use", NO_AUDIENCE, "required_claim_missing", {**WITHOUT_AUDIENCE, "without": ["aud", "token_use"]}),
+    **refused("no audience", NO_AUDIENCE, CLIENT, {**WITHOUT_AUDIENCE, "client_id": "other"}),
+    **refused("no application", NO_AUDIENCE, CLIENT, {**WITHOUT_AUDIENCE, "without": ["aud", "client_id"]}),
     **refused("audience wanted", CLIENTS, "audience_missing", WITHOUT_AUDIENCE),
     # Algorithm
     "algorithm: another accepted elsewhere": (RSA_ONLY, mint(key=ec_key()), "algorithm_not_allowed"),

@@ -24,6 +24,7 @@ from tests.unit.access.provider_tokens import HOSTED, OWN, sign
 from tests.unit.access.token_cases import ACCEPTED, WRONG_CLAIMS, WRONG_FORM, WRONG_KEY
 
 API_KEY = "mmk_8c1f0a6de2b94b7f1c3d"
+ROOT = "root@example.com"
 KEYS = [ApiKeySetting(name="grafana", key=Secret(API_KEY))]
 REFUSED = {**WRONG_FORM, **WRONG_CLAIMS, **WRONG_KEY}
 ACCEPTED_BY_SETTING = {**issuer_cases.ACCEPTED_KINDS, **issuer_cases.ACCEPTED}
@@ -214,16 +215,14 @@ def test_once_the_fault_is_over_a_good_token_is_accepted(fault, chain, provider,
 @pytest.mark.parametrize(
     "claims",
     [
-        {"preferred_username": "root@example.com"}, {"upn": "root@example.com"},
-        {"unique_name": "root@example.com"}, {"name": "root@example.com"},
-        {"verified_primary_email": ["root@example.com"]}, {"email": "root@example.com"},
-        {"email": "root@example.com", "email_verified": "true"},
-        {"email": "root@example.com", "email_verified": 1}, {"email": "root@example.com", "email_verified": False},
+        *({name: ROOT} for name in ("preferred_username", "upn", "unique_name", "name", "email")),
+        *({"email": ROOT, "email_verified": odd} for odd in ("true", 1, False)),
+        {"verified_primary_email": [ROOT]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_s2_a_claim_that_nobody_verified_makes_no_administrator(claims, provider, clock):
-    validator = OidcValidator(SETTINGS, ["root@example.com"], http=provider, clock=clock)
+    validator = OidcValidator(SETTINGS, [ROOT], http=provider, clock=clock)
 
     assert not validator.validate_token(mint(**claims)).is_admin
 

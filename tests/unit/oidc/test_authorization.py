@@ -358,20 +358,23 @@ def test_a_callback_with_another_state_is_not_of_this_request(query):
         parse_callback(query, request=request, metadata=METADATA)
 
 
-@pytest.mark.parametrize("issuer", ["https://evil.example", "https://id.example.com/", ""])
 @pytest.mark.parametrize("metadata", [METADATA, ANNOUNCING])
-@pytest.mark.parametrize("result", [{"code": "c"}, {"error": "access_denied"}])
-def test_a_callback_of_another_issuer_is_refused(issuer, metadata, result):
-    query = urlencode({"state": "state-1", "iss": issuer, **result})
-
+@pytest.mark.parametrize(
+    "rest",
+    [
+        # another issuer
+        *(
+            urlencode({"iss": issuer, **result})
+            for issuer in ("https://evil.example", "https://id.example.com/", "")
+            for result in ({"code": "c"}, {"error": "access_denied"})
+        ),
+        # no usable code
+        *("", "code=", "code=a&code=b", "code=%0a", "code=%C3%A9", "code=" + "a" * 4097),
+    ],
+)
+def test_a_callback_of_another_issuer_or_without_one_usable_code_is_refused(rest, metadata):
     with pytest.raises(ProviderMisbehaved):
-        parse_callback(query, request=build(), metadata=metadata)
-
-
-@pytest.mark.parametrize("query", ["", "&code=", "&code=a&code=b", "&code=%0a", "&code=%C3%A9", "&code=" + "a" * 4097])
-def test_a_callback_without_one_usable_code_is_refused(query):
-    with pytest.raises(ProviderMisbehaved):
-        parse_callback("state=state-1" + query, request=build(), metadata=METADATA)
+        parse_callback(f"state=state-1&{rest}", request=build(), metadata=metadata)
 
 
 @pytest.mark.parametrize(

@@ -88,14 +88,13 @@ def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_
 @pytest.mark.parametrize(
     "changes",
     [
-        {"device_code": None}, {"device_code": ""}, {"device_code": 17}, {"device_code": "a\nb"},
-        {"device_code": "a" * 70_000}, {"user_code": None}, {"user_code": 17}, {"user_code": "\x00\x1b"},
-        {"user_code": "A" * 65}, {"verification_uri": None},
-        {"verification_uri": ["https://id.example.com/device"]}, {"expires_in": None}, {"expires_in": 0},
-        {"expires_in": -1}, {"expires_in": True}, {"expires_in": "soon"}, {"interval": "often"}, {"interval": -1},
-        {"interval": [5]},
+        *({"device_code": code} for code in (None, "", 17, "a\nb", "a" * 70_000)),
+        *({"user_code": code} for code in (None, 17, "\x00\x1b", "A" * 65)),
+        *({"verification_uri": address} for address in (None, ["https://id.example.com/device"])),
+        *({"expires_in": seconds} for seconds in (None, 0, -1, True, "soon")),
+        *({"interval": seconds} for seconds in ("often", -1, [5])),
     ],
-)  # fmt: skip
+)
 def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes):
     with pytest.raises(ProviderMisbehaved):
         parse(**changes)

@@ -32,13 +32,9 @@ def document(**changes):
 
 def test_every_endpoint_and_ability_is_kept():
     assert parse_metadata(document(), issuer=ISSUER) == discovery.ProviderMetadata(
-        issuer=ISSUER,
-        jwks_uri=KEYS_URL,
-        **ENDPOINTS,
-        sends_issuer_in_callback=True,
-        token_endpoint_auth_methods=("client_secret_basic", "none"),
-        pkce_methods=("S256", "plain"),
-    )
+        issuer=ISSUER, jwks_uri=KEYS_URL, **ENDPOINTS, sends_issuer_in_callback=True,
+        token_endpoint_auth_methods=("client_secret_basic", "none"), pkce_methods=("S256", "plain"),
+    )  # fmt: skip
 
 
 def test_an_issuer_of_machines_needs_no_more_than_keys():
