@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from functools import partial
+from unittest.mock import Mock
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -197,42 +198,22 @@ def test_a_defect_ends_the_sign_in_as_a_defect(idp, calls, clock, tmp_path, capl
     assert "A sign-in failed unexpectedly." in caplog.text
 
 
-def fail():
-    raise TokenStoreError("The token file cannot be looked at.")
-
-
 @pytest.mark.parametrize(
     ("mark", "hints"),
-    [(lambda: None, ["refresh_token", "access_token"]), (lambda: "stored", []), (fail, [])],
+    [
+        ({"return_value": None}, ["refresh_token", "access_token"]),
+        ({"return_value": "stored"}, []),
+        ({"side_effect": TokenStoreError("The token file cannot be looked at.")}, []),
+    ],
     ids=["nothing is stored", "a sign-in is stored", "it cannot be known"],
 )
-def test_tokens_that_were_not_kept_are_revoked_only_where_nothing_is_stored(  # noqa: PLR0917 - fixtures and one case
-    mark, hints, idp, calls, clock, tmp_path, monkeypatch
-):
-    store, connection = (
-        FileTokenStore(tmp_path / "t"),
-        ProviderConnection(idp.issuer, "app", None, http=calls, clock=clock),
-    )
-    monkeypatch.setattr(store, "mark", mark)
+def test_tokens_that_were_not_kept_are_revoked_only_where_nothing_is_stored(mark, hints, idp, calls, clock):
+    store = Mock(mark=Mock(**mark))
+    connection = ProviderConnection(idp.issuer, "app", None, http=calls, clock=clock)
 
     discard_tokens(parse_token(idp.stored_token(ends_in_seconds=60)), store, connection, clock=clock)
 
     assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == hints
-
-
-def test_the_bearer_is_the_one_that_the_provider_was_made_for(make, token):
-    provider = make(token=token, bearer=Bearer.ACCESS_TOKEN)
-
-    assert provider.get_token() == token["access_token"]
-    assert provider.get_token(bearer="id_token") == token["id_token"]
-
-
-def test_the_id_token_says_who_it_is(idp, make, token, clock):
-    identity = make(token=token).identity()
-
-    assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
-    assert (identity.issuer, identity.renews) == (idp.issuer, True)
-    assert identity.expires_at == clock.now().replace(hour=13)
 
 
 def by_access_token(idp, clock, **changes):
@@ -243,12 +224,13 @@ def by_access_token(idp, clock, **changes):
     return OidcAuthProvider(idp.issuer, "notebook", token=token, bearer=Bearer.ACCESS_TOKEN, clock=clock)
 
 
-def test_without_an_id_token_an_access_token_that_can_be_read_says_who_it_is(idp, clock):
-    identity = by_access_token(idp, clock).identity()
+def test_an_id_token_or_without_one_an_access_token_that_can_be_read_says_who_it_is(idp, make, token, clock):
+    for provider in (make(token=token), by_access_token(idp, clock)):
+        identity = provider.identity()
 
-    assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
-    assert (identity.issuer, identity.renews) == (idp.issuer, True)
-    assert identity.expires_at == clock.now().replace(hour=13)
+        assert (identity.subject, identity.name, identity.email) == ("alice-1", "Alice Example", "alice@example.com")
+        assert (identity.issuer, identity.renews) == (idp.issuer, True)
+        assert identity.expires_at == clock.now().replace(hour=13)
     for subject in (None, 7, "\x00"):
         with pytest.raises(LoginRequired) as caught:
             by_access_token(idp, clock, sub=subject).identity()

@@ -18,7 +18,7 @@ from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jwt import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
-from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
+from tests.fakes.scripted_provider import Reply
 
 RESOURCE = "https://lake.example.com"
 
@@ -57,22 +57,6 @@ def test_a_rotated_key_is_fetched_once_and_unknown_ones_do_not_make_the_client_f
         connection.verify(tokens_of(idp), nonce=None)
 
     assert len(idp.seen("/keys")) == 5
-
-
-@pytest.mark.parametrize(
-    ("methods", "is_basic"), [(None, True), (["client_secret_basic"], True), (["client_secret_post"], False)]
-)
-def test_the_secret_is_sent_as_the_provider_wants_it(methods, is_basic, clock):
-    secret = "p w+d/%é:"
-    idp = ScriptedProvider(clock=clock, client_id="svc:1", client_secret=secret)
-    idp.metadata_changes["token_endpoint_auth_methods_supported"] = methods
-    connection = ProviderConnection(idp.issuer, "svc:1", Secret(secret), http=DirectCalls(idp), clock=clock)
-
-    tokens = connection.client_credentials(scope=None, audience=None)
-
-    assert tokens.access_token.reveal().startswith("service-")
-    assert ("authorization" in idp.seen("/token")[0].headers) is is_basic
-    assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
 
 
 def code_request(connection, resource=None):
@@ -235,18 +219,12 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
 # Documents
 
 
-def test_documents_are_fetched_once_an_hour(connection, idp, clock):
+def test_documents_are_fetched_once_an_hour_and_kept_while_the_provider_is_down(connection, idp, clock):
     for _ in range(3):
         connection.keys()
     clock.advance(3600)
-    connection.keys()
-
-    assert len(idp.seen("/.well-known/openid-configuration")) == 2
-    assert len(idp.seen("/keys")) == 2
-
-
-def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(connection, idp, clock):
     keys = connection.keys()
+    assert [len(idp.seen(path)) for path in ("/.well-known/openid-configuration", "/keys")] == [2, 2]
     clock.advance(7200)
     idp.is_down = True
 
