@@ -294,8 +294,9 @@ def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(buil
 
     assert type(error) is expected
     scene.mend()
-    with pytest.raises(LoginRequired):
+    with pytest.raises(LoginRequired, match=r"sign-in has (ended|expired)") as caught:
         scene.person.get_token()
+    assert "micromegas login" in caught.value.remedy
     assert len(scene.idp.refreshes()) == 1
     scene.sign_in()
     assert scene.person.get_token() != scene.stored_token

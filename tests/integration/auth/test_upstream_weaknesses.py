@@ -104,21 +104,6 @@ def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(ke
     assert kept.path.read_text() == before
 
 
-def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(kept, idp):
-    """A sign-in whose refresh token was dead passed for a good one, so that no new sign-in ever followed."""
-    kept.write(ends_in_seconds=-10, refresh_token="dead")
-    provider = kept.open()
-
-    for _ in range(2):
-        with pytest.raises(LoginRequired, match=r"sign-in has (ended|expired)") as caught:
-            provider.get_token()
-        assert "micromegas login" in caught.value.remedy
-    kept.sign_in()
-
-    assert len(idp.refreshes()) == 1
-    assert provider.get_token() == kept.token["id_token"]
-
-
 def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
     """The file was emptied and written in place, so a crash or a reader in between met half a file."""
     kept.write(ends_in_seconds=-10)

@@ -145,15 +145,6 @@ def test_logout_ends_the_named_profile_here_and_one_line_says_that_the_provider_
     assert [path.name for path in tmp_path.glob("tokens-*.json")] == ["tokens-home.json"]
 
 
-def test_a_sign_in_that_cannot_be_removed_is_a_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
-    (tmp_path / "tokens.json").mkdir()
-
-    assert run(["logout"]) != 0
-
-    assert "tokens.json" in capsys.readouterr().err
-
-
 def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
     identity = ServerIdentity(subject="bob", issuer="i", auth_type="oidc", is_admin=True, reads_nothing=True)
