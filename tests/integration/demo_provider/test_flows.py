@@ -147,21 +147,6 @@ def token(client, get_code):
     return client.exchange(get_code()).json()
 
 
-def test_a_refresh_gives_new_tokens_of_the_same_person(client, token, clock, provider):
-    clock.advance(300)
-    response = client.refresh(token["refresh_token"])
-
-    before, after = claims_of(token["id_token"]), claims_of(response.json()["id_token"])
-    assert response.json()["refresh_token"] != token["refresh_token"]
-    assert after["sub"] == "demo-alice"
-    assert after["aud"] == before["aud"]
-    assert after["iat"] == 1795521900
-    assert after["exp"] == 1795522500
-    assert after["auth_time"] == before["auth_time"]
-    assert "nonce" not in after
-    assert provider.refresh_count == 1
-
-
 def test_using_a_refresh_token_twice_ends_its_whole_family(client, token):
     newest = client.refresh(token["refresh_token"]).json()["refresh_token"]
 

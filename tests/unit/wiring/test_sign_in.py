@@ -93,11 +93,6 @@ def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, envir
 # Signing in
 
 
-class NoBrowser:
-    def open(self, url):
-        return False
-
-
 def browse(pending):
     """Follow the provider's page to the address that a person would copy."""
     return requests.get(pending.start_url, allow_redirects=False, timeout=30).headers["Location"]
@@ -117,15 +112,6 @@ class Person:
 
     def login(self, settings, **options):
         return login(settings, announce=self.heard.append, show=self.shown.append, prompt=self.ask, **options)
-
-
-def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(settings, environ):
-    person = Person(browse)
-
-    person.login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], browser=NoBrowser(), environ=environ)
-
-    assert person.heard == ["No browser opened here. Continuing with an address that you open yourself."]
-    assert [pending.flow for pending in person.shown] == [Flow.BROWSER, Flow.PASTE]
 
 
 def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
