@@ -5,28 +5,21 @@ import logging
 import os
 import threading
 import weakref
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from micromegas_jupyter.auth.tokens.manager import (
     BackgroundRenewal,
-    Freshness,
-    freshness_of,
-    session_of,
 )
-from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     InternalError,
     LoginRequired,
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.oidc.authorization import TokenSet
-from tests.fakes.mint import AUDIENCE, ISSUER, NOW, mint, rsa_key
+from tests.fakes.mint import rsa_key
 from tests.fakes.scripted_provider import Reply
 from tests.fakes.stored_sign_in import StoredSignIn
 
@@ -139,9 +132,12 @@ def test_a_logout_during_a_renewal_wins(sign_in, idp):
     assert not sign_in.path.exists()
 
 
-def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(sign_in, idp):
+@pytest.mark.parametrize(("ended_for_seconds", "pause_seconds"), [(0, 30), (60, 60), (3600, 3600)])
+def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_repeated_after_a_growing_pause(
+    ended_for_seconds, pause_seconds, sign_in, idp, clock
+):
     idp.refresh_changes["id_token"] = None
-    provider = sign_in.opened(ends_in_seconds=-10)
+    provider = sign_in.opened(ends_in_seconds=-ended_for_seconds)
     before = sign_in.token()["id_token"]
 
     for _ in range(3):
@@ -151,6 +147,10 @@ def test_a_refresh_without_an_id_token_serves_access_tokens_and_is_not_repeated(
     assert provider.get_token(bearer="access_token") == sign_in.token()["access_token"]
     assert sign_in.token()["id_token"] == before
     assert len(idp.refreshes()) == 1
+    assert provider.renewal_due_at() == clock.now() + timedelta(seconds=pause_seconds)
+    idp.refresh_changes.clear()
+    clock.advance(pause_seconds)
+    assert provider.get_token() != before
 
 
 def test_a_valid_token_serves_while_the_provider_is_down(sign_in, idp, clock):
@@ -286,56 +286,6 @@ def test_a_sign_in_for_another_scope_or_audience_is_not_used(sign_in, idp):
             sign_in.open(**wanted).get_token()
     assert sign_in.open(audience="lake", scope="lake openid").get_token() == sign_in.token()["id_token"]
     assert idp.requests == []
-
-
-# When a token is due
-
-BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("lifetime_seconds", "age_seconds", "expected"),
-    [
-        (3600, 0, Freshness.FRESH),
-        (3600, 3299, Freshness.FRESH),
-        (3600, 3300, Freshness.ENDING),
-        (3600, 3599, Freshness.ENDING),
-        (3600, 3600, Freshness.ENDED),
-        (300, 224, Freshness.FRESH),
-        (300, 225, Freshness.ENDING),
-        (8, 5, Freshness.FRESH),
-        (8, 6, Freshness.ENDING),
-    ],
-)
-def test_a_token_is_renewed_in_its_last_five_minutes_or_its_last_quarter(lifetime_seconds, age_seconds, expected):
-    end, now = BEGIN + timedelta(seconds=lifetime_seconds), BEGIN + timedelta(seconds=age_seconds)
-
-    assert freshness_of(BEGIN, end, now) is expected
-
-
-def signed_in(*, lifetime_seconds=3600):
-    tokens = TokenSet(
-        access_token=Secret("acc"),
-        id_token=Secret(mint(expires_in=lifetime_seconds)),
-        obtained_at=NOW,
-        expires_at=NOW + timedelta(seconds=lifetime_seconds),
-    )
-    return session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
-
-
-@pytest.mark.parametrize(("renewed_after_seconds", "pause_seconds"), [(3300, 30), (3600, 30), (3660, 60), (7200, 3600)])
-def test_an_id_token_that_a_renewal_did_not_replace_is_not_asked_for_at_once(renewed_after_seconds, pause_seconds):
-    renewed_at = NOW + timedelta(seconds=renewed_after_seconds)
-    tokens = replace(signed_in().tokens, obtained_at=renewed_at, expires_at=renewed_at + timedelta(hours=1))
-    session = session_of(tokens, issuer=ISSUER, client_id=AUDIENCE)
-
-    assert session.renewable_from(Bearer.ID_TOKEN) == renewed_at + timedelta(seconds=pause_seconds)
-    assert session.renewable_from(Bearer.ACCESS_TOKEN) is None
-    assert session.freshness(Bearer.ACCESS_TOKEN, renewed_at) is Freshness.FRESH
-    ended = NOW + timedelta(hours=1)
-    assert session.freshness(Bearer.ID_TOKEN, ended) is Freshness.ENDED
-    for lifetime_seconds in (2, 4, 300, 3600):  # one that came with the access token may be renewed at any time
-        assert signed_in(lifetime_seconds=lifetime_seconds).renewable_from(Bearer.ID_TOKEN) is None
 
 
 DEADLINE_SECONDS = 60
