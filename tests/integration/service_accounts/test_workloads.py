@@ -47,6 +47,13 @@ def settings_for(kind, **changes):
     return ClientSettings(workload=WorkloadSetting(**members))
 
 
+def settings_at(idp, platform, exchange, *, workload_audience=None, token_file=None, **options):
+    """Return settings by which a provider is given the platform's token."""
+    workload = WorkloadSetting(platform=platform, exchange=exchange, audience=workload_audience, token_file=token_file)
+    own = {"issuer": idp.issuer, "client_id": idp.client_id, "audience": "lake", **options}
+    return ClientSettings(**own, workload=workload)
+
+
 def provider_of(settings, platform):
     return service_provider(settings, platform.environ())
 
@@ -82,12 +89,7 @@ def test_a_token_that_a_server_refused_is_fetched_anew(kind):
 @EVERY_PLATFORM
 def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind):
     with kind() as platform, ExchangingProvider() as idp:
-        settings = replace(
-            settings_for(kind, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-        )
+        settings = settings_at(idp, PLATFORMS[kind], WorkloadExchange.TOKEN_EXCHANGE)
         provider = provider_of(settings, platform)
 
         claims = claims_of(provider.get_token())
@@ -100,13 +102,8 @@ def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind):
 @EVERY_PLATFORM
 def test_the_token_of_the_platform_proves_the_application(kind):
     with kind() as platform, ExchangingProvider(trusted_audience="api://AzureADTokenExchange") as idp:
-        settings = replace(
-            settings_for(kind, audience=None, exchange=WorkloadExchange.CLIENT_ASSERTION),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            scope="api://lake/.default",
-            preset="entra",
-        )
+        scope = {"scope": "api://lake/.default", "preset": "entra", "audience": None}
+        settings = settings_at(idp, PLATFORMS[kind], WorkloadExchange.CLIENT_ASSERTION, **scope)
 
         claims = claims_of(provider_of(settings, platform).get_token())
 
@@ -115,12 +112,8 @@ def test_the_token_of_the_platform_proves_the_application(kind):
 
 def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login():
     with GithubRunner() as platform, ExchangingProvider() as idp:
-        settings = replace(
-            settings_for(GithubRunner, audience="elsewhere", exchange=WorkloadExchange.TOKEN_EXCHANGE),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-        )
+        exchange = WorkloadExchange.TOKEN_EXCHANGE
+        settings = settings_at(idp, PLATFORMS[GithubRunner], exchange, workload_audience="elsewhere")
 
         with pytest.raises(LoginFailed, match="not acceptable"):
             provider_of(settings, platform).get_token()
@@ -200,14 +193,8 @@ def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path):
     with ExchangingProvider() as idp:
         token_file = tmp_path / "token"
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-1", audience=idp.issuer))
-        settings = ClientSettings(
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-            workload=WorkloadSetting(
-                platform=WorkloadPlatform.KUBERNETES, exchange=WorkloadExchange.TOKEN_EXCHANGE, token_file=token_file
-            ),
-        )
+        exchange = WorkloadExchange.TOKEN_EXCHANGE
+        settings = settings_at(idp, WorkloadPlatform.KUBERNETES, exchange, token_file=token_file)
         provider = service_provider(settings, {})
         first = provider.get_token()
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-2", audience=idp.issuer))
@@ -223,11 +210,8 @@ def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path
     with ExchangingProvider(trusted_audience=audience) as idp:
         token_file = tmp_path / "azure-identity-token"
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod", audience=audience))
-        settings = ClientSettings(
-            issuer=idp.issuer,
-            scope="api://lake/.default",
-            workload=WorkloadSetting(platform=WorkloadPlatform.AZURE, exchange=WorkloadExchange.CLIENT_ASSERTION),
-        )
+        options = {"scope": "api://lake/.default", "client_id": None, "audience": None}
+        settings = settings_at(idp, WorkloadPlatform.AZURE, WorkloadExchange.CLIENT_ASSERTION, **options)
         environ = {"AZURE_FEDERATED_TOKEN_FILE": str(token_file), "AZURE_CLIENT_ID": idp.client_id}
 
         provider = service_provider(settings, environ)
