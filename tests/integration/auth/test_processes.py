@@ -13,6 +13,7 @@ from micromegas_jupyter.auth.tokens import manager
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.stored_sign_in import StoredSignIn
 
 pytestmark = pytest.mark.integration
 
@@ -58,8 +59,7 @@ def finish(process):
 
 def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
     path = tmp_path / "t.json"
-    token = idp.stored_token(ends_in_seconds=-10)
-    path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
+    StoredSignIn(idp, path, clock=SYSTEM_CLOCK).write(ends_in_seconds=-10)
     processes = [start("refresh", path) for _ in range(4)]
     try:
         assert [read_line(process) for process in processes] == ["ready"] * 4
@@ -88,17 +88,17 @@ def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_pa
             return super().handle(seen)
 
     with SlowProvider() as idp:
-        before = idp.stored_token(ends_in_seconds=60)
-        path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": before}))
+        stored = StoredSignIn(idp, path, clock=SYSTEM_CLOCK)
+        stored.write(ends_in_seconds=60)
+        before = stored.token()
         program = start("background", path)
         assert asked.wait(30)
         threading.Timer(0.3, go_on.set).start()
 
         program.communicate("\n", timeout=60)
 
-        after = json.loads(path.read_text())["token"]
     assert program.returncode == 0
-    assert after["refresh_token"] != before["refresh_token"]
+    assert stored.token()["refresh_token"] != before["refresh_token"]
 
 
 if __name__ == "__main__":

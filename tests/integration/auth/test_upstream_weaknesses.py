@@ -16,6 +16,7 @@ from micromegas_jupyter.wiring import client_side
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
+from tests.fakes.stored_sign_in import StoredSignIn
 
 pytestmark = pytest.mark.integration
 
@@ -28,27 +29,18 @@ def idp(clock):
         yield running
 
 
-class Kept:
-    """A token file, and the programs that use it."""
+@pytest.fixture
+def kept(idp, tmp_path, clock):
+    return StoredSignIn(idp, tmp_path / "t.json", clock=clock)
 
-    def __init__(self, idp, path, clock):
-        self._idp, self.path, self._clock = idp, path, clock
 
-    def write(self, *, ends_in_seconds, **changes):
-        token = {**self._idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
-        document = {"issuer": self._idp.issuer, "client_id": "notebook", "token": token}
-        self.path.write_text(json.dumps(document))
+@pytest.fixture
+def sign_in(idp, kept, clock):
+    def make(**options):
+        arguments = {"token_file": kept.path, "clock": clock, "timeout_seconds": 10, **options}
+        return OidcAuthProvider.login(idp.issuer, "notebook", browser=ScriptedBrowser(), **arguments)
 
-    def open(self):
-        return OidcAuthProvider(self._idp.issuer, "notebook", token_file=self.path, clock=self._clock)
-
-    def sign_in(self, **options):
-        arguments = {"token_file": self.path, "clock": self._clock, "timeout_seconds": 10, **options}
-        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=ScriptedBrowser(), **arguments)
-
-    @property
-    def token(self):
-        return dict(json.loads(self.path.read_text())["token"])
+    return make
 
 
 @pytest.fixture
@@ -60,11 +52,6 @@ def default_file(_own_home):
 
 
 @pytest.fixture
-def kept(idp, tmp_path, clock):
-    return Kept(idp, tmp_path / "t.json", clock)
-
-
-@pytest.fixture
 def server():
     with closing(FakeFlightServer()) as running:
         yield running
@@ -73,7 +60,7 @@ def server():
 def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, idp, clock):
     """Where a provider does not rotate, the first refresh threw the refresh token away and the second one failed."""
     kept.write(ends_in_seconds=-10)
-    refresh_token = kept.token["refresh_token"]
+    refresh_token = kept.token()["refresh_token"]
     for _ in range(2):
         answer = idp.issue()
         del answer["refresh_token"]
@@ -83,7 +70,7 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, id
 
         clock.advance(LIFETIME_SECONDS)
     assert [seen.form["refresh_token"] for seen in idp.refreshes()] == [refresh_token] * 2
-    assert kept.token["refresh_token"] == refresh_token
+    assert kept.token()["refresh_token"] == refresh_token
 
 
 def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file, server):
@@ -113,7 +100,7 @@ def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
         kept.open().get_token()
 
         old = json.loads(beginning + reader.read())
-    assert old["token"]["refresh_token"] != kept.token["refresh_token"]
+    assert old["token"]["refresh_token"] != kept.token()["refresh_token"]
     assert sorted(entry.name for entry in kept.path.parent.iterdir()) == ["t.json", "t.json.lock"]
 
 
@@ -127,13 +114,13 @@ def test_c10_a_token_file_that_others_could_read_is_closed(kept):
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
-def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):
+def test_c10_a_symbolic_link_is_not_followed(kept, sign_in, tmp_path, idp):
     """A link in the file's place was followed, so tokens went to wherever it led."""
     target = tmp_path / "elsewhere"
     target.write_text("precious")
     kept.path.symlink_to(target)
 
-    for use in (kept.sign_in, kept.open().get_token):
+    for use in (sign_in, kept.open().get_token):
         with pytest.raises(TokenStoreError):
             use()
 
@@ -141,18 +128,18 @@ def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):
     assert idp.seen("/authorize") == []
 
 
-def test_c11_a_folder_that_was_there_keeps_its_mode(kept, tmp_path):
+def test_c11_a_folder_that_was_there_keeps_its_mode(sign_in, tmp_path):
     """The folder of the file was closed to others, whatever else was in it."""
     tmp_path.chmod(0o755)
 
-    kept.sign_in()
+    sign_in()
 
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, idp, clock):
+def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, sign_in, idp, clock):
     """The scope was not kept, so a program that was started later asked for another one and lost the API's."""
-    kept.sign_in(scope="openid offline_access api://lake/.default")
+    sign_in(scope="openid offline_access api://lake/.default")
     clock.advance(LIFETIME_SECONDS)
 
     later = OidcAuthProvider.from_file(kept.path, clock=clock)
@@ -162,12 +149,12 @@ def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, idp, clock):
     assert later.scope == "openid offline_access api://lake/.default"
 
 
-def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock, default_file):
+def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, sign_in, idp, clock, default_file):
     """A sign-in without a file was not kept at first, but its first refresh was, over the person's own sign-in."""
     kept.path = default_file
     kept.write(ends_in_seconds=3600)
     before = kept.path.read_text()
-    passing = kept.sign_in(token_file=None)
+    passing = sign_in(token_file=None)
     clock.advance(LIFETIME_SECONDS)
 
     passing.get_token()

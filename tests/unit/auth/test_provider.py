@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from unittest.mock import Mock
 from urllib.parse import parse_qsl, urlsplit
 
@@ -245,10 +246,10 @@ def test_tokens_that_cannot_be_read_mean_login_and_one_that_is_opaque_says_nothi
         OidcAuthProvider(idp.issuer, "notebook", token={"access_token": "opaque"}).identity()
 
 
-def test_saving_without_a_file_uses_upstreams_default(make, token, home):
+def test_saving_without_a_file_uses_upstreams_default(make, token):
     make(token=token).save()
 
-    assert (home / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert (Path.home() / ".micromegas" / "tokens.json").stat().st_mode & 0o777 == 0o600
 
 
 HIDDEN = "hidden-text-0123456789"
