@@ -5,15 +5,11 @@ The numbers are those of the list that they come from. What other tests show is 
 
 import json
 import stat
-from contextlib import closing
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import LoginRequired, TokenStoreError, UsageError
-from micromegas_jupyter.wiring import client_side
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.errors import TokenStoreError
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.stored_sign_in import StoredSignIn
@@ -51,12 +47,6 @@ def default_file(_own_home):
     return path
 
 
-@pytest.fixture
-def server():
-    with closing(FakeFlightServer()) as running:
-        yield running
-
-
 def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, idp, clock):
     """Where a provider does not rotate, the first refresh threw the refresh token away and the second one failed."""
     kept.write(ends_in_seconds=-10)
@@ -71,24 +61,6 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, id
         clock.advance(LIFETIME_SECONDS)
     assert [seen.form["refresh_token"] for seen in idp.refreshes()] == [refresh_token] * 2
     assert kept.token()["refresh_token"] == refresh_token
-
-
-def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file, server):
-    """Whatever the default file held was sent to the configured server, although another provider was configured."""
-    kept.path = default_file
-    kept.write(ends_in_seconds=3600)
-    before = kept.path.read_text()
-    with ScriptedProvider() as other:
-        environ = {
-            "MICROMEGAS_ANALYTICS_URI": server.uri,
-            "MICROMEGAS_OIDC_ISSUER": other.issuer,
-            "MICROMEGAS_OIDC_CLIENT_ID": "notebook",
-        }
-        with pytest.raises(LoginRequired):
-            client_side.connect(environ=environ)
-
-    assert server.calls == []
-    assert kept.path.read_text() == before
 
 
 def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
@@ -164,26 +136,6 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, sign_in, id
     assert [entry.name for entry in kept.path.parent.iterdir()] == ["tokens.json"]
 
 
-CALLS = {
-    "query": lambda client: client.query("SELECT 1"),
-    "stream": lambda client: list(client.query_stream("SELECT 1")),
-    "statement": lambda client: client.prepare_statement("SELECT 1"),
-    "write": lambda client: client.bulk_ingest("t", SMALL_TABLE),
-}
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_c01_a_token_that_cannot_be_had_stops_the_call(call, idp, server):
-    """A provider that failed was passed over in silence, and the call went out without any authorization."""
-    token = {**idp.stored_token(ends_in_seconds=-10), "refresh_token": "dead"}
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token)
-
-    with FlightSQLClient(server.uri, auth_provider=provider) as client, pytest.raises(LoginRequired):
-        call(client)
-
-    assert server.calls == []
-
-
 def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp, clock):
     """The port was the same for everybody, so whoever came first on a machine kept all others from signing in."""
     first, second = (OidcAuthProvider.begin_login(idp.issuer, "notebook", clock=clock) for _ in range(2))
@@ -193,27 +145,3 @@ def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp, clock):
 
     assert [pending.result(60).identity().subject for pending in (first, second)] == ["alice-1"] * 2
     assert all(pending.wait_closed(60) for pending in (first, second))
-
-
-def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(monkeypatch):
-    """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
-    with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
-        idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
-        values = {"ISSUER": idp.issuer, "CLIENT_ID": "service", "CLIENT_SECRET": "s3 cret:+%"}
-        for name, value in {**values, "SCOPE": "api://lake/.default"}.items():
-            monkeypatch.setenv(f"MICROMEGAS_OIDC_{name}", value)
-
-        assert OidcClientCredentialsProvider.from_env().get_token().startswith("service-")
-
-        (asked,) = idp.seen("/token")
-    assert asked.form == {"grant_type": "client_credentials", "scope": "api://lake/.default"}
-    assert asked.headers["authorization"].startswith("Basic ")
-
-
-@pytest.mark.parametrize("scheme", ["grpc", "grpc+tcp", "http"])
-def test_c18_a_token_never_goes_to_another_machine_in_plain_text(scheme, idp):
-    """Tokens went in plain text to any host, without a word."""
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600))
-
-    with pytest.raises(UsageError, match="not encrypted"):
-        FlightSQLClient(f"{scheme}://lake.example.com:50051", auth_provider=provider)

@@ -114,11 +114,20 @@ class Person:
         return login(settings, announce=self.heard.append, show=self.shown.append, prompt=self.ask, **options)
 
 
-def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(status=401, body={"error": "invalid_client"}), LoginFailed),
+        (Reply(status=503, body={}), ProviderUnavailable),
+    ],
+)
+def test_an_application_that_is_not_known_and_a_provider_that_is_down_get_no_fallback(
+    reply, expected, settings, environ, idp
+):
     person = Person()
-    idp.reply_once("/device_authorization", Reply(status=401, body={"error": "invalid_client"}))
+    idp.reply_once("/device_authorization", reply)
 
-    with pytest.raises(LoginFailed, match="invalid_client"):
+    with pytest.raises(expected):
         person.login(settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], environ=environ)
 
     assert person.heard == []
