@@ -79,10 +79,6 @@ def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google, clock):
     ("reply", "expected"),
     [
         (Reply(status=503, body={}), ProviderUnavailable),
-        (Reply(status=302, headers={"Location": "http://127.0.0.1:1/"}), ProviderMisbehaved),
-        (Reply(text="<html>", headers={"Content-Type": "text/html"}), ProviderMisbehaved),
-        (Reply(text="{"), ProviderMisbehaved),
-        (Reply(text='{"id_token": "' + "x" * 1_100_000 + '"}'), ProviderMisbehaved),
         (Reply(body={"id_token": "a.b.c"}), ProviderMisbehaved),
         (Reply(body={"id_token": 7}), ProviderMisbehaved),
         (Reply(body={}), ProviderMisbehaved),
@@ -120,20 +116,6 @@ def test_a_token_in_a_file_that_has_ended_is_not_shown(tmp_path):
     provider = service_provider(ClientSettings(audience="lake", workload=workload), {})
 
     assert token not in verbose_traceback(provider.get_token)
-
-
-@pytest.mark.parametrize(
-    ("changes", "mode"),
-    [({}, 0o644), ({"token_uri": None}, 0o600), ({"type": "other"}, 0o600), ({"token_uri": "http://x.example"}, 0o600)],
-)
-def test_a_key_that_cannot_be_used_is_not_shown(tmp_path, changes, mode):
-    with GoogleTokenEndpoint() as google:
-        file = tmp_path / "google.json"
-        file.write_text(google.key_file(**changes))
-        file.chmod(mode)
-        settings = ClientSettings(audience="lake", service_account_file=file)
-
-        assert "PRIVATE KEY" not in verbose_traceback(lambda: service_provider(settings, {}))
 
 
 @pytest.mark.parametrize(("content", "mode"), [(b"s3same", 0o644), (b"s3same\ntwo", 0o600), (b"s3same\xff", 0o600)])

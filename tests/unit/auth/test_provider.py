@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -74,32 +73,6 @@ def test_no_secret_is_shown_pickled_or_stored(idp, make, token, tmp_path):
         with pytest.raises(TypeError):
             use(provider)
     assert not [value for value in vars(provider).values() if isinstance(value, str) and "s3same" in value]
-
-
-def make_huge(path):
-    with path.open("wb") as file:
-        file.truncate(10**10)
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (lambda path: None, LoginRequired),
-        (lambda path: path.write_bytes(b"\x00\xff" * 100), LoginRequired),
-        (make_huge, LoginRequired),
-        (os.mkfifo, TokenStoreError),
-    ],
-    ids=["missing", "binary", "huge", "pipe"],
-)
-def test_a_file_that_holds_no_sign_in_is_known_at_once(make, expected, tmp_path):
-    make(tmp_path / "t.json")
-
-    started = time.monotonic()
-    with pytest.raises(expected) as caught:
-        OidcAuthProvider.from_file(tmp_path / "t.json")
-
-    assert type(caught.value) is expected
-    assert time.monotonic() - started < 9
 
 
 @pytest.mark.parametrize("make", [OidcAuthProvider, OidcAuthProvider.begin_login, OidcAuthProvider.login])
