@@ -22,7 +22,7 @@ from micromegas_jupyter.auth import (
 from micromegas_jupyter.auth.provider import discard_tokens
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
-from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, FileTokenStore, LoginKey, StoredLogin, parse_token
+from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin, parse_token
 from micromegas_jupyter.config.client import Bearer, Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import InternalError, LoginFailed, LoginRequired, TokenStoreError, UsageError
@@ -114,27 +114,17 @@ def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_ba
     assert "refresh_token" in [request.form["token_type_hint"] for request in idp.seen("/revoke")]
 
 
-class WatchedStore(FileTokenStore):
-    """Tells when its lock is wanted."""
-
-    def __init__(self, path):
-        super().__init__(path)
-        self.lock_wanted = threading.Event()
-
-    def locked(self, *, wait_seconds=LOCK_WAIT_SECONDS):
-        self.lock_wanted.set()
-        return super().locked(wait_seconds=wait_seconds)
-
-
 def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(idp, calls, clock, tmp_path):
-    store = WatchedStore(tmp_path / "t.json")
+    store, lock_wanted = FileTokenStore(tmp_path / "t.json"), threading.Event()
+    locked = store.locked
+    store.locked = lambda **options: (lock_wanted.set(), locked(**options))[1]
     pending = OidcAuthProvider.begin_login(
         idp.issuer, "notebook", store=store, flow=Flow.PASTE, http=calls, clock=clock
     )
 
     with FileTokenStore(store.path).locked():
         pasted(idp, pending)
-        assert store.lock_wanted.wait(30)
+        assert lock_wanted.wait(30)
         pending.cancel()
 
     with pytest.raises(LoginFailed, match="cancelled"):
@@ -271,15 +261,12 @@ def test_a_damaged_token_file_is_not_shown(content, tmp_path):
 
 @pytest.mark.parametrize("writes_left", [None, 0, 1])
 def test_tokens_that_could_not_be_stored_are_not_shown(writes_left, tmp_path, monkeypatch):
-    def refuse(_descriptor):
-        raise OSError(28, "No space left on device")
-
     backend = MemoryKeyring()
     backend.writes_left = writes_left
     store = KeyringTokenStore(tmp_path / "tokens.keyring.json", lambda: SystemKeyring(backend), max_part_characters=100)
     if writes_left is None:
         store = FileTokenStore(tmp_path / "tokens.json")
-        monkeypatch.setattr(os, "fsync", refuse)
+        monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
 
     def save():
         with store.locked():

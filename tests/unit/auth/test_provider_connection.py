@@ -20,8 +20,6 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
 from tests.fakes.scripted_provider import Reply
 
-RESOURCE = "https://lake.example.com"
-
 
 @pytest.fixture
 def connect(idp, calls, clock):
@@ -87,7 +85,7 @@ def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token_but_one
 
 
 def start_device(connection):
-    return connection.start_device(scope="email", audience="lake", resource=RESOURCE)
+    return connection.start_device(scope="email", audience="lake", resource="https://lake.example.com")
 
 
 def poll(connection, authorization):

@@ -7,6 +7,7 @@ import threading
 import weakref
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -265,11 +266,8 @@ def test_tokens_that_cannot_be_stored_serve_from_memory(sign_in, idp, monkeypatc
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.path.read_text()
 
-    def fail(_descriptor):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as full_disk:
-        full_disk.setattr(os, "fsync", fail)
+        full_disk.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         token = provider.get_token()
 
     assert sign_in.path.read_text() == before

@@ -26,18 +26,14 @@ from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailabl
 from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.keyring_backend import MemoryKeyring
 
-NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
-
 FORMATTED = StoredLogin(
     key=LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api"),
     tokens=TokenSet(
         access_token=Secret("acc"),
         id_token=Secret("idt"),
         refresh_token=Secret("ref"),
-        obtained_at=NOON,
-        expires_at=ONE,
+        obtained_at=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),
+        expires_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
         scope="openid",
     ),
 )

@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -160,14 +161,10 @@ def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
 
 
 def test_an_interrupt_ends_the_sign_in_and_stops_listening(settings, environ):
-    person = Person()
-
-    class Interrupted:
-        def open(self, url):
-            raise KeyboardInterrupt
+    person, browser = Person(), Mock(open=Mock(side_effect=KeyboardInterrupt))
 
     with pytest.raises(KeyboardInterrupt):
-        person.login(settings, browser=Interrupted(), environ=environ)
+        person.login(settings, browser=browser, environ=environ)
 
     (pending,) = person.shown
     port = int(pending.start_url.split(":")[2].split("/")[0])

@@ -30,8 +30,6 @@ from tests.fakes.ports import free_port
 from tests.fakes.scripted_provider import Reply, Seen
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
-CALLBACK = "https://lab.example.com/x/micromegas/callback"
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -253,7 +251,7 @@ class Notebook:
     def ask(self, request):
         return parse_reply(self.redirects.reply_to(build_message(request)))
 
-    def start(self, redirect_uri=CALLBACK, login=None):
+    def start(self, redirect_uri="https://lab.example.com/x/micromegas/callback", login=None):
         name = (login or self.login).prompt.start_url.removeprefix("/x/micromegas/start/")
         return self.ask(StartRequest(name=name, redirect_uri=redirect_uri))
 
