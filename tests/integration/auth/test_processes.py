@@ -52,11 +52,6 @@ def read_line(process):
     return process.stdout.readline().strip()
 
 
-def finish(process):
-    process.kill()
-    process.communicate(timeout=60)
-
-
 def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
     path = tmp_path / "t.json"
     StoredSignIn(idp, path, clock=SYSTEM_CLOCK).write(ends_in_seconds=-10)
@@ -70,7 +65,8 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
         tokens = [read_line(process) for process in processes]
     finally:
         for process in processes:
-            finish(process)
+            process.kill()
+            process.communicate(timeout=60)
 
     assert set(tokens) == {json.loads(path.read_text())["token"]["id_token"]}
     assert len(idp.refreshes()) == 1
