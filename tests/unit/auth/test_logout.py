@@ -66,11 +66,8 @@ class TestStoredSignIns:
 
     @pytest.fixture
     def end(self, idp, connect, clock):
-        def end(paths, **options):
-            options = {"issuer": idp.issuer, "client_id": "notebook", **options}
-            return end_stored_logins(map(FileTokenStore, paths), connect, clock=clock, **options)
-
-        return end
+        options = {"clock": clock, "issuer": idp.issuer, "client_id": "notebook"}
+        return lambda paths: end_stored_logins(map(FileTokenStore, paths), connect, **options)
 
     def test_are_removed_and_revoked(self, idp, end, tmp_path):
         paths = [tmp_path / "a.json", tmp_path / "b.json"]

@@ -57,15 +57,9 @@ def test_a_rotated_key_is_fetched_once_and_unknown_ones_do_not_make_the_client_f
     assert len(idp.seen("/keys")) == 5
 
 
-def code_request(connection, resource=None):
-    return build_authorization_request(
-        connection.metadata(),
-        client_id="notebook",
-        redirect_uri="http://127.0.0.1:1/callback",
-        scope="openid",
-        randomness=SYSTEM_RANDOMNESS,
-        resource=resource,
-    )
+def code_request(connection):
+    options = {"client_id": "notebook", "redirect_uri": "http://127.0.0.1:1/callback", "scope": "openid"}
+    return build_authorization_request(connection.metadata(), randomness=SYSTEM_RANDOMNESS, **options)
 
 
 # The device grant
@@ -140,13 +134,6 @@ CLIENT_SECRET = "p w+d/%:s3same"
 # base64 of "notebook:p+w%2Bd%2F%25%3As3same"
 BASIC_CREDENTIALS = "bm90ZWJvb2s6cCt3JTJCZCUyRiUyNSUzQXMzc2FtZQ=="
 
-DEVICE_ANSWER = {
-    "device_code": "d",
-    "user_code": "WDJB-MJHT",
-    "verification_uri": "http://127.0.0.1:1/activate",
-    "expires_in": 600,
-}
-
 
 @pytest.fixture
 def key():
@@ -165,8 +152,9 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PL
     path, call, key, idp, connect, clock
 ):
     connection = connect(key)
+    address = {"verification_uri": "http://127.0.0.1:1/activate"}
     for _ in range(2):
-        idp.reply_once(path, Reply(body={**DEVICE_ANSWER, **idp.issue()}))
+        idp.reply_once(path, Reply(body={"device_code": "d", "user_code": "A", **address, **idp.issue()}))
 
     call(connection)
     call(connection)
