@@ -11,12 +11,7 @@ from micromegas_jupyter.wiring.credentials import service_provider
 from tests.fakes.clock import FakeClock
 from tests.fakes.loopback_http import Reply
 from tests.fakes.mint import mint
-from tests.fakes.platform_stand_ins import (
-    KEY_ID,
-    PLATFORM_KEY,
-    GoogleTokenEndpoint,
-    verified_claims,
-)
+from tests.fakes.platform_stand_ins import KEY_ID, PLATFORM_KEY, GoogleTokenEndpoint, verified_claims
 from tests.fakes.tracebacks import verbose_traceback
 
 pytestmark = pytest.mark.integration

@@ -11,15 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.manager import (
-    BackgroundRenewal,
-)
-from micromegas_jupyter.errors import (
-    InternalError,
-    LoginRequired,
-    ProviderMisbehaved,
-    ProviderUnavailable,
-)
+from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal
+from micromegas_jupyter.errors import InternalError, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.mint import rsa_key
 from tests.fakes.scripted_provider import Reply
 from tests.fakes.stored_sign_in import StoredSignIn

@@ -13,13 +13,7 @@ import pytest
 from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.tokens.store import StoredLogin
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.config.client import (
-    ClientSettings,
-    Flow,
-    TokenStorage,
-    WorkloadPlatform,
-    WorkloadSetting,
-)
+from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.oidc.authorization import TokenSet
@@ -174,10 +168,7 @@ def test_a_wrapper_modules_client_wins_over_every_setting_and_an_argument_over_i
         with pytest.warns(FutureWarning, match="deprecated"):
             assert make() is wrapper
     del environ["MICROMEGAS_OIDC_ISSUER"]
-    for arguments in (
-        {"uri": "grpc://127.0.0.1:2"},
-        {"auth_provider": StaticTokenAuthProvider("a-token")},
-    ):
+    for arguments in ({"uri": "grpc://127.0.0.1:2"}, {"auth_provider": StaticTokenAuthProvider("a-token")}):
         with connect(**arguments, environ=environ) as connected:
             assert connected is not wrapper
     wrapper.close()
