@@ -74,10 +74,7 @@ def test_a_key_that_is_gone_is_a_failed_login_with_its_remedy(google, clock):
     ("reply", "expected"),
     [
         (Reply(status=503, body={}), ProviderUnavailable),
-        (Reply(body={"id_token": "a.b.c"}), ProviderMisbehaved),
-        (Reply(body={"id_token": 7}), ProviderMisbehaved),
-        (Reply(body={}), ProviderMisbehaved),
-        (Reply(body=[]), ProviderMisbehaved),
+        *((Reply(body=body), ProviderMisbehaved) for body in ({"id_token": "a.b.c"}, {"id_token": 7}, {}, [])),
         (Reply(status=400, body={}), ProviderMisbehaved),
     ],
 )

@@ -132,13 +132,10 @@ def test_one_of_several_managed_identities_is_asked_for():
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (Reply(status=503, text=""), ProviderUnavailable),
-        (Reply(status=429, text=""), ProviderUnavailable),
+        *((Reply(status=status, text=""), ProviderUnavailable) for status in (503, 429)),
         (Reply(status=302, text="", headers={"Location": "http://127.0.0.1:1/"}), ProviderMisbehaved),
         (Reply(status=403, text=""), LoginFailed),
-        (Reply(text=""), ProviderMisbehaved),
-        (Reply(text="{"), ProviderMisbehaved),
-        (Reply(text="x" * 200_000), ProviderMisbehaved),
+        *((Reply(text=text), ProviderMisbehaved) for text in ("", "{", "x" * 200_000)),
         (Reply(text="", headers={"Content-Encoding": "gzip"}), ProviderMisbehaved),
     ],
 )

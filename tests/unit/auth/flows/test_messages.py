@@ -41,16 +41,12 @@ SECURE = CookieScope(is_secure=True, base_url="/")
     [
         None,
         "start",
-        {**START, "version": 2},
-        {**START, "version": True},
-        {**START, "action": "begin"},
-        {**START, "action": ["start"]},
+        *({**START, "version": version} for version in (2, True)),
+        *({**START, "action": action} for action in ("begin", ["start"])),
         {**START, "name": "elsewhere"},
         {**START, "redirect_uri": "h" * 3000},
-        {"version": 1, "action": "answer", "query": ""},
-        {"version": 1, "action": "answer", "query": "x" * (MAX_QUERY_CHARACTERS + 1)},
-        {"version": 1, "action": "ending", "state_digest": "A" * 64},
-        {"version": 1, "action": "ending", "state_digest": "a" * 63},
+        *({"version": 1, "action": "answer", "query": "x" * length} for length in (0, MAX_QUERY_CHARACTERS + 1)),
+        *({"version": 1, "action": "ending", "state_digest": digest} for digest in ("A" * 64, "a" * 63)),
     ],
 )
 def test_anything_else_is_not_a_request(content):
