@@ -3,12 +3,8 @@
 The same people wrote the demo's provider and the client, so only the other one can show a common mistake.
 """
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,84 +22,42 @@ from tests.fakes.pause import FakePause
 from tests.fakes.raw_client import claims_of
 from tests.integration.other_provider.person import OtherScriptedPerson, sign_in_other
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from micromegas_jupyter.core.system import Secret
-
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Make:
-    """One provider as a client meets it.
+    """One provider as a client meets it."""
 
-    Attributes:
-        person: Makes somebody who signs in there by browser.
-        walk: Follows an address through the pages as a person; returns the address where the browser ends.
-        authorize_params: What this make wants to see before it gives a refresh token.
-        audience: The audience of the service account's tokens.
-    """
-
-    issuer: str
-    client_id: str
-    person: Callable[..., ScriptedPerson | OtherScriptedPerson]
-    walk: Callable[..., str]
-    authorize_params: dict[str, str]
-    service_client_id: str
-    service_secret: Secret
-    audience: str
+    def __init__(self, running, *, person, walk, audience, **authorize_params):
+        self.issuer, self.client_id, self.audience = running.issuer, running.client_id, audience
+        self.service_account = (running.service_client_id, running.service_secret)
+        self.person = person  # makes somebody who signs in there by browser
+        self.walk = walk  # follows an address through the pages as a person; returns where the browser ends
+        self.authorize_params = authorize_params  # what this make wants to see before it gives a refresh token
 
     def login(self, token_file, *, person="alice", allow=True, clock):
+        options = {"timeout_seconds": 30, "authorize_params": self.authorize_params, "clock": clock}
         with self.person(person=person, allow=allow) as browser:
             return OidcAuthProvider.login(
-                self.issuer,
-                self.client_id,
-                token_file=token_file,
-                browser=browser,
-                timeout_seconds=30,
-                authorize_params=self.authorize_params,
-                clock=clock,
+                self.issuer, self.client_id, token_file=token_file, browser=browser, **options
             )
 
     def begin(self, flow, **options):
         return OidcAuthProvider.begin_login(self.issuer, self.client_id, flow=flow, **options)
 
-    def start_device(self, pause, clock):
-        """Start a device sign-in whose pauses take no time."""
-        connection = ProviderConnection(self.issuer, self.client_id, None, http=None, clock=clock)
-        return DeviceFlow(LoginContext(connection=connection), stopped=pause)
-
 
 @pytest.fixture
 def demo_make():
     with DemoProvider() as running:
-        yield Make(
-            issuer=running.issuer,
-            client_id=running.client_id,
-            person=ScriptedPerson,
-            walk=sign_in,
-            authorize_params={},
-            service_client_id=running.service_client_id,
-            service_secret=running.service_secret,
-            audience=running.lake_audience,
-        )
+        yield Make(running, person=ScriptedPerson, walk=sign_in, audience=running.lake_audience)
 
 
 @pytest.fixture
 def other_make(other_provider):
-    return Make(
-        issuer=other_provider.issuer,
-        client_id=other_provider.client_id,
-        person=OtherScriptedPerson,
-        walk=sign_in_other,
-        authorize_params={"prompt": "consent"},
-        service_client_id=other_provider.service_client_id,
-        service_secret=other_provider.service_secret,
-        audience=other_provider.resource,
-    )
+    options = {"person": OtherScriptedPerson, "walk": sign_in_other, "audience": other_provider.resource}
+    return Make(other_provider, **options, prompt="consent")
 
 
 @pytest.fixture(params=["demo_make", "other_make"])
@@ -115,11 +69,6 @@ def make(request):
 def clock():
     """The real time, but it moves only when told: the other provider's clock cannot be set."""
     return FakeClock(SYSTEM_CLOCK.now())
-
-
-@pytest.fixture
-def pause(clock):
-    return FakePause(clock)
 
 
 @pytest.fixture
@@ -183,15 +132,15 @@ def test_after_signing_out_the_refresh_token_is_worth_nothing(make, token_file, 
 
 
 def test_a_service_account_gets_a_token_for_the_lake(make):
-    provider = OidcClientCredentialsProvider(make.issuer, make.service_client_id, make.service_secret)
-    wrong = OidcClientCredentialsProvider(make.issuer, make.service_client_id, "wrong")
+    client_id, secret = make.service_account
+    provider = OidcClientCredentialsProvider(make.issuer, client_id, secret)
+    wrong = OidcClientCredentialsProvider(make.issuer, client_id, "wrong")
 
     claims = claims_of(provider.get_token())
     with pytest.raises(LoginFailed):
         wrong.get_token()
 
-    told = (claims["iss"], claims["aud"], claims["client_id"])
-    assert told == (make.issuer, make.audience, make.service_client_id)
+    assert (claims["iss"], claims["aud"], claims["client_id"]) == (make.issuer, make.audience, client_id)
 
 
 def test_a_person_types_the_code_and_the_sign_in_is_kept(make, token_file):
@@ -209,8 +158,10 @@ def test_a_person_types_the_code_and_the_sign_in_is_kept(make, token_file):
 
 
 @pytest.mark.parametrize("allow", [True, False])
-def test_the_device_sign_in_waits_until_the_person_has_answered(make, pause, clock, allow):
-    login = make.start_device(pause, clock)
+def test_the_device_sign_in_waits_until_the_person_has_answered(make, clock, allow):
+    pause = FakePause(clock)
+    connection = ProviderConnection(make.issuer, make.client_id, None, http=None, clock=clock)
+    login = DeviceFlow(LoginContext(connection=connection), stopped=pause)
     pause.meanwhile[3] = lambda: make.walk(login.prompt.verification_uri_complete, allow=allow)
 
     if allow:

@@ -1,13 +1,11 @@
 """A provider of another make that a test may rotate and stop, and what its tests share."""
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.access import OidcValidator, Rejected, Unavailable
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
-from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_client import RawClient
 from tests.integration.other_provider.installing import OtherProviderMissing, install_once
 from tests.integration.other_provider.running import OtherProvider
@@ -27,18 +25,14 @@ def own_provider(pytestconfig, tmp_path_factory):
     provider.stop()
 
 
-class Minter:
-    """Gets a service account's access tokens from the provider, by hand."""
-
-    def __init__(self, provider):
-        self._client = RawClient(provider.issuer, provider.client_id)
-        self._account = (provider.service_client_id, provider.service_secret.reveal())
-        self._fields = {"grant_type": "client_credentials", "resource": provider.resource}
-
-    def token(self):
-        response = self._client.post("token_endpoint", self._fields, basic=self._account)
-        assert response.status_code == 200, response.text
-        return str(response.json()["access_token"])
+def new_token(provider):
+    """Get an access token of the service account, by hand."""
+    client = RawClient(provider.issuer, provider.client_id)
+    fields = {"grant_type": "client_credentials", "resource": provider.resource}
+    account = (provider.service_client_id, provider.service_secret.reveal())
+    response = client.post("token_endpoint", fields, basic=account)
+    assert response.status_code == 200, response.text
+    return str(response.json()["access_token"])
 
 
 class CountedHttp:
@@ -47,12 +41,10 @@ class CountedHttp:
     def __init__(self, http, clock):
         self._http = http
         self._clock = clock
-        self._lock = threading.Lock()
         self.began = []
 
     def fetch_json(self, url, *, headers=None, refuses_private=False):
-        with self._lock:
-            self.began.append((self._clock.monotonic(), url))
+        self.began.append((self._clock.monotonic(), url))
         return self._http.fetch_json(url, headers=headers, refuses_private=refuses_private)
 
 
@@ -65,7 +57,11 @@ def validator_of(provider, http, clock, *, cool_down_seconds=30, cache_size=1000
     return OidcValidator(settings, http=http, clock=clock)
 
 
-def unknown_key_token(provider, clock, number):
-    """A token in which all is right but that nobody has its key."""
-    now, header = int(clock.now().timestamp()), {"kid": f"unknown{number}", "typ": "at+jwt"}
-    return mint(key=ec_key(), issuer=provider.issuer, audience=provider.resource, header=header, iat=now, exp=now + 300)
+def outcome_of(validator, token):
+    try:
+        validator.validate_token(token)
+    except Rejected as refused:
+        return refused.reason
+    except Unavailable:
+        return "undecided"
+    return "accepted"

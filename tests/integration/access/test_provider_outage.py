@@ -2,16 +2,17 @@
 
 import itertools
 import threading
+from collections import defaultdict
 from urllib.parse import urlsplit
 
 import pytest
 
-from micromegas_jupyter.access import Rejected, Unavailable
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.clock import FakeClock
+from tests.fakes.mint import ec_key, mint
 from tests.fakes.raw_server import Listener
-from tests.integration.access.conftest import CountedHttp, Minter, unknown_key_token, validator_of
+from tests.integration.access.conftest import CountedHttp, new_token, outcome_of, validator_of
 
 pytestmark = pytest.mark.integration
 
@@ -37,34 +38,29 @@ def validator(own_provider, http, clock):
     return validator_of(own_provider, http, clock, cool_down_seconds=COOL_DOWN_SECONDS)
 
 
-def outcome_of(validator, token):
-    try:
-        validator.validate_token(token)
-    except Rejected as refused:
-        return refused.reason
-    except Unavailable:
-        return "undecided"
-    return "accepted"
-
-
 def wait_for_fetches():
     for thread in threading.enumerate():
         if thread.name == "micromegas-key-fetch":
             thread.join(60)
 
 
+def unknown_key_token(provider, clock, number):
+    """A token in which all is right but that nobody has its key."""
+    now, header = int(clock.now().timestamp()), {"kid": f"unknown{number}", "typ": "at+jwt"}
+    return mint(key=ec_key(), issuer=provider.issuer, audience=provider.resource, header=header, iat=now, exp=now + 300)
+
+
 def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider, validator, http, clock):
-    minter = Minter(own_provider)
-    known, spare = minter.token(), [minter.token() for _ in range(20)]
+    known, spare = new_token(own_provider), [new_token(own_provider) for _ in range(20)]
     validator.validate_token(known)
     own_provider.rotate()
-    of_new_key = minter.token()
+    of_new_key = new_token(own_provider)
     own_provider.stop()
     asked_before = len(http.began)
     flood = 2000
 
     with Listener(urlsplit(own_provider.issuer).port) as listener:
-        outcomes = {"unknown": set(), "known": set(), "spare": set(), "new": set()}
+        outcomes = defaultdict(set)
         for number in range(flood):
             outcomes["unknown"].add(outcome_of(validator, unknown_key_token(own_provider, clock, number)))
             if number % 100 == 0:
@@ -93,7 +89,7 @@ def test_a_flood_of_unknown_keys_over_an_hour_without_the_provider(own_provider,
 
 
 def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_is_back(own_provider, validator, clock):
-    token = Minter(own_provider).token()
+    token = new_token(own_provider)
     own_provider.stop()
     while_down = outcome_of(validator, token)
     own_provider.start()
@@ -103,7 +99,7 @@ def test_a_server_that_starts_while_the_provider_is_down_accepts_tokens_when_it_
 
 
 def test_a_thousand_callers_with_an_empty_cache_share_one_fetch(own_provider, validator, http):
-    token = Minter(own_provider).token()
+    token = new_token(own_provider)
     barrier = threading.Barrier(1001)
     outcomes = []
 

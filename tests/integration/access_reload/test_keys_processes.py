@@ -63,17 +63,14 @@ def test_what_root_revokes_a_server_of_another_account_refuses(shared_temporary_
             "from micromegas_jupyter.access import validator_from_environment\n"
             f"os.setgroups([]), os.setgid({OTHER_ID}), os.setuid({OTHER_ID})\n"
             f"validator = validator_from_environment({{'MICROMEGAS_API_KEY_FILE': {str(path)!r}}})\n"
-            "key = sys.stdin.readline().strip()\n"
+            "key = sys.argv[1]\n"
             "print(validator.cached_context(key) is not None, flush=True)\n"
             "for _ in range(6000):\n"
             "    if validator.cached_context(key) is None: break\n"
             "    threading.Event().wait(0.01)\n"
             "print(validator.cached_context(key) is not None, flush=True)\n"
         )
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        server = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
-        server.stdin.write(f"{key}\n")
-        server.stdin.flush()
+        server = subprocess.Popen([sys.executable, "-c", program, key], text=True, stdout=subprocess.PIPE)
         before = server.stdout.readline().strip()
 
         listed, revoked = run(path, "list"), run(path, "revoke", "report")

@@ -14,6 +14,7 @@ from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.validator import is_accepted
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -32,13 +33,6 @@ def add_key(path, name):
     return made
 
 
-def wait_for(condition, *, seconds=60):
-    deadline, pause = SYSTEM_CLOCK.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert SYSTEM_CLOCK.monotonic() < deadline, "it never happened"
-        pause.wait(0.005)
-
-
 @pytest.mark.slow
 def test_no_call_fails_while_files_are_replaced_fifty_times(path, tmp_path):
     lasting, fixed = add_key(path, "lasting").secret.reveal(), mint(key=ec_key(), exp=4_000_000_000, iat=0)
@@ -48,10 +42,10 @@ def test_no_call_fails_while_files_are_replaced_fifty_times(path, tmp_path):
     content = {"api_key_file": str(path), "oidc": {"issuers": [issuer]}}
     config.write_text(json.dumps(content))
     validator = ReloadingValidator({"MICROMEGAS_ACCESS_CONFIG": str(config)}, watch_interval_seconds=0.02)
-    stopping, outcomes, lock = threading.Event(), Counter[str](), threading.Lock()
+    stopping, outcomes, lock = threading.Event(), Counter(), threading.Lock()
 
     def call(token):
-        own = Counter[str]()
+        own = Counter()
         while not stopping.is_set():
             try:
                 validator.cached_context(token) or validator.validate_token(token)
@@ -66,10 +60,10 @@ def test_no_call_fails_while_files_are_replaced_fifty_times(path, tmp_path):
         caller.start()
     for version in range(VERSIONS):
         passing = add_key(path, f"passing-{version}").secret.reveal()
-        wait_for(lambda token=passing: is_accepted(validator, token))
+        wait_until(lambda token=passing: is_accepted(validator, token), "the new key is accepted")
         if version % 5 == 0:
             config.write_text(json.dumps({**content, "denied": [f"api_key|passing-{version}"]}))
-            wait_for(lambda token=passing: not is_accepted(validator, token), seconds=30)
+            wait_until(lambda token=passing: not is_accepted(validator, token), "it is refused", seconds=30)
     stopping.set()
     for caller in callers:
         caller.join(60)
@@ -92,8 +86,8 @@ def test_a_file_that_is_written_in_place_bit_by_bit_never_shuts_anybody_out(path
                 pause.wait(0.002)
                 assert is_accepted(validator, made.secret.reveal())
                 if number == len(content) // 2:
-                    wait_for(lambda: caplog.records)  # an unfinished version was looked at
-        wait_for(lambda: validator.settings.api_keys[0].name == "altered")
+                    wait_until(lambda: caplog.records, "an unfinished version is looked at")
+        wait_until(lambda: validator.settings.api_keys[0].name == "altered", "the last version counts")
 
     assert is_accepted(validator, made.secret.reveal())
     validator.close()

@@ -154,22 +154,16 @@ def test_a_cancelled_login_ends_at_once_and_closes_its_listener(idp):
         requests.get(pending.start_url, timeout=30)
 
 
-ID_TOKEN_DEFECTS = {
-    "wrong issuer": {"iss": "https://evil.example"},
-    "wrong audience": {"aud": "other"},
-    "no audience": {"aud": None},
-    "no iat": {"iat": None},
-    "no sub": {"sub": None},
-    "no exp": {"exp": None},
-    "expired": {"exp": 1_700_000_000},
-    "wrong nonce": {"nonce": "other"},
-    "no nonce": {"nonce": None},
-    "wrong azp": {"azp": "other"},
-    "wrong at_hash": {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"},
-}
+WRONG = {"iss": "https://evil.example", "aud": "other", "exp": 1_700_000_000, "azp": "other", "nonce": "other"}
 
 
-@pytest.mark.parametrize("change", ID_TOKEN_DEFECTS.values(), ids=ID_TOKEN_DEFECTS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name, value in {**WRONG, "at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}.items()),
+        *({name: None} for name in ("aud", "iat", "sub", "exp", "nonce")),
+    ],
+)
 def test_an_id_token_that_does_not_fit_ends_the_sign_in(change, idp, tmp_path):
     idp.id_token_changes.update(change)
     browser = ScriptedBrowser()

@@ -1,22 +1,19 @@
-"""Several processes share one token file; run as a program, this module is one: `refresh|write|background FILE`."""
+"""Several processes share one token file; run as a program, this module is one: `refresh|background FILE`."""
 
-import itertools
 import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.tokens import manager
-from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, StoredLogin
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.oidc.authorization import TokenSet
 from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.stored_sign_in import StoredSignIn
 
 pytestmark = pytest.mark.integration
 
@@ -34,17 +31,6 @@ def refresh(path):
         print(provider.get_token(), flush=True)
     except MicromegasError as error:
         print(type(error).__name__, flush=True)
-
-
-def write(path):
-    """Store one sign-in after another until it is killed."""
-    store, key = FileTokenStore(path), LoginKey(issuer="https://id.example.com", client_id="c")
-    for number in itertools.count():
-        tokens = TokenSet(access_token=Secret(str(number % 10) * (1000 + number % 5000)))
-        with store.locked():
-            store.save(StoredLogin(key=key, tokens=tokens))
-        if number == 0:
-            print("ready", flush=True)
 
 
 def background(path):
@@ -66,15 +52,9 @@ def read_line(process):
     return process.stdout.readline().strip()
 
 
-def finish(process):
-    process.kill()
-    process.communicate(timeout=60)
-
-
 def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
     path = tmp_path / "t.json"
-    token = idp.stored_token(ends_in_seconds=-10)
-    path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": token}))
+    StoredSignIn(idp, path, clock=SYSTEM_CLOCK).write(ends_in_seconds=-10)
     processes = [start("refresh", path) for _ in range(4)]
     try:
         assert [read_line(process) for process in processes] == ["ready"] * 4
@@ -85,28 +65,11 @@ def test_processes_that_need_a_token_at_once_renew_it_once(idp, tmp_path):
         tokens = [read_line(process) for process in processes]
     finally:
         for process in processes:
-            finish(process)
+            process.kill()
+            process.communicate(timeout=60)
 
     assert set(tokens) == {json.loads(path.read_text())["token"]["id_token"]}
     assert len(idp.refreshes()) == 1
-
-
-def test_a_writer_that_is_killed_leaves_a_whole_file_and_a_free_lock(tmp_path):
-    path = tmp_path / "t.json"
-    store = FileTokenStore(path)
-
-    for round_number in range(8):
-        process = start("write", path)
-        assert read_line(process) == "ready"
-        deadline = time.monotonic() + 0.02 * round_number
-        while time.monotonic() < deadline:
-            assert len(set(store.load()[0].tokens.access_token.reveal())) == 1
-        finish(process)
-
-        assert len(set(store.load()[0].tokens.access_token.reveal())) == 1
-        with store.locked(wait_seconds=5):
-            names = sorted(entry.name for entry in tmp_path.iterdir())
-        assert names == ["t.json", "t.json.lock"]
 
 
 def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_path):
@@ -121,18 +84,18 @@ def test_a_program_that_ends_during_a_renewal_stores_the_new_tokens_first(tmp_pa
             return super().handle(seen)
 
     with SlowProvider() as idp:
-        before = idp.stored_token(ends_in_seconds=60)
-        path.write_text(json.dumps({"issuer": idp.issuer, "client_id": "notebook", "token": before}))
+        stored = StoredSignIn(idp, path, clock=SYSTEM_CLOCK)
+        stored.write(ends_in_seconds=60)
+        before = stored.token()
         program = start("background", path)
         assert asked.wait(30)
         threading.Timer(0.3, go_on.set).start()
 
         program.communicate("\n", timeout=60)
 
-        after = json.loads(path.read_text())["token"]
     assert program.returncode == 0
-    assert after["refresh_token"] != before["refresh_token"]
+    assert stored.token()["refresh_token"] != before["refresh_token"]
 
 
 if __name__ == "__main__":
-    {"refresh": refresh, "write": write, "background": background}[sys.argv[1]](sys.argv[2])
+    {"refresh": refresh, "background": background}[sys.argv[1]](sys.argv[2])

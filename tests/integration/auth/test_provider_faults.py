@@ -129,12 +129,12 @@ STEPS = {
 }
 
 
-def all_shown(error):
-    return " ".join([str(error), repr(error), str(vars(error)), *traceback.format_exception(error)])
-
-
-def all_logged(records):
-    return " ".join(repr(vars(record)) for record in records if record.name.startswith("micromegas_jupyter"))
+def check_manners(scene, log, *shown):
+    """Check that no secret was shown or logged, and that no redirect was followed."""
+    logged = [repr(vars(record)) for record in log.records if record.name.startswith("micromegas_jupyter")]
+    said = " ".join((*shown, *logged))
+    assert not [secret for secret in scene.idp.secrets if secret in said]
+    assert scene.idp.seen(ELSEWHERE) == []
 
 
 ANYWHERE = (
@@ -266,10 +266,9 @@ def meet(scene, fault, step, log):
     with scene.ends_in_time(), pytest.raises(MicromegasError) as caught:
         STEPS[step].act(scene)
     assert caught.value.remedy
-    said = f"{all_shown(caught.value)} {all_logged(log.records)}"
-    assert not [secret for secret in scene.idp.secrets if secret in said]
-    assert scene.idp.seen(ELSEWHERE) == []
-    return caught.value
+    error = caught.value
+    check_manners(scene, log, f"{error} {error!r} {vars(error)}", *traceback.format_exception(error))
+    return error
 
 
 @pytest.mark.parametrize(("fault", "step", "expected"), [cell for cell in FAILING if cell != ENDS_SIGN_IN])
@@ -294,8 +293,9 @@ def test_a_refresh_token_that_the_provider_has_ended_asks_for_a_new_sign_in(buil
 
     assert type(error) is expected
     scene.mend()
-    with pytest.raises(LoginRequired):
+    with pytest.raises(LoginRequired, match=r"sign-in has (ended|expired)") as caught:
         scene.person.get_token()
+    assert "micromegas login" in caught.value.remedy
     assert len(scene.idp.refreshes()) == 1
     scene.sign_in()
     assert scene.person.get_token() != scene.stored_token
@@ -346,8 +346,6 @@ def test_a_logout_ends_in_time_and_ends_the_sign_in_here(fault, path, letter, bu
 
     assert (report.provider_answered, report.problem is None) == (letter != "U", letter == "+")
     assert (report.files_removed, report.refresh_token_revoked) == (1, letter == "+")
-    said = f"{report} {report!r} {all_logged(caplog.records)}"
-    assert not [secret for secret in scene.idp.secrets if secret in said]
-    assert scene.idp.seen(ELSEWHERE) == []
+    check_manners(scene, caplog, f"{report} {report!r}")
     with pytest.raises(LoginRequired):
         scene.person.get_token()

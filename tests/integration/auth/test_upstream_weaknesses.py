@@ -5,17 +5,14 @@ The numbers are those of the list that they come from. What other tests show is 
 
 import json
 import stat
-from contextlib import closing
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import LoginRequired, TokenStoreError, UsageError
-from micromegas_jupyter.wiring import client_side
-from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer
+from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.errors import TokenStoreError
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
+from tests.fakes.stored_sign_in import StoredSignIn
 
 pytestmark = pytest.mark.integration
 
@@ -28,27 +25,18 @@ def idp(clock):
         yield running
 
 
-class Kept:
-    """A token file, and the programs that use it."""
+@pytest.fixture
+def kept(idp, tmp_path, clock):
+    return StoredSignIn(idp, tmp_path / "t.json", clock=clock)
 
-    def __init__(self, idp, path, clock):
-        self._idp, self.path, self._clock = idp, path, clock
 
-    def write(self, *, ends_in_seconds, **changes):
-        token = {**self._idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}
-        document = {"issuer": self._idp.issuer, "client_id": "notebook", "token": token}
-        self.path.write_text(json.dumps(document))
+@pytest.fixture
+def sign_in(idp, kept, clock):
+    def make(**options):
+        arguments = {"token_file": kept.path, "clock": clock, "timeout_seconds": 10, **options}
+        return OidcAuthProvider.login(idp.issuer, "notebook", browser=ScriptedBrowser(), **arguments)
 
-    def open(self):
-        return OidcAuthProvider(self._idp.issuer, "notebook", token_file=self.path, clock=self._clock)
-
-    def sign_in(self, **options):
-        arguments = {"token_file": self.path, "clock": self._clock, "timeout_seconds": 10, **options}
-        return OidcAuthProvider.login(self._idp.issuer, "notebook", browser=ScriptedBrowser(), **arguments)
-
-    @property
-    def token(self):
-        return dict(json.loads(self.path.read_text())["token"])
+    return make
 
 
 @pytest.fixture
@@ -59,21 +47,10 @@ def default_file(_own_home):
     return path
 
 
-@pytest.fixture
-def kept(idp, tmp_path, clock):
-    return Kept(idp, tmp_path / "t.json", clock)
-
-
-@pytest.fixture
-def server():
-    with closing(FakeFlightServer()) as running:
-        yield running
-
-
 def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, idp, clock):
     """Where a provider does not rotate, the first refresh threw the refresh token away and the second one failed."""
     kept.write(ends_in_seconds=-10)
-    refresh_token = kept.token["refresh_token"]
+    refresh_token = kept.token()["refresh_token"]
     for _ in range(2):
         answer = idp.issue()
         del answer["refresh_token"]
@@ -83,40 +60,7 @@ def test_c02_a_refresh_answer_without_a_refresh_token_keeps_the_old_one(kept, id
 
         clock.advance(LIFETIME_SECONDS)
     assert [seen.form["refresh_token"] for seen in idp.refreshes()] == [refresh_token] * 2
-    assert kept.token["refresh_token"] == refresh_token
-
-
-def test_c08_a_configured_provider_is_not_answered_for_by_another_ones_tokens(kept, default_file, server):
-    """Whatever the default file held was sent to the configured server, although another provider was configured."""
-    kept.path = default_file
-    kept.write(ends_in_seconds=3600)
-    before = kept.path.read_text()
-    with ScriptedProvider() as other:
-        environ = {
-            "MICROMEGAS_ANALYTICS_URI": server.uri,
-            "MICROMEGAS_OIDC_ISSUER": other.issuer,
-            "MICROMEGAS_OIDC_CLIENT_ID": "notebook",
-        }
-        with pytest.raises(LoginRequired):
-            client_side.connect(environ=environ)
-
-    assert server.calls == []
-    assert kept.path.read_text() == before
-
-
-def test_c09_a_dead_refresh_token_is_said_to_be_dead_and_a_new_sign_in_follows(kept, idp):
-    """A sign-in whose refresh token was dead passed for a good one, so that no new sign-in ever followed."""
-    kept.write(ends_in_seconds=-10, refresh_token="dead")
-    provider = kept.open()
-
-    for _ in range(2):
-        with pytest.raises(LoginRequired, match=r"sign-in has (ended|expired)") as caught:
-            provider.get_token()
-        assert "micromegas login" in caught.value.remedy
-    kept.sign_in()
-
-    assert len(idp.refreshes()) == 1
-    assert provider.get_token() == kept.token["id_token"]
+    assert kept.token()["refresh_token"] == refresh_token
 
 
 def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
@@ -128,7 +72,7 @@ def test_c10_a_reader_of_the_token_file_never_meets_half_of_it(kept):
         kept.open().get_token()
 
         old = json.loads(beginning + reader.read())
-    assert old["token"]["refresh_token"] != kept.token["refresh_token"]
+    assert old["token"]["refresh_token"] != kept.token()["refresh_token"]
     assert sorted(entry.name for entry in kept.path.parent.iterdir()) == ["t.json", "t.json.lock"]
 
 
@@ -142,13 +86,13 @@ def test_c10_a_token_file_that_others_could_read_is_closed(kept):
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
-def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):
+def test_c10_a_symbolic_link_is_not_followed(kept, sign_in, tmp_path, idp):
     """A link in the file's place was followed, so tokens went to wherever it led."""
     target = tmp_path / "elsewhere"
     target.write_text("precious")
     kept.path.symlink_to(target)
 
-    for use in (kept.sign_in, kept.open().get_token):
+    for use in (sign_in, kept.open().get_token):
         with pytest.raises(TokenStoreError):
             use()
 
@@ -156,18 +100,18 @@ def test_c10_a_symbolic_link_is_not_followed(kept, tmp_path, idp):
     assert idp.seen("/authorize") == []
 
 
-def test_c11_a_folder_that_was_there_keeps_its_mode(kept, tmp_path):
+def test_c11_a_folder_that_was_there_keeps_its_mode(sign_in, tmp_path):
     """The folder of the file was closed to others, whatever else was in it."""
     tmp_path.chmod(0o755)
 
-    kept.sign_in()
+    sign_in()
 
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, idp, clock):
+def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, sign_in, idp, clock):
     """The scope was not kept, so a program that was started later asked for another one and lost the API's."""
-    kept.sign_in(scope="openid offline_access api://lake/.default")
+    sign_in(scope="openid offline_access api://lake/.default")
     clock.advance(LIFETIME_SECONDS)
 
     later = OidcAuthProvider.from_file(kept.path, clock=clock)
@@ -177,12 +121,12 @@ def test_c13_a_refresh_asks_for_the_scope_of_the_sign_in(kept, idp, clock):
     assert later.scope == "openid offline_access api://lake/.default"
 
 
-def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock, default_file):
+def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, sign_in, idp, clock, default_file):
     """A sign-in without a file was not kept at first, but its first refresh was, over the person's own sign-in."""
     kept.path = default_file
     kept.write(ends_in_seconds=3600)
     before = kept.path.read_text()
-    passing = kept.sign_in(token_file=None)
+    passing = sign_in(token_file=None)
     clock.advance(LIFETIME_SECONDS)
 
     passing.get_token()
@@ -190,26 +134,6 @@ def test_c14_a_sign_in_that_is_not_to_be_kept_is_never_written(kept, idp, clock,
     assert len(idp.refreshes()) == 1
     assert kept.path.read_text() == before
     assert [entry.name for entry in kept.path.parent.iterdir()] == ["tokens.json"]
-
-
-CALLS = {
-    "query": lambda client: client.query("SELECT 1"),
-    "stream": lambda client: list(client.query_stream("SELECT 1")),
-    "statement": lambda client: client.prepare_statement("SELECT 1"),
-    "write": lambda client: client.bulk_ingest("t", SMALL_TABLE),
-}
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_c01_a_token_that_cannot_be_had_stops_the_call(call, idp, server):
-    """A provider that failed was passed over in silence, and the call went out without any authorization."""
-    token = {**idp.stored_token(ends_in_seconds=-10), "refresh_token": "dead"}
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=token)
-
-    with FlightSQLClient(server.uri, auth_provider=provider) as client, pytest.raises(LoginRequired):
-        call(client)
-
-    assert server.calls == []
 
 
 def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp, clock):
@@ -221,27 +145,3 @@ def test_c03_sign_ins_at_the_same_time_listen_on_ports_of_their_own(idp, clock):
 
     assert [pending.result(60).identity().subject for pending in (first, second)] == ["alice-1"] * 2
     assert all(pending.wait_closed(60) for pending in (first, second))
-
-
-def test_c16_a_service_account_sends_scope_and_authenticates_as_the_provider_wants(monkeypatch):
-    """A service account could send no scope, ignored the variable for it, and put its secret into the form only."""
-    with ScriptedProvider(client_id="service", client_secret="s3 cret:+%") as idp:
-        idp.metadata_changes["token_endpoint_auth_methods_supported"] = ["client_secret_basic"]
-        values = {"ISSUER": idp.issuer, "CLIENT_ID": "service", "CLIENT_SECRET": "s3 cret:+%"}
-        for name, value in {**values, "SCOPE": "api://lake/.default"}.items():
-            monkeypatch.setenv(f"MICROMEGAS_OIDC_{name}", value)
-
-        assert OidcClientCredentialsProvider.from_env().get_token().startswith("service-")
-
-        (asked,) = idp.seen("/token")
-    assert asked.form == {"grant_type": "client_credentials", "scope": "api://lake/.default"}
-    assert asked.headers["authorization"].startswith("Basic ")
-
-
-@pytest.mark.parametrize("scheme", ["grpc", "grpc+tcp", "http"])
-def test_c18_a_token_never_goes_to_another_machine_in_plain_text(scheme, idp):
-    """Tokens went in plain text to any host, without a word."""
-    provider = OidcAuthProvider(idp.issuer, "notebook", token=idp.stored_token(ends_in_seconds=3600))
-
-    with pytest.raises(UsageError, match="not encrypted"):
-        FlightSQLClient(f"{scheme}://lake.example.com:50051", auth_provider=provider)

@@ -45,47 +45,36 @@ def test_the_lake_may_be_named_and_nothing_else(client, get_code, parameter):
     assert refused["error"] == "invalid_target"
 
 
-def test_a_person_who_denies_is_told_to_the_application(client):
-    answer = query_of(sign_in(client.authorization_url(), allow=False, visit_callback=False))
-
-    assert answer == {"error": "access_denied", "state": client.state, "iss": client.issuer} | answer
-    assert "code" not in answer
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"code_challenge": None, "code_challenge_method": None}, {"code_challenge": None},
-        {"code_challenge_method": None}, {"code_challenge_method": "plain"}, {"code_challenge": "short"},
-    ],
-)  # fmt: skip
-def test_a_request_without_a_proper_s256_challenge_is_refused_before_anybody_signs_in(client, changes):
-    answer = query_of(_fetch(client.authorization_url(**changes)).headers["Location"])
-
-    assert answer == {"error": "invalid_request", "state": client.state, "iss": client.issuer} | answer
+NO_PROPER_CHALLENGE = [
+    {"code_challenge": None, "code_challenge_method": None}, {"code_challenge": None},
+    {"code_challenge_method": None}, {"code_challenge_method": "plain"}, {"code_challenge": "short"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
+        *((changes, "invalid_request") for changes in NO_PROPER_CHALLENGE),
         ({"prompt": "none login"}, "invalid_request"),
         ({"prompt": "shout"}, "invalid_request"),
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"prompt": "none"}, "login_required"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_told_to_the_application(client, changes, error):
+def test_a_request_without_an_s256_challenge_or_that_cannot_be_met_is_refused_before_anybody_signs_in(
+    client, changes, error
+):
     response = _fetch(client.authorization_url(**changes))
 
     answer = query_of(response.headers["Location"])
-    assert (response.status_code, answer["error"], answer["iss"]) == (303, error, client.issuer)
+    assert response.status_code == 303
+    assert answer == answer | {"error": error, "state": client.state, "iss": client.issuer}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"redirect_uri": "https://evil.example/callback"}, {"redirect_uri": "http://127.0.0.1:1/other"},
-        {"redirect_uri": "http://127.0.0.1:1/callback?next=x"},
         {"redirect_uri": "http://127.0.0.1:1@evil.example/callback"},
         {"redirect_uri": 'http://127.0.0.1/callback"<\r\n'}, {"redirect_uri": None}, {"client_id": "unknown"},
         {"client_id": None}, {"client_id": "micromegas-demo-service", "redirect_uri": "http://127.0.0.1:1/callback"},
@@ -157,21 +146,6 @@ def token(client, get_code):
     return client.exchange(get_code()).json()
 
 
-def test_a_refresh_gives_new_tokens_of_the_same_person(client, token, clock, provider):
-    clock.advance(300)
-    response = client.refresh(token["refresh_token"])
-
-    before, after = claims_of(token["id_token"]), claims_of(response.json()["id_token"])
-    assert response.json()["refresh_token"] != token["refresh_token"]
-    assert after["sub"] == "demo-alice"
-    assert after["aud"] == before["aud"]
-    assert after["iat"] == 1795521900
-    assert after["exp"] == 1795522500
-    assert after["auth_time"] == before["auth_time"]
-    assert "nonce" not in after
-    assert provider.refresh_count == 1
-
-
 def test_using_a_refresh_token_twice_ends_its_whole_family(client, token):
     newest = client.refresh(token["refresh_token"]).json()["refresh_token"]
 
@@ -230,12 +204,9 @@ def test_a_device_that_asks_too_often_has_to_slow_down_for_good_and_waits_for_te
 FIELDS = {"grant_type": "client_credentials"}
 
 
-def _service(provider):
-    return provider.service_client_id, provider.service_secret.reveal()
-
-
 def test_basic_gives_an_access_token_for_the_lake(client, provider):
-    response = client.post("token_endpoint", FIELDS, basic=_service(provider))
+    service = (provider.service_client_id, provider.service_secret.reveal())
+    response = client.post("token_endpoint", FIELDS, basic=service)
 
     token, service = response.json()["access_token"], "micromegas-demo-service"
     claims = claims_of(token)
@@ -244,20 +215,15 @@ def test_basic_gives_an_access_token_for_the_lake(client, provider):
     assert (claims["sub"], claims["client_id"]) == (service, service)
 
 
-def test_a_wrong_secret_is_refused_both_ways(client, provider):
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
+def test_a_wrong_secret_and_an_unreadable_header_are_refused(client, provider, header):
     name = provider.service_client_id
 
     by_basic = client.post("token_endpoint", FIELDS, basic=(name, "wrong"))
     by_post = client.post("token_endpoint", FIELDS | {"client_id": name, "client_secret": "wröng"})
-
-    assert _error_of(by_basic) == _error_of(by_post) == (401, "invalid_client")
-    assert by_basic.headers["WWW-Authenticate"].startswith("Basic")
-
-
-@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Basic eA==", "Bearer eA=="])
-def test_an_unreadable_authorization_header_is_refused(client, header):
-    response = requests.post(
-        client.metadata["token_endpoint"], data=FIELDS, headers={"Authorization": header}, timeout=10
+    unread = requests.post(
+        client.metadata["token_endpoint"], data=FIELDS, headers={"Authorization": header}, timeout=60
     )
 
-    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+    assert _error_of(by_basic) == _error_of(by_post) == _error_of(unread) == (401, "invalid_client")
+    assert by_basic.headers["WWW-Authenticate"].startswith("Basic")

@@ -1,6 +1,6 @@
 """A person without a browser at the other provider: its development pages, followed over HTTP."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
@@ -61,31 +61,19 @@ class OtherScriptedPerson:
     """Implements `seams.Browser`; each opened page is dealt with on a thread. A context manager that waits at exit."""
 
     def __init__(self, *, person="alice", allow=True):
-        self._person = person
-        self._allow = allow
-        self._threads = []
-        self._failures = []
+        self._manners = {"person": person, "allow": allow}
+        self._threads = ThreadPoolExecutor()
+        self._walks = []
 
     def open(self, url):
-        self._threads.append(threading.Thread(target=self._follow, args=(url,), daemon=True))
-        self._threads[-1].start()
+        self._walks.append(self._threads.submit(sign_in_other, url, **self._manners))
         return True
-
-    def wait(self):
-        while self._threads:
-            self._threads.pop().join(_TIMEOUT_SECONDS * 2)
-        if self._failures:
-            raise self._failures.pop()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_rest):
+        self._threads.shutdown()
         if kind is None:
-            self.wait()
-
-    def _follow(self, url):
-        try:
-            sign_in_other(url, person=self._person, allow=self._allow)
-        except (requests.RequestException, PersonStuck, AssertionError) as failure:
-            self._failures.append(failure)
+            for walk in self._walks:
+                walk.result()

@@ -64,24 +64,15 @@ class OtherProvider:
             "keys": self._private_keys(),
         }
         with (self._folder / "stderr.txt").open("w") as stderr:
-            self._process = subprocess.Popen(
-                [node, "server.mjs"],
-                cwd=self._folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+            self._process = subprocess.Popen([node, "server.mjs"], cwd=self._folder, **pipes)
         # By standard input, because arguments are readable by everybody on the machine.
-        self._say(self._process, json.dumps(settings))
-        self.issuer = json.loads(self._next_line(self._process))["issuer"]
+        self.issuer = self._ask(settings)["issuer"]
 
     def rotate(self, *, keep=1):
         """Sign with a new key from now on, publish the last `keep` ones still, and return the new key's id."""
-        assert self._process is not None
         self._keys = [_make_key(), *self._keys[:keep]]
-        self._say(self._process, json.dumps({"keys": self._private_keys()}))
-        self._next_line(self._process)
+        self._ask({"keys": self._private_keys()})
         return str(self._keys[0].kid)
 
     def counts(self):
@@ -102,8 +93,9 @@ class OtherProvider:
             self._ask({"out": False})
 
     def _ask(self, request):
-        assert self._process is not None
-        self._say(self._process, json.dumps(request))
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{json.dumps(request)}\n")
+            self._process.stdin.flush()
         return json.loads(self._next_line(self._process))
 
     def stop(self):
@@ -123,17 +115,10 @@ class OtherProvider:
     def __exit__(self, *_error):
         self.stop()
 
-    def _say(self, process, line):
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-
     def _private_keys(self):
         return [dict(key.as_dict(private=True)) for key in self._keys]
 
     def _next_line(self, process):
-        assert process.stdout is not None
         lines = queue.Queue()
         threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
         try:

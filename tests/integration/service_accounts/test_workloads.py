@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.config.client import ClientSettings, WorkloadExchange, WorkloadPlatform, WorkloadSetting
-from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    LoginFailed,
+    MicromegasError,
+    ProviderMisbehaved,
+    ProviderUnavailable,
+)
 from micromegas_jupyter.wiring.credentials import service_provider
 from tests.fakes.loopback_http import Reply
 from tests.fakes.platform_stand_ins import (
@@ -22,6 +28,7 @@ from tests.fakes.platform_stand_ins import (
     verified_claims,
 )
 from tests.fakes.raw_server import SilentServer
+from tests.fakes.tracebacks import traceback_with_variables
 
 pytestmark = pytest.mark.integration
 
@@ -37,19 +44,22 @@ EVERY_PLATFORM = pytest.mark.parametrize("kind", list(PLATFORMS))
 
 def settings_for(kind, **changes):
     members = {"platform": PLATFORMS[kind], "audience": "lake", **changes}
-    return ClientSettings(workload=WorkloadSetting(**members))  # type: ignore[arg-type]
+    return ClientSettings(workload=WorkloadSetting(**members))
+
+
+def settings_at(idp, platform, exchange, *, workload_audience=None, token_file=None, **options):
+    """Return settings by which a provider is given the platform's token."""
+    workload = WorkloadSetting(platform=platform, exchange=exchange, audience=workload_audience, token_file=token_file)
+    own = {"issuer": idp.issuer, "client_id": idp.client_id, "audience": "lake", **options}
+    return ClientSettings(**own, workload=workload)
 
 
 def provider_of(settings, platform):
-    provider = service_provider(settings, platform.environ())  # type: ignore[attr-defined]
-    assert provider is not None
-    return provider
+    return service_provider(settings, platform.environ())
 
 
 def claims_of(token):
-    claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
-    assert claims is not None
-    return claims
+    return verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
 
 
 @EVERY_PLATFORM
@@ -71,7 +81,7 @@ def test_a_token_that_a_server_refused_is_fetched_anew(kind):
         provider = provider_of(settings_for(kind), platform)
         first = provider.get_token()
 
-        provider.invalidate(first)  # type: ignore[attr-defined]
+        provider.invalidate(first)
 
         assert provider.get_token() != first
 
@@ -79,12 +89,7 @@ def test_a_token_that_a_server_refused_is_fetched_anew(kind):
 @EVERY_PLATFORM
 def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind):
     with kind() as platform, ExchangingProvider() as idp:
-        settings = replace(
-            settings_for(kind, audience=None, exchange=WorkloadExchange.TOKEN_EXCHANGE),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-        )
+        settings = settings_at(idp, PLATFORMS[kind], WorkloadExchange.TOKEN_EXCHANGE)
         provider = provider_of(settings, platform)
 
         claims = claims_of(provider.get_token())
@@ -97,13 +102,8 @@ def test_the_token_of_the_platform_is_exchanged_at_the_provider(kind):
 @EVERY_PLATFORM
 def test_the_token_of_the_platform_proves_the_application(kind):
     with kind() as platform, ExchangingProvider(trusted_audience="api://AzureADTokenExchange") as idp:
-        settings = replace(
-            settings_for(kind, audience=None, exchange=WorkloadExchange.CLIENT_ASSERTION),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            scope="api://lake/.default",
-            preset="entra",
-        )
+        scope = {"scope": "api://lake/.default", "preset": "entra", "audience": None}
+        settings = settings_at(idp, PLATFORMS[kind], WorkloadExchange.CLIENT_ASSERTION, **scope)
 
         claims = claims_of(provider_of(settings, platform).get_token())
 
@@ -112,12 +112,8 @@ def test_the_token_of_the_platform_proves_the_application(kind):
 
 def test_a_provider_that_does_not_trust_the_platform_is_a_failed_login():
     with GithubRunner() as platform, ExchangingProvider() as idp:
-        settings = replace(
-            settings_for(GithubRunner, audience="elsewhere", exchange=WorkloadExchange.TOKEN_EXCHANGE),
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-        )
+        exchange = WorkloadExchange.TOKEN_EXCHANGE
+        settings = settings_at(idp, PLATFORMS[GithubRunner], exchange, workload_audience="elsewhere")
 
         with pytest.raises(LoginFailed, match="not acceptable"):
             provider_of(settings, platform).get_token()
@@ -136,13 +132,10 @@ def test_one_of_several_managed_identities_is_asked_for():
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (Reply(status=503, text=""), ProviderUnavailable),
-        (Reply(status=429, text=""), ProviderUnavailable),
+        *((Reply(status=status, text=""), ProviderUnavailable) for status in (503, 429)),
         (Reply(status=302, text="", headers={"Location": "http://127.0.0.1:1/"}), ProviderMisbehaved),
         (Reply(status=403, text=""), LoginFailed),
-        (Reply(text=""), ProviderMisbehaved),
-        (Reply(text="{"), ProviderMisbehaved),
-        (Reply(text="x" * 200_000), ProviderMisbehaved),
+        *((Reply(text=text), ProviderMisbehaved) for text in ("", "{", "x" * 200_000)),
         (Reply(text="", headers={"Content-Encoding": "gzip"}), ProviderMisbehaved),
     ],
 )
@@ -154,7 +147,7 @@ def test_each_fault_ends_in_its_own_class_with_a_remedy(kind, reply, expected):
             provider_of(settings_for(kind), platform).get_token()
 
         assert type(caught.value) is expected
-        assert caught.value.remedy  # type: ignore[attr-defined]
+        assert caught.value.remedy
 
 
 @pytest.mark.slow
@@ -162,7 +155,6 @@ def test_a_platform_that_says_nothing_is_given_up_after_five_seconds():
     def ask(kind, variable, address):
         with SilentServer() as server:
             provider = service_provider(settings_for(kind), {variable: address.format(port=server.port)})
-            assert provider is not None
             started = time.monotonic()
 
             with pytest.raises(ProviderUnavailable, match="within 5 seconds") as caught:
@@ -189,7 +181,6 @@ def test_a_platform_that_says_nothing_is_given_up_after_five_seconds():
 )
 def test_plain_http_never_leaves_the_machine(kind, variable, address):
     provider = service_provider(settings_for(kind), {variable: address})
-    assert provider is not None
 
     with pytest.raises(ConfigurationError, match="neither https nor inside this machine"):
         provider.get_token()
@@ -199,20 +190,13 @@ def test_a_pod_exchanges_its_token_anew_after_the_kubelet_replaced_it(tmp_path):
     with ExchangingProvider() as idp:
         token_file = tmp_path / "token"
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-1", audience=idp.issuer))
-        settings = ClientSettings(
-            issuer=idp.issuer,
-            client_id=idp.client_id,
-            audience="lake",
-            workload=WorkloadSetting(
-                platform=WorkloadPlatform.KUBERNETES, exchange=WorkloadExchange.TOKEN_EXCHANGE, token_file=token_file
-            ),
-        )
+        exchange = WorkloadExchange.TOKEN_EXCHANGE
+        settings = settings_at(idp, WorkloadPlatform.KUBERNETES, exchange, token_file=token_file)
         provider = service_provider(settings, {})
-        assert provider is not None
         first = provider.get_token()
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod-2", audience=idp.issuer))
 
-        provider.invalidate(first)  # type: ignore[attr-defined]
+        provider.invalidate(first)
         second = provider.get_token()
 
         assert [claims_of(token)["sub"] for token in (first, second)] == ["pod-1", "pod-2"]
@@ -223,31 +207,30 @@ def test_a_pod_of_azure_proves_the_application_with_its_federated_token(tmp_path
     with ExchangingProvider(trusted_audience=audience) as idp:
         token_file = tmp_path / "azure-identity-token"
         token_file.write_text(idp.mint(issuer="https://kubernetes", subject="pod", audience=audience))
-        settings = ClientSettings(
-            issuer=idp.issuer,
-            scope="api://lake/.default",
-            workload=WorkloadSetting(platform=WorkloadPlatform.AZURE, exchange=WorkloadExchange.CLIENT_ASSERTION),
-        )
+        options = {"scope": "api://lake/.default", "client_id": None, "audience": None}
+        settings = settings_at(idp, WorkloadPlatform.AZURE, WorkloadExchange.CLIENT_ASSERTION, **options)
         environ = {"AZURE_FEDERATED_TOKEN_FILE": str(token_file), "AZURE_CLIENT_ID": idp.client_id}
 
         provider = service_provider(settings, environ)
 
-        assert provider is not None
         assert claims_of(provider.get_token())["sub"] == idp.client_id
 
 
 @EVERY_PLATFORM
-def test_no_secret_shows_in_a_provider_or_in_what_it_raises(kind):
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_neither_a_secret_nor_a_token_is_shown(kind, status):
     with kind() as platform:
         provider = provider_of(settings_for(kind), platform)
-        token = provider.get_token()
-        platform.reply_once(Reply(status=403, body={"error": "denied", "error_description": token}))
-        provider.invalidate(token)  # type: ignore[attr-defined]
+        token, foreign = provider.get_token(), platform.mint(issuer="x", subject="y", audience="another")
+        body = json.dumps({"error": "denied", "error_description": token, "value": foreign})
+        text = foreign if kind is GoogleMetadataServer else body
+        platform.reply_once(Reply(status=status, text=text, headers={"Metadata-Flavor": "Google"}))
+        provider.invalidate(token)
 
-        with pytest.raises((LoginFailed, ProviderMisbehaved)) as caught:
+        with pytest.raises(MicromegasError) as caught:
             provider.get_token()
 
-        shown = json.dumps([repr(provider), str(provider), str(caught.value), repr(caught.value)])
-        environ = platform.environ()  # type: ignore[attr-defined]
-        hidden = [token, *(environ[name] for name in environ if name.endswith(("TOKEN", "HEADER")))]
+        assert token not in f"{provider!r} {provider} {caught.value} {caught.value!r}"
+        shown = traceback_with_variables(caught.value)
+        hidden = [foreign, *(v for name, v in platform.environ().items() if name.endswith(("TOKEN", "HEADER")))]
         assert not [secret for secret in hidden if secret in shown]

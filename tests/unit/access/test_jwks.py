@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import logging
-import os
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.fakes.waiting import FakeBackground
+from tests.unit.access.conftest import give_away
 
 SETTING = IssuerSetting(issuer=ISSUER)
 OTHER = IssuerSetting(issuer="https://other.example")
@@ -158,9 +159,7 @@ class TestBearerToken:
         assert [sent(request) for request in provider.requests] == ["Bearer sesame"] * 2 + ["Bearer renewed"]
 
     @pytest.mark.parametrize(("setting", "second"), [({}, None), ({"ca_file": "ca.pem"}, "Bearer sesame")])
-    def test_another_host_that_a_document_names_gets_it_only_with_own_certificates(
-        self, provider, file, setting, second
-    ):
+    def test_another_host_gets_it_only_with_own_certificates(self, provider, file, setting, second):
         provider.discovery = {"issuer": ISSUER, "jwks_uri": OTHER_URL}
         provider.elsewhere[OTHER_URL] = provider.jwks
         fetcher(provider, bearer_token_file=str(file), **setting).fetch(rediscover=True)
@@ -184,10 +183,7 @@ def sent(request):
 def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("sesame")
-    if os.geteuid() == 0:
-        os.chown(path, 12345, -1)
-    else:
-        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    give_away(path, monkeypatch)
 
     with pytest.raises(ProviderUnavailable, match="another user"):
         fetcher(provider, jwks_file=str(path)).fetch(rediscover=True)
@@ -252,10 +248,8 @@ class TestFetching:
         assert key_names(source) == ["rsa"]
 
     def test_without_a_thread_the_fetch_has_failed(self, provider, clock):
-        def have_no_thread(_work):
-            raise RuntimeError("can't start new thread")
-
-        cache = KeyCache(SETTING, http=provider, clock=clock, policy=POLICY, start=have_no_thread)
+        start = Mock(side_effect=RuntimeError("can't start new thread"))
+        cache = KeyCache(SETTING, http=provider, clock=clock, policy=POLICY, start=start)
         assert pending(cache).result(0) is None
 
         with pytest.raises(Unavailable):

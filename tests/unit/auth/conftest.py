@@ -13,9 +13,3 @@ def idp(clock):
 @pytest.fixture
 def calls(idp):
     return DirectCalls(idp)
-
-
-@pytest.fixture
-def home(_own_home):
-    """The empty home folder of this test."""
-    return _own_home

@@ -66,11 +66,8 @@ class TestStoredSignIns:
 
     @pytest.fixture
     def end(self, idp, connect, clock):
-        def end(paths, **options):
-            options = {"issuer": idp.issuer, "client_id": "notebook", **options}
-            return end_stored_logins(map(FileTokenStore, paths), connect, clock=clock, **options)
-
-        return end
+        options = {"clock": clock, "issuer": idp.issuer, "client_id": "notebook"}
+        return lambda paths: end_stored_logins(map(FileTokenStore, paths), connect, **options)
 
     def test_are_removed_and_revoked(self, idp, end, tmp_path):
         paths = [tmp_path / "a.json", tmp_path / "b.json"]
@@ -143,37 +140,21 @@ class TestStoredSignIns:
         assert (opened.files_removed, opened.refresh_token_revoked, opened.problem) == (1, True, None)
 
 
-class TestProfile:
-    """`wiring.logout`."""
+def test_all_files_of_a_profile_are_removed_and_only_the_configured_application_authenticates(
+    idp, calls, clock, tmp_path
+):
+    write_tokens(idp, tmp_path / "tokens-work.json")
+    write_tokens(idp, tmp_path / "tokens-work.0123456789ab.json", client_id="other")
+    (tmp_path / "tokens-work.json.extras.json").write_text("{}")
+    write_tokens(idp, tmp_path / "tokens.json")
+    settings = ClientSettings(issuer=idp.issuer, client_id="notebook", profile="work", client_secret=Secret("s3cret"))
 
-    @pytest.fixture
-    def settings(self, idp):
-        return ClientSettings(issuer=idp.issuer, client_id="notebook", profile="work")
+    report = logout(settings, environ={"MICROMEGAS_CONFIG_DIR": str(tmp_path)}, http=calls, clock=clock)
 
-    @pytest.fixture
-    def end(self, calls, clock, tmp_path):
-        environ = {"MICROMEGAS_CONFIG_DIR": str(tmp_path)}
-        return lambda settings, **options: logout(settings, environ=environ, http=calls, clock=clock, **options)
-
-    def test_all_its_files_are_removed_and_none_of_another(self, idp, settings, end, tmp_path):
-        write_tokens(idp, tmp_path / "tokens-work.json")
-        write_tokens(idp, tmp_path / "tokens-work.0123456789ab.json", client_id="other")
-        (tmp_path / "tokens-work.json.extras.json").write_text("{}")
-        write_tokens(idp, tmp_path / "tokens.json")
-
-        report = end(settings)
-
-        assert (report.files_removed, report.refresh_token_revoked) == (3, True)
-        assert [path.name for path in tmp_path.glob("*.json")] == ["tokens.json"]
-
-    def test_only_the_configured_application_authenticates(self, idp, settings, end, tmp_path):
-        write_tokens(idp, tmp_path / "tokens-work.json")
-        write_tokens(idp, tmp_path / "tokens-work.0123456789ab.json", client_id="other")
-
-        end(replace(settings, client_secret=Secret("s3cret")))
-
-        sent = {("authorization" in seen.headers, seen.form.get("client_id")) for seen in idp.seen("/revoke")}
-        assert sent == {(True, None), (False, "other")}
+    assert (report.files_removed, report.refresh_token_revoked) == (3, True)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["tokens.json"]
+    sent = {("authorization" in seen.headers, seen.form.get("client_id")) for seen in idp.seen("/revoke")}
+    assert sent == {(True, None), (False, "other")}
 
 
 TOKENS = TokenSet(access_token=Secret("acc"), refresh_token=Secret("ref"))

@@ -18,9 +18,7 @@ from micromegas_jupyter.oidc.device import DeviceAuthorization
 from micromegas_jupyter.oidc.jwt import parse_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 from tests.fakes.mint import ec_key, rsa_key
-from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider
-
-RESOURCE = "https://lake.example.com"
+from tests.fakes.scripted_provider import Reply
 
 
 @pytest.fixture
@@ -59,31 +57,9 @@ def test_a_rotated_key_is_fetched_once_and_unknown_ones_do_not_make_the_client_f
     assert len(idp.seen("/keys")) == 5
 
 
-@pytest.mark.parametrize(
-    ("methods", "is_basic"), [(None, True), (["client_secret_basic"], True), (["client_secret_post"], False)]
-)
-def test_the_secret_is_sent_as_the_provider_wants_it(methods, is_basic, clock):
-    secret = "p w+d/%é:"
-    idp = ScriptedProvider(clock=clock, client_id="svc:1", client_secret=secret)
-    idp.metadata_changes["token_endpoint_auth_methods_supported"] = methods
-    connection = ProviderConnection(idp.issuer, "svc:1", Secret(secret), http=DirectCalls(idp), clock=clock)
-
-    tokens = connection.client_credentials(scope=None, audience=None)
-
-    assert tokens.access_token.reveal().startswith("service-")
-    assert ("authorization" in idp.seen("/token")[0].headers) is is_basic
-    assert ("client_secret" in idp.seen("/token")[0].form) is not is_basic
-
-
-def code_request(connection, resource=None):
-    return build_authorization_request(
-        connection.metadata(),
-        client_id="notebook",
-        redirect_uri="http://127.0.0.1:1/callback",
-        scope="openid",
-        randomness=SYSTEM_RANDOMNESS,
-        resource=resource,
-    )
+def code_request(connection):
+    options = {"client_id": "notebook", "redirect_uri": "http://127.0.0.1:1/callback", "scope": "openid"}
+    return build_authorization_request(connection.metadata(), randomness=SYSTEM_RANDOMNESS, **options)
 
 
 # The device grant
@@ -103,7 +79,7 @@ def test_a_caller_that_wants_the_access_token_can_do_without_an_id_token_but_one
 
 
 def start_device(connection):
-    return connection.start_device(scope="email", audience="lake", resource=RESOURCE)
+    return connection.start_device(scope="email", audience="lake", resource="https://lake.example.com")
 
 
 def poll(connection, authorization):
@@ -158,13 +134,6 @@ CLIENT_SECRET = "p w+d/%:s3same"
 # base64 of "notebook:p+w%2Bd%2F%25%3As3same"
 BASIC_CREDENTIALS = "bm90ZWJvb2s6cCt3JTJCZCUyRiUyNSUzQXMzc2FtZQ=="
 
-DEVICE_ANSWER = {
-    "device_code": "d",
-    "user_code": "WDJB-MJHT",
-    "verification_uri": "http://127.0.0.1:1/activate",
-    "expires_in": 600,
-}
-
 
 @pytest.fixture
 def key():
@@ -183,8 +152,9 @@ def test_a_private_key_signs_a_new_assertion_for_the_token_endpoint(  # noqa: PL
     path, call, key, idp, connect, clock
 ):
     connection = connect(key)
+    address = {"verification_uri": "http://127.0.0.1:1/activate"}
     for _ in range(2):
-        idp.reply_once(path, Reply(body={**DEVICE_ANSWER, **idp.issue()}))
+        idp.reply_once(path, Reply(body={"device_code": "d", "user_code": "A", **address, **idp.issue()}))
 
     call(connection)
     call(connection)
@@ -235,18 +205,12 @@ def test_a_provider_that_repeats_a_secret_does_not_get_it_into_an_error(written,
 # Documents
 
 
-def test_documents_are_fetched_once_an_hour(connection, idp, clock):
+def test_documents_are_fetched_once_an_hour_and_kept_while_the_provider_is_down(connection, idp, clock):
     for _ in range(3):
         connection.keys()
     clock.advance(3600)
-    connection.keys()
-
-    assert len(idp.seen("/.well-known/openid-configuration")) == 2
-    assert len(idp.seen("/keys")) == 2
-
-
-def test_documents_are_kept_beyond_their_age_while_the_provider_is_down(connection, idp, clock):
     keys = connection.keys()
+    assert [len(idp.seen(path)) for path in ("/.well-known/openid-configuration", "/keys")] == [2, 2]
     clock.advance(7200)
     idp.is_down = True
 

@@ -5,9 +5,11 @@ import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
+from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore, SystemKeyring
 from micromegas_jupyter.auth.tokens.store import (
     FileTokenStore,
     LoginKey,
@@ -22,10 +24,7 @@ from micromegas_jupyter.core.files import read_private_file
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
-
-NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-ONE = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
+from tests.fakes.keyring_backend import MemoryKeyring
 
 FORMATTED = StoredLogin(
     key=LoginKey(issuer="https://id.example.com", client_id="notebook", audience="api"),
@@ -33,8 +32,8 @@ FORMATTED = StoredLogin(
         access_token=Secret("acc"),
         id_token=Secret("idt"),
         refresh_token=Secret("ref"),
-        obtained_at=NOON,
-        expires_at=ONE,
+        obtained_at=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),
+        expires_at=datetime(2026, 11, 24, 13, 0, tzinfo=UTC),
         scope="openid",
     ),
 )
@@ -102,19 +101,18 @@ def test_scope_and_resource_come_from_the_file_beside_if_it_is_whole_and_of_the_
 
 KEY = LoginKey(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
 
-DIFFERENT = [
-    replace(KEY, issuer="https://id.example.com/"),
-    replace(KEY, client_id="other"),
-    replace(KEY, audience="pond"),
-    replace(KEY, audience=None),
-    replace(KEY, scope="openid"),
-    replace(KEY, scope="openid api more"),
-    replace(KEY, resource="https://lake.example.com"),
-]
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"issuer": "https://id.example.com/"}, {"client_id": "other"}, {"resource": "https://lake.example.com"}),
+        *({"audience": audience} for audience in ("pond", None)),
+        *({"scope": scope} for scope in ("openid", "openid api more")),
+    ],
+)
+def test_a_sign_in_never_answers_for_one_that_differs_in_anything(change):
+    other = replace(KEY, **change)
 
-@pytest.mark.parametrize("other", DIFFERENT)
-def test_a_sign_in_never_answers_for_one_that_differs_in_anything(other):
     assert not KEY.satisfies(other)
     assert not other.satisfies(KEY)
     assert other.digest != KEY.digest
@@ -134,6 +132,7 @@ def test_a_stored_sign_in_of_which_only_the_resource_is_known_answers_for_that_r
     assert not stored.satisfies(KEY)
 
 
+BACKEND = MemoryKeyring()
 LOGIN = StoredLogin(
     key=LoginKey(
         issuer="https://id.example.com", client_id="notebook", scope="openid api", resource="https://lake.example.com"
@@ -229,17 +228,20 @@ def test_a_file_that_another_program_is_still_writing_is_read_once_it_is_whole(s
     assert read_contents == [whole[:20], whole]
 
 
-def test_a_store_of_one_key_neither_reads_nor_replaces_nor_removes_anothers_sign_in(store):
-    save(store)
+@pytest.mark.parametrize(
+    "open_store", [FileTokenStore, partial(KeyringTokenStore, open_keyring=lambda: SystemKeyring(BACKEND))]
+)
+def test_a_store_of_one_key_neither_reads_nor_replaces_nor_removes_anothers_sign_in(open_store, store):
+    save(open_store(store.path))
     key = replace(LOGIN.key, audience="other")
-    other = FileTokenStore(store.path, key=key)
+    other = open_store(store.path, key=key)
 
     with pytest.raises(LoginRequired, match="another identity provider"):
         other.load()
     with pytest.raises(TokenStoreError, match="a different sign-in"):
         save(other, replace(LOGIN, key=key))
     assert other.remove() == 0
-    assert FileTokenStore(store.path, key=LOGIN.key).load()[0] == LOGIN
+    assert open_store(store.path, key=LOGIN.key).load()[0] == LOGIN
 
 
 def test_the_lock_is_waited_for_a_bounded_time(store):

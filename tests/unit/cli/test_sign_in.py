@@ -10,18 +10,16 @@ import sys
 import termios
 import threading
 from contextlib import contextmanager
-from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 
-from micromegas_jupyter.auth import Identity, OidcAuthProvider
+from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.cli.sign_in_commands import (
     MAX_LINE_BYTES,
     HiddenInput,
     SignInTerminal,
-    identity_line,
     local_line,
     sign_in,
     signed_in_line,
@@ -49,25 +47,6 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, "Alice Martin <alice@example.com> · id.example.com · token valid 1 h 59 min, renews by itself"),
-        ({"renews": False, "email": None, "seconds": 45}, "Alice Martin · id.example.com · token valid 45 s"),
-        ({"name": None, "email": None, "seconds": 36_240},
-         "alice-1 · id.example.com · token valid 10 h 4 min, renews by itself"),
-        ({"seconds": 0}, "Alice Martin <alice@example.com> · id.example.com · token expired, renews by itself"),
-    ],
-)  # fmt: skip
-def test_a_person_is_named_by_what_is_known_with_the_time_left(clock, changes, expected):
-    person = {"subject": "alice-1", "name": "Alice Martin", "email": "alice@example.com", "renews": True, **changes}
-    ends = clock.now() + timedelta(seconds=person.pop("seconds", 7199))
-
-    identity = Identity(issuer="https://id.example.com/realms/lake", expires_at=ends, **person)
-
-    assert identity_line(identity, now=clock.now()) == expected
 
 
 def test_a_sign_in_that_worked_says_whose_it_is_as_far_as_the_tokens_do(clock):
@@ -143,15 +122,6 @@ def test_logout_ends_the_named_profile_here_and_one_line_says_that_the_provider_
     assert out.count("\n") == 1
     assert "very-secret" not in out
     assert [path.name for path in tmp_path.glob("tokens-*.json")] == ["tokens-home.json"]
-
-
-def test_a_sign_in_that_cannot_be_removed_is_a_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
-    (tmp_path / "tokens.json").mkdir()
-
-    assert run(["logout"]) != 0
-
-    assert "tokens.json" in capsys.readouterr().err
 
 
 def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):

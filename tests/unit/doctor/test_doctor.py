@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -223,8 +224,7 @@ def test_the_exit_code_is_that_of_the_first_failure(findings, expected):
 
 
 def test_nothing_found_can_steer_a_terminal_or_break_a_line_and_a_defect_is_a_finding_without_its_text():
-    def look():
-        raise KeyError("sesame")
+    look = Mock(side_effect=KeyError("sesame"))
 
     lines = findings_as_lines([ok("issuer", "a\x1b[2Jb\nc"), guarded("store", look)])
 

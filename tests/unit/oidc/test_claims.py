@@ -9,20 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.jwt import (
-    MAX_GROUPS,
-    IdTokenClaims,
-    TokenProblem,
-    UnknownKey,
-    check_bearer_use,
-    check_refreshed_claims,
-    check_times,
-    parse_key_set,
-    read_groups,
-    read_stored_id_token,
-    read_subject,
-    verify_id_token,
-)
+from micromegas_jupyter.oidc import jwt
 from tests.fakes.mint import (
     AUDIENCE,
     ISSUER,
@@ -37,74 +24,52 @@ from tests.fakes.mint import (
     rsa_key,
 )
 
-KEYS = parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
+KEYS = jwt.parse_key_set({"keys": [key.jwk() for key in (rsa_key(), ec_key(), ed25519_key())]})
 
 
-def verify(token, *, nonce="n-1", access_token=None):
-    return verify_id_token(
-        Secret(token),
-        KEYS,
-        issuer=ISSUER,
-        client_id=AUDIENCE,
-        now=NOW,
-        nonce=None if nonce is None else Secret(nonce),
-        access_token=None if access_token is None else Secret(access_token),
-    )
+def verify(token, *, access_token=None):
+    return jwt.verify_id_token(
+        Secret(token), KEYS, issuer=ISSUER, client_id=AUDIENCE, now=NOW, nonce=Secret("n-1"),
+        access_token=access_token and Secret(access_token),
+    )  # fmt: skip
 
 
 def test_a_good_token_gives_its_claims():
     groups = ["analysts", "\x1b[2J", "g" * 300]
     claims = verify(mint(nonce="n-1", name="Alice", email="alice@example.com", azp=AUDIENCE, groups=groups))
 
-    assert claims == IdTokenClaims(
-        issuer=ISSUER,
-        subject="alice",
-        audiences=frozenset({AUDIENCE}),
-        issued_at=NOW,
-        expires_at=NOW + timedelta(seconds=300),
-        name="Alice",
-        email="alice@example.com",
-        nonce=Secret("n-1"),
-        authorized_party=AUDIENCE,
-        groups=("analysts", "g" * 256),
-    )
+    assert claims == jwt.IdTokenClaims(
+        issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}), issued_at=NOW,
+        expires_at=NOW + timedelta(seconds=300), name="Alice", email="alice@example.com", nonce=Secret("n-1"),
+        authorized_party=AUDIENCE, groups=("analysts", "g" * 256),
+    )  # fmt: skip
 
 
 REFUSED = {
-    "another issuer": mint(nonce="n-1", issuer="https://evil.example"),
-    "issuer with a slash": mint(nonce="n-1", issuer=ISSUER + "/"),
-    "another audience": mint(nonce="n-1", audience="other"),
-    "audience missing": mint(nonce="n-1", without=["aud"]),
-    "several audiences without azp": mint(nonce="n-1", audience=[AUDIENCE, "other"]),
-    "another azp": mint(nonce="n-1", audience=[AUDIENCE, "other"], azp="other"),
-    "azp that is no text": mint(nonce="n-1", azp=1),
-    "expired": mint(nonce="n-1", expires_in=-61),
-    "exp missing": mint(nonce="n-1", without=["exp"]),
-    "exp as text": mint(nonce="n-1", exp="1795521900"),
-    "iat missing": mint(nonce="n-1", without=["iat"]),
-    "iat as text": mint(nonce="n-1", iat="1795521600"),
-    "iat in the future": mint(nonce="n-1", iat=NOW_SECONDS + 61),
-    "iat out of range": mint(nonce="n-1", iat=-1e300),
-    "sub missing": mint(nonce="n-1", without=["sub"]),
-    "sub empty": mint(nonce="n-1", subject=""),
-    "nonce missing": mint(),
-    "another nonce": mint(nonce="n-2"),
-    "nonce that is no text": mint(nonce=1),
+    **{
+        str(changes): mint(**{"nonce": "n-1", **changes})
+        for changes in (
+            {"issuer": "https://evil.example"}, {"issuer": ISSUER + "/"}, {"audience": "other"}, {"without": ["aud"]},
+            # several audiences without a party and with another one, and a party that is no text
+            {"audience": [AUDIENCE, "other"]}, {"audience": [AUDIENCE, "other"], "azp": "other"}, {"azp": 1},
+            {"expires_in": -61}, {"without": ["exp"]}, {"exp": "1795521900"}, {"without": ["iat"]},
+            {"iat": "1795521600"}, {"iat": NOW_SECONDS + 61}, {"iat": -1e300}, {"without": ["sub"]}, {"subject": ""},
+            {"without": ["nonce"]}, {"nonce": "n-2"}, {"nonce": 1}, {"header": {"alg": "HS256"}},
+            {"header": {"typ": "at+jwt"}}, {"header": {"crit": ["exp"]}},
+        )
+    },
     "unsigned": f"{encode_json({'alg': 'none'})}.{mint(nonce='n-1').split('.')[1]}.",
     "unsigned with a signature": forge(
         lambda _header, payload, signature: (encode_json({"alg": "none"}), payload, signature), nonce="n-1"
     ),
-    "HMAC": mint(nonce="n-1", header={"alg": "HS256"}),
     "signature of another token": forge(
         lambda header, payload, _signature: (header, payload, mint(nonce="n-2").split(".")[2]), nonce="n-1"
     ),
-    "access token": mint(nonce="n-1", header={"typ": "at+jwt"}),
-    "critical extension": mint(nonce="n-1", header={"crit": ["exp"]}),
     "no token": "opaque",
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
 def test_a_token_that_fails_any_check_is_refused_without_being_shown(token):
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(token)
@@ -117,7 +82,7 @@ def test_a_wrong_clock_is_named_and_a_key_that_is_not_known_may_be_known_to_newe
     with pytest.raises(ProviderMisbehaved) as caught:
         verify(mint(nonce="n-1", expires_in=-3600))
     assert "clock" in caught.value.remedy
-    with pytest.raises(UnknownKey):
+    with pytest.raises(jwt.UnknownKey):
         verify(mint(nonce="n-1", key=rsa_key("rotated")))
 
 
@@ -160,10 +125,10 @@ def test_odd_names_are_left_out_and_long_ones_cut():
 )  # fmt: skip
 def test_a_stored_token_of_another_sign_in_is_refused(token):
     with pytest.raises(ProviderMisbehaved):
-        read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
+        jwt.read_stored_id_token(Secret(token), issuer=ISSUER, client_id=AUDIENCE)
 
 
-OLD = IdTokenClaims(
+OLD = jwt.IdTokenClaims(
     issuer=ISSUER, subject="alice", audiences=frozenset({AUDIENCE}),
     issued_at=datetime(2026, 11, 24, 11, 0, tzinfo=UTC), expires_at=NOW, nonce=Secret("n-1"),
 )  # fmt: skip
@@ -181,43 +146,4 @@ OLD = IdTokenClaims(
 )  # fmt: skip
 def test_a_refreshed_token_must_continue_its_sign_in(changes, is_refused):
     with pytest.raises(ProviderMisbehaved) if is_refused else nullcontext():
-        check_refreshed_claims(OLD, replace(OLD, **changes))
-
-
-@pytest.mark.parametrize(
-    "claims", [{"cnf": None}, {"events": {}}, {"typ": "Offline"}, {"token_use": "refresh"}], ids=str
-)
-def test_tokens_for_other_uses_are_refused(claims):
-    with pytest.raises(TokenProblem):
-        check_bearer_use(claims)
-
-
-@pytest.mark.parametrize("subject", ["", " ", "\u3000 ", 5, None, "a" * 256, "a\nb", "a\u2028b", "a\x00"])
-def test_a_subject_is_a_short_line_of_text_in_the_claim_that_names_it(subject):
-    assert read_subject({"sub": "pairwise", "oid": "Zoë|läken/1 2"}, "oid") == "Zoë|läken/1 2"
-    with pytest.raises(TokenProblem, match="subject_malformed"):
-        read_subject({"sub": "alice", "oid": subject}, "oid")
-
-
-@pytest.mark.parametrize(
-    ("times", "reason"),
-    [
-        ({"exp": NOW_SECONDS + 1, "nbf": NOW_SECONDS, "iat": NOW_SECONDS}, None),
-        ({"exp": NOW_SECONDS}, "expired"),
-        ({"exp": NOW_SECONDS + 1, "nbf": NOW_SECONDS + 1}, "not_yet_valid"),
-        ({"exp": NOW_SECONDS + 1, "iat": NOW_SECONDS + 1}, "issued_in_the_future"),
-        ({"exp": 253_402_300_800}, "expiry_malformed"),
-        ({"exp": True}, "expiry_malformed"),
-        ({}, "expiry_missing"),
-    ],
-)
-def test_without_leeway_each_time_counts_to_the_second(times, reason):
-    with nullcontext() if reason is None else pytest.raises(TokenProblem, match=reason):
-        check_times(times, NOW_SECONDS, leeway_seconds=0)
-
-
-def test_a_path_leads_into_a_claim_and_replaces_the_usual_places_and_groups_are_bounded():
-    claims = {"groups": ["not this"], "resource_access": {"lake": {"roles": ["reader"]}}}
-
-    assert read_groups(claims, [("resource_access", "lake", "roles")]) == ("reader",)
-    assert len(read_groups({"groups": [f"group{number}" for number in range(1000)]})) == MAX_GROUPS
+        jwt.check_refreshed_claims(OLD, replace(OLD, **changes))

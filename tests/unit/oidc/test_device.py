@@ -6,26 +6,18 @@ import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
-from micromegas_jupyter.oidc.device import (
-    DeviceAuthorization,
-    DevicePending,
-    build_device_request,
-    build_device_token_request,
-    parse_device_answer,
-    parse_device_token_error,
-)
+from micromegas_jupyter.oidc import device
+from micromegas_jupyter.oidc.device import DevicePending, parse_device_answer, parse_device_token_error
 from tests.fakes.mint import NOW
 from tests.fakes.tracebacks import traceback_with_variables
 
 ISSUER = "https://id.example.com"
+CODE = "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"
 ANSWER = {
-    "device_code": "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
-    "user_code": "WDJB-MJHT",
-    "verification_uri": "https://id.example.com/device",
-    "verification_uri_complete": "https://id.example.com/device?user_code=WDJB-MJHT",
-    "expires_in": 1800,
+    "device_code": CODE, "user_code": "WDJB-MJHT", "verification_uri": "https://id.example.com/device",
+    "verification_uri_complete": "https://id.example.com/device?user_code=WDJB-MJHT", "expires_in": 1800,
     "interval": 7,
-}
+}  # fmt: skip
 
 
 def parse(*, issuer=ISSUER, **changes):
@@ -35,25 +27,23 @@ def parse(*, issuer=ISSUER, **changes):
 
 def test_a_start_names_audience_and_resource_and_a_question_repeats_the_resource():
     resource = "https://lake.example.com"
-    fields = build_device_request(client_id="app", scope="email", audience="lake", resource=resource)
+    fields = device.build_device_request(client_id="app", scope="email", audience="lake", resource=resource)
+    started = parse_device_answer(ANSWER, issuer=ISSUER, now=NOW, resource=resource)
 
     assert fields == {"client_id": "app", "scope": "openid email", "audience": "lake", "resource": resource}
-    assert build_device_token_request(parse_device_answer(ANSWER, issuer=ISSUER, now=NOW, resource=resource)) == {
+    assert device.build_device_token_request(started) == {
         "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
-        "device_code": Secret("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
+        "device_code": Secret(CODE),
         "resource": resource,
     }
 
 
 def test_an_answer_says_what_to_show_and_how_to_ask():
-    assert parse() == DeviceAuthorization(
-        device_code=Secret("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"),
-        user_code="WDJB-MJHT",
-        verification_uri="https://id.example.com/device",
+    assert parse() == device.DeviceAuthorization(
+        device_code=Secret(CODE), user_code="WDJB-MJHT", verification_uri="https://id.example.com/device",
         verification_uri_complete="https://id.example.com/device?user_code=WDJB-MJHT",
-        expires_at=NOW + timedelta(seconds=1800),
-        interval_seconds=7,
-    )
+        expires_at=NOW + timedelta(seconds=1800), interval_seconds=7,
+    )  # fmt: skip
     assert "GmRh" not in repr(parse())
     assert parse(expires_in=86_400).expires_at == NOW + timedelta(hours=1)
     google = parse(verification_uri=None, verification_url="https://www.google.com/device")
@@ -98,14 +88,13 @@ def test_an_address_that_may_not_be_shown_ends_the_sign_in_or_is_left_out_where_
 @pytest.mark.parametrize(
     "changes",
     [
-        {"device_code": None}, {"device_code": ""}, {"device_code": 17}, {"device_code": "a\nb"},
-        {"device_code": "a" * 70_000}, {"user_code": None}, {"user_code": 17}, {"user_code": "\x00\x1b"},
-        {"user_code": "A" * 65}, {"verification_uri": None},
-        {"verification_uri": ["https://id.example.com/device"]}, {"expires_in": None}, {"expires_in": 0},
-        {"expires_in": -1}, {"expires_in": True}, {"expires_in": "soon"}, {"interval": "often"}, {"interval": -1},
-        {"interval": [5]},
+        *({"device_code": code} for code in (None, "", 17, "a\nb", "a" * 70_000)),
+        *({"user_code": code} for code in (None, 17, "\x00\x1b", "A" * 65)),
+        *({"verification_uri": address} for address in (None, ["https://id.example.com/device"])),
+        *({"expires_in": seconds} for seconds in (None, 0, -1, True, "soon")),
+        *({"interval": seconds} for seconds in ("often", -1, [5])),
     ],
-)  # fmt: skip
+)
 def test_an_answer_with_a_missing_or_malformed_member_is_refused(changes):
     with pytest.raises(ProviderMisbehaved):
         parse(**changes)
@@ -129,10 +118,10 @@ def test_a_refusal_shows_nothing_of_the_device_code_not_even_with_all_variables(
     [
         ({"error": "access_denied"}, LoginRefused),
         ({"error": "expired_token"}, LoginTimedOut),
+        ({"error": "authorization_pending"}, DevicePending),
         *((body, type(None)) for body in ({"error": "invalid_grant"}, {"error": ["slow_down"]}, {}, None, "slow_down")),
     ],
 )
 def test_each_refused_question_has_its_meaning(body, expected):
     assert type(parse_device_token_error(body)) is expected
-    assert parse_device_token_error({"error": "authorization_pending"}) == DevicePending()
     assert parse_device_token_error({"error": "slow_down"}) == DevicePending(slow_down=True)

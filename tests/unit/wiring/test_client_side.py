@@ -10,19 +10,12 @@ from pathlib import PurePath
 
 import pytest
 
-from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
+from micromegas_jupyter.auth import OidcAuthProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.tokens.store import StoredLogin
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.config.client import (
-    ClientSettings,
-    Flow,
-    TokenStorage,
-    WorkloadPlatform,
-    WorkloadSetting,
-)
+from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage, WorkloadPlatform, WorkloadSetting
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
+from micromegas_jupyter.errors import ConfigurationError, LoginRequired
 from micromegas_jupyter.oidc.authorization import TokenSet
 from micromegas_jupyter.wiring.client_side import (
     connect,
@@ -32,7 +25,6 @@ from micromegas_jupyter.wiring.client_side import (
     remember_flow,
     remembered_flow,
     service_account_provider,
-    sign_in_configured,
     stored_logins,
     stored_provider,
     token_file,
@@ -89,20 +81,6 @@ def test_a_config_file_that_everybody_can_change_is_refused_also_behind_a_link(e
         load_client_settings(environ=environ)
     assert "chmod go-w" in caught.value.remedy
     assert target.stat().st_mode & 0o777 == 0o666
-
-
-@pytest.mark.parametrize(
-    ("settings", "missing"),
-    [
-        (ClientSettings(issuer="https://id.example"), "MICROMEGAS_OIDC_CLIENT_ID"),
-        (ClientSettings(client_id="app"), "MICROMEGAS_OIDC_ISSUER"),
-    ],
-)
-def test_half_a_configuration_is_refused_by_name(settings, missing):
-    with pytest.raises(ConfigurationError) as caught:
-        sign_in_configured(settings)
-
-    assert caught.value.key == missing
 
 
 def test_a_choice_of_flow_is_remembered_for_its_profile_replaced_and_forgotten(environ, folder):
@@ -178,11 +156,6 @@ def test_a_service_account_needs_all_its_parts(settings, environ):
     assert caught.value.key == "MICROMEGAS_OIDC_CLIENT_SECRET"
 
 
-class _Token:
-    def get_token(self):
-        return "a-token"
-
-
 def test_a_wrapper_modules_client_wins_over_every_setting_and_an_argument_over_it(environ, monkeypatch):
     wrapper = FlightSQLClient("grpc://127.0.0.1:1")
     module = types.ModuleType("company_lake")
@@ -195,7 +168,7 @@ def test_a_wrapper_modules_client_wins_over_every_setting_and_an_argument_over_i
         with pytest.warns(FutureWarning, match="deprecated"):
             assert make() is wrapper
     del environ["MICROMEGAS_OIDC_ISSUER"]
-    for arguments in ({"uri": "grpc://127.0.0.1:2"}, {"auth_provider": _Token()}):
+    for arguments in ({"uri": "grpc://127.0.0.1:2"}, {"auth_provider": StaticTokenAuthProvider("a-token")}):
         with connect(**arguments, environ=environ) as connected:
             assert connected is not wrapper
     wrapper.close()
@@ -276,15 +249,3 @@ def test_what_another_logout_left_behind_is_removed_by_the_next(environ, folder,
 
     assert [store.remove() for store in stored_logins(IN_KEYRING, environ)] == [1, 1]
     assert memory_keyring.kept == {}
-
-
-def test_a_keyring_that_cannot_be_used_is_an_error_and_no_file_stands_in(environ, monkeypatch):
-    environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
-    monkeypatch.setattr("keyring.core._keyring_backend", None)
-
-    store = token_store(IN_KEYRING, environ)
-
-    assert isinstance(store, KeyringTokenStore)
-    with pytest.raises(TokenStoreError) as caught:
-        store.check_usable()
-    assert "MICROMEGAS_TOKEN_STORAGE=file" in caught.value.remedy

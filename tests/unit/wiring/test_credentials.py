@@ -21,12 +21,7 @@ from micromegas_jupyter.core.files import find_exposure
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import (
-    client_proof,
-    read_secret_line,
-    service_provider,
-    service_scope,
-)
+from micromegas_jupyter.wiring.credentials import client_proof, read_secret_line, service_provider, service_scope
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 

@@ -27,7 +27,6 @@ from micromegas_jupyter.wiring.server import (
 )
 from tests.fakes.fixed_tables import CALLER, FixedTables
 
-MIB = 1024 * 1024
 TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
 
 

@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -93,11 +94,6 @@ def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, envir
 # Signing in
 
 
-class NoBrowser:
-    def open(self, url):
-        return False
-
-
 def browse(pending):
     """Follow the provider's page to the address that a person would copy."""
     return requests.get(pending.start_url, allow_redirects=False, timeout=30).headers["Location"]
@@ -119,20 +115,20 @@ class Person:
         return login(settings, announce=self.heard.append, show=self.shown.append, prompt=self.ask, **options)
 
 
-def test_a_browser_that_does_not_open_is_followed_by_the_announced_fallback(settings, environ):
-    person = Person(browse)
-
-    person.login(settings, flow=Flow.BROWSER, fallbacks=[Flow.PASTE], browser=NoBrowser(), environ=environ)
-
-    assert person.heard == ["No browser opened here. Continuing with an address that you open yourself."]
-    assert [pending.flow for pending in person.shown] == [Flow.BROWSER, Flow.PASTE]
-
-
-def test_an_application_that_the_provider_does_not_know_gets_no_fallback(settings, environ, idp):
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(status=401, body={"error": "invalid_client"}), LoginFailed),
+        (Reply(status=503, body={}), ProviderUnavailable),
+    ],
+)
+def test_an_application_that_is_not_known_and_a_provider_that_is_down_get_no_fallback(
+    reply, expected, settings, environ, idp
+):
     person = Person()
-    idp.reply_once("/device_authorization", Reply(status=401, body={"error": "invalid_client"}))
+    idp.reply_once("/device_authorization", reply)
 
-    with pytest.raises(LoginFailed, match="invalid_client"):
+    with pytest.raises(expected):
         person.login(settings, flow=Flow.DEVICE, fallbacks=[Flow.PASTE], environ=environ)
 
     assert person.heard == []
@@ -165,14 +161,10 @@ def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
 
 
 def test_an_interrupt_ends_the_sign_in_and_stops_listening(settings, environ):
-    person = Person()
-
-    class Interrupted:
-        def open(self, url):
-            raise KeyboardInterrupt
+    person, browser = Person(), Mock(open=Mock(side_effect=KeyboardInterrupt))
 
     with pytest.raises(KeyboardInterrupt):
-        person.login(settings, browser=Interrupted(), environ=environ)
+        person.login(settings, browser=browser, environ=environ)
 
     (pending,) = person.shown
     port = int(pending.start_url.split(":")[2].split("/")[0])

@@ -18,10 +18,8 @@ from micromegas_jupyter.auth.flows.select import (
     detect_environment,
     gather_facts,
     has_graphical_browser,
-    is_worth_another_flow,
 )
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 
 ALL = frozenset(Flow)
 NOBODY = (RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL)
@@ -139,24 +137,6 @@ def test_where_nobody_is_there_no_lasting_choice_makes_a_program_wait(where, ori
     for flow in (None, Flow.HUB):
         by_hub = choose_flow(where, wanted=flow, available=ALL)
         assert (by_hub.flow, by_hub.fallbacks) == (Flow.HUB, ())
-
-
-@pytest.mark.parametrize(
-    ("error", "changes", "expected"),
-    [
-        (LoginFailed("A port is taken."), {}, True),
-        (LoginFailed("No."), {"provider_code": "invalid_client"}, False),
-        (ProviderMisbehaved("It has no such endpoint."), {}, True),
-        (LoginRequired("Nobody is signed in."), {}, False),
-        (ProviderUnavailable("It does not answer."), {}, False),
-        (ProviderUnavailable("It does not answer."), {"giver": "JupyterHub"}, True),
-    ],
-)
-def test_another_flow_is_tried_where_that_may_help(error, changes, expected):
-    for name, value in changes.items():
-        setattr(error, name, value)
-
-    assert is_worth_another_flow(error) is expected
 
 
 # What a process finds out
