@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.table import decoded, is_numeric, static_text, type_text
+from micromegas_jupyter.notebook.results.formats import Kind, column_kind, decoded, sql_type
 from micromegas_jupyter.notebook.shell import count_text, cut, printable
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _TIME_STEPS = (
     *(factor * _DAY for factor in (1, 2, 7, 14, 30, 91, 182)),
     *(factor * power * 365 * _DAY for power in (1, 10, 100, 1_000) for factor in (1, 2, 5)),
 )
+_SCRIPT = Path(__file__).parent / "static" / "plot.js"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""))
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-4, 1e15
 # Below this share of the values, a range is rounding, not a difference.
@@ -287,7 +289,7 @@ def _html(series: TimeSeries, rows: list[tuple[str, ...]]) -> str:
         f'<figcaption style="opacity:0.8">{html.escape(_note(series))}</figcaption>'
         "<details><summary>Summary statistics</summary>"
         f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f"</details><script>{static_text('plot.js')}</script></figure>"
+        f"</details><script>{_SCRIPT.read_text(encoding='utf-8')}</script></figure>"
     )
 
 
@@ -451,7 +453,7 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return is_numeric(kind) or bool(pa.types.is_duration(kind))
+    return column_kind(kind) is Kind.NUMBER
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -550,7 +552,7 @@ def _line(name: str, times: np.ndarray, values: np.ndarray) -> Line:
 
 
 def _missing(what: str, table: pa.Table) -> UsageError:
-    listed = [f"{_shown(column.name)} {type_text(column.type)}" for column in list(table.schema)[:_MAX_LISTED_COLUMNS]]
+    listed = [f"{_shown(column.name)} {sql_type(column.type)}" for column in list(table.schema)[:_MAX_LISTED_COLUMNS]]
     more = ", …" if table.num_columns > _MAX_LISTED_COLUMNS else ""
     return UsageError(
         f"--plot needs {what}, and this result has none ({', '.join(listed) or 'no columns'}{more}).",

@@ -96,17 +96,22 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
     return thread
 
 
-def show_once(shell: InteractiveShell, value: object, bundle: Bundle) -> None:
+def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:
     """Have the running cell show a bundle instead of the value's own, when the value is what the cell ends with."""
     formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr] # a running shell has one
     kind = type(value)
+    others = formatter.type_printers.pop(kind, None)
 
-    def show(shown: object, **_options: object) -> Bundle | None:
-        return bundle if shown is value else None
+    def show(shown: object, **options: object) -> Bundle | None:
+        if shown is value:
+            return build_bundle()
+        return None if others is None else cast("Bundle | None", others(shown, **options))
 
     def forget(*_result: object) -> None:
-        formatter.pop(kind, None)
         shell.events.unregister("post_run_cell", forget)
+        formatter.pop(kind, None)
+        if others is not None:
+            formatter.for_type(kind, others)
 
     formatter.for_type(kind, show)
     shell.events.register("post_run_cell", forget)

@@ -6,6 +6,7 @@ import shlex
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class
@@ -333,11 +334,12 @@ class SqlMagic(Magics):
             _show_chart(table)
         if isinstance(value, QueryResult):
             return
-        bundle = shown_table(table, max_rows=max_rows, is_kept=value is table)
+        build_bundle = partial(shown_table, table, max_rows=max_rows, is_kept=value is table)
         if request.name is None:
-            show_once(self._shell, value, bundle)
+            show_once(self._shell, value, build_bundle)
         else:
-            display(*bundle, raw=True)
+            bundle, metadata = build_bundle()
+            display(bundle, metadata=metadata, raw=True)
 
     def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import csv
 import re
-from datetime import UTC, datetime, timedelta, timezone
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation, localcontext
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import ROUND_FLOOR, Decimal, localcontext
 from functools import reduce
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, NANOSECONDS, UTC_NAMES, Kind, decoded
+from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, NANOSECONDS, Kind, decoded
 from micromegas_jupyter.notebook.shell import cut, printable
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
-
     from micromegas_jupyter.notebook.results.formats import ColumnFormat
 
 HINTS: Final = {
@@ -46,11 +44,12 @@ _TIME = re.compile(
     r"\s*(Z|UTC|[+-]\d\d:?\d\d)?",
     re.IGNORECASE,
 )
+_OFFSET = re.compile(r"\d\s*(?:Z|UTC)\b|[ T]\d.*?[+-]\d\d:?\d\d\b", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?")
 _QUANTITY = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)\s*(h|min|s|ms|µs|us|ns)?", re.IGNORECASE)
 _DAY_NANOSECONDS = 86_400 * 10**9
 _DIGITS = 120
-_DAY, _HOUR, _MINUTE, _SECOND = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+_DAY, _HOUR, _MINUTE, _SECOND = 86_400, 3600, 60, 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUE_WORDS = frozenset({"true", "t", "yes", "1"})
 _FALSE_WORDS = frozenset({"false", "f", "no", "0"})
@@ -103,19 +102,20 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
         return column.is_valid()
     try:
         match form.kind:
+            case Kind.TEXT if pa.types.is_dictionary(column.type):
+                # The few values instead of the many rows.
+                parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
+                found = [condition(values, form, text).combine_chunks().take(places) for values, places in parts]
+                return pa.chunked_array(found, pa.bool_())
             case Kind.TEXT:
                 return _text_condition(decoded(column), text)
             case Kind.BOOLEAN:
-                return pc.equal(column, _boolean(words.removeprefix("=").strip()))
+                return pc.equal(decoded(column), _boolean(words.removeprefix("=").strip()))
             case Kind.NUMBER | Kind.TIME:
-                return _ordered_condition(_Ordered(decoded(column), form), text)
-    except (_CannotParseError, InvalidOperation, OverflowError) as error:
+                return _ordered_condition(_Ordered(decoded(column), form, text), text)
+    except (ValueError, ArithmeticError) as error:
         raise _refusal(text, form.kind) from error
     raise _refusal(text, form.kind)
-
-
-class _CannotParseError(ValueError):
-    """What was typed is not a value of the column's type."""
 
 
 def _refusal(text: str, kind: Kind) -> UsageError:
@@ -125,7 +125,7 @@ def _refusal(text: str, kind: Kind) -> UsageError:
 
 def _boolean(word: str) -> bool:
     if word not in _TRUE_WORDS | _FALSE_WORDS:
-        raise _CannotParseError
+        raise ValueError
     return word in _TRUE_WORDS
 
 
@@ -139,9 +139,8 @@ def _text_condition(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
         try:
             return pc.match_substring_regex(column, text[1:-1], ignore_case=True)
         except pa.ArrowInvalid as error:
-            raise UsageError(
-                "This is not a valid regular expression.", remedy="Use RE2 syntax: /time.*out/."
-            ) from error
+            what = "This is not a valid regular expression."
+            raise UsageError(what, remedy="Use RE2 syntax: /time.*out/.") from error
     if text.lower().startswith("not "):
         return pc.invert(pc.match_substring(column, _unquoted(text[4:]), ignore_case=True))
     return pc.match_substring(column, _unquoted(text), ignore_case=True)
@@ -179,10 +178,15 @@ def _ordered_condition(values: _Ordered, text: str) -> pa.ChunkedArray:
 class _Ordered:
     """A column of numbers or times, compared without rounding: as whole steps of its type, decimals or floats."""
 
-    def __init__(self, column: pa.ChunkedArray, form: ColumnFormat) -> None:
+    def __init__(self, column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> None:
         kind, types = column.type, pa.types
         self._kind, self._form = kind, form
         self._step = Decimal(1)
+        self._has_offset = types.is_timestamp(kind) and _OFFSET.search(typed) is not None
+        if types.is_timestamp(kind) and not self._has_offset:
+            # As the grid shows them: an hour that a clock shows twice is found twice.
+            with suppress(pa.ArrowException):  # a zone that nobody knows is shown in UTC
+                column = column if kind.tz is None else pc.local_timestamp(column)
         if types.is_timestamp(kind) or types.is_duration(kind) or types.is_time(kind):
             self._step = Decimal(NANOSECONDS[kind.unit])
             column = column.cast(pa.int32() if types.is_time32(kind) else pa.int64())
@@ -191,8 +195,6 @@ class _Ordered:
             column = column.cast(pa.int32() if types.is_date32(kind) else pa.int64())
         elif types.is_decimal(kind):
             self._step = Decimal(1).scaleb(-kind.scale)
-        elif types.is_float16(kind):
-            column = column.cast(pa.float32())
         self._column = column
 
     def parse(self, text: str) -> _Span:
@@ -200,19 +202,21 @@ class _Ordered:
         text = _unquoted(text)
         types = pa.types
         if types.is_timestamp(self._kind) or types.is_date(self._kind):
-            return _parse_time(text, self._kind.tz if types.is_timestamp(self._kind) else None)
+            if self._has_offset and not _OFFSET.search(text):
+                raise ValueError  # one with an offset from UTC, the other without
+            return _parse_time(text)
         if types.is_time(self._kind):
             return _parse_clock(text)
         if types.is_duration(self._kind):
             found = _QUANTITY.fullmatch(text)
             if found is None:
-                raise _CannotParseError
+                raise ValueError
             unit = (found[2] or self._form.unit).lower().replace("us", "µs")
             number = Decimal(found[1].replace(",", "")) * DURATION_NANOSECONDS[unit]
         else:
             number = Decimal(text.replace(",", "").replace("_", ""))
-            if not number.is_finite() and not types.is_floating(self._column.type):
-                raise _CannotParseError
+            if not number.is_finite() and not types.is_floating(self._kind):
+                raise ValueError
         return _Span(number, number)
 
     def compared(self, function: str, span: _Span) -> pa.ChunkedArray:
@@ -262,46 +266,33 @@ class _Ordered:
         return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
 
 
-def _parse_time(text: str, zone_name: str | None) -> _Span:
+def _parse_time(text: str) -> _Span:
     found = _TIME.fullmatch(text)
     if found is None:
-        raise _CannotParseError
+        raise ValueError
     year, month, day, hour, minute, second, fraction, offset = found.groups()
-    try:
-        time = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))  # noqa: DTZ001 - its zone follows
-        zone = _zone(offset, zone_name)
-        # What the text leaves open: a day, an hour, a minute, a second, or the digits that are missing.
-        length = next(
-            size for part, size in ((hour, _DAY), (minute, _HOUR), (second, _MINUTE), ("", _SECOND)) if not part
-        )
-        first = _nanoseconds(time, zone)
-        end = _nanoseconds(time + length, zone)
-    except (ValueError, OverflowError, ZoneInfoNotFoundError) as error:
-        raise _CannotParseError from error
+    time = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC)
+    # What the text leaves open: a day, an hour, a minute, a second, or the digits that are missing.
+    length = next(size for part, size in ((hour, _DAY), (minute, _HOUR), (second, _MINUTE), ("", _SECOND)) if not part)
+    first = ((time - _EPOCH).days * 86_400 + (time - _EPOCH).seconds) * 10**9 - _offset_nanoseconds(offset)
     if fraction:
         step = 10 ** (9 - len(fraction))
         first += int(fraction) * step
-        end = first + step
-    return _Span(Decimal(first), Decimal(end))
+        return _Span(Decimal(first), Decimal(first + step))
+    return _Span(Decimal(first), Decimal(first + length * 10**9))
 
 
-def _zone(offset: str | None, zone_name: str | None) -> tzinfo:
-    if offset and offset.upper() not in ("Z", "UTC"):
-        sign, hours, minutes = offset[0], int(offset[1:3]), int(offset[-2:])
-        shift = timedelta(hours=hours, minutes=minutes)
-        return timezone(-shift if sign == "-" else shift)
-    return UTC if offset or zone_name is None or zone_name in UTC_NAMES else ZoneInfo(zone_name)
-
-
-def _nanoseconds(time: datetime, zone: tzinfo) -> int:
-    since = time.replace(tzinfo=zone) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 10**9
+def _offset_nanoseconds(offset: str | None) -> int:
+    """Return how far a zone that was typed (`Z`, `+02:00`) is before UTC."""
+    if offset is None or offset.upper() in ("Z", "UTC"):
+        return 0
+    return int(f"{offset[0]}1") * (int(offset[1:3]) * 60 + int(offset[-2:])) * 60 * 10**9
 
 
 def _parse_clock(text: str) -> _Span:
     found = _CLOCK.fullmatch(text)
     if found is None:
-        raise _CannotParseError
+        raise ValueError
     hour, minute, second, fraction = found.groups()
     first = (int(hour) * 3600 + int(minute) * 60 + int(second or 0)) * 10**9
     step = 60 * 10**9 if second is None else 10**9 if fraction is None else 10 ** (9 - len(fraction))

@@ -9,7 +9,9 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -51,7 +53,18 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+_WIDER = (
+    (pa.types.is_float16, pa.float32()),
+    (pa.types.is_string_view, pa.large_string()),
+    (pa.types.is_binary_view, pa.large_binary()),
+)
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _KINDS = {
@@ -87,17 +100,15 @@ _SQL_TYPES = (
 
 def column_kind(kind: pa.DataType) -> Kind:
     """Return the kind of an Arrow type."""
-    if pa.types.is_dictionary(kind):
-        return column_kind(kind.value_type)
+    kind = _inner(kind)
     return next((found for found, checks in _KINDS.items() if any(check(kind) for check in checks)), Kind.OTHER)
 
 
 def sql_type(kind: pa.DataType) -> str:
     """Return a type's name in SQL: `bigint`, `text`, `timestamp (UTC)`, `decimal(18,4)`, `text[]`."""
+    kind = _inner(kind)
     types, name = pa.types, str(kind)
-    if types.is_dictionary(kind):
-        name = sql_type(kind.value_type)
-    elif types.is_timestamp(kind):
+    if types.is_timestamp(kind):
         name = "timestamp" if kind.tz is None else f"timestamp ({'UTC' if kind.tz in UTC_NAMES else kind.tz})"
     elif types.is_decimal(kind):
         name = f"decimal({kind.precision},{kind.scale})"
@@ -108,11 +119,31 @@ def sql_type(kind: pa.DataType) -> str:
     return _short(name)
 
 
+def _inner(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values in a dictionary, in runs or in an extension type."""
+    while True:
+        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
+
+
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the column without dictionary encoding; one that has none is returned as it is."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    return pa.chunked_array([chunk.dictionary.take(chunk.indices) for chunk in column.chunks], column.type.value_type)
+    """Return the same values in a type that Arrow computes with; most columns are returned as they are."""
+    kind, types = column.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return decoded(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
+    if types.is_run_end_encoded(kind):
+        return decoded(pc.run_end_decode(column))
+    if types.is_dictionary(kind):
+        values = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
+        return decoded(pa.chunked_array(values, kind.value_type))
+    if types.is_decimal32(kind) or types.is_decimal64(kind):
+        return column.cast(pa.decimal128(kind.precision, kind.scale))
+    wider = next((found for check, found in _WIDER if check(kind)), None)
+    return column if wider is None else column.cast(wider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +177,8 @@ class ColumnFormat:
             return f"{number:.{self.decimals}f}" if isinstance(number, float) else str(number)
         if isinstance(number, float):
             return f"{number:,.{self.decimals}f}"
+        if isinstance(number, Decimal):
+            return f"{number:,f}"
         if self.unit in DURATION_NANOSECONDS and isinstance(number, _Nanoseconds):
             return _scaled(int(number), DURATION_NANOSECONDS[self.unit], self.decimals)
         return f"{number:,}"
@@ -197,6 +230,7 @@ def _unit(field: pa.Field) -> str:
     return {"seconds": "s", "secs": "s", "us": "µs", "percent": "%", "hz": "Hz", "celsius": "°C"}.get(unit, unit)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the largest floats
 def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
     values = column.drop_null()
     ends = pc.min_max(pc.abs(values)).as_py()
@@ -205,19 +239,21 @@ def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
     if not len(sample):
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=1)
     largest = ends["max"] if np.isfinite(ends["max"] or 0.0) else sample.max()
-    decimals = _decimals(sample)
+    decimals = _decimals(sample, precision=1e-15 if pa.types.is_float64(column.type) else 1e-7)
     is_hidden = np.mean(sample < 0.5 * 10.0**-decimals) > _MANY_TOO_SMALL
     if largest >= _SCIENTIFIC_FROM or np.median(sample) < _SCIENTIFIC_BELOW or is_hidden:
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=4, is_scientific=True)
     return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
 
 
-def _decimals(sample: np.ndarray) -> int:
+def _decimals(sample: np.ndarray, *, precision: float) -> int:
     """Return the fewest decimals that write the values exactly, or else tell them apart."""
     distinct = len(np.unique(sample))
     digits = max(0, 2 - int(np.floor(np.log10(np.median(sample)))))
     exact = (
-        found for found in range(_USUAL_DECIMALS) if np.allclose(sample, np.round(sample, found), rtol=1e-15, atol=0)
+        found
+        for found in range(_USUAL_DECIMALS)
+        if np.allclose(sample, np.round(sample, found), rtol=precision, atol=0)
     )
     apart = (
         found
@@ -289,8 +325,6 @@ def _numbers(column: pa.ChunkedArray) -> list[Any]:
         size = NANOSECONDS[column.type.unit]
         numbers = column.cast(pa.int64()).to_pylist()
         return [None if number is None else _Nanoseconds(number * size) for number in numbers]
-    if pa.types.is_float16(column.type):
-        column = column.cast(pa.float32())
     if pa.types.is_float32(column.type):
         # The shortest text that stands for the value, as wide as a Python float: 0.1, not 0.10000000149.
         return [None if number is None else float(str(np.float32(number))) for number in column.to_pylist()]
@@ -327,22 +361,26 @@ def _scalar_text(scalar: pa.Scalar) -> str:
     if isinstance(values, pa.Array) and len(values) > _MAX_ITEMS:
         return f"[{len(values):,} values]"
     try:
-        value = scalar.as_py()
+        if pa.types.is_nested(scalar.type):
+            return json_text(scalar)
+        value = scalar.cast(pa.large_binary()).as_py() if column_kind(scalar.type) is Kind.TEXT else scalar.as_py()
         if isinstance(value, bytes):
             shown = value[:_MAX_BYTES_SHOWN].hex()
             return f"0x{shown}" if len(value) <= _MAX_BYTES_SHOWN else f"0x{shown}… ({len(value):,} bytes)"
         if isinstance(value, pa.MonthDayNano):
             return f"{value.months} months {value.days} days {_scaled(value.nanoseconds, 10**9, 9)} s"
-        return json_of(scalar.as_py(maps_as_pydicts="lossy")) if pa.types.is_nested(scalar.type) else str(scalar)
-    except UnicodeDecodeError:
-        return f"0x{scalar.cast(pa.binary()).as_py().hex()}"
+        return str(value)
     except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
         return "(cannot be written)"
 
 
-def json_of(value: object, *, indent: int | None = None) -> str:
+def json_text(scalar: pa.Scalar, *, indent: int | None = None) -> str:
     """Return a nested value as JSON; what JSON has no type for stands as text."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=_json_value)
+    write = partial(json.dumps, ensure_ascii=False, indent=indent, default=_json_value)
+    try:
+        return write(scalar.as_py(maps_as_pydicts="strict"))
+    except (KeyError, TypeError):  # a map whose keys come twice, or are no texts: as pairs
+        return write(scalar.as_py())
 
 
 def _json_value(value: object) -> object:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import logging
 from collections import OrderedDict
 from dataclasses import asdict
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +35,7 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 RESULT_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 """Marks an output whose saved table is shown until the grid stands in the page."""
@@ -41,15 +43,18 @@ RESULT_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 MAX_HELD_BYTES: Final = 1024**3
 """How much the rows of all grids may take; the grids that were used last keep theirs."""
 
+MAX_COLUMNS: Final = 200
 MAX_STATIC_ROWS: Final = 20
 MAX_STATIC_COLUMNS: Final = 50
 MAX_DOWNLOAD_BYTES: Final = 50 * 1024 * 1024
 """Larger files are written beside the notebook instead of going through the browser."""
 
-_MAX_STATIC_CHARACTERS = 40_000
+_MAX_HTML_CHARACTERS = 20_000
+_MAX_TEXT_CHARACTERS = 10_000
 _MAX_CELL_CHARACTERS = 60
-_FIRST_ROWS = 100
-_FIRST_BYTES = 16 * 1024
+_MAX_HEAD_CHARACTERS = 12_000
+_MAX_FIRST_CHARACTERS = 12_000
+_FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
 _STATIC = Path(__file__).parents[1] / "frontend" / "static"
 _log = logging.getLogger(__name__)
@@ -105,14 +110,16 @@ class ResultGrid(anywidget.AnyWidget):
     note = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, view: RowsView, *, result_rows: int) -> None:
-        self._number = _held.add(view)
-        total = view.table.num_rows
-        note = (
-            "" if total == result_rows else f"The grid holds the first {count_text(total)} of {rows_text(result_rows)}."
-        )
-        super().__init__(
-            columns=view.columns(), total=total, result_rows=result_rows, first=_first_texts(view), note=note
-        )
+        columns = view.columns(MAX_COLUMNS)
+        while len(columns) > 1 and len(json.dumps(columns)) > _MAX_HEAD_CHARACTERS:
+            columns = columns[: len(columns) * 3 // 4]
+        self._number, self._width, total = _held.add(view), len(columns), view.table.num_rows
+        parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
+        if self._width < view.table.num_columns:
+            parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns")
+        note = f"The grid shows {' and '.join(parts)}." if parts else ""
+        first = _first_texts(view, self._width)
+        super().__init__(columns=columns, total=total, result_rows=result_rows, first=first, note=note)
         self.on_msg(self._take_message)
 
     def close(self) -> None:
@@ -142,7 +149,8 @@ class ResultGrid(anywidget.AnyWidget):
         match asked["op"]:
             case "rows":
                 first, count = max(int(asked["first"]), 0), min(max(int(asked["count"]), 0), _MAX_BLOCK_ROWS)
-                return {"total": view.count(order), "texts": view.texts(order, first, count)}, []
+                texts = view.texts(order, first=first, count=count, columns=self._width)
+                return {"total": view.count(order), "texts": texts}, []
             case "value":
                 text, is_cut = view.value(order, max(int(asked["row"]), 0), _index(asked["column"], width))
                 return {"text": text, "is_cut": is_cut}, []
@@ -153,7 +161,8 @@ class ResultGrid(anywidget.AnyWidget):
                     "text": view.copied(order, rows=(first, last), columns=columns, header=bool(asked["header"]))
                 }, []
             case "export":
-                columns = [_index(column, width) for column in asked["columns"]]
+                hidden = {_index(column, width) for column in asked["hidden"]}
+                columns = [column for column in range(width) if column not in hidden]
                 return _export(view, order, file_format=str(asked["format"]), columns=columns)
         raise UsageError("The grid asked for something unknown.", remedy="Run the cell again.")
 
@@ -164,17 +173,17 @@ def _index(value: object, width: int) -> int:
     return value
 
 
-def _first_texts(view: RowsView) -> list[list[str | None]]:
+def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     """Return the rows that come with the widget itself, as many as are small."""
     rows = min(_FIRST_ROWS, view.table.num_rows)
-    texts = view.texts(Order(), 0, rows)
-    while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _FIRST_BYTES:
+    texts = view.texts(Order(), first=0, count=rows, columns=width)
+    while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _MAX_FIRST_CHARACTERS:
         rows //= 2
     return [column[:rows] for column in texts]
 
 
 def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
-    if file_format not in EXPORT_FORMATS:
+    if file_format not in EXPORT_FORMATS or not columns:
         raise UsageError("The grid asked for an unknown kind of file.", remedy="Run the cell again.")
     media_type = EXPORT_FORMATS[file_format]
     name = f"result-{SYSTEM_CLOCK.now().astimezone(UTC):%Y%m%d-%H%M%S}.{file_format}"
@@ -210,17 +219,24 @@ def shown_table(table: pa.Table, *, max_rows: int, is_kept: bool) -> Bundle:
 
 def static_html(view: RowsView, result_rows: int) -> str:
     """Return the first rows as an HTML table that stands by itself: names, types, values, and how many there are."""
-    rows = min(MAX_STATIC_ROWS, view.table.num_rows)
-    while True:
-        text = _static_html(view, rows, result_rows)
-        if rows <= 1 or len(text) <= _MAX_STATIC_CHARACTERS:
-            return text
-        rows //= 2
+    return _small(partial(_html_table, view, result_rows), view, _MAX_HTML_CHARACTERS)
 
 
-def _static_html(view: RowsView, rows: int, result_rows: int) -> str:
-    columns = view.columns()[:MAX_STATIC_COLUMNS]
-    texts = view.texts(Order(), 0, rows)[: len(columns)]
+def static_text(view: RowsView, result_rows: int) -> str:
+    """Return the first rows as plain text: names, types, values, and how many there are."""
+    return _small(partial(_text_table, view, result_rows), view, _MAX_TEXT_CHARACTERS)
+
+
+def _small(build: Callable[[int, int], str], view: RowsView, max_characters: int) -> str:
+    """Return a table of as many rows, and then columns, as make a text of this length."""
+    rows, width = min(MAX_STATIC_ROWS, view.table.num_rows), min(MAX_STATIC_COLUMNS, view.table.num_columns)
+    while len(text := build(rows, width)) > max_characters and rows + width > 2:  # noqa: PLR2004 - one cell
+        rows, width = (rows // 2, width) if rows > 1 else (rows, max(width // 2, 1))
+    return text
+
+
+def _html_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
+    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
     # JupyterLab's style sheet overrides what stands on the table alone.
     styles = [
         f' style="text-align:{"right" if column["kind"] == Kind.NUMBER else "left"};white-space:nowrap"'
@@ -235,7 +251,7 @@ def _static_html(view: RowsView, rows: int, result_rows: int) -> str:
     return (
         '<div style="overflow-x:auto">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(_note(view, rows, result_rows))}</p></div>'
+        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(_note(view, result_rows, rows, width))}</p></div>'
     )
 
 
@@ -252,20 +268,17 @@ def _body_cell(text: str | None, style: str) -> str:
     return f"<td{style}>{shown}</td>"
 
 
-def _note(view: RowsView, rows: int, result_rows: int) -> str:
+def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
     """Return how much of the result is shown: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
-    total, width = rows_text(result_rows), view.table.num_columns
+    total, columns = rows_text(result_rows), view.table.num_columns
     note = total if rows == result_rows else f"first {count_text(rows)} of {total}"
-    return note if width <= MAX_STATIC_COLUMNS else f"{note} · first {MAX_STATIC_COLUMNS} of {width} columns"
+    return note if width == columns else f"{note} · first {width} of {count_text(columns)} columns"
 
 
-def static_text(view: RowsView, result_rows: int) -> str:
-    """Return the first rows as plain text: names, types, values, and how many there are."""
-    rows = min(MAX_STATIC_ROWS, view.table.num_rows)
-    columns = view.columns()[:MAX_STATIC_COLUMNS]
-    texts = view.texts(Order(), 0, rows)[: len(columns)]
+def _text_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
+    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
     lines = zip(*map(_text_column, columns, texts), strict=True)
-    return "\n".join([*("  ".join(cells).rstrip() for cells in lines), _note(view, rows, result_rows)])
+    return "\n".join([*("  ".join(cells).rstrip() for cells in lines), _note(view, result_rows, rows, width)])
 
 
 def _text_column(column: Mapping[str, object], texts: Sequence[str | None]) -> list[str]:

@@ -36,7 +36,7 @@ class QueryResult:
 
     @cached_property
     def _view(self) -> RowsView:
-        return RowsView(self._table.slice(0, self._max_rows) if self._max_rows else self._table)
+        return RowsView(self._table.slice(0, min(self._max_rows, len(self))) if self._max_rows else self._table)
 
     @property
     def columns(self) -> list[str]:
@@ -70,9 +70,6 @@ class QueryResult:
         check_format(RowFormat.POLARS, dtype=None, plot=False)
         return to_polars(self._table)
 
-    arrow = property(to_arrow)
-    DataFrame = property(to_pandas)
-
     def chart(self, kind: str | None = None, **options: Any) -> Chart:
         """Return a chart of the rows; `kind` is line, point, bar, area or hist, options are `x`, `y` and `color`."""
         from micromegas_jupyter.notebook.charts.chart import Chart
@@ -85,7 +82,7 @@ class QueryResult:
         Raises:
             UsageError: The ending is another, there is such a file already, or it cannot be written.
         """
-        target = Path(path)
+        target = Path(path).expanduser()
         file_format = target.suffix.removeprefix(".").lower()
         if file_format not in EXPORT_FORMATS:
             raise UsageError(
@@ -107,11 +104,15 @@ class QueryResult:
             if step != 1:
                 raise UsageError("A result cannot be sliced with a step.", remedy="Use .to_pandas()[…].")
             return QueryResult(self._table.slice(first, max(last - first, 0)), max_rows=self._max_rows)
+        if isinstance(key, int):
+            raise UsageError("A result has no single rows.", remedy="Use .to_pandas().iloc[…], or a slice: [2:5].")
         names = [key] if isinstance(key, str) else list(key)
         for name in names:
             if name not in self._table.column_names:
                 raise KeyError(f"There is no column {name!r}. The columns are {', '.join(self.columns)}.")
-        frame = QueryResult(self._table.select(names)).to_pandas()
+        # A name may stand for several columns.
+        places = [place for name in names for place in self._table.schema.get_all_field_indices(name)]
+        frame = QueryResult(self._table.select(places)).to_pandas()
         return frame[key] if isinstance(key, str) else frame
 
     def __contains__(self, name: object) -> bool:

@@ -21,7 +21,7 @@ from micromegas_jupyter.notebook.results.formats import (
     choose_format,
     column_kind,
     decoded,
-    json_of,
+    json_text,
     sql_type,
 )
 from micromegas_jupyter.notebook.shell import bytes_text, cut, printable
@@ -39,6 +39,8 @@ EXPORT_FORMATS: Final = {
     "arrow": "application/vnd.apache.arrow.file",
 }
 """The media type of each format of a file."""
+
+MAX_SORT_KEYS: Final = 100
 
 _BINS = 24
 _MAX_TOP = 5
@@ -63,14 +65,12 @@ class Order:
             filters, sort = given["filters"], given["sort"]  # type: ignore[index] # checked by what follows
             order = cls(
                 tuple(sorted((int(index), str(typed)) for index, typed in filters.items())),
-                tuple((int(index), bool(descending)) for index, descending in sort),
+                tuple((int(index), bool(descending)) for index, descending in sort[:MAX_SORT_KEYS]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise UsageError(
-                "The table asked for an order that it cannot have.", remedy="Run the cell again."
-            ) from None
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise UsageError("The grid asked for an order that it cannot have.", remedy="Run the cell again.") from None
         if any(not 0 <= index < columns for index, _ in (*order.filters, *order.sort)):
-            raise UsageError("The table asked for a column that it does not have.", remedy="Run the cell again.")
+            raise UsageError("The grid asked for a column that it does not have.", remedy="Run the cell again.")
         return order
 
 
@@ -92,7 +92,7 @@ class RowsView:
     """The rows of one table, for any thread: rows are never changed, and the lock guards what is kept about them."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table
+        self.table = _with_plain_nulls(table)
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
         self._orders: OrderedDict[Order, pa.Array | None] = OrderedDict({Order(): None})
@@ -104,8 +104,8 @@ class RowsView:
                 self._formats[index] = choose_format(self.table.schema[index], self.table.column(index))
             return self._formats[index]
 
-    def columns(self) -> list[dict[str, object]]:
-        """Return what a browser knows of each column."""
+    def columns(self, count: int) -> list[dict[str, object]]:
+        """Return what a browser knows of each of the first columns."""
         return [
             {
                 "name": cut(printable(found.name), _MAX_NAME_CHARACTERS),
@@ -117,7 +117,7 @@ class RowsView:
                 "sortable": _is_sortable(found.type),
                 "hint": HINTS[self.format_of(index).kind],
             }
-            for index, found in enumerate(self.table.schema)
+            for index, found in enumerate(list(self.table.schema)[:count])
         ]
 
     def count(self, order: Order) -> int:
@@ -130,19 +130,20 @@ class RowsView:
         positions = self._positions(order)
         if positions is None:
             return self.table.slice(first, count)
-        return self.table.take(positions.slice(first, count))
+        return _taken(self.table, positions.slice(first, count))
 
-    def texts(self, order: Order, first: int, count: int) -> list[list[str | None]]:
-        """Return the short texts of some of the rows, one list for each column."""
+    def texts(self, order: Order, *, first: int, count: int, columns: int) -> list[list[str | None]]:
+        """Return the short texts of some of the rows, one list for each of the first columns."""
         part = self.rows(order, first, count)
-        return [self.format_of(index).texts(column) for index, column in enumerate(part.columns)]
+        return [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
 
     def value(self, order: Order, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
         part = decoded(self.rows(order, row, 1).column(column))
         if not len(part):
             raise UsageError("This row is not there any more.", remedy="Run the cell again.")
-        text = _exact_text(part[0], indent=2)
+        (text,) = exact_texts(part, indent=2)
+        text = "null" if text is None else text
         if text[:1] in ("{", "["):
             text = _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
@@ -155,8 +156,8 @@ class RowsView:
                 f"A copy holds at most {MAX_COPIED_CELLS:,} cells.", remedy="Select fewer rows, or download a file."
             )
         part = self.rows(order, first, last - first + 1)
-        lines = ["\t".join(part.column_names[index] for index in columns)] if header else []
-        texts = [[_cell(scalar) for scalar in decoded(part.column(index))] for index in columns]
+        lines = ["\t".join(_cell(part.column_names[index]) for index in columns)] if header else []
+        texts = [[_cell(text) for text in exact_texts(decoded(part.column(index)))] for index in columns]
         return "\n".join([*lines, *map("\t".join, zip(*texts, strict=True))])
 
     def statistics(self, index: int) -> Statistics:
@@ -198,24 +199,25 @@ class RowsView:
         import pyarrow.csv as pa_csv
         import pyarrow.parquet as pq
 
-        schema = pa.schema([self.table.schema[index] for index in columns])
-        if file_format == "csv":
-            flat = pa.schema([pa.field(each.name, _flat_type(each.type)) for each in schema])
-            with pa_csv.CSVWriter(target, flat) as writer:
-                for part in self._parts(order, columns):
-                    writer.write_table(pa.Table.from_arrays([_flat(column) for column in part.columns], schema=flat))
-        elif file_format == "parquet":
-            with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-                for part in self._parts(order, columns):
-                    writer.write_table(part)
-        else:
-            with pa.ipc.new_file(target, schema) as writer:
-                for part in self._parts(order, columns):
-                    writer.write_table(part.unify_dictionaries())
-
-    def _parts(self, order: Order, columns: Sequence[int]) -> Iterator[pa.Table]:
-        for first in range(0, max(self.count(order), 1), _EXPORT_ROWS):
-            yield self.rows(order, first, _EXPORT_ROWS).select(list(columns))
+        # A file holds one dictionary for a column.
+        table, positions = self.table.select(list(columns)).unify_dictionaries(), self._positions(order)
+        try:
+            if file_format == "csv":
+                flat = pa.schema([pa.field(each.name, _flat_type(each.type)) for each in table.schema])
+                with pa_csv.CSVWriter(target, flat) as writer:
+                    for part in _parts(table, positions):
+                        writer.write_table(pa.Table.from_arrays([*map(_flat, part.columns)], schema=flat))
+            elif file_format == "parquet":
+                with pq.ParquetWriter(target, table.schema, compression="zstd") as writer:
+                    for part in _parts(table, positions):
+                        writer.write_table(part)
+            else:
+                with pa.ipc.new_file(target, table.schema) as writer:
+                    for part in _parts(table, positions):
+                        writer.write_table(part)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            what = f"A {file_format} file cannot hold a column of these."
+            raise UsageError(what, remedy="Hide it, or choose another format.") from error
 
     def _positions(self, order: Order) -> pa.Array | None:
         """Return the rows' positions; None for all of them as they came."""
@@ -249,6 +251,30 @@ class RowsView:
         return positions.cast(pa.uint32()) if self.table.num_rows < 2**32 else positions
 
 
+def _parts(table: pa.Table, positions: pa.Array | None) -> Iterator[pa.Table]:
+    total = table.num_rows if positions is None else len(positions)
+    for first in range(0, max(total, 1), _EXPORT_ROWS):
+        yield table.slice(first, _EXPORT_ROWS) if positions is None else _taken(table, positions[first:][:_EXPORT_ROWS])
+
+
+def _with_plain_nulls(table: pa.Table) -> pa.Table:
+    """Return a table without runs and without nulls in dictionaries, which Arrow neither counts nor unifies."""
+    for index, column in enumerate(table.columns):
+        is_dictionary = pa.types.is_dictionary(column.type)
+        has_null = is_dictionary and any(chunk.dictionary.null_count for chunk in column.chunks)
+        if has_null or pa.types.is_run_end_encoded(column.type):
+            table = table.set_column(index, table.schema.names[index], decoded(column).dictionary_encode())
+    return table
+
+
+def _taken(table: pa.Table, positions: pa.Array) -> pa.Table:
+    try:
+        return table.take(positions)
+    except pa.ArrowNotImplementedError:  # views
+        parts = [table.slice(position, 1) for position in positions.to_pylist()]
+        return pa.concat_tables([table.slice(0, 0), *parts]).combine_chunks()
+
+
 def _indented(text: str) -> str:
     """Return a JSON text over several lines; any other text, or one whose numbers Python would round, as it is."""
     try:
@@ -277,44 +303,45 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if not _is_sortable(kind):
         raise UsageError("This column has no order.", remedy="Sort by another one.")
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) and column_kind(kind) is Kind.TEXT:
         # The places of the few values instead of the many texts.
         whole = column.unify_dictionaries().combine_chunks()
         whole = whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
-        ranks = pc.rank(whole.dictionary, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
-        return pa.chunked_array([ranks.take(whole.indices)])
-    if pa.types.is_boolean(kind):
-        return column.cast(pa.int8())
-    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+        values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
+        return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])
+    column = decoded(column)
+    return column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the largest floats
 def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     kind, values = column.type, column.drop_null()
-    width = None
-    if pa.types.is_temporal(kind):
+    is_temporal = pa.types.is_temporal(kind)
+    if is_temporal:
         width = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
         values = values.cast(width)
     elif pa.types.is_floating(kind):
-        values = values.cast(pa.float64())
-        values = values.filter(pc.is_finite(values))
+        values = values.filter(pc.invert(pc.is_nan(values)))
     if not len(values):
         return Statistics()
     ends = pc.min_max(values)
-    shown = pa.chunked_array([pa.repeat(ends[name], 1) for name in ("min", "max")]).cast(kind)
-    known = Statistics(min=form.texts(shown)[0], max=form.texts(shown)[1])
-    # Times as distances from the first: those are small enough for floats.
-    origin = ends["min"].as_py() if width else 0
-    numbers = pc.subtract(values, ends["min"]).to_numpy() if width else values.cast(pa.float64(), safe=False).to_numpy()
-    inner = np.quantile(numbers, (_TAIL, 1 - _TAIL))
-    # A few values far away would leave all others in one bar.
-    is_far = np.ptp(numbers) > _FAR * np.ptp(inner) > 0
-    span = inner if is_far else np.array([numbers.min(), numbers.max()], np.float64)
-    if span[0] == span[1]:
+    low, high = form.texts(pa.chunked_array([pa.repeat(ends[name], 1) for name in ("min", "max")]).cast(kind))
+    known = Statistics(min=low, max=high)
+    if is_temporal:
+        # As distances from the first: those are small enough for floats.
+        origin = ends["min"].as_py()
+        numbers = (values.to_numpy().astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.float64)
+    else:
+        numbers = values.cast(pa.float64(), safe=False).to_numpy()
+        numbers = numbers[np.isfinite(numbers)]
+    span = _histogram_span(numbers)
+    if span is None:
         return known
-    counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=tuple(span))
+    counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=span)
     known.bars = counts.tolist()
-    if width:
-        times = pa.array([int(edge) + origin for edge in edges], width).cast(kind)
+    if is_temporal:
+        last = ends["max"].as_py()
+        times = pa.array([min(int(edge) + origin, last) for edge in edges], width).cast(kind)
         known.bins = [text or "" for text in form.texts(pa.chunked_array([times]))]
     else:
         decimals = 0 if pa.types.is_integer(kind) else form.decimals
@@ -323,54 +350,80 @@ def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     return known
 
 
+def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
+    """Return the ends of a histogram; None for numbers that are all the same, or too far apart for a float."""
+    if not len(numbers):
+        return None
+    low, high = float(numbers.min()), float(numbers.max())
+    inner_low, inner_high = map(float, np.quantile(numbers, (_TAIL, 1 - _TAIL)))
+    # A few values far away would leave all others in one bar.
+    if high - low > _FAR * (inner_high - inner_low) > 0:
+        low, high = inner_low, inner_high
+    # Bars as wide as the numbers' own precision cannot be told apart.
+    step = (high - low) / _BINS
+    return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
+
+
 def _most_frequent(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    counts = pc.value_counts(column.drop_null())
-    if isinstance(counts, pa.ChunkedArray):
-        counts = counts.combine_chunks()
-    places = pc.select_k_unstable(
-        pa.table({"count": counts.field("counts")}), k=_MAX_TOP, sort_keys=[("count", "descending")]
-    )
-    top = counts.take(places)
-    texts = form.texts(pa.chunked_array([top.field("values")]))
-    pairs = zip((text or "" for text in texts), top.field("counts").to_pylist(), strict=True)
-    return Statistics(distinct=len(counts), top=list(pairs))
+    if column.null_count == len(column):
+        return Statistics(distinct=0)
+    if pa.types.is_dictionary(column.type):
+        # Each chunk counts its few values.
+        counted = [(chunk.dictionary, pc.value_counts(chunk.indices)) for chunk in column.chunks]
+        values = pa.chunked_array([of.take(found.field("values")) for of, found in counted], column.type.value_type)
+        counts = pa.chunked_array([found.field("counts") for _, found in counted], pa.int64())
+    else:
+        found = pc.value_counts(decoded(column))
+        values, counts = pa.chunked_array([found.field("values")]), pa.chunked_array([found.field("counts")])
+    found = pa.table({"value": decoded(values), "count": counts})
+    found = found.filter(found["value"].is_valid()).group_by("value").aggregate([("count", "sum")])
+    top = found.take(pc.sort_indices(found, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
+    texts = form.texts(top["value"])
+    pairs = zip((text or "" for text in texts), top["count_sum"].to_pylist(), strict=True)
+    return Statistics(distinct=found.num_rows, top=list(pairs))
 
 
-def _exact_text(scalar: pa.Scalar, *, indent: int | None = None) -> str:
-    if not scalar.is_valid:
-        return "null"
-    if pa.types.is_nested(scalar.type):
-        return json_of(scalar.as_py(maps_as_pydicts="lossy"), indent=indent)
+def exact_texts(column: pa.ChunkedArray, *, indent: int | None = None) -> list[str | None]:
+    """Return each value in full, None for null."""
+    kind = column.type
+    if pa.types.is_duration(kind):
+        return [None if number is None else f"{number} {kind.unit}" for number in column.cast(pa.int64()).to_pylist()]
+    if column_kind(kind) in (Kind.NUMBER, Kind.TEXT, Kind.TIME, Kind.BOOLEAN) and not pa.types.is_decimal(kind):
+        try:
+            texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
+        except (pa.ArrowException, UnicodeDecodeError):
+            pass  # a zone that nobody knows, what is no text
+        else:
+            return texts
+    return [_exact_text(scalar, indent) if scalar.is_valid else None for scalar in column]
+
+
+def _exact_text(scalar: pa.Scalar, indent: int | None) -> str:
     try:
-        value = scalar.as_py()
-    except (UnicodeDecodeError, ValueError, LookupError):
-        return ColumnFormat(kind=Kind.OTHER).texts(pa.chunked_array([pa.repeat(scalar, 1)]))[0] or ""
-    if isinstance(value, bytes):
-        return f"0x{value.hex()}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        if pa.types.is_nested(scalar.type):
+            return json_text(scalar, indent=indent)
+        if pa.types.is_decimal(scalar.type):
+            return f"{scalar.as_py():f}"
+        if column_kind(scalar.type) is Kind.BINARY:
+            return f"0x{scalar.as_py().hex()}"
+        return scalar.cast(pa.large_string()).as_py() or ""
+    except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
+        column = pa.chunked_array([pa.repeat(scalar, 1)])
+        return ColumnFormat(kind=column_kind(scalar.type)).texts(column)[0] or ""
 
 
-def _cell(scalar: pa.Scalar) -> str:
+def _cell(text: str | None) -> str:
     """Return a value as a spreadsheet takes it: nothing for null, no line breaks."""
-    return "" if not scalar.is_valid else " ".join(_exact_text(scalar).splitlines()).replace("\t", " ")
+    return " ".join((text or "").splitlines()).replace("\t", " ")
 
 
 def _flat_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _flat_type(kind.value_type)
-    is_text = column_kind(kind) in (Kind.NESTED, Kind.BINARY, Kind.OTHER)
-    return pa.string() if is_text or pa.types.is_duration(kind) or pa.types.is_decimal256(kind) else kind
+    """Return the type that stands for another one in CSV."""
+    plain = decoded(pa.chunked_array([], kind)).type
+    is_text = column_kind(plain) in (Kind.NESTED, Kind.BINARY, Kind.OTHER) and not pa.types.is_null(plain)
+    return pa.large_string() if is_text or pa.types.is_duration(plain) or pa.types.is_decimal256(plain) else plain
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column as CSV can hold it."""
-    column = decoded(column)
-    kind = _flat_type(column.type)
-    if kind == column.type:
-        return column
-    if pa.types.is_nested(column.type):
-        values = column.to_pylist(maps_as_pydicts="lossy")
-        return pa.chunked_array([[None if value is None else json_of(value) for value in values]], kind)
-    if pa.types.is_duration(column.type):
-        return column.cast(kind)
-    return pa.chunked_array([[_exact_text(each) if each.is_valid else None for each in column]], kind)
+    kind, column = _flat_type(column.type), decoded(column)
+    return column if kind == column.type else pa.chunked_array([exact_texts(column)], kind)

@@ -75,7 +75,7 @@ def numbers_of(rows, **columns):
 @pytest.mark.parametrize(
     ("table", "what"),
     [
-        (pa.table({"n": [1], "msg": ["a"]}), "--plot needs a column of times, and this result has none (n int64, msg"),
+        (pa.table({"n": [1], "msg": ["a"]}), "--plot needs a column of times, and this result has none (n bigint, msg"),
         (pa.table({"time": TIMES, "msg": ["a"] * 3}), "--plot needs a column of numbers, and this result has none"),
         (pa.table({}), "this result has none (no columns)"),
         (pa.table({"time": TIMES, "n": pa.nulls(3, pa.int64())}), "no row has both a time and a number"),
