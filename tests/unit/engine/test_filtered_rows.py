@@ -9,13 +9,11 @@ import pytest
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.engine.tables import Visibility
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import (
     CALLER,
     NOON,
     FixedTables,
-    empty_table,
     write_ledger,
     write_log_entries,
     write_processes,
@@ -265,6 +263,7 @@ def default_engine(tables):
         (replace(CALLER, is_admin=True), 60),
         (replace(CALLER, table_access=TableAccess(filters={"*": ()})), 60),
         (replace(CALLER, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
+        (replace(CALLER, is_admin=True, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
     ],
 )
 def test_a_default_condition_is_for_callers_whom_nothing_else_limits(everything, caller, rows):
@@ -375,6 +374,7 @@ def test_no_list_names_a_hidden_table(ask):
         "SELECT * FROM information_schema.columns",
         "SELECT * FROM information_schema.views",
         "SELECT * FROM information_schema.schemata",
+        "SELECT * FROM my_rights()",
         'SELECT table_name AS "processes" FROM "information_schema"."tables" WHERE table_name <> \'log_entries\'',
     ):
         listed = str([tuple(row.values()) for row in caller.rows(sql)])
@@ -412,31 +412,6 @@ def test_allowed_tables_are_listed_and_described_as_ever(ask):
     assert caller.rows("DESCRIBE processes") == ask.rows("DESCRIBE processes")
     assert {row["definition"] for row in caller.rows("SHOW CREATE TABLE measures")} == {None}
     assert caller.rows("SELECT count(*) AS n FROM processes") == [{"n": 2}]
-
-
-def test_an_administrator_sees_everything():
-    visibility = Visibility({"measures": "false"})
-
-    (seen,) = visibility.tables([empty_table()], replace(CALLER, is_admin=True))
-
-    assert seen.conditions == ()
-
-
-def test_rights_of_their_own_count_for_an_administrator_too():
-    visibility = Visibility({})
-    caller = replace(CALLER, is_admin=True, table_access=TableAccess(filters={"other": ()}))
-
-    assert visibility.tables([empty_table()], caller) == []
-
-
-def test_a_default_condition_is_used_without_rights_only():
-    visibility = Visibility({"measures": "level > 3"})
-
-    (seen,) = visibility.tables([empty_table()], CALLER)
-    (allowed,) = visibility.tables([empty_table()], replace(CALLER, table_access=TableAccess(filters={"*": ()})))
-
-    assert seen.conditions == ("level > 3",)
-    assert allowed.conditions == ()
 
 
 @pytest.mark.parametrize("sql", ["SHOW TABLES", "show tables;", "SELECT * FROM information_schema.tables"])

@@ -12,7 +12,6 @@ from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import MatchRules, check_match
-from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.security import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
@@ -94,28 +93,12 @@ def test_rights_are_the_callers_own(ask, sql):
 
 
 @pytest.mark.parametrize(
-    "sql",
-    [
-        "SHOW TABLES",
-        "SELECT table_name FROM information_schema.tables",
-        "SELECT value FROM my_rights() WHERE name = 'processes'",
-        "SELECT name AS table_name FROM my_rights()",
-    ],
-)
-def test_a_table_that_does_not_exist_for_a_caller_is_nowhere(ask, sql):
-    shown = str(_as(ask, ALICE, {"log_entries": ()}).rows(sql))
-
-    assert "processes" not in shown
-    assert sql.startswith("SELECT value") or "log_entries" in shown
-
-
-@pytest.mark.parametrize(
     ("condition", "expected"),
     [
         ("exe = current_user()", "web"),
         ("exe = user -- a comment", "web"),
         ("array_has(current_groups(), exe)", "job"),
-        ("exe = 'web' AND NOT is_admin()", "web"),
+        ("exe = 'web' AND NOT is_admin ( ) AND 'current_user()' LIKE 'current%'", "web"),
         ("exe IN (session_user, current_issuer(), current_email())", "web"),
     ],
 )
@@ -133,21 +116,6 @@ def test_a_name_with_quotes_opens_nothing(ask, condition):
     hostile = replace(ALICE, subject="x' OR 'a'='a", groups=("x', exe, 'y",))
 
     assert _as(ask, hostile, {"log_entries": (condition,)}).rows("SELECT * FROM log_entries") == []
-
-
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        ("owner = current_user()", "owner = 'al''ice'"),
-        ("t.user = 'x' OR \"user\" = user", "t.user = 'x' OR \"user\" = 'al''ice'"),
-        ("owner = 'current_user()'", "owner = 'current_user()'"),
-        ("is_admin ( ) AND level=1", "FALSE AND level=1"),
-        ("array_has(current_roles(),'x')", "array_has(make_array('analyst'),'x')"),
-        ("a = 1", "a = 1"),
-    ],
-)
-def test_only_functions_of_the_caller_become_literals(condition, expected):
-    assert with_caller_in_condition(condition, ALICE, columns=("owner", "level")) == expected
 
 
 class Notes:
