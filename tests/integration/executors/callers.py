@@ -109,6 +109,9 @@ class BackgroundCall:
         return self
 
     def __exit__(self, *_error):
+        self.close()
+
+    def close(self):
         self.call.cancel()
         self._caller.close()
         self._thread.join(CALL_SECONDS)

@@ -71,7 +71,7 @@ class Client:
             self._process.kill()
             self._process.wait()
         else:
-            self._running.__exit__()
+            self._running.close()
 
 
 METHODS = ("client killed", "call cancelled", "channel closed", "deadline", "CancelFlightInfo")
