@@ -1,5 +1,6 @@
 """Functions of SQL: who calls and with which rights, and the denied queries of administrators."""
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -106,9 +107,9 @@ def test_a_condition_may_be_about_the_caller(ask, condition, expected):
     caller = replace(ALICE, subject="web", groups=("job", "x"))
     check_role_conditions(ask.tables, {"log_entries": [condition]})
 
-    seen = _as(ask, caller, {"log_entries": (condition,)}).rows("SELECT DISTINCT exe FROM log_entries")
+    found = _as(ask, caller, {"log_entries": (condition,)}).rows("SELECT DISTINCT exe FROM log_entries")
 
-    assert seen == [{"exe": expected}]
+    assert found == [{"exe": expected}]
 
 
 @pytest.mark.parametrize("condition", ["exe = current_user()", "array_has(current_groups(), exe)"])
@@ -118,37 +119,31 @@ def test_a_name_with_quotes_opens_nothing(ask, condition):
     assert _as(ask, hostile, {"log_entries": (condition,)}).rows("SELECT * FROM log_entries") == []
 
 
-class Notes:
-    """A table of rows, as callers with a condition on it see them."""
-
-    def __init__(self, folder, rows, **options):
-        file = folder / "rows.parquet"
-        pq.write_table(rows, file)
-        self.tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=(str(file),), **options)])  # type: ignore[arg-type]
-
-    def seen(self, condition, caller, column):
-        """Return what a caller sees of a column, with a condition that is accepted at the start."""
-        check_role_conditions(self.tables, {"notes": [condition]})
-        engine = DataFusionEngine(self.tables, EngineSettings())
-        ask = _as(Asker(engine, self.tables), caller, {"notes": (condition,)})
-        found = [row[column] for row in ask.rows("SELECT * FROM notes")]
-        engine.close()
-        return found
+def seen(folder, rows, condition, caller, **options):
+    """Return the first column of a table as a caller sees it, with a condition that is accepted at the start."""
+    pq.write_table(rows, folder / "rows.parquet")
+    files = (str(folder / "rows.parquet"),)
+    tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=files, **options)])
+    check_role_conditions(tables, {"notes": [condition]})
+    with closing(DataFusionEngine(tables, EngineSettings())) as engine:
+        ask = _as(Asker(engine, tables), caller, {"notes": (condition,)})
+        return ask.table("SELECT * FROM notes").column(0).to_pylist()
 
 
 @pytest.mark.parametrize("name", ["user", "USER", '"user"'])
 def test_a_condition_does_not_take_a_column_for_the_caller(tmp_path, name):
-    notes = Notes(tmp_path, pa.table({"user": ["al'ice", "bob"]}))
+    rows = pa.table({"user": ["al'ice", "bob"]})
 
-    assert notes.seen(f"{name} = current_user()", ALICE, "user") == ["al'ice"]
+    assert seen(tmp_path, rows, f"{name} = current_user()", ALICE) == ["al'ice"]
 
 
 def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_path):
     merge = 'SELECT DISTINCT owner AS "user" FROM notes_states'
     states = pa.table({"owner": ["al'ice", "bob", "bob"]})
-    notes = Notes(tmp_path, states, merge_sql=merge, raw_name="notes_states")
 
-    assert notes.seen("user = current_user()", ALICE, "user") == ["al'ice"]
+    found = seen(tmp_path, states, "user = current_user()", ALICE, merge_sql=merge, raw_name="notes_states")
+
+    assert found == ["al'ice"]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +157,12 @@ def test_a_condition_does_not_take_a_merged_tables_column_for_the_caller(tmp_pat
     ],
 )
 def test_a_caller_without_groups_is_in_no_group(tmp_path, condition):
-    notes = Notes(tmp_path, pa.table({"team": pa.array([None, None], pa.string())}))
+    rows = pa.table({"team": pa.array([None, None], pa.string())})
 
-    assert notes.seen(condition, replace(ALICE, groups=()), "team") == []
+    assert seen(tmp_path, rows, condition, replace(ALICE, groups=())) == []
+
+
+TEAMS = pa.table({"team": ["job", "web", None]})
 
 
 @pytest.mark.parametrize(
@@ -178,11 +176,8 @@ def test_a_caller_without_groups_is_in_no_group(tmp_path, condition):
     ],
 )
 def test_a_condition_that_denies_holds_for_a_caller_without_groups(tmp_path, condition, in_a_group, in_no_group):
-    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
-
-    seen = [notes.seen(condition, replace(ALICE, groups=groups, roles=()), "team") for groups in (("job",), ())]
-
-    assert seen == [in_a_group, in_no_group]
+    for groups, expected in ((("job",), in_a_group), ((), in_no_group)):
+        assert seen(tmp_path, TEAMS, condition, replace(ALICE, groups=groups, roles=())) == expected
 
 
 @pytest.mark.parametrize(
@@ -193,10 +188,8 @@ def test_a_condition_that_denies_holds_for_a_caller_without_groups(tmp_path, con
     ],
 )
 def test_a_condition_that_fails_for_a_caller_without_groups_or_address_is_refused_at_the_start(tmp_path, condition):
-    notes = Notes(tmp_path, pa.table({"team": pa.array(["job", "web", None])}))
-
     with pytest.raises(ConfigurationError):
-        check_role_conditions(notes.tables, {"notes": [condition]})
+        seen(tmp_path, TEAMS, condition, ALICE)
 
 
 FACTS = {"user_id": "ann", "client": "grafana", "sql": "SELECT * FROM thread_spans", "notebook": None}

@@ -33,22 +33,10 @@ def test_quotes_and_comments_hide_what_they_hold(hiding):
 @pytest.mark.parametrize(
     "doubtful",
     [
-        "$$a + b$$",
-        "$tag$a + b$tag$",
-        "a$b$ + c",
-        "`a + b`",
-        "b'a + b'",
-        "r'a \\' + b'",
-        "q'[a + b]'",
-        "u&'a + b'",
-        "/* a /* + b */ c */",
-        "/* a + b",
-        "'a + b",
-        '"a + b',
-        "e'a + b\\'",
-        "-- a \r + b\n",
+        "$$a + b$$", "$tag$a + b$tag$", "a$b$ + c", "`a + b`", "b'a + b'", "r'a \\' + b'", "q'[a + b]'", "u&'a + b'",
+        "/* a /* + b */ c */", "/* a + b", "'a + b", '"a + b', "e'a + b\\'", "-- a \r + b\n",
     ],
-)
+)  # fmt: skip
 def test_a_doubtful_construct_hides_nothing(doubtful):
     found = scan("SELECT 1, " + doubtful + " + c")
 
@@ -227,16 +215,6 @@ def test_a_name_inside_a_dollar_quote_needs_no_value_but_may_have_one():
     assert found.columns == ("a",)
     assert found.bind(pa.record_batch({"a": [1]})).keys() == {"a"}
     assert found.bind(pa.record_batch({"a": [1], "b": [2]})).keys() == {"a", "b"}
-
-
-def test_a_statement_is_planned_without_its_parameters_but_not_run(ask):
-    planned = ask.plan("SELECT level FROM log_entries WHERE level = ? AND msg LIKE ? AND exe = $exe")
-
-    assert planned.schema == pa.schema([pa.field("level", pa.int32(), nullable=False)])
-    assert planned.parameter_schema.names == ["0", "1", "exe"]
-    assert planned.parameter_schema.field("0").type == pa.int32()
-    with pytest.raises(InvalidStatement, match="number 1"):
-        ask.rows("SELECT level FROM log_entries WHERE level = ?")
 
 
 def test_a_union_is_the_value_in_it():
