@@ -3,17 +3,13 @@
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.lake.lake import Lake
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 
 pytestmark = pytest.mark.integration
 
@@ -21,8 +17,8 @@ SAMPLES = 4
 
 
 def _query(lake, sql):
-    with closing(DataFusionEngine(lake, EngineSettings())) as engine:
-        return [tuple(row.values()) for row in Asker(engine, FixedTables()).rows(sql)]
+    with asking(lake) as ask:
+        return [tuple(row.values()) for row in ask.rows(sql)]
 
 
 def _sample_count(lake):

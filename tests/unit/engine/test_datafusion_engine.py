@@ -1,5 +1,6 @@
 """The embedded engine over real Parquet files."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,13 +10,12 @@ import pytest
 from datafusion import SessionContext, col, lit
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.tables import TableBuilder
 from micromegas_jupyter.errors import Unavailable
-from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, write_log_entries
-from tests.unit.engine.conftest import Asker
+from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, write_log_entries
+from tests.unit.engine.conftest import asking
 
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
 
@@ -52,41 +52,31 @@ def test_a_row_limit_lies_on_top_of_the_statement(ask, limit, rows):
 def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
     table = write_log_entries(tmp_path, 2)
     Path(table.files[1]).unlink()
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
 
-    with pytest.raises(Unavailable, match="removed or replaced"):
-        _run(engine, "SELECT count(*) FROM log_entries")
-
-    assert _run(engine, "SELECT 1 AS x") == [{"x": 1}]
-    engine.close()
+    with asking([table]) as ask:
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            ask.rows("SELECT count(*) FROM log_entries")
+        assert ask.rows("SELECT 1 AS x") == [{"x": 1}]
 
 
 def test_only_mentioned_tables_are_looked_at(tmp_path):
     gone = TableSnapshot(name="gone", schema=LOG_SCHEMA, files=("/nowhere/x.parquet",))
-    table = write_log_entries(tmp_path, 1)
-    engine = DataFusionEngine(FixedTables([table, gone]), EngineSettings())
 
-    assert _run(engine, "SELECT count(*) AS n FROM log_entries") == [{"n": 4}]
-    assert len(_run(engine, "SHOW COLUMNS FROM log_entries")) == 6
-    for sql in ("SELECT * FROM gone", 'SELECT * FROM "gone"', "SELECT $$x$$ FROM GONE"):
-        with pytest.raises(Unavailable):
-            _run(engine, sql)
-    engine.close()
+    with asking([write_log_entries(tmp_path, 1), gone]) as ask:
+        assert ask.rows("SELECT count(*) AS n FROM log_entries") == [{"n": 4}]
+        assert len(ask.rows("SHOW COLUMNS FROM log_entries")) == 6
+        for sql in ("SELECT * FROM gone", 'SELECT * FROM "gone"', "SELECT $$x$$ FROM GONE"):
+            with pytest.raises(Unavailable):
+                ask.rows(sql)
 
 
 @pytest.mark.parametrize("name", ["Mixed", "with space", "dotted.name", 'quo"te'])
 def test_a_table_name_is_taken_as_it_is(name, tmp_path):
-    table = write_log_entries(tmp_path, 1)
-    named = TableSnapshot(name=name, schema=table.schema, files=table.files)
-    engine = DataFusionEngine(FixedTables([named]), EngineSettings())
+    table = replace(write_log_entries(tmp_path, 1), name=name)
     quoted = '"' + name.replace('"', '""') + '"'
 
-    assert _run(engine, f"SELECT count(*) AS n FROM {quoted}") == [{"n": 4}]
-    engine.close()
-
-
-def _run(engine, sql):
-    return Asker(engine, FixedTables()).rows(sql)
+    with asking([table]) as ask:
+        assert ask.rows(f"SELECT count(*) AS n FROM {quoted}") == [{"n": 4}]
 
 
 SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string())})

@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.errors import Context, translate
 from micromegas_jupyter.errors import (
     InternalError,
@@ -21,8 +19,8 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-from tests.fakes.fixed_tables import FixedTables, empty_table, write_log_entries, write_processes
-from tests.unit.engine.conftest import Asker
+from tests.fakes.fixed_tables import empty_table, write_log_entries, write_processes
+from tests.unit.engine.conftest import asking
 from tests.unit.engine.statements import EXHAUSTED, INVALID, REFUSED, UNSUPPORTED
 
 CONTEXT = Context(sql="SELECT 1,\n  mgs FROM log_entry", tables=("log_entries", "processes"))
@@ -111,18 +109,14 @@ def ask(tmp_path_factory):
         }
     )
     pq.write_table(nested, folder / "nested.parquet")
-    tables = FixedTables(
-        [
-            write_log_entries(folder, 2),
-            write_processes(folder),
-            empty_table(),
-            TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
-        ]
-    )
-    settings = EngineSettings(memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20)
-    engine = DataFusionEngine(tables, settings)
-    yield Asker(engine, tables)
-    engine.close()
+    tables = [
+        write_log_entries(folder, 2),
+        write_processes(folder),
+        empty_table(),
+        TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
+    ]
+    with asking(tables, memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20) as asker:
+        yield asker
 
 
 @pytest.mark.parametrize(("sql", "place", "kind"), CASES)
@@ -147,13 +141,11 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path):
     pq.write_table(rows, file, compression="snappy")
     content = file.read_bytes()
     file.write_bytes(content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:])
-    tables = FixedTables([TableSnapshot(name="words", schema=rows.schema, files=(str(file),))])
-    engine = DataFusionEngine(tables, EngineSettings())
+    table = TableSnapshot(name="words", schema=rows.schema, files=(str(file),))
 
-    with pytest.raises(MicromegasError) as failed:
-        Asker(engine, tables).rows("SELECT max(word), count(DISTINCT word) FROM words")
+    with asking([table]) as ask, pytest.raises(MicromegasError) as failed:
+        ask.rows("SELECT max(word), count(DISTINCT word) FROM words")
 
-    engine.close()
     assert type(failed.value) is Unavailable
     assert not isinstance(failed.value, QueryError)
     assert "secret" not in str(failed.value)

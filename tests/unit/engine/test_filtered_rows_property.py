@@ -11,12 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.security import condition_problem
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 from tests.unit.engine.test_filtered_rows import outcome
 
 Row = dict[str, object]
@@ -156,10 +153,8 @@ ROWS = st.lists(
 
 @pytest.fixture(scope="module", params=[1, 2])
 def asker(request):
-    tables = FixedTables()
-    engine = DataFusionEngine(tables, EngineSettings(batch_rows=4, target_partitions=int(request.param)))
-    yield Asker(engine, tables)
-    engine.close()
+    with asking([], batch_rows=4, target_partitions=request.param) as opened:
+        yield opened
 
 
 def write(folder, name, rows):

@@ -16,7 +16,7 @@ from micromegas_jupyter.engine.functions.denials import MatchRules, check_match
 from micromegas_jupyter.engine.security import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
-from tests.unit.engine.conftest import SETTINGS, Asker
+from tests.unit.engine.conftest import SMALL, Asker, asking
 
 ALICE = AuthContext(
     subject="al'ice",
@@ -125,9 +125,8 @@ def seen(folder, rows, condition, caller, **options):
     files = (str(folder / "rows.parquet"),)
     tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=files, **options)])
     check_role_conditions(tables, {"notes": [condition]})
-    with closing(DataFusionEngine(tables, EngineSettings())) as engine:
-        ask = _as(Asker(engine, tables), caller, {"notes": (condition,)})
-        return ask.table("SELECT * FROM notes").column(0).to_pylist()
+    with asking(tables) as ask:
+        return _as(ask, caller, {"notes": (condition,)}).table("SELECT * FROM notes").column(0).to_pylist()
 
 
 @pytest.mark.parametrize("name", ["user", "USER", '"user"'])
@@ -202,9 +201,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def admin(store):
-    engine = DataFusionEngine(FixedTables([empty_table()]), SETTINGS, denials=store)
-    yield Asker(engine, FixedTables(), replace(CALLER, is_admin=True))
-    engine.close()
+    tables = FixedTables([empty_table()])
+    with closing(DataFusionEngine(tables, EngineSettings(**SMALL), denials=store)) as engine:
+        yield Asker(engine, tables, replace(CALLER, is_admin=True))
 
 
 @pytest.mark.parametrize(

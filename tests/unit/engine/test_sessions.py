@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import InvalidStatement
-from tests.fakes.fixed_tables import CALLER, FixedTables
-from tests.unit.engine.conftest import SETTINGS, Asker
+from tests.fakes.fixed_tables import CALLER
+from tests.unit.engine.conftest import SMALL, Asker, asking
 
 ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
 NOBODY = replace(CALLER, subject="nobody", table_access=TableAccess(filters={"others": ()}))
@@ -26,12 +25,9 @@ def file(tmp_path):
 
 @pytest.fixture
 def ask(file):
-    tables = FixedTables(
-        [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
-    )
-    engine = DataFusionEngine(tables, SETTINGS)
-    yield Asker(engine, tables)
-    engine.close()
+    tables = [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
+    with asking(tables, **SMALL) as asker:
+        yield asker
 
 
 def kept(ask):

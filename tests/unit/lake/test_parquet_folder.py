@@ -1,7 +1,6 @@
 """A folder of plain Parquet files is served as tables; what cannot be served is refused or left out."""
 
 import os
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,12 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSource
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, wider_type
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 
 SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
@@ -50,13 +46,6 @@ def write(path, rows=NUMBERS):
     path.parent.mkdir(exist_ok=True)
     pq.write_table(rows, path)
     return path
-
-
-@contextmanager
-def asking(folder):
-    """Ask an engine about the tables of a folder."""
-    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
-        yield Asker(engine, FixedTables()).rows
 
 
 def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
@@ -203,11 +192,11 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first
         write(tmp_path / "t" / f"{name}.parquet", pa.table({"v": values}))
     folder = ParquetFolder(tmp_path)
 
-    with asking(folder) as rows:
-        sorted_values = [row["v"] for row in rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
-        least = rows("SELECT min(v) AS v FROM t")
-        greatest = rows("SELECT max(v) AS v FROM t")
-        counted = rows("SELECT max(v) AS v, min(v) AS w, count(*) AS n, count(v) AS m FROM t")
+    with asking(folder) as ask:
+        sorted_values = [row["v"] for row in ask.rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
+        least = ask.rows("SELECT min(v) AS v FROM t")
+        greatest = ask.rows("SELECT max(v) AS v FROM t")
+        counted = ask.rows("SELECT max(v) AS v, min(v) AS w, count(*) AS n, count(v) AS m FROM t")
 
     count = len(first) + len(second)
     assert folder.problems == ()
@@ -219,8 +208,8 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first
 def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path):
     pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
 
-    with asking(ParquetFolder(tmp_path)) as rows:
-        plan = str(rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
+    with asking(ParquetFolder(tmp_path)) as ask:
+        plan = str(ask.rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
 
     assert "DataSourceExec" in plan
     assert "DynamicFilter" not in plan
@@ -233,10 +222,10 @@ def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path, unit):
     write(tmp_path / "t" / "2.parquet", pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}))
     folder = ParquetFolder(tmp_path)
 
-    with asking(folder) as rows:
-        found = rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
-        counts = rows("SELECT count(v) AS n FROM t")
-        missing = rows("SELECT count(*) AS n FROM t WHERE v IS NULL")
+    with asking(folder) as ask:
+        found = ask.rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
+        counts = ask.rows("SELECT count(v) AS n FROM t")
+        missing = ask.rows("SELECT count(*) AS n FROM t WHERE v IS NULL")
 
     assert (found, counts, missing) == ([{"text": "9999-12-31T00:00:00Z"}, {"text": None}], [{"n": 1}], [{"n": 1}])
     assert folder.problems == ("t/2.parquet is left out: its column 'v' has another type than in the files before it.",)
