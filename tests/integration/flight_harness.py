@@ -123,6 +123,13 @@ def descriptor_bytes(command):
     return descriptor.SerializeToString()
 
 
+def opening_frame(command, frame=b""):
+    """Return a frame of Arrow data, such as a schema's, that says by a command what its rows are for."""
+    data = messages.FlightData.FromString(frame)
+    data.flight_descriptor.ParseFromString(descriptor_bytes(command))
+    return data.SerializeToString()
+
+
 def action_bytes(name, body=b""):
     return messages.Action(type=name, body=body).SerializeToString()
 

@@ -246,9 +246,8 @@ def _prepared(handle):
 def _bind(flight, handle, batch):
     """Bind values; return the handle that the server gives for them."""
     encoder = FlightDataEncoder(batch.schema)
-    opening = messages.FlightData.FromString(encoder.encode_schema())
-    opening.flight_descriptor.ParseFromString(harness.descriptor_bytes(_prepared(handle)))
-    put = flight.call("DoPut", opening.SerializeToString(), *encoder.encode_batch(batch))
+    opening = harness.opening_frame(_prepared(handle), encoder.encode_schema())
+    put = flight.call("DoPut", opening, *encoder.encode_batch(batch))
     result = messages.PutResult.FromString(put.replies[0]).app_metadata
     return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
 
@@ -288,8 +287,7 @@ def test_headers_act_on_prepared_statements(flight):
 
 
 def test_too_many_parameters_are_refused_while_they_arrive(flight):
-    descriptor = messages.FlightDescriptor.FromString(harness.descriptor_bytes(_prepared(prepare(flight, ECHO))))
-    opening = messages.FlightData(flight_descriptor=descriptor).SerializeToString()
+    opening = harness.opening_frame(_prepared(prepare(flight, ECHO)))
 
     answer = flight.call("DoPut", opening, *[messages.FlightData(app_metadata=bytes(1 << 20)).SerializeToString()] * 8)
 
