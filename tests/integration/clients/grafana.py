@@ -4,8 +4,6 @@ Both are written in Go on Arrow 12: a query is GetFlightInfo and DoGet of its on
 The commands are encoded with upstream's messages, so that this project's own definitions are held against others.
 """
 
-import base64
-
 import grpc
 import pyarrow as pa
 from google.protobuf import any_pb2
@@ -28,8 +26,6 @@ SHOWN = (
     pa.types.is_union,
 )
 
-Metadata = tuple[tuple[str, str], ...]
-
 
 def can_show(kind):
     """Tell whether the plugins show a column of this type."""
@@ -45,16 +41,6 @@ class GrafanaClient:
 
     def close(self):
         self._channel.close()
-
-    def handshake(self, user, password):
-        """Exchange user and password for a bearer; Arrow's Go client leaves the padding of base64 out."""
-        credential = base64.b64encode(f"{user}:{password}".encode()).decode().rstrip("=")
-        call = self._channel.stream_stream(SERVICE + "Handshake")(
-            iter(()), metadata=(("authorization", f"Basic {credential}"),), timeout=DEADLINE_SECONDS
-        )
-        list(call)
-        (bearer,) = [value for key, value in call.initial_metadata() if key == "authorization"]
-        self.metadata = (*self.metadata, ("authorization", bearer))
 
     def query(self, sql, *further):
         return self._read(FlightSql_pb2.CommandStatementQuery(query=sql), *further)

@@ -55,19 +55,6 @@ def test_a_step_gives_what_it_should(answers, step, expected):
     assert answers[step] == expected
 
 
-@pytest.mark.parametrize(
-    ("step", "error", "code"),
-    [
-        ("wrong token", "FlightUnauthenticatedError", "AUTH010"),
-        ("update", "ArrowInvalid", "SQL002"),
-        ("wrong column", "ArrowInvalid", "SQL001"),
-    ],
-)
-def test_a_wrong_step_is_explained(answers, step, error, code):
-    assert answers[step].startswith(f"{error}: ")
-    assert f"[{code}]" in answers[step]
-
-
 @pytest.mark.parametrize("example", DBAPI_EXAMPLES, ids=lambda block: block.place)
 def test_an_example_of_the_guide_runs(answers, example):
     assert answers[example.place] == "ran"

@@ -43,13 +43,6 @@ def test_save_and_test(grafana):
     assert grafana.query("select 1").columns[0].to_pylist() == [1]
 
 
-def test_user_and_password(server):
-    with closing(GrafanaClient(address(server))) as client:
-        client.handshake("anybody", server.tokens["reader"])
-
-        assert client.query("select 1").num_rows == 1
-
-
 def test_the_editor_completes_keywords_and_functions(grafana):
     facts = grafana.sql_info()
 
