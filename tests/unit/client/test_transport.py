@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from micromegas_jupyter import errors
 from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.client.transport import (
     Call,
@@ -26,13 +27,6 @@ from micromegas_jupyter.client.transport import (
     translate_failure,
 )
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import (
-    InternalError,
-    InvalidStatement,
-    Rejected,
-    ServerUnavailable,
-    UsageError,
-)
 from micromegas_jupyter.flightsql.commands import encode_error
 
 
@@ -68,7 +62,7 @@ def test_an_address_is_read(uri, location, is_encrypted, is_loopback):
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_and_no_password_repeated(uri):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         parse_address(uri)
 
     assert "hunter2" not in str(caught.value)
@@ -77,19 +71,19 @@ def test_what_is_no_address_is_refused_and_no_password_repeated(uri):
 @pytest.mark.parametrize("limit", [-1, True, 2**63])
 def test_a_limit_that_is_no_number_of_rows_is_refused(limit):
     assert build_option_headers(limit=0) == ((b"limit", b"0"),)
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         build_option_headers(limit=limit)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", ":path", "grpc-timeout", "x" * 129, b"\xff", 7])
 def test_a_key_that_cannot_be_sent_is_refused(key):
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         build_header(key, "value")
 
 
 @pytest.mark.parametrize("value", ["hunter2\r\nx: y", "hunter2é", "hunter2\x7f", "hunter2" * 4000, b"\x80", 7])
 def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         build_header("authorization", value)
 
     assert "hunter2" not in str(caught.value)
@@ -117,7 +111,7 @@ def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_f
 
     assert agent == "none"
     assert found in {"script", "repl", "jupyter"}
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         find_attribution({}, entrypoint=bad)
 
 
@@ -126,13 +120,13 @@ def test_static_headers_are_a_credential_when_they_hold_one(key):
     address = parse_address("grpc://lake.example.com:50051")
 
     CredentialSource(None, ((b"x-other", b"v"),)).check_plaintext(address)
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         CredentialSource(None, ((key, b"k"),)).check_plaintext(address)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\n", "é", "x" * 16_384, None, b"abc"])
 def test_what_is_no_token_is_refused_and_not_repeated(token):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         CredentialSource(SimpleNamespace(get_token=lambda: token)).fetch()
 
     assert "xxx" not in str(caught.value)
@@ -236,7 +230,7 @@ def test_an_identity_is_printable_and_its_groups_are_counted_by_the_server():
     ids=range(7),
 )  # fmt: skip
 def test_another_answer_cannot_be_read(data):
-    with pytest.raises(InternalError):
+    with pytest.raises(errors.InternalError):
         parse_server_identity(data)
 
 
@@ -269,7 +263,7 @@ def _call(*, details=None, token=None):
 def test_a_traceback_of_another_server_never_reaches_a_person(text):
     error = translate_failure(pa.ArrowInvalid(text + _CONTEXT), _call())
 
-    assert (type(error), error.what) == (InvalidStatement, "my words")
+    assert (type(error), error.what) == (errors.InvalidStatement, "my words")
 
 
 def test_a_text_of_upstream_has_query_id_and_place_and_a_hostile_one_is_bounded_and_harmless():
@@ -307,18 +301,18 @@ def test_a_server_that_cannot_be_reached_is_told_from_one_that_cannot_answer(tex
 
     error = translate_failure(raised, _call())
 
-    assert type(error) is ServerUnavailable
+    assert type(error) is errors.ServerUnavailable
     assert what in error.what
 
 
 def test_a_refusal_says_how_to_sign_in_or_what_the_token_is_for():
     token = _token({"aud": "other", "iss": "https://id.example"}).reveal()
-    details = encode_error(Rejected("The server does not accept this credential."))
+    details = encode_error(errors.Rejected("The server does not accept this credential."))
 
     signed_out = translate_failure(flight.FlightUnauthenticatedError("x"), _call())
     refused = translate_failure(flight.FlightUnauthenticatedError("x"), _call(details=details, token=token))
 
-    assert (type(signed_out), type(refused)) == (Rejected, Rejected)
+    assert (type(signed_out), type(refused)) == (errors.Rejected, errors.Rejected)
     assert signed_out.what == "You are not signed in to lake.example.com:50051."
     assert str(refused).startswith(
         'The server does not accept this credential. The token is for audience "other", from https://id.example.'
