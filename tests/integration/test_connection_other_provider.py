@@ -14,8 +14,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRequired
-from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request, parse_callback
-from micromegas_jupyter.oidc.device import DevicePending
+from micromegas_jupyter.oidc.authorization import build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
@@ -127,22 +126,6 @@ def test_a_refresh_rotates_the_refresh_token_and_keeps_the_resource(connection, 
     # Other tests rest on what this provider counts.
     spent = {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
     assert other_provider.counts() == {**before, **spent}
-
-
-def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in_at_an_application_with_a_key(
-    other_provider, key
-):
-    connection = connect(other_provider, other_provider.service_key_client_id, key)
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-
-    before = connection.poll_device(authorization, scope=SCOPE)
-    sign_in_other(authorization.verification_uri, person="bob", user_code=authorization.user_code)
-    after = connection.poll_device(authorization, scope=SCOPE)
-
-    assert before == DevicePending()
-    assert isinstance(after, TokenSet)
-    claims = connection.verify(after, nonce=None)
-    assert claims.email == "bob@example.com"
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -45,13 +45,6 @@ def test_no_method_answers_without_exactly_one_accepted_credential(flight, metho
     assert answer.replies == []
 
 
-def test_a_provider_that_is_down_is_not_a_refusal(flight):
-    answer = flight.query("numbers", metadata=(("authorization", "Bearer outage"),))
-
-    assert answer.code is grpc.StatusCode.UNAVAILABLE
-    assert type(answer.error) is errors.ProviderUnavailable
-
-
 def test_health_is_answered_to_anybody(flight):
     answers = [
         flight.call(HEALTH, messages.HealthCheckRequest(service=service).SerializeToString(), metadata=())

@@ -26,31 +26,6 @@ def test_rows_are_fetched_as_a_table(cursor):
     assert table.to_pylist() == sent_table().to_pylist()
 
 
-@pytest.mark.parametrize(
-    ("expression", "kind", "value"),
-    [
-        ("arrow_cast(1, 'Duration(Second)')", pa.duration("s"), dt.timedelta(seconds=1)),
-        ("INTERVAL '1 month 2 days'", pa.month_day_nano_interval(), (1, 2, 0)),
-        ("arrow_cast('x', 'Utf8View')", pa.string(), "x"),
-        ("arrow_cast('x', 'Dictionary(Int32, Utf8)')", pa.string(), "x"),
-        ("arrow_cast(1.5, 'Float16')", pa.float16(), 1.5),
-        ("NULL", pa.null(), None),
-        ("arrow_cast(make_array(1), 'FixedSizeList(1, Int64)')", pa.list_(pa.int64(), 1), [1]),
-        ("arrow_cast(make_array(1), 'LargeList(Int64)')", pa.large_list(pa.int64()), [1]),
-        ("arrow_cast(1.5, 'Decimal256(50, 3)')", pa.decimal256(50, 3), Decimal("1.500")),
-        ("map(['a'], [1])", pa.map_(pa.string(), pa.int64()), [("a", 1)]),
-        ("named_struct('a', 1, 'b', make_array('x'))", None, {"a": 1, "b": ["x"]}),
-    ],
-)
-def test_types_that_only_expressions_have(cursor, expression, kind, value):
-    cursor.execute(f"SELECT {expression} AS a")
-
-    table = cursor.fetch_arrow_table()
-
-    assert kind is None or table.schema.field("a").type == kind
-    assert table["a"].to_pylist() == [value]
-
-
 def test_a_partition_is_read_by_another_connection_of_the_caller(server, cursor):
     with adbc_connection(server) as other, other.cursor() as reader:
         partitions, schema = cursor.adbc_execute_partitions("SELECT n FROM many WHERE n < 3 ORDER BY n")

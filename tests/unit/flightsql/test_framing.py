@@ -16,6 +16,7 @@ from micromegas_jupyter.flightsql.framing import (
     split_rows,
     view_lengths,
 )
+from tests.integration.flight_harness import decode_rows
 
 LIMITS = ParameterLimits()
 
@@ -25,33 +26,12 @@ def _encode(schema, batches, **options):
     return [encoder.encode_schema()] + [frame for batch in batches for frame in encoder.encode_batch(batch)]
 
 
-def _read_back(frames):
-    """Decode as the protocol says, without the code under test: an IPC stream of headers and bodies."""
-    stream = b""
-    for frame in frames:
-        data = messages.FlightData.FromString(frame)
-        stream += b"\xff\xff\xff\xff" + len(data.data_header).to_bytes(4, "little") + data.data_header + data.data_body
-    return pa.ipc.open_stream(stream + b"\xff\xff\xff\xff\0\0\0\0").read_all()
-
-
-def _compressed_frames(batch):
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(batch)
-    return [
-        messages.FlightData(
-            data_header=message.metadata.to_pybytes(), data_body=message.body.to_pybytes() if message.body else b""
-        ).SerializeToString()
-        for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
-    ]
-
-
 def test_compressed_batches_read_back_unchanged_and_are_smaller():
     batch = pa.record_batch({"text": ["the same"] * 10_000, "word": pa.array(["a", "b"] * 5000).dictionary_encode()})
 
     frames = _encode(batch.schema, [batch, batch], compression="lz4")
 
-    assert _read_back(frames) == pa.Table.from_batches([batch, batch])
+    assert decode_rows(frames) == pa.Table.from_batches([batch, batch])
     assert sum(map(len, frames)) < sum(map(len, _encode(batch.schema, [batch, batch]))) / 2
 
 
@@ -72,7 +52,7 @@ def test_a_dictionary_is_sent_once_while_it_does_not_change():
     frames = _encode(first.schema, [first, first.slice(1), other])
 
     assert len(frames) == 1 + 2 + 1 + 2
-    assert _read_back(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
+    assert decode_rows(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
 
 
 def test_parameters_read_back_as_one_batch():
@@ -84,21 +64,16 @@ def test_parameters_read_back_as_one_batch():
     assert decode_parameters(_encode(pa.schema({"n": pa.int64()}), []), limits=LIMITS) is None
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        ParameterLimits(max_rows=1),
-        ParameterLimits(max_columns=1),
-        ParameterLimits(max_bytes=100),
-        ParameterLimits(max_messages=1),
-    ],
-    ids=["rows", "columns", "bytes", "messages"],
-)
+@pytest.mark.parametrize("limits", [{"max_rows": 1}, {"max_columns": 1}, {"max_bytes": 100}, {"max_messages": 1}])
 def test_parameters_over_a_limit_are_refused(limits):
     batch = pa.record_batch({"0": [1, 2], "1": [3, 4]})
 
     with pytest.raises(ResourcesExhausted):
-        decode_parameters(_encode(batch.schema, [batch]), limits=limits)
+        decode_parameters(_encode(batch.schema, [batch]), limits=ParameterLimits(**limits))
+
+
+def _compressed(batch):
+    return _encode(batch.schema, [batch], compression="zstd")
 
 
 def _cut_body():
@@ -123,8 +98,8 @@ def _wrong_text():
 @pytest.mark.parametrize(
     ("frames", "kind"),
     [
-        (_compressed_frames(pa.record_batch({"n": [0] * 1000})), UnsupportedRequest),
-        (_compressed_frames(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))[:2], UnsupportedRequest),
+        (_compressed(pa.record_batch({"n": [0] * 1000})), UnsupportedRequest),
+        (_compressed(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))[:2], UnsupportedRequest),
         (_encode(pa.schema({"ids": pa.list_(pa.uuid())}), []), UnsupportedRequest),
         (_cut_body(), UsageError),
         (_far_offsets(), UsageError),

@@ -16,7 +16,6 @@ from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import abort_call, translate_error
 from micromegas_jupyter.server.ingest import build_request
-from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
 
 SOME = TableAccess(filters={"notes": ()})
@@ -138,21 +137,3 @@ def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded(
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]
     assert [request.is_trusted for request in requests] == [False, False, False, True]
-
-
-def _value(metrics, name, **labels):
-    return metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
-
-
-def test_limits_are_reported_before_they_are_reached_and_counted_when_they_are():
-    metrics = ServerMetrics()
-    names = ("rows", "query_timeout", "other")
-
-    before = [_value(metrics, "limits_reached_total", limit=name) for name in names]
-    metrics.count_error(errors.ResourcesExhausted("Too many rows.", limit="rows"))
-    metrics.count_error(errors.DeadlineExceeded("Too long.", limit="query_timeout"))
-    metrics.count_error(errors.ResourcesExhausted("Too much."))
-    metrics.count_error(errors.InvalidStatement("Wrong."))
-
-    assert before == [0, 0, 0]
-    assert [_value(metrics, "limits_reached_total", limit=name) for name in names] == [1, 1, 1]

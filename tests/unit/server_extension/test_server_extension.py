@@ -53,23 +53,16 @@ def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url, 
 @pytest.mark.parametrize(
     ("origin", "path", "is_accepted"),
     [
-        ("http://127.0.0.1:9300", "provider", True),
-        ("http://localhost:80", "a/b-c_d", True),
-        ("http://[::1]:9300", "provider", True),
-        ("http://127.0.0.1:9300/", "provider", False),
-        ("http://127.0.0.1", "provider", False),
-        ("https://127.0.0.1:9300", "provider", False),
-        ("http://id.example.com:9300", "provider", False),
-        ("http://127.0.0.1:9300\n", "provider", False),
-        ("http://127.0.0.1.example.com:9300", "provider", False),
-        ("http://127.0.0.1:9300", "", False),
-        ("http://127.0.0.1:9300", "/a", False),
-        ("http://127.0.0.1:9300", "a/", False),
-        ("http://127.0.0.1:9300", "..", False),
-        ("http://127.0.0.1:9300", "a//b", False),
+        ("http://127.0.0.1:9300", "provider", True), ("http://localhost:80", "a/b-c_d", True),
+        ("http://[::1]:9300", "provider", True), ("http://127.0.0.1:9300/", "provider", False),
+        ("http://127.0.0.1", "provider", False), ("https://127.0.0.1:9300", "provider", False),
+        ("http://id.example.com:9300", "provider", False), ("http://127.0.0.1:9300\n", "provider", False),
+        ("http://127.0.0.1.example.com:9300", "provider", False), ("http://127.0.0.1:9300", "", False),
+        ("http://127.0.0.1:9300", "/a", False), ("http://127.0.0.1:9300", "a/", False),
+        ("http://127.0.0.1:9300", "..", False), ("http://127.0.0.1:9300", "a//b", False),
         ("http://127.0.0.1:9300", "a?b", False),
     ],
-)
+)  # fmt: skip
 def test_a_providers_path_is_of_loopback_and_leads_nowhere_else(origin, path, is_accepted):
     if is_accepted:
         assert MicromegasRelay(provider_paths={origin: path}).provider_paths == {origin: path}
