@@ -69,25 +69,17 @@ class PostOnlyHttp(ProviderHttp):
 
 @pytest.mark.parametrize("method", ["basic", "post", "private_key_jwt"])
 def test_a_service_account_proves_itself_in_each_way(method, other_provider, key):
-    client_ids = {
-        "basic": other_provider.service_client_id,
-        "post": other_provider.service_post_client_id,
-        "private_key_jwt": other_provider.service_key_client_id,
-    }
-    has_key = method == "private_key_jwt"
-    provider = OidcClientCredentialsProvider(
-        other_provider.issuer,
-        client_ids[method],
-        None if has_key else other_provider.service_secret,
-        scope="lake",
-        private_key=key if has_key else None,
-        resource=other_provider.resource,
-        http=PostOnlyHttp() if method == "post" else None,
-    )
+    client_id, secret, key, http = {
+        "basic": (other_provider.service_client_id, other_provider.service_secret, None, None),
+        "post": (other_provider.service_post_client_id, other_provider.service_secret, None, PostOnlyHttp()),
+        "private_key_jwt": (other_provider.service_key_client_id, None, key, None),
+    }[method]
+    options = {"scope": "lake", "private_key": key, "resource": other_provider.resource, "http": http}
+    provider = OidcClientCredentialsProvider(other_provider.issuer, client_id, secret, **options)
 
     claims = claims_of(provider.get_token())
 
-    assert claims["client_id"] == client_ids[method]
+    assert claims["client_id"] == client_id
     assert claims["aud"] == other_provider.resource
     assert claims["scope"] == "lake"
 

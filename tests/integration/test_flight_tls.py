@@ -102,16 +102,17 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
     assert after
 
 
-@pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
+BREAK = {
+    "no certificate": lambda pair, _other: pair.certificate_file.write_text("not a certificate"),
+    "another key": lambda pair, other: pair.key_file.write_bytes(other.key_file.read_bytes()),
+    "nothing": lambda pair, _other: pair.certificate_file.unlink(),
+}
+
+
+@pytest.mark.parametrize("broken", BREAK)
 def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, authority, caplog, broken):
     _shown_name(server.port, authority)
-    match broken:
-        case "no certificate":
-            pair.certificate_file.write_text("not a certificate")
-        case "another key":
-            pair.key_file.write_bytes(authority.issue("other").key_file.read_bytes())
-        case _:
-            pair.certificate_file.unlink()
+    BREAK[broken](pair, authority.issue("other"))
 
     shown = [_shown_name(server.port, authority) for _ in range(3)]
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -54,16 +55,6 @@ class ClientServer:
         return f"Bearer {self.tokens[who]}"
 
 
-class _Joined:
-    """Implements `contracts.TableSource` over several."""
-
-    def __init__(self, *sources):
-        self._sources = sources
-
-    def snapshot(self):
-        return [table for source in self._sources for table in source.snapshot()]
-
-
 @contextmanager
 def running_client_server(folder):
     """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
@@ -72,14 +63,17 @@ def running_client_server(folder):
     _write_plain(plain)
     environ, tokens = make_access(folder)
     validator = validator_from_environment(environ)
-    pool = build_pool(_Joined(lake, ParquetFolder(plain)), worker={"lake": str(folder / "lake")})
+    sources = (lake, ParquetFolder(plain))
+    tables = SimpleNamespace(snapshot=lambda: [table for source in sources for table in source.snapshot()])
+    pool = build_pool(tables, worker={"lake": str(folder / "lake")})
     with closing(validator), open_server(pool, validator=validator) as server:
         yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
 
 
 def make_access(folder):
     """Return the environment that says who may come in, and their tokens."""
-    keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
+    made = {"randomness": SYSTEM_RANDOMNESS, "now": SYSTEM_CLOCK.now()}
+    keys = {name: make_api_key(name, **made, scopes=frozenset(scopes)) for name, scopes in _KEYS.items()}
     tokens = {name: key.secret.reveal() for name, key in keys.items()}
     tokens |= {name: mint(key=ec_key(), subject=name, iat=0, exp=_FAR_FUTURE) for name in ("alice", "bob")}
     (folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}))
@@ -90,10 +84,6 @@ def make_access(folder):
         "MICROMEGAS_API_KEYS": render_api_keys([key.setting for key in keys.values()]),
     }
     return environ, tokens
-
-
-def _make_key(name, scopes):
-    return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset(scopes))
 
 
 def write_telemetry(lake):

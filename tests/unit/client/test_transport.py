@@ -12,18 +12,13 @@ import pytest
 from pyarrow import flight
 
 from micromegas_jupyter import errors
+from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.client.transport import (
-    Call,
     CallRecord,
     CallRecorder,
     Credential,
     CredentialSource,
-    build_header,
-    build_option_headers,
-    build_tag_headers,
-    describe_token,
-    parse_address,
     translate_failure,
 )
 from micromegas_jupyter.core.system import Secret
@@ -48,7 +43,7 @@ from micromegas_jupyter.flightsql.commands import encode_error
     ],
 )
 def test_an_address_is_read(uri, location, is_encrypted, is_loopback):
-    address = parse_address(uri)
+    address = transport.parse_address(uri)
 
     assert (address.location, address.is_encrypted, address.is_loopback) == (location, is_encrypted, is_loopback)
 
@@ -63,35 +58,35 @@ def test_an_address_is_read(uri, location, is_encrypted, is_loopback):
 )  # fmt: skip
 def test_what_is_no_address_is_refused_and_no_password_repeated(uri):
     with pytest.raises(errors.UsageError) as caught:
-        parse_address(uri)
+        transport.parse_address(uri)
 
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("limit", [-1, True, 2**63])
 def test_a_limit_that_is_no_number_of_rows_is_refused(limit):
-    assert build_option_headers(limit=0) == ((b"limit", b"0"),)
+    assert transport.build_option_headers(limit=0) == ((b"limit", b"0"),)
     with pytest.raises(errors.UsageError):
-        build_option_headers(limit=limit)
+        transport.build_option_headers(limit=limit)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", ":path", "grpc-timeout", "x" * 129, b"\xff", 7])
 def test_a_key_that_cannot_be_sent_is_refused(key):
     with pytest.raises(errors.UsageError):
-        build_header(key, "value")
+        transport.build_header(key, "value")
 
 
 @pytest.mark.parametrize("value", ["hunter2\r\nx: y", "hunter2é", "hunter2\x7f", "hunter2" * 4000, b"\x80", 7])
 def test_a_value_that_cannot_be_sent_is_refused_and_not_repeated(value):
     with pytest.raises(errors.UsageError) as caught:
-        build_header("authorization", value)
+        transport.build_header("authorization", value)
 
     assert "hunter2" not in str(caught.value)
 
 
 def find_attribution(environ, *, entrypoint=None):
     """Return agent, entry point and session."""
-    headers = dict(build_tag_headers(environ, entrypoint=entrypoint))
+    headers = dict(transport.build_tag_headers(environ, entrypoint=entrypoint))
     return [headers[f"x-client-{name}".encode()].decode() for name in ("agent", "entrypoint", "session")]
 
 
@@ -117,7 +112,7 @@ def test_a_name_that_cannot_be_sent_is_refused_from_the_caller_and_passed_over_f
 
 @pytest.mark.parametrize("key", [b"authorization", b"x-api-key", b"cookie"])
 def test_static_headers_are_a_credential_when_they_hold_one(key):
-    address = parse_address("grpc://lake.example.com:50051")
+    address = transport.parse_address("grpc://lake.example.com:50051")
 
     CredentialSource(None, ((b"x-other", b"v"),)).check_plaintext(address)
     with pytest.raises(errors.UsageError):
@@ -153,11 +148,11 @@ def _token(claims):
     ],
 )  # fmt: skip
 def test_audience_issuer_and_end_of_a_token_are_told(token, text, has_expired):
-    assert describe_token(token, now=_NOW) == (text, has_expired)
+    assert transport.describe_token(token, now=_NOW) == (text, has_expired)
 
 
 def test_what_a_token_says_cannot_steer_a_terminal():
-    text, _ = describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW)
+    text, _ = transport.describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW)
 
     assert "\x1b" not in text
     assert len(text) < 300
@@ -245,7 +240,7 @@ def _call(*, details=None, token=None):
     record = CallRecord()
     record.error_details = details
     headers = () if token is None else ((b"authorization", b"Bearer " + token.encode()),)
-    return Call(
+    return transport.Call(
         server="lake.example.com:50051",
         credential=Credential(headers=headers, token=None if token is None else Secret(token)),
         started_at=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),

@@ -38,17 +38,6 @@ def test_other_bytes_are_no_ticket(data):
         commands.parse_ticket(data)
 
 
-def test_a_tables_descriptor_tells_absent_from_empty():
-    descriptor = _descriptor(messages.CommandGetTables(catalog="", table_name_filter_pattern="log%"))
-
-    command = commands.parse_descriptor(descriptor)
-
-    assert isinstance(command, commands.MetadataQuery)
-    assert command.name == "CommandGetTables"
-    fields = ("catalog", "db_schema_filter_pattern", "table_name_filter_pattern")
-    assert [command.optional(field) for field in fields] == ["", None, "log%"]
-
-
 def _named(name, value=b""):
     envelope = any_pb2.Any(type_url=f"x/arrow.flight.protocol.sql.{name}", value=value)
     return messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())

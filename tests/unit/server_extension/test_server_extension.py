@@ -7,15 +7,7 @@ from traitlets import TraitError
 
 from micromegas_jupyter.auth.flows.jupyter import OutcomeRequest, Unknown, build_message
 from micromegas_jupyter.server_extension import handlers
-from micromegas_jupyter.server_extension.handlers import (
-    MAX_REQUESTS,
-    KernelClient,
-    MicromegasRelay,
-    NoReply,
-    address_for_browsers,
-    base_of_request,
-    configured_base,
-)
+from micromegas_jupyter.server_extension.handlers import MAX_REQUESTS, KernelClient, MicromegasRelay, NoReply
 
 REQUEST = OutcomeRequest(state_digest="a" * 64)
 
@@ -24,13 +16,15 @@ REQUEST = OutcomeRequest(state_digest="a" * 64)
 def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url):
     with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url is not"):
         MicromegasRelay(public_url=url)
-    assert configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
+    assert handlers.configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
 
 
 @pytest.mark.parametrize("host", ["", "a b", "evil.example/path", "a@b", "a,b", "a\\b", "läb", "a:1:2", "a?b"])
 def test_a_malformed_host_is_nothing(host):
-    assert base_of_request(protocol="http", host="127.0.0.1:8888", base_url="/x/") == "http://127.0.0.1:8888/x/"
-    assert base_of_request(protocol="http", host=host, base_url="/") is None
+    assert (
+        handlers.base_of_request(protocol="http", host="127.0.0.1:8888", base_url="/x/") == "http://127.0.0.1:8888/x/"
+    )
+    assert handlers.base_of_request(protocol="http", host=host, base_url="/") is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +41,7 @@ def test_a_malformed_host_is_nothing(host):
 def test_the_pages_of_such_a_provider_alone_are_below_the_servers_base_url(url, address):
     paths = {"http://127.0.0.1:9300": "demo/provider"}
 
-    assert address_for_browsers(url, paths=paths, base_url="/user/alice/") == (address or url)
+    assert handlers.address_for_browsers(url, paths=paths, base_url="/user/alice/") == (address or url)
 
 
 @pytest.mark.parametrize(
