@@ -10,9 +10,7 @@ import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import messages
-from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.settings import FlightServerSettings
-from tests.fakes.servers import build_pool
+from tests.fakes.servers import open_server
 from tests.fakes.waiting import wait_until
 from tests.integration.flight_harness import ENDLESS, HEALTH, NUMBERS, WAITING, running_server
 
@@ -126,14 +124,12 @@ def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_taken_port_is_a_configuration_error_unless_it_is_shared(is_shared):
     with running_server(is_port_reserved=is_shared) as first:
-        settings = FlightServerSettings(port=first.server.port, is_port_reserved=is_shared)
-        second = ServerThread(pool=build_pool(), validator=None, settings=settings)
+        again = open_server(is_open=True, port=first.server.port, is_port_reserved=is_shared)
 
         if is_shared:
-            second.start()
-            assert second.port == first.server.port
+            with again as second:
+                assert second.port == first.server.port
         else:
-            with pytest.raises(ConfigurationError) as caught:
-                second.start()
+            with pytest.raises(ConfigurationError) as caught, again:
+                pass
             assert caught.value.key == "port"
-        second.stop()

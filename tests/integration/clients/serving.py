@@ -2,7 +2,6 @@
 
 import json
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -35,7 +34,6 @@ _KEYS = {"reader": {"read"}, "collector": {"ingest"}, "loader": {"read", "ingest
 TABLE_NAMES = ["empty", "log_entries", "many", "measures", "processes", "streams", "underXscore", "under_score", "wide"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientServer:
     """Where the server listens, and who may come in.
 
@@ -43,13 +41,11 @@ class ClientServer:
     `bob` are people with a signed token.
     """
 
-    host: str
-    port: int
-    tokens: dict[str, str]
+    host = "127.0.0.1"
 
-    @property
-    def uri(self):
-        return f"grpc://{self.host}:{self.port}"
+    def __init__(self, port, tokens):
+        self.port, self.tokens = port, tokens
+        self.uri = f"grpc://{self.host}:{port}"
 
     def bearer(self, who="bob"):
         return f"Bearer {self.tokens[who]}"
@@ -67,7 +63,7 @@ def running_client_server(folder):
     tables = SimpleNamespace(snapshot=lambda: [table for source in sources for table in source.snapshot()])
     pool = build_pool(tables, worker={"lake": str(folder / "lake")})
     with closing(validator), open_server(pool, validator=validator) as server:
-        yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
+        yield ClientServer(server.port, tokens)
 
 
 def make_access(folder):
