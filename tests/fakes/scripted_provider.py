@@ -155,7 +155,8 @@ class ScriptedProvider(DemoProvider):
                 headers=headers,
             )
         body, text = (response.get_json(), None) if response.is_json else (None, response.text)
-        return Reply(status=response.status_code, body=body, text=text, headers=_without_length(response.headers))
+        headers = {name: value for name, value in response.headers.items() if name != "Content-Length"}
+        return Reply(status=response.status_code, body=body, text=text, headers=headers)
 
     def issue(self, *, grant=None, nonce=None, scope=None):
         with self._lock:
@@ -281,10 +282,6 @@ class _ScriptedClient(Client):
 
 def _without_none(members):
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _without_length(headers):
-    return {name: value for name, value in headers.items() if name != "Content-Length"}
 
 
 class DirectCalls:
