@@ -239,28 +239,24 @@ def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
     if not len(sample):
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=1)
     largest = ends["max"] if np.isfinite(ends["max"] or 0.0) else sample.max()
-    decimals = _decimals(sample, precision=1e-15 if pa.types.is_float64(column.type) else 1e-7)
+    usual = float(np.sort(sample)[len(sample) // 2])
+    decimals = _decimals(sample, usual, precision=1e-15 if pa.types.is_float64(column.type) else 1e-7)
     is_hidden = np.mean(sample < 0.5 * 10.0**-decimals) > _MANY_TOO_SMALL
-    if largest >= _SCIENTIFIC_FROM or np.median(sample) < _SCIENTIFIC_BELOW or is_hidden:
+    if largest >= _SCIENTIFIC_FROM or usual < _SCIENTIFIC_BELOW or is_hidden:
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=4, is_scientific=True)
     return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
 
 
-def _decimals(sample: np.ndarray, *, precision: float) -> int:
+def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
     """Return the fewest decimals that write the values exactly, or else tell them apart."""
+    for decimals in range(_USUAL_DECIMALS):
+        if np.allclose(sample, np.round(sample, decimals), rtol=precision, atol=0):
+            return decimals
     distinct = len(np.unique(sample))
-    digits = max(0, 2 - int(np.floor(np.log10(np.median(sample)))))
-    exact = (
-        found
-        for found in range(_USUAL_DECIMALS)
-        if np.allclose(sample, np.round(sample, found), rtol=precision, atol=0)
-    )
-    apart = (
-        found
-        for found in range(digits, _MAX_DECIMALS)
-        if len(np.unique(np.round(sample, found))) >= _ENOUGH_APART * distinct
-    )
-    return next(exact, next(apart, _MAX_DECIMALS))
+    for decimals in range(max(0, 2 - int(np.floor(np.log10(usual)))), _MAX_DECIMALS):
+        if len(np.unique(np.round(sample, decimals))) >= _ENOUGH_APART * distinct:
+            return decimals
+    return _MAX_DECIMALS
 
 
 def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
