@@ -16,6 +16,7 @@ function makeButton(text, onClick, attributes = {}) {
 // src/grid/blocks.ts
 var BLOCK_ROWS = 200;
 var MAX_BLOCKS = 50;
+var MAX_FETCHING = 2;
 var Blocks = class {
   constructor(kernel, total, first, onChange, onError) {
     this.kernel = kernel;
@@ -31,54 +32,66 @@ var Blocks = class {
   onError;
   order = { filters: {}, sort: [] };
   blocks = /* @__PURE__ */ new Map();
-  /** Grows with each new order: what was asked before it does not count any more. */
-  generation = 0;
+  wanted = [];
+  fetching = /* @__PURE__ */ new Set();
+  /** How often another order was asked for: only the last one counts. */
+  arranged = 0;
   /** Show the rows in another order; rejects when the kernel refuses it, and the order stays as it was. */
   async arrange(order) {
-    const generation = ++this.generation;
+    const number = ++this.arranged;
     const { answer } = await this.kernel.ask("rows", { order, first: 0, count: BLOCK_ROWS });
-    if (generation !== this.generation) return false;
+    if (number !== this.arranged) return false;
     this.order = order;
     this.total = answer.total;
     this.blocks = /* @__PURE__ */ new Map([[0, answer.texts]]);
+    this.fetching = /* @__PURE__ */ new Set();
+    this.first = [];
     this.onChange();
     return true;
   }
   /** Return a cell's text; undefined while it is on its way. */
   text(row, column) {
     const block = this.blocks.get(Math.floor(row / BLOCK_ROWS));
-    if (block !== void 0 && block !== "fetching") return block[column]?.[row % BLOCK_ROWS];
-    return this.generation === 0 ? this.first[column]?.[row] : void 0;
+    return block ? block[column]?.[row % BLOCK_ROWS] : this.first[column]?.[row];
   }
-  /** Fetch the blocks of these rows and the next one on either side. */
+  /** Fetch the blocks of these rows, and then the next one on either side. */
   need(firstRow, lastRow) {
     const last = Math.floor(Math.max(this.total - 1, 0) / BLOCK_ROWS);
     const from = Math.floor(firstRow / BLOCK_ROWS);
     const to = Math.min(Math.floor(lastRow / BLOCK_ROWS), last);
-    for (let block = from; block <= to; block++) void this.fetch(block);
-    if (to < last) void this.fetch(to + 1);
-    if (from > 0) void this.fetch(from - 1);
+    const near = Array.from({ length: to - from + 1 }, (_, place) => from + place);
+    this.wanted = [...near, to + 1, from - 1].filter((block) => block >= 0 && block <= last && !this.touch(block));
+    this.fetchNext();
+  }
+  /** Note that a block is in use; returns false for one that is not there. */
+  touch(block) {
+    const texts = this.blocks.get(block);
+    if (!texts) return false;
+    this.blocks.delete(block);
+    this.blocks.set(block, texts);
+    return true;
+  }
+  fetchNext() {
+    for (const block of this.wanted) {
+      if (this.fetching.size >= MAX_FETCHING) return;
+      if (!this.fetching.has(block) && !this.blocks.has(block)) void this.fetch(block);
+    }
   }
   async fetch(block) {
-    const known = this.blocks.get(block);
-    if (known !== void 0) {
-      this.blocks.delete(block);
-      this.blocks.set(block, known);
-      return;
-    }
-    const { generation, order } = this;
-    this.blocks.set(block, "fetching");
+    const { blocks, fetching, order } = this;
+    fetching.add(block);
     try {
       const { answer } = await this.kernel.ask("rows", { order, first: block * BLOCK_ROWS, count: BLOCK_ROWS });
-      if (generation !== this.generation) return;
-      this.blocks.set(block, answer.texts);
-      const oldest = this.blocks.keys().next().value;
-      if (this.blocks.size > MAX_BLOCKS && oldest !== void 0) this.blocks.delete(oldest);
+      fetching.delete(block);
+      if (blocks !== this.blocks) return;
+      blocks.set(block, answer.texts);
+      const oldest = blocks.keys().next().value;
+      if (blocks.size > MAX_BLOCKS && oldest !== void 0) blocks.delete(oldest);
       this.onChange();
+      this.fetchNext();
     } catch (error) {
-      if (generation !== this.generation) return;
-      this.blocks.delete(block);
-      this.onError(error);
+      fetching.delete(block);
+      if (blocks === this.blocks) this.onError(error);
     }
   }
 };
@@ -255,7 +268,8 @@ var Kernel = class {
     model.on("msg:custom", this.receive);
   }
   model;
-  next = 1;
+  // Each view of a grid hears the answers to all of them.
+  next = Math.floor(Math.random() * 2 ** 40) * 1e3;
   waiting = /* @__PURE__ */ new Map();
   /** Ask for something; rejects with a sentence to show when the kernel refuses or does not answer. */
   async ask(op, details = {}) {
@@ -532,6 +546,7 @@ var Grid = class {
       this.say("");
       header?.showFilterError("");
     } catch (error) {
+      if (this.order !== order) return;
       const sentence = error.message;
       this.order = this.blocks.order;
       this.say(sentence);
@@ -756,7 +771,7 @@ var Grid = class {
       const { answer, buffers } = await this.kernel.ask("export", {
         order: this.blocks.order,
         format,
-        columns: this.shown()
+        hidden: [...this.hidden]
       });
       if (answer.file !== null) return `Written beside the notebook: ${answer.file}`;
       const url = URL.createObjectURL(new Blob(buffers, { type: answer.type }));

@@ -285,6 +285,7 @@ class Grid {
       this.say("");
       header?.showFilterError("");
     } catch (error) {
+      if (this.order !== order) return; // something else has been asked for since
       const sentence = (error as Error).message;
       this.order = this.blocks.order;
       this.say(sentence);
@@ -539,7 +540,7 @@ class Grid {
       const { answer, buffers } = await this.kernel.ask("export", {
         order: this.blocks.order,
         format,
-        columns: this.shown(),
+        hidden: [...this.hidden],
       });
       if (answer.file !== null) return `Written beside the notebook: ${answer.file}`;
       const url = URL.createObjectURL(new Blob(buffers as DataView<ArrayBuffer>[], { type: answer.type }));
