@@ -22,6 +22,7 @@ from IPython.core.getipython import get_ipython
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
+from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
 from micromegas_jupyter.notebook.shell import (
@@ -52,8 +53,8 @@ MAX_DOWNLOAD_BYTES: Final = 50 * 1024 * 1024
 _MAX_HTML_CHARACTERS = 20_000
 _MAX_TEXT_CHARACTERS = 10_000
 _MAX_CELL_CHARACTERS = 60
-_MAX_HEAD_CHARACTERS = 12_000
-_MAX_FIRST_CHARACTERS = 12_000
+_MAX_HEAD_CHARACTERS = 20_000
+_MAX_FIRST_CHARACTERS = 8_000
 _FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
 _STATIC = Path(__file__).parents[1] / "frontend" / "static"
@@ -105,7 +106,7 @@ class ResultGrid(anywidget.AnyWidget):
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
     total = traitlets.Int().tag(sync=True)
-    result_rows = traitlets.Int().tag(sync=True)
+    hints = traitlets.Dict(dict(HINTS)).tag(sync=True)
     first = traitlets.List(traitlets.List()).tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
 
@@ -116,10 +117,10 @@ class ResultGrid(anywidget.AnyWidget):
         self._number, self._width, total = _held.add(view), len(columns), view.table.num_rows
         parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
         if self._width < view.table.num_columns:
-            parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns")
+            parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns (a file has all)")
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
-        super().__init__(columns=columns, total=total, result_rows=result_rows, first=first, note=note)
+        super().__init__(columns=columns, total=total, first=first, note=note)
         self.on_msg(self._take_message)
 
     def close(self) -> None:

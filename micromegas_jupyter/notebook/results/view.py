@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.filters import HINTS, condition
+from micromegas_jupyter.notebook.results.filters import condition
 from micromegas_jupyter.notebook.results.formats import (
     ColumnFormat,
     Kind,
@@ -115,7 +115,6 @@ class RowsView:
                 "unit": self.format_of(index).unit,
                 "nulls": self.table.column(index).null_count,
                 "sortable": _is_sortable(found.type),
-                "hint": HINTS[self.format_of(index).kind],
             }
             for index, found in enumerate(list(self.table.schema)[:count])
         ]

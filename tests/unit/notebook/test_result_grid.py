@@ -67,8 +67,9 @@ def test_a_page_gets_the_texts_of_some_rows_in_the_order_that_it_asks_for(page):
 def test_columns_say_what_they_hold(page):
     assert page.grid.columns[1] == {
         "name": "word", "type": "text", "arrow_type": "dictionary<values=string, indices=int32, ordered=0>",
-        "kind": "text", "unit": "", "nulls": 1000, "sortable": True, "hint": "contains, = x, in a, b",
+        "kind": "text", "unit": "", "nulls": 1000, "sortable": True,
     }  # fmt: skip
+    assert page.grid.hints["text"] == "contains, = x, in a, b"
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
     assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
@@ -231,7 +232,7 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     assert "<script" not in bundle["text/html"]
     assert bundle["text/html"].count("<th ") <= table.num_columns
     assert state.note == (
-        "" if table.num_columns < 2000 else f"The grid shows the first {len(state.columns)} of 2,000 columns."
+        "" if table.num_columns < 2000 else f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
     )
 
 

@@ -106,9 +106,10 @@ var SVG = "http://www.w3.org/2000/svg";
 var BAR_HEIGHT = 24;
 var BAR_WIDTH = 4;
 var Header = class {
-  constructor(column, index, rows, actions) {
+  constructor(column, hint, index, rows, actions) {
     this.column = column;
     this.index = index;
+    this.rows = rows;
     this.actions = actions;
     const name = column.name || "(no name)";
     this.nameButton = makeButton("", () => void 0, {
@@ -132,7 +133,7 @@ var Header = class {
       tabindex: -1,
       spellcheck: "false",
       autocomplete: "off",
-      placeholder: column.hint,
+      placeholder: hint,
       "aria-label": `Filter ${name}`
     });
     this.filter.addEventListener("input", this.typed);
@@ -155,6 +156,7 @@ var Header = class {
   }
   column;
   index;
+  rows;
   actions;
   cell;
   nameButton;
@@ -177,8 +179,8 @@ var Header = class {
       const ends = min === max ? [make("span", {}, min)] : [make("span", {}, min), make("span", {}, max)];
       this.facts.append(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...ends));
     }
-    const most = Math.max(...top.map(([, count]) => count), 1);
-    for (const [text, count] of top.slice(0, MAX_TOP)) {
+    const others = (distinct ?? 0) - MAX_TOP;
+    for (const [text, count] of top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP)) {
       const shown = count.toLocaleString("en");
       const line = make(
         "div",
@@ -186,10 +188,10 @@ var Header = class {
         make("span", {}, text || "(empty)"),
         make("span", {}, shown)
       );
-      line.style.setProperty("--share", `${100 * count / most}%`);
+      line.style.setProperty("--share", `${100 * count / Math.max(this.rows, 1)}%`);
       this.facts.append(line);
     }
-    if (distinct !== null) this.facts.title = `${distinct.toLocaleString("en")} distinct values`;
+    if (others > 0) this.facts.append(make("div", {}, `${(others + 1).toLocaleString("en")} more values`));
   }
   /** Show the column's place in the order, from 0; -1 for none. */
   showOrder(place, descending, columns) {
@@ -212,7 +214,8 @@ var Header = class {
   }
   /** Let only the head of the column with the focus be reached by Tab. */
   setReachable(isReachable) {
-    this.nameButton.tabIndex = this.filter.tabIndex = isReachable ? 0 : -1;
+    const tabIndex = isReachable ? 0 : -1;
+    if (this.nameButton.tabIndex !== tabIndex) this.nameButton.tabIndex = this.filter.tabIndex = tabIndex;
   }
   close() {
     clearTimeout(this.timer);
@@ -350,6 +353,7 @@ var Grid = class {
     this.columns = model.get("columns");
     this.rowCount = model.get("total");
     const first = model.get("first");
+    const hints = model.get("hints");
     this.blocks = new Blocks(
       this.kernel,
       this.rowCount,
@@ -361,7 +365,7 @@ var Grid = class {
     this.widths = [...this.fittingWidths];
     this.numberWidth = NUMBER_WIDTH + String(this.rowCount).length * CHARACTER_WIDTH;
     this.headers = this.columns.map(
-      (column, index) => new Header(column, index, this.rowCount, {
+      (column, index) => new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
         sort: this.sort,
         filter: this.filter,
         resize: this.resize,
@@ -468,25 +472,35 @@ var Grid = class {
     const { total } = this.blocks;
     const visible = this.visibleRows();
     const shown = this.shown();
+    const inSight = this.placesInSight(shown);
     this.firstRow = clamp(this.firstRow, total - visible + 1);
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const headHeight = this.table.tHead?.offsetHeight ?? 0;
     const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
-    this.scroller.style.maxHeight = `${headHeight + visible * ROW_HEIGHT + Math.max(bar, 2)}px`;
-    this.sizer.style.height = `${headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT)}px`;
+    setStyle(this.scroller, "maxHeight", headHeight + visible * ROW_HEIGHT + Math.max(bar, 2));
+    setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
     const hadFocus = this.body.contains(activeElement(this.root));
     while (this.body.rows.length > visible) this.body.deleteRow(-1);
     while (this.body.rows.length < visible) this.body.append(make("tr", {}, make("th", { scope: "row" })));
-    for (let line = 0; line < visible; line++) this.drawRow(this.firstRow + line, line, shown);
+    for (let line = 0; line < visible; line++) this.drawRow(this.firstRow + line, line, shown, inSight);
     if (hadFocus) this.focusedCell()?.focus({ preventScroll: true });
     this.headers.forEach((header, column) => header.setReachable(shown[this.focus.place] === column));
     this.drawStatus(visible, shown.length);
     this.blocks.need(this.firstRow, this.firstRow + visible);
   }
-  drawRow(row, line, shown) {
+  /** Return the first and the last place that can be seen: of a wide result only those cells are filled. */
+  placesInSight(shown) {
+    const { scrollLeft, clientWidth } = this.scroller;
+    let right = this.numberWidth;
+    const ends = shown.map((column) => right += this.widths[column] ?? 0);
+    const first = ends.findIndex((end) => end > scrollLeft);
+    const last = ends.findIndex((end) => end >= scrollLeft + clientWidth);
+    return [Math.max(first, 0), last < 0 ? shown.length - 1 : last];
+  }
+  drawRow(row, line, shown, [firstPlace, lastPlace]) {
     const element = this.body.rows[line];
     if (!element) return;
-    element.setAttribute("aria-rowindex", String(row + 2));
+    setAttribute(element, "aria-rowindex", row + 2);
     element.classList.toggle("micromegas-grid-odd", row % 2 === 1);
     while (element.cells.length > shown.length + 1) element.deleteCell(-1);
     while (element.cells.length < shown.length + 1) element.append(make("td"));
@@ -495,13 +509,16 @@ var Grid = class {
     shown.forEach((column, place) => {
       const cell = cells[place];
       if (!cell) return;
-      const text = this.blocks.text(row, column);
+      const isInFocus = row === this.focus.row && place === this.focus.place;
+      const isInSight = place >= firstPlace && place <= lastPlace || isInFocus;
+      const text = isInSight ? this.blocks.text(row, column) : "";
       const isNumber = this.columns[column]?.kind === "number";
-      cell.className = text === null ? "micromegas-grid-null" : isNumber ? "micromegas-grid-right" : "";
-      cell.textContent = text === void 0 ? "…" : text ?? "null";
-      cell.setAttribute("aria-colindex", String(column + 2));
-      cell.setAttribute("aria-selected", String(this.isSelected(row, place)));
-      cell.tabIndex = row === this.focus.row && place === this.focus.place ? 0 : -1;
+      const shownText = text === void 0 ? "…" : text ?? "null";
+      if (cell.textContent !== shownText) cell.textContent = shownText;
+      setAttribute(cell, "class", text === null ? "micromegas-grid-null" : isNumber ? "micromegas-grid-right" : "");
+      setAttribute(cell, "aria-colindex", column + 2);
+      setAttribute(cell, "aria-selected", String(this.isSelected(row, place)));
+      setAttribute(cell, "tabindex", isInFocus ? 0 : -1);
     });
   }
   drawStatus(visible, columns) {
@@ -796,6 +813,12 @@ function fittingWidth(column, texts) {
   const type = column.type.length + (column.unit ? column.unit.length + 3 : 0);
   const longest = Math.max(column.name.length + 4, type * 0.9, ...texts.map((text) => text?.length ?? 4));
   return Math.min(Math.max(longest * CHARACTER_WIDTH + 20, MIN_FITTING_WIDTH), MAX_FITTING_WIDTH);
+}
+function setStyle(element, name, pixels) {
+  if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;
+}
+function setAttribute(element, name, value) {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }
 function activeElement(element) {
   const root = element.getRootNode();

@@ -139,7 +139,6 @@ const COLUMN: Column = {
   unit: "bytes",
   nulls: 1,
   sortable: true,
-  hint: "> 5",
 };
 
 function headerOf(column: Partial<Column> = {}): { header: Header; calls: unknown[][] } {
@@ -149,7 +148,7 @@ function headerOf(column: Partial<Column> = {}): { header: Header; calls: unknow
     (...values: unknown[]): void =>
       void calls.push([name, ...values]);
   const actions = { sort: note("sort"), filter: note("filter"), resize: note("resize"), hide: note("hide") };
-  return { header: new Header({ ...COLUMN, ...column }, 3, 4, actions), calls };
+  return { header: new Header({ ...COLUMN, ...column }, "> 5", 3, 4, actions), calls };
 }
 
 describe("header", () => {

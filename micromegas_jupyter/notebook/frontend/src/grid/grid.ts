@@ -68,6 +68,7 @@ class Grid {
     this.columns = model.get("columns") as Column[];
     this.rowCount = model.get("total") as number;
     const first = model.get("first") as Texts;
+    const hints = model.get("hints") as Record<string, string>;
     this.blocks = new Blocks(
       this.kernel,
       this.rowCount,
@@ -80,7 +81,7 @@ class Grid {
     this.numberWidth = NUMBER_WIDTH + String(this.rowCount).length * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) =>
-        new Header(column, index, this.rowCount, {
+        new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
           sort: this.sort,
           filter: this.filter,
           resize: this.resize,
@@ -196,26 +197,37 @@ class Grid {
     const { total } = this.blocks;
     const visible = this.visibleRows();
     const shown = this.shown();
+    const inSight = this.placesInSight(shown);
     this.firstRow = clamp(this.firstRow, total - visible + 1);
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const headHeight = this.table.tHead?.offsetHeight ?? 0;
     const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
-    this.scroller.style.maxHeight = `${headHeight + visible * ROW_HEIGHT + Math.max(bar, 2)}px`;
-    this.sizer.style.height = `${headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT)}px`;
+    setStyle(this.scroller, "maxHeight", headHeight + visible * ROW_HEIGHT + Math.max(bar, 2));
+    setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
     const hadFocus = this.body.contains(activeElement(this.root));
     while (this.body.rows.length > visible) this.body.deleteRow(-1);
     while (this.body.rows.length < visible) this.body.append(make("tr", {}, make("th", { scope: "row" })));
-    for (let line = 0; line < visible; line++) this.drawRow(this.firstRow + line, line, shown);
+    for (let line = 0; line < visible; line++) this.drawRow(this.firstRow + line, line, shown, inSight);
     if (hadFocus) this.focusedCell()?.focus({ preventScroll: true });
     this.headers.forEach((header, column) => header.setReachable(shown[this.focus.place] === column));
     this.drawStatus(visible, shown.length);
     this.blocks.need(this.firstRow, this.firstRow + visible);
   }
 
-  private drawRow(row: number, line: number, shown: number[]): void {
+  /** Return the first and the last place that can be seen: of a wide result only those cells are filled. */
+  private placesInSight(shown: number[]): [number, number] {
+    const { scrollLeft, clientWidth } = this.scroller;
+    let right = this.numberWidth;
+    const ends = shown.map((column) => (right += this.widths[column] ?? 0));
+    const first = ends.findIndex((end) => end > scrollLeft);
+    const last = ends.findIndex((end) => end >= scrollLeft + clientWidth);
+    return [Math.max(first, 0), last < 0 ? shown.length - 1 : last];
+  }
+
+  private drawRow(row: number, line: number, shown: number[], [firstPlace, lastPlace]: [number, number]): void {
     const element = this.body.rows[line];
     if (!element) return;
-    element.setAttribute("aria-rowindex", String(row + 2));
+    setAttribute(element, "aria-rowindex", row + 2);
     element.classList.toggle("micromegas-grid-odd", row % 2 === 1);
     while (element.cells.length > shown.length + 1) element.deleteCell(-1);
     while (element.cells.length < shown.length + 1) element.append(make("td"));
@@ -224,13 +236,16 @@ class Grid {
     shown.forEach((column, place) => {
       const cell = cells[place];
       if (!cell) return;
-      const text = this.blocks.text(row, column);
+      const isInFocus = row === this.focus.row && place === this.focus.place;
+      const isInSight = (place >= firstPlace && place <= lastPlace) || isInFocus;
+      const text = isInSight ? this.blocks.text(row, column) : "";
       const isNumber = this.columns[column]?.kind === "number";
-      cell.className = text === null ? "micromegas-grid-null" : isNumber ? "micromegas-grid-right" : "";
-      cell.textContent = text === undefined ? "…" : (text ?? "null");
-      cell.setAttribute("aria-colindex", String(column + 2));
-      cell.setAttribute("aria-selected", String(this.isSelected(row, place)));
-      cell.tabIndex = row === this.focus.row && place === this.focus.place ? 0 : -1;
+      const shownText = text === undefined ? "…" : (text ?? "null");
+      if (cell.textContent !== shownText) cell.textContent = shownText;
+      setAttribute(cell, "class", text === null ? "micromegas-grid-null" : isNumber ? "micromegas-grid-right" : "");
+      setAttribute(cell, "aria-colindex", column + 2);
+      setAttribute(cell, "aria-selected", String(this.isSelected(row, place)));
+      setAttribute(cell, "tabindex", isInFocus ? 0 : -1);
     });
   }
 
@@ -569,6 +584,15 @@ function fittingWidth(column: Column, texts: (string | null)[]): number {
   const type = column.type.length + (column.unit ? column.unit.length + 3 : 0);
   const longest = Math.max(column.name.length + 4, type * 0.9, ...texts.map((text) => text?.length ?? 4));
   return Math.min(Math.max(longest * CHARACTER_WIDTH + 20, MIN_FITTING_WIDTH), MAX_FITTING_WIDTH);
+}
+
+function setStyle(element: HTMLElement, name: "height" | "maxHeight", pixels: number): void {
+  if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;
+}
+
+/** Set an attribute only where it changes: to set it costs far more than to read it. */
+function setAttribute(element: Element, name: string, value: string | number): void {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }
 
 function activeElement(element: Element): Element | null {

@@ -31,8 +31,9 @@ export class Header {
 
   constructor(
     private readonly column: Column,
+    hint: string,
     private readonly index: number,
-    rows: number,
+    private readonly rows: number,
     private readonly actions: HeaderActions,
   ) {
     const name = column.name || "(no name)";
@@ -57,7 +58,7 @@ export class Header {
       tabindex: -1,
       spellcheck: "false",
       autocomplete: "off",
-      placeholder: column.hint,
+      placeholder: hint,
       "aria-label": `Filter ${name}`,
     });
     this.filter.addEventListener("input", this.typed);
@@ -92,8 +93,8 @@ export class Header {
       const ends = min === max ? [make("span", {}, min)] : [make("span", {}, min), make("span", {}, max)];
       this.facts.append(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...ends));
     }
-    const most = Math.max(...top.map(([, count]) => count), 1);
-    for (const [text, count] of top.slice(0, MAX_TOP)) {
+    const others = (distinct ?? 0) - MAX_TOP;
+    for (const [text, count] of top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP)) {
       const shown = count.toLocaleString("en");
       const line = make(
         "div",
@@ -101,10 +102,10 @@ export class Header {
         make("span", {}, text || "(empty)"),
         make("span", {}, shown),
       );
-      line.style.setProperty("--share", `${(100 * count) / most}%`);
+      line.style.setProperty("--share", `${(100 * count) / Math.max(this.rows, 1)}%`);
       this.facts.append(line);
     }
-    if (distinct !== null) this.facts.title = `${distinct.toLocaleString("en")} distinct values`;
+    if (others > 0) this.facts.append(make("div", {}, `${(others + 1).toLocaleString("en")} more values`));
   }
 
   /** Show the column's place in the order, from 0; -1 for none. */
@@ -132,7 +133,8 @@ export class Header {
 
   /** Let only the head of the column with the focus be reached by Tab. */
   setReachable(isReachable: boolean): void {
-    this.nameButton.tabIndex = this.filter.tabIndex = isReachable ? 0 : -1;
+    const tabIndex = isReachable ? 0 : -1;
+    if (this.nameButton.tabIndex !== tabIndex) this.nameButton.tabIndex = this.filter.tabIndex = tabIndex;
   }
 
   close(): void {

@@ -10,7 +10,6 @@ export interface Column {
   unit: string;
   nulls: number;
   sortable: boolean;
-  hint: string;
 }
 
 export interface Statistics {
