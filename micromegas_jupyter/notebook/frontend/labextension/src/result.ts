@@ -1,5 +1,5 @@
 // A query's result is a widget while its kernel lives. Without a kernel, JupyterLab alone shows "Loading widget…" for
-// ever. Here the table that the notebook holds as HTML is shown until the widget is there, and again when it is gone.
+// ever. Here the table that the notebook holds as HTML is shown until the widget is in the page.
 
 import { OutputArea } from "@jupyterlab/outputarea";
 import type { IRenderMime, IRenderMimeRegistry } from "@jupyterlab/rendermime";

@@ -21,7 +21,7 @@ var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 var widgets_2_7_strict_ = __webpack_require__("webpack/sharing/consume/default/@lumino/widgets");
 ;// CONCATENATED MODULE: ./lib/result.js
 // A query's result is a widget while its kernel lives. Without a kernel, JupyterLab alone shows "Loading widget…" for
-// ever. Here the table that the notebook holds as HTML is shown until the widget is there, and again when it is gone.
+// ever. Here the table that the notebook holds as HTML is shown until the widget is in the page.
 
 
 /** Marks an output that has a widget and the same table as HTML. */

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "703930fd4f0a9cf3" + ".js?v=" + "703930fd4f0a9cf3" + ""
+  return chunkId + "." + "a8536954896c3192" + ".js?v=" + "a8536954896c3192" + ""
 }
 })();
 // webpack/runtime/global
