@@ -140,6 +140,14 @@ class TestRights:
         (event,) = [vars(record) for record in caplog.records]
         assert (event["subject"], event["credential"], event["role"]) == ("grafana", DIGEST.hex()[:8], "typo")
 
+    def test_a_file_full_of_such_roles_costs_a_limited_number_of_lines(self, caplog, clock, monkeypatch):
+        monkeypatch.setattr(key_file, "_MAX_ROLE_WARNINGS", 3)
+        setting = dataclasses.replace(HASHED, roles=tuple("abcde"))
+
+        ApiKeyValidator([setting], roles=Roles(), clock=clock, warnings=daily_warnings(clock))
+
+        assert [vars(record)["role"] for record in caplog.records] == ["a", "b", "c"]
+
 
 class TestLegacyKeys:
     def test_the_log_warns_once_per_key_and_day_however_they_are_looked_up(self, caplog, clock):

@@ -155,6 +155,14 @@ def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
         service_of(hub).token()
 
 
+@pytest.mark.parametrize("name", ["n/4", "n?4", "né", ""])
+def test_a_sign_in_whose_name_would_change_an_address_is_refused(hub, name):
+    hub.reply = lambda _call: HubReply(status=201, body={"name": name, "start_url": hub.start_url, "expires_in": 600})
+
+    with pytest.raises(ProviderMisbehaved, match="cannot be used"):
+        service_of(hub).begin("https://id.example.com/authorize")
+
+
 # The token
 
 
