@@ -4,6 +4,8 @@ import json
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,7 +79,9 @@ class TestDecision:
         assert decide_safely(FakeValidator(), token) == Refused(reason="token_implausible")
         assert ApiKeyValidator(KEYS).cached_context(token) is None
 
-    def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator):
+    def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator, monkeypatch):
+        ticking = SimpleNamespace(monotonic=count(1000, 0.25).__next__)
+        monkeypatch.setattr(module, "SYSTEM_CLOCK", ticking)
         metrics = AccessMetrics()
         inner = MultiValidator([ApiKeyValidator(KEYS), validator])
         outer = MultiValidator([inner])
@@ -96,6 +100,7 @@ class TestDecision:
         assert get(name, {"outcome": "refused", "reason": "audience_mismatch"}) == 1
         assert get(name, {"outcome": "refused", "reason": "signature_wrong"}) == 0  # alerts ask for its increase
         assert get("micromegas_access_decision_seconds_count") == 2
+        assert get("micromegas_access_decision_seconds_sum") == 0.5
 
 
 class TestPendingKeys:

@@ -4,6 +4,7 @@ import sys
 import threading
 import types
 import webbrowser
+from unittest.mock import Mock
 
 import pytest
 
@@ -182,6 +183,8 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
     monkeypatch.setattr("importlib.util.find_spec", {"google.colab": object()}.get)
     assert gather_facts(environ={}).is_colab
+    monkeypatch.setattr("importlib.util.find_spec", Mock(side_effect=ModuleNotFoundError("google")))
+    assert not gather_facts(environ={}).is_colab
 
 
 @pytest.mark.parametrize(
