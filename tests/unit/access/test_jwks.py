@@ -209,7 +209,6 @@ def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tm
         (0, False, None),
         (1000, False, None),
         (1, False, "belongs to another user"),
-        (1001, False, "belongs to another user"),
         (1001, True, None),
     ],
 )

@@ -78,7 +78,6 @@ def test_a_refused_token_is_explained_by_one_step_that_shows_nothing_of_it(valid
                 "audience": "aud lake, accepted: lake, second",
                 "times": "exp 2026-11-24T12:05:00Z (in 300 s), iat 2026-11-24T12:00:00Z (in 0 s);"
                 " here it is 2026-11-24T12:00:00Z, leeway 5 s",
-                "conditions": "none required",
                 "key": f"kid rsa, keys of {ISSUER}",
                 "admission": "subjects are listed, 1 denied",
             },
@@ -92,19 +91,16 @@ def test_a_refused_token_is_explained_by_one_step_that_shows_nothing_of_it(valid
                 "audience": "aud lake, accepted: tokens without an audience only",
                 "times": "exp True, nbf 1000000000000, iat 2026-11-24T11:59:59Z (1 s ago);"
                 " here it is 2026-11-24T12:00:00Z, leeway 0 s",
-                "kind": "accepted: either; marks in the token: none",
-                "conditions": "",
                 "key": "kid rsa, keys of no issuer",
                 "admission": "every subject, 1 denied",
             },
         ),
         (
-            {"without": ("exp", "iat"), "scope": "a", "client_id": "c" * 300},
-            {"client_ids": ("job",), "required_claims": {"hd": ("x", "y")}},
+            {"without": ("exp", "iat"), "scope": "a"},
+            {},
             {
                 "times": "no times; here it is 2026-11-24T12:00:00Z, leeway 60 s",
                 "kind": "accepted: either; marks in the token: scope",
-                "admission": "every subject, 1 denied",
             },
         ),
     ],

@@ -142,7 +142,7 @@ def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expect
         {"access_token": "x" * 65_537},
         {"expires_in": -1},
         {"expires_in": "60"},
-        {"expires_in": 10**9},
+        {"expires_in": 7 * 24 * 3600 + 1},
         {"issuer": ""},
         {"user": 7},
     ],
@@ -153,6 +153,12 @@ def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
 
     with pytest.raises(ProviderMisbehaved, match="cannot be used"):
         service_of(hub).token()
+
+
+def test_a_token_may_last_a_week(hub):
+    hub.lifetime_seconds = 7 * 24 * 3600
+
+    assert provider_of(hub).get_token()
 
 
 @pytest.mark.parametrize("name", ["n/4", "n?4", "né", ""])

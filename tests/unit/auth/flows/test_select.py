@@ -187,6 +187,13 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     assert not gather_facts(environ={}).is_colab
 
 
+def test_closed_streams_are_no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    assert not gather_facts(environ={}).has_terminal
+
+
 @pytest.mark.parametrize(
     ("environ", "name", "platform", "expected"),
     [
