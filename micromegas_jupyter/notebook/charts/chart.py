@@ -95,7 +95,8 @@ def _check_installed(module: str) -> None:
 def _picture(spec: dict[str, Any], file_type: str, *, scale: float = 1) -> bytes:
     import vl_convert
 
-    still = json.dumps({**_still(spec), "background": "white"})
+    # Without a description of each point for screen readers, of which the text has more.
+    still = json.dumps({**_still(spec), "background": "white", "config": {**spec["config"], "aria": False}})
     if file_type == "png":
         picture: bytes = vl_convert.vegalite_to_png(still, vl_version=_VEGA_LITE, scale=scale)
         return picture

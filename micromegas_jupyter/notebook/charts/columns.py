@@ -27,7 +27,9 @@ _MAX_CHARACTERS = 50
 _MAX_LISTED = 8
 _SAMPLE_ROWS = 10_000
 _IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
-_FIELDS_OF_CHARTS = {"series", "rows", "start", "end", "range"}
+# XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash.
+_REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
+_FIELDS_OF_CHARTS = {"series", "rows", "start", "end", "range", "when"}
 
 
 class Role(StrEnum):
@@ -83,9 +85,8 @@ class Choice:
 
 def shown(text: str) -> str:
     """Return a name or value from elsewhere, short and without what would steer a terminal or a page."""
-    # XML has no place for two characters that `printable` leaves.
-    text = printable(cut(text, _MAX_CHARACTERS)).replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd")
-    return cut(text, _MAX_CHARACTERS) or "(empty)"
+    text = cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS)
+    return text.translate(_REPLACED) or "(empty)"
 
 
 def choose(
@@ -124,7 +125,7 @@ def choose(
     if kind == "hist":
         measures = [] if chosen_x.role is Role.TIME else named_y or (named_x or numbers or [chosen_x])
     _check(kind, chosen_x, measures)
-    limit = {"line": max(MAX_SERIES, rows // 4), "area": max(MAX_SERIES, rows // 4), "bar": MAX_SERIES}.get(
+    limit = {"line": max(MAX_SERIES, rows // 2), "area": max(MAX_SERIES, rows // 2), "bar": MAX_SERIES}.get(
         kind, min(MAX_SERIES, rows // 2)
     )
     series = [column for column, count in counts.items() if column is not chosen_x and 1 < count <= limit]

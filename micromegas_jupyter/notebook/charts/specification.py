@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     Data = dict[str, list[Any]]
 
 WIDTH: Final = 620
-MAX_POINTS: Final = 4_000
+MAX_POINTS: Final = 2_500
 _MAX_TIMES, _MAX_TEXTS, _MAX_DOTS = 400, 24, 150
-_MAX_CSV_BYTES = 130_000
+_MAX_CSV_BYTES = 90_000
 _LARGEST = 1e290  # the sums of larger numbers are infinite
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _DURATIONS = ((86_400e9, "days"), (3_600e9, "h"), (60e9, "min"), (1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
@@ -113,8 +113,14 @@ class _Parts:
 
     def add(self, data: Data, mark: Spec, encoding: Spec, *more: Spec, height: Spec | None = None) -> None:
         layer = {"name": f"panel_{len(self.panels) + 1}", "mark": mark, "encoding": encoding}
+        transform: list[Spec] = []
+        if encoding["x"]["type"] == "temporal":
+            # A tooltip's own format would be in the zone of whoever looks.
+            shown_time = f"utcFormat(datum['{encoding['x']['field']}'], '%Y-%m-%d %H:%M:%S.%L')"
+            transform.append({"calculate": f"replace({shown_time}, '.000', '')", "as": "when"})
         if data["series"]:
-            self.panels.append({"width": WIDTH, "height": height, "data": _csv(data), "layer": [layer, *more]})
+            panel = {"width": WIDTH, "height": height, "data": _csv(data), "transform": transform}
+            self.panels.append({**panel, "layer": [layer, *more]})
 
     def describe(self, y: _Axis) -> None:
         """Say in words what each series holds."""
@@ -462,7 +468,7 @@ def _tips(series: _Series, *encodings: Spec) -> list[Spec]:
     tips = [{name: each[name] for name in ("field", "type", "title")} for each in encodings]
     for tip in tips:
         if tip["type"] == "temporal":
-            tip |= {"timeUnit": "utcyearmonthdatehoursminutessecondsmilliseconds", "format": "%Y-%m-%d %H:%M:%S.%L"}
+            tip |= {"field": "when", "type": "nominal"}
         elif tip["type"] == "quantitative":
             tip["format"] = ",.9~g"
     return tips + ([{"field": "series", "type": "nominal", "title": series.title}] if series.title else [])
