@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MIME_TYPE = "application/vnd.vegalite.v5+json"
 _VEGA_LITE = "5.20"
-_MAX_SVG_POINTS = 1_000
+_MAX_SPARSE_POINTS = 300
 _LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python"}
 
 
@@ -71,15 +71,19 @@ class Chart:
     def __repr__(self) -> str:
         return self._drawing.text
 
-    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
-        return self._bundle
+    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        # JupyterLab saves a PNG of its own, which for dense lines would be larger than all the rest.
+        is_dense = self._drawing.points > _MAX_SPARSE_POINTS
+        return self._bundle, {
+            _MIME_TYPE: {"embed_options": {"scaleFactor": {"png": 0.5, "svg": 1}}}
+        } if is_dense else {}
 
     @cached_property
     def _bundle(self) -> dict[str, Any]:
         data: dict[str, Any] = {_MIME_TYPE: self.spec, "text/plain": self._drawing.text}
         if find_spec("vl_convert") is None:
             return data
-        if self._drawing.dots > _MAX_SVG_POINTS:
+        if self._drawing.is_scatter and self._drawing.points > _MAX_SPARSE_POINTS:
             return {**data, "image/png": b64encode(_picture(self.spec, "png", scale=1)).decode()}
         return {**data, "image/svg+xml": _picture(self.spec, "svg").decode()}
 

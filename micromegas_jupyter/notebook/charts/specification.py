@@ -68,11 +68,12 @@ _NUMBER_LABELS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A specification, what it shows in words, and how many points it draws one by one."""
+    """A specification, what it shows in words, and how many points its lines or its scatter plot have."""
 
     spec: Spec
     text: str
-    dots: int
+    points: int
+    is_scatter: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ class _Parts:
     notes: list[str]
     panels: list[Spec] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    dots: int = 0
+    points: int = 0
 
     def add(self, data: Data, mark: Spec, encoding: Spec, *more: Spec, height: Spec | None = None) -> None:
         layer = {"name": f"panel_{len(self.panels) + 1}", "mark": mark, "encoding": encoding}
@@ -119,7 +120,8 @@ class _Parts:
             shown_time = f"utcFormat(datum['{encoding['x']['field']}'], '%Y-%m-%d %H:%M:%S.%L')"
             transform.append({"calculate": f"replace({shown_time}, '.000', '')", "as": "when"})
         if data["series"]:
-            panel = {"width": WIDTH, "height": height, "data": _csv(data), "transform": transform}
+            width = WIDTH - 150 if height else WIDTH  # horizontal bars have long names beside them
+            panel = {"width": width, "height": height, "data": _csv(data), "transform": transform}
             self.panels.append({**panel, "layer": [layer, *more]})
 
     def describe(self, y: _Axis) -> None:
@@ -325,6 +327,7 @@ def _add_lines(parts: _Parts, x: _Axis, measures: list[_Axis]) -> None:
         mark["point"] = {"size": 16} if len(data["series"]) <= _MAX_DOTS else False
         parts.add(data, mark, encoding, _nearest(f"near_{len(parts.panels) + 1}", encoding, x, y, parts.series))
         parts.describe(y)
+    parts.points = drawn
     if drawn < points // 2:
         parts.texts.append(f"{count_text(drawn)} of {count_text(points)} points draw the same lines, with every peak.")
 
@@ -362,7 +365,7 @@ def _add_points(parts: _Parts, x: _Axis, y: _Axis, *, max_points: int) -> None:
         tips.append({"field": "rows", "type": "quantitative", "format": ","})
     encoding = {"x": x.encoding, "y": y.encoding, **_color(parts.series, opacity), "tooltip": tips}
     parts.add(data, {"type": "point", "filled": True, "size": 40 if len(rows) < MAX_POINTS // 4 else 16}, encoding)
-    parts.dots += len(chosen)
+    parts.points += len(chosen)
     parts.describe(y)
 
 
@@ -523,4 +526,5 @@ def _drawing(parts: _Parts, measures: str) -> Drawing:
         **(panels[0] if len(panels) == 1 else stacked),
     }
     texts = parts.texts[:_MAX_TEXTS] + ["  …"] * (len(parts.texts) > _MAX_TEXTS)
-    return Drawing(spec=spec, text="\n".join([spec["description"], *texts, *parts.notes]), dots=parts.dots)
+    text = "\n".join([spec["description"], *texts, *parts.notes])
+    return Drawing(spec=spec, text=text, points=parts.points, is_scatter=choice.kind == "point")

@@ -44,9 +44,13 @@ def title(chart):
     return chart.spec["title"]["text"]
 
 
+def bundle_of(chart):
+    return chart._repr_mimebundle_()[0]
+
+
 def labels(chart):
     """Return the texts of the picture."""
-    svg = chart._repr_mimebundle_()["image/svg+xml"]
+    svg = bundle_of(chart)["image/svg+xml"]
     return [re.sub(r"<[^>]+>", "", text) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
 
 
@@ -240,7 +244,7 @@ def test_names_and_values_are_text_in_the_data_and_in_the_picture():
 
     chart = Chart(table)
 
-    svg = chart._repr_mimebundle_()["image/svg+xml"]
+    svg = bundle_of(chart)["image/svg+xml"]
     assert "\x1b" not in json.dumps(chart.spec) + svg
     assert {row["series"] for row in rows(chart)} == {'x,"⧵n</script>', "null"}
     assert "</script>" not in svg
@@ -263,7 +267,7 @@ def test_a_million_points_keep_their_peaks_in_little_room():
 
     drawn = [float(row["load"]) for row in rows(chart)]
     assert (min(drawn), max(drawn), len(drawn) <= 4_000) == (-40, 40, True)
-    assert sum(len(text) for text in map(json.dumps, chart._repr_mimebundle_().values())) < MAX_BYTES
+    assert sum(len(text) for text in map(json.dumps, bundle_of(chart).values())) < MAX_BYTES
     assert "1,000,000 points" in repr(chart)
 
 
@@ -272,7 +276,7 @@ def test_a_scatter_plot_of_many_points_is_a_small_picture_with_the_outermost():
     table = pa.table({"a": random.normal(0, 1, 200_000), "b": random.normal(0, 1, 200_000)})
 
     chart = Chart(table)
-    bundle = chart._repr_mimebundle_()
+    bundle = bundle_of(chart)
 
     assert max(float(row["b"]) for row in rows(chart)) == pytest.approx(table["b"].to_numpy().max())
     assert "image/png" in bundle
@@ -281,9 +285,7 @@ def test_a_scatter_plot_of_many_points_is_a_small_picture_with_the_outermost():
 
 
 def test_pictures_on_one_page_share_no_id_and_hold_no_hidden_points():
-    pictures = [
-        Chart(table_of(**{name: values}))._repr_mimebundle_()["image/svg+xml"] for name, values in NUMBERS.items()
-    ]
+    pictures = [bundle_of(Chart(table_of(**{name: values})))["image/svg+xml"] for name, values in NUMBERS.items()]
 
     ids = [set(re.findall(r'id="([^"]+)"', picture)) for picture in pictures]
     assert ids[0].isdisjoint(ids[1])
@@ -294,7 +296,7 @@ def test_without_the_extra_there_is_the_chart_and_the_text_and_what_needs_it_say
     monkeypatch.setattr("micromegas_jupyter.notebook.charts.chart.find_spec", lambda _: None)
     chart = Chart(table_of(load=NUMBERS["a"]))
 
-    assert set(chart._repr_mimebundle_()) == {"application/vnd.vegalite.v5+json", "text/plain"}
+    assert set(bundle_of(chart)) == {"application/vnd.vegalite.v5+json", "text/plain"}
     for use in (chart.to_altair, lambda: chart.save(tmp_path / "chart.png")):
         with pytest.raises(UsageError) as raised:
             use()
