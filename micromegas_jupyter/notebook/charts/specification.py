@@ -323,9 +323,12 @@ def _add_lines(parts: _Parts, x: _Axis, measures: list[_Axis]) -> None:
             is_aligned = len(labels) * len(np.unique(at)) == len(at) == len(data["series"])
             is_stacked = len(labels) > 1 and is_aligned and not (values < 0).any()
             encoding["y"] = {**y.encoding, "scale": {"zero": True}, "stack": "zero" if is_stacked else None}
-            mark = {"type": "area", "line": {"strokeWidth": 1.5}, "fillOpacity": 0.75 if is_stacked else 0.25}
-        mark["point"] = {"size": 16} if len(data["series"]) <= _MAX_DOTS else False
-        parts.add(data, mark, encoding, _nearest(f"near_{len(parts.panels) + 1}", encoding, x, y, parts.series))
+            mark = {"type": "area", "fillOpacity": 0.8 if is_stacked else 0.5}
+        # Not the mark's own `point` and `line`: with these JupyterLab's Vega-Lite draws nothing.
+        has_dots = len(data["series"]) <= _MAX_DOTS and not is_area
+        dots = {"mark": {"type": "point", "filled": True, "size": 16}, "encoding": encoding}
+        nearest = _nearest(f"near_{len(parts.panels) + 1}", encoding, x, y, parts.series)
+        parts.add(data, mark, encoding, *[dots] * has_dots, nearest)
         parts.describe(y)
     parts.points = drawn
     if drawn < points // 2:

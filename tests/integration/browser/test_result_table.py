@@ -162,7 +162,7 @@ def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(shown, tmp_path)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     assert re.search(
-        r"time \(UTC\)\s*2023-11-1\d .*latency \(ms\)\s*\d.*host\s*host-\d", tooltip.inner_text(), re.DOTALL
+        r"time \(UTC\):\s*2023-11-1\d .*latency \(ms\):\s*\d.*host:\s*host-\d", tooltip.inner_text(), re.DOTALL
     )
     page.mouse.wheel(0, -400)
     page.wait_for_function(

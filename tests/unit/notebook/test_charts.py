@@ -341,3 +341,10 @@ def test_what_cannot_be_drawn_says_why(table, options, what):
         Chart(table, **options)
 
     assert raised.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["line", "area"])
+def test_marks_have_no_overlays_which_jupyterlab_does_not_draw_in_a_named_view(kind):
+    chart = Chart(table_of(**NUMBERS), kind=kind)
+
+    assert all(not {"line", "point"} & set(layer["mark"]) for panel in panels(chart) for layer in panel["layer"])
