@@ -1,7 +1,6 @@
 """The magics over the real stack: provider, server and live telemetry of the demo."""
 
 import re
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import nbformat
