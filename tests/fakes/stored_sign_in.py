@@ -26,11 +26,11 @@ class DatedCalls(DirectCalls):
 class StoredSignIn:
     """Writes the token file of one sign-in and opens it as any number of programs would."""
 
-    def __init__(self, idp, path, *, clock):
+    def __init__(self, idp, path, *, clock, idp_clock=None):
         self.idp = idp
         self.path = path
         self._clock = clock
-        self._calls = DatedCalls(idp, clock)
+        self._calls = DatedCalls(idp, idp_clock or clock)
 
     def write(self, *, ends_in_seconds=3600, **changes):
         token = {**self.idp.stored_token(ends_in_seconds=ends_in_seconds), **changes}

@@ -232,7 +232,9 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     assert "<script" not in bundle["text/html"]
     assert bundle["text/html"].count("<th ") <= table.num_columns
     assert state.note == (
-        "" if table.num_columns < 2000 else f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
+        ""
+        if table.num_columns < 2000
+        else f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
     )
 
 
