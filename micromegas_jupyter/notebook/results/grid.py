@@ -122,6 +122,10 @@ class ResultGrid(anywidget.AnyWidget):
         first = _first_texts(view, self._width)
         super().__init__(columns=columns, total=total, first=first, note=note)
         self.on_msg(self._take_message)
+        if self.comm is not None:
+            # ipykernel 7.4 takes a page's questions to the shell that last sent through the comm: the cell's, where
+            # they would wait for all cells of a Run All, and not the subshell that JupyterLab names in them.
+            vars(self.comm).pop("_reply_subshell_id", None)
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""

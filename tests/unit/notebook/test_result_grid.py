@@ -231,11 +231,8 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     assert len(json.dumps(bundle) + json.dumps(saved)) < MAX_SAVED_CHARACTERS
     assert "<script" not in bundle["text/html"]
     assert bundle["text/html"].count("<th ") <= table.num_columns
-    assert state.note == (
-        ""
-        if table.num_columns < 2000
-        else f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
-    )
+    note = f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
+    assert state.note == (note if table is WIDE else "")
 
 
 def test_without_a_person_a_grid_or_a_column_only_the_saved_table_is_shown(kernel):
