@@ -125,7 +125,7 @@ class ResultGrid(anywidget.AnyWidget):
         if self.comm is not None:
             # ipykernel 7.4 takes a page's questions to the shell that last sent through the comm: the cell's, where
             # they would wait for all cells of a Run All, and not the subshell that JupyterLab names in them.
-            vars(self.comm).pop("_reply_subshell_id", None)
+            self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""

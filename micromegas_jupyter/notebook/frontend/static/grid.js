@@ -459,7 +459,10 @@ var Grid = class {
     const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
     this.table.style.width = this.sizer.style.width = `${total}px`;
     const corner = make("th", { scope: "col", "aria-colindex": 1, "aria-label": "Row" }, "");
-    this.headRow.replaceChildren(corner, ...shown.flatMap((column) => this.headers[column]?.cell ?? []));
+    const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
+    const known = [...this.headRow.cells].slice(1);
+    if (known.length !== cells.length || known.some((cell, place) => cell !== cells[place]))
+      this.headRow.replaceChildren(corner, ...cells);
     this.showHidden.hidden = this.hidden.size === 0;
     this.showHidden.textContent = `Show ${this.hidden.size} hidden`;
     this.focus.place = clamp(this.focus.place, shown.length);
