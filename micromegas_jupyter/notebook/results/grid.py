@@ -144,6 +144,8 @@ class ResultGrid(anywidget.AnyWidget):
             self.send({"id": content["id"], "error": InternalError("The grid could not do that.").what})
         else:
             self.send({"id": content["id"], "answer": answer}, buffers)
+        # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
+        pa.default_memory_pool().release_unused()
 
     def _answer(self, asked: Mapping[str, Any]) -> tuple[object, list[bytes]]:
         view = _held.get(self._number)

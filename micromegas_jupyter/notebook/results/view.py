@@ -367,19 +367,18 @@ def _most_frequent(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     if column.null_count == len(column):
         return Statistics(distinct=0)
     if pa.types.is_dictionary(column.type):
-        # Each chunk counts its few values.
+        # Each chunk counts its few values, among which those of others may be.
         counted = [(chunk.dictionary, pc.value_counts(chunk.indices)) for chunk in column.chunks]
         values = pa.chunked_array([of.take(found.field("values")) for of, found in counted], column.type.value_type)
         counts = pa.chunked_array([found.field("counts") for _, found in counted], pa.int64())
+        table = pa.table({"value": decoded(values), "count": counts}).group_by("value").aggregate([("count", "sum")])
     else:
         found = pc.value_counts(decoded(column))
-        values, counts = pa.chunked_array([found.field("values")]), pa.chunked_array([found.field("counts")])
-    found = pa.table({"value": decoded(values), "count": counts})
-    found = found.filter(found["value"].is_valid()).group_by("value").aggregate([("count", "sum")])
-    top = found.take(pc.sort_indices(found, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
-    texts = form.texts(top["value"])
-    pairs = zip((text or "" for text in texts), top["count_sum"].to_pylist(), strict=True)
-    return Statistics(distinct=found.num_rows, top=list(pairs))
+        table = pa.table([found.field("values"), found.field("counts")], names=["value", "count_sum"])
+    table = table.filter(table["value"].is_valid())
+    top = table.take(pc.sort_indices(table, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
+    pairs = zip((text or "" for text in form.texts(top["value"])), top["count_sum"].to_pylist(), strict=True)
+    return Statistics(distinct=table.num_rows, top=list(pairs))
 
 
 def exact_texts(column: pa.ChunkedArray, *, indent: int | None = None) -> list[str | None]:
