@@ -315,9 +315,9 @@ class RowReader:
 
     def read_pandas(self) -> pd.DataFrame:
         """Return all rows that are still to come as a DataFrame."""
-        from micromegas_jupyter.client.frames import build_frame
+        from micromegas_jupyter.client.frames import to_frame
 
-        return build_frame(self.schema, self)
+        return to_frame(self.read_all())
 
     def cancel(self) -> None:
         """Stop the query here and on the server; from any thread."""
