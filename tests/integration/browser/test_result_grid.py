@@ -37,7 +37,7 @@ def notebook(request, browser, demo, tmp_path_factory):
     """A notebook with a grid of a million rows: its page and its file."""
     config = tmp_path_factory.mktemp("config")
     with notebook_opener(browser, demo, config, app=request.param) as open_notebook:
-        page, path = open_notebook(f"grid-{request.param}", MAKE, SHOW, FORGET)
+        page, path = open_notebook(f"grid-{request.param}", MAKE, FORGET, SHOW)
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.locator(".micromegas-grid").wait_for()
         yield page, path
@@ -97,7 +97,7 @@ def test_a_million_rows_are_scrolled_and_sorted_by_mouse(page, grid, tmp_path):
     expect(status(grid)).not_to_have_text(re.compile("^rows 1–"))
     page.mouse.wheel(0, 10**9)
     expect(status(grid)).to_have_text(f"rows 999,986–{ALL} of {ALL} · 12 columns")
-    expect(cell(grid, 15, "msg")).to_have_text("request 4999 took 25 ms")
+    expect(cell(grid, 15, "msg")).to_have_text("request 4999 took 26 ms")
 
     name_button(grid, "level").click()
     expect(header(grid, "level")).to_have_attribute("aria-sort", "ascending")
@@ -250,7 +250,7 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(page
     expect(grid.get_by_role("alert")).to_have_text("2 rows copied.")
     assert [line.split("\t")[0] for line in clipboard(page).split("\n")] == ["level", "DEBUG", "DEBUG"]
     press(page, "Shift+Space", "Control+c")
-    expect(grid.get_by_role("alert")).to_have_text("1 row copied.")
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).split('\\t').length > 30")
     press(page, "End", "ArrowLeft", "Enter")
     detail = grid.get_by_role("region", name="Whole value")
     expect(detail).to_contain_text('"a":')
