@@ -59,10 +59,10 @@ class Order:
     sort: tuple[tuple[int, bool], ...] = ()
 
     @classmethod
-    def parse(cls, given: object, *, columns: int) -> Order:
+    def parse(cls, requested: object, *, columns: int) -> Order:
         """Return the order that a browser asks for."""
         try:
-            filters, sort = given["filters"], given["sort"]  # type: ignore[index] # checked by what follows
+            filters, sort = requested["filters"], requested["sort"]  # type: ignore[index] # checked by what follows
             order = cls(
                 tuple(sorted((int(index), str(typed)) for index, typed in filters.items())),
                 tuple((int(index), bool(descending)) for index, descending in sort[:MAX_SORT_KEYS]),
@@ -166,7 +166,7 @@ class RowsView:
             return Statistics()
         if form.kind in (Kind.NUMBER, Kind.TIME):
             return _spread(decoded(column), form)
-        return _most_frequent(column, form)
+        return _top_values(column, form)
 
     def size_of(self, order: Order) -> int:
         """Return about how many bytes the rows take."""
@@ -363,7 +363,7 @@ def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
     return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
 
 
-def _most_frequent(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
+def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     if column.null_count == len(column):
         return Statistics(distinct=0)
     if pa.types.is_dictionary(column.type):

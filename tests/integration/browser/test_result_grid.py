@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[3]
 MAKE = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from tests.fakes.result_rows import many_rows
 from micromegas_jupyter.notebook.results import grid
-from micromegas_jupyter.notebook.results.result import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 rows = many_rows()"""
 SHOW = "QueryResult(rows)"
 FORGET = """import time

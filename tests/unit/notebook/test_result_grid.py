@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import RESULT_MIME_TYPE, ResultGrid, shown_table
-from micromegas_jupyter.notebook.results.result import QueryResult
 from micromegas_jupyter.notebook.results.view import RowsView
 
 ALL_ROWS = {"filters": {}, "sort": []}
@@ -182,25 +182,25 @@ def test_rows_that_were_used_last_are_kept_within_a_bound(monkeypatch):
     pages = [Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch) for _ in range(3)]
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
-    def is_kept(page):
+    def is_referenced(page):
         page.tell({"id": 1, "op": "value", "order": ALL_ROWS, "row": 0, "column": 0})
         return "answer" in page.grid.last
 
-    assert is_kept(pages[0])
+    assert is_referenced(pages[0])
     pages.append(Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch))
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
-    assert [is_kept(page) for page in pages] == [True, False, True, True]
+    assert [is_referenced(page) for page in pages] == [True, False, True, True]
     assert pages[1].grid.last["error"] == "These rows are no longer kept. Run the cell again."
     pages[3].grid.close()
-    assert not is_kept(pages[3])
+    assert not is_referenced(pages[3])
 
 
 def test_rows_that_nobody_else_keeps_are_held_up_to_the_bound(monkeypatch):
     table = pa.table({"n": range(10_000)})
     monkeypatch.setattr(grid_module, "MAX_HELD_BYTES", table.nbytes // 4)
 
-    assert "first 20 of 10,000 rows" in shown_table(table, max_rows=100_000, is_kept=False)[0]["text/plain"]
+    assert "first 20 of 10,000 rows" in shown_table(table, max_rows=100_000, is_referenced=False)[0]["text/plain"]
 
 
 @pytest.fixture
