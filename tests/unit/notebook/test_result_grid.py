@@ -6,9 +6,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nbconvert import HTMLExporter
 
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
@@ -233,6 +235,18 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     assert bundle["text/html"].count("<th ") <= table.num_columns
     note = f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
     assert state.note == (note if table is WIDE else "")
+
+
+def test_a_notebook_as_html_has_the_saved_table_and_nothing_that_runs(kernel):
+    bundle, _ = QueryResult(TABLE)._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", bundle)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%sql", outputs=[output])])
+
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+
+    assert "first 20 of 5,000 rows" in page
+    assert "bigint · bytes" in page
+    assert "<script" not in page
 
 
 def test_without_a_person_a_grid_or_a_column_only_the_saved_table_is_shown(kernel):
