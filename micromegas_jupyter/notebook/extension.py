@@ -32,15 +32,13 @@ class _Extension:
         self.completer = SqlCompleter(
             shell, connections, self.schemas, sql_magic=self.sql.micromegas_sql, tables_magic=tables.micromegas_tables
         )
-        self.identity = IdentityMagics(shell, self.session)
         self.connect = ConnectMagic(shell, self.session, connections)
-        self.magics = (self.sql, self.identity, tables, self.connect)
+        self.magics = (self.sql, IdentityMagics(shell, self.session), tables, self.connect)
 
     def close(self) -> None:
         self.completer.close()
         self.schemas.close()
         self.session.close()
-        self.identity.close()
         self.connect.close()
 
 

@@ -54,10 +54,10 @@ class _Decorator(Protocol):
 class Handle(Protocol):
     """A display that can be updated."""
 
-    def display(self, shown: Any, *, raw: bool = False) -> None:
+    def display(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
         """Show it for the first time."""
 
-    def update(self, shown: Any, *, raw: bool = False) -> None:
+    def update(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
         """Show something else in its place."""
 
 

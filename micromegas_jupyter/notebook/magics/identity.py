@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.login.connections import Login
-    from micromegas_jupyter.notebook.login.display import IdentityDisplay
-    from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.state import IdentityState
 
 _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
@@ -55,12 +55,6 @@ class IdentityMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._session = session
-        self._display: IdentityDisplay | None = None
-
-    def close(self) -> None:
-        """Put text in place of the widget."""
-        if self._display is not None:
-            self._display.close()
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
@@ -177,11 +171,7 @@ class IdentityMagics(Magics):
         self._show(self._session.signed_in(settings))
 
     def _show(self, state: IdentityState) -> None:
-        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
-
-        if self._display is None:
-            self._display = IdentityDisplay(self._shell, self._session)
-        self._display.show(state)
+        self._session.display(self._shell).show(state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""

@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import (
     ServerUnavailable,
 )
 from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse, TokenRenewal
-from micromegas_jupyter.notebook.login.session import IdentityStatus
+from micromegas_jupyter.notebook.login.state import IdentityStatus
 from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
@@ -47,7 +47,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     with pytest.raises(LoginFailed):
-        session.connection(SETTINGS, on_wait=lambda _: login.fail(LoginFailed("You said no.")))
+        session.connection(SETTINGS, on_wait=lambda: login.fail(LoginFailed("You said no.")))
 
     assert shown(session) is IdentityStatus.SIGNED_OUT
     assert session.state is not None
@@ -82,11 +82,31 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world, session):
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
-    connection = session.connection(SETTINGS, on_wait=lambda _: setattr(world, "stored", elsewhere))
+    connection = session.connection(SETTINGS, on_wait=lambda: setattr(world, "stored", elsewhere))
 
     assert connection.provider is elsewhere
     assert login.is_cancelled
     assert world.was_asked_whoami.wait(DEADLINE_SECONDS)
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(world, session):
+    world.stored = None
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    waits = []
+
+    def show_a_code():
+        waits.append(session.state.offer.flow)
+        assert session.state.is_awaited
+        if len(waits) == 1:
+            Thread(target=session.sign_in.begin, args=(SETTINGS, DEVICE)).start()
+        else:
+            world.logins[1].succeed()
+
+    connection = session.connection(SETTINGS, on_wait=show_a_code)
+
+    assert waits == [Flow.BROWSER, Flow.DEVICE]
+    assert connection.provider is not None
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
