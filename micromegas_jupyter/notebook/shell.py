@@ -491,7 +491,7 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     if not excerpt and error.query_id is None:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
-    return [sentence, *excerpt, f"  {query}{error.code} · docs/errors.md#{error.code.lower()}"]
+    return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
 
 
 def lines_html(lines: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class IdentityButtons:
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
             return
-        if action is IdentityAction.SIGN_IN and self._session.sign_in.is_under_way(shown[0]):
+        if action is IdentityAction.SIGN_IN and self._session.sign_in.is_pending(shown[0]):
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
             return

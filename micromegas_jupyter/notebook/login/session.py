@@ -202,7 +202,7 @@ class PendingSignIn:
         else:
             login.result(0.0)  # it has ended already; a failure is still news to the caller
 
-    def is_under_way(self, settings: ClientSettings) -> bool:
+    def is_pending(self, settings: ClientSettings) -> bool:
         """Whether somebody is signing in with these settings."""
         return self._current(settings) is not None
 
@@ -564,7 +564,7 @@ class CellConnections:
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
         """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
         session = self._session
-        if session.sign_in.is_under_way(settings):
+        if session.sign_in.is_pending(settings):
             return
         try:
             provider = session.connections.get(settings).provider

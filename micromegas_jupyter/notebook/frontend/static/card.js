@@ -83,7 +83,7 @@ var card_default = () => {
     const [head, foot] = [make("div", { class: "row" }, status, main), make("div", { class: "row" }, lines, more)];
     const text = make("div", { class: "text" }, head, foot, facts, note);
     const attributes = { class: `micromegas-card ${name}`, role: "group", "aria-label": shownView().label };
-    const root = make("section", attributes, mark, text, qr);
+    const root = make("div", attributes, mark, text, qr);
     const drawn = /* @__PURE__ */ new Map();
     parent.append(root);
     const fill = (element, build, ...shown) => {

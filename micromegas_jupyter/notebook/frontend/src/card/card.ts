@@ -111,7 +111,7 @@ export default () => {
     const [head, foot] = [make("div", { class: "row" }, status, main), make("div", { class: "row" }, lines, more)];
     const text = make("div", { class: "text" }, head, foot, facts, note);
     const attributes = { class: `micromegas-card ${name}`, role: "group", "aria-label": shownView().label };
-    const root = make("section", attributes, mark, text, qr);
+    const root = make("div", attributes, mark, text, qr);
     const drawn = new Map<Element, string>();
     parent.append(root);
 
