@@ -1,29 +1,38 @@
-"""Shows the state of the sign-in (as a card, or as text where nobody watches), and handles the card's buttons."""
+"""The sign-in card: what stands on it in each state, the widget that the browser draws it with, and its buttons."""
 
 import logging
 import shutil
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
+import anywidget
+import traitlets
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.system import Clock, process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError
-from micromegas_jupyter.notebook.login.card import IdentityCard
-from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.login.state import (
+from micromegas_jupyter.notebook.login.session import (
+    CODE_WARNING,
+    MAX_SHOWN_GROUPS,
+    WRAPPED,
     IdentityAction,
     IdentityState,
     IdentityStatus,
+    NotebookSession,
     accepted_actions,
     identity_lines,
     lines_as_html,
+    offered_actions,
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
@@ -34,7 +43,279 @@ from micromegas_jupyter.notebook.shell import (
     is_attended,
     new_display_handle,
     start_thread,
+    where_text,
 )
+
+View = dict[str, object]
+"""What a card shows: `mark`, `title`, `lines` (where `{left}` is the time until `seconds` are over), a `code` and its
+`qr`, one main `button` and `more`, `facts` on demand. Other views take its place: `over` once `over_at` seconds are
+left, `opened` after the person has followed the link (`help` once they are back), a button's `asks`, and `lost`."""
+
+_ENDING_SOON = timedelta(minutes=5)
+_TROUBLE = "▲"
+_LABEL = "Micromegas sign-in"
+_BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
+_ACTIONS = {
+    IdentityAction.SIGN_IN: ("Sign in", "Starting the sign-in…"),
+    IdentityAction.SHOW_CODE: ("Show a code", "Asking for a code…"),
+    IdentityAction.CANCEL: ("Cancel", "Ending the sign-in…"),
+    IdentityAction.REFRESH: ("Refresh", "Renewing the token, and asking the server…"),
+    IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
+}
+QR_LABEL = "QR code of the page to open, with the code filled in"
+QUIET_MODULES = 4
+"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+_MAX_QR_CHARACTERS = 512
+_MAX_CACHED = 8
+
+
+def build_view(state: IdentityState, *, now: datetime, since: datetime, note: str = "", working: str = "") -> View:
+    """Return what the card shows: `since` is when the status changed, `note` what became of the last button."""
+    # The time since the end counts up.
+    counts_to = since if state.status is IdentityStatus.EXPIRED else state.ends_at
+    seconds = None if counts_to is None else (counts_to - now).total_seconds()
+    words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
+    return {**_state_view(state, now), **words, "seconds": seconds, "awaited": state.is_awaited}
+
+
+def _state_view(state: IdentityState, now: datetime) -> View:
+    buttons = [_button(action) for action in offered_actions(state)]
+    main = next((button for button in buttons if button["opens"]), None)
+    actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
+    match state.status:
+        case IdentityStatus.NOT_CONFIGURED:
+            title, line = "No sign-in is configured.", f"{state.server} is used without one"
+            return _view(state.status, "○", title, line, _server_line(state), **actions)
+        case IdentityStatus.WRAPPED:
+            return _view(state.status, "○", "The wrapper's client is used.", WRAPPED, _server_line(state), **actions)
+        case IdentityStatus.WAITING:
+            return _waiting(state, actions)
+        case IdentityStatus.SIGNED_OUT:
+            return _view(state.status, "○", identity_lines(state, now=now)[0], state.detail, **actions)
+        case IdentityStatus.EXPIRED:
+            return _view(state.status, _TROUBLE, _ended(state), state.detail, "ended {left} ago", **actions)
+        case _:
+            return _signed_in(state, actions)
+
+
+def _view(status: str, mark: str, title: str, *lines: str, **more: object) -> View:
+    return {"status": status, "mark": mark, "title": title, "lines": [line for line in lines if line], **more}
+
+
+_LOST = _view(
+    "lost",
+    _TROUBLE,
+    "No longer connected to the kernel.",
+    "The kernel restarted or ended, so nobody keeps this up to date. Run the cell again.",
+)
+
+
+def _button(action: IdentityAction, text: str = "", **more: object) -> View:
+    shown, working = _ACTIONS[action]
+    opens = action is IdentityAction.SIGN_IN
+    if action is IdentityAction.SIGN_OUT and not more:
+        line = "This also signs out your other notebooks and terminals on this machine."
+        stay = {"action": "", "text": "Stay signed in", "opens": False}
+        out = _button(action, "Sign out everywhere", asks=None)
+        more = {"asks": _view("signed_in", "●", "Sign out?", line, more=[out, stay])}
+    return {"action": action.value, "text": text or shown, "working": working, "opens": opens, **more}
+
+
+def _ended(state: IdentityState) -> str:
+    return f"The sign-in{where_text(state.issuer, state.server)} has ended."
+
+
+def _server_line(state: IdentityState) -> str:
+    return f"{state.server}: {state.server_line}" if state.server_line else ""
+
+
+def _waiting(state: IdentityState, actions: View) -> View:
+    sign_in, offer = _button(IdentityAction.SIGN_IN), state.offer
+    title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
+    if state.is_awaited:
+        title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
+    line = f"{place} · this {what} continues by itself · valid for {{left}}"
+    over = _view("signed_out", "○", "The link has expired.", button=sign_in)
+    if offer is not None and offer.flow is Flow.DEVICE:
+        address = offer.address.removeprefix("https://").removeprefix("http://").rstrip("/")
+        title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
+        actions = {
+            "button": _button(IdentityAction.SIGN_IN, "Open the page"),
+            "more": actions["more"],
+            "code": offer.user_code,
+            "qr": build_qr_code(offer.scan_address),
+            "over": {**over, "title": "The code has expired."},
+        }
+        return _view(state.status, "○", title, f"{CODE_WARNING} {state.detail}".strip(), line, **actions)
+    actions = {"button": sign_in, "more": actions["more"], "over": over}
+    if offer is not None and offer.flow is Flow.PASTE:
+        title = f"Sign in to {state.issuer}, then paste the address below"
+        line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
+        return _view(state.status, "○", title, line, state.detail, **actions)
+    again = {**actions, "button": _button(IdentityAction.SIGN_IN, "Open it again"), "help": state.help}
+    line_after = f"Link valid for {{left}} · this {what} continues by itself"
+    opened = _view(state.status, "○", "Waiting for you to sign in in the other tab.", line_after, **again)
+    return _view(state.status, "○", title, line, state.detail, **actions, opened=opened)
+
+
+def _signed_in(state: IdentityState, actions: View) -> View:
+    who = f"Signed in as {state.name}" if state.name else "Signed in"
+    title = f"{who} ({state.email})" if state.email else who
+    where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
+    if actions["button"]:
+        actions["button"] = _button(IdentityAction.SIGN_IN, "Sign in again")
+    shared = {**actions, **_facts(state)}
+
+    def view(status: str, mark: str, clock: str, **more: object) -> View:
+        first, second = " · ".join(filter(None, (where, clock))), _server_line(state) or state.detail
+        if state.status is IdentityStatus.RENEWAL_FAILED:
+            again = " Trying again." if state.renews else ""
+            first = f"{state.detail} Your token works for {{left}}.{again}"
+        if state.status is not IdentityStatus.SIGNED_IN:
+            status, mark = state.status, _TROUBLE
+        return _view(status, mark, title, first, second, **shared, **more)
+
+    if state.ends_at is None:
+        return view(state.status, "●", "")
+    if not state.renews:
+        clock = "expires in {left}, does not renew by itself"
+        over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
+        ending = view("ending", _TROUBLE, clock, over=over)
+        return view(state.status, "●", clock, over=ending, over_at=_ENDING_SOON.total_seconds())
+    clock = "expires in {left}, renews by itself"
+    if state.through:  # which renews when a token is needed, and not before
+        return view(state.status, "●", clock, over=view(state.status, "●", "renews at the next query"))
+    over = view("renewing", "◐", "expires in {left}, renewing now", over=view("renewing", "◐", "renewing now"))
+    over_at = 0.0 if state.renews_at is None else (state.ends_at - state.renews_at).total_seconds()
+    return view(state.status, "●", clock, over=over, over_at=over_at)
+
+
+def _facts(state: IdentityState) -> View:
+    """Return what is folded away, and the line that says how much there is."""
+    names, count = state.groups[:MAX_SHOWN_GROUPS], state.group_count
+    groups = ", ".join([*names, f"and {count - len(names)} more"] if count > len(names) else names)
+    many = f"{count} group{'' if count == 1 else 's'}" if count else ""
+    facts = {
+        "Subject": state.subject,
+        "Rights": f"administrator of {state.server}" if state.is_admin else "",
+        "Groups": groups if count else "",
+    }
+    summary = " · ".join(filter(None, ("admin" if state.is_admin else "", many))) or "details"
+    return {"summary": summary, "facts": [[name, fact] for name, fact in facts.items() if fact]}
+
+
+_STATIC = Path(__file__).parents[1] / "frontend" / "static"
+
+
+class IdentityCard(anywidget.AnyWidget):
+    """Shows one `IdentityState`; `frontend/src/card/card.ts` draws it and counts down.
+
+    Widget state is saved inside notebooks: the view never holds a token or the address of a sign-in, which goes to the
+    open pages as a message. Times are durations, because the browser's clock and the kernel's differ.
+    """
+
+    _esm = _STATIC / "card.js"
+    _css = _STATIC / "card.css"
+    view = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityCard], None]" = lambda *_: None
+    ) -> None:
+        self._clock = clock
+        self._on_press = on_press
+        self._lock = Lock()
+        self._state: IdentityState | None = None
+        self._since = clock.now()
+        self._note = self._working = ""
+        super().__init__()
+        self.on_msg(self._take_message)
+
+    def apply(self, state: IdentityState) -> None:
+        """Show `state` from now on; any thread."""
+        if self._state is None or self._state.status is not state.status:
+            self._since = self._clock.now()
+        before, self._state = self._state, state
+        self._note = ""
+        if _address(before) != _address(state):
+            self.send_address()
+        self._draw()
+
+    def begin_action(self, action: IdentityAction) -> None:
+        """Show that something is being done; any thread."""
+        self._note, self._working = "", _ACTIONS[action][1]
+        self._draw()
+
+    def end_action(self, *, error: str = "", news: str = "") -> None:
+        """Show that it is done, with news for a moment, or with an error's line that it is not; any thread."""
+        self._note, self._working = error, ""
+        self._draw()
+        self.send_address(news)
+
+    def send_address(self, news: str = "") -> None:
+        """Send the open pages the address to sign in at, if there is one, and a sentence to show for a moment."""
+        self.send({"address": _address(self._state), "news": news})
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
+        """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
+        values: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
+        return values | {"view": self._build()} if "view" in values else values
+
+    def _draw(self) -> None:
+        with self._lock:
+            self.view = self._build()
+
+    def _build(self) -> View:
+        if self._state is None:
+            return {}
+        now = self._clock.now()
+        return build_view(self._state, now=now, since=self._since, note=self._note, working=self._working)
+
+    def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
+        """Pass a button on, or send a page that was loaded the address; anything else comes from no page of ours."""
+        pressed = content.get("action") if isinstance(content, dict) else None
+        if pressed == "":
+            self.send_address()
+        elif isinstance(pressed, str) and pressed in set(IdentityAction):
+            self._on_press(IdentityAction(pressed), self)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        if shown is None or self._state is None:
+            return shown
+        bundle, metadata = shown
+        lines = identity_lines(self._state, now=self._clock.now())
+        html = lines_as_html(lines, offer=self._state.offer)
+        return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
+
+
+def _address(state: IdentityState | None) -> str:
+    return "" if state is None or state.offer is None else state.offer.address
+
+
+@lru_cache(maxsize=_MAX_CACHED)
+def build_qr_code(address: str) -> View | None:
+    """Return the QR code of an address, with its white frame: the side in modules, and the path of the dark ones.
+
+    None for an address that is empty or too long to be read off a screen.
+    """
+    if not 0 < len(address) <= _MAX_QR_CHARACTERS:
+        return None
+    import segno
+
+    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
+    path = "".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES))
+    return {"label": QR_LABEL, "side": len(rows) + 2 * QUIET_MODULES, "path": path}
+
+
+def _row_path(row: bytes, y: int) -> str:
+    drawn, x = "", QUIET_MODULES
+    for is_dark, modules in groupby(row):
+        width = len(list(modules))
+        drawn += f"M{x} {y}h{width}v1h-{width}z" if is_dark else ""
+        x += width
+    return drawn
+
 
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
@@ -139,15 +420,13 @@ class IdentityDisplay:
             if state.status is IdentityStatus.WAITING:
                 self._offers.append(handle)
 
-    def notice(self, state: IdentityState) -> tuple[dict[str, Any], dict[str, Any]]:
+    def notice(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
+        state = self._session.state
+        if state is None:
+            return None
         bundle, metadata = self._current_card(state)._repr_mimebundle_()
         return bundle, metadata
-
-    def send_address(self) -> None:
-        """Send open pages the address to sign in at once more."""
-        if self._card is not None:
-            self._card.send_address()
 
     def close(self) -> None:
         """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
@@ -178,7 +457,7 @@ class IdentityDisplay:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
             self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.listener = self._follow
+            self._session.shown.listener, self._session.shown.remind = self._follow, self._card.send_address
         self._card.apply(state)
         return self._card
 

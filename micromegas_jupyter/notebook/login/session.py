@@ -3,58 +3,57 @@
 from __future__ import annotations
 
 import contextvars
+import enum
+import html
 import re
-import sys
 import threading
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCancelled, UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.login.state import (
-    IdentityState,
-    IdentityStatus,
-    after_answer,
-    after_failure,
-    after_success,
-    offer_of,
-    shown_detail,
-    signed_in_state,
-    signed_out_state,
+from micromegas_jupyter.errors import (
+    LoginRequired,
+    MicromegasError,
+    ProviderUnavailable,
+    ServerUnavailable,
+    UnsupportedRequest,
 )
-from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
+from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
 from micromegas_jupyter.notebook.shell import (
     cut,
-    has_kernel,
     host_text,
-    is_attended,
     printable,
     provider_text,
-    seconds_text,
-    show_as_lines,
+    shown_name,
     start_thread,
+    time_text,
+    where_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
-    from IPython.core.interactiveshell import InteractiveShell
-
+    from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
-    from micromegas_jupyter.notebook.login.display import IdentityDisplay
 
+CODE_WARNING = "Only type it if you started this."
+MAX_SHOWN_GROUPS = 32
+_MAX_CODE_CHARACTERS = 64
+_START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
+_MAX_DETAIL_CHARACTERS = 300
+WRAPPED = (
+    "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
+    "would change nothing."
+)
 CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
-MAX_NAMES = 32
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_MAX_SHOWN_CHARACTERS = 64
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
 # After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
 _COMPLETION_SECONDS = 90.0
@@ -65,6 +64,286 @@ _SIGNED_OUT_LOCALLY = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInOffer:
+    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there."""
+
+    flow: Flow
+    address: str = field(repr=False)  # a path where it is the Jupyter server's own
+    user_code: str = field(default="", repr=False)
+    scan_address: str = field(default="", repr=False)  # holds the code, for another device's camera; never opened here
+
+
+def offer_of(login: Login) -> SignInOffer:
+    """Return what the person has to do for a sign-in."""
+    if login.flow is Flow.DEVICE:
+        return SignInOffer(
+            flow=Flow.DEVICE,
+            address=_web_address(login.verification_uri),
+            user_code=cut(printable(login.user_code or ""), _MAX_CODE_CHARACTERS),
+            scan_address=_web_address(login.verification_uri_complete),
+        )
+    start_url = login.start_url or ""
+    # A path: the kernel need not know the address under which a browser reaches its server.
+    is_path = login.flow is Flow.REDIRECT and _START_PATH.fullmatch(start_url)
+    return SignInOffer(flow=login.flow, address=start_url if is_path else _web_address(start_url))
+
+
+def _web_address(address: str | None) -> str:
+    # Only such an address becomes a link.
+    return "" if address is None or not address.startswith(("http://", "https://")) else printable(address)
+
+
+def _offer_line(state: IdentityState, offer: SignInOffer, until: str) -> str:
+    if offer.flow is Flow.PASTE:
+        hint = "When the browser ends at an address that does not load, copy that address and paste it below."
+        return f"Sign in at {state.issuer}: open {offer.address}{until}. {hint}"
+    lead, what = ("Sign in to continue", "cell") if state.is_awaited else ("Sign in", "notebook")
+    if offer.flow is Flow.DEVICE:
+        do = f"go to {offer.address} and type {offer.user_code}{until}. {CODE_WARNING}"
+    else:
+        where = " of this Jupyter server" if offer.address.startswith("/") else ""
+        do = f"open {offer.address}{where}{until}."
+    interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
+    return f"{lead} at {state.issuer}: {do} This {what} continues by itself{interrupt}."
+
+
+class IdentityStatus(enum.StrEnum):
+    """The stage of a sign-in."""
+
+    NOT_CONFIGURED = "not_configured"
+    WRAPPED = "wrapped"
+    SIGNED_OUT = "signed_out"
+    WAITING = "waiting"
+    SIGNED_IN = "signed_in"
+    EXPIRED = "expired"
+    RENEWAL_FAILED = "renewal_failed"
+    OFFLINE = "offline"
+
+
+_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityState:
+    """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
+
+    `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
+    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say,
+    `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell waits for one.
+    """
+
+    status: IdentityStatus
+    server: str
+    issuer: str = ""
+    name: str = ""
+    email: str | None = None
+    subject: str = ""
+    groups: tuple[str, ...] = ()
+    group_count: int = 0
+    is_personal: bool = False
+    through: str = ""
+    is_admin: bool = False
+    server_line: str = ""
+    ends_at: datetime | None = None
+    renews: bool = False
+    renews_at: datetime | None = None
+    offer: SignInOffer | None = None
+    is_awaited: bool = False
+    detail: str = ""
+    help: str = ""
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there was a token that worked when the state was last updated."""
+        return self.status in _HAS_TOKEN
+
+
+def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
+    """Return the state as text, one sentence per line."""
+    server_line = f"{state.server}: {state.server_line}" if state.server_line else ""
+    lines = (_main_line(state, now), state.detail, state.help, server_line, _rights_line(state))
+    return [line for line in lines if line]
+
+
+def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
+    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
+    parts = ["<br>".join(html.escape(line) for line in lines)]
+    if offer is not None and offer.address:
+        label = "Sign in" if not offer.user_code else "Open the page"
+        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
+        parts.append(link)
+    return f"<p>{'<br>'.join(parts)}</p>"
+
+
+def _main_line(state: IdentityState, now: datetime) -> str:
+    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
+    match state.status:
+        case IdentityStatus.NOT_CONFIGURED:
+            return f"No sign-in is configured; {state.server} is used without one."
+        case IdentityStatus.WRAPPED:
+            return WRAPPED
+        case IdentityStatus.WAITING:
+            waiting = f"Waiting for you to sign in at {state.issuer}{until}."
+            return waiting if state.offer is None else _offer_line(state, state.offer, until)
+        case IdentityStatus.EXPIRED:
+            return f"The sign-in{where_text(state.issuer, state.server)} has ended. Run %micromegas_login."
+        case IdentityStatus.SIGNED_OUT:
+            return f"Not signed in{where_text(state.issuer, state.server)}."
+    name = f" as {state.name}" if state.name else ""
+    address = f" ({state.email})" if state.email else ""
+    issuer = f" at {state.issuer}" if state.issuer else ""
+    through = f" through {state.through}" if state.through else ""
+    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
+    return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
+
+
+def _rights_line(state: IdentityState) -> str:
+    if not state.server_line:
+        return ""  # only the server knows somebody's rights
+    names = list(state.groups[:MAX_SHOWN_GROUPS])
+    left = state.group_count - len(names)
+    groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
+    parts = ("admin" if state.is_admin else "", f"groups: {groups}" if state.group_count else "")
+    return " · ".join(filter(None, parts))
+
+
+def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
+    """Return the state of a provider that has just given a token."""
+    server, issuer = host_text(settings.uri), host_text(settings.issuer or "")
+    if provider is None:
+        return IdentityState(status=IdentityStatus.NOT_CONFIGURED, server=server)
+    signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=server)
+    if not isinstance(provider, PersonalProvider):
+        if settings.api_key_file is not None or settings.client_id is None:
+            return replace(signed_in, name="the holder of an API key")
+        return replace(signed_in, issuer=issuer, name=f"service account {shown_name(settings.client_id)}")
+    try:
+        identity = provider.identity()
+    except LoginRequired:  # its tokens do not name the person
+        return replace(signed_in, issuer=issuer, is_personal=True)
+    through = getattr(provider, "through", "")
+    name = shown_name(identity.name or identity.email or identity.subject)
+    email = None if identity.email is None else shown_name(identity.email)
+    renewal_due_at = getattr(provider, "renewal_due_at", None)
+    # A provider like JupyterHub's renews when it is asked for a token, so there is no time for that.
+    can_tell = not through and callable(renewal_due_at)
+    return replace(
+        signed_in,
+        issuer=host_text(identity.issuer),
+        name=name,
+        email=None if email == name else email,
+        subject=shown_name(identity.subject),
+        groups=tuple(map(shown_name, identity.groups)),
+        group_count=len(identity.groups),
+        is_personal=True,
+        through=through,
+        ends_at=identity.expires_at,
+        renews=identity.renews,
+        renews_at=cast("Callable[[], datetime | None]", renewal_due_at)() if can_tell else None,
+    )
+
+
+def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
+    """Return the state when nobody is signed in; `through` would sign them in again without a click."""
+    return IdentityState(
+        status=IdentityStatus.SIGNED_OUT,
+        server=host_text(settings.uri),
+        issuer=host_text(settings.issuer or ""),
+        detail=shown_detail(detail),
+        through=through,
+    )
+
+
+def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
+    """Return a signed-in state with the server's answer to "who am I"; None when it does not offer that."""
+    milliseconds = f"{seconds * 1000:.0f} ms"
+    if answer is None:
+        if state.status is IdentityStatus.WRAPPED:
+            return state  # that client cannot ask, and nothing was sent
+        return replace(state, server_line=f"connected; the server does not say as whom, {milliseconds}")
+    who = shown_name(answer.email or answer.name or answer.subject)
+    return replace(
+        state,
+        is_admin=answer.is_admin,
+        groups=tuple(map(shown_name, answer.groups)) or state.groups,
+        group_count=answer.group_count or state.group_count,
+        server_line=f"connected as {who}, {milliseconds}",
+    )
+
+
+def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
+    """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
+    if not state.has_token:
+        return state
+    match error:
+        case LoginRequired():
+            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=None, renews=False, renews_at=None)
+            detail = shown_detail(error.what)
+            return replace(ended, detail=detail, is_admin=False, groups=(), group_count=0, server_line="")
+        case ProviderUnavailable():
+            detail = shown_detail(f"Could not renew: {error.what}")
+            return replace(state, status=IdentityStatus.RENEWAL_FAILED, detail=detail)
+        case ServerUnavailable():
+            return replace(state, status=IdentityStatus.OFFLINE, detail=shown_detail(error.what), server_line="")
+        case _:
+            return state
+
+
+def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
+    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
+    # Somebody else may have signed in elsewhere meanwhile.
+    if state.subject and state.subject != fresh.subject:
+        return fresh
+    return replace(
+        fresh,
+        is_admin=state.is_admin,
+        groups=state.groups or fresh.groups,
+        group_count=state.group_count or fresh.group_count,
+        server_line=state.server_line,
+    )
+
+
+def shown_detail(text: str) -> str:
+    """Return a detail fit to be shown: control characters written out, and cut when it is long."""
+    return cut(printable(text), _MAX_DETAIL_CHARACTERS)
+
+
+class IdentityAction(enum.StrEnum):
+    """A button of the card."""
+
+    SIGN_IN = "sign_in"
+    SHOW_CODE = "show_code"
+    CANCEL = "cancel"
+    REFRESH = "refresh"
+    SIGN_OUT = "sign_out"
+
+
+def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
+    """Return the card's buttons in this state, in their order."""
+    match state.status:
+        case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
+            return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
+        case IdentityStatus.WAITING:
+            flow = None if state.offer is None else state.offer.flow
+            if flow is Flow.PASTE:
+                return ()  # the cell below asks for the address and ends it
+            is_code = flow is Flow.DEVICE
+            return (IdentityAction.CANCEL,) if is_code else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
+        case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
+            return (IdentityAction.REFRESH,)
+    if not state.is_personal or state.through:
+        return (IdentityAction.REFRESH,)
+    is_renewed = state.renews or state.ends_at is None
+    return (*(() if is_renewed else (IdentityAction.SIGN_IN,)), IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+
+
+def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
+    """Return the actions that are accepted in this state: a page whose countdown has ended offers a new sign-in."""
+    is_renewable = state.is_personal or state.status is IdentityStatus.WAITING
+    return frozenset((*offered_actions(state), *((IdentityAction.SIGN_IN,) if is_renewable else ())))
+
+
 class ShownState:
     """The state that is shown, and of which settings; each change goes to `listener`, on any thread, in order."""
 
@@ -72,6 +351,7 @@ class ShownState:
         self._lock = Lock()
         self._notifying = Lock()
         self.listener: Callable[[IdentityState], None] = lambda _: None
+        self.remind: Callable[[], None] = lambda: None  # while a sign-in waits, for whoever has missed its address
         self.shown: tuple[ClientSettings, IdentityState] | None = None
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
@@ -288,7 +568,7 @@ class PendingSignIn:
         """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
         while not over.wait(CHECK_SECONDS) and not self._adopt(attempt, self.stored_meanwhile(attempt.settings)):
             # A page that has just drawn the card may have missed it, and cannot ask while a cell waits (ipykernel 6).
-            self._session.send_address()
+            self._session.shown.remind()
 
     def _adopt(self, attempt: _Attempt, provider: AuthProvider | None) -> bool:
         """Use a provider that signs the person in meanwhile, if there is one; whether this sign-in is over."""
@@ -310,20 +590,6 @@ class NotebookSession:
         self.choice = SettingsChoice()
         self.connections = Connections(dependencies, self._note_renewal)
         self.sign_in = PendingSignIn(self)
-        self._display: IdentityDisplay | None = None
-
-    def display(self, shell: InteractiveShell) -> IdentityDisplay:
-        """Return what shows the state in the shell's cells."""
-        if self._display is None:
-            from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
-
-            self._display = IdentityDisplay(shell, self)
-        return self._display
-
-    def send_address(self) -> None:
-        """Send the card the address to sign in at once more."""
-        if self._display is not None:
-            self._display.send_address()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
         """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
@@ -456,11 +722,9 @@ class NotebookSession:
         return signed_in_state(settings, provider)
 
     def close(self) -> None:
-        """End a sign-in under way, close all clients, and put text in place of the card."""
+        """End a sign-in under way and close all clients."""
         self.sign_in.cancel()
         self.connections.close()
-        if self._display is not None:
-            self._display.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
         """Show the outcome of a renewal that no cell asked for."""
@@ -472,110 +736,3 @@ class NotebookSession:
         else:
             # The client stays open: a query that began with a valid token runs to its end.
             self.shown.change(settings, lambda state: after_failure(state, error))
-
-
-class CellConnections:
-    """The connections that cells name: each name stands for the settings that were read when it was given."""
-
-    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
-        self._shell = shell
-        self._session = session
-        self._by_name: dict[str, SettingsChoice] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
-    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it named others before."""
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
-            )
-        known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= MAX_NAMES:
-            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
-        self._by_name[name] = replace(choice, settings=settings)
-        return known is not None and known.settings != settings
-
-    def forget(self, name: str) -> None:
-        """Remove a name, if there is one."""
-        self._by_name.pop(name, None)
-
-    def choice(self, name: str) -> SettingsChoice:
-        """Return the choice with this name."""
-        known = self._by_name.get(name)
-        if known is not None:
-            return known
-        nearest = get_close_matches(name, self._by_name, n=1)
-        what = f'There is no connection named "{_shown(name)}".'
-        if nearest:
-            raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
-        names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
-        raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
-
-    def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were given."""
-        return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
-
-    def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
-        """Return the settings of the connection that a cell names."""
-        if connection is None:
-            return self._session.settings(profile)
-        return self.choice(connection).read(self._session.dependencies)
-
-    @contextmanager
-    def connected(
-        self, *, connection: str | None, profile: str | None
-    ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
-        """Wait for the connection that a cell names; the block finishes or clears the line, which shows the wait."""
-        settings = self.settings(connection=connection, profile=profile)
-        line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)
-        try:
-            yield settings, self._wait(settings, line), line
-        except MicromegasError as error:
-            self._session.note_failure(settings, error)
-            if isinstance(error, LoginRequired) and connection is not None:
-                # A sign-in is for the connection in use.
-                error.remedy = f"Run %micromegas_connect {connection}, then %micromegas_login."
-            raise
-
-    def _wait(self, settings: ClientSettings, line: LiveLine) -> Connection:
-        session, clock = self._session, self._session.dependencies.clock
-        if isinstance(line, DisplayLine) and is_attended(self._shell):
-            self._begin_sign_in_if_needed(settings)
-        started = clock.monotonic()
-
-        def show_card() -> None:
-            if isinstance(line, DisplayLine) and session.state is not None:
-                line.show(*session.display(self._shell).notice(session.state))
-
-        try:
-            return session.connection(settings, on_wait=show_card)
-        except KeyboardInterrupt as interrupt:
-            stopped = QueryCancelled("The wait for the sign-in was stopped.")
-            waited = seconds_text(clock.monotonic() - started)
-            show_as_lines(stopped, [f"✗ stopped waiting for the sign-in after {waited}; it stays open"])
-            line.clear()
-            raise stopped from interrupt
-        except MicromegasError:
-            line.clear()
-            raise
-
-    def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
-        """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
-        session = self._session
-        if session.sign_in.is_pending(settings):
-            return
-        try:
-            provider = session.connections.get(settings).provider
-            if isinstance(provider, PersonalProvider):
-                provider.get_token()
-        except LoginRequired as error:
-            session.note_failure(settings, error)
-            if settings.as_service_account or settings.profile in session.connections.signed_out:
-                raise
-            session.begin_sign_in(settings, self._shell)
-
-
-def _shown(name: str) -> str:
-    return cut(printable(name), _MAX_SHOWN_CHARACTERS)

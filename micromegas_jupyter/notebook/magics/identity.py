@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.login.connections import Login
-    from micromegas_jupyter.notebook.login.session import NotebookSession
-    from micromegas_jupyter.notebook.login.state import IdentityState
+    from micromegas_jupyter.notebook.login.display import IdentityDisplay
+    from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
 
 _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
@@ -56,6 +56,20 @@ class IdentityMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._session = session
+        self._display: IdentityDisplay | None = None
+
+    def display(self) -> IdentityDisplay:
+        """Return what shows the state of the sign-in."""
+        if self._display is None:
+            from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+
+            self._display = IdentityDisplay(self._shell, self._session)
+        return self._display
+
+    def close(self) -> None:
+        """Put text in place of the card."""
+        if self._display is not None:
+            self._display.close()
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
@@ -180,7 +194,7 @@ class IdentityMagics(Magics):
         self._show(self._session.signed_in(settings))
 
     def _show(self, state: IdentityState) -> None:
-        self._session.display(self._shell).show(state)
+        self.display().show(state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""

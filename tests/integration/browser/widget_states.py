@@ -7,8 +7,8 @@ from IPython.display import display
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.notebook.login.card import IdentityCard
-from micromegas_jupyter.notebook.login.state import IdentityAction, IdentityState, IdentityStatus, SignInOffer
+from micromegas_jupyter.notebook.login.display import IdentityCard
+from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 
 _NOW = SYSTEM_CLOCK.now()
 _NOBODY = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com:50051", issuer="id.example.com")

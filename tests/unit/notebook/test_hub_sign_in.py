@@ -5,7 +5,7 @@ import pytest
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import LoginRequired, ProviderUnavailable
 from micromegas_jupyter.notebook.login.connections import FlowToUse
-from micromegas_jupyter.notebook.login.state import IdentityStatus
+from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
 LINE = (

@@ -8,9 +8,8 @@ from threading import Event
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.card import IdentityCard, build_view
-from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons
-from micromegas_jupyter.notebook.login.state import (
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons, IdentityCard, build_view
+from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
     IdentityStatus,

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +15,8 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ServerUnavailable,
 )
-from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse, TokenRenewal
-from micromegas_jupyter.notebook.login.state import IdentityStatus
+from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse
+from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
 DEVICE = FlowToUse(flow=Flow.DEVICE)
@@ -171,19 +170,6 @@ def test_at_most_eight_connections_are_kept(world, connections):
 
     assert [client.is_closed for client in world.clients] == [True] + [False] * 8
     assert [renewal.is_running for renewal in world.renewals] == [False] + [True] * 8
-
-
-def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(clock):
-    changes = []
-    provider = SimpleNamespace(get_token=lambda: "token", renewal_due_at=clock.now)
-    renewal = TokenRenewal(provider, clock=clock, on_change=changes.append)
-
-    renewal.get_token()
-    after_one = list(changes)
-    renewal.get_token()
-
-    assert after_one == []
-    assert [type(error) for error in changes] == [ProviderUnavailable]
 
 
 def test_only_a_persons_sign_in_is_renewed_in_the_background():
