@@ -1,16 +1,19 @@
-"""The whole demo on one machine: identity provider, server and recorder, in a temporary folder."""
+"""The whole demo on one machine: identity provider, server, recorder and a small program, in a temporary folder."""
 
+import hashlib
 import json
 import os
+import secrets
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, ensure_private_folder, remove_abandoned, write_private_file
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, Variables
+from micromegas_jupyter.demo.probe import TABLE, Probe
 from micromegas_jupyter.demo.provider import DemoProvider
-from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.errors import InvalidStatement, ServerUnavailable
 from micromegas_jupyter.wiring.client_side import CONFIG_DIR
 from micromegas_jupyter.wiring.server import ServerStack
 
@@ -21,10 +24,11 @@ ADMIN_EMAIL = "alice@example.com"
 _PREFIX = "micromegas-demo-"
 _FIRST_ROWS_TIMEOUT_SECONDS = 30.0
 _POLL_SECONDS = 0.2
+_FIRST_TABLES = ("log_entries", "measures", TABLE)
 
 
 class DemoStack:
-    """Provider and server, both on loopback, recording their own logs and load; a context manager.
+    """Provider and server, both on loopback, recording their own logs and load, and a program that uses both.
 
     Everything that it writes lies in one temporary folder, which is removed when it stops, or when the next one starts.
     """
@@ -43,6 +47,7 @@ class DemoStack:
             own = TemporaryFolder(_PREFIX)
             started.callback(own.close)
             self.folder = own.path
+            self._probe_key = Secret(secrets.token_hex(32))
             self.provider = DemoProvider(jupyter_base_url=jupyter_base_url)
             started.enter_context(self.provider)
             self.server = ServerStack(
@@ -60,6 +65,8 @@ class DemoStack:
             )
             self.server.start()
             started.callback(self.server.stop)
+            probe = Probe(issuer=self.provider.issuer, uri=self.server.uri, api_key=self._probe_key)
+            started.enter_context(probe)
             self._started = started.pop_all()
 
     def server_environment(self) -> dict[str, str]:
@@ -68,7 +75,10 @@ class DemoStack:
             {"issuer": self.provider.issuer, "audience": audience}
             for audience in (self.provider.client_id, self.provider.lake_audience)
         ]
+        digest = hashlib.sha256(self._probe_key.reveal().encode()).hexdigest()
+        probe_key = {"name": "demo-probe", "sha256": digest, "scopes": ["read", "ingest"]}
         return {
+            "MICROMEGAS_API_KEYS": json.dumps([probe_key]),
             "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers}),
             "MICROMEGAS_ADMINS": json.dumps([ADMIN_EMAIL]),
         }
@@ -107,7 +117,7 @@ class DemoStack:
         return Variables({**others, **self.client_environment()})
 
     def stop(self) -> None:
-        """Stop server and provider and remove the folder."""
+        """Stop everything and remove the folder."""
         self._started.close()
 
     def __enter__(self) -> Self:
@@ -118,11 +128,18 @@ class DemoStack:
 
 
 def wait_for_rows(client: "FlightSQLClient") -> None:
-    """Wait until the stack has recorded its first log lines and measurements, half a minute at most."""
+    """Wait until the stack has recorded its first log lines, measurements and requests, half a minute at most."""
     deadline = SYSTEM_CLOCK.monotonic() + _FIRST_ROWS_TIMEOUT_SECONDS
     pause = threading.Event()
-    sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"
-    while not client.query_arrow(sql)["ready"][0].as_py():
+    sql = f"SELECT {' AND '.join(f'(SELECT count(*) FROM {table}) > 0' for table in _FIRST_TABLES)} AS ready"  # noqa: S608
+    while not _is_ready(client, sql):
         if SYSTEM_CLOCK.monotonic() > deadline:
             raise ServerUnavailable("The stack recorded nothing in half a minute.")
         pause.wait(_POLL_SECONDS)
+
+
+def _is_ready(client: "FlightSQLClient", sql: str) -> bool:
+    try:
+        return bool(client.query_arrow(sql)["ready"][0].as_py())
+    except InvalidStatement:
+        return False  # the program's first rows make its table

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import IPython.display
@@ -132,12 +133,18 @@ def check_exclusive(arguments: argparse.Namespace, *options: str) -> None:
 
 def options_with_value(magic: Callable[..., Any]) -> tuple[str, ...]:
     """Return the options of a magic that take a value."""
-    return tuple(name for action in _actions(magic) if action.nargs != 0 for name in action.option_strings)
+    return tuple(name for action in _actions(magic) if action.nargs not in {0, "?"} for name in action.option_strings)
+
+
+def optional_values(magic: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
+    """Return the options of a magic that may have a value, which is one of these."""
+    optional = [action for action in _actions(magic) if action.nargs == "?"]
+    return {name: option_values(magic, name) for action in optional for name in action.option_strings}
 
 
 def flags(magic: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the options of a magic that take no value."""
-    return tuple(name for action in _actions(magic) if action.nargs == 0 for name in action.option_strings)
+    """Return the options of a magic that need no value."""
+    return tuple(name for action in _actions(magic) if action.nargs in {0, "?"} for name in action.option_strings)
 
 
 def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
@@ -204,6 +211,9 @@ _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[
 _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
 
+_Values = Mapping[str, Collection[str]]  # of options that may have one
+
+
 class SqlLine(NamedTuple):
     """A parsed line: the variable that takes the rows (None: the cell's value), the options, and the statement."""
 
@@ -221,8 +231,14 @@ class _Options:
     options: list[tuple[str, str | None]] = field(default_factory=list)
     unfinished: str | None = None
 
+    @property
+    def values(self) -> dict[str, str]:
+        return {option: value for option, value in self.options if value is not None}
 
-def _parse_options(text: str, options_with_value: Collection[str], *, before_cursor: bool) -> _Options:
+
+def _parse_options(
+    text: str, options_with_value: Collection[str], optional_values: _Values, *, before_cursor: bool
+) -> _Options:
     option_pattern, value_pattern = (_FINISHED_OPTION, _FINISHED_VALUE) if before_cursor else (_OPTION, _VALUE)
     parsed = _Options(rest=text.lstrip())
     while True:
@@ -230,8 +246,11 @@ def _parse_options(text: str, options_with_value: Collection[str], *, before_cur
             # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
             parsed.name = unicodedata.normalize("NFKC", found[1])
         elif found := option_pattern.match(parsed.rest):
-            option, value = found[1], None
-            if option in options_with_value:
+            option, value, is_value_next = found[1], None, found[0].endswith("=")
+            # A word that is none of the possible values begins the statement.
+            word = value_pattern.match(parsed.rest, found.end())
+            is_value_next |= word is not None and word[0].strip() in optional_values.get(option, ())
+            if option in options_with_value or (option in optional_values and is_value_next):
                 parsed.rest = parsed.rest[found.end() :]
                 found = value_pattern.match(parsed.rest)
                 if found is None:
@@ -244,9 +263,16 @@ def _parse_options(text: str, options_with_value: Collection[str], *, before_cur
         parsed.rest = parsed.rest[found.end() :]
 
 
-def split_sql_line(line: str, cell: str | None, *, options_with_value: Sequence[str], flags: Sequence[str]) -> SqlLine:
+def split_sql_line(
+    line: str,
+    cell: str | None,
+    *,
+    options_with_value: Sequence[str],
+    flags: Sequence[str],
+    optional_values: _Values = MappingProxyType({}),
+) -> SqlLine:
     """Parse the magic's line and the body of a cell magic (None for a line magic)."""
-    parsed = _parse_options(line, options_with_value, before_cursor=False)
+    parsed = _parse_options(line, options_with_value, optional_values, before_cursor=False)
     name, known = parsed.name, (*options_with_value, *flags)
     for option, _ in parsed.options:
         if option not in known:
@@ -308,48 +334,55 @@ class OptionValue(NamedTuple):
 CursorPosition = Statement | OptionName | OptionValue
 
 
-def find_position(
+def find_position(  # noqa: PLR0913 - what is known of the magics
     text: str,
     cursor: int,
     *,
     cell_magics: Collection[str],
     line_magics: Collection[str],
     options_with_value: Collection[str],
+    optional_values: _Values = MappingProxyType({}),
 ) -> CursorPosition | None:
     """Return what the cursor (an offset in the cell's `text`) is in; None when it is in none of these magics."""
     found = _CELL_MAGIC.match(text)
     if found and found["name"] in cell_magics:
-        return None if cursor <= found.end() else _in_cell(text, cursor, found.end(), options_with_value)
+        return (
+            None if cursor <= found.end() else _in_cell(text, cursor, found.end(), options_with_value, optional_values)
+        )
     start = text.rfind("\n", 0, cursor) + 1
     found = _LINE_MAGIC.match(text, start, cursor)
     if found is None or found["name"] not in line_magics:
         return None
     end = text.find("\n", cursor)
     after = text[cursor : len(text) if end < 0 else end]
-    return _on_line(text[found.end() : cursor], after, options_with_value)
+    return _on_line(text[found.end() : cursor], after, options_with_value, optional_values)
 
 
-def _in_cell(text: str, cursor: int, start: int, options_with_value: Collection[str]) -> CursorPosition:
+def _in_cell(
+    text: str, cursor: int, start: int, options_with_value: Collection[str], optional_values: _Values
+) -> CursorPosition:
     end = text.find("\n", start)
     if end < 0 or cursor <= end:
-        position = _on_line(text[start:cursor], text[cursor:], options_with_value)
+        position = _on_line(text[start:cursor], text[cursor:], options_with_value, optional_values)
         is_empty = isinstance(position, Statement) and not position.before
         return OptionName(typed="") if is_empty else position
     # A statement may begin behind the options.
-    first = _on_line(text[start:end] + " ", "", options_with_value)
-    begun = first.before.rstrip() + "\n" if isinstance(first, Statement) and first.before.strip() else ""
-    options = first.options if isinstance(first, Statement) else {}
-    return Statement(before=begun + text[end + 1 : cursor], after=text[cursor:], options=options)
+    first = _parse_options(text[start:end] + " ", options_with_value, optional_values, before_cursor=True)
+    is_begun = first.unfinished is None and first.rest.strip()
+    begun = first.rest.rstrip() + "\n" if is_begun else ""
+    return Statement(before=begun + text[end + 1 : cursor], after=text[cursor:], options=first.values)
 
 
-def _on_line(typed: str, after: str, options_with_value: Collection[str]) -> CursorPosition:
-    parsed = _parse_options(typed, options_with_value, before_cursor=True)
+def _on_line(typed: str, after: str, options_with_value: Collection[str], optional_values: _Values) -> CursorPosition:
+    parsed = _parse_options(typed, options_with_value, optional_values, before_cursor=True)
     if parsed.unfinished is not None:
         return OptionValue(option=parsed.unfinished, typed=parsed.rest)
+    last, value = parsed.options[-1] if parsed.options else ("", None)
+    if value is None and any(possible.startswith(parsed.rest) for possible in optional_values.get(last, ())):
+        return OptionValue(option=last, typed=parsed.rest)
     if _OPTION_BEGUN.fullmatch(parsed.rest):
         return OptionName(typed=parsed.rest)
-    options = {option: value for option, value in parsed.options if value is not None}
-    return Statement(before=parsed.rest, after=after, options=options)
+    return Statement(before=parsed.rest, after=after, options=parsed.values)
 
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")

@@ -138,7 +138,7 @@ def _short(text: str) -> str:
     return cut(printable(text), _MAX_TEXT_CHARACTERS)
 
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent / "frontend" / "static"
 
 
 class TablesWidget(anywidget.AnyWidget):

@@ -138,18 +138,6 @@ def test_every_error_class_has_a_code_of_its_own():
     assert len(codes) == len(set(codes))
 
 
-def test_promised_names_are_importable():
-    assert set(auth.__all__) >= {
-        "AuthProvider", "OidcAuthProvider", "OidcClientCredentialsProvider", "StaticTokenAuthProvider",
-    }  # fmt: skip
-    assert set(access.__all__) >= {
-        "ApiKeyValidator", "AuthContext", "AuthType", "MultiValidator", "OidcValidator", "Rejected", "TokenValidator",
-        "Unavailable", "validator_from_environment",
-    }  # fmt: skip
-    assert callable(micromegas_jupyter.connect)
-    assert isinstance(micromegas_jupyter.FlightSQLClient, type)
-
-
 def test_every_status_is_explained_with_the_errors_that_have_it():
     text = read_page("statuses.md")
     sections = dict(re.findall(r"^## ([A-Z_]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))

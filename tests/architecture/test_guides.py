@@ -21,6 +21,7 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.http_endpoint import NotReady
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.guide_text import blocks, read_page, table_rows
+from tests.architecture.registered_magics import registered_magics
 from tests.architecture.test_documentation import command_line_options
 
 ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
@@ -34,10 +35,6 @@ SIGN_IN_PAGES = (
 SIGN_IN = blocks(*SIGN_IN_PAGES)
 CONFIGURATIONS = [block for block in ACCESS if block.language == "json"]
 OPERATING = read_page("operating.md")
-
-
-def _place(block):
-    return block.place
 
 
 def exported(lines):
@@ -99,7 +96,7 @@ def _parsed(block):
     return parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=block.text)
 
 
-@pytest.mark.parametrize("block", CONFIGURATIONS, ids=_place)
+@pytest.mark.parametrize("block", CONFIGURATIONS, ids=lambda block: block.place)
 def test_every_block_of_json_is_a_configuration_file_that_is_accepted(block):
     settings = _parsed(block)
 
@@ -130,7 +127,9 @@ def test_every_condition_of_a_role_fits_its_table():
     assert [(table, text) for table, text in found if condition_problem(text, schemas[table]) is not None] == []
 
 
-@pytest.mark.parametrize("block", [block for block in SIGN_IN if block.language == "json"], ids=_place)
+@pytest.mark.parametrize(
+    "block", [block for block in SIGN_IN if block.language == "json"], ids=lambda block: block.place
+)
 def test_every_profile_can_be_used(block):
     names = list(decode_strict_json(block.text)["profiles"])
 
@@ -152,7 +151,7 @@ def test_every_profile_sends_what_the_servers_of_the_other_guide_accept(name):
 @pytest.mark.parametrize(
     "block",
     [block for block in SIGN_IN if block.language in {"sh", "yaml"} and "MICROMEGAS_" in block.text],
-    ids=_place,
+    ids=lambda block: block.place,
 )
 def test_every_block_of_variables_can_be_used(block):
     environ = variables(block)
@@ -224,3 +223,33 @@ def test_the_container_starts_what_is_understood():
 
     assert program == "micromegas"
     assert build_parser().parse_args(arguments).command == "serve"
+
+
+# A line of the list of options: one or more of them, then what they mean.
+OPTION_LINE = re.compile(r"^- ((?:`[^`]+`, )*`[^`]+`) \S", re.MULTILINE)
+
+
+def magic_sections():
+    """Return each section by the names of magics in its heading."""
+    parts = re.split(r"^## ", read_page("magics.md"), flags=re.MULTILINE)[1:]
+    return {frozenset(re.findall(r"`%{1,2}(\w+)`", part.partition("\n")[0])): part for part in parts}
+
+
+def section_of(names):
+    (found,) = [text for named, text in magic_sections().items() if named & set(names)]
+    return found
+
+
+def test_every_section_that_names_a_magic_names_one_that_is_registered():
+    assert set().union(*magic_sections()) <= {name for names in registered_magics() for name in names}
+
+
+def test_the_one_section_of_a_magic_lists_its_options_as_help_writes_them_and_no_other():
+    listed = {
+        names: sorted(
+            option for line in OPTION_LINE.findall(section_of(names)) for option in line.strip("`").split("`, `")
+        )
+        for names in registered_magics()
+    }
+
+    assert listed == {names: sorted(options) for names, options in registered_magics().items()}

@@ -26,7 +26,7 @@ def _files():
 
 
 def _text_files():
-    endings = {".py", ".md", ".toml", ".js", ".mjs", ".css", ".json", ".ipynb", ".proto", ""}
+    endings = {".py", ".md", ".toml", ".js", ".mjs", ".ts", ".css", ".json", ".ipynb", ".proto", ""}
     return [ROOT / name for name in _files() if Path(name).suffix in endings and (ROOT / name).is_file()]
 
 

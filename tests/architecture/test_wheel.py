@@ -2,59 +2,79 @@
 
 import json
 import re
+import tarfile
 import zipfile
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 import micromegas_jupyter
 from tests.architecture.guide_text import ROOT
 
 ALLOWED = re.compile(
-    r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)|notebook/static/\w+\.(?:js|css)"
-    r"|notebook/frontend/static/\w+\.(?:js|css)|doctor/errors\.md"
-    r"|notebook/labextension/(?:(?:package|install)\.json|static/\w+\.js)"
+    r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)"
+    r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)|doctor/errors\.md"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
     r"|server_extension/server_extension\.json)"
     r"|micromegas_jupyter-[\d.]+\.data/data/etc/jupyter/jupyter_server_config\.d/micromegas_jupyter\.json"
-    r"|micromegas_jupyter-[\d.]+\.data/data/share/jupyter/labextensions/micromegas-jupyter/[\w/.]+"
+    r"|micromegas_jupyter-[\d.]+\.data/data/share/jupyter/labextensions/micromegas-jupyter/[\w/.-]+\.(?:js|json)"
     r"|micromegas_jupyter-[\d.]+\.dist-info/(?:METADATA|WHEEL|RECORD|entry_points\.txt|licenses/docs/LICENSE)"
 )
 LAB_EXTENSION = (
     f"micromegas_jupyter-{micromegas_jupyter.__version__}.data/data/share/jupyter/labextensions/micromegas-jupyter"
 )
+NOTEBOOK = ROOT / "micromegas_jupyter" / "notebook"
+WIDGETS = sorted(path.stem for path in NOTEBOOK.glob("frontend/src/*/*.ts") if path.stem == path.parent.name)
+MAX_BYTES = 3_000_000
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory):
+def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     path = next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))
-    with zipfile.ZipFile(path) as wheel:
-        return wheel.namelist()
+    with zipfile.ZipFile(path) as opened:
+        yield opened
 
 
-def test_the_wheel_holds_only_what_is_allowed(names):
+@pytest.fixture(scope="module")
+def names(wheel):
+    return wheel.namelist()
+
+
+def test_the_wheel_is_small_and_holds_only_what_is_allowed(wheel, names):
     assert [name for name in names if not ALLOWED.fullmatch(name)] == []
+    assert sum(each.compress_size for each in wheel.infolist()) < MAX_BYTES
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "micromegas_jupyter/py.typed", "micromegas_jupyter/flightsql/proto/wire.binpb",
-        "micromegas_jupyter/notebook/frontend/static/card.js", "micromegas_jupyter/notebook/frontend/static/card.css",
         "micromegas_jupyter/doctor/errors.md", "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
         "micromegas_jupyter/demo/notebooks/investigating-an-incident.ipynb",
         "micromegas_jupyter/demo/notebooks/jupyterhub.ipynb",
         "micromegas_jupyter/demo/notebooks/service-account.ipynb",
         "micromegas_jupyter-0.1.0.data/data/etc/jupyter/jupyter_server_config.d/micromegas_jupyter.json",
-        *(f"{LAB_EXTENSION}/{name}" for name in ("package.json", "install.json", "static/remoteEntry.js")),
+        f"{LAB_EXTENSION}/install.json",
+        *(f"micromegas_jupyter/notebook/frontend/static/{name}.{kind}" for name in WIDGETS for kind in ("js", "css")),
     ],
 )  # fmt: skip
 def test_the_wheel_holds_what_the_program_reads(names, name):
     assert name in names
 
 
-def test_the_lab_extension_has_the_package_s_version():
-    path = ROOT / "micromegas_jupyter" / "notebook" / "labextension" / "package.json"
+def test_the_lab_extension_has_the_package_s_version_and_its_entry_point(wheel, names):
+    package = json.loads(wheel.read(f"{LAB_EXTENSION}/package.json"))
 
-    assert json.loads(path.read_text(encoding="utf-8"))["version"] == micromegas_jupyter.__version__
+    assert package["version"] == micromegas_jupyter.__version__
+    assert f"{LAB_EXTENSION}/{package['jupyterlab']['_build']['load']}" in names
+
+
+def test_the_source_distribution_holds_the_front_end_s_sources_without_what_npm_installs(tmp_path):
+    path = next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path)))
+    with tarfile.open(path) as sources:
+        names = [name.partition("/notebook/frontend/")[2] for name in sources.getnames()]
+
+    assert {"package-lock.json", "src/tables/tables.ts", "labextension/src/index.ts"} <= set(names)
+    assert [name for name in names if "node_modules/" in name or name.startswith("labextension/lib/")] == []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import adbc_driver_flightsql.dbapi
@@ -155,39 +156,33 @@ def small_query(uri, sql, *, name=OURS, is_adbc=False):
 
 def calls_a_second(queries, seconds):
     """Run each query again and again on a thread of its own; return the rate of all."""
-    counts = [0] * len(queries)
     together = threading.Barrier(len(queries) + 1)
     stop = threading.Event()
 
-    def run(number):
+    def run(query):
+        count = 0
         together.wait()
         while not stop.is_set():
-            queries[number]()
-            counts[number] += 1
+            query()
+            count += 1
+        return count
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(queries))]
-    for thread in threads:
-        thread.start()
-    together.wait()
-    started = SYSTEM_CLOCK.monotonic()
-    stop.wait(seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (SYSTEM_CLOCK.monotonic() - started)
+    with ThreadPoolExecutor(len(queries)) as threads:
+        running = [threads.submit(run, query) for query in queries]
+        together.wait()
+        started = SYSTEM_CLOCK.monotonic()
+        stop.wait(seconds)
+        stop.set()
+        count = sum(one.result() for one in running)
+    return count / (SYSTEM_CLOCK.monotonic() - started)
 
 
 @pytest.mark.parametrize(
-    ("title", "sql", "is_adbc"),
-    [
-        ("look-up", LOOKUP, False),
-        ("look-up by ADBC", LOOKUP, True),
-        ("SELECT 1 + 1", "SELECT 1 + 1 AS two", False),
-        ("SELECT 1", "SELECT 1 AS one", False),
-    ],
+    ("sql", "is_adbc"),
+    [(LOOKUP, False), (LOOKUP, True), ("SELECT 1 + 1 AS two", False), ("SELECT 1 AS one", False)],
     ids=["look-up", "ADBC look-up", "SELECT 1+1", "SELECT 1"],
 )
-def test_small_statements_of_eight_clients(servers, say, title, sql, is_adbc, pytestconfig):  # noqa: PLR0917
+def test_small_statements_of_eight_clients(servers, say, sql, is_adbc, pytestconfig):
     rounds, seconds = (16, 3.0) if pytestconfig.getoption("--long") else (2, 0.5)
     rates = defaultdict(list)
     with ExitStack() as stack:
@@ -204,7 +199,8 @@ def test_small_statements_of_eight_clients(servers, say, title, sql, is_adbc, py
             rates[name].append(calls_a_second(queries[name], seconds))
 
     rate = statistics.median(rates[OURS])
-    say(f"{title}, {CLIENTS} clients: {rate:.0f} a second, to {PEER} {ratio(rates[OURS], rates[PEER])}")
+    clients = f"{CLIENTS} clients{' by ADBC' * is_adbc}"
+    say(f"{sql}, {clients}: {rate:.0f} a second, to {PEER} {ratio(rates[OURS], rates[PEER])}")
 
 
 @pytest.mark.parametrize("source", ["memory", "Parquet"])
@@ -271,11 +267,8 @@ def latencies(queries, seconds):
             query()
             found[name].append((SYSTEM_CLOCK.monotonic() - due) * 1e3)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(queries))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(queries)) as threads:
+        list(threads.map(run, range(len(queries))))
     return {name: statistics.quantiles(times, n=100, method="inclusive")[98] for name, times in found.items()}
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+PEM = Encoding.PEM
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.ca_file = folder / f"{name}.pem"
-        self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.ca_file.write_bytes(certificate.public_bytes(PEM))
 
     def issue(self, name, *, host="127.0.0.1"):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -48,12 +51,8 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
-        pair.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        pair.key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        pair.certificate_file.write_bytes(certificate.public_bytes(PEM))
+        pair.key_file.write_bytes(key.private_bytes(PEM, PrivateFormat.PKCS8, NoEncryption()))
         return pair
 
 

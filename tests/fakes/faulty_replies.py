@@ -4,7 +4,6 @@ A fault spends nothing: what it spoils is a good answer, made without using up t
 for it. So a client that takes the answer all the same is found out, and one that does not has lost nothing.
 """
 
-import base64
 import gzip
 import json
 import threading
@@ -14,6 +13,7 @@ from urllib.parse import urlencode
 
 from tests.fakes.loopback_http import LoopbackHandler, Reply
 from tests.fakes.mint import encode_json, mint_raw
+from tests.fakes.raw_client import claims_of
 from tests.fakes.scripted_provider import ScriptedProvider
 
 ELSEWHERE = "/elsewhere"
@@ -26,30 +26,6 @@ OVERSIZED_BYTES = 1_000_001
 _SECRET_MEMBERS = ("access_token", "refresh_token", "id_token", "device_code")
 _SECRET_FIELDS = ("code", "code_verifier", "refresh_token", "device_code", "token", "client_secret")
 _UNSPENT_GRANTS = ("refresh_token", "urn:ietf:params:oauth:grant-type:device_code")
-
-
-class Wire:
-    """One connection on which a fault answers."""
-
-    def __init__(self, handler, request):
-        self._handler = handler
-        self.provider = handler.provider
-        self.request = request
-
-    def send(self, data):
-        self._handler.wfile.write(data)
-        self._handler.wfile.flush()
-
-    def send_head(self, status, headers, *, length):
-        self._handler.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
-            self._handler.send_header(name, value)
-        self._handler.end_headers()
-
-    def send_reply(self, reply, content=None):
-        body = reply.content if content is None else content
-        self.send_head(reply.status, reply.all_headers, length=len(body))
-        self.send(body)
 
 
 class FaultyProvider(ScriptedProvider):
@@ -102,83 +78,96 @@ class FaultyHandler(LoopbackHandler):
         return self.server.answering
 
     def _answer(self, body):
-        seen = self.seen(body)
-        fault = self.provider.faults.get(seen.path)
+        self.request_seen = self.seen(body)
+        fault = self.provider.faults.get(self.request_seen.path)
         if fault is None:
             super()._answer(body)
             return
         self.close_connection = True
         with suppress(OSError):  # the client hung up, as it should
-            fault(Wire(self, seen), self.provider.unspent(seen))
+            fault(self, self.provider.unspent(self.request_seen))
+
+    def send(self, data):
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def send_head(self, reply, *, length):
+        self.send_response(reply.status)
+        for name, value in {**reply.all_headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def send_reply(self, reply, content=None):
+        body = reply.content if content is None else content
+        self.send_head(reply, length=len(body))
+        self.send(body)
 
 
 FaultyProvider.handler = FaultyHandler
 
 
-def hang(wire, _reply):
-    wire.provider.stopping.wait(LONGEST_STALL_SECONDS)
+def hang(handler, _reply):
+    handler.provider.stopping.wait(LONGEST_STALL_SECONDS)
 
 
-def trickle(wire, reply):
+def trickle(handler, reply):
     content = _long(reply)
-    wire.send_head(reply.status, reply.all_headers, length=len(content))
+    handler.send_head(reply, length=len(content))
     for byte in content:
-        wire.send(bytes([byte]))
-        if wire.provider.stopping.wait(TRICKLE_PAUSE_SECONDS):
+        handler.send(bytes([byte]))
+        if handler.provider.stopping.wait(TRICKLE_PAUSE_SECONDS):
             return
 
 
-def cut(wire, reply):
+def cut(handler, reply):
     content = _long(reply)
-    wire.send_head(reply.status, reply.all_headers, length=len(content))
-    wire.send(content[: len(content) // 2])
+    handler.send_head(reply, length=len(content))
+    handler.send(content[: len(content) // 2])
 
 
-def server_error(wire, reply):
-    wire.send_reply(replace(reply, status=500))
+def alter(status=None, **headers):
+    def fault(handler, reply):
+        changed = {name.replace("_", "-"): value for name, value in headers.items()}
+        handler.send_reply(replace(reply, status=status or reply.status, headers={**reply.headers, **changed}))
+
+    return fault
 
 
-def too_many_requests(wire, reply):
-    wire.send_reply(replace(reply, status=429, headers={**reply.headers, "Retry-After": "1"}))
+server_error = alter(500)
+too_many_requests = alter(429, Retry_After="1")
+redirect = alter(307, Location=ELSEWHERE)
+wrong_content_type = alter(Content_Type="text/html")
 
 
-def malformed_json(wire, reply):
-    wire.send_reply(reply, reply.content[:-1] or b"{")
+def malformed_json(handler, reply):
+    handler.send_reply(reply, reply.content[:-1] or b"{")
 
 
-def oversized(wire, reply):
-    wire.send_reply(reply, reply.content + b" " * OVERSIZED_BYTES)
+def oversized(handler, reply):
+    handler.send_reply(reply, reply.content + b" " * OVERSIZED_BYTES)
 
 
-def compressed(wire, reply):
+def compressed(handler, reply):
     packed = gzip.compress(reply.content)
-    wire.send_reply(replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"}), packed)
+    handler.send_reply(replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"}), packed)
 
 
-def redirect(wire, reply):
-    wire.send_reply(replace(reply, status=307, headers={**reply.headers, "Location": wire.provider.base + ELSEWHERE}))
-
-
-def wrong_content_type(wire, reply):
-    wire.send_reply(replace(reply, headers={**reply.headers, "Content-Type": "text/html"}))
-
-
-def not_an_object(wire, reply):
-    wire.send_reply(Reply(body=[reply.body]))
+def not_an_object(handler, reply):
+    handler.send_reply(Reply(body=[reply.body]))
 
 
 def refuse(code):
-    def fault(wire, _reply):
-        sent = urlencode(wire.request.form)
-        wire.send_reply(Reply(status=400, body={"error": code, "error_description": f"no: {sent}"}))
+    def fault(handler, _reply):
+        sent = urlencode(handler.request_seen.form)
+        handler.send_reply(Reply(status=400, body={"error": code, "error_description": f"no: {sent}"}))
 
     return fault
 
 
 def change(**members):
-    def fault(wire, reply):
+    def fault(handler, reply):
         body = {name: value for name, value in {**reply.body, **members}.items() if value is not None}
-        wire.send_reply(replace(reply, body=body))
+        handler.send_reply(replace(reply, body=body))
 
     return fault
 
@@ -186,25 +175,22 @@ def change(**members):
 def forge(*, key=None, **claims):
     """Return a fault that changes claims of the ID token, and signs it with the provider's key or another one."""
 
-    def fault(wire, reply):
-        payload = json.dumps({**_claims(reply), **claims}).encode()
-        change(id_token=mint_raw(payload, key=key or wire.provider.signing_key))(wire, reply)
+    def fault(handler, reply):
+        payload = json.dumps({**claims_of(reply.body["id_token"]), **claims}).encode()
+        change(id_token=mint_raw(payload, key=key or handler.provider.signing_key))(handler, reply)
 
     return fault
 
 
-def unsigned(wire, reply):
-    change(id_token=f"{encode_json({'alg': 'none'})}.{encode_json(_claims(reply))}.")(wire, reply)
+def unsigned(handler, reply):
+    claims = encode_json(claims_of(reply.body["id_token"]))
+    change(id_token=f"{encode_json({'alg': 'none'})}.{claims}.")(handler, reply)
 
 
-def another_issuer_in_callback(wire, reply):
-    location = reply.headers["Location"].replace(urlencode({"iss": wire.provider.issuer}), "iss=https%3A%2F%2Fevil")
-    wire.send_reply(replace(reply, headers={"Location": location}))
-
-
-def _claims(reply):
-    payload = str(reply.body["id_token"]).split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+def another_issuer_in_callback(handler, reply):
+    issuer = urlencode({"iss": handler.provider.issuer})
+    location = reply.headers["Location"].replace(issuer, "iss=https%3A%2F%2Fevil")
+    handler.send_reply(replace(reply, headers={"Location": location}))
 
 
 def _long(reply):

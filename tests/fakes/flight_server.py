@@ -2,8 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
 
 import grpc
 import pyarrow as pa
@@ -12,19 +11,7 @@ from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, encode_erro
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 
 _SERVICE = "/arrow.flight.protocol.FlightService/"
-_THREADS = 16
 SMALL_TABLE = pa.table({"n": pa.array([1, 2, 3], pa.int64())})
-
-
-@dataclass
-class SeenCall:
-    """One call as it arrived."""
-
-    method: str
-    metadata: dict[str, str]
-    messages: list[Any]
-    context: grpc.ServicerContext = field(repr=False)
-    ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
 
 def rows(table):
@@ -76,7 +63,7 @@ class FakeFlightServer(grpc.GenericRpcHandler):
         self.calls = []
         self.call_arrived = threading.Event()
         self.closing = threading.Event()
-        self._server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(self,))
+        self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
 
@@ -95,10 +82,11 @@ class FakeFlightServer(grpc.GenericRpcHandler):
 
         def serve(requests, context):
             metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-            call = SeenCall(method, metadata, [], context)
-            context.add_callback(call.ended.set)
+            ended = threading.Event()
+            context.add_callback(ended.set)
             kind = _MESSAGES.get(method, messages.Ticket)
-            call.messages.extend(kind.FromString(request) for request in requests)
+            sent = [kind.FromString(request) for request in requests]
+            call = SimpleNamespace(method=method, metadata=metadata, messages=sent, context=context, ended=ended)
             self.calls.append(call)
             self.call_arrived.set()
             name = f"{method}:{call.messages[0].type}" if method == "DoAction" else method

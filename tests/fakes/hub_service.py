@@ -1,8 +1,7 @@
 """A Hub's sign-in service on loopback that keeps to the contract of docs/jupyterhub.md; what it answers can be set."""
 
 import json
-import threading
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import mint_raw
@@ -13,23 +12,12 @@ ISSUER = "https://id.example.com"
 CLIENT_ID = "lake-notebooks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubCall:
-    """One request that came."""
-
-    method: str
-    path: str
-    authorization: str | None
-    body: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubReply:
-    """One answer; text is sent as HTML."""
-
-    status: int = 200
-    body: object = None
-    location: str | None = None
+def HubReply(*, status=200, body=None, location=None):  # noqa: N802 - used as a class elsewhere
+    """Return one answer; text is sent as HTML."""
+    headers = {"Location": location} if location else {}
+    if isinstance(body, str):
+        return Reply(status=status, text=body, headers={"Content-Type": "text/html", **headers})
+    return Reply(status=status, body=body, text="" if status == 204 else None, headers=headers)
 
 
 class FakeHubService(LoopbackHttp):
@@ -46,7 +34,6 @@ class FakeHubService(LoopbackHttp):
         self.redirect_uri = "https://hub.example.com/services/micromegas/callback"
         self.start_url = "https://hub.example.com/services/micromegas/start/n4me"
         self.answer_to_redirect = None
-        self.asked_for_answer = threading.Event()
         self.authorization_urls = []
         self.url = f"{self.base}/services/micromegas/"
 
@@ -61,16 +48,10 @@ class FakeHubService(LoopbackHttp):
 
     def handle(self, seen):
         body = json.loads(seen.body) if seen.method == "POST" else None
-        call = HubCall(method=seen.method, path=seen.path, authorization=seen.headers.get("authorization"), body=body)
+        call = SimpleNamespace(path=seen.path, authorization=seen.headers.get("authorization"), body=body)
         self.calls.append(call)
         self.before_answer()
-        reply = self.reply(call)
-        headers = {} if reply.location is None else {"Location": reply.location}
-        if reply.status == 204:
-            return Reply(status=204, text="", headers=headers)
-        if isinstance(reply.body, str):
-            return Reply(status=reply.status, text=reply.body, headers={"Content-Type": "text/html", **headers})
-        return Reply(status=reply.status, body=reply.body, headers=headers)
+        return self.reply(call)
 
     def refuse(self, status, code):
         body = {"error": code, "message": "Words of the service.", "remedy": "More of its words."}
@@ -82,23 +63,21 @@ class FakeHubService(LoopbackHttp):
         claims = {"iss": self.issuer, "aud": CLIENT_ID, **person, **times}
         return mint_raw(json.dumps(claims).encode(), key=PLATFORM_KEY)
 
-    def contract(self, call):  # noqa: PLR0911 - one for each call
+    def contract(self, call):
         if call.authorization != f"Bearer {HUB_TOKEN}":
             return HubReply(status=401, body={"error": "invalid_token", "message": "", "remedy": ""})
-        match call.method, call.path.removeprefix("/services/micromegas/"), call.body:
-            case "POST", "token", {}:
+        match call.path.removeprefix("/services/micromegas/"), call.body:
+            case "token", {}:
                 token = {"access_token": self.token(), "token_type": "Bearer", "expires_at": 1, "user": "alice"}
                 return HubReply(body={**token, "expires_in": self.lifetime_seconds, "issuer": self.issuer})
-            case "GET", "redirect", None:
+            case "redirect", None:
                 return HubReply(
                     body={"redirect_uri": self.redirect_uri, "issuer": self.issuer, "client_id": self.client_id}
                 )
-            case "POST", "sign-ins", {"authorization_url": str(url)}:
+            case "sign-ins", {"authorization_url": str(url)}:
                 self.authorization_urls.append(url)
                 return HubReply(status=201, body={"name": "n4me", "start_url": self.start_url, "expires_in": 600})
-            case "POST", "sign-ins/n4me/answer", {}:
-                self.asked_for_answer.set()
-                if self.answer_to_redirect is None:
-                    return HubReply(status=204)
-                return HubReply(body={"query": self.answer_to_redirect})
+            case "sign-ins/n4me/answer", {}:
+                answer = self.answer_to_redirect
+                return HubReply(status=204) if answer is None else HubReply(body={"query": answer})
         return HubReply(status=404, body="<p>Not found</p>")

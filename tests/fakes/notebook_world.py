@@ -67,33 +67,7 @@ class FakeTables:
         self.may_answer.set()
 
 
-class ListsTables:
-    """A client's `list_tables`, as its world says."""
-
-    _world: Any
-
-    def list_tables(self, *, timeout_seconds=None):
-        tables = self._world.tables
-        tables.asked_count += 1
-        tables.was_asked.set()
-        assert tables.may_answer.wait(60)
-        if tables.failure is not None:
-            raise tables.failure
-        return dict(tables.schemas)
-
-
-class ReadsAll:
-    """A reader's `read_all`, over its batches."""
-
-    schema: pa.Schema
-
-    def read_all(self):
-        return pa.Table.from_batches(list(self), self.schema)
-
-
 SECRET_TOKEN = "secret-token-that-nobody-may-see"
-
-
 ALICE = {"subject": "user-1", "name": "Alice Martin", "email": "alice@example.com", "issuer": "https://id.example.com"}
 FakeIdentity = partial(
     Identity,
@@ -143,18 +117,13 @@ class FakeRenewal:
     def __init__(self, provider, on_change):
         self.provider = provider
         self.on_change = on_change
-        self.start_count = 0
-        self.stop_count = 0
-
-    @property
-    def is_running(self):
-        return self.start_count > 0 and self.stop_count == 0
+        self.is_running = False
 
     def start(self):
-        self.start_count += 1
+        self.is_running = True
 
     def stop(self):
-        self.stop_count += 1
+        self.is_running = False
 
 
 class FakeLogin:
@@ -170,7 +139,6 @@ class FakeLogin:
         self.expires_at = expires_at
         self.is_cancelled = False
         self.waited_for = Event()
-        self.submitted = []
         self._ended = Event()
         self._outcome = None
         self._callbacks = []
@@ -179,7 +147,6 @@ class FakeLogin:
         self.start = callback
 
     def submit(self, text):
-        self.submitted.append(text)
         if text != FITTING_ADDRESS:
             raise UsageError("The pasted text is not the address that this sign-in ended at.", remedy="Try again.")
         self.succeed()
@@ -220,7 +187,7 @@ class FakeLogin:
                 callback(self)
 
 
-class FakeReader(ReadsAll):
+class FakeReader:
     """Implements what the magics use of `QueryReader`; an exception among the batches is raised in its place."""
 
     def __init__(self, script, clock, seconds_per_batch, query_id):
@@ -257,6 +224,9 @@ class FakeReader(ReadsAll):
                 return part
         raise StopIteration
 
+    def read_all(self):
+        return pa.Table.from_batches(list(self), self.schema)
+
     def cancel(self):
         self.is_cancelled = True
         self._script = [QueryCancelled("The query was cancelled.", query_id=self.query_id)]
@@ -265,7 +235,7 @@ class FakeReader(ReadsAll):
         self.is_closed = True
 
 
-class FakeClient(ListsTables):
+class FakeClient:
     """Implements what the magics use of `FlightSQLClient`, and notes what it was asked."""
 
     def __init__(self, world, provider):
@@ -285,6 +255,15 @@ class FakeClient(ListsTables):
         reader = FakeReader(self._world.script, self._world.clock, SECONDS_PER_BATCH, self._world.query_id)
         self._world.readers.append(reader)
         return reader
+
+    def list_tables(self, *, timeout_seconds=None):
+        tables = self._world.tables
+        tables.asked_count += 1
+        tables.was_asked.set()
+        assert tables.may_answer.wait(60)
+        if tables.failure is not None:
+            raise tables.failure
+        return dict(tables.schemas)
 
     def prepare_statement(self, sql):
         self._world.prepared.append(sql)

@@ -28,7 +28,10 @@ PLATFORM_KEY = rsa_key("platform")
 
 
 class StandIn(LoopbackHttp):
-    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced."""
+    """A context manager that serves at `base`; every call is kept, and the next answer may be replaced.
+
+    A call that breaks one of the rules asserted in `answer` gets status 400.
+    """
 
     def __init__(self, *, clock=SYSTEM_CLOCK):
         super().__init__(clock=clock)
@@ -45,7 +48,10 @@ class StandIn(LoopbackHttp):
         assert call.body.count(b"=") == len(call.form), "a parameter came twice"
         with self._lock:
             self.calls.append(call)
-            return self._replacements.pop(0) if self._replacements else self.answer(call)
+            try:
+                return self._replacements.pop(0) if self._replacements else self.answer(call)
+            except (AssertionError, KeyError):
+                return Reply(status=400, body={"error": "invalid_request"})
 
     def answer(self, call):
         raise NotImplementedError
@@ -79,8 +85,6 @@ def _decoded(segment):
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
-GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-GITHUB_SUBJECT = "repo:example/lake:ref:refs/heads/main"
 REQUEST_TOKEN = "runner-request-token-0123456789"
 APP_HEADER = "app-header-secret-0123456789"
 IDENTITY_CLIENT_ID = "11111111-2222-3333-4444-555555555555"
@@ -96,14 +100,13 @@ class GithubRunner(StandIn):
         }
 
     def answer(self, call):
-        scheme, _, given = call.headers.get("authorization", "").partition(" ")
-        if (scheme.lower(), given) != ("bearer", REQUEST_TOKEN):
-            return Reply(status=401, body={"message": "unauthorized"})
-        if (call.method, call.path, call.query.get("api-version")) != ("GET", "/idtoken", "2.0"):
-            return Reply(status=404, body={"message": "not found"})
-        audience = call.query.get("audience", "https://github.com/example")
+        assert call.headers["authorization"] == f"Bearer {REQUEST_TOKEN}"
+        assert (call.method, call.path, call.query["api-version"]) == ("GET", "/idtoken", "2.0")
         token = self.mint(
-            issuer=GITHUB_ISSUER, subject=GITHUB_SUBJECT, audience=audience, repository_owner_id="42", ref="main"
+            issuer="https://token.actions.githubusercontent.com",
+            subject="repo:example/lake:ref:refs/heads/main",
+            audience=call.query.get("audience", "https://github.com/example"),
+            repository_owner_id="42",
         )
         return Reply(body={"count": len(token), "value": token})
 
@@ -111,24 +114,16 @@ class GithubRunner(StandIn):
 class GoogleMetadataServer(StandIn):
     """The metadata server of a machine with a service account."""
 
-    has_service_account = True
-
     def environ(self):
         return {"GCE_METADATA_HOST": self.base.removeprefix("http://")}
 
     def answer(self, call):
-        flavor = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM", "Content-Type": "text/html"}
-        if call.headers.get("metadata-flavor") != "Google" or "x-forwarded-for" in call.headers:
-            return Reply(status=403, text="Missing Metadata-Flavor:Google header.", headers=flavor)
-        if call.path != "/computeMetadata/v1/instance/service-accounts/default/identity":
-            return Reply(status=404, text="not found", headers=flavor)
-        if not self.has_service_account:
-            return Reply(status=404, text="The service account was not found.", headers=flavor)
-        audience = call.query.get("audience")
-        if not audience or call.query.get("format", "standard") not in {"standard", "full"}:
-            return Reply(status=400, text="non-empty audience parameter required", headers=flavor)
+        assert call.path == "/computeMetadata/v1/instance/service-accounts/default/identity"
+        assert (call.headers["metadata-flavor"], "x-forwarded-for" in call.headers) == ("Google", False)
+        assert call.query.get("format", "standard") in {"standard", "full"}
+        audience = call.query["audience"]
         token = self.mint(issuer=GOOGLE_ISSUER, subject="1234567890", audience=audience, azp="1234567890", email=EMAIL)
-        return Reply(text=token, headers=flavor)
+        return Reply(text=token, headers={"Metadata-Flavor": "Google", "Content-Type": "text/html"})
 
 
 class AzureMachine(StandIn):
@@ -138,19 +133,9 @@ class AzureMachine(StandIn):
         return {"AZURE_POD_IDENTITY_AUTHORITY_HOST": self.base}
 
     def answer(self, call):
-        if call.headers.get("metadata") != "true" or "x-forwarded-for" in call.headers:
-            return _azure_error("invalid_request", "Required metadata header not specified")
-        if (call.path, call.query.get("api-version")) != ("/metadata/identity/oauth2/token", "2018-02-01"):
-            return _azure_error("bad_request_102", "The api-version is not supported")
-        resource = call.query.get("resource")
-        if not resource:
-            return _azure_error("invalid_request", "Required query variable 'resource' is missing")
-        if call.query.get("client_id", IDENTITY_CLIENT_ID) != IDENTITY_CLIENT_ID:
-            return _azure_error("invalid_request", "Identity not found")
-        now = self.now_seconds()
-        times = {"expires_in": self.lifetime_seconds, "expires_on": now + self.lifetime_seconds, "not_before": now}
-        token = {"access_token": _azure_token(self, resource), "refresh_token": "", "token_type": "Bearer"}
-        return Reply(body={**token, **{name: str(number) for name, number in times.items()}, "resource": resource})
+        assert (call.path, call.query["api-version"]) == ("/metadata/identity/oauth2/token", "2018-02-01")
+        assert (call.headers["metadata"], "x-forwarded-for" in call.headers) == ("true", False)
+        return _azure_answer(self, call, expires_in=str(self.lifetime_seconds), refresh_token="")
 
 
 class AzureApp(StandIn):
@@ -160,26 +145,18 @@ class AzureApp(StandIn):
         return {"IDENTITY_ENDPOINT": f"{self.base}/MSI/token/", "IDENTITY_HEADER": APP_HEADER}
 
     def answer(self, call):
-        if call.headers.get("x-identity-header") != APP_HEADER:
-            return Reply(status=401, body={"statusCode": 401, "message": "No identity header"})
-        if (call.path, call.query.get("api-version")) != ("/MSI/token/", "2019-08-01"):
-            return Reply(status=404, body={"statusCode": 404, "message": "Not found"})
-        resource = call.query.get("resource")
-        if not resource or call.query.get("client_id", IDENTITY_CLIENT_ID) != IDENTITY_CLIENT_ID:
-            return Reply(status=400, body={"statusCode": 400, "message": "Unable to load the proper Managed Identity."})
-        now = self.now_seconds()
-        token = {"access_token": _azure_token(self, resource), "client_id": IDENTITY_CLIENT_ID, "token_type": "Bearer"}
-        times = {"expires_on": str(now + self.lifetime_seconds), "not_before": str(now)}
-        return Reply(body={**token, **times, "resource": resource})
+        assert (call.path, call.query["api-version"]) == ("/MSI/token/", "2019-08-01")
+        assert call.headers["x-identity-header"] == APP_HEADER
+        return _azure_answer(self, call, client_id=IDENTITY_CLIENT_ID)
 
 
-def _azure_token(stand_in, resource):
+def _azure_answer(stand_in, call, **members):
+    assert call.query.get("client_id", IDENTITY_CLIENT_ID) == IDENTITY_CLIENT_ID
+    now, resource = stand_in.now_seconds(), call.query["resource"]
     issuer = "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0"
-    return stand_in.mint(issuer=issuer, subject=IDENTITY_CLIENT_ID, audience=resource, azp=IDENTITY_CLIENT_ID)
-
-
-def _azure_error(code, description):
-    return Reply(status=400, body={"error": code, "error_description": description})
+    token = stand_in.mint(issuer=issuer, subject=IDENTITY_CLIENT_ID, audience=resource, azp=IDENTITY_CLIENT_ID)
+    times = {"expires_on": str(now + stand_in.lifetime_seconds), "not_before": str(now)}
+    return Reply(body={"access_token": token, "token_type": "Bearer", "resource": resource, **times, **members})
 
 
 KEY_ID = "4f3c2b1a"
@@ -213,35 +190,24 @@ class GoogleTokenEndpoint(StandIn):
         return json.dumps({name: value for name, value in members.items() if value is not None})
 
     def answer(self, call):
-        if (call.method, call.path) != ("POST", "/token"):
-            return Reply(status=404, body={"error": "not_found"})
-        if call.form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
-            return Reply(status=400, body={"error": "unsupported_grant_type"})
-        claims = verified_claims(call.form.get("assertion", ""), self.key, key_id=KEY_ID)
+        assert (call.method, call.path) == ("POST", "/token")
+        assert call.form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        claims = verified_claims(call.form["assertion"], self.key, key_id=KEY_ID)
         if claims is None:
             return _refused("Invalid JWT Signature.")
-        problem = self._problem_of(claims)
-        return self._granted(claims) if problem is None else _refused(problem)
-
-    def _problem_of(self, claims):
-        now, issued_at, expires_at = self.now_seconds(), claims.get("iat"), claims.get("exp")
-        if claims.get("iss") != EMAIL or claims.get("aud") != self.token_uri or "sub" in claims:
-            return "Invalid JWT: issuer, subject or audience."
-        if type(issued_at) is not int or type(expires_at) is not int or not 0 < expires_at - issued_at <= 3600:
-            return "Invalid JWT: Token must be a short-lived token (60 minutes)."
-        if not now - 300 <= issued_at <= now + 300:
-            return "Invalid JWT: Token must be in a reasonable timeframe. Check your iat and exp values."
-        return None
-
-    def _granted(self, claims):
-        audience, scope = claims.get("target_audience"), claims.get("scope")
-        if (audience is None) == (scope is None):
-            return Reply(status=400, body={"error": "invalid_scope", "error_description": "Invalid OAuth scope."})
-        if audience is not None:
-            token = self.mint(issuer=GOOGLE_ISSUER, subject="1234567890", audience=audience, email=EMAIL)
-            return Reply(body={"id_token": token})
-        text = f"ya29.opaque-{len(self.calls)}"
-        return Reply(body={"access_token": text, "expires_in": 3599, "token_type": "Bearer"})
+        issued_at, audience = claims["iat"], claims.get("target_audience")
+        assert (claims["iss"], claims["aud"], "sub" in claims) == (EMAIL, self.token_uri, False)
+        assert type(issued_at) is type(claims["exp"]) is int
+        assert 0 < claims["exp"] - issued_at <= 3600
+        if abs(self.now_seconds() - issued_at) > 300:
+            return _refused("Invalid JWT: Token must be in a reasonable timeframe. Check your iat and exp values.")
+        assert (audience is None) == ("scope" in claims)
+        if audience is None:
+            text = f"ya29.opaque-{len(self.calls)}"
+            return Reply(body={"access_token": text, "expires_in": 3599, "token_type": "Bearer"})
+        return Reply(
+            body={"id_token": self.mint(issuer=GOOGLE_ISSUER, subject="1234567890", audience=audience, email=EMAIL)}
+        )
 
 
 class ExchangingProvider(StandIn):
@@ -249,11 +215,10 @@ class ExchangingProvider(StandIn):
 
     client_id = "lake-service"
 
-    def __init__(self, *, trusted_audience=None, clock=SYSTEM_CLOCK, client_secret=None):
+    def __init__(self, *, trusted_audience=None, clock=SYSTEM_CLOCK):
         super().__init__(clock=clock)
         self.issuer = self.base
         self.trusted_audience = trusted_audience or self.issuer
-        self.client_secret = client_secret
 
     def token_calls(self):
         return [call for call in self.calls if call.path == "/token"]
@@ -263,57 +228,34 @@ class ExchangingProvider(StandIn):
             paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
             endpoints = {name: f"{self.base}/{path}" for name, path in paths.items()}
             return Reply(body={"issuer": self.issuer, **endpoints, "code_challenge_methods_supported": ["S256"]})
-        if (call.method, call.path) != ("POST", "/token"):
-            return Reply(status=404, body={"error": "not_found"})
-        match call.form.get("grant_type"):
-            case "urn:ietf:params:oauth:grant-type:token-exchange":
-                return self._exchange(call)
-            case "client_credentials":
-                return self._client_credentials(call)
-            case _:
-                return Reply(status=400, body={"error": "unsupported_grant_type"})
-
-    def _exchange(self, call):
-        if not self._is_authenticated(call):
-            return Reply(status=401, body={"error": "invalid_client"})
-        if call.form.get("subject_token_type") != "urn:ietf:params:oauth:token-type:jwt":
-            return Reply(status=400, body={"error": "invalid_request"})
-        claims = self._trusted(call.form.get("subject_token", ""))
+        assert (call.method, call.path, "authorization" in call.headers) == ("POST", "/token", False)
+        if call.form["grant_type"] == "client_credentials":
+            return self._client_credentials(call.form)
+        assert call.form["grant_type"] == "urn:ietf:params:oauth:grant-type:token-exchange"
+        assert call.form["client_id"] == self.client_id
+        assert call.form["subject_token_type"] == "urn:ietf:params:oauth:token-type:jwt"
+        assert (call.form.get("audience") or call.form["resource"]) == "lake"
+        claims = self._trusted(call.form["subject_token"])
         if claims is None:
             return _refused("The subject token is not acceptable.")
-        if (call.form.get("audience") or call.form.get("resource")) != "lake":
-            return Reply(status=400, body={"error": "invalid_target"})
-        kind = "urn:ietf:params:oauth:token-type:access_token"
-        return self._granted(str(claims["sub"]), issued_token_type=kind)
+        return self._granted(claims["sub"], issued_token_type="urn:ietf:params:oauth:token-type:access_token")
+
+    def _client_credentials(self, form):
+        assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        assert form["scope"].endswith("/.default")
+        if form["client_id"] != self.client_id or self._trusted(form["client_assertion"]) is None:
+            return Reply(status=401, body={"error": "invalid_client", "error_description": "AADSTS700016: not found"})
+        return self._granted(self.client_id)
 
     def _granted(self, subject, **more):
         token = self.mint(issuer=self.issuer, subject=subject, audience="lake")
         body = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime_seconds, **more}
         return Reply(body=body)
 
-    def _client_credentials(self, call):
-        kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-        if call.form.get("client_assertion_type") != kind or "authorization" in call.headers:
-            return Reply(status=401, body={"error": "invalid_client"})
-        claims = self._trusted(call.form.get("client_assertion", ""))
-        if claims is None or call.form.get("client_id") != self.client_id:
-            return Reply(status=401, body={"error": "invalid_client", "error_description": "AADSTS700016: not found"})
-        if not call.form.get("scope", "").endswith("/.default"):
-            return Reply(status=400, body={"error": "invalid_scope"})
-        return self._granted(self.client_id)
-
     def _trusted(self, token):
         claims = verified_claims(token, PLATFORM_KEY, key_id=PLATFORM_KEY.kid)
-        if claims is None or claims.get("aud") != self.trusted_audience:
-            return None
-        expires_at = claims.get("exp")
-        return claims if isinstance(expires_at, int) and expires_at > self.now_seconds() else None
-
-    def _is_authenticated(self, call):
-        if self.client_secret is None:
-            return call.form.get("client_id") == self.client_id and "authorization" not in call.headers
-        expected = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        return call.headers.get("authorization") == f"Basic {expected}"
+        is_good = claims is not None and claims["aud"] == self.trusted_audience and claims["exp"] > self.now_seconds()
+        return claims if is_good else None
 
 
 def _refused(description):

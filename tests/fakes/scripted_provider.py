@@ -45,17 +45,12 @@ class ScriptedDevices:
     def __init__(self, provider):
         self.interval_seconds = 5
         self.lifetime_seconds = 600
-        self.answer_changes = {}
-        self.pace = []
         self._provider = provider
 
     def decide(self, user_code, *, allow=True):
         (device,) = (found for found in self._provider.state.devices.values() if found.user_code == user_code)
         device.is_decided = True
         device.grant = self._provider.grant(device.scope) if allow else None
-
-    def device_codes(self):
-        return list(self._provider.state.devices)
 
 
 class ScriptedProvider(DemoProvider):
@@ -160,7 +155,8 @@ class ScriptedProvider(DemoProvider):
                 headers=headers,
             )
         body, text = (response.get_json(), None) if response.is_json else (None, response.text)
-        return Reply(status=response.status_code, body=body, text=text, headers=_without_length(response.headers))
+        headers = {name: value for name, value in response.headers.items() if name != "Content-Length"}
+        return Reply(status=response.status_code, body=body, text=text, headers=headers)
 
     def issue(self, *, grant=None, nonce=None, scope=None):
         with self._lock:
@@ -266,15 +262,8 @@ class ScriptedProvider(DemoProvider):
             "verification_uri_complete": f"{self.base}/activate?user_code={device.user_code}",
             "expires_in": self.device.lifetime_seconds,
             "interval": self.device.interval_seconds,
-            **self.device.answer_changes,
         }
         return _without_none(answer | changes)
-
-    def answer_device(self, client, form):
-        device = self.state.devices.get(form.get("device_code", ""))
-        if device is not None and device.last_polled_at is not None:
-            self.device.pace.append(self.clock.monotonic() - device.last_polled_at)
-        return super().answer_device(client, form)
 
 
 _OF_THE_CONNECTION = frozenset({"host", "content-length", "content-type", "connection"})
@@ -293,10 +282,6 @@ class _ScriptedClient(Client):
 
 def _without_none(members):
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _without_length(headers):
-    return {name: value for name, value in headers.items() if name != "Content-Length"}
 
 
 class DirectCalls:

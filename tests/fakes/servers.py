@@ -11,7 +11,6 @@ import tempfile
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher, can_fork
 from micromegas_jupyter.executors.pool import Pool
@@ -98,19 +97,14 @@ def build_pool(tables=None, *, worker=None, lasts=True, **settings):
     options = WorkerOptions(**{"lake": None, "denials_file": None, "spill_directory": "", **(worker or {})})
     pool_settings = PoolSettings(**{"max_executors": 8, "spare_executors": 1, "processors": 2, **settings})
     unused = _UNUSED[options] if lasts else []
-    launcher: ZygoteLauncher | SpawnLauncher
     if unused:
         launcher = unused.pop()
         options = launcher.worker_options
     else:
-        options = replace(options, spill_directory=_make_spill_folder())
+        options = replace(options, spill_directory=tempfile.mkdtemp(prefix="spilled"))
         kind = (LastingZygote if lasts else ZygoteLauncher) if can_fork() else SpawnLauncher
         launcher = kind(options)
     return Pool(launcher, tables or FixedTables(), settings=pool_settings, options=options)
-
-
-def _make_spill_folder():
-    return str(Path(tempfile.mkdtemp(prefix="spilled")))
 
 
 @contextmanager

@@ -6,12 +6,27 @@ import re
 import select
 import signal
 import subprocess
+import sys
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 WAIT_SECONDS = 120
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+_BROWSER = """#!{python} -I
+import sys
+from micromegas_jupyter.demo.provider.scripted_person import sign_in
+sign_in(sys.argv[1])
+"""
+
+
+def make_browser(path):
+    """Make a browser of the person's own (`BROWSER`), which signs in by itself."""
+    path.write_text(_BROWSER.format(python=sys.executable))
+    path.chmod(0o755)
+    return str(path)
 
 
 class ProgramAtTerminal:

@@ -2,34 +2,23 @@
 
 import ssl
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.certificates import Authority
-from tests.fakes.loopback_http import LoopbackServer, Reply
+from tests.fakes.loopback_http import LoopbackHttp, Reply
 
 OTHER_HOST = "127.1"
 
 
-class TlsProvider:
+class TlsProvider(LoopbackHttp):
     """A context manager that serves `{"tls": true}` at `url`; `ca_file` is whom to trust.
 
     `host` is this machine; `OTHER_HOST` is a way to write it that the package takes for another machine.
     """
 
     def __init__(self, folder, *, host="127.0.0.1"):
+        super().__init__()
         context, self.ca_file = server_context(folder, host=host)
-        self._server = LoopbackServer(self)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://{host}:{self._server.server_address[1]}/document"
-
-    def __enter__(self):
-        self._server.start()
-        return self
-
-    def __exit__(self, *_error):
-        self._server.stop()
-
-    def now(self):
-        return SYSTEM_CLOCK.now()
 
     def handle(self, _seen):
         return Reply(body={"tls": True})

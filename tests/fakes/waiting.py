@@ -9,12 +9,14 @@ DEADLINE_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 
 
-def wait_until(holds, what, *, seconds=DEADLINE_SECONDS):
+def wait_until(look, what, *, seconds=DEADLINE_SECONDS, pause_seconds=_LOOK_SECONDS):
+    """Return what is looked for, as soon as it is there or true."""
     deadline = SYSTEM_CLOCK.monotonic() + seconds
     pause = threading.Event()
-    while not holds():
+    while not (found := look()):
         assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        pause.wait(_LOOK_SECONDS)
+        pause.wait(pause_seconds)
+    return found
 
 
 async def until(holds, what, *, seconds=DEADLINE_SECONDS):

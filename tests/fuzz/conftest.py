@@ -1,11 +1,9 @@
 """How much is tried: a little in every run, the stated sizes in the long one; and what the worst case cost."""
 
-from __future__ import annotations
-
 import logging
 import random
 import resource
-from dataclasses import dataclass, field
+from contextlib import suppress
 from time import thread_time
 
 import pytest
@@ -14,22 +12,31 @@ SLOWEST_ALLOWED_SECONDS = 1.0
 GROWTH_ALLOWED_KIB = 256 * 1024
 
 
-@dataclass
 class Fuzzing:
     """One run: its randomness, and bounds on the time and memory of what is tried."""
 
-    random: random.Random
-    tries: int
-    slowest_seconds: float = 0.0
-    _start_kib: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    def __init__(self, seed, tries):
+        self.random, self.tries = random.Random(seed), tries
+        self.slowest_seconds = 0.0
+        self._start_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def attempt(self, action):
+    def attempt(self, action, *arguments):
         """Run one case and remember how long it kept the processor, whatever else the machine does meanwhile."""
         started = thread_time()
         try:
-            return action()
+            return action(*arguments)
         finally:
             self.slowest_seconds = max(self.slowest_seconds, thread_time() - started)
+
+    def try_all(self, make, read, *errors):
+        """Make a damaged case and read it, again and again; return how many were not refused by one of `errors`."""
+        count = 0
+        for _ in range(self.tries):
+            case = make(self.random)
+            with suppress(*errors):
+                self.attempt(read, case)
+                count += 1
+        return count
 
     def check_bounds(self):
         """Fail when a case took long or memory grew."""
@@ -49,7 +56,9 @@ def fuzzing(request, monkeypatch):
     is_long = request.config.getoption("--long")
     seed = random.SystemRandom().getrandbits(64) if is_long else 20261124
     print(f"seed {seed}")
-    return Fuzzing(random=random.Random(seed), tries=long if is_long else short)
+    run = Fuzzing(seed, long if is_long else short)
+    yield run
+    run.check_bounds()
 
 
 def sizes(*, short, long):

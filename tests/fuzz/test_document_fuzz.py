@@ -39,53 +39,35 @@ CONFIGURATION = {
 }  # fmt: skip
 
 
-def _run(fuzzing, case, *errors):
-    try:
-        fuzzing.attempt(case)
-    except errors:
-        return False
-    return True
-
-
 @sizes(short=3_000, long=100_000)
 def test_a_damaged_key_set_gives_keys_or_the_documented_error(fuzzing):
-    usable = 0
-    for _ in range(fuzzing.tries):
-        document = damage_json({"keys": KEYS}, fuzzing.random)
+    usable = fuzzing.try_all(lambda random: damage_json({"keys": KEYS}, random), parse_key_set, ProviderMisbehaved)
 
-        usable += _run(fuzzing, lambda document=document: parse_key_set(document), ProviderMisbehaved)
-    fuzzing.check_bounds()
     assert 0 < usable < fuzzing.tries
 
 
 @sizes(short=3_000, long=100_000)
 def test_a_damaged_discovery_document_is_read_or_refused(fuzzing):
-    for _ in range(fuzzing.tries):
-        document = damage_json(METADATA, fuzzing.random)
-
-        _run(fuzzing, lambda document=document: parse_metadata(document, issuer=ISSUER), ProviderMisbehaved)
-    fuzzing.check_bounds()
+    fuzzing.try_all(
+        lambda random: damage_json(METADATA, random),
+        lambda document: parse_metadata(document, issuer=ISSUER),
+        ProviderMisbehaved,
+    )
 
 
 @sizes(short=10_000, long=300_000)
 def test_damaged_json_text_is_decoded_or_refused(fuzzing):
     text = json.dumps(CONFIGURATION)
-    for _ in range(fuzzing.tries):
-        damaged = damage_text(text, fuzzing.random)
 
-        _run(fuzzing, lambda damaged=damaged: decode_strict_json(damaged), JsonError)
-    fuzzing.check_bounds()
+    fuzzing.try_all(lambda random: damage_text(text, random), decode_strict_json, JsonError)
 
 
 @sizes(short=4_000, long=100_000)
 def test_a_damaged_configuration_is_read_in_full_or_refused_with_its_key(fuzzing):
-    def parse(text):
-        return parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=text)
+    read = fuzzing.try_all(
+        lambda random: json.dumps(damage_json(CONFIGURATION, random, chance=0.02)),
+        lambda text: parse_access_settings({"MICROMEGAS_ACCESS_CONFIG": "access.json"}, config_text=text),
+        ConfigurationError,
+    )
 
-    read = 0
-    for _ in range(fuzzing.tries):
-        text = json.dumps(damage_json(CONFIGURATION, fuzzing.random, chance=0.02))
-
-        read += _run(fuzzing, lambda text=text: parse(text), ConfigurationError)
-    fuzzing.check_bounds()
     assert 0 < read < fuzzing.tries

@@ -59,5 +59,4 @@ def test_a_damaged_header_is_read_or_refused(fuzzing):
 
         for read in readers:
             with suppress(MicromegasError):
-                fuzzing.attempt(lambda read=read, headers=headers: read(headers))
-    fuzzing.check_bounds()
+                fuzzing.attempt(read, headers)

@@ -47,14 +47,6 @@ class _Converting:
         """Nothing is kept."""
 
 
-def _refused(action):
-    try:
-        action()
-    except MicromegasError:
-        return True
-    return False
-
-
 def _send(frames):
     stream = UploadStream(_Converting(), _UPLOAD)
     for frame in frames:
@@ -65,16 +57,12 @@ def _send(frames):
 @sizes(short=3_000, long=300_000)
 def test_damaged_rows_are_taken_or_refused(fuzzing):
     streams = sample_streams()
-    refused = 0
-
     for frames in streams:
         _send(frames)
-    for _ in range(fuzzing.tries):
-        frames = damage_stream(fuzzing.random.choice(streams), fuzzing.random)
-        refused += bool(fuzzing.attempt(lambda frames=frames: _refused(lambda: _send(frames))))
 
-    assert fuzzing.tries // 4 < refused < fuzzing.tries
-    fuzzing.check_bounds()
+    taken = fuzzing.try_all(lambda random: damage_stream(random.choice(streams), random), _send, MicromegasError)
+
+    assert 0 < taken < 3 * fuzzing.tries // 4
 
 
 @sizes(short=3_000, long=300_000)
@@ -83,18 +71,17 @@ def test_damaged_commands_are_read_or_refused(fuzzing):
     command.table_definition_options.if_exists = 2
     packed = pack_any(command)
 
-    for _ in range(fuzzing.tries):
-        descriptor = messages.FlightDescriptor(type=2, cmd=damage_places(packed, fuzzing.random))
-        fuzzing.attempt(lambda found=descriptor: _refused(lambda: parse_ingest_descriptor(found)))
-
-    fuzzing.check_bounds()
+    fuzzing.try_all(
+        lambda random: messages.FlightDescriptor(type=2, cmd=damage_places(packed, random)),
+        parse_ingest_descriptor,
+        MicromegasError,
+    )
 
 
 @sizes(short=3_000, long=300_000)
 def test_damaged_properties_are_read_or_refused(fuzzing):
     nested = bytes.fromhex("400000011000000150000010") + b"k" + bytes.fromhex("80000001200000024000ff") + b"\0" * 5
-    for _ in range(fuzzing.tries):
-        data = damage_places(fuzzing.random.choice((JSONB, nested)), fuzzing.random)
-        fuzzing.attempt(lambda data=data: _refused(lambda: parse_properties(data)))
 
-    fuzzing.check_bounds()
+    fuzzing.try_all(
+        lambda random: damage_places(random.choice((JSONB, nested)), random), parse_properties, MicromegasError
+    )

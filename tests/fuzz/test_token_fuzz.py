@@ -44,10 +44,9 @@ def test_a_damaged_token_is_rejected(validator, fuzzing):
     for _ in range(fuzzing.tries):
         token = damage_token(fuzzing.random.choice(SEEDS), fuzzing.random)
 
-        found = fuzzing.attempt(lambda token=token: _decide(validator, token))
+        found = fuzzing.attempt(_decide, validator, token)
 
         assert found is None or token in SEEDS, token
-    fuzzing.check_bounds()
 
 
 @sizes(short=5_000, long=100_000)
@@ -56,14 +55,13 @@ def test_damaged_claims_under_a_good_signature_are_judged_by_the_rules(validator
     for _ in range(fuzzing.tries):
         token = mint_raw(encode_any_json(damage_json(CLAIMS, fuzzing.random)), key=ed25519_key())
 
-        found = fuzzing.attempt(lambda token=token: _decide(validator, token))
+        found = fuzzing.attempt(_decide, validator, token)
 
         if isinstance(found, AuthContext):
             accepted += 1
             assert found.issuer == ISSUER
             assert found.subject.isprintable()
             assert found.is_admin == (found.subject == "root")
-    fuzzing.check_bounds()
     assert accepted > 0
 
 
@@ -75,9 +73,8 @@ def test_a_damaged_header_under_a_good_signature_is_judged_by_the_rules(validato
         changed = damage_json(header, fuzzing.random)
         token = mint_raw(payload, key=ed25519_key(), header_bytes=encode_any_json(changed))
 
-        found = fuzzing.attempt(lambda token=token: _decide(validator, token))
+        found = fuzzing.attempt(_decide, validator, token)
 
         if found is not None:
             assert changed["alg"] in {"EdDSA", "Ed25519"}
             assert "crit" not in changed
-    fuzzing.check_bounds()

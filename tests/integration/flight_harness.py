@@ -1,10 +1,9 @@
 """A Flight server with a fake validator, and a raw gRPC client that can send what no Flight client would."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pyarrow as pa
@@ -16,11 +15,6 @@ from tests.fakes.servers import ENDLESS, FAILS_LATE, HUGE, LARGE, NUMBERS, WAITI
 from tests.fakes.validator import FakeValidator
 from tests.fakes.waiting import wait_until
 
-if TYPE_CHECKING:
-    from micromegas_jupyter.errors import MicromegasError
-    from micromegas_jupyter.executors.pool import Pool
-    from micromegas_jupyter.server.flight_server import ServerThread
-
 __all__ = ["ENDLESS", "FAILS_LATE", "HUGE", "LARGE", "NUMBERS", "WAITING", "WORDS"]
 
 FLIGHT = "/arrow.flight.protocol.FlightService/"
@@ -29,53 +23,60 @@ ALICE = (("authorization", "Bearer alice"),)
 BOB = (("authorization", "Bearer bob"),)
 DEADLINE_SECONDS = 60.0
 
-Metadata = tuple[tuple[str, str | bytes], ...]
-
-
-@dataclass
-class Answer:
-    replies: list[bytes]
-    code: grpc.StatusCode
-    text: str
-    error: MicromegasError | None = None
-    initial: dict[str, str | bytes] = field(default_factory=dict)
-    trailing: dict[str, str | bytes] = field(default_factory=dict)
-
 
 @dataclass
 class FlightHarness:
-    server: ServerThread
-    pool: Pool
+    """A method is one of Flight's, or a whole path; each call ends with an answer, whatever its status."""
+
+    server: Any
+    pool: Any
     validator: Any
-    channel: grpc.Channel
+    channel: Any
 
     @property
     def uri(self):
         return self.server.uri
 
+    def begin(self, method, requests, *, metadata=ALICE, timeout=DEADLINE_SECONDS):
+        """Begin a call that sends what the iterable `requests` gives."""
+        path = method if "/" in method else FLIGHT + method
+        return self.channel.stream_stream(path)(iter(requests), metadata=metadata, timeout=timeout)
+
     def call(self, method, *requests, metadata=ALICE):
-        call = self.channel.stream_stream(method)(iter(requests), metadata=metadata, timeout=DEADLINE_SECONDS)
+        call = self.begin(method, requests, metadata=metadata)
         replies = []
         with suppress(grpc.RpcError):  # the status is read below
             replies.extend(call)
         trailing = dict(call.trailing_metadata() or ())
-        details = trailing.get(ERROR_DETAILS_KEY)
-        return Answer(
-            replies,
-            call.code(),
-            call.details() or "",
-            decode_error(details) if isinstance(details, bytes) else None,
-            dict(call.initial_metadata() or ()),
-            trailing,
+        return SimpleNamespace(
+            replies=replies,
+            code=call.code(),
+            text=call.details() or "",
+            error=error_of(call),
+            initial=dict(call.initial_metadata() or ()),
+            trailing=trailing,
         )
 
     def query(self, sql, *, metadata=ALICE):
-        return self.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket(sql)), metadata=metadata)
+        return self.get(statement_ticket(sql), metadata=metadata)
+
+    def get(self, ticket, *, metadata=ALICE):
+        return self.call("DoGet", ticket_bytes(ticket), metadata=metadata)
+
+    def act(self, name, body=b"", *, metadata=ALICE):
+        return self.call("DoAction", action_bytes(name, body), metadata=metadata)
+
+    def info(self, command, *, metadata=ALICE):
+        answer = self.call("GetFlightInfo", descriptor_bytes(command), metadata=metadata)
+        return messages.FlightInfo.FromString(answer.replies[0])
 
     def read(self, sql, *, metadata=ALICE, timeout=DEADLINE_SECONDS):
         """Begin to read a statement's rows; the call gives its messages one by one."""
         request = ticket_bytes(statement_ticket(sql))
         return self.channel.unary_stream(FLIGHT + "DoGet")(request, metadata=metadata, timeout=timeout)
+
+    def metric(self, name, **labels):
+        return self.server.metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
 
     @property
     def is_quiet(self):
@@ -86,6 +87,17 @@ class FlightHarness:
 
     def wait_until_quiet(self):
         wait_until(lambda: self.is_quiet, "no executor has a statement")
+
+
+def error_of(call):
+    """Return this project's error with which a call has ended, None if it has none."""
+    details = dict(call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
+    return decode_error(details) if isinstance(details, bytes) else None
+
+
+def result_of(answer):
+    """Return the body of an action's one result."""
+    return messages.Result.FromString(answer.replies[0]).body
 
 
 def rows_of(answer):
@@ -111,14 +123,20 @@ def descriptor_bytes(command):
     return descriptor.SerializeToString()
 
 
+def opening_frame(command, frame=b""):
+    """Return a frame of Arrow data, such as a schema's, that says by a command what its rows are for."""
+    data = messages.FlightData.FromString(frame)
+    data.flight_descriptor.ParseFromString(descriptor_bytes(command))
+    return data.SerializeToString()
+
+
 def action_bytes(name, body=b""):
     return messages.Action(type=name, body=body).SerializeToString()
 
 
-def prepare(flight, sql, metadata=ALICE):
-    body = pack_any(messages.ActionCreatePreparedStatementRequest(query=sql))
-    answer = flight.call(FLIGHT + "DoAction", action_bytes("CreatePreparedStatement", body), metadata=metadata)
-    envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
+def prepare(flight, sql):
+    answer = flight.act("CreatePreparedStatement", pack_any(messages.ActionCreatePreparedStatementRequest(query=sql)))
+    envelope = any_pb2.Any.FromString(result_of(answer))
     return messages.ActionCreatePreparedStatementResult.FromString(envelope.value).prepared_statement_handle
 
 

@@ -14,8 +14,7 @@ from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.errors import LoginFailed, LoginRequired
-from micromegas_jupyter.oidc.authorization import TokenSet, build_authorization_request, parse_callback
-from micromegas_jupyter.oidc.device import DevicePending
+from micromegas_jupyter.oidc.authorization import build_authorization_request, parse_callback
 from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.clock import FakeClock
 from tests.fakes.raw_client import claims_of
@@ -70,25 +69,17 @@ class PostOnlyHttp(ProviderHttp):
 
 @pytest.mark.parametrize("method", ["basic", "post", "private_key_jwt"])
 def test_a_service_account_proves_itself_in_each_way(method, other_provider, key):
-    client_ids = {
-        "basic": other_provider.service_client_id,
-        "post": other_provider.service_post_client_id,
-        "private_key_jwt": other_provider.service_key_client_id,
-    }
-    has_key = method == "private_key_jwt"
-    provider = OidcClientCredentialsProvider(
-        other_provider.issuer,
-        client_ids[method],
-        None if has_key else other_provider.service_secret,
-        scope="lake",
-        private_key=key if has_key else None,
-        resource=other_provider.resource,
-        http=PostOnlyHttp() if method == "post" else None,
-    )
+    client_id, secret, key, http = {
+        "basic": (other_provider.service_client_id, other_provider.service_secret, None, None),
+        "post": (other_provider.service_post_client_id, other_provider.service_secret, None, PostOnlyHttp()),
+        "private_key_jwt": (other_provider.service_key_client_id, None, key, None),
+    }[method]
+    options = {"scope": "lake", "private_key": key, "resource": other_provider.resource, "http": http}
+    provider = OidcClientCredentialsProvider(other_provider.issuer, client_id, secret, **options)
 
     claims = claims_of(provider.get_token())
 
-    assert claims["client_id"] == client_ids[method]
+    assert claims["client_id"] == client_id
     assert claims["aud"] == other_provider.resource
     assert claims["scope"] == "lake"
 
@@ -127,22 +118,6 @@ def test_a_refresh_rotates_the_refresh_token_and_keeps_the_resource(connection, 
     # Other tests rest on what this provider counts.
     spent = {"renewals": before["renewals"] + 1, "reuses": before["reuses"] + 1}
     assert other_provider.counts() == {**before, **spent}
-
-
-def test_a_person_who_types_the_code_on_the_provider_s_page_is_signed_in_at_an_application_with_a_key(
-    other_provider, key
-):
-    connection = connect(other_provider, other_provider.service_key_client_id, key)
-    authorization = connection.start_device(scope=SCOPE, audience=None, resource=None)
-
-    before = connection.poll_device(authorization, scope=SCOPE)
-    sign_in_other(authorization.verification_uri, person="bob", user_code=authorization.user_code)
-    after = connection.poll_device(authorization, scope=SCOPE)
-
-    assert before == DevicePending()
-    assert isinstance(after, TokenSet)
-    claims = connection.verify(after, nonce=None)
-    assert claims.email == "bob@example.com"
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -2,34 +2,19 @@
 
 import json
 import logging
-import signal
 import socket
-import subprocess
-import sys
 import threading
 
 import grpc
 import pytest
 
 from micromegas_jupyter.errors import ConfigurationError, DeadlineExceeded, ServerUnavailable
-from micromegas_jupyter.flightsql.commands import messages, statement_ticket
-from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.settings import FlightServerSettings
-from tests.fakes.servers import build_pool
+from micromegas_jupyter.flightsql.commands import messages
+from tests.fakes.servers import open_server
 from tests.fakes.waiting import wait_until
-from tests.integration.flight_harness import ENDLESS, FLIGHT, HEALTH, NUMBERS, WAITING, running_server, ticket_bytes
+from tests.integration.flight_harness import ENDLESS, HEALTH, NUMBERS, WAITING, running_server
 
 pytestmark = pytest.mark.integration
-
-ENDLESS_READER = """
-import sys
-from pyarrow import flight
-from micromegas_jupyter.flightsql.commands import statement_ticket
-options = flight.FlightCallOptions(headers=[(b"authorization", b"Bearer alice")])
-client = flight.connect(sys.argv[1])
-for chunk in client.do_get(flight.Ticket(statement_ticket(sys.argv[2])), options):
-    print("reading", flush=True)
-"""
 
 
 def _health(flight):
@@ -38,48 +23,13 @@ def _health(flight):
     return messages.HealthCheckResponse.FromString(reply).status
 
 
-@pytest.fixture
-def audit(caplog):
-    """Return what waits for the first audit line and gives it and all others."""
+def test_a_client_that_stalls_for_too_long_loses_its_query(caplog):
     caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
-
-    def lines():
-        wait_until(lambda: caplog.messages, "an audit line")
-        return [json.loads(line) for line in caplog.messages]
-
-    return lines
-
-
-@pytest.mark.parametrize("sql", [ENDLESS, WAITING], ids=["sends", "computes"])
-def test_killing_a_client_ends_its_statement(sql, audit):
-    with running_server() as flight:
-        client = subprocess.Popen([sys.executable, "-c", ENDLESS_READER, flight.uri, sql], stdout=subprocess.PIPE)
-        with client.stdout:
-            assert client.stdout.readline() == b"reading\n"
-            client.send_signal(signal.SIGKILL)
-
-            flight.wait_until_quiet()
-
-        client.wait(60)
-        assert [line["status"] for line in audit()] == ["incomplete"]
-
-
-def test_a_callers_deadline_ends_their_statement():
-    with running_server() as flight:
-        call = flight.read(WAITING, timeout=1.0)
-
-        with pytest.raises(grpc.RpcError) as caught:
-            list(call)
-
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        flight.wait_until_quiet()
-
-
-def test_a_client_that_stalls_for_too_long_loses_its_query(audit):
     with running_server(pool={"write_timeout_seconds": 0.2}) as flight:
         call = flight.read(ENDLESS)
 
-        assert audit()[0]["error"].startswith("The client did not read the result in time.")
+        wait_until(lambda: caplog.messages, "an audit line")
+        assert json.loads(caplog.messages[0])["error"].startswith("The client did not read the result in time.")
         flight.wait_until_quiet()
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
@@ -89,7 +39,7 @@ def test_a_client_that_stalls_for_too_long_loses_its_query(audit):
 
 def test_an_oversized_message_is_refused_and_the_server_lives():
     with running_server(max_receive_bytes=100_000) as flight:
-        answer = flight.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket("x" * 200_000)))
+        answer = flight.query("x" * 200_000)
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert flight.query(NUMBERS).code is grpc.StatusCode.OK
@@ -141,7 +91,7 @@ def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_
         silent.wait(60)
         yield from ()
 
-    begun = [flight.channel.stream_stream(HEALTH)(send_nothing(), timeout=60) for _ in range(120)]
+    begun = [flight.begin(HEALTH, send_nothing(), metadata=()) for _ in range(120)]
     # On the same connection these come after all of them.
     meanwhile = [_health(flight) for _ in range(20)]
     codes = {call.code() for call in begun}  # waits for each
@@ -174,14 +124,12 @@ def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_taken_port_is_a_configuration_error_unless_it_is_shared(is_shared):
     with running_server(is_port_reserved=is_shared) as first:
-        settings = FlightServerSettings(port=first.server.port, is_port_reserved=is_shared)
-        second = ServerThread(pool=build_pool(), validator=None, settings=settings)
+        again = open_server(is_open=True, port=first.server.port, is_port_reserved=is_shared)
 
         if is_shared:
-            second.start()
-            assert second.port == first.server.port
+            with again as second:
+                assert second.port == first.server.port
         else:
-            with pytest.raises(ConfigurationError) as caught:
-                second.start()
+            with pytest.raises(ConfigurationError) as caught, again:
+                pass
             assert caught.value.key == "port"
-        second.stop()

@@ -15,29 +15,19 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import ReloadableFake
-from tests.integration.flight_harness import (
-    ALICE,
-    BOB,
-    FLIGHT,
-    HUGE,
-    NUMBERS,
-    action_bytes,
-    descriptor_bytes,
-    running_server,
-    ticket_bytes,
-)
+from tests.integration import flight_harness as harness
+from tests.integration.flight_harness import ALICE, BOB, FLIGHT, NUMBERS, action_bytes, result_of, running_server
 
 pytestmark = pytest.mark.integration
 
 AUDIT = "micromegas_jupyter.audit.access"
 COLLECTOR = (("authorization", "Bearer collector"),)
 LATE = (("authorization", "Bearer late"),)
-SERVICE = (("authorization", "Bearer service"),)
 WRONG = "SELECT nothing_of_the_kind"
 STATEMENTS = {
     NUMBERS: grpc.StatusCode.OK,
     WRONG: grpc.StatusCode.INVALID_ARGUMENT,
-    HUGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    harness.HUGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 NOTICE = "This key ends soon.?Get a new one, Zo?."
 
@@ -68,11 +58,11 @@ def _events(caplog):
 
 
 def _who_am_i(flight, metadata):
-    return flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=metadata)
+    return flight.act("MicromegasWhoAmI", metadata=metadata)
 
 
 def _reload(flight, metadata):
-    return flight.call(FLIGHT + "DoAction", action_bytes("micromegas.access.reload"), metadata=metadata)
+    return flight.act("micromegas.access.reload", metadata=metadata)
 
 
 class TestEvents:
@@ -154,22 +144,21 @@ class TestScopes:
     @pytest.mark.parametrize(
         ("method", "request_bytes"),
         [
-            ("GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS))),
-            ("GetSchema", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS))),
+            *((method, harness.descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
+              for method in ("GetFlightInfo", "GetSchema")),
             ("DoGet", b""),
             ("DoPut", b""),
             ("DoAction", action_bytes("CreatePreparedStatement")),
             ("DoAction", action_bytes("ClosePreparedStatement")),
         ],
-    )
+    )  # fmt: skip
     def test_methods_that_read_need_the_scope_read(self, flight, method, request_bytes, caplog):
-        answer = flight.call(FLIGHT + method, request_bytes, metadata=COLLECTOR)
+        answer = flight.call(method, request_bytes, metadata=COLLECTOR)
 
+        (event,) = _events(caplog)
         assert answer.code is grpc.StatusCode.PERMISSION_DENIED
         assert type(answer.error) is PermissionDenied
-        assert [(event["outcome"], event["reason"], event["subject"]) for event in _events(caplog)] == [
-            ("forbidden", "scope_missing", "collector")
-        ]
+        assert (event["outcome"], event["reason"], event["subject"]) == ("forbidden", "scope_missing", "collector")
 
     def test_who_one_is_can_be_asked_with_any_scope(self, flight):
         assert _who_am_i(flight, COLLECTOR).code is grpc.StatusCode.OK
@@ -184,11 +173,11 @@ class TestNotices:
             ("NoSuchMethod", b"", grpc.StatusCode.UNIMPLEMENTED),
             ("DoGet", b"\xff", grpc.StatusCode.INVALID_ARGUMENT),
             ("Handshake", b"", grpc.StatusCode.OK),
-            *(("DoGet", ticket_bytes(statement_ticket(sql)), code) for sql, code in STATEMENTS.items()),
+            *(("DoGet", harness.ticket_bytes(statement_ticket(sql)), code) for sql, code in STATEMENTS.items()),
         ],
     )
     def test_every_answer_carries_the_notice_in_printable_ascii(self, flight, method, request_bytes, code):
-        answer = flight.call(FLIGHT + method, request_bytes, metadata=LATE)
+        answer = flight.call(method, request_bytes, metadata=LATE)
 
         assert (answer.code, answer.trailing["x-micromegas-notice"]) == (code, NOTICE)
 
@@ -197,7 +186,7 @@ class TestReload:
     def test_an_administrator_may(self, flight, validator):
         answer = _reload(flight, ALICE)
 
-        assert json.loads(messages.Result.FromString(answer.replies[0]).body) == {"reloaded": True}
+        assert json.loads(result_of(answer)) == {"reloaded": True}
         assert validator.reloads == 1
 
     def test_others_may_not(self, flight, validator, caplog):

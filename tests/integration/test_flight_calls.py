@@ -12,33 +12,13 @@ import pyarrow.flight
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
+from micromegas_jupyter import errors
 from micromegas_jupyter.client.commands import parse_server_identity
-from micromegas_jupyter.errors import (
-    InvalidStatement,
-    PermissionDenied,
-    ResourcesExhausted,
-    StatementRefused,
-    UnsupportedStatement,
-    UsageError,
-)
 from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.validator import FakeValidator
-from tests.integration.flight_harness import (
-    ALICE,
-    BOB,
-    FAILS_LATE,
-    FLIGHT,
-    HUGE,
-    NUMBERS,
-    WORDS,
-    action_bytes,
-    descriptor_bytes,
-    prepare,
-    rows_of,
-    running_server,
-    ticket_bytes,
-)
+from tests.integration import flight_harness as harness
+from tests.integration.flight_harness import ALICE, BOB, FLIGHT, NUMBERS, prepare, result_of, rows_of, running_server
 
 pytestmark = pytest.mark.integration
 
@@ -50,11 +30,11 @@ WRONG = "SELECT tagret FROM log_entries"
 @pytest.mark.parametrize(
     ("sql", "code", "kind"),
     [
-        (WRONG, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
-        (FAILS_LATE, grpc.StatusCode.INVALID_ARGUMENT, InvalidStatement),
-        ("DROP TABLE log_entries", grpc.StatusCode.INVALID_ARGUMENT, StatementRefused),
-        ("SELECT msg FROM log_entries TABLESAMPLE (10)", grpc.StatusCode.UNIMPLEMENTED, UnsupportedStatement),
-        (HUGE, grpc.StatusCode.RESOURCE_EXHAUSTED, ResourcesExhausted),
+        (WRONG, grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidStatement),
+        (harness.FAILS_LATE, grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidStatement),
+        ("DROP TABLE log_entries", grpc.StatusCode.INVALID_ARGUMENT, errors.StatementRefused),
+        ("SELECT msg FROM log_entries TABLESAMPLE (10)", grpc.StatusCode.UNIMPLEMENTED, errors.UnsupportedStatement),
+        (harness.HUGE, grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ResourcesExhausted),
     ],
 )
 def test_an_error_arrives_with_its_class_and_nothing_of_the_server(flight, sql, code, kind):
@@ -70,29 +50,18 @@ def test_an_error_arrives_with_its_class_and_nothing_of_the_server(flight, sql, 
 
 
 def test_flight_info_has_the_exact_schema_and_one_endpoint_without_location(flight):
-    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
+    command = messages.CommandStatementQuery(query=NUMBERS)
+    info = flight.info(command)
+    polled = flight.call("PollFlightInfo", harness.descriptor_bytes(command))
 
-    info = messages.FlightInfo.FromString(answer.replies[0])
     (endpoint,) = info.endpoint
     assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == NUMBERS_SCHEMA
     assert list(endpoint.location) == []
-    assert flight.call(FLIGHT + "DoGet", ticket_bytes(endpoint.ticket.ticket)).replies == flight.query(NUMBERS).replies
+    assert flight.get(endpoint.ticket.ticket).replies == flight.query(NUMBERS).replies
     assert (info.total_records, info.total_bytes) == (-1, -1)
-    polled = flight.call(FLIGHT + "PollFlightInfo", descriptor_bytes(messages.CommandStatementQuery(query=NUMBERS)))
     found = messages.PollInfo.FromString(polled.replies[0])
     assert (found.HasField("flight_descriptor"), found.progress, found.info.schema) == (False, 1.0, info.schema)
-    assert UUID.fullmatch(str(answer.initial["x-micromegas-query-id"]))
-
-
-def test_session_options_are_answered(flight):
-    request = messages.SetSessionOptionsRequest(
-        session_options={"catalog": messages.SessionOptionValue(string_value="other")}
-    )
-
-    answer = flight.call(FLIGHT + "DoAction", action_bytes("SetSessionOptions", request.SerializeToString()))
-
-    result = messages.SetSessionOptionsResult.FromString(messages.Result.FromString(answer.replies[0]).body)
-    assert {name: error.value for name, error in result.errors.items()} == {"catalog": 2}
+    assert UUID.fullmatch(str(polled.initial["x-micromegas-query-id"]))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +71,7 @@ def test_session_options_are_answered(flight):
 def test_get_schema_is_exact(flight, headers, kind):
     command = messages.CommandStatementQuery(query="SELECT exe FROM log_entries")
 
-    answer = flight.call(FLIGHT + "GetSchema", descriptor_bytes(command), metadata=(*ALICE, *headers))
+    answer = flight.call("GetSchema", harness.descriptor_bytes(command), metadata=(*ALICE, *headers))
     rows = rows_of(flight.query(command.query, metadata=(*ALICE, *headers)))
 
     schema = pa.ipc.read_schema(pa.py_buffer(messages.SchemaResult.FromString(answer.replies[0]).schema))
@@ -112,7 +81,7 @@ def test_get_schema_is_exact(flight, headers, kind):
 def test_a_bare_ticket_runs_its_sql(flight):
     bare = messages.TicketStatementQuery(statement_handle=NUMBERS.encode()).SerializeToString()
 
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(bare))
+    answer = flight.get(bare)
 
     assert (answer.code, len(answer.replies)) == (grpc.StatusCode.OK, 2)
 
@@ -132,7 +101,7 @@ def test_a_bad_header_is_refused(flight):
     answer = flight.query(NUMBERS, metadata=(*ALICE, ("limit", "many")))
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(answer.error) is UsageError
+    assert type(answer.error) is errors.UsageError
 
 
 def test_naming_another_user_is_refused_and_recorded(flight, caplog):
@@ -141,7 +110,7 @@ def test_naming_another_user_is_refused_and_recorded(flight, caplog):
     answer = flight.query(NUMBERS, metadata=(*BOB, ("x-user-id", "alice")))
 
     assert answer.code is grpc.StatusCode.PERMISSION_DENIED
-    assert type(answer.error) is PermissionDenied
+    assert type(answer.error) is errors.PermissionDenied
     (event,) = [
         json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit.access"
     ]
@@ -151,24 +120,13 @@ def test_naming_another_user_is_refused_and_recorded(flight, caplog):
 
 
 def test_identity_headers_change_nothing(flight):
-    answer = flight.call(
-        FLIGHT + "DoAction",
-        action_bytes("MicromegasWhoAmI"),
-        metadata=(*BOB, ("x-auth-subject", "alice"), ("x-auth-is-admin", "true")),
-    )
+    sent = (("x-auth-subject", "alice"), ("x-auth-is-admin", "true"))
 
-    assert json.loads(messages.Result.FromString(answer.replies[0]).body) == {
-        "subject": "bob",
-        "name": None,
-        "email": None,
-        "issuer": "https://id.example",
-        "auth_type": "oidc",
-        "is_admin": False,
-        "expires_at": None,
-        "groups": [],
-        "group_count": 0,
-        "reads_nothing": False,
-    }
+    answer = flight.act("MicromegasWhoAmI", metadata=(*BOB, *sent))
+
+    nothing = dict.fromkeys(("name", "email", "expires_at")) | {"groups": [], "group_count": 0, "reads_nothing": False}
+    who = {"subject": "bob", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": False}
+    assert json.loads(result_of(answer)) == who | nothing
 
 
 def test_the_server_names_the_callers_groups_as_many_as_a_client_reads():
@@ -177,9 +135,8 @@ def test_the_server_names_the_callers_groups_as_many_as_a_client_reads():
     validator.known["alice"] = replace(validator.known["alice"], groups=groups)
 
     with running_server(validator=validator) as flight:
-        answer = flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=ALICE)
+        identity = parse_server_identity(result_of(flight.act("MicromegasWhoAmI")))
 
-    identity = parse_server_identity(messages.Result.FromString(answer.replies[0]).body)
     assert identity.group_count == 256
     assert identity.groups == groups[: len(identity.groups)]
     assert len(identity.groups) > 50
@@ -188,31 +145,20 @@ def test_the_server_names_the_callers_groups_as_many_as_a_client_reads():
 def test_without_authentication_everyone_is_the_same_administrator():
     sent = (("x-auth-subject", "root"), ("x-auth-email", "root@example.com"), ("x-auth-is-admin", "false"))
     with running_server(is_open=True) as flight:
-        answer, without = (
-            flight.call(FLIGHT + "DoAction", action_bytes("MicromegasWhoAmI"), metadata=headers)
-            for headers in (sent, ())
-        )
+        answer, without = (flight.act("MicromegasWhoAmI", metadata=headers) for headers in (sent, ()))
 
     assert answer.replies == without.replies
-    described = json.loads(messages.Result.FromString(answer.replies[0]).body)
+    described = json.loads(result_of(answer))
     assert (described["subject"], described["auth_type"], described["is_admin"]) == ("anonymous", "none", True)
 
 
 def test_actions_are_listed(flight):
-    answer = flight.call(FLIGHT + "ListActions", b"")
+    names = [messages.ActionType.FromString(reply).type for reply in flight.call("ListActions", b"").replies]
 
-    names = [messages.ActionType.FromString(reply).type for reply in answer.replies]
     assert names == [
-        "CreatePreparedStatement",
-        "ClosePreparedStatement",
-        "CancelFlightInfo",
-        "CancelQuery",
-        "RenewFlightEndpoint",
-        "GetSessionOptions",
-        "SetSessionOptions",
-        "CloseSession",
-        "MicromegasWhoAmI",
-    ]
+        "CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo", "CancelQuery", "RenewFlightEndpoint",
+        "GetSessionOptions", "SetSessionOptions", "CloseSession", "MicromegasWhoAmI",
+    ]  # fmt: skip
 
 
 def test_each_query_leaves_one_audit_line(flight, caplog):
@@ -220,16 +166,12 @@ def test_each_query_leaves_one_audit_line(flight, caplog):
     tags = (("x-client-type", "python"), ("x-client-notebook", "a.ipynb"))
 
     flight.query(NUMBERS, metadata=(*ALICE, *tags))
-    handle = prepare(flight, WORDS)
-    flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
+    flight.get(prepared_ticket(prepare(flight, harness.WORDS)))
     flight.query("wrong\u2028\n")
 
     records = [json.loads(line) for line in caplog.messages]
-    assert [(record["sql"], record["status"]) for record in records] == [
-        (NUMBERS, "ok"),
-        (WORDS, "ok"),
-        ("wrong\u2028\n", "error"),
-    ]
+    statements = [(record["sql"], record["status"]) for record in records]
+    assert statements == [(NUMBERS, "ok"), (harness.WORDS, "ok"), ("wrong\u2028\n", "error")]
     assert (records[0]["client"], records[0]["notebook"], records[0]["user"]) == ("python", "a.ipynb", "alice")
     assert (records[0]["client_ip"], records[0]["output_rows"]) == ("127.0.0.1", 3)
     assert {record["credential"] for record in records} == {"2bd806c9"}  # of "alice"
@@ -247,7 +189,9 @@ def adbc(flight):
 
 
 def test_pyarrow_follows_flight_info_to_the_rows(flight):
-    descriptor = pyarrow.flight.FlightDescriptor.for_command(pack_any(messages.CommandStatementQuery(query=WORDS)))
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(
+        pack_any(messages.CommandStatementQuery(query=harness.WORDS))
+    )
 
     with pyarrow.flight.connect(flight.uri) as client:
         info = client.get_flight_info(descriptor, OPTIONS)
@@ -276,35 +220,34 @@ ECHO = "SELECT ? AS n"
 
 
 def test_a_prepared_statement_is_its_callers_alone(flight):
-    handle = prepare(flight, NUMBERS)
+    ticket = prepared_ticket(prepare(flight, NUMBERS))
 
-    own = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
-    others = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=BOB)
+    own, others = flight.get(ticket), flight.get(ticket, metadata=BOB)
 
-    assert own.code is grpc.StatusCode.OK
-    assert others.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(others.error) is UsageError
+    assert (own.code, others.code) == (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+    assert type(others.error) is errors.UsageError
 
 
 def test_a_closed_prepared_statement_is_unknown(flight):
     handle = prepare(flight, NUMBERS)
     body = pack_any(messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle))
 
-    closed = flight.call(FLIGHT + "DoAction", action_bytes("ClosePreparedStatement", body))
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)))
+    closed = flight.act("ClosePreparedStatement", body)
+    answer = flight.get(prepared_ticket(handle))
 
     assert closed.code is grpc.StatusCode.OK
-    assert type(answer.error) is UsageError
+    assert type(answer.error) is errors.UsageError
+
+
+def _prepared(handle):
+    return messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
 
 
 def _bind(flight, handle, batch):
     """Bind values; return the handle that the server gives for them."""
     encoder = FlightDataEncoder(batch.schema)
-    opening = messages.FlightData.FromString(encoder.encode_schema())
-    opening.flight_descriptor.ParseFromString(
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-    )
-    put = flight.call(FLIGHT + "DoPut", opening.SerializeToString(), *encoder.encode_batch(batch))
+    opening = harness.opening_frame(_prepared(handle), encoder.encode_schema())
+    put = flight.call("DoPut", opening, *encoder.encode_batch(batch))
     result = messages.PutResult.FromString(put.replies[0]).app_metadata
     return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
 
@@ -312,63 +255,41 @@ def _bind(flight, handle, batch):
 @pytest.mark.parametrize("is_first", [True, False], ids=["first handle", "new handle"])
 def test_bound_parameters_are_the_statements_values(flight, is_first):
     handle = prepare(flight, ECHO)
-    batch = pa.record_batch({"0": pa.array([41, None], pa.int64())})
 
-    bound = _bind(flight, handle, batch)
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle if is_first else bound)))
+    bound = _bind(flight, handle, pa.record_batch({"0": pa.array([41, None], pa.int64())}))
+    answer = flight.get(prepared_ticket(handle if is_first else bound))
 
     assert rows_of(answer)["n"].to_pylist() == [41, None]
 
 
 @pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
 def test_a_flight_of_a_prepared_statement_has_its_values(flight, size):
-    batch = pa.record_batch({"0": ["x" * size]})
-    bound = _bind(flight, prepare(flight, ECHO), batch)
+    bound = _bind(flight, prepare(flight, ECHO), pa.record_batch({"0": ["x" * size]}))
 
-    answer = flight.call(
-        FLIGHT + "GetFlightInfo",
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=bound)),
-    )
-    ticket = messages.FlightInfo.FromString(answer.replies[0]).endpoint[0].ticket.ticket
-    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(ticket)))
+    rows = rows_of(flight.get(flight.info(_prepared(bound)).endpoint[0].ticket.ticket))
 
     assert rows["n"].to_pylist() == ["x" * size]
 
 
 def test_headers_act_on_prepared_statements(flight):
     handle = prepare(flight, "SELECT exe, time FROM log_entries ORDER BY time")
-    command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
-    headers = (
-        ("query_range_begin", "2026-11-24T12:10:00Z"),
-        ("query_range_end", "2026-11-24T12:50:00Z"),
-        ("limit", "2"),
-        ("preserve_dictionary", "true"),
-    )
+    within = (("query_range_begin", "2026-11-24T12:10:00Z"), ("query_range_end", "2026-11-24T12:50:00Z"))
+    metadata = (*ALICE, *within, ("limit", "2"), ("preserve_dictionary", "true"))
 
-    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=(*ALICE, *headers))
-    rows = rows_of(flight.call(FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, *headers)))
+    info = flight.info(_prepared(handle), metadata=metadata)
+    rows = rows_of(flight.get(prepared_ticket(handle), metadata=metadata))
+    refused = flight.get(prepared_ticket(handle), metadata=(*ALICE, ("x-user-id", "bob")))
 
-    info = messages.FlightInfo.FromString(answer.replies[0])
     assert pa.ipc.read_schema(pa.py_buffer(info.schema)) == rows.schema
     assert rows.schema.field("exe").type == pa.dictionary(pa.int32(), pa.string())
     assert [time.strftime("%H:%M") for time in rows["time"].to_pylist()] == ["12:15", "12:30"]
-    refused = flight.call(
-        FLIGHT + "DoGet", ticket_bytes(prepared_ticket(handle)), metadata=(*ALICE, ("x-user-id", "bob"))
-    )
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_too_many_parameters_are_refused_while_they_arrive(flight):
-    handle = prepare(flight, ECHO)
-    descriptor = messages.FlightDescriptor.FromString(
-        descriptor_bytes(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-    )
-    frames = [
-        messages.FlightData(flight_descriptor=descriptor).SerializeToString(),
-        *[messages.FlightData(app_metadata=bytes(1024 * 1024)).SerializeToString()] * 8,
-    ]
+    opening = harness.opening_frame(_prepared(prepare(flight, ECHO)))
 
-    answer = flight.call(FLIGHT + "DoPut", *frames)
+    answer = flight.call("DoPut", opening, *[messages.FlightData(app_metadata=bytes(1 << 20)).SerializeToString()] * 8)
 
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert type(answer.error) is ResourcesExhausted
+    assert type(answer.error) is errors.ResourcesExhausted

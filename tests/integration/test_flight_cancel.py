@@ -7,42 +7,19 @@ import pytest
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.errors import QueryCancelled, UsageError
-from micromegas_jupyter.flightsql.commands import (
-    ERROR_DETAILS_KEY,
-    decode_error,
-    issued_ticket,
-    messages,
-    pack_any,
-    prepared_ticket,
-    statement_ticket,
-)
+from micromegas_jupyter.flightsql.commands import issued_ticket, messages, pack_any, prepared_ticket, statement_ticket
 from tests.fakes.fixed_tables import FixedTables, write_log_entries
 from tests.fakes.validator import ALICE as ALICE_CONTEXT
-from tests.integration.flight_harness import (
-    ALICE,
-    BOB,
-    ENDLESS,
-    FLIGHT,
-    NUMBERS,
-    WAITING,
-    action_bytes,
-    decode_rows,
-    descriptor_bytes,
-    prepare,
-    rows_of,
-    running_server,
-    ticket_bytes,
-)
+from tests.integration import flight_harness as harness
+from tests.integration.flight_harness import ALICE, BOB, NUMBERS, WAITING, result_of, rows_of, running_server
 
 pytestmark = pytest.mark.integration
 
 CANCELLED, NOT_CANCELLABLE = 1, 3
 
 
-def _info(flight, sql, metadata=ALICE):
-    command = messages.CommandStatementQuery(query=sql)
-    answer = flight.call(FLIGHT + "GetFlightInfo", descriptor_bytes(command), metadata=metadata)
-    return messages.FlightInfo.FromString(answer.replies[0])
+def _info(flight, sql):
+    return flight.info(messages.CommandStatementQuery(query=sql))
 
 
 def _info_of(ticket):
@@ -51,17 +28,17 @@ def _info_of(ticket):
 
 def _cancel(flight, info, metadata=ALICE):
     body = messages.CancelFlightInfoRequest(info=info).SerializeToString()
-    return flight.call(FLIGHT + "DoAction", action_bytes("CancelFlightInfo", body), metadata=metadata)
+    return flight.act("CancelFlightInfo", body, metadata=metadata)
 
 
 def _status(answer):
     assert answer.code is grpc.StatusCode.OK, answer.text
-    return messages.CancelFlightInfoResult.FromString(messages.Result.FromString(answer.replies[0]).body).status
+    return messages.CancelFlightInfoResult.FromString(result_of(answer)).status
 
 
 def _begin(flight, ticket):
     """Begin to read; return the call, some of whose rows have come."""
-    call = flight.channel.unary_stream(FLIGHT + "DoGet")(ticket_bytes(ticket), metadata=ALICE, timeout=60)
+    call = flight.begin("DoGet", [harness.ticket_bytes(ticket)])
     assert len([next(call), next(call)]) == 2
     return call
 
@@ -69,8 +46,7 @@ def _begin(flight, ticket):
 def _end(call):
     with pytest.raises(grpc.RpcError):
         list(call)
-    details = dict(call.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
-    return call.code(), type(decode_error(details)) if isinstance(details, bytes) else None
+    return call.code(), type(harness.error_of(call))
 
 
 @pytest.mark.parametrize("kind", ["another caller", "forged", "cut off"])
@@ -79,7 +55,7 @@ def test_a_ticket_that_is_not_the_callers_is_refused(flight, kind):
     ticket = {"another caller": ticket, "forged": issued_ticket(bytes(100)), "cut off": issued_ticket(b"")}[kind]
     metadata = BOB if kind == "another caller" else ALICE
 
-    answer = flight.call(FLIGHT + "DoGet", ticket_bytes(ticket), metadata=metadata)
+    answer = flight.get(ticket, metadata=metadata)
 
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert type(answer.error) is UsageError
@@ -105,7 +81,8 @@ def test_a_running_flight_is_cancelled_by_its_caller_alone(flight):
 
 @pytest.mark.parametrize("kind", ["statement", "prepared"])
 def test_a_flight_by_a_ticket_of_the_client_is_cancelled(flight, kind):
-    ticket = statement_ticket(ENDLESS) if kind == "statement" else prepared_ticket(prepare(flight, ENDLESS))
+    sql = harness.ENDLESS
+    ticket = statement_ticket(sql) if kind == "statement" else prepared_ticket(harness.prepare(flight, sql))
     reading = _begin(flight, ticket)
 
     by_another = _status(_cancel(flight, _info_of(ticket), BOB))
@@ -120,9 +97,9 @@ def test_the_older_action_cancels_too(flight):
     reading = _begin(flight, info.endpoint[0].ticket.ticket)
     body = pack_any(messages.ActionCancelQueryRequest(info=info.SerializeToString()))
 
-    answer = flight.call(FLIGHT + "DoAction", action_bytes("CancelQuery", body))
+    answer = flight.act("CancelQuery", body)
 
-    envelope = any_pb2.Any.FromString(messages.Result.FromString(answer.replies[0]).body)
+    envelope = any_pb2.Any.FromString(result_of(answer))
     assert messages.ActionCancelQueryResult.FromString(envelope.value).result == CANCELLED
     assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
 
@@ -133,13 +110,12 @@ def test_a_ticket_is_renewed(flight):
 
     def renew(found):
         body = messages.RenewFlightEndpointRequest(endpoint=found).SerializeToString()
-        answer = flight.call(FLIGHT + "DoAction", action_bytes("RenewFlightEndpoint", body))
-        return messages.FlightEndpoint.FromString(messages.Result.FromString(answer.replies[0]).body)
+        return messages.FlightEndpoint.FromString(result_of(flight.act("RenewFlightEndpoint", body)))
 
     renewed, unchanged = renew(endpoint), renew(plain)
 
     assert renewed.expiration_time.seconds >= endpoint.expiration_time.seconds
-    assert flight.call(FLIGHT + "DoGet", ticket_bytes(renewed.ticket.ticket)).code is grpc.StatusCode.OK
+    assert flight.get(renewed.ticket.ticket).code is grpc.StatusCode.OK
     assert unchanged == plain
 
 
@@ -149,7 +125,7 @@ def test_first_rows_come_while_the_rest_holds_every_partition(processors):
     with running_server(pool={"processors": processors}) as flight:
         call = flight.read(WAITING)
 
-        rows = decode_rows([next(call), next(call)])
+        rows = harness.decode_rows([next(call), next(call)])
 
         assert rows.to_pydict() == {"n": [1, 2, 3]}
         call.cancel()
@@ -159,13 +135,13 @@ def test_first_rows_come_while_the_rest_holds_every_partition(processors):
 def test_a_flight_gives_the_same_rows_until_rights_or_options_are_others():
     who = "SELECT current_user() AS who, is_admin() AS is_admin"
     with running_server() as flight:
-        ticket = ticket_bytes(_info(flight, who).endpoint[0].ticket.ticket)
+        ticket = _info(flight, who).endpoint[0].ticket.ticket
 
-        answers = [rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict() for _ in range(3)]
-        cut = rows_of(flight.call(FLIGHT + "DoGet", ticket, metadata=(*ALICE, ("limit", "0"))))
-        others = flight.call(FLIGHT + "DoGet", ticket, metadata=BOB)
+        answers = [rows_of(flight.get(ticket)).to_pydict() for _ in range(3)]
+        cut = rows_of(flight.get(ticket, metadata=(*ALICE, ("limit", "0"))))
+        others = flight.get(ticket, metadata=BOB)
         flight.validator.known["alice"] = replace(ALICE_CONTEXT, is_admin=False)
-        afterwards = rows_of(flight.call(FLIGHT + "DoGet", ticket)).to_pydict()
+        afterwards = rows_of(flight.get(ticket)).to_pydict()
 
     assert answers == [{"who": ["alice"], "is_admin": [True]}] * 3
     assert cut.num_rows == 0
@@ -179,6 +155,6 @@ def test_other_tables_are_planned_anew(tmp_path):
         info = _info(flight, "SELECT count(*) AS n FROM log_entries")
         tables.tables = [write_log_entries(tmp_path, 2)]
 
-        answer = flight.call(FLIGHT + "DoGet", ticket_bytes(info.endpoint[0].ticket.ticket))
+        answer = flight.get(info.endpoint[0].ticket.ticket)
 
     assert rows_of(answer).to_pydict() == {"n": [8]}

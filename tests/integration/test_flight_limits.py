@@ -8,32 +8,18 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
-from micromegas_jupyter.flightsql.commands import messages, pack_any, statement_ticket
+from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.server import flight_service
-from tests.integration.flight_harness import (
-    ALICE,
-    BOB,
-    DEADLINE_SECONDS,
-    ENDLESS,
-    FLIGHT,
-    HUGE,
-    LARGE,
-    NUMBERS,
-    WAITING,
-    FlightHarness,
-    descriptor_bytes,
-    prepare,
-    running_server,
-    ticket_bytes,
-)
+from tests.integration import flight_harness as harness
+from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, NUMBERS, WAITING, running_server
 
 pytestmark = pytest.mark.integration
 
 
 def _check_alive(flight):
     # No query: on a busy machine it could be over the small limits of these tests.
-    assert flight.call(FLIGHT + "ListActions", b"").code is grpc.StatusCode.OK
+    assert flight.call("ListActions", b"").code is grpc.StatusCode.OK
 
 
 def test_a_query_over_its_time_ends_with_its_id_and_stops_its_executor():
@@ -66,7 +52,7 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
         tables.hangs = True
         reading = flight.query("SELECT * FROM anything")
         others = flight.query("SELECT 1 AS n")
-        ended = _value(flight, "statements_ended_total", cause="deadline")
+        ended = flight.metric("statements_ended_total", cause="deadline")
         tables.hangs = False
         tables.storage_answers.set()
         afterwards = flight.query(NUMBERS)
@@ -90,7 +76,7 @@ def test_rows_come_up_to_the_limit():
 
 def test_a_result_over_its_size_ends():
     with running_server(max_result_bytes=3 << 20) as flight:
-        answer = flight.query(LARGE)
+        answer = flight.query(harness.LARGE)
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than the 3 MiB" in answer.text
@@ -99,36 +85,31 @@ def test_a_result_over_its_size_ends():
 
 
 TERMS = " OR ".join(f"value = {number} AND -value < {number}" for number in range(2000))
+UNION = " UNION ALL ".join(["SELECT 1 AS n"] * 5000)
 
 
 @pytest.mark.parametrize(
     ("method", "sql"),
     [
-        ("GetFlightInfo", " UNION ALL ".join(["SELECT 1 AS n"] * 5000)),
-        ("DoGet", " UNION ALL ".join(["SELECT 1 AS n"] * 5000)),
+        ("GetFlightInfo", UNION),
+        ("DoGet", UNION),
         ("DoGet", f"SELECT value FROM generate_series(1, 10) WHERE {TERMS}"),
     ],
     ids=["planning alone", "planning", "optimizing"],
 )
 def test_planning_takes_so_much_processor_time_and_no_more(method, sql):
     with running_server(worker={"planning_seconds": 0.25}) as flight:
-        request = {
-            "GetFlightInfo": descriptor_bytes(messages.CommandStatementQuery(query=sql)),
-            "DoGet": ticket_bytes(statement_ticket(sql)),
-        }[method]
-
-        answer = flight.call(FLIGHT + method, request)
+        if method == "DoGet":
+            answer = flight.query(sql)
+        else:
+            answer = flight.call(method, harness.descriptor_bytes(messages.CommandStatementQuery(query=sql)))
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "more than 0.25 s of CPU time" in answer.text
-        assert _value(flight, "limits_reached_total", limit="planning") == 1
-        assert _value(flight, "statements_ended_total", cause="planning") == 1
+        assert flight.metric("limits_reached_total", limit="planning") == 1
+        assert flight.metric("statements_ended_total", cause="planning") == 1
         flight.wait_until_quiet()
         _check_alive(flight)
-
-
-def _value(flight, name, **labels):
-    return flight.server.metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
 
 
 def test_calls_and_queries_are_counted_as_they_end():
@@ -136,23 +117,23 @@ def test_calls_and_queries_are_counted_as_they_end():
         flight.query("SELECT 1 AS n WHERE false")
         flight.query(NUMBERS)
         flight.query("SELECT nothing_of_the_kind")
-        flight.query(HUGE)
-        flight.call(FLIGHT + "NoSuchMethod", b"")
+        flight.query(harness.HUGE)
+        flight.call("NoSuchMethod", b"")
         flight.wait_until_quiet()
 
-        assert _value(flight, "queries_total", status="ok", error="") == 1
-        assert _value(flight, "queries_total", status="error", error="SQL004") == 2
-        assert _value(flight, "queries_total", status="error", error="SQL001") == 1
-        assert _value(flight, "calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 2
-        assert _value(flight, "calls_total", method="other", status="UNIMPLEMENTED") == 1
-        assert [_value(flight, "limits_reached_total", limit=limit) for limit in ("rows", "memory")] == [1, 1]
-        assert _value(flight, "statements_ended_total", cause="memory") == 1
-        assert (_value(flight, "rows_sent_total"), _value(flight, "query_seconds_count")) == (2, 4)
-        assert _value(flight, "bytes_sent_total") > 0
-        assert _value(flight, "query_cpu_seconds_total") > 0
-        assert (_value(flight, "queries_running"), _value(flight, "queries_waiting")) == (0, 0)
-        assert _value(flight, "executors", state="busy") == 0
-        assert _value(flight, "executors", state="idle") == flight.pool.idle_count
+        assert flight.metric("queries_total", status="ok", error="") == 1
+        assert flight.metric("queries_total", status="error", error="SQL004") == 2
+        assert flight.metric("queries_total", status="error", error="SQL001") == 1
+        assert flight.metric("calls_total", method="DoGet", status="RESOURCE_EXHAUSTED") == 2
+        assert flight.metric("calls_total", method="other", status="UNIMPLEMENTED") == 1
+        assert [flight.metric("limits_reached_total", limit=limit) for limit in ("rows", "memory")] == [1, 1]
+        assert flight.metric("statements_ended_total", cause="memory") == 1
+        assert (flight.metric("rows_sent_total"), flight.metric("query_seconds_count")) == (2, 4)
+        assert flight.metric("bytes_sent_total") > 0
+        assert flight.metric("query_cpu_seconds_total") > 0
+        assert (flight.metric("queries_running"), flight.metric("queries_waiting")) == (0, 0)
+        assert flight.metric("executors", state="busy") == 0
+        assert flight.metric("executors", state="idle") == flight.pool.idle_count
 
 
 def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not():
@@ -168,18 +149,18 @@ def test_queries_of_one_caller_over_the_limit_wait_and_those_of_others_do_not():
 
         assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert type(refused.error) is ResourcesExhausted
-        assert _value(flight, "limits_reached_total", limit="queue") == 1
+        assert flight.metric("limits_reached_total", limit="queue") == 1
         assert (others.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
 
 
 def test_who_has_too_many_statements_ended_has_to_wait_and_others_do_not():
     with running_server(pool={"max_ended_per_caller": 2}) as flight:
-        ended = [flight.query(HUGE) for _ in range(2)]
+        ended = [flight.query(harness.HUGE) for _ in range(2)]
         refused = flight.query(NUMBERS)
         others = flight.query(NUMBERS, metadata=BOB)
 
         assert {type(answer.error) for answer in (*ended, refused)} == {ResourcesExhausted}
-        assert _value(flight, "limits_reached_total", limit="ended_statements") == 1
+        assert flight.metric("limits_reached_total", limit="ended_statements") == 1
         assert 0 < int(refused.trailing["grpc-retry-pushback-ms"]) <= 60_000
         assert others.code is grpc.StatusCode.OK
 
@@ -193,13 +174,13 @@ def test_what_a_caller_cancels_or_leaves_is_not_held_against_them():
             flight.wait_until_quiet()
 
         assert flight.query(NUMBERS).code is grpc.StatusCode.OK
-        assert _value(flight, "statements_ended_total", cause="disconnected") == 3
+        assert flight.metric("statements_ended_total", cause="disconnected") == 3
 
 
 @contextlib.contextmanager
 def _stalled_calls(flight, count, metadata):
     """Have calls open whose client reads no further than their first message."""
-    stalled = [flight.read(ENDLESS, metadata=metadata) for _ in range(count)]
+    stalled = [flight.read(harness.ENDLESS, metadata=metadata) for _ in range(count)]
     for call in stalled:
         next(call)
     try:
@@ -216,7 +197,7 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
             others = flight.query(NUMBERS, metadata=BOB)
         flight.wait_until_quiet()
         afterwards = flight.query(NUMBERS, metadata=ALICE)
-        counted = _value(flight, "limits_reached_total", limit="calls")
+        counted = flight.metric("limits_reached_total", limit="calls")
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert type(refused.error) is ResourcesExhausted
@@ -232,7 +213,7 @@ def test_where_nobody_says_who_calls_each_connection_counts_by_itself():
         with grpc.insecure_channel(
             f"127.0.0.1:{flight.server.port}", options=[("grpc.use_local_subchannel_pool", 1)]
         ) as channel:
-            others = FlightHarness(flight.server, flight.pool, flight.validator, channel).query(NUMBERS)
+            others = harness.FlightHarness(flight.server, flight.pool, flight.validator, channel).query(NUMBERS)
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert others.code is grpc.StatusCode.OK
@@ -246,7 +227,7 @@ def test_a_call_whose_message_does_not_come_ends():
         yield from ()
 
     with running_server(read_timeout_seconds=0.2) as flight:
-        call = flight.channel.stream_stream(FLIGHT + "DoGet")(send_nothing(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        call = flight.begin("DoGet", send_nothing())
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         may_end.set()
 
@@ -259,17 +240,15 @@ def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended():
     ended = threading.Event()
 
     with running_server(read_timeout_seconds=0.5) as flight:
-        command = messages.CommandPreparedStatementQuery(prepared_statement_handle=prepare(flight, "SELECT ? + 1 AS n"))
-        descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
-        first = messages.FlightData.FromString(encoder.encode_schema())
-        first.flight_descriptor.CopyFrom(descriptor)
+        handle = harness.prepare(flight, "SELECT ? + 1 AS n")
+        command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
 
         def bit_by_bit():
-            yield first.SerializeToString()
+            yield harness.opening_frame(command, encoder.encode_schema())
             while not ended.wait(0.1):
                 yield from encoder.encode_batch(rows)
 
-        call = flight.channel.stream_stream(FLIGHT + "DoPut")(bit_by_bit(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+        call = flight.begin("DoPut", bit_by_bit())
         call.add_callback(ended.set)
         with contextlib.suppress(grpc.RpcError):
             list(call)
@@ -282,11 +261,9 @@ COUNT = 100
 NOTICE_SECONDS = 0.5  # a refusal that does not wait comes long before
 
 
-def first_frame():
-    """The beginning of rows that this server, which only reads, refuses at once."""
-    command = messages.CommandStatementIngest(table="log_entries")
-    descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=pack_any(command))
-    return messages.FlightData(flight_descriptor=descriptor).SerializeToString()
+# The beginning of rows that this server, which only reads, refuses at once; and of how they go on.
+FIRST_FRAME = harness.opening_frame(messages.CommandStatementIngest(table="log_entries"))
+FRAME = messages.FlightData(data_body=b"x" * 1000).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -297,14 +274,14 @@ def test_a_client_may_send_everything_before_it_is_refused(metadata, code, monke
     ended, sent = threading.Event(), []
 
     def frames():
-        yield first_frame()
+        yield FIRST_FRAME
         for number in range(COUNT):
             if number or not ended.wait(NOTICE_SECONDS):
                 sent.append(number)
-                yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+                yield FRAME
 
     with running_server() as flight:
-        call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=metadata, timeout=DEADLINE_SECONDS)
+        call = flight.begin("DoPut", frames(), metadata=metadata)
         call.add_callback(ended.set)
 
         assert call.code() is code
@@ -317,11 +294,11 @@ def test_a_client_that_goes_on_and_on_or_says_no_more_is_refused_all_the_same(fl
     ended = threading.Event()
 
     def frames():
-        yield first_frame()
+        yield FIRST_FRAME
         while not ended.wait(DEADLINE_SECONDS if is_silent else 0):
-            yield messages.FlightData(data_body=b"x" * 1000).SerializeToString()
+            yield FRAME
 
-    call = flight.channel.stream_stream(FLIGHT + "DoPut")(frames(), metadata=ALICE, timeout=DEADLINE_SECONDS)
+    call = flight.begin("DoPut", frames())
     call.add_callback(ended.set)
 
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -11,12 +11,11 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
-from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.wiring.client_side import connect
 from tests.fakes.certificates import Authority
-from tests.fakes.servers import NUMBERS, build_pool
+from tests.fakes.servers import NUMBERS, open_server
 from tests.fakes.validator import FakeValidator
 
 pytestmark = pytest.mark.integration
@@ -32,17 +31,17 @@ def served(tmp_path_factory):
     authority, clients, strangers = (Authority(folder, name) for name in ("servers", "clients", "strangers"))
     own = authority.issue("server")
     files = TlsFiles(certificate_file=own.certificate_file, key_file=own.key_file, client_ca_file=clients.ca_file)
-    settings = FlightServerSettings(port=0, tls_files=files)
-    server = ServerThread(pool=build_pool(), validator=FakeValidator(), settings=settings)
-    server.start()
     endpoint = HttpEndpoint(
         "127.0.0.1", 0, validator=FakeValidator(), registries=[], readiness=lambda: None, tls_files=files
     )
     port = endpoint.start()
     good, foreign = clients.issue("good"), strangers.issue("foreign")
-    yield SimpleNamespace(server=server, http_port=port, authority=authority, good=good, foreign=foreign)
+    good.key_file.chmod(0o600)
+    with open_server(tls_files=files) as server:
+        yield SimpleNamespace(
+            server=server, http_port=port, authority=authority, good=good, foreign=foreign, nobody=None
+        )
     endpoint.stop()
-    server.stop(grace_seconds=0)
 
 
 def _query(served, pair, headers):
@@ -64,23 +63,25 @@ def test_a_certificate_stands_for_no_token(served):
         _query(served, served.good, [])
 
 
-@pytest.mark.parametrize("which", ["none", "foreign"])
+@pytest.mark.parametrize("which", ["nobody", "foreign"])
 def test_a_token_stands_for_no_certificate(served, which):
     with pytest.raises(pyarrow.flight.FlightUnavailableError):
-        _query(served, served.foreign if which == "foreign" else None, ALICE)
+        _query(served, getattr(served, which), ALICE)
 
 
-def test_our_client_shows_the_certificate_that_its_settings_name(served, tmp_path, monkeypatch):
-    served.good.key_file.chmod(0o600)
+def _connect(served, tmp_path, key_file):
     variables = {
         "MICROMEGAS_ANALYTICS_URI": served.server.uri,
         "MICROMEGAS_CONFIG_DIR": str(tmp_path),
         "MICROMEGAS_CA_BUNDLE": str(served.authority.ca_file),
         "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(served.good.certificate_file),
-        "MICROMEGAS_CLIENT_KEY_FILE": str(served.good.key_file),
+        "MICROMEGAS_CLIENT_KEY_FILE": str(key_file),
     }
+    return connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables)
 
-    with connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables) as client:
+
+def test_our_client_shows_the_certificate_that_its_settings_name(served, tmp_path):
+    with _connect(served, tmp_path, served.good.key_file) as client:
         frame = client.query(NUMBERS)
 
     assert frame["n"].tolist() == [1, 2, 3]
@@ -115,26 +116,19 @@ def test_a_key_that_others_can_read_is_not_used(served, tmp_path):
     key_file = tmp_path / "open.key"
     key_file.write_bytes(served.good.key_file.read_bytes())
     key_file.chmod(0o644)
-    variables = {
-        "MICROMEGAS_CONFIG_DIR": str(tmp_path),
-        "MICROMEGAS_CLIENT_CERTIFICATE_FILE": str(served.good.certificate_file),
-        "MICROMEGAS_CLIENT_KEY_FILE": str(key_file),
-    }
 
     with pytest.raises(ConfigurationError) as caught:
-        connect(auth_provider=StaticTokenAuthProvider("alice"), environ=variables)
+        _connect(served, tmp_path, key_file)
 
     assert caught.value.key == "MICROMEGAS_CLIENT_KEY_FILE"
 
 
-@pytest.mark.parametrize("present", ["certificate", "other key"])
-def test_a_certificate_without_its_key_is_refused_at_once(served, present):
+@pytest.mark.parametrize("of_other", [None, "foreign"])
+def test_a_certificate_without_its_key_is_refused_at_once(served, of_other):
+    files = {"client_certificate_file": served.good.certificate_file}
+
     with pytest.raises(UsageError):
-        FlightSQLClient(
-            served.server.uri,
-            client_certificate_file=served.good.certificate_file,
-            client_key_file=None if present == "certificate" else served.foreign.key_file,
-        )
+        FlightSQLClient(served.server.uri, **files, client_key_file=of_other and served.foreign.key_file)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import logging
 import socket
 import ssl
 import warnings
+from dataclasses import replace
 
 import pyarrow.flight
 import pytest
@@ -12,22 +13,15 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint
-from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
+from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.certificates import Authority
-from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
+from tests.fakes.servers import ENDLESS, NUMBERS, open_server
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 DEADLINE_SECONDS = 60.0
-
-
-def _server(certificate_file, key_file):
-    files = TlsFiles(certificate_file=certificate_file, key_file=key_file)
-    settings = FlightServerSettings(port=0, tls_files=files)
-    return ServerThread(pool=build_pool(), validator=None, settings=settings)
 
 
 @pytest.fixture
@@ -41,11 +35,14 @@ def pair(authority):
 
 
 @pytest.fixture
-def server(pair):
-    thread = _server(pair.certificate_file, pair.key_file)
-    thread.start()
-    yield thread
-    thread.stop(grace_seconds=0)
+def files(pair):
+    return TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)
+
+
+@pytest.fixture
+def server(files):
+    with open_server(is_open=True, tls_files=files) as thread:
+        yield thread
 
 
 def _shown_name(port, authority):
@@ -72,21 +69,17 @@ def test_an_authority_that_is_trusted_besides_the_usual_ones_is_enough_for_our_c
 @pytest.mark.parametrize(
     ("wrong", "content"),
     [
-        ("certificate_file", None),
-        ("certificate_file", "neither a certificate nor a key"),
-        ("key_file", None),
+        ("certificate_file", None), ("certificate_file", "neither a certificate nor a key"), ("key_file", None),
         ("key_file", "another key"),
     ],
-)
-def test_a_file_that_cannot_be_used_is_named_by_its_setting(authority, pair, tmp_path, wrong, content):
-    files = {"certificate_file": pair.certificate_file, "key_file": pair.key_file, wrong: tmp_path / "wrong"}
-    if content == "another key":
-        files[wrong] = authority.issue("other").key_file
-    elif content is not None:
-        (tmp_path / "wrong").write_text(content)
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_named_by_its_setting(authority, files, tmp_path, wrong, content):
+    file = authority.issue("other").key_file if content == "another key" else tmp_path / "wrong"
+    if content not in {None, "another key"}:
+        file.write_text(content)
 
-    with pytest.raises(ConfigurationError) as caught:
-        _server(**files).start()
+    with pytest.raises(ConfigurationError) as caught, open_server(tls_files=replace(files, **{wrong: file})):
+        pass
 
     assert caught.value.key == wrong
     assert str(tmp_path) not in str(caught.value)
@@ -109,16 +102,17 @@ def test_new_connections_get_the_renewed_certificate_and_a_running_call_goes_on(
     assert after
 
 
-@pytest.mark.parametrize("broken", ["no certificate", "another key", "nothing"])
+BREAK = {
+    "no certificate": lambda pair, _other: pair.certificate_file.write_text("not a certificate"),
+    "another key": lambda pair, other: pair.key_file.write_bytes(other.key_file.read_bytes()),
+    "nothing": lambda pair, _other: pair.certificate_file.unlink(),
+}
+
+
+@pytest.mark.parametrize("broken", BREAK)
 def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, authority, caplog, broken):
     _shown_name(server.port, authority)
-    match broken:
-        case "no certificate":
-            pair.certificate_file.write_text("not a certificate")
-        case "another key":
-            pair.key_file.write_bytes(authority.issue("other").key_file.read_bytes())
-        case _:
-            pair.certificate_file.unlink()
+    BREAK[broken](pair, authority.issue("other"))
 
     shown = [_shown_name(server.port, authority) for _ in range(3)]
 
@@ -132,15 +126,9 @@ def test_a_broken_renewal_changes_nothing_and_is_logged_once(server, pair, autho
     assert _shown_name(server.port, authority) == "second"
 
 
-def test_the_http_endpoint_takes_over_a_renewed_certificate_whoever_never_shakes_hands(pair, authority):
-    endpoint = HttpEndpoint(
-        "127.0.0.1",
-        0,
-        validator=None,
-        registries=[],
-        readiness=lambda: None,
-        tls_files=TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file),
-    )
+def test_the_http_endpoint_takes_over_a_renewed_certificate_whoever_never_shakes_hands(pair, files, authority):
+    nobody = {"validator": None, "registries": [], "readiness": lambda: None}
+    endpoint = HttpEndpoint("127.0.0.1", 0, **nobody, tls_files=files)
     port = endpoint.start()
     idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(60)]
     try:

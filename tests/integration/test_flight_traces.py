@@ -2,20 +2,20 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.monitoring import open_tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
 from tests.fakes.loopback_http import LoopbackServer, Reply
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.validator import FakeValidator
-from tests.integration.flight_harness import ALICE, FLIGHT, HEALTH, FlightHarness, ticket_bytes
+from tests.integration.flight_harness import ALICE, HEALTH, FlightHarness
 
 pytestmark = pytest.mark.integration
 
@@ -26,32 +26,19 @@ CHOSEN_TRACEPARENT = ("traceparent", f"00-{CHOSEN_TRACE_ID}-{PARENT_ID}-01")
 TRACEPARENT = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")
 
 
-class Receiver:
-    """Answers as a receiver of traces does, and keeps what came."""
+def _resources(received):
+    return [each for seen in received for each in ExportTraceServiceRequest.FromString(seen.body).resource_spans]
 
-    def __init__(self):
-        self.seen = []
 
-    now = SYSTEM_CLOCK.now
-
-    def handle(self, seen):
-        self.seen.append(seen)
-        return Reply(text="")
-
-    @property
-    def resources(self):
-        return [each for seen in self.seen for each in ExportTraceServiceRequest.FromString(seen.body).resource_spans]
-
-    @property
-    def spans(self):
-        return [span for each in self.resources for scope in each.scope_spans for span in scope.spans]
+def _spans(received):
+    return [span for each in _resources(received) for scope in each.scope_spans for span in scope.spans]
 
 
 @pytest.fixture(scope="module")
 def received():
     """What a server sent that answered a query, refused two calls and told its health."""
-    receiver = Receiver()
-    http = LoopbackServer(receiver)
+    seen = []
+    http = LoopbackServer(SimpleNamespace(now=SYSTEM_CLOCK.now, handle=lambda one: seen.append(one) or Reply(text="")))
     http.start()
     endpoint = http.base
     with pytest.MonkeyPatch.context() as patch:
@@ -67,11 +54,11 @@ def received():
         flight.query(NUMBERS, metadata=(("authorization", "Bearer mallory"), CHOSEN_TRACEPARENT))
         flight.query("SELECT tagret", metadata=(*ALICE, ("traceparent", "no such thing")))
         flight.call(HEALTH, b"", metadata=())
-        flight.call(FLIGHT + "DoGet", ticket_bytes(statement_ticket(NUMBERS)), metadata=())
+        flight.query(NUMBERS, metadata=())
     server.stop(grace_seconds=0)
     tracing.close()
     tracing.close()
-    yield receiver
+    yield seen
     http.stop()
 
 
@@ -79,17 +66,17 @@ def _attributes(span):
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
-def _calls(receiver):
-    return [span for span in receiver.spans if span.name.startswith("arrow.flight")]
+def _calls(received):
+    return [span for span in _spans(received) if span.name.startswith("arrow.flight")]
 
 
 def test_each_call_is_one_span_with_method_status_and_query(received):
     calls = _calls(received)
     ended = sorted(_attributes(call)["rpc.grpc.status_code"] for call in calls)
-    services = {_attributes(found.resource)["service.name"] for found in received.resources}
+    services = {_attributes(found.resource)["service.name"] for found in _resources(received)}
 
-    assert ({seen.path for seen in received.seen}, services) == ({"/v1/traces"}, {"micromegas"})
-    assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in received.spans}  # of a caller who is refused
+    assert ({seen.path for seen in received}, services) == ({"/v1/traces"}, {"micromegas"})
+    assert CHOSEN_TRACE_ID not in {span.trace_id.hex() for span in _spans(received)}  # of a caller who is refused
 
     assert {call.name for call in calls} == {"arrow.flight.protocol.FlightService/DoGet"}
     assert ended == [0, 3, 3]
@@ -101,14 +88,14 @@ def test_each_call_is_one_span_with_method_status_and_query(received):
 
 def test_a_call_goes_on_with_the_trace_of_its_caller_and_has_a_child_for_each_phase(received):
     (call,) = [call for call in _calls(received) if call.trace_id.hex() == TRACE_ID]
-    children = [span.name for span in received.spans if span.parent_span_id == call.span_id]
+    children = [span.name for span in _spans(received) if span.parent_span_id == call.span_id]
 
     assert call.parent_span_id.hex() == PARENT_ID
     assert children == ["wait", "run"]
 
 
 def test_no_statement_credential_or_error_text_is_in_a_trace(received):
-    sent = b"".join(seen.body for seen in received.seen)
+    sent = b"".join(seen.body for seen in received)
 
     for secret in (b"VALUES", b"secretword", b"tagret", b"alice", b"mallory", b"Traceback", b"exception"):
         assert secret not in sent

@@ -7,8 +7,10 @@ CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 (PING
 """
 
 import contextlib
+import io
+import itertools
 import resource
-import selectors
+import select
 import struct
 import subprocess
 import sys
@@ -20,25 +22,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from tests.fakes.raw_http2 import (
-    ACK,
-    CANCEL,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    GOAWAY,
-    HEADERS,
-    PING,
-    RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
-    connect,
-    frame,
-    grpc_message,
-    read_frame,
-    request_headers,
-)
+from tests.fakes import raw_http2 as h2
 from tests.integration.flight_harness import BOB, ENDLESS, FLIGHT, HEALTH, NUMBERS, running_server, ticket_bytes
 
 pytestmark = pytest.mark.integration
@@ -47,13 +31,15 @@ _INITIAL_WINDOW = 4
 _FRAME_BYTES = 16384
 _FIRST_WINDOW = 65535
 _HEAD_BYTES = 9
+ROOM = _FIRST_WINDOW.to_bytes(4, "big")
+LAST_STREAM = 1
 STALLED_CLIENTS = 100
 STALLED_CLIENTS_LONG = 1000
 #: Sixteen results of 0.8 MB a batch are under way at once; a leak for each client would be far more.
 MAX_GROWTH_BYTES = 300 << 20
-#: What is announced as 31 MiB each; all of it would be three times as much as may be.
+#: The first 24 MiB of a message of 31 MiB; all that is sent would be three times as much as may be.
 HALF_SENT_MESSAGES = 64
-HALF_SENT_BYTES = 24 << 20
+HALF = memoryview(b"\0" + struct.pack(">I", 31 << 20) + bytes(24 << 20))
 MAX_HALF_SENT_BYTES = 512 << 20
 CHILD = """
 import sys
@@ -67,28 +53,34 @@ with running_server(
 """
 
 
+def _endless_query():
+    ticket = h2.grpc_message(ticket_bytes(statement_ticket(ENDLESS)))
+    head = h2.frame(h2.HEADERS, h2.END_HEADERS, LAST_STREAM, h2.request_headers(FLIGHT + "DoGet", "alice"))
+    return head + h2.frame(h2.DATA, h2.END_STREAM, LAST_STREAM, ticket)
+
+
 def _rapid_resets():
-    fields = request_headers(FLIGHT + "DoGet", "alice")
+    fields = h2.request_headers(FLIGHT + "DoGet", "alice")
     for number in range(2000):
         stream = 2 * number + 1
-        yield frame(HEADERS, END_HEADERS, stream, fields)
-        yield frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
+        yield h2.frame(h2.HEADERS, h2.END_HEADERS, stream, fields)
+        yield h2.frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big"))
 
 
 def _pings():
     for number in range(5000):
-        yield frame(PING, 0, 0, number.to_bytes(8, "big"))
+        yield h2.frame(h2.PING, 0, 0, number.to_bytes(8, "big"))
 
 
 def _settings():
     for _ in range(5000):
-        yield frame(SETTINGS, 0, 0, b"\0\4" + (65535).to_bytes(4, "big"))
+        yield h2.frame(h2.SETTINGS, 0, 0, b"\0\4" + (65535).to_bytes(4, "big"))
 
 
 def _endless_headers():
-    yield frame(HEADERS, 0, 1, request_headers(FLIGHT + "DoGet", "alice"))
+    yield h2.frame(h2.HEADERS, 0, 1, h2.request_headers(FLIGHT + "DoGet", "alice"))
     for _ in range(2000):
-        yield frame(CONTINUATION, 0, 1, b"\x00\x01x\x7f\x81\x1e" + b"y" * 4000)
+        yield h2.frame(h2.CONTINUATION, 0, 1, b"\x00\x01x\x7f\x81\x1e" + b"y" * 4000)
 
 
 def _flood(connection, frames, has_begun):
@@ -104,7 +96,7 @@ def _flood(connection, frames, has_begun):
 
 @pytest.mark.parametrize("frames", [_rapid_resets, _pings, _settings, _endless_headers])
 def test_a_flood_on_one_connection_leaves_the_others_alone(flight, frames):
-    connections = [connect(flight.server.port) for _ in range(4)]
+    connections = [h2.connect(flight.server.port) for _ in range(4)]
     has_begun = threading.Event()
     floods = [threading.Thread(target=_flood, args=(one, frames(), has_begun)) for one in connections]
     for thread in floods:
@@ -142,24 +134,16 @@ def _resident_bytes(process_id):
 def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(child, pytestconfig):
     port, process_id = child
     count = STALLED_CLIENTS_LONG if pytestconfig.getoption("--long") else STALLED_CLIENTS
-    request = frame(HEADERS, END_HEADERS, 1, request_headers(FLIGHT + "DoGet", "alice")) + frame(
-        DATA, END_STREAM, 1, grpc_message(ticket_bytes(statement_ticket(ENDLESS)))
-    )
     before = _resident_bytes(process_id)
 
     stalled = []
     for _ in range(count):
-        stalled.append(connect(port))
-        stalled[-1].sendall(request)
+        stalled.append(h2.connect(port))
+        stalled[-1].sendall(_endless_query())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        answers = [
-            list(
-                channel.unary_stream(FLIGHT + "DoGet")(
-                    ticket_bytes(statement_ticket(NUMBERS)), metadata=BOB, timeout=60
-                )
-            )
-            for _ in range(20)
-        ]
+        read = channel.unary_stream(FLIGHT + "DoGet")
+        ticket = ticket_bytes(statement_ticket(NUMBERS))
+        answers = [list(read(ticket, metadata=BOB, timeout=60)) for _ in range(20)]
     grown = _resident_bytes(process_id) - before
     for connection in stalled:
         connection.close()
@@ -168,97 +152,37 @@ def test_clients_that_take_no_rows_cost_bounded_memory_and_others_are_served(chi
     assert grown < MAX_GROWTH_BYTES
 
 
-class HalfSender:
-    """One connection with one call; `sent` are the bytes of its message so far."""
-
-    def __init__(self, port, path, token, *, announced, most):
-        self.socket = connect(port)
-        self.socket.sendall(frame(HEADERS, END_HEADERS, 1, request_headers(path, token)))
-        self.socket.setblocking(False)
-        self.sent = 0
-        self.is_over = False
-        self._most = most
-        self._head = b"\0" + struct.pack(">I", announced)
-        self._first_window = self._stream_window = self._window = _FIRST_WINDOW
-        self._in, self._out = b"", b""
-
-    @property
-    def wants_more(self):
-        return not self.is_over and self.sent < self._most
-
-    @property
-    def wants_to_send(self):
-        return not self.is_over and (bool(self._out) or self._room() > 0)
-
-    def step(self):
-        try:
-            self._take(self.socket.recv(1 << 16))
-        except (BlockingIOError, InterruptedError):
-            pass  # nothing has come
-        except OSError:
-            self.is_over = True
-        while self.wants_to_send:
-            if not self._out:
-                part = (self._head + bytes(_FRAME_BYTES))[: min(_FRAME_BYTES, self._room())]
-                self._head = b""
-                self._out = frame(DATA, 0, 1, part)
-                self.sent += len(part)
-                self._stream_window -= len(part)
-                self._window -= len(part)
-            try:
-                self._out = self._out[self.socket.send(self._out) :]
-            except BlockingIOError:
+def _half_sender(connection, path, token):
+    """Send as much as there is and the server has room for, until it answers; yields when it has to wait."""
+    connection.sendall(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.request_headers(path, token)))
+    connection.setblocking(False)
+    first, sent, room, arrived, out = _FIRST_WINDOW, 0, {0: _FIRST_WINDOW, 1: _FIRST_WINDOW}, b"", b""
+    while sent < len(HALF) or out:
+        with contextlib.suppress(BlockingIOError):
+            if not (received := connection.recv(1 << 16)):
                 return
-            except OSError:
-                self.is_over = True
-
-    def _room(self):
-        return min(self._stream_window, self._window, self._most - self.sent)
-
-    def _take(self, data):
-        self.is_over = self.is_over or not data
-        self._in += data
-        while len(self._in) >= _HEAD_BYTES:
-            size, kind, flags, stream = struct.unpack(">IBBI", b"\0" + self._in[:_HEAD_BYTES])
-            if len(self._in) < _HEAD_BYTES + size:
+            arrived += received
+        while len(arrived) >= _HEAD_BYTES + int.from_bytes(arrived[:3], "big"):
+            kind, flags, number, body = h2.read_frame(io.BytesIO(arrived))
+            arrived = arrived[_HEAD_BYTES + len(body) :]
+            if kind == h2.WINDOW_UPDATE:
+                room[number] += int.from_bytes(body, "big")
+            elif kind == h2.SETTINGS and not flags & h2.ACK:
+                before, first = first, dict(struct.iter_unpack(">HI", body)).get(_INITIAL_WINDOW, first)
+                room[1] += first - before
+                out += h2.frame(h2.SETTINGS, h2.ACK, 0)
+            elif kind == h2.PING and not flags & h2.ACK:
+                out += h2.frame(h2.PING, h2.ACK, 0, body)
+            elif kind in {h2.HEADERS, h2.RST_STREAM}:
                 return
-            body, self._in = self._in[_HEAD_BYTES : _HEAD_BYTES + size], self._in[_HEAD_BYTES + size :]
-            self._hear(kind, flags, stream, body)
-
-    def _hear(self, kind, flags, stream, body):
-        if kind == WINDOW_UPDATE:
-            more = int.from_bytes(body, "big")
-            if stream:
-                self._stream_window += more
-            else:
-                self._window += more
-        elif kind == SETTINGS and not flags & ACK:
-            for place in range(0, len(body), 6):
-                name, value = struct.unpack(">HI", body[place : place + 6])
-                if name == _INITIAL_WINDOW:
-                    self._stream_window += value - self._first_window
-                    self._first_window = value
-            self._out += frame(SETTINGS, ACK, 0)
-        elif kind == PING and not flags & ACK:
-            self._out += frame(PING, ACK, 0, body)
-        elif kind in {HEADERS, RST_STREAM}:
-            self.is_over = True  # the server has answered
-
-
-def send_halves(senders, *, look, deadline):
-    """Let all send until each has sent what it wants to or is refused; `look` is called again and again."""
-    with selectors.DefaultSelector() as selector:
-        for sender in senders:
-            selector.register(sender.socket, selectors.EVENT_READ, sender)
-        while any(sender.wants_more for sender in senders) and not deadline():
-            for sender in senders:
-                if not sender.is_over:
-                    sender.step()
-                if sender.is_over and sender.socket in selector.get_map():
-                    selector.unregister(sender.socket)
-            look()
-            if not any(sender.wants_to_send for sender in senders):
-                selector.select(0.05)
+        with contextlib.suppress(BlockingIOError):
+            while out or (size := min(*room.values(), _FRAME_BYTES, len(HALF) - sent)) > 0:
+                if not out:
+                    out = h2.frame(h2.DATA, 0, 1, HALF[sent : sent + size])
+                    sent += size
+                    room = {number: window - size for number, window in room.items()}
+                out = out[connection.send(out) :]
+        yield
 
 
 @pytest.mark.parametrize(("path", "token"), [(FLIGHT + "DoGet", "alice"), (FLIGHT + "DoGet", "nobody"), (HEALTH, "")])
@@ -267,24 +191,24 @@ def test_messages_that_many_clients_half_send_take_little_memory(child, path, to
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         channel.unary_unary(HEALTH)(b"", timeout=60)
     before = peak = _resident_bytes(process_id)
-    senders = [
-        HalfSender(port, path, token, announced=31 << 20, most=HALF_SENT_BYTES) for _ in range(HALF_SENT_MESSAGES)
-    ]
+
+    connections = [h2.connect(port) for _ in range(HALF_SENT_MESSAGES)]
+    senders = {connection: _half_sender(connection, path, token) for connection in connections}
     until = time.monotonic() + 60
 
-    def look():
-        nonlocal peak
+    while senders and time.monotonic() < until:
+        for connection, sender in list(senders.items()):
+            is_over = True
+            with contextlib.suppress(OSError):  # the server may close the connection at any moment
+                is_over = next(sender, senders) is senders
+            if is_over:
+                del senders[connection]
         peak = max(peak, _resident_bytes(process_id))
-
-    send_halves(senders, look=look, deadline=lambda: time.monotonic() > until)
-    for sender in senders:
-        sender.socket.close()
+        select.select(list(senders), [], [], 0.01)
+    for connection in connections:
+        connection.close()
 
     assert peak - before < MAX_HALF_SENT_BYTES
-
-
-ROOM = _FIRST_WINDOW.to_bytes(4, "big")
-LAST_STREAM = 1
 
 
 def _until_goodbye(connection, stream):
@@ -294,30 +218,25 @@ def _until_goodbye(connection, stream):
     """
     received = 0
     while True:
-        kind, flags, _, body = read_frame(stream)
-        if kind == PING and not flags & ACK:
-            connection.sendall(frame(PING, ACK, 0, body))
-        elif kind == DATA:
+        kind, flags, _, body = h2.read_frame(stream)
+        if kind == h2.PING and not flags & h2.ACK:
+            connection.sendall(h2.frame(h2.PING, h2.ACK, 0, body))
+        elif kind == h2.DATA:
             received += len(body)
-        elif kind == GOAWAY and (last := int.from_bytes(body[:4], "big")) <= LAST_STREAM:
+        elif kind == h2.GOAWAY and (last := int.from_bytes(body[:4], "big")) <= LAST_STREAM:
             return received if last == LAST_STREAM else None
-
-
-def _read_to_the_end(stream):
-    while True:
-        read_frame(stream)
 
 
 def test_a_connection_without_calls_ends():
     with (
         running_server(connection_idle_seconds=0.5) as flight,
-        connect(flight.server.port) as connection,
+        h2.connect(flight.server.port) as connection,
         connection.makefile("rb") as stream,
     ):
         connection.settimeout(60)
 
         with pytest.raises(EOFError):
-            _read_to_the_end(stream)
+            all(h2.read_frame(stream) for _ in itertools.count())
 
 
 def _read_beyond_goodbye(flight):
@@ -325,20 +244,16 @@ def _read_beyond_goodbye(flight):
 
     None where the goodbye came before the call.
     """
-    with connect(flight.server.port) as connection, connection.makefile("rb") as stream:
+    with h2.connect(flight.server.port) as connection, connection.makefile("rb") as stream:
         connection.settimeout(60)
-        ticket = ticket_bytes(statement_ticket(ENDLESS))
-        connection.sendall(
-            frame(HEADERS, END_HEADERS, LAST_STREAM, request_headers(FLIGHT + "DoGet", "alice"))
-            + frame(DATA, END_STREAM, LAST_STREAM, grpc_message(ticket))
-        )
+        connection.sendall(_endless_query())
         received = _until_goodbye(connection, stream)
         if received is None:
             return None
-        connection.sendall(frame(WINDOW_UPDATE, 0, 0, ROOM) + frame(WINDOW_UPDATE, 0, LAST_STREAM, ROOM))
+        connection.sendall(h2.frame(h2.WINDOW_UPDATE, 0, 0, ROOM) + h2.frame(h2.WINDOW_UPDATE, 0, LAST_STREAM, ROOM))
         while received < 2 * _FIRST_WINDOW:
-            kind, _, _, body = read_frame(stream)
-            received += len(body) if kind == DATA else 0
+            kind, _, _, body = h2.read_frame(stream)
+            received += len(body) if kind == h2.DATA else 0
         assert len(flight.pool.running) == 1
         return received
 

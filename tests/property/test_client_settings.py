@@ -13,18 +13,13 @@ from tests.property.settings_values import places, replaced, telling_values, tex
 
 client_variables = st.sampled_from(
     [
-        *("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_PROFILE", "MICROMEGAS_TOKEN_STORAGE", "MICROMEGAS_CA_BUNDLE"),
-        *(
-            f"MICROMEGAS_OIDC_{name}"
-            for name in (
-                *("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_SECRET_FILE", "AUDIENCE", "RESOURCE", "SCOPE"),
-                *("PRESET", "BEARER", "FLOW", "REDIRECT_URI", "PROXY", "TIMEOUT_SECONDS", "SERVICE_ACCOUNT_FILE"),
-                *("PRIVATE_KEY_FILE", "PRIVATE_KEY_ID", "PRIVATE_KEY_ALGORITHM", "WORKLOAD", "WORKLOAD_EXCHANGE"),
-                *("WORKLOAD_AUDIENCE", "WORKLOAD_TOKEN_FILE", "WORKLOAD_CLIENT_ID"),
-            )
-        ),
+        "ANALYTICS_URI", "PROFILE", "TOKEN_STORAGE", "CA_BUNDLE", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET",
+        "OIDC_CLIENT_SECRET_FILE", "OIDC_AUDIENCE", "OIDC_RESOURCE", "OIDC_SCOPE", "OIDC_PRESET", "OIDC_BEARER",
+        "OIDC_FLOW", "OIDC_REDIRECT_URI", "OIDC_PROXY", "OIDC_TIMEOUT_SECONDS", "OIDC_SERVICE_ACCOUNT_FILE",
+        "OIDC_PRIVATE_KEY_FILE", "OIDC_PRIVATE_KEY_ID", "OIDC_PRIVATE_KEY_ALGORITHM", "OIDC_WORKLOAD",
+        "OIDC_WORKLOAD_EXCHANGE", "OIDC_WORKLOAD_AUDIENCE", "OIDC_WORKLOAD_TOKEN_FILE", "OIDC_WORKLOAD_CLIENT_ID",
     ]
-)
+).map("MICROMEGAS_{}".format)  # fmt: skip
 client_texts = texts | st.sampled_from(
     [
         *("none", "auto", "google", "entra", "device", "access_token", "keyring", "kubernetes", "azure", "5", "ES256"),
@@ -54,37 +49,22 @@ CLIENT_COMPLETE = {
     "default_profile": "work",
     "profiles": {
         "work": {
-            "uri": "grpc+tls://lake.example.com:50051",
-            "client_id": "notebooks",
-            "private_key_file": "~/key.pem",
-            "private_key_id": "2026",
-            "private_key_algorithm": "ES256",
+            "uri": "grpc+tls://lake.example.com:50051", "client_id": "notebooks", "private_key_file": "~/key.pem",
+            "private_key_id": "2026", "private_key_algorithm": "ES256", "flow": "device", "token_storage": "keyring",
+            "ca_bundle": "~/ca.pem", "proxy": f"http://alice:{PASSWORD}@proxy.example:3128", "timeout_seconds": 20,
             "workload": {
-                "platform": "kubernetes",
-                "exchange": "token-exchange",
-                "audience": "lake",
-                "token_file": "/run/token",
+                "platform": "kubernetes", "exchange": "token-exchange", "audience": "lake", "token_file": "/run/token",
             },
-            "flow": "device",
-            "token_storage": "keyring",
-            "ca_bundle": "~/ca.pem",
-            "proxy": f"http://alice:{PASSWORD}@proxy.example:3128",
-            "timeout_seconds": 20,
             "issuers": [
                 {
-                    "issuer": "https://accounts.google.com",
-                    "preset": "google",
-                    "audience": "lake",
-                    "resource": "https://lake.example.com",
-                    "scope": "openid lake.read",
-                    "bearer": "access_token",
-                    "redirect_uri": "http://127.0.0.1:48080/callback",
-                    "authorize_params": {"prompt": "login"},
+                    "issuer": "https://accounts.google.com", "preset": "google", "audience": "lake",
+                    "resource": "https://lake.example.com", "scope": "openid lake.read", "bearer": "access_token",
+                    "redirect_uri": "http://127.0.0.1:48080/callback", "authorize_params": {"prompt": "login"},
                 }
             ],
         }
     },
-}
+}  # fmt: skip
 
 
 def test_the_complete_configuration_of_a_client_is_accepted():

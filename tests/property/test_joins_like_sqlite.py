@@ -163,14 +163,10 @@ def filled(folder, database, chance):
         ]
         database.execute(f"CREATE TABLE {name} (a INTEGER, b INTEGER, s TEXT)")
         database.executemany(f"INSERT INTO {name} VALUES (?, ?, ?)", rows)
-        files = []
-        for part in range(2):
-            columns = [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*rows[part::2], strict=True), SCHEMA, strict=True)
-            ]
-            pq.write_table(pa.table(columns, schema=SCHEMA), folder / f"{name}{part}.parquet", row_group_size=5)
-            files.append(str(folder / f"{name}{part}.parquet"))
+        files = [str(folder / f"{name}{part}.parquet") for part in range(2)]
+        for part, file in enumerate(files):
+            records = [dict(zip(SCHEMA.names, row, strict=True)) for row in rows[part::2]]
+            pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), file, row_group_size=5)
         tables.append(TableSnapshot(name=name, schema=SCHEMA, files=tuple(files)))
     return FixedTables(tables)
 
@@ -181,8 +177,7 @@ def test_rows_are_those_of_sqlite(tmp_path, pytestconfig, seed):
     with closing(sqlite3.connect(":memory:")) as database:
         tables = filled(tmp_path, database, chance)
         settings = EngineSettings(target_partitions=1 + seed % 2, batch_rows=(4, 8192)[seed // 2 % 2])
-        engine = DataFusionEngine(tables, settings)
-        everybody = Asker(engine, tables)
+        everybody = Asker(DataFusionEngine(tables, settings), tables)
         askers = [everybody, everybody.seeing(dict.fromkeys(ROWS, ("b IS NOT NULL",)))]
         statements = Statements(chance)
         for number in range(STATEMENTS_LONG if pytestconfig.getoption("--long") else STATEMENTS):
@@ -195,4 +190,3 @@ def test_rows_are_those_of_sqlite(tmp_path, pytestconfig, seed):
                 continue
             found = askers[number % 2].rows(sql)
             assert sorted(repr(tuple(row.values())) for row in found) == expected, sql
-        engine.close()

@@ -41,14 +41,10 @@ class _Seen(HTMLParser):
         self.links += [value or "" for name, value in attrs if name == "href"]
         self.pictures += [value or "" for name, value in attrs if tag == "img" and name == "src"]
 
-    def handle_comment(self, data):
+    def note_other(self, _data):
         self.others += 1
 
-    def handle_decl(self, _decl):
-        self.others += 1
-
-    def handle_pi(self, data):
-        self.others += 1
+    handle_comment = handle_decl = handle_pi = note_other
 
 
 def seen(html):

@@ -1,16 +1,19 @@
 """Whatever Arrow table a server sends, its result is shown, holds no markup of it, and stays small."""
 
+import csv
+import io
 import json
-from urllib.parse import unquote
-from xml.etree import ElementTree as ET
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import plot_bundle, thinned, value_marks, value_range
+from micromegas_jupyter.notebook.charts import KINDS
+from micromegas_jupyter.notebook.charts.chart import Chart
+from micromegas_jupyter.notebook.charts.sampling import m4, one_per_spot
 from micromegas_jupyter.notebook.results.table import MAX_DATA_BYTES, preview_text, result_data, result_html
+from micromegas_jupyter.notebook.shell import printable
 from tests.property.arrow_tables import tables
 from tests.property.test_notebook_preview import OWN_ATTRIBUTES, OWN_TAGS, seen
 
@@ -48,49 +51,52 @@ def test_the_data_of_any_table_is_what_the_script_can_read(table):
 
 
 @settings(deadline=None)
-@given(tables())
-def test_any_table_is_drawn_with_its_own_markup_only_or_says_what_it_lacks(table):
+@given(tables(), st.none() | st.sampled_from(KINDS))
+def test_any_table_is_drawn_in_little_room_or_the_error_says_what_it_lacks(table, kind):
     try:
-        bundle = plot_bundle(table)
+        chart = Chart(table, kind=kind)
     except UsageError:
-        return  # it lacks something
+        return
 
-    found = seen(bundle["text/html"])
-    assert found.tags <= {"figure", "img", "figcaption", "details", "summary", "script", *OWN_TAGS}
-    assert found.attributes <= {"alt", "src", *OWN_ATTRIBUTES}
-    assert found.others == 0
-    (address,) = found.pictures
-    svg = ET.fromstring(unquote(address.removeprefix("data:image/svg+xml,")))
-    allowed = {"svg", "title", "desc", "rect", "path", "text"}
-    assert {element.tag.rpartition("}")[2] for element in svg.iter()} <= allowed
-    assert "nan" not in "".join(element.attrib.get("d", "") for element in svg.iter())
+    text = json.dumps(chart.spec, allow_nan=False)
+    assert len(text) < _MAX_BYTES
+    assert printable(text) == text
+    for panel in chart.spec.get("vconcat", [chart.spec]):
+        head, *rows = csv.reader(io.StringIO(panel["data"]["values"]))
+        assert len(set(head)) == len(head)
+        assert {len(row) for row in rows} == {len(head)}
+
+
+_FLOATS = st.floats(-1e290, 1e290)
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e290, 1e290)), min_size=1, max_size=300), st.integers(4, 40)
-)
-def test_thinning_keeps_the_ends_the_lowest_and_the_highest(points, max_points):
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | _FLOATS), min_size=1, max_size=300), st.integers(1, 20))
+def test_m4_keeps_the_ends_the_lowest_and_the_highest_of_each_column_of_pixels(points, columns):
     points.sort(key=lambda point: point[0])
-    times, values = np.array([time for time, _ in points]), np.array([value for _, value in points])
+    x = np.array([time for time, _ in points], float)
+    y = np.array([np.nan if value is None else value for _, value in points])
 
-    kept = thinned(times, values, begin=int(times[0]), end=int(times[-1]), max_points=max_points)
+    chosen = m4(x, y, begin=x[0], end=x[-1], columns=columns)
 
-    assert len(kept) <= max_points
-    assert list(kept) == sorted(set(kept))
-    assert {0, len(points) - 1} <= set(kept)
-    assert {values.min(), values.max()} <= set(values[kept])
+    assert list(chosen) == sorted(set(chosen))
+    column = np.minimum(((x - x[0]) / ((x[-1] - x[0]) / columns or 1)).astype(int), columns - 1)
+    for each in set(column[~np.isnan(y)]):
+        inside = np.flatnonzero((column == each) & ~np.isnan(y))
+        left = [index for index in chosen if column[index] == each and not np.isnan(y[index])]
+        assert (left[0], left[-1]) == (inside[0], inside[-1])
+        assert (y[left].min(), y[left].max()) == (y[inside].min(), y[inside].max())
+        assert len(left) <= max(4, len(inside) if len(x) <= 4 * columns else 4) or len(points) <= 4 * columns
 
 
 @settings(deadline=None)
-@given(st.floats(-1e290, 1e290), st.floats(-1e290, 1e290))
-def test_any_values_have_an_axis_of_a_few_marks(one, other):
-    low, high = value_range(min(one, other), max(one, other))
-    marks = value_marks(low, high)
+@given(st.lists(st.tuples(_FLOATS, _FLOATS), min_size=1, max_size=300), st.integers(1, 50))
+def test_a_thinned_scatter_plot_counts_each_point_and_keeps_the_outermost(points, max_points):
+    x, y = np.array(points).T
 
-    assert low <= min(one, other) <= max(one, other) <= high
-    assert 2 <= len(marks) <= 8
-    # A mark is a product of two numbers, and so may lie a rounding error beyond the end.
-    margin = (high - low) * 1e-9
-    assert all(low - margin <= mark.at <= high + margin for mark in marks)
-    assert max(len(mark.text) for mark in marks) <= 24
+    chosen, counts = one_per_spot(x, y, np.zeros(len(x), int), max_points=max_points)
+
+    assert counts.sum() >= len(x)
+    assert len(chosen) <= max_points + 4
+    for values in (x, y):
+        assert {values.min(), values.max()} <= set(values[chosen])

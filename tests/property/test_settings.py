@@ -71,29 +71,21 @@ COMPLETE = {
                 "admin_groups": ["admins"], "group_roles": {"staff": "viewer", "others": ["viewer"]},
             },
             {
-                "preset": "cognito",
-                "issuer": "https://cognito-idp.eu-central-1.amazonaws.com/pool",
-                "without_audience": True,
-                "client_ids": ["app"],
-                "required_claims": {"token_use": "access"},
+                "preset": "cognito", "issuer": "https://cognito-idp.eu-central-1.amazonaws.com/pool",
+                "without_audience": True, "client_ids": ["app"], "required_claims": {"token_use": "access"},
                 "jwks_url": "https://keys.example.com/",
             },
             {"preset": "kubernetes", "issuer": "https://k.example.com", "audience": "lake", "jwks_file": "/keys.json"},
             {
-                "preset": "github_actions",
-                "audience": "lake",
-                "subjects": ["repo:example/lake:*"],
+                "preset": "github_actions", "audience": "lake", "subjects": ["repo:example/lake:*"],
                 "required_claims": {"repository_owner_id": "1"},
             },
             {"preset": "entra", "audience": "lake", "tenants": ["0b1c"]},
             {"preset": "google", "audience": "lake", "client_ids": ["lake"]},
             {"preset": "google", "audience": "second", "client_ids": ["lake"]},
         ],
-        "jwks_refresh_interval_secs": 60,
-        "jwks_stale_limit_secs": 600,
-        "jwks_cool_down_secs": 10,
-        "token_cache_size": 10,
-        "token_cache_ttl_secs": 10,
+        "jwks_refresh_interval_secs": 60, "jwks_stale_limit_secs": 600, "jwks_cool_down_secs": 10,
+        "token_cache_size": 10, "token_cache_ttl_secs": 10,
     },
     "api_keys": [
         {"name": "a", "key": "hunter2", "roles": ["viewer"]},
@@ -171,7 +163,7 @@ def api_keys(draw):
 
 
 def digest(key):
-    return key.sha256 or hashlib.sha256(key.key.reveal().encode() if key.key else b"").digest()
+    return key.sha256 or hashlib.sha256(key.key.reveal().encode()).digest()
 
 
 @given(st.lists(api_keys(), max_size=5, unique_by=digest))

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.magics.sql import SqlRequest
 from micromegas_jupyter.notebook.results.rows import RowFormat
 from micromegas_jupyter.notebook.shell import split_sql_line
 
-_WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format")
-_FLAGS = ("--explain", "--traceback")
+_WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format", "--x")
+_FLAGS = ("--explain", "--traceback", "--plot")
 _PIECES = st.sampled_from(
     [
         "--begin",
@@ -45,7 +46,7 @@ _SQL = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map("SELEC
 
 
 def split(line, cell=None):
-    return split_sql_line(line, cell, options_with_value=_WITH_VALUE, flags=_FLAGS)
+    return split_sql_line(line, cell, options_with_value=_WITH_VALUE, flags=_FLAGS, optional_values={"--plot": KINDS})
 
 
 @given(st.lists(_PIECES | st.text(max_size=5), max_size=12).map(" ".join), st.none() | _SQL)
@@ -71,16 +72,21 @@ def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql):
     begin=st.none() | _VALUES,
     limit=st.none() | st.integers(0, 10**9),
     row_format=st.none() | st.sampled_from(RowFormat),
+    plot=st.none() | st.just(value=True) | st.sampled_from(KINDS),
+    x=st.none() | st.text(st.sampled_from("a (*)'"), min_size=1, max_size=6).filter(str.strip),
     sql=_SQL.map(str.strip),
 )
-def test_the_cell_of_a_past_query_asks_for_the_same(name, begin, limit, row_format, sql):
-    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, format=row_format)
+def test_the_cell_of_a_past_query_asks_for_the_same(*, name, begin, limit, row_format, plot, x, sql):
+    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, format=row_format, plot=plot, x=x)
 
     first, _, body = request.cell_text().partition("\n")
     parts = split(first.removeprefix("%%sql"), body)
 
-    wanted = [("--begin", begin), ("--limit", limit), ("--format", row_format)]
+    wanted = [("--begin", begin), ("--limit", limit), ("--format", row_format), ("--plot", plot), ("--x", x)]
     assert (parts.name, parts.sql) == (name, sql)
     assert parts.arguments == tuple(
-        word for option, value in wanted if value is not None for word in (option, str(value))
+        word
+        for option, value in wanted
+        if value is not None
+        for word in (option, *([] if value is True else [str(value)]))
     )

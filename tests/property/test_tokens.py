@@ -21,6 +21,7 @@ from micromegas_jupyter.oidc.jwt import (
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW, ec_key, encode, mint, mint_raw
 from tests.fakes.provider import FakeProvider
+from tests.property.settings_values import json_values
 from tests.unit.access.conftest import SETTINGS
 
 VALIDATOR = MultiValidator(
@@ -31,11 +32,6 @@ VALIDATOR = MultiValidator(
 )
 VALID = mint(key=ec_key())
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=10,
-)
 claim_names = st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "email", "email_verified", "groups", "cnf"])
 header_names = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "zip"])
 

@@ -23,6 +23,7 @@ from micromegas_jupyter.notebook.shell import (
     find_position,
     flags,
     option_values,
+    optional_values,
     options_with_value,
     printable,
 )
@@ -336,6 +337,7 @@ class SqlCompleter:
                 cell_magics=self._names("cell", magic),
                 line_magics=self._names("line", magic),
                 options_with_value=options_with_value(magic),
+                optional_values=optional_values(magic),
             )
             if position is not None:
                 candidates = self._candidates(position, magic, complete)

@@ -14,6 +14,7 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
+from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
     LiveLine,
@@ -45,6 +46,7 @@ from micromegas_jupyter.notebook.shell import (
     load_libraries,
     needs_local_scope,
     no_var_expand,
+    optional_values,
     options_with_value,
     parse_options,
     printable,
@@ -79,7 +81,7 @@ _MAX_BYTES = 16 * 1024 * 1024
 _VALUE_BYTES = 64
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80
-_REQUEST_OPTIONS = ("begin", "end", "limit", "profile", "connection", "format", "plot", "dtype")
+_REQUEST_OPTIONS = ("begin", "end", "limit", "profile", "connection", "format", "plot", "x", "y", "color", "dtype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,10 @@ class SqlRequest:
     profile: str | None = None
     connection: str | None = None
     format: str | None = None
-    plot: bool = False
+    plot: str | bool | None = None  # the kind of chart; True where the columns' types decide
+    x: str | None = None
+    y: str | None = None
+    color: str | None = None
     dtype: str | None = None
 
     @property
@@ -113,8 +118,9 @@ class SqlRequest:
         words = ["%%sql", *(() if self.name is None else (self.name, "<<"))]
         for name in _REQUEST_OPTIONS:
             value = getattr(self, name)
-            if value is not None and value is not False:
-                words += [f"--{name}", *([] if value is True else [shlex.quote(str(value))])]
+            if value is not None:
+                quoted = f'"{value}"' if "'" in str(value) else shlex.quote(str(value))
+                words += [f"--{name}", *([] if value is True else [quoted])]
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
     def size_bytes(self) -> int:
@@ -220,7 +226,17 @@ class SqlMagic(Magics):
     @argument("--format", choices=_FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
     @argument("--explain", action="store_true", help="show how the server would run it, without running it")
     @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
-    @argument("--plot", action="store_true", help="draw numbers over time, above the rows")
+    @argument(
+        "--plot",
+        metavar="KIND",
+        nargs="?",
+        const=True,
+        choices=KINDS,
+        help="show a chart: line, point, bar, area or hist",
+    )
+    @argument("--x", metavar="NAME", help="the column along the chart's x axis")
+    @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
+    @argument("--color", metavar="NAME", help="the column whose values have a color each in the chart")
     @argument("--dtype", choices=("pyarrow",), help="columns of pandas.ArrowDtype: less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_cell_magic(SQL_MAGIC_NAME)
@@ -237,7 +253,13 @@ class SqlMagic(Magics):
             if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
-            parts = split_sql_line(line, cell, options_with_value=options_with_value(magic), flags=flags(magic))
+            parts = split_sql_line(
+                line,
+                cell,
+                options_with_value=options_with_value(magic),
+                flags=flags(magic),
+                optional_values=optional_values(magic),
+            )
             arguments = parse_options(magic, parts.arguments)
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
@@ -246,6 +268,9 @@ class SqlMagic(Magics):
             for option in ("format", "plot", "dtype"):
                 check_exclusive(arguments, "explain", option)
                 check_exclusive(arguments, "dry_run", option)
+            for option in ("x", "y", "color"):
+                if arguments.plot is None and getattr(arguments, option) is not None:
+                    raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
             run = self._explain if arguments.explain else self._describe if arguments.dry_run else self._run
             with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
                 check_no_template(parts.sql)
@@ -287,7 +312,7 @@ class SqlMagic(Magics):
     def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format
-        check_format(row_format, dtype=request.dtype, plot=request.plot)
+        check_format(row_format, dtype=request.dtype, plot=request.plot is not None)
         load_libraries("pyarrow.flight", *(["pandas"] if _is_frame(request) else []))
         max_rows = parse_result_rows(process_variables())
         clock = self._session.dependencies.clock
@@ -443,7 +468,7 @@ def _collect(
     from micromegas_jupyter.client.frames import build_frame, to_frame
     from micromegas_jupyter.notebook.results.table import MAX_PREVIEW_ROWS
 
-    if request.plot:
+    if request.plot is not None:
         table = pa.Table.from_batches(batches, schema)
         return _Frame(value=to_frame(table, dtype_backend=request.dtype), shown=table)
     seen = RowsSeen(schema, max_rows=max(max_rows, MAX_PREVIEW_ROWS))
@@ -462,11 +487,12 @@ def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> o
         value = QueryResult(answer, max_rows=max_rows)
     else:
         value = to_polars(answer) if request.row_format is RowFormat.POLARS else answer
-    if request.plot:
-        from micromegas_jupyter.notebook.charts import plot_bundle
+    if request.plot is not None:
+        from micromegas_jupyter.notebook.charts.chart import Chart
 
         try:
-            display(plot_bundle(shown), raw=True)
+            kind = None if request.plot is True else str(request.plot)
+            display(Chart(shown, kind=kind, x=request.x, y=request.y, color=request.color))
         except UsageError as error:  # which must not keep the rows from the person
             print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
     if request.name is not None:

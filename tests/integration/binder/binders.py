@@ -97,15 +97,11 @@ def running_binder(repository, programs, folder):
         process.wait()
 
 
-def lock_file(python):
-    """Return repo2docker's lock for a version of Python on this kind of machine."""
-    machine = "aarch64" if platform.machine() in {"aarch64", "arm64"} else "64"
-    return BUILDPACKS / "conda" / f"environment.py-{python}-linux-{machine}.lock"
-
-
 def pinned_requirements(python):
-    """Return what pip installs to have those versions."""
-    found = _PACKAGE.findall(lock_file(python).read_text(encoding="utf-8"))
+    """Return what pip installs to have the versions of repo2docker's lock for this version of Python and machine."""
+    machine = "aarch64" if platform.machine() in {"aarch64", "arm64"} else "64"
+    lock = BUILDPACKS / "conda" / f"environment.py-{python}-linux-{machine}.lock"
+    found = _PACKAGE.findall(lock.read_text(encoding="utf-8"))
     return [f"{_NAMES.get(name, name)}=={version}" for name, version in found if name not in _OWN]
 
 

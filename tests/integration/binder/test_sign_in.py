@@ -70,16 +70,10 @@ def saved_when_done(page, binder, name):
         page.keyboard.press("Control+s")
         page.wait_for_timeout(500)
         saved = path.read_text(encoding="utf-8")
-        if _is_done(saved):
-            return saved
+        with suppress(nbformat.reader.NotJSONError):  # being written
+            if all(cell.execution_count for cell in _code_cells(saved)):
+                return saved
         assert time.monotonic() < deadline, saved
-
-
-def _is_done(saved):
-    try:
-        return all(cell.execution_count for cell in _code_cells(saved))
-    except nbformat.reader.NotJSONError:  # being written
-        return False
 
 
 def _code_cells(saved):

@@ -2,19 +2,12 @@
 
 import pytest
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider as FixedToken
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from tests.fakes.flight_server import FakeFlightServer
 from tests.integration.flight_harness import running_server
 
-
-class FixedToken:
-    """Implements `core.protocols.AuthProvider` with one token."""
-
-    def __init__(self, token):
-        self._token = token
-
-    def get_token(self):
-        return self._token
+__all__ = ["FixedToken"]
 
 
 class RenewingToken:

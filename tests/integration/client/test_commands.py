@@ -17,12 +17,14 @@ from tests.integration.flight_harness import running_server
 pytestmark = pytest.mark.integration
 
 
-def test_a_statement_is_prepared_for_its_schema_and_closed(client, fake_server):
-    created = messages.ActionCreatePreparedStatementResult(
-        prepared_statement_handle=b"h", dataset_schema=SMALL_TABLE.schema.serialize().to_pybytes()
-    )
+def _preparing(fake_server, **fields):
+    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h", **fields)
     fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
     fake_server.answers["DoAction:ClosePreparedStatement"] = results()
+
+
+def test_a_statement_is_prepared_for_its_schema_and_closed(client, fake_server):
+    _preparing(fake_server, dataset_schema=SMALL_TABLE.schema.serialize().to_pybytes())
 
     statement = client.prepare_statement("SELECT n FROM t")
     streamed = list(client.prepared_statement_stream(statement))
@@ -36,13 +38,11 @@ def test_a_statement_is_prepared_for_its_schema_and_closed(client, fake_server):
 
 def _binding(fake_server, put, *endpoints):
     """Let the server prepare, bind (answering `put`) and plan to the given tickets."""
-    created = messages.ActionCreatePreparedStatementResult(prepared_statement_handle=b"h")
     info = messages.FlightInfo(
         flight_descriptor=messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"x"),
         endpoint=[messages.FlightEndpoint(ticket=messages.Ticket(ticket=ticket)) for ticket in endpoints],
     )
-    fake_server.answers["DoAction:CreatePreparedStatement"] = results(pack_any(created))
-    fake_server.answers["DoAction:ClosePreparedStatement"] = results()
+    _preparing(fake_server)
     fake_server.answers["DoPut"] = lambda _call: iter([messages.PutResult(app_metadata=put).SerializeToString()])
     fake_server.answers["GetFlightInfo"] = lambda _call: iter([info.SerializeToString()])
 

@@ -15,11 +15,10 @@ from pandas.testing import assert_frame_equal
 
 from micromegas_jupyter.client.commands import ServerIdentity
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.errors import InvalidStatement, ProviderUnavailable, Rejected, UsageError
-from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
+from micromegas_jupyter.errors import InvalidStatement, ProviderUnavailable, Rejected, ServerUnavailable, UsageError
+from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.certificates import Authority
-from tests.fakes.servers import NUMBERS, build_pool
+from tests.fakes.servers import NUMBERS, open_server
 from tests.integration.client.conftest import FixedToken
 
 pytestmark = pytest.mark.integration
@@ -149,18 +148,17 @@ def test_a_private_certificate_is_accepted_through_its_authority_only(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     files = TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)
-    tls = FlightServerSettings(port=0, tls_files=files)
-    server = ServerThread(pool=build_pool(), validator=None, settings=tls)
-    server.start()
 
-    with FlightSQLClient(server.uri, ca_bundle=authority.ca_file) as client:
-        trusted = client.query(NUMBERS)
-    with FlightSQLClient(server.uri) as client, pytest.raises(Exception, match="not issued by an authority") as caught:
-        client.query(NUMBERS)
-    server.stop(grace_seconds=0)
+    with open_server(is_open=True, tls_files=files) as server:
+        with FlightSQLClient(server.uri, ca_bundle=authority.ca_file) as client:
+            trusted = client.query(NUMBERS)
+        with (
+            FlightSQLClient(server.uri) as client,
+            pytest.raises(ServerUnavailable, match="not issued by an authority"),
+        ):
+            client.query(NUMBERS)
 
     assert trusted["n"].tolist() == [1, 2, 3]
-    assert type(caught.value).__name__ == "ServerUnavailable"
 
 
 def test_a_helper_with_a_hostile_id_finds_nothing(alice):

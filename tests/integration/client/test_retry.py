@@ -95,25 +95,25 @@ def _after_two_refusals(answer):
     return answer_later
 
 
+def _batches(client):
+    return [value for batch in client.query_stream("SELECT 1") for value in batch.column("n").to_pylist()]
+
+
 @pytest.mark.parametrize(
-    "read",
+    ("read", "expected"),
     [
-        lambda client: client.query("SELECT 1").n.tolist(),
-        lambda client: [value for batch in client.query_stream("SELECT 1") for value in batch.column("n").to_pylist()],
+        (lambda client: client.query("SELECT 1").n.tolist(), [1, 2, 3]), (_batches, [1, 2, 3]),
+        (lambda client: client.whoami().subject, "alice"),
     ],
-)
-def test_a_query_is_repeated_while_the_server_is_unavailable(fake_server, client, read):
-    fake_server.answers["DoGet"] = _after_two_refusals(lambda _call: rows(SMALL_TABLE))
+)  # fmt: skip
+def test_a_query_is_repeated_while_the_server_is_unavailable(fake_server, client, read, expected):
+    who = b'{"subject": "alice", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": true}'
+    fake_server.answers = {
+        "DoGet": _after_two_refusals(lambda _call: rows(SMALL_TABLE)),
+        "DoAction:MicromegasWhoAmI": _after_two_refusals(results(who)),
+    }
 
-    assert read(client) == [1, 2, 3]
-    assert len(fake_server.calls) == 3
-
-
-def test_what_a_server_is_asked_besides_queries_is_repeated(fake_server, client):
-    answer = b'{"subject": "alice", "issuer": "https://id.example", "auth_type": "oidc", "is_admin": true}'
-    fake_server.answers["DoAction:MicromegasWhoAmI"] = _after_two_refusals(results(answer))
-
-    assert client.whoami().subject == "alice"
+    assert read(client) == expected
     assert len(fake_server.calls) == 3
 
 

@@ -16,10 +16,6 @@ PACKAGES = ("flightsql-dbapi==0.2.2", "sqlalchemy==1.4.54")
 _TIMEOUT_SECONDS = 240
 
 
-class NotInstalled(RuntimeError):
-    """The packages cannot be installed here; the sentence says why."""
-
-
 def install_once(cache):
     """Return the folder that holds the packages, filling it when it is not complete yet."""
     folder = cache / "-".join(PACKAGES).replace("==", "-")
@@ -34,19 +30,10 @@ def install_once(cache):
 
 def _install(folder):
     options = ["--quiet", "--no-deps", "--disable-pip-version-check", "--no-input", "--target", str(folder)]
-    try:
-        done = subprocess.run(
-            [sys.executable, *_find_pip(), "install", *options, *PACKAGES],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotInstalled(f"pip did not install {' and '.join(PACKAGES)} in {_TIMEOUT_SECONDS} seconds.") from None
-    if done.returncode != 0:
-        raise NotInstalled(f"pip could not install {' and '.join(PACKAGES)}. {done.stderr[-800:]}")
+    command = [sys.executable, *_find_pip(), "install", *options, *PACKAGES]
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(command, **pipes, timeout=_TIMEOUT_SECONDS, check=False)
+    assert done.returncode == 0, f"pip could not install {' and '.join(PACKAGES)}. {done.stderr[-800:]}"
 
 
 def _find_pip():
@@ -56,6 +43,5 @@ def _find_pip():
     import ensurepip
 
     wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
-    if not wheels:
-        raise NotInstalled("There is no pip here. Install it into the environment of the tests.")
+    assert wheels, "There is no pip here. Install it into the environment of the tests."
     return [f"{wheels[-1]}/pip"]

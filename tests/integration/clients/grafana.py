@@ -4,57 +4,33 @@ Both are written in Go on Arrow 12: a query is GetFlightInfo and DoGet of its on
 The commands are encoded with upstream's messages, so that this project's own definitions are held against others.
 """
 
-import base64
-
 import grpc
 import pyarrow as pa
-from google.protobuf import any_pb2
 from micromegas.flightsql import FlightSql_pb2
 
-from micromegas_jupyter.flightsql.commands import messages
+from tests.integration.flight_harness import FlightHarness, descriptor_bytes, messages, rows_of
 
-SERVICE = "/arrow.flight.protocol.FlightService/"
-DEADLINE_SECONDS = 60.0
 GO_MESSAGE_LIMIT = 4 * 1024 * 1024
 TABLE_TYPES = ("BASE TABLE", "table")
 # Every other type leaves a column empty.
-SHOWN = (
-    pa.types.is_string,
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_boolean,
-    pa.types.is_timestamp,
-    pa.types.is_duration,
-    pa.types.is_union,
-)
-
-Metadata = tuple[tuple[str, str], ...]
+SHOWN = ("string", "integer", "floating", "boolean", "timestamp", "duration", "union")
 
 
 def can_show(kind):
     """Tell whether the plugins show a column of this type."""
-    return any(shows(kind) for shows in SHOWN) and kind != pa.float16()
+    return any(getattr(pa.types, f"is_{shown}")(kind) for shown in SHOWN) and kind != pa.float16()
 
 
 class GrafanaClient:
     """One data source: `metadata` goes with each call, as the plugins send it."""
 
-    def __init__(self, address, metadata=()):
+    def __init__(self, address, metadata):
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", GO_MESSAGE_LIMIT)])
-        self.metadata = metadata
+        self._flight = FlightHarness(None, None, None, self._channel)
+        self._metadata = metadata
 
     def close(self):
         self._channel.close()
-
-    def handshake(self, user, password):
-        """Exchange user and password for a bearer; Arrow's Go client leaves the padding of base64 out."""
-        credential = base64.b64encode(f"{user}:{password}".encode()).decode().rstrip("=")
-        call = self._channel.stream_stream(SERVICE + "Handshake")(
-            iter(()), metadata=(("authorization", f"Basic {credential}"),), timeout=DEADLINE_SECONDS
-        )
-        list(call)
-        (bearer,) = [value for key, value in call.initial_metadata() if key == "authorization"]
-        self.metadata = (*self.metadata, ("authorization", bearer))
 
     def query(self, sql, *further):
         return self._read(FlightSql_pb2.CommandStatementQuery(query=sql), *further)
@@ -73,27 +49,11 @@ class GrafanaClient:
         with pa.ipc.open_stream(rows["table_schema"][0].as_py()) as reader:
             return reader.schema
 
+    def ask(self, command, *further):
+        return self._flight.call("GetFlightInfo", descriptor_bytes(command), metadata=(*self._metadata, *further))
+
     def _read(self, command, *further):
-        metadata = (*self.metadata, *further)
-        envelope = any_pb2.Any()
-        envelope.Pack(command)
-        descriptor = messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=envelope.SerializeToString())
-        reply = self._channel.unary_unary(SERVICE + "GetFlightInfo")(
-            descriptor.SerializeToString(), metadata=metadata, timeout=DEADLINE_SECONDS
-        )
-        (endpoint,) = messages.FlightInfo.FromString(reply).endpoint
-        frames = self._channel.unary_stream(SERVICE + "DoGet")(
-            endpoint.ticket.SerializeToString(), metadata=metadata, timeout=DEADLINE_SECONDS
-        )
-        return read_frames(list(frames))
-
-
-def read_frames(frames):
-    """Put the messages of a DoGet into one Arrow stream and read it."""
-    stream = bytearray()
-    for frame in frames:
-        data = messages.FlightData.FromString(frame)
-        header = data.data_header + bytes(-len(data.data_header) % 8)
-        stream += b"\xff\xff\xff\xff" + len(header).to_bytes(4, "little") + header + data.data_body
-    with pa.ipc.open_stream(bytes(stream)) as reader:
-        return reader.read_all()
+        answer = self.ask(command, *further)
+        assert answer.code is grpc.StatusCode.OK, answer.text
+        (endpoint,) = messages.FlightInfo.FromString(answer.replies[0]).endpoint
+        return rows_of(self._flight.get(endpoint.ticket.ticket, metadata=(*self._metadata, *further)))

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -34,7 +34,6 @@ _KEYS = {"reader": {"read"}, "collector": {"ingest"}, "loader": {"read", "ingest
 TABLE_NAMES = ["empty", "log_entries", "many", "measures", "processes", "streams", "underXscore", "under_score", "wide"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientServer:
     """Where the server listens, and who may come in.
 
@@ -42,26 +41,14 @@ class ClientServer:
     `bob` are people with a signed token.
     """
 
-    host: str
-    port: int
-    tokens: dict[str, str]
+    host = "127.0.0.1"
 
-    @property
-    def uri(self):
-        return f"grpc://{self.host}:{self.port}"
+    def __init__(self, port, tokens):
+        self.port, self.tokens = port, tokens
+        self.uri = f"grpc://{self.host}:{port}"
 
     def bearer(self, who="bob"):
         return f"Bearer {self.tokens[who]}"
-
-
-class _Joined:
-    """Implements `contracts.TableSource` over several."""
-
-    def __init__(self, *sources):
-        self._sources = sources
-
-    def snapshot(self):
-        return [table for source in self._sources for table in source.snapshot()]
 
 
 @contextmanager
@@ -72,14 +59,17 @@ def running_client_server(folder):
     _write_plain(plain)
     environ, tokens = make_access(folder)
     validator = validator_from_environment(environ)
-    pool = build_pool(_Joined(lake, ParquetFolder(plain)), worker={"lake": str(folder / "lake")})
+    sources = (lake, ParquetFolder(plain))
+    tables = SimpleNamespace(snapshot=lambda: [table for source in sources for table in source.snapshot()])
+    pool = build_pool(tables, worker={"lake": str(folder / "lake")})
     with closing(validator), open_server(pool, validator=validator) as server:
-        yield ClientServer(host="127.0.0.1", port=server.port, tokens=tokens)
+        yield ClientServer(server.port, tokens)
 
 
 def make_access(folder):
     """Return the environment that says who may come in, and their tokens."""
-    keys = {name: _make_key(name, scopes) for name, scopes in _KEYS.items()}
+    made = {"randomness": SYSTEM_RANDOMNESS, "now": SYSTEM_CLOCK.now()}
+    keys = {name: make_api_key(name, **made, scopes=frozenset(scopes)) for name, scopes in _KEYS.items()}
     tokens = {name: key.secret.reveal() for name, key in keys.items()}
     tokens |= {name: mint(key=ec_key(), subject=name, iat=0, exp=_FAR_FUTURE) for name in ("alice", "bob")}
     (folder / "jwks.json").write_text(json.dumps({"keys": [ec_key().jwk()]}))
@@ -90,10 +80,6 @@ def make_access(folder):
         "MICROMEGAS_API_KEYS": render_api_keys([key.setting for key in keys.values()]),
     }
     return environ, tokens
-
-
-def _make_key(name, scopes):
-    return make_api_key(name, randomness=SYSTEM_RANDOMNESS, now=SYSTEM_CLOCK.now(), scopes=frozenset(scopes))
 
 
 def write_telemetry(lake):

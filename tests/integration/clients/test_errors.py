@@ -32,7 +32,7 @@ SQL = "SELECT * FROM anything"
 class FailingTables:
     """Tables that cannot be listed, for the reason that a test sets."""
 
-    failure: MicromegasError
+    failure = None
 
     def snapshot(self):
         raise self.failure
@@ -47,13 +47,6 @@ def failing():
         yield harness
 
 
-@pytest.fixture(autouse=True)
-def _failure(request):
-    if "row" in request.fixturenames:
-        code = request.getfixturevalue("row")[0]
-        TABLES.failure = error_classes()[code](WHAT)
-
-
 @pytest.fixture(scope="module")
 def adbc(failing):
     options = {"adbc.flight.sql.authorization_header": "Bearer alice"}
@@ -62,43 +55,28 @@ def adbc(failing):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_the_status_is_the_one_in_the_table(failing, row):
+def test_each_client_raises_what_the_table_says(failing, adbc, row):
+    code, status, of_pyarrow, of_adbc, own = row
+    TABLES.failure = error_classes()[code](WHAT)
+    upstream = UpstreamClient(failing.uri, auth_provider=StaticTokenAuthProvider("alice"))
+    token = OwnTokenAuthProvider("alice")
+
     answer = failing.query(SQL)
-
-    assert answer.code.name == row[1]
-    assert WHAT in answer.text
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_pyarrow_and_upstreams_client_raise_what_the_table_says(failing, row):
-    client = UpstreamClient(failing.uri, auth_provider=StaticTokenAuthProvider("alice"))
-
-    with pytest.raises(Exception, match=WHAT) as caught:
-        client.query(SQL)
-
-    assert type(caught.value) is (getattr(pa, row[2], None) or getattr(pyarrow.flight, row[2]))
-    assert f"[{row[0]}]" in str(caught.value)
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_adbc_raises_what_the_table_says(adbc, row):
-    with pytest.raises(adbc_driver_manager.Error, match=WHAT) as caught:
+    with pytest.raises(Exception, match=WHAT) as by_pyarrow:
+        upstream.query(SQL)
+    with pytest.raises(adbc_driver_manager.Error, match=WHAT) as by_adbc:
         fetch_rows(adbc, SQL)
-
-    kind, _, status = row[3].partition(" ")
-    assert type(caught.value).__name__ == kind
-    assert caught.value.status_code.name == status.strip("()")
-    assert f"[{row[0]}]" in str(caught.value)
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_our_client_raises_what_the_table_says(failing, row):
     with (
-        FlightSQLClient(failing.uri, auth_provider=OwnTokenAuthProvider("alice"), timeout_seconds=5) as client,
-        pytest.raises(MicromegasError, match=WHAT) as caught,
+        FlightSQLClient(failing.uri, auth_provider=token, timeout_seconds=5) as client,
+        pytest.raises(MicromegasError, match=WHAT) as by_ours,
     ):
         client.query(SQL)
 
-    assert type(caught.value) is error_classes()[row[0]]
-    assert type(caught.value).__name__ == row[4]
-    assert caught.value.query_id is not None
+    assert (answer.code.name, WHAT in answer.text) == (status, True)
+    assert type(by_pyarrow.value) is (getattr(pa, of_pyarrow, None) or getattr(pyarrow.flight, of_pyarrow))
+    assert f"{type(by_adbc.value).__name__} ({by_adbc.value.status_code.name})" == of_adbc
+    assert f"[{code}]" in str(by_pyarrow.value)
+    assert f"[{code}]" in str(by_adbc.value)
+    assert type(by_ours.value) is error_classes()[code]
+    assert type(by_ours.value).__name__ == own
+    assert by_ours.value.query_id is not None

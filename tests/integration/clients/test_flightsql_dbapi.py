@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.clients.dbapi_install import NotInstalled, install_once
+from tests.integration.clients.dbapi_install import install_once
 from tests.integration.clients.guide_examples import DBAPI_EXAMPLES
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # the first run installs
@@ -21,10 +21,7 @@ TIMEOUT_SECONDS = 200
 def answers(server, pytestconfig, tmp_path_factory):
     """What each step of the child gave."""
     cache = getattr(pytestconfig, "cache", None)
-    try:
-        folder = install_once(cache.mkdir("flightsql_dbapi") if cache else tmp_path_factory.mktemp("flightsql_dbapi"))
-    except NotInstalled as problem:
-        pytest.fail(str(problem), pytrace=False)
+    folder = install_once(cache.mkdir("flightsql_dbapi") if cache else tmp_path_factory.mktemp("flightsql_dbapi"))
     tokens = (server.tokens["bob"], server.tokens["reader"])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", CHILD, server.host, str(server.port), *tokens],
@@ -53,19 +50,6 @@ def answers(server, pytestconfig, tmp_path_factory):
 )  # fmt: skip
 def test_a_step_gives_what_it_should(answers, step, expected):
     assert answers[step] == expected
-
-
-@pytest.mark.parametrize(
-    ("step", "error", "code"),
-    [
-        ("wrong token", "FlightUnauthenticatedError", "AUTH010"),
-        ("update", "ArrowInvalid", "SQL002"),
-        ("wrong column", "ArrowInvalid", "SQL001"),
-    ],
-)
-def test_a_wrong_step_is_explained(answers, step, error, code):
-    assert answers[step].startswith(f"{error}: ")
-    assert f"[{code}]" in answers[step]
 
 
 @pytest.mark.parametrize("example", DBAPI_EXAMPLES, ids=lambda block: block.place)

@@ -3,11 +3,9 @@
 from types import SimpleNamespace
 
 import adbc_driver_flightsql.dbapi
-import pyarrow.flight
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
-from micromegas_jupyter.flightsql.commands import statement_ticket
 from micromegas_jupyter.lake.lake import Lake
 from tests.fakes.certificates import Authority
 from tests.integration.clients.adbc import fetch_rows
@@ -46,18 +44,3 @@ def test_a_client_with_certificate_and_credential_is_served(served, who):
 
     with adbc_driver_flightsql.dbapi.connect(served.uri, db_kwargs=options, autocommit=True) as connection:
         assert fetch_rows(connection, COUNT) == [(LOG_COUNT,)]
-
-
-def test_pyarrow_comes_in_with_a_certificate(served):
-    headers = [(b"authorization", f"Bearer {served.tokens['reader']}".encode())]
-    options = pyarrow.flight.FlightCallOptions(headers=headers, timeout=60)
-
-    with pyarrow.flight.connect(
-        served.uri,
-        tls_root_certs=served.options[DatabaseOptions.TLS_ROOT_CERTS.value],
-        cert_chain=served.options[DatabaseOptions.MTLS_CERT_CHAIN.value],
-        private_key=served.options[DatabaseOptions.MTLS_PRIVATE_KEY.value],
-    ) as client:
-        table = client.do_get(pyarrow.flight.Ticket(statement_ticket(COUNT)), options).read_all()
-
-    assert table.column(0).to_pylist() == [LOG_COUNT]

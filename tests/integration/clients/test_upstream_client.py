@@ -16,7 +16,7 @@ from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
 
 from tests.integration.clients.serving import PROCESS_ID, STREAM_ID, audit_lines
-from tests.integration.clients.wide_rows import sent_table, wide_table
+from tests.integration.clients.wide_rows import sent_table
 
 pytestmark = pytest.mark.integration
 
@@ -45,16 +45,6 @@ def test_query_gives_a_frame_of_every_type(client):
     pd.testing.assert_frame_equal(frame, sent_table().to_pandas())
 
 
-def test_dictionaries_are_kept_on_request(server):
-    client = connect(server, preserve_dictionary=True)
-    kind = wide_table().schema.field("level").type
-
-    assert client.query_arrow("SELECT level FROM wide ORDER BY id").schema.field("level").type == kind
-    assert client.query("SELECT level FROM wide WHERE id < 3 ORDER BY id")["level"].tolist() == ["info", "warn"]
-    assert client.query_arrow("SELECT target FROM log_entries").schema.field("target").type == kind
-    assert client.query("SELECT properties FROM log_entries LIMIT 1").shape == (1, 1)
-
-
 @pytest.mark.parametrize(
     ("begin", "end", "count"),
     [
@@ -67,11 +57,6 @@ def test_dictionaries_are_kept_on_request(server):
 )
 def test_times_of_each_kind_cut_what_is_read(client, begin, end, count):
     assert client.query(COUNT_MEASURES, begin, end)["n"].tolist() == [count]
-
-
-def test_a_time_without_a_zone_that_the_client_lets_through_is_refused(client):
-    with pytest.raises(pa.ArrowInvalid, match=r"query_range_begin is not a time.*USE001"):
-        client.query(COUNT_MEASURES, pd.Timestamp("2026-11-24"), pd.Timestamp("2026-11-25"))
 
 
 def test_a_prepared_statement_describes_its_schema_and_runs(client):
@@ -108,13 +93,6 @@ def test_callers_are_recognised_by_what_the_client_says_of_itself(server, caplog
     (line,) = audit_lines(caplog, "SELECT 1 AS recognised")
     assert (line["client"], line["agent"], line["entrypoint"], line["user"]) == ("python", "robot", "report", "bob")
     assert len(line["session"]) == 36
-
-
-def test_fixed_headers_still_let_in(server):
-    with pytest.warns(DeprecationWarning, match="headers"):
-        client = FlightSQLClient(server.uri, headers={"authorization": server.bearer()})
-
-    assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
 
 
 def test_a_profile_of_upstream_lets_in(upstream_profile):

@@ -75,6 +75,7 @@ def test_a_request_without_an_s256_challenge_or_that_cannot_be_met_is_refused_be
     "changes",
     [
         {"redirect_uri": "https://evil.example/callback"}, {"redirect_uri": "http://127.0.0.1:1/other"},
+        {"redirect_uri": "http://127.0.0.1:1/callback?next=x"},
         {"redirect_uri": "http://127.0.0.1:1@evil.example/callback"},
         {"redirect_uri": 'http://127.0.0.1/callback"<\r\n'}, {"redirect_uri": None}, {"client_id": "unknown"},
         {"client_id": None}, {"client_id": "micromegas-demo-service", "redirect_uri": "http://127.0.0.1:1/callback"},

@@ -1,10 +1,8 @@
 """Callers of a server: one that does harm, by raw gRPC, and eight that run small statements through two clients."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 import pyarrow as pa
@@ -42,20 +40,12 @@ def create_table(server, key):
         client.bulk_ingest(TABLE, rows, mode="create")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """How a call ended."""
 
     code: grpc.StatusCode
     text: str = ""
     is_from_server: bool = True
-
-
-def answer_of(error):
-    details = dict(error.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
-    told = decode_error(details) if isinstance(details, bytes) else None
-    text = error.details() or "" if told is None else str(told)
-    return Answer(error.code(), text, is_from_server=told is not None)
 
 
 class Caller:
@@ -89,7 +79,9 @@ def end_of(call):
         for _ in call:
             pass
     except grpc.RpcError as error:
-        return answer_of(error)
+        details = dict(error.trailing_metadata() or ()).get(ERROR_DETAILS_KEY)
+        told = decode_error(details) if isinstance(details, bytes) else None
+        return Answer(error.code(), str(told or error.details()), is_from_server=told is not None)
     return Answer(grpc.StatusCode.OK)
 
 
@@ -105,18 +97,13 @@ class BackgroundCall:
         self._thread.start()
 
     def _read(self):
-        def counted():
-            for message in self.call:
-                self.messages += 1
-                yield message
-
         with suppress(ValueError):  # the channel was closed before the call began
-            self.answer = end_of(counted())
+            self.answer = end_of(self._counted())
 
-    def close(self):
-        self.call.cancel()
-        self._caller.close()
-        self._thread.join(CALL_SECONDS)
+    def _counted(self):
+        for message in self.call:
+            self.messages += 1
+            yield message
 
     def __enter__(self):
         return self
@@ -124,28 +111,24 @@ class BackgroundCall:
     def __exit__(self, *_error):
         self.close()
 
+    def close(self):
+        self.call.cancel()
+        self._caller.close()
+        self._thread.join(CALL_SECONDS)
+
 
 @contextmanager
 def _pyarrow(server, key):
     options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {key}".encode())], timeout=CALL_SECONDS)
-    unshared = [("grpc.use_local_subchannel_pool", 1)]
-    with flight.connect(server.uri, generic_options=unshared) as client:
-
-        def query(sql):
-            return client.do_get(flight.Ticket(statement_ticket(sql)), options).read_all()[0].to_pylist()
-
-        yield query
+    with flight.connect(server.uri, generic_options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+        yield lambda sql: client.do_get(flight.Ticket(statement_ticket(sql)), options).read_all()
 
 
 @contextmanager
 def _ours(server, key):
     provider = StaticTokenAuthProvider(key)
     with FlightSQLClient(server.uri, auth_provider=provider, timeout_seconds=CALL_SECONDS) as client:
-
-        def query(sql):
-            return client.query_arrow(sql)[0].to_pylist()
-
-        yield query
+        yield client.query_arrow
 
 
 # pyarrow repeats no call, so nothing hides behind a second try; this project's client does.
@@ -185,7 +168,7 @@ class SmallStatements:
                 wanted = (self._counts[number] * 7919 + number) % ROW_COUNT
                 sql, expected = (lookup(wanted), [wanted]) if self._counts[number] % 2 else ("SELECT 1", [1])
                 try:
-                    found = query(sql)
+                    found = query(sql)[0].to_pylist()
                 except Exception as error:  # noqa: BLE001 - whatever it is, the test fails and says so
                     self.failures.append(f"{connect.__name__} {sql}: {type(error).__name__} {error}")
                 else:

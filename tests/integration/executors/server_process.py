@@ -1,4 +1,4 @@
-"""`micromegas serve` of any checkout as a black box, and what the operating system says about its processes."""
+"""`micromegas serve` as a black box, and what the operating system says about its processes."""
 
 import json
 import os
@@ -7,27 +7,22 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 
 import psutil
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from tests.fakes import waiting
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 DEADLINE_SECONDS = 120.0
-_POLL_SECONDS = 0.02
 _MEMORY_POLL_SECONDS = 0.1
 _LOG_TAIL = 3000
 
 
-def wait_until(condition, what, *, seconds=DEADLINE_SECONDS):
-    """Poll a condition until it holds; fail after `seconds`."""
-    deadline, pause = SYSTEM_CLOCK.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds} s: {what}"
-        pause.wait(_POLL_SECONDS)
+wait_until = partial(waiting.wait_until, seconds=DEADLINE_SECONDS)
 
 
 def is_running(process):
@@ -40,11 +35,11 @@ def is_running(process):
 class ServerProcess:
     """A running server; stopped at the end of its `with` block, with every process that it started."""
 
-    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None, checkout=ROOT):
+    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None):
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        environ["PYTHONPATH"] = str(checkout)
+        environ["PYTHONPATH"] = str(ROOT)
         if memory_mib is not None:
             environ["MICROMEGAS_SERVER_MEMORY_MIB"] = str(memory_mib)
         # An attacker's statements shall all run, and none be refused for what earlier ones did.
@@ -63,21 +58,25 @@ class ServerProcess:
         ]  # fmt: skip
         with self.log_file.open("wb") as log:
             self._popen = subprocess.Popen(
-                command,
-                cwd=checkout,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
+                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
             )
         self.front = psutil.Process(self._popen.pid)
         self._seen = {self.front}
+
+    @cached_property
+    def ready(self):
+        """What it says once it serves."""
         line = self._popen.stdout.readline()
         assert line, self.log()
-        self.ready = json.loads(line)
-        self.uri = self.ready["uri"]
-        self.address = self.uri.removeprefix("grpc://")
+        return json.loads(line)
+
+    @property
+    def uri(self):
+        return self.ready["uri"]
+
+    @property
+    def address(self):
+        return self.uri.removeprefix("grpc://")
 
     def log(self):
         """Return the end of what it has logged."""
@@ -108,15 +107,14 @@ class ServerProcess:
                 assert is_running(self.front), self.log()
 
     def busiest_child(self, seconds=0.3):
-        """Return the process beside the front that uses the most processor time, once it has used this much."""
+        """Return a process beside the front that uses processor time, once it has used this much."""
         before = {process: _own_cpu_seconds(process) for process in self.processes()[1:]}
         found = []
 
         def is_found():
             used = {each: _own_cpu_seconds(each) - before.get(each, 0.0) for each in self.processes()[1:]}
-            most = max(used, key=lambda each: used[each])
-            found[:] = [most]
-            return used[most] > seconds
+            found[:] = [each for each in used if used[each] > seconds]
+            return found
 
         wait_until(is_found, "a process works")
         return found[0]
@@ -134,13 +132,17 @@ class ServerProcess:
         self._popen.wait()
         return found
 
+    def wait(self):
+        """Wait until it ends by itself, and return its status."""
+        return self._popen.wait(DEADLINE_SECONDS)
+
     def stop(self):
         """Stop it; kill what is left."""
         with suppress(psutil.NoSuchProcess):
             self.processes()
         self._popen.send_signal(signal.SIGTERM)
         try:
-            self._popen.wait(DEADLINE_SECONDS)
+            self.wait()
         except subprocess.TimeoutExpired:
             self._popen.kill()
             raise
@@ -151,6 +153,7 @@ class ServerProcess:
             self._popen.communicate()
 
     def __enter__(self):
+        assert self.ready
         return self
 
     def __exit__(self, *_error):

@@ -86,8 +86,11 @@ def _gone(processes):
 def test_a_killed_front_leaves_no_process(own_server):
     create_table(own_server, KEYS[UPLOADER])
     statements = [BUSY["series"], BUSY["cross join"], BUSY["levenshtein"], ENDLESS_ROWS]
-    calls = [BackgroundCall(own_server, KEYS[name], sql) for name, sql in zip(OTHERS, statements, strict=False)]
-    try:
+    with ExitStack() as stack:
+        calls = [
+            stack.enter_context(BackgroundCall(own_server, KEYS[name], sql))
+            for name, sql in zip(OTHERS, statements, strict=False)
+        ]
         stopped = own_server.busiest_child()
         stopped.send_signal(signal.SIGSTOP)
         wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, "it is stopped")
@@ -96,11 +99,7 @@ def test_a_killed_front_leaves_no_process(own_server):
 
         assert len(processes) > len(calls)
         wait_until(lambda: _gone(processes), "all have ended", seconds=GONE_SECONDS)
-        for call in calls:
-            wait_until(lambda call=call: call.answer is not None, "the call has ended")
-    finally:
-        for call in calls:
-            call.close()
+        wait_until(lambda: all(call.answer is not None for call in calls), "the calls have ended")
 
 
 def _spilled_files(folder):
@@ -150,8 +149,8 @@ def test_calls_end_or_are_told_to_come_again_when_the_server_is_stopped(tmp_path
         server.front.send_signal(signal.SIGTERM)
 
         wait_until(lambda: all(call.answer is not None for call in calls), "each call has ended")
-        answers = [call.answer for call in calls if call.answer is not None]
+        answers = [call.answer for call in calls]
         assert {answer.code for answer in answers[::2]} <= {StatusCode.OK, StatusCode.UNAVAILABLE}
         assert {answer.code for answer in answers[1::2]} == {StatusCode.UNAVAILABLE}
         assert all(answer.is_from_server for answer in answers)
-        wait_until(lambda: not any(is_running(process) for process in processes), "no process is left")
+        wait_until(lambda: _gone(processes), "no process is left")

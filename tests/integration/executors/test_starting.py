@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -15,33 +15,37 @@ from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from tests.fakes.fixed_tables import CALLER, FixedTables
-
-BOMB = "SELECT arrow_cast([1], 'FixedSizeList(2147483647, Int64)')"
-
-
-@asynccontextmanager
-async def opened(launcher, options):
-    settings = PoolSettings(spare_executors=1, max_executors=4)
-    pool = Pool(launcher, FixedTables([]), settings=settings, options=options)
-    await pool.open()
-    try:
-        yield pool
-    finally:
-        await pool.close()
+from tests.fakes.servers import HUGE
 
 
-async def ask(pool, sql):
-    """Run a statement to its end."""
-    frames = []
+class Asked:
+    """A pool whose executors come from a launcher; what was run has a way to its report and its executor."""
 
-    async def write(frame):
-        frames.append(frame)
+    def __init__(self, launcher, options):
+        settings = PoolSettings(spare_executors=1, max_executors=4)
+        self.pool = Pool(launcher, FixedTables(), settings=settings, options=options)
 
-    running = RunningStatement(pool, ("test", "ann"))
-    async with running:
-        await running.run(Statement(sql=sql, caller=CALLER), output=Output(), write=write)
-    assert frames
-    return running
+    async def __aenter__(self):
+        await self.pool.open()
+        return self
+
+    async def __aexit__(self, *_error):
+        await self.pool.close()
+
+    async def ask(self, sql):
+        """Run a statement to its end."""
+        running = RunningStatement(self.pool, ("test", "ann"))
+        async with running:
+            await running.run(Statement(sql=sql, caller=CALLER), output=Output(), write=AsyncMock())
+        return running
+
+    async def fail(self):
+        """Run a statement that ends its executor."""
+        with pytest.raises(ResourcesExhausted):
+            await self.ask(HUGE)
+
+    async def check(self):
+        assert (await self.ask("SELECT 1")).report.rows == 1
 
 
 @pytest.fixture
@@ -51,11 +55,10 @@ def options(tmp_path):
 
 def test_new_interpreters_run_and_replace_executors_as_forks_do(options, tmp_path):
     async def scene():
-        async with opened(SpawnLauncher(options), options) as pool:
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
-            with pytest.raises(ResourcesExhausted):
-                await ask(pool, BOMB)
-            assert (await ask(pool, "SELECT 2")).report.rows == 1
+        async with Asked(SpawnLauncher(options), options) as pool:
+            await pool.check()
+            await pool.fail()
+            await pool.check()
 
     asyncio.run(scene())
     assert not list(tmp_path.iterdir())
@@ -67,8 +70,8 @@ def test_a_zygote_in_which_a_library_has_started_a_thread_is_not_forked(options,
 
     async def scene():
         launcher = ZygoteLauncher(options)
-        async with opened(launcher, options) as pool:
-            running = await ask(pool, "SELECT 1")
+        async with Asked(launcher, options) as pool:
+            running = await pool.ask("SELECT 1")
             assert running.executor.process.pid != launcher._zygote.pid
 
     with caplog.at_level(logging.WARNING, logger="micromegas_jupyter.executors"):
@@ -89,12 +92,11 @@ def test_without_free_descriptors_an_executor_is_lost_and_the_next_one_is_not(op
         return data, descriptors, flags, address
 
     async def scene():
-        async with opened(ZygoteLauncher(options), options) as pool:
+        async with Asked(ZygoteLauncher(options), options) as pool:
             monkeypatch.setattr(processes.socket, "recv_fds", receive_one)
             for _ in range(3):
-                with pytest.raises(ResourcesExhausted):
-                    await ask(pool, BOMB)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
+                await pool.fail()
+            await pool.check()
             assert lost
 
     asyncio.run(scene())
@@ -114,12 +116,11 @@ def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(options, monk
         return b'{"threads": 2}', [], flags, address
 
     async def scene():
-        async with opened(ZygoteLauncher(options), options) as pool:
+        async with Asked(ZygoteLauncher(options), options) as pool:
             monkeypatch.setattr(processes.socket, "recv_fds", receive_report)
             for _ in range(2):
-                with pytest.raises(ResourcesExhausted):
-                    await ask(pool, BOMB)
-            assert (await ask(pool, "SELECT 1")).report.rows == 1
+                await pool.fail()
+            await pool.check()
 
     asyncio.run(scene())
     assert caplog.text.count("each executor is a new interpreter") == 1

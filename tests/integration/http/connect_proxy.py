@@ -1,6 +1,7 @@
 """A proxy that carries TLS to other hosts (CONNECT, RFC 9110 section 9.3.6), with a password if a test wants one."""
 
 import base64
+import itertools
 import socket
 import threading
 from contextlib import suppress
@@ -30,12 +31,9 @@ class ConnectProxy(Listener):
         plain.settimeout(_WAIT_SECONDS)
         with suppress(OSError, ValueError), plain:
             connection = plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
-            with connection:
-                head = _read_head(connection)
-                method, target, _ = head.split("\r\n")[0].split(" ")
-                if method != "CONNECT":
-                    connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
-                    return
+            with connection, connection.makefile("rb") as lines:
+                head = b"".join(itertools.takewhile(bytes.strip, lines)).decode("latin-1")
+                _method, target, _ = head.split("\r\n")[0].split(" ")
                 if self._wanted is not None and f"Proxy-Authorization: Basic {self._wanted}" not in head:
                     connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
                     return
@@ -47,16 +45,6 @@ class ConnectProxy(Listener):
                     back.start()
                     _carry(connection, other)
                     back.join(_WAIT_SECONDS)
-
-
-def _read_head(connection):
-    head = b""
-    while b"\r\n\r\n" not in head:
-        chunk = connection.recv(_CHUNK_BYTES)
-        if not chunk:
-            raise ValueError("the request ended early")
-        head += chunk
-    return head.decode("latin-1")
 
 
 def _carry(source, sink):

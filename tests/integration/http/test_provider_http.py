@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
-from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.ports import free_port
 from tests.fakes.raw_server import RawServer, hang, trickle_body, trickle_headers
@@ -35,23 +34,6 @@ def test_cookies_are_not_kept(provider):
     http.fetch_json(f"{provider.base}/document")
 
     assert "cookie" not in provider.seen("/document")[1].headers
-
-
-def test_a_form_is_posted_with_its_secrets_revealed_to_the_provider_only(provider):
-    provider.reply_once("/token", Reply(body={"a": 1}))
-
-    answer = ProviderHttp().post_form(
-        f"{provider.base}/token",
-        {"grant_type": "refresh_token", "refresh_token": Secret("se same")},
-        headers={"Authorization": Secret("Basic abc")},
-    )
-
-    seen = provider.seen("/token")[0]
-    assert answer.body == {"a": 1}
-    assert answer.date is not None
-    assert seen.form == {"grant_type": "refresh_token", "refresh_token": "se same"}
-    assert seen.headers["authorization"] == "Basic abc"
-    assert seen.headers["accept-encoding"] == "identity"
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_provider):

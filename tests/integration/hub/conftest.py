@@ -4,19 +4,18 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from tests.integration.executors.server_process import ServerProcess
 from tests.integration.hub.readable_python import make_readable_python
-from tests.integration.hub.running import HubPerson, RunningHub
-from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople, may_make_people
+from tests.integration.hub.running import RunningHub
+from tests.integration.hub.system_people import NEEDS_ROOT, SystemPeople
 from tests.integration.other_provider.installing import install_once
 from tests.integration.other_provider.running import OtherProvider
 
@@ -46,45 +45,26 @@ def readable_folder(shared_temporary_folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
 def running_server(folder, issuer, *, audience):
-    """Run a Flight SQL server that accepts a provider's tokens for an audience, and give its address."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-    environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps({"issuers": [{"issuer": issuer, "audience": audience}]})
-    command = [sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(folder), "--port", "0"]
-    with (
-        (folder.parent / f"{folder.name}.log").open("wb") as log,
-        subprocess.Popen(
-            [*command, "--ready-json"],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        yield json.loads(process.stdout.readline())["uri"]
-        process.send_signal(signal.SIGTERM)
+    """Run a Flight SQL server that accepts a provider's tokens for an audience."""
+    config = {"issuers": [{"issuer": issuer, "audience": audience}]}
+    return ServerProcess(
+        folder, lake=folder / "lake", keys={}, variables={"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}
+    )
 
 
 @pytest.fixture(scope="package")
 def flight_uri(hub_provider, tmp_path_factory):
     """A Flight SQL server that accepts the tokens of the Hub's people."""
     audience = [hub_provider.hub_client_id, hub_provider.client_id]
-    with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as uri:
-        yield uri
+    with running_server(tmp_path_factory.mktemp("flight"), hub_provider.issuer, audience=audience) as server:
+        yield server.uri
 
 
 @pytest.fixture(scope="package")
-def hub(
-    hub_provider,
-    flight_uri,
-    readable_folder,
-    pytestconfig,
-    tmp_path_factory,
-):
+def hub(hub_provider, flight_uri, readable_folder, pytestconfig, tmp_path_factory):
     """A Hub with alice and bob, who have not signed in yet."""
-    if not may_make_people():
+    if os.geteuid() != 0:
         pytest.skip(NEEDS_ROOT)
     cache = Path(pytestconfig.cache.mkdir("hub_proxy"))
     folder = tmp_path_factory.mktemp("hub")
@@ -103,10 +83,7 @@ def hub(
             provider=hub_provider,
             python=make_readable_python(readable_folder / "python"),
             proxy_folder=install_once(cache, source=_PROXY, files=("package.json", "package-lock.json")),
-            people={
-                login: HubPerson(login=login, subject=login, name=name, home=system.add(name))
-                for login, name in names.items()
-            },
+            people={login: SimpleNamespace(name=name, home=system.add(name)) for login, name in names.items()},
             system=system,
             environment={"MICROMEGAS_ANALYTICS_URI": flight_uri, "TMPDIR": str(temporary)},
         )

@@ -1,14 +1,12 @@
 """A copy of this Python, with this project and what it needs, in a folder that every system user can read."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
 import sysconfig
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import micromegas_jupyter
 
@@ -24,16 +22,8 @@ _LEFT_OUT = frozenset(
 _PACKAGE = Path(micromegas_jupyter.__file__).parent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadablePython:
-    """A Python that every system user can start, and the variables that it needs."""
-
-    executable: Path
-    environment: dict[str, str]
-
-
 def make_readable_python(folder):
-    """Fill the folder, by hard links where they can be made, and return the Python there."""
+    """Fill the folder, by hard links where they can be made; return the Python there and the variables it needs."""
     name = f"python{sysconfig.get_python_version()}"
     library = folder / "lib" / name
     packages = library / "site-packages"
@@ -50,7 +40,7 @@ def make_readable_python(folder):
     for file in filter(Path.exists, shared):
         _link(str(file), str(folder / "lib" / file.name))
     environment = {"LD_LIBRARY_PATH": str(folder / "lib")} if any(map(Path.exists, shared)) else {}
-    return ReadablePython(executable=executable, environment=environment)
+    return SimpleNamespace(executable=executable, environment=environment)
 
 
 def _link_tree(source, target):

@@ -1,15 +1,13 @@
 """Runs a JupyterHub as root, with a server for each person as a system user of that person's own."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psutil
 import requests
@@ -18,18 +16,10 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.ports import free_port
 from tests.integration.hub.browser import TIMEOUT_SECONDS, HubBrowser
 from tests.integration.hub.guide import configuration_of
-from tests.integration.notebook.kernels import AttendedKernel
 from tests.integration.other_provider.installing import find_node
-from tests.integration.relay.servers import PatientClient, until
+from tests.integration.relay.servers import RemoteKernel, until
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.integration.hub.readable_python import ReadablePython
-    from tests.integration.hub.system_people import SystemPeople
-    from tests.integration.other_provider.running import OtherProvider
-
-
+PROXY_PROGRAM = "node_modules/configurable-http-proxy/bin/configurable-http-proxy"
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 # What Hubs of one run have in common.
 _SHARED = ("provider", "python", "proxy_folder", "people", "system", "environment")
@@ -42,26 +32,16 @@ _LEAN = {
 
 
 @dataclass(kw_only=True)
-class HubPerson:
-    """A person of the Hub."""
-
-    login: str
-    subject: str
-    name: str
-    home: Path
-
-
-@dataclass(kw_only=True)
 class RunningHub:
     """The Hub, its proxy, its service and the servers that it started."""
 
     folder: Path
-    provider: OtherProvider
-    python: ReadablePython
+    provider: Any
+    python: Any
     proxy_folder: Path
-    people: dict[str, HubPerson]
-    system: SystemPeople
-    environment: Mapping[str, str]
+    people: dict[str, Any]
+    system: Any
+    environment: dict[str, str]
     margin_seconds: int = 3
     crypt_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     witness_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
@@ -74,10 +54,16 @@ class RunningHub:
     health_paths = ("services/micromegas/health", "services/exchanging/health")
 
     @classmethod
+    @contextmanager
     def beside(cls, hub, *, folder, **others):
-        """Return another Hub for the same people, with the same programs; `others` are what it has of its own."""
+        """Run another Hub for the same people, with the same programs; `others` are what it has of its own."""
         shared = {name: getattr(hub, name) for name in _SHARED}
-        return cls(folder=folder, **{**shared, **others})
+        own = cls(folder=folder, **{**shared, **others})
+        try:
+            own.start()
+            yield own
+        finally:
+            own.stop()
 
     @property
     def url(self):
@@ -109,16 +95,12 @@ class RunningHub:
             "is_bare": self.is_bare,
             "hub_port": self.ports[1],
             "proxy_port": self.ports[2],
-            "service_port": self.ports[3],
             "folder": str(self.folder),
             "guide": self.own_guide(guide),
             "exchanging_guide": self.own_guide(exchanging),
             "sections": sections,
-            "names": {person.subject: person.name for person in self.people.values()},
-            "proxy_command": [
-                str(node),
-                str(self.proxy_folder / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"),
-            ],
+            "names": {login: person.name for login, person in self.people.items()},
+            "proxy_command": [str(node), str(self.proxy_folder / PROXY_PROGRAM)],
             "python": str(self.python.executable),
             "environment": {**_LEAN, **self.python.environment, **self.environment},
             "witness_token": self.witness_token,
@@ -187,9 +169,9 @@ class RunningHub:
     def browser(self):
         return HubBrowser(self.url, self.provider.issuer)
 
-    def api(self, method, path, *, token=None, **options):
-        """Call the Hub's API, as the witness when no other token is given."""
-        return self.call(method, f"{self.url}hub/api/{path}", token or self.witness_token, **options)
+    def api(self, method, path, **options):
+        """Call the Hub's API as the witness."""
+        return self.call(method, f"{self.url}hub/api/{path}", **options)
 
     def _change_server(self, method, login, server):
         path = f"users/{self.people[login].name}/server"
@@ -250,17 +232,25 @@ class RunningHub:
         """Return what the Hub keeps of a person's sign-in."""
         return self.api("GET", f"users/{self.people[login].name}").json()["auth_state"]
 
-    def kernel(self, login, server=""):
+    @contextmanager
+    def kernel(self, login):
         """Start a kernel in a person's server, through that server's own API."""
-        return HubKernel(self, login, server)
+        path = f"{self.url}user/{self.people[login].name}/api/kernels"
+        answer = self.call("POST", path, json={"name": "python3"})
+        answer.raise_for_status()
+        kernel_id = answer.json()["id"]
+        kernel = RemoteKernel(kernel_id, [self.people[login].home])
+        try:
+            yield kernel
+        finally:
+            kernel.close()
+            with suppress(requests.ConnectionError):  # the server is gone already
+                self.call("DELETE", f"{path}/{kernel_id}")
 
-    def server_path(self, login, server=""):
-        return f"{self.url}user/{self.people[login].name}/" + (f"{server}/" if server else "")
-
-    def call(self, method, url, token, **options):
+    def call(self, method, url, **options):
         with requests.Session() as session:
             session.trust_env = False
-            headers = {"Authorization": f"Bearer {token}"}
+            headers = {"Authorization": f"Bearer {self.witness_token}"}
             return session.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
     def _server(self, login, server):
@@ -273,31 +263,3 @@ class RunningHub:
             return all(answer.status_code == requests.codes.ok for answer in answers)
         except requests.ConnectionError:
             return False
-
-
-class HubKernel(AttendedKernel):
-    """A kernel of a person's server, which the server's own API starts. A context manager that ends it."""
-
-    def __init__(self, hub, login, server=""):
-        self._hub = hub
-        self._home = hub.people[login].home
-        self._path = hub.server_path(login, server)
-        answer = hub.call("POST", f"{self._path}api/kernels", hub.witness_token, json={"name": "python3"})
-        answer.raise_for_status()
-        self.kernel_id = answer.json()["id"]
-        super().__init__(self)
-
-    def client(self):
-        name = f"kernel-{self.kernel_id}.json"
-        file = until(lambda: next(iter(self._home.rglob(name)), None), "a connection file")
-        client = PatientClient(connection_file=str(file))
-        client.load_connection_file()
-        return client
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        self.close()
-        with suppress(requests.ConnectionError):  # the server is gone already
-            self._hub.call("DELETE", f"{self._path}api/kernels/{self.kernel_id}", self._hub.witness_token)

@@ -1,12 +1,10 @@
 """The kernel's side of a sign-in by the redirect of the whole Hub, step by step, with a server's own Hub token."""
 
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+import secrets
 
 import requests
 
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS
-from micromegas_jupyter.oidc.authorization import build_authorization_request
-from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_metadata
+from tests.fakes.raw_client import RawClient, query_of
 
 TIMEOUT_SECONDS = 60
 
@@ -18,16 +16,10 @@ class KernelSignIn:
         self.hub = hub
         self._token = hub.server_token(login)
         self.offered = self.call("GET", "redirect").json()
-        issuer = hub.provider.issuer
-        document = requests.get(build_metadata_url(issuer), timeout=TIMEOUT_SECONDS).json()
-        self.metadata = parse_metadata(document, issuer=issuer)
-        self.request = build_authorization_request(
-            self.metadata,
-            client_id=self.offered["client_id"],
-            redirect_uri=self.offered["redirect_uri"],
-            scope="openid email profile",
-            randomness=SYSTEM_RANDOMNESS,
-        )
+        redirect_uri = self.offered["redirect_uri"]
+        self._client = RawClient(hub.provider.issuer, self.offered["client_id"], redirect_uri=redirect_uri)
+        self.state = secrets.token_urlsafe(32)
+        self.url = self.url_with()
 
     def call(self, method, path, **options):
         """Call the service as the kernel."""
@@ -36,14 +28,13 @@ class KernelSignIn:
         return requests.request(method, url, headers=headers, timeout=TIMEOUT_SECONDS, **options)
 
     def url_with(self, **changes):
-        """Return the provider's address with other parameters; None takes one out."""
-        base, _, query = self.request.url.partition("?")
-        parameters = {**dict(parse_qsl(query)), **changes}
-        return f"{base}?{urlencode({name: value for name, value in parameters.items() if value is not None})}"
+        """Return the provider's address with other parameters."""
+        own = {"scope": "openid email profile", "prompt": None, "state": self.state}
+        return self._client.authorization_url(**{**own, **changes})
 
     def begin(self):
         """Register the sign-in and return the address that starts it."""
-        answer = self.call("POST", "sign-ins", json={"authorization_url": self.request.url})
+        answer = self.call("POST", "sign-ins", json={"authorization_url": self.url})
         assert answer.status_code == 201, answer.text
         self.name = answer.json()["name"]
         return str(answer.json()["start_url"])
@@ -54,16 +45,4 @@ class KernelSignIn:
 
     def exchange(self, query):
         """Exchange the code at the provider with the verifier that only this kernel has."""
-        form = {
-            "grant_type": "authorization_code",
-            "code": parse_qs(query)["code"][0],
-            "redirect_uri": self.request.redirect_uri,
-            "code_verifier": self.request.code_verifier.reveal(),
-            "client_id": self.offered["client_id"],
-        }
-        answer = requests.post(str(self.metadata.token_endpoint), data=form, timeout=TIMEOUT_SECONDS)
-        return answer.json()
-
-    @property
-    def state(self):
-        return parse_qs(urlsplit(self.request.url).query)["state"][0]
+        return self._client.exchange(query_of(f"?{query}")["code"]).json()

@@ -1,6 +1,5 @@
 """System users of this machine for the people of a Hub, made for one run of the tests and removed after it."""
 
-import os
 import pwd
 import subprocess
 
@@ -10,13 +9,8 @@ NEEDS_ROOT = (
 )
 
 
-def may_make_people():
-    """Whether this process may add users to the machine."""
-    return os.geteuid() == 0
-
-
 class SystemPeople:
-    """Users with home folders that nobody else can read. A context manager that removes them."""
+    """Users with home folders that nobody else can read."""
 
     def __init__(self, homes):
         self._homes = homes

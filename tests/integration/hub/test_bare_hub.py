@@ -35,22 +35,15 @@ class BareHub(RunningHub):
 @pytest.fixture(scope="module")
 def bare_hub(hub, tmp_path_factory):
     """A second Hub, for the same system users; bob has a server."""
-    bare = BareHub.beside(
-        hub,
-        folder=tmp_path_factory.mktemp("bare-hub"),
-        environment={
-            **hub.environment,
-            "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
-            "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
-        },
-    )
-    try:
-        bare.start()
+    application = {
+        "MICROMEGAS_OIDC_ISSUER": hub.provider.issuer,
+        "MICROMEGAS_OIDC_CLIENT_ID": hub.provider.client_id,
+    }
+    folder = tmp_path_factory.mktemp("bare-hub")
+    with BareHub.beside(hub, folder=folder, environment=hub.environment | application) as bare:
         bare.sign_in_by_password(bare.people["bob"].name)
         bare.start_server("bob")
         yield bare
-    finally:
-        bare.stop()
 
 
 def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub):

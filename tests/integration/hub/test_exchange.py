@@ -6,8 +6,9 @@ import requests
 from micromegas_jupyter.access import Rejected
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from tests.fakes.raw_client import claims_of
 from tests.integration.hub.conftest import running_server
-from tests.integration.hub.test_tokens import claims_of, post_token
+from tests.integration.hub.test_tokens import post_token
 
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,8 +20,8 @@ FETCHES = 5
 def lake_uri(signed_in, tmp_path_factory):
     """A Flight SQL server that accepts tokens for its own audience only."""
     provider = signed_in.provider
-    with running_server(tmp_path_factory.mktemp("lake"), provider.issuer, audience=[provider.resource]) as uri:
-        yield uri
+    with running_server(tmp_path_factory.mktemp("lake"), provider.issuer, audience=[provider.resource]) as server:
+        yield server.uri
 
 
 def exchanged(hub, login):

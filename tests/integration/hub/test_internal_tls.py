@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.fakes.raw_client import claims_of
 from tests.integration.hub.guide import filled_in
 from tests.integration.hub.running import RunningHub
-from tests.integration.hub.test_tokens import claims_of, post_token
+from tests.integration.hub.test_tokens import post_token
 from tests.integration.hub.test_with_time import asked_by
 
 # The first test starts two Hubs.
@@ -24,14 +25,10 @@ c.ConfigurableHTTPProxy.api_url = "https://127.0.0.1:{self.ports[2]}"
 @pytest.fixture(scope="module")
 def tls_hub(hub, tmp_path_factory):
     """A second Hub, for the same system users; alice has a server."""
-    second = HubWithTls.beside(hub, folder=tmp_path_factory.mktemp("tls-hub"))
-    try:
-        second.start()
+    with HubWithTls.beside(hub, folder=tmp_path_factory.mktemp("tls-hub")) as second:
         second.browser().sign_in("alice")
         second.start_server("alice")
         yield second
-    finally:
-        second.stop()
 
 
 def test_the_service_asks_the_hub_over_tls_and_kernels_are_signed_in(tls_hub):

@@ -9,7 +9,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 LOAD = "%load_ext micromegas_jupyter"
 ASK = "%%sql me <<\nSELECT current_user() AS me"
-TELL = "print(me['me'][0], end='')"
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 IN_A_TERMINAL = """
 import subprocess, sys
@@ -17,18 +16,6 @@ command = [sys.executable, "-m", "micromegas_jupyter.cli", *{words!r}]
 done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 print(done.returncode, done.stdout, done.stderr, sep="|", end="")
 """
-
-
-@pytest.fixture(params=["alice", "bob"])
-def login(request):
-    return request.param
-
-
-@pytest.fixture
-def kernel(signed_in, login):
-    with signed_in.kernel(login) as running:
-        said(running, LOAD)
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +36,25 @@ def said(kernel, source):
 def who(kernel):
     """Ask the server with `%%sql` and return whom it takes the kernel for."""
     said(kernel, ASK)
-    return said(kernel, TELL)
+    return said(kernel, "print(me['me'][0], end='')")
 
 
 def in_terminal(kernel, *words):
     """Run a command as in a terminal of the server; returns exit code, output and what it said besides."""
-    code, output, error = said(kernel, IN_A_TERMINAL.format(words=words)).split("|", 2)
-    return code, output, error
+    return said(kernel, IN_A_TERMINAL.format(words=words)).split("|", 2)
 
 
-def shown(cell):
-    """Return what a cell displayed, as text."""
-    displayed = cell.of("display_data") + cell.of("update_display_data")
-    return "\n".join(content["data"].get("text/plain", "") for content in displayed)
+@pytest.mark.parametrize("login", ["alice", "bob"])
+def test_each_kernels_query_runs_as_its_own_person_without_a_click(signed_in, login):
+    with signed_in.kernel(login) as kernel:
+        said(kernel, LOAD)
 
+        assert who(kernel) == login
 
-def test_each_kernels_query_runs_as_its_own_person_without_a_click(signed_in, kernel, login):
-    assert who(kernel) == login
-    for secret in (signed_in.server_token(login), *tokens_of(signed_in, login)):
-        assert secret not in kernel.saved()
+    kept = signed_in.auth_state(login)
+    tokens = [str(kept[name]) for name in ("access_token", "refresh_token", "id_token") if kept.get(name)]
+    assert not [secret for secret in (signed_in.server_token(login), *tokens) if secret in kernel.saved()]
     assert not BEARER_TOKEN.search(kernel.saved())
-
-
-def tokens_of(hub, login):
-    """Return what the Hub keeps of a person's sign-in that nobody may see."""
-    state = hub.auth_state(login)
-    return [str(state[name]) for name in ("access_token", "refresh_token", "id_token") if state.get(name)]
 
 
 def test_a_terminal_of_the_server_is_signed_in(of_alice):
@@ -129,22 +109,3 @@ def test_what_a_local_server_inherits_holds_nothing_of_the_hub(signed_in, of_ali
     look = "print('JUPYTERHUB_API_TOKEN' in given[0], 'PATH' in given[0], len(given), end='')"
     assert said(of_alice, look) == "False True 1"
     said(of_alice, "%micromegas_serve --stop")
-
-
-def test_where_the_hub_cannot_help_its_one_redirect_signs_in(signed_in):
-    with signed_in.kernel("bob") as kernel:
-        said(kernel, LOAD)
-
-        offered = kernel.run("%micromegas_login --flow redirect")
-        found = re.search(rf"open ({re.escape(signed_in.service_url)}start/\S+)", shown(offered))
-        assert found is not None, shown(offered)
-        page = signed_in.browser().visit(found[1], person="bob")
-        assert page.status_code == 200
-
-        assert who(kernel) == "bob"
-        said(kernel, "%micromegas_logout")
-        said(kernel, "%micromegas_login --flow hub")
-        assert who(kernel) == "bob"
-        for secret in tokens_of(signed_in, "bob"):
-            assert secret not in kernel.saved()
-        assert not BEARER_TOKEN.search(kernel.saved())

@@ -25,15 +25,7 @@ WRITING_CHILD = (sys.executable, "-m", "tests.integration.lakehouse.child", "wri
 class Child:
     """A writing child and what it has acknowledged so far; it is killed after some rows, or ends by itself."""
 
-    def __init__(
-        self,
-        folder,
-        writer_id,
-        *,
-        rows=ROWS,
-        grace_seconds=GRACE_SECONDS,
-        kill_after=-1,
-    ):
+    def __init__(self, folder, writer_id, *, rows=ROWS, grace_seconds=GRACE_SECONDS, kill_after=-1):
         self.writer_id = writer_id
         self._kill_after = kill_after
         self._acknowledged = 0
@@ -43,7 +35,6 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
-        assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
                 self._acknowledged = int(line) + 1

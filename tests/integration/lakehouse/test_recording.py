@@ -8,11 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.lake.lake import Lake
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 
 pytestmark = pytest.mark.integration
 
@@ -20,10 +17,8 @@ SAMPLES = 4
 
 
 def _query(lake, sql):
-    engine = DataFusionEngine(lake, EngineSettings())
-    rows = Asker(engine, FixedTables()).rows(sql)
-    engine.close()
-    return rows
+    with asking(lake) as ask:
+        return [tuple(row.values()) for row in ask.rows(sql)]
 
 
 def _sample_count(lake):
@@ -44,8 +39,6 @@ def recorded(tmp_path_factory):
         cwd=Path(__file__).parents[3],
         text=True,
     )
-    assert child.stdin is not None
-    assert child.stdout is not None
     with child:
         process_id = child.stdout.readline().strip()
         while _sample_count(lake) < SAMPLES:
@@ -59,25 +52,12 @@ def test_the_log_can_be_queried(recorded):
     lake, process_id = recorded
 
     rows = _query(
-        lake,
-        "SELECT process_id, exe, level, msg, properties FROM log_entries WHERE target = 'child' ORDER BY time",
+        lake, "SELECT process_id, exe, level, msg, properties FROM log_entries WHERE target = 'child' ORDER BY time"
     )
 
     assert rows == [
-        {
-            "process_id": process_id,
-            "exe": "recording child",
-            "level": 4,
-            "msg": "started",
-            "properties": [("step", "1")],
-        },
-        {
-            "process_id": process_id,
-            "exe": "recording child",
-            "level": 2,
-            "msg": "last words, Bearer ***",
-            "properties": [],
-        },
+        (process_id, "recording child", 4, "started", [("step", "1")]),
+        (process_id, "recording child", 2, "last words, Bearer ***", []),
     ]
 
 
@@ -88,11 +68,8 @@ def test_measures_can_be_queried(recorded):
         "WHERE name IN ('process_resident_bytes', 'process_cpu_usage') GROUP BY name, unit ORDER BY name",
     )
 
-    assert [(row["name"], row["unit"]) for row in rows] == [
-        ("process_cpu_usage", "percent"),
-        ("process_resident_bytes", "bytes"),
-    ]
+    (usage, memory) = rows
+    assert (usage[:2], memory[:2]) == (("process_cpu_usage", "percent"), ("process_resident_bytes", "bytes"))
     # A rate needs two samples, so there is one less of it.
-    assert rows[0]["n"] == rows[1]["n"] - 1
-    assert rows[0]["n"] >= SAMPLES - 1
-    assert rows[1]["highest"] > 10_000_000
+    assert usage[2] == memory[2] - 1 >= SAMPLES - 1
+    assert memory[3] > 10_000_000

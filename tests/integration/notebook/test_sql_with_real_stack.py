@@ -91,12 +91,11 @@ def shown_text(run, cell):
     return last.text if last.output_type == "stream" else last.data["text/plain"]
 
 
-def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(stack):
+def test_a_range_arrows_types_tables_and_a_service_account_by_options(stack):
     run = run_unattended(
         LOAD,
         "%micromegas_login --service-account",
         "%micromegas_whoami",
-        "%%sql --plot\nSELECT to_timestamp(value) AS time, value AS load FROM generate_series(1, 50)",
         "old = %sql --begin 2020-01-01T00:00:00Z --end 2020-01-02T00:00:00Z --format pandas SELECT 1 FROM log_entries",
         "typed = %sql --dtype pyarrow --format pandas SELECT 1 AS one\nprint(typed.dtypes['one'], len(old))",
         "%micromegas_tables log_entries --count",
@@ -107,13 +106,39 @@ def test_a_plot_a_range_arrows_types_tables_and_a_service_account_by_options(sta
 
     assert run.stopped_by is None
     assert stack.service_environment()["MICROMEGAS_OIDC_CLIENT_ID"] in shown_text(run, 2)
-    assert any(
-        "data:image/svg+xml" in output.data.get("text/html", "") for output in run.outputs(3) if "data" in output
+    assert run.outputs(4)[-1].text == "int64[pyarrow] 0\n"
+    assert re.search(r"log_entries.*\btarget\b", shown_text(run, 5), flags=re.DOTALL)
+    assert "<script" not in run.outputs(7)[-1].data["text/html"]
+    assert "generate_series(1, 100)" in shown_text(run, 8)
+
+
+def test_charts_are_saved_with_a_picture_and_say_why_there_is_none(stack):
+    run = run_unattended(
+        LOAD,
+        "%micromegas_login --service-account",
+        "%%sql --plot\nSELECT to_timestamp(value) AS time, value AS load FROM generate_series(1, 50)",
+        "%%sql named << --plot bar --x half --y value --format arrow\n"
+        "SELECT value % 2 = 0 AS half, value FROM generate_series(1, 50)",
+        "%sql --plot SELECT value FROM generate_series(1, 50)",
+        "%sql --plot --y valu SELECT value FROM generate_series(1, 50)",
+        "%micromegas_queries --sql 2",
     )
-    assert run.outputs(5)[-1].text == "int64[pyarrow] 0\n"
-    assert re.search(r"log_entries.*\btarget\b", shown_text(run, 6), flags=re.DOTALL)
-    assert "<script" not in run.outputs(8)[-1].data["text/html"]
-    assert "generate_series(1, 100)" in shown_text(run, 9)
+
+    assert run.stopped_by is None
+    charts = [
+        output.data
+        for cell in (2, 3, 4)
+        for output in run.outputs(cell)
+        if "application/vnd.vegalite.v5+json" in output.get("data", {})
+    ]
+    assert [chart["text/plain"].splitlines()[0] for chart in charts] == [
+        "line chart: load over time",
+        "bar chart: value by half",
+        "hist chart: value",
+    ]
+    assert all(chart["image/svg+xml"].startswith("<svg") for chart in charts)
+    assert "Did you mean value?" in run.outputs(5)[-2].text
+    assert shown_text(run, 6).startswith("%%sql named << --format arrow --plot bar --x half --y value\nSELECT")
 
 
 def test_a_profile_and_a_connection_can_be_named_wherever_a_magic_takes_one(stack, monkeypatch, tmp_path):

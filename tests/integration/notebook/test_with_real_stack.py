@@ -1,7 +1,6 @@
 """The magics over the real stack: provider, server and live telemetry of the demo."""
 
 import re
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import nbformat
@@ -9,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson, sign_in
-from micromegas_jupyter.demo.stack import DemoStack
+from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 from micromegas_jupyter.wiring.client_side import (
     load_client_settings,
     open_client,
@@ -33,16 +32,9 @@ def stack():
 
 
 def wait_for_telemetry(stack):
-    """Wait until the stack's own log lines and measurements can be asked for."""
     settings = load_client_settings(environ=stack.service_environment())
-    pause = threading.Event()
-    sql = "SELECT (SELECT count(*) FROM log_entries) > 0 AND (SELECT count(*) FROM measures) > 0 AS ready"
     with open_client(settings, service_account_provider(settings)) as client:
-        for _ in range(600):
-            if client.query_arrow(sql)["ready"][0].as_py():
-                return
-            pause.wait(0.1)
-    raise AssertionError("the stack recorded nothing in 60 seconds")
+        wait_for_rows(client)
 
 
 @pytest.fixture(autouse=True)

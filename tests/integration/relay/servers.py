@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import os
 import queue
@@ -10,10 +9,9 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -22,6 +20,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_server.auth.security import passwd
 
 from micromegas_jupyter.demo.provider import scripted_person
+from tests.fakes.waiting import wait_until
 from tests.integration.notebook.kernels import REPOSITORY, AttendedKernel
 
 if TYPE_CHECKING:
@@ -40,31 +39,16 @@ _WITHOUT_OTHER_EXTENSIONS = {"ServerApp": {"jpserver_extensions": dict.fromkeys(
 _TALKATIVE_KERNELS = "c = get_config()\nc.Application.log_level = 10\n"
 
 
-def until(look, what, *, seconds=START_SECONDS):
-    """Return what is looked for, as soon as it is there."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"in {seconds} s it did not come to: {what}"
-        pause.wait(0.05)
-    return found
-
-
-class Door(enum.Enum):
-    """How a server lets people in."""
-
-    TOKEN = "token"
-    PASSWORD = "password"
-    OPEN = "open"
+until = partial(wait_until, seconds=START_SECONDS, pause_seconds=0.05)
 
 
 @dataclass(kw_only=True)
 class JupyterServer:
-    """A running server."""
+    """A running server; its door is a "token", a "password" or "open"."""
 
     url: str
     folder: Path
-    door: Door
+    door: str
     kernel_folders: list[Path] = field(default_factory=list)
 
     @property
@@ -76,11 +60,11 @@ class JupyterServer:
         """Return a browser of somebody who has just signed in to this server; each is another person."""
         session = requests.Session()
         session.trust_env = False
-        if self.door is Door.TOKEN:
+        if self.door == "token":
             session.get(f"{self.url}login", params={"token": TOKEN}, timeout=TIMEOUT_SECONDS)
         else:
             session.get(f"{self.url}login", timeout=TIMEOUT_SECONDS)
-        if self.door is Door.PASSWORD:
+        if self.door == "password":
             form = {"password": PASSWORD, "_xsrf": session.cookies["_xsrf"]}
             session.post(f"{self.url}login", data=form, timeout=TIMEOUT_SECONDS, allow_redirects=False)
         return session
@@ -109,11 +93,6 @@ class JupyterServer:
         """Restart a kernel in place, as the button of a notebook does."""
         self._api("POST", f"api/kernels/{kernel.kernel_id}/restart")
         kernel.wait_until_ready()
-
-    def connection_file(self, kernel_id):
-        """Return where a kernel says how it is reached."""
-        paths = [folder / f"kernel-{kernel_id}.json" for folder in self.kernel_folders]
-        return until(lambda: next((str(path) for path in paths if path.exists()), None), "a connection file")
 
     def raw(self, request):
         """Send bytes and return the answer's status and text; 0 when the server only hung up."""
@@ -145,18 +124,28 @@ class PatientClient(BlockingKernelClient):
         raise AssertionError("nothing that the kernel publishes arrives")
 
 
-class ServerKernel(AttendedKernel):
+class RemoteKernel(AttendedKernel):
+    """A kernel that another program started; below one of the folders it says how it is reached."""
+
+    def __init__(self, kernel_id, folders):
+        self.kernel_id = kernel_id
+        self._folders = folders
+        super().__init__(self)
+
+    def client(self):
+        name = f"kernel-{self.kernel_id}.json"
+        files = until(lambda: [file for folder in self._folders for file in folder.rglob(name)], "a connection file")
+        client = PatientClient(connection_file=str(files[0]))
+        client.load_connection_file()
+        return client
+
+
+class ServerKernel(RemoteKernel):
     """A kernel that a server started, driven as a front end with a person drives it."""
 
     def __init__(self, server, kernel_id):
         self.server = server
-        self.kernel_id = kernel_id
-        super().__init__(self)
-
-    def client(self):
-        client = PatientClient(connection_file=self.server.connection_file(self.kernel_id))
-        client.load_connection_file()
-        return client
+        super().__init__(kernel_id, server.kernel_folders)
 
     def start_url(self, *, logs_out_first=True):
         """Begin a sign-in in place of any other and return the address that the cell shows, as a browser has it."""
@@ -175,7 +164,7 @@ class ServerKernel(AttendedKernel):
 
 
 @contextmanager
-def jupyter_server(folder, *options, environ, base_url="/", door=Door.TOKEN):
+def jupyter_server(folder, *options, environ, base_url="/", door="token"):
     runtime = folder / "runtime"
     (folder / "config").mkdir()
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(_WITHOUT_OTHER_EXTENSIONS))
@@ -187,16 +176,16 @@ def jupyter_server(folder, *options, environ, base_url="/", door=Door.TOKEN):
         "JUPYTER_RUNTIME_DIR": str(runtime),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "IPYTHONDIR": str(folder / "ipython"),
-        "JUPYTER_TOKEN": TOKEN if door is Door.TOKEN else "",
+        "JUPYTER_TOKEN": TOKEN if door == "token" else "",
     }
     command = [
         sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.port=0",
         "--ServerApp.ip=127.0.0.1", f"--ServerApp.base_url={base_url}", f"--ServerApp.root_dir={REPOSITORY}",
         "--debug", *options,
     ]  # fmt: skip
-    if door is Door.OPEN:
+    if door == "open":
         command.append("--IdentityProvider.token=")
-    if door is Door.PASSWORD:
+    if door == "password":
         # A cheap hash: the tests sign in often.
         command.append(f"--PasswordIdentityProvider.hashed_password={passwd(PASSWORD, 'sha256')}")
     with (folder / "server.log").open("wb") as log:

@@ -14,51 +14,31 @@ pytestmark = pytest.mark.integration
 APPLICATION = {"OIDC_ISSUER": "https://127.0.0.1:1", "OIDC_CLIENT_ID": "lake-notebooks"}
 GROUPS = {
     "person": {
-        **APPLICATION,
-        "ANALYTICS_URI": "grpc+tls://127.0.0.1:1",
-        "CA_BUNDLE": "{ca}",
-        "CLIENT_CERTIFICATE_FILE": "{certificate}",
-        "CLIENT_KEY_FILE": "{key}",
-        "OIDC_PRESET": "generic",
-        "OIDC_SCOPE": "openid",
-        "OIDC_RESOURCE": "https://lake.example.com",
-        "OIDC_BEARER": "access_token",
-        "OIDC_REDIRECT_URI": "http://127.0.0.1:48080/callback",
-        "OIDC_FLOW": "device",
-        "OIDC_PROXY": "http://127.0.0.1:1",
-        "OIDC_TIMEOUT_SECONDS": "5",
-        "TOKEN_STORAGE": "keyring",
+        **APPLICATION, "ANALYTICS_URI": "grpc+tls://127.0.0.1:1", "CA_BUNDLE": "{ca}",
+        "CLIENT_CERTIFICATE_FILE": "{certificate}", "CLIENT_KEY_FILE": "{key}", "OIDC_PRESET": "generic",
+        "OIDC_SCOPE": "openid", "OIDC_RESOURCE": "https://lake.example.com", "OIDC_BEARER": "access_token",
+        "OIDC_REDIRECT_URI": "http://127.0.0.1:48080/callback", "OIDC_FLOW": "device",
+        "OIDC_PROXY": "http://127.0.0.1:1", "OIDC_TIMEOUT_SECONDS": "5", "TOKEN_STORAGE": "keyring",
     },
     "private key": {
-        **APPLICATION,
-        "OIDC_AUDIENCE": "lake",
-        "OIDC_PRIVATE_KEY_FILE": "{key}",
-        "OIDC_PRIVATE_KEY_AUDIENCE": "issuer",
-        "OIDC_PRIVATE_KEY_ID": "key-1",
-        "OIDC_PRIVATE_KEY_ALGORITHM": "ES256",
+        **APPLICATION, "OIDC_AUDIENCE": "lake", "OIDC_PRIVATE_KEY_FILE": "{key}", "OIDC_PRIVATE_KEY_ID": "key-1",
+        "OIDC_PRIVATE_KEY_AUDIENCE": "issuer", "OIDC_PRIVATE_KEY_ALGORITHM": "ES256",
     },
     "secret": {**APPLICATION, "OIDC_CLIENT_SECRET": "secret-of-this-test"},
     "secret file": {**APPLICATION, "OIDC_CLIENT_SECRET_FILE": "{secret}"},
     "service account": {"OIDC_SERVICE_ACCOUNT_FILE": "{account}", "OIDC_AUDIENCE": "lake"},
     "pod": {
-        **APPLICATION,
-        "OIDC_WORKLOAD": "kubernetes",
-        "OIDC_WORKLOAD_EXCHANGE": "token-exchange",
+        **APPLICATION, "OIDC_WORKLOAD": "kubernetes", "OIDC_WORKLOAD_EXCHANGE": "token-exchange",
         "OIDC_WORKLOAD_TOKEN_FILE": "{secret}",
     },
     "machine": {"OIDC_WORKLOAD": "azure", "OIDC_WORKLOAD_AUDIENCE": "lake", "OIDC_WORKLOAD_CLIENT_ID": "second"},
-}
+}  # fmt: skip
 
 # A proof of the application or of the program is one setting; `doctor` names what makes it one, and not its details.
 DETAILS = (
-    "OIDC_PRIVATE_KEY_AUDIENCE",
-    "OIDC_PRIVATE_KEY_ID",
-    "OIDC_PRIVATE_KEY_ALGORITHM",
-    "OIDC_WORKLOAD_EXCHANGE",
-    "OIDC_WORKLOAD_AUDIENCE",
-    "OIDC_WORKLOAD_TOKEN_FILE",
-    "OIDC_WORKLOAD_CLIENT_ID",
-)
+    "OIDC_PRIVATE_KEY_AUDIENCE", "OIDC_PRIVATE_KEY_ID", "OIDC_PRIVATE_KEY_ALGORITHM", "OIDC_WORKLOAD_EXCHANGE",
+    "OIDC_WORKLOAD_AUDIENCE", "OIDC_WORKLOAD_TOKEN_FILE", "OIDC_WORKLOAD_CLIENT_ID",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

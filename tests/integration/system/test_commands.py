@@ -9,23 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from micromegas.auth import StaticTokenAuthProvider as UpstreamStaticTokenAuthProvider
 
-from micromegas_jupyter import FlightSQLClient, connect
+from micromegas_jupyter import connect
 from micromegas_jupyter.errors import LoginRequired
 
 pytestmark = pytest.mark.integration
 
 SQL = "SELECT count(*) AS n FROM log_entries"
-
-
-def test_a_terminal_uses_the_sign_in_of_a_notebook(stack, person, sign_in, micromegas):
-    sign_in(person)
-
-    result = micromegas("query", SQL, "--format", "json", environ=person)
-
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)[0]["n"] > 0
 
 
 def test_whoami_names_the_person_and_what_the_server_knows(stack, person, sign_in, micromegas):
@@ -87,13 +77,6 @@ def test_a_service_account_by_option(stack, person, micromegas):
     )  # fmt: skip
 
     assert result.returncode == 0, result.stderr
-
-
-def test_our_client_accepts_a_provider_of_upstream(stack, person, sign_in):
-    token = sign_in(person).get_token()
-
-    with FlightSQLClient(stack.server.uri, auth_provider=UpstreamStaticTokenAuthProvider(token)) as client:
-        assert len(client.query(SQL)) == 1
 
 
 CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]

@@ -12,19 +12,23 @@ pytestmark = pytest.mark.integration
 CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token", "server"]
 
 
-def _findings(result):
-    return {check["check"]: check for check in json.loads(result.stdout)["checks"]}
+@pytest.fixture
+def doctor(micromegas):
+    def run(environ):
+        result = micromegas("doctor", "--json", environ=environ)
+        return result.returncode, {check["check"]: check for check in json.loads(result.stdout)["checks"]}
+
+    return run
 
 
-def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, sign_in, micromegas):
+def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, sign_in, doctor):
     sign_in(person)
 
-    result = micromegas("doctor", "--json", environ=person)
+    exit_code, found = doctor(person)
 
-    found = _findings(result)
     assert list(found) == CHECKS
     assert {name: check["outcome"] for name, check in found.items()} == dict.fromkeys(CHECKS, "ok")
-    assert result.returncode == 0
+    assert exit_code == 0
     assert found["token"]["found"].startswith("of Alice Martin, valid for ")
     assert found["server"]["facts"]["email"] == "alice@example.com"
     assert found["server"]["facts"]["is_admin"] is True
@@ -33,23 +37,21 @@ def test_every_check_is_a_line_and_all_is_well_after_a_sign_in(stack, person, si
     assert found["store"]["facts"]["mode"] == "0600"
 
 
-def test_without_a_sign_in_it_leaves_with_3_and_the_remedy(stack, person, micromegas):
-    result = micromegas("doctor", "--json", environ=person)
+def test_without_a_sign_in_it_leaves_with_3_and_the_remedy(stack, person, doctor):
+    exit_code, found = doctor(person)
 
-    found = _findings(result)
-    assert result.returncode == 3
+    assert exit_code == 3
     assert (found["token"]["outcome"], found["token"]["code"]) == ("failed", "AUTH001")
     assert "micromegas login" in found["token"]["remedy"]
     assert found["server"]["found"].endswith("answers. Sign in to see who it says you are.")
 
 
-def test_a_server_that_is_down_is_one_failure_with_4(stack, person, sign_in, micromegas, unused_address):
+def test_a_server_that_is_down_is_one_failure_with_4(stack, person, sign_in, doctor, unused_address):
     sign_in(person)
 
-    result = micromegas("doctor", "--json", environ={**person, "MICROMEGAS_ANALYTICS_URI": f"grpc://{unused_address}"})
+    exit_code, found = doctor({**person, "MICROMEGAS_ANALYTICS_URI": f"grpc://{unused_address}"})
 
-    found = _findings(result)
-    assert result.returncode == 4
+    assert exit_code == 4
     assert found["token"]["outcome"] == "ok"
     assert (found["server"]["outcome"], found["server"]["code"]) == ("failed", "AVAIL003")
 
@@ -70,30 +72,28 @@ def test_a_provider_that_is_down_is_said_and_the_server_is_asked_all_the_same(
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_a_local_server_without_a_sign_in_is_in_order(nobody, micromegas, tmp_path):
+def test_a_local_server_without_a_sign_in_is_in_order(nobody, doctor, tmp_path):
     with ServerStack(
         ServerSettings(no_http=True, lake=tmp_path / "lake", port=0, disable_auth=True, no_telemetry=True)
     ) as server:
-        result = micromegas("doctor", "--json", environ={**nobody, "MICROMEGAS_ANALYTICS_URI": server.uri})
+        exit_code, found = doctor({**nobody, "MICROMEGAS_ANALYTICS_URI": server.uri})
 
-    found = _findings(result)
-    assert result.returncode == 0
+    assert exit_code == 0
     assert [name for name, check in found.items() if check["outcome"] == "failed"] == []
     assert found["server"]["outcome"] == "ok"
     assert found["settings"]["details"][-1].startswith("no provider is configured: set MICROMEGAS_OIDC_ISSUER")
 
 
-def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, sign_in, micromegas):
+def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, sign_in, doctor, micromegas):
     token_file = sign_in(person).token_file
     token_file.write_text("{")
 
-    damaged = micromegas("doctor", "--json", environ=person)
+    _, damaged = doctor(person)
     micromegas("logout", environ=person)
-    mended = micromegas("doctor", "--json", environ=person)
+    _, mended = doctor(person)
 
-    assert _findings(damaged)["store"]["outcome"] == "failed"
-    assert "micromegas logout" in _findings(damaged)["store"]["remedy"]
-    assert _findings(mended)["store"]["outcome"] == "ok"
+    assert (damaged["store"]["outcome"], mended["store"]["outcome"]) == ("failed", "ok")
+    assert "micromegas logout" in damaged["store"]["remedy"]
 
 
 def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stack, person, micromegas):

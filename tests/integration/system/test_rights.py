@@ -17,7 +17,6 @@ from tests.integration.executors.server_process import ServerProcess, wait_until
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 60
 PLAIN_KEY = "a-plain-key-for-this-test-only"
 AUDITED = "SELECT count(*) AS n FROM log_entries WHERE target LIKE 'micromegas_jupyter.audit%'"
 
@@ -55,7 +54,8 @@ class Server(ServerProcess):
         beside.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
         beside.rename(self.config)
 
-    def hang_up(self):
+    def reload(self, **changes):
+        self.write(**changes)
         self.front.send_signal(signal.SIGHUP)
 
     def log(self):
@@ -185,8 +185,7 @@ def test_a_key_for_ingestion_may_not_read(server, micromegas):
 
 def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_nothing(stack, server, client_of):
     bob = client_of("bob")
-    server.write(denied=[f"{stack.provider.issuer}|{bob.whoami().subject}"])
-    server.hang_up()
+    server.reload(denied=[f"{stack.provider.issuer}|{bob.whoami().subject}"])
 
     def is_shut_out():
         try:
@@ -197,7 +196,7 @@ def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_not
 
     wait_until(is_shut_out, "the change counts")
     server.config.write_text('{"denied": [')
-    server.hang_up()
+    server.front.send_signal(signal.SIGHUP)
     wait_until(lambda: "the old one stays in force" in server.log(), "the change counts")
 
     assert is_shut_out()
@@ -208,8 +207,7 @@ def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_not
 @pytest.mark.parametrize("condition", ["no_such_column = 1", "(SELECT true)", "target ="])
 def test_a_role_with_an_unusable_condition_changes_nothing(server, condition):
     before = server.log().count("stays in force")
-    server.write(roles={"analyst": {"tables": {"log_entries": condition}}})
-    server.hang_up()
+    server.reload(roles={"analyst": {"tables": {"log_entries": condition}}})
 
     wait_until(lambda: server.log().count("stays in force") > before, "the change counts")
 
@@ -229,13 +227,11 @@ def test_a_plain_key_works_with_a_notice_to_its_bearer(server):
 
 
 def test_changed_rate_limits_count_without_a_restart(server):
-    server.write(rate_limits={"calls_per_second": 0.01, "burst_calls": 2})
-    server.hang_up()
+    server.reload(rate_limits={"calls_per_second": 0.01, "burst_calls": 2})
 
     wait_until(lambda: _outcome(server, PLAIN_KEY) == "ResourcesExhausted", "the change counts")
 
-    server.write()
-    server.hang_up()
+    server.reload()
     wait_until(lambda: all(_outcome(server, PLAIN_KEY) == "answered" for _ in range(8)), "the change counts")
 
 

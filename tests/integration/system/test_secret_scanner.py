@@ -6,16 +6,15 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from jupyter_client.manager import KernelManager
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from tests.fakes.mint import mint
-from tests.integration.notebook.kernels import AttendedKernel
+from tests.fakes.waiting import wait_until
+from tests.integration.notebook.kernels import attended_kernel
 from tests.integration.system.escapes import leaking_program
 from tests.integration.system.escapes.gathering import (
     ProcessWatch,
@@ -162,17 +161,10 @@ def test_a_secret_that_a_program_lets_escape_is_found_in_each_place(leaked):
     }, summary(scan(leaked, [SECRET]))
 
 
-def test_a_secret_that_a_cell_shows_is_found_in_the_notebook(tmp_path):
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(tmp_path))
-    kernel = AttendedKernel(manager)
-    try:
+def test_a_secret_that_a_cell_shows_is_found_in_the_notebook():
+    with attended_kernel() as kernel:
         kernel.run(f"print({PLANTED!r})")
         saved = Text(place=Place.NOTEBOOK, name="saved", text=kernel.saved())
-    finally:
-        kernel.close()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
 
     assert scan([saved], [SECRET])
 
@@ -184,11 +176,7 @@ def test_a_secret_that_the_server_logs_is_found_in_its_log_and_its_telemetry(sta
         logging.getLogger("micromegas_jupyter.server").info("A call came.", extra={"credential": secret.text})
         logging.getLogger("micromegas_jupyter.server").info("A call came with %s.", secret.text)
 
-    deadline = SYSTEM_CLOCK.monotonic() + WAIT_SECONDS
-    pause = threading.Event()
-    while not (recorded := scan(telemetry_texts(stack), [secret])):
-        assert SYSTEM_CLOCK.monotonic() < deadline
-        pause.wait(0.2)
+    recorded = wait_until(lambda: scan(telemetry_texts(stack), [secret]), "the log is recorded", pause_seconds=0.2)
 
     assert {finding.name for finding in recorded} == {"log_entries"}
     assert {finding.name for finding in scan(texts, [secret])} == {"server: micromegas_jupyter.server"}

@@ -11,7 +11,7 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from micromegas_jupyter.wiring import client_side
 from tests.fakes.ports import free_port
-from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal
+from tests.fakes.terminal import WAIT_SECONDS, ProgramAtTerminal, make_browser
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -88,16 +88,7 @@ def test_an_interrupt_leaves_at_once_and_keeps_nothing(stack, over_ssh, tmp_path
 
 @pytest.fixture
 def own_browser(tmp_path):
-    """A browser of the person's own (BROWSER), which signs in by itself."""
-    program = tmp_path / "my-browser"
-    program.write_text(
-        f"#!{sys.executable}\n"
-        "import sys\n"
-        "from micromegas_jupyter.demo.provider.scripted_person import sign_in\n"
-        "sign_in(sys.argv[1])\n"
-    )
-    program.chmod(0o755)
-    return str(program)
+    return make_browser(tmp_path / "my-browser")
 
 
 def test_a_terminal_with_a_browser_opens_it(stack, at_screen, own_browser):

@@ -9,7 +9,7 @@ from pyarrow import flight
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
-from tests.integration.take_over.conftest import END_SECONDS
+from tests.integration.executors.server_process import wait_until
 
 pytestmark = [
     pytest.mark.integration,
@@ -18,81 +18,79 @@ pytestmark = [
 
 
 def _ports(server):
-    """Return the server's address, and the options for another one at the same ports."""
-    ready = server.ready()
-    uri = str(ready["uri"])
-    return uri, ["--port", uri.rpartition(":")[2], "--http-port", str(ready["http"]).rpartition(":")[2]]
+    """Return the options for another server at the same ports."""
+    return ["--port", server.uri.rpartition(":")[2], "--http-port", server.ready["http"].rpartition(":")[2]]
 
 
-def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(servers):
-    running = servers.start("--port", "0")
-    uri, ports = _ports(running)
+def _answers(server):
+    with FlightSQLClient(server.uri) as client:
+        return client.query("SELECT 1 AS n").n.tolist() == [1]
+
+
+def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(start):
+    running = start()
+    ports = _ports(running)
     statuses = []
     stop = threading.Event()
 
     def ask():
         while not stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", int(ports[3]), timeout=END_SECONDS)
+            connection = http.client.HTTPConnection("127.0.0.1", int(ports[3]), timeout=60)
             connection.request("GET", "/ready")
             statuses.append(connection.getresponse().status)
             connection.close()
 
-    with flight.connect(uri) as client:
+    with flight.connect(running.uri) as client:
         command = pack_any(messages.CommandStatementQuery(query="SELECT 7 AS n"))
         ticket = client.get_flight_info(flight.FlightDescriptor.for_command(command)).endpoints[0].ticket
         asking = threading.Thread(target=ask)
         asking.start()
-        successor = servers.start(*ports, "--take-over")
-        ready = successor.ready()
-        code = running.process.wait(END_SECONDS)
+        successor = start(*ports, "--take-over")
+        assert successor.uri == running.uri
+        code = running.wait()
         stop.set()
         asking.join()
         rows = client.do_get(ticket).read_all()
 
-    assert ready["uri"] == uri
     assert code == 0
     assert set(statuses) == {200}
     assert rows.to_pydict() == {"n": [7]}
 
 
-def test_without_the_option_the_port_is_taken(servers):
-    uri, ports = _ports(servers.start("--port", "0"))
+def test_without_the_option_the_port_is_taken(start):
+    running = start()
 
-    refused = servers.start(*ports[:2], keeps_log=True)
+    refused = start(*_ports(running)[:2])
 
-    assert "the port is taken" in "".join(refused.log())
-    assert refused.process.wait(END_SECONDS) == 2
-    with FlightSQLClient(uri) as client:
-        assert client.query("SELECT 1 AS n").n.tolist() == [1]
-
-
-def test_with_the_option_and_no_server_it_starts(servers):
-    first = servers.start("--port", "0")
-    uri, ports = _ports(first)
-    first.process.kill()
-    first.process.wait()
-
-    assert servers.start(*ports, "--take-over").ready()["uri"] == uri
+    assert refused.wait() == 2
+    assert "the port is taken" in refused.log()
+    assert _answers(running)
 
 
-def test_a_successor_that_is_killed_while_it_starts_changes_nothing(servers):
-    running = servers.start("--port", "0", keeps_log=True)
-    uri, ports = _ports(running)
-    log = running.log()
-    successor = servers.start(*ports, "--take-over")
-    assert any("takes this server's sockets over" in line for line in log)
+def test_with_the_option_and_no_server_it_starts(start):
+    first = start()
+    ports = _ports(first)
+    first.kill_front()
 
-    successor.process.kill()
-
-    assert any("did not serve; this one continues" in line for line in log)
-    with FlightSQLClient(uri) as client:
-        assert client.query("SELECT 1 AS n").n.tolist() == [1]
-    assert servers.start(*ports, "--take-over").ready()["uri"] == uri
-    assert running.process.wait(END_SECONDS) == 0
+    assert start(*ports, "--take-over").uri == first.uri
 
 
-def test_a_free_port_cannot_be_taken_over(servers):
-    refused = servers.start("--port", "0", "--take-over", keeps_log=True)
+def test_a_successor_that_is_killed_while_it_starts_changes_nothing(start):
+    running = start()
+    ports = _ports(running)
+    successor = start(*ports, "--take-over")
+    wait_until(lambda: "takes this server's sockets over" in running.log(), "it begins")
 
-    assert "--take-over" in "".join(refused.log())
-    assert refused.process.wait(END_SECONDS) == 2
+    successor.kill_front()
+
+    wait_until(lambda: "did not serve; this one continues" in running.log(), "it has failed")
+    assert _answers(running)
+    assert start(*ports, "--take-over").uri == running.uri
+    assert running.wait() == 0
+
+
+def test_a_free_port_cannot_be_taken_over(start):
+    refused = start("--take-over")
+
+    assert refused.wait() == 2
+    assert "--take-over" in refused.log()

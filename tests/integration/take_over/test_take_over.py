@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,6 @@ pytestmark = [
 
 HOST = "127.0.0.1"
 NOBODY = 65534
-DEADLINE_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -35,70 +35,42 @@ def runtime(tmp_path_factory, monkeypatch):
     return folder
 
 
-class Running:
-    """A running child."""
-
-    def __init__(self, process):
-        self.process = process
-        first = self.say_next().split()
-        self.port, self.http_port = int(first[0]), int(first[1])
-
-    @property
-    def key(self):
-        return find_take_over_address(HOST, self.port, os.environ)
-
-    def say_next(self):
-        return self.process.stdout.readline().strip()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def running():
-    command = [sys.executable, str(Path(__file__).with_name("running_child.py")), HOST, "0"]
+    command = [sys.executable, str(Path(__file__).with_name("running_child.py")), HOST]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Running(process)
-        finally:
-            process.kill()
+        port, http_port = map(int, process.stdout.readline().split())
+        key = find_take_over_address(HOST, port, os.environ)
+        yield SimpleNamespace(process=process, port=port, http_port=http_port, key=key)
+        process.kill()
 
 
 @contextmanager
 def taking(key):
     """Take a server over, and close what was taken afterwards."""
-    taken = take(key)
+    taken = take_over(key)
     yield taken
     for each in taken.sockets.values():
         each.close()
 
 
-def take(key):
-    """Take a server over as soon as it has noticed that the one before is gone."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        try:
-            taken = take_over(key)
-        except ServerUnavailable:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        else:
-            assert taken is not None
-            return taken
-
-
 @contextmanager
-def listening(*, on_taken=None):
+def listening():
+    """Listen in this process; `on_taken` is set once a successor serves."""
     with closing(ReservedPort(HOST, 0)) as reserved:
         key = find_take_over_address(HOST, reserved.number, os.environ)
-        taken = on_taken or threading.Event()
-        listener = TakeOverListener(key.path, {"grpc": reserved.socket}, taken.set)
+        on_taken = threading.Event()
+        listener = TakeOverListener(key.path, {"grpc": reserved.socket}, on_taken.set)
         listener.start()
         try:
-            yield listener, key, reserved
+            yield key, on_taken
         finally:
             listener.stop()
+
+
+def _kill(running):
+    running.process.kill()
+    running.process.wait()
 
 
 def test_sockets_and_state_go_over_and_the_server_drains_once_told(running):
@@ -109,8 +81,8 @@ def test_sockets_and_state_go_over_and_the_server_drains_once_told(running):
         assert not any(os.get_inheritable(each.fileno()) for each in (grpc, http))
         assert taken.state == {"ticket_key": "sesame"}
         taken.confirm_serving()
-        assert running.say_next() == "taken"
-        running.kill()
+        assert running.process.stdout.readline() == "taken\n"
+        _kill(running)
         with socket.create_connection((HOST, running.http_port)):
             http.accept()[0].close()
         with pytest.raises(ConfigurationError):
@@ -119,7 +91,7 @@ def test_sockets_and_state_go_over_and_the_server_drains_once_told(running):
 
 def test_a_successor_serves_on_when_the_server_is_killed(running):
     with taking(running.key) as taken:
-        running.kill()
+        _kill(running)
 
         taken.confirm_serving()
 
@@ -130,8 +102,7 @@ def test_a_successor_serves_on_when_the_server_is_killed(running):
 def test_a_successor_that_is_not_let_must_not_serve(monkeypatch):
     monkeypatch.setattr(module, "_START_SECONDS", 0.01)
     monkeypatch.setattr(module, "_END_SECONDS", 0.01)
-    on_taken = threading.Event()
-    with listening(on_taken=on_taken) as (_, key, _reserved), taking(key) as taken:
+    with listening() as (key, on_taken), taking(key) as taken:
         taken._connection.recv(1)  # the listener has given up waiting
 
         with pytest.raises(ServerUnavailable, match="did not release"):
@@ -141,24 +112,17 @@ def test_a_successor_that_is_not_let_must_not_serve(monkeypatch):
 
 
 def test_of_many_successors_at_once_one_takes_over(running):
-    results = []
     start = threading.Barrier(6)
 
     def succeed():
         start.wait()
-        try:
-            results.append(take_over(running.key))
-        except ServerUnavailable as error:
-            results.append(error)
+        return take_over(running.key)
 
-    threads = [threading.Thread(target=succeed) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as threads:
+        tries = [threads.submit(succeed) for _ in range(6)]
 
-    (taken,) = [result for result in results if not isinstance(result, ServerUnavailable)]
-    assert taken is not None
+    refused = [one for one in tries if isinstance(one.exception(), ServerUnavailable)]
+    (taken,) = [one.result() for one in tries if one not in refused]
     taken.close()
 
 
@@ -174,58 +138,34 @@ def test_of_many_successors_at_once_one_takes_over(running):
 def test_a_server_that_hands_over_otherwise_is_left_alone(answer):
     key = find_take_over_address(HOST, 1, os.environ)
 
-    def answer_once():
-        connection, _ = running.accept()
+    def answer_once(listening):
+        connection, _ = listening.accept()
         with connection:
             connection.recv(1024)
             connection.send(answer)
 
-    with _bind(key.path) as running:
-        running.listen()
-        answering = threading.Thread(target=answer_once)
-        answering.start()
+    with _bind(key.path) as listening, ThreadPoolExecutor(1) as thread:
+        listening.listen()
+        answering = thread.submit(answer_once, listening)
 
         with pytest.raises(ServerUnavailable):
             take_over(key)
 
-        answering.join()
+        answering.result()
 
 
 def test_a_process_that_the_server_started_gets_nothing(caplog):
-    on_taken = threading.Event()
-    with listening(on_taken=on_taken) as (_, key, _reserved):
-        program = (
-            "import os, sys; from micromegas_jupyter.wiring.take_over import find_take_over_address, take_over\n"
-            f"take_over(find_take_over_address({HOST!r}, int(sys.argv[1]), os.environ))"
-        )
-        port = key.path.name.rpartition("-")[2].removesuffix(".sock")
-        done = subprocess.run(
-            [sys.executable, "-c", program, port],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE_SECONDS,
-        )
+    program = (
+        "import os; from micromegas_jupyter.wiring.take_over import find_take_over_address, take_over\n"
+        "take_over(find_take_over_address({!r}, {!r}, os.environ))"
+    )
+    with listening() as (key, on_taken):
+        command = [sys.executable, "-c", program.format(*key.listening)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     assert "ServerUnavailable" in done.stderr
     assert not on_taken.is_set()
     assert "a process that this server started" in caplog.text
-
-
-def test_a_server_that_was_taken_over_leaves_its_successors_file(running):
-    with taking(running.key) as taken:
-        taken.confirm_serving()
-        listener = TakeOverListener(running.key.path, taken.sockets, lambda: None)
-        listener.start()
-
-        assert running.say_next() == "taken"
-        running.process.stdin.write("\n")
-        running.process.stdin.flush()
-        assert running.say_next() == "stopped"
-
-        take(running.key).close()
-        listener.stop()
 
 
 def _bind(path):
@@ -294,9 +234,9 @@ def test_what_is_not_certainly_this_users_is_refused(prepare):
 
 @ROOT_ONLY
 def test_another_user_gets_nothing_even_where_folder_and_socket_are_open(runtime):
-    with listening() as (_, key, _reserved):
+    with listening() as (key, _):
         path = key.path
-        for folder in (*runtime.parents[:-2], runtime, key.path.parent):
+        for folder in (*runtime.parents[:-2], runtime, path.parent):
             folder.chmod(folder.stat().st_mode | 0o711)
         path.chmod(0o666)
 

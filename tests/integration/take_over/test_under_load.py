@@ -7,7 +7,6 @@ import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.wiring.take_over import is_take_over_supported
-from tests.integration.take_over.conftest import END_SECONDS
 
 pytestmark = [
     pytest.mark.integration,
@@ -27,9 +26,9 @@ READS = {
 }
 
 
-def test_no_read_fails_while_servers_take_a_port_over(servers):
-    running = servers.start("--port", "0", "--no-http")
-    uri = running.ready()["uri"]
+def test_no_read_fails_while_servers_take_a_port_over(start):
+    running = start("--no-http")
+    uri = running.uri
     port = uri.rpartition(":")[2]
     made = Counter()
     wrong = []
@@ -67,9 +66,9 @@ def test_no_read_fails_while_servers_take_a_port_over(servers):
             thread.start()
         await_calls()
         for _ in range(TAKE_OVERS):
-            successor = servers.start("--port", port, "--no-http", "--take-over")
-            assert successor.ready()["uri"] == uri
-            assert running.process.wait(END_SECONDS) == 0
+            successor = start("--port", port, "--no-http", "--take-over")
+            assert successor.uri == uri
+            assert running.wait() == 0
             running = successor
             await_calls()
     finally:

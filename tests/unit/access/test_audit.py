@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from unittest.mock import Mock
 
 import pytest
@@ -233,6 +234,30 @@ def test_lines_that_find_no_room_in_the_queue_are_counted(tmp_path, monkeypatch)
     handler.close()
 
     assert (tmp_path / "audit.log").read_text() == '{"event":"audit_left_out","left_out":3}\none\ntwo\n'
+
+
+def test_lines_that_are_lost_while_others_come_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "_RETRY_SECONDS", 0)
+    handler, texts, done = AuditFileHandler(tmp_path / "audit.log"), [], threading.Event()
+
+    def append(text):
+        texts.append(text)
+        if len(texts) == 3:
+            done.set()
+            return True
+        _emit(handler, "next")
+        return False
+
+    handler._append = append
+    _emit(handler, "first")
+    assert done.wait(DEADLINE_SECONDS)
+    handler.close()
+
+    assert texts[:3] == [
+        "first\n",
+        '{"event":"audit_left_out","left_out":1}\nnext\n',
+        '{"event":"audit_left_out","left_out":2}\nnext\n',
+    ]
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "no/audit.log"])

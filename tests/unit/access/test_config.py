@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from contextlib import nullcontext
 from datetime import timedelta
 from unittest.mock import Mock
@@ -388,6 +389,29 @@ class TestInPart:
         change(validator, files.keys, key_text(FIRST, SECOND, revoked=FIRST))
 
         assert accepted(validator) == [False, True, False, True]
+
+
+def test_a_look_reads_nothing_when_nothing_has_changed_and_waits_for_no_reload(validator, caplog):
+    validator.look_for_changes()
+    with validator._lock:
+        looking = threading.Thread(target=validator.look_for_changes)
+        looking.start()
+        looking.join(60)
+        assert not looking.is_alive()
+
+    assert events(caplog, READ_AGAIN) == []
+
+
+def test_a_defect_of_each_look_is_logged_once_until_a_look_goes_well(validator, caplog, monkeypatch):
+    rounds = [ValueError, ValueError, None, ValueError, KeyError]
+    stops = iter([False] * len(rounds) + [True])
+    monkeypatch.setattr(validator, "look_for_changes", Mock(side_effect=rounds))
+    monkeypatch.setattr(validator, "_stopping", Mock(wait=lambda _seconds: next(stops)))
+
+    validator._run_watch(1)
+
+    logged = events(caplog, "Looking for changes failed.")
+    assert [event["kind"] for event in logged] == ["ValueError", "ValueError", "KeyError"]
 
 
 @pytest.mark.parametrize("error", [Unavailable("busy"), ResourcesExhausted("full"), RuntimeError("secret")])

@@ -3,13 +3,22 @@
 import dataclasses
 import json
 import logging
+import os
 from datetime import timedelta
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 
 from micromegas_jupyter.access.audit import AccessMetrics
-from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyFetcher, KeyPolicy, KeysPending
+from micromegas_jupyter.access.jwks import (
+    KeyCache,
+    KeyCaches,
+    KeyFetcher,
+    KeyPolicy,
+    KeysPending,
+    find_permission_problem,
+)
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable, Unavailable
@@ -191,6 +200,22 @@ def test_keys_in_a_file_of_another_user_are_not_used_and_a_token_is(provider, tm
     assert sent(provider.requests[0]) == "Bearer sesame"
 
 
+@pytest.mark.parametrize(
+    ("owner", "any_owner", "problem"),
+    [
+        (0, False, None),
+        (1000, False, None),
+        (1, False, "belongs to another user"),
+        (1001, True, None),
+    ],
+)
+def test_files_of_root_and_of_this_account_are_trusted(monkeypatch, owner, any_owner, problem):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status = SimpleNamespace(st_mode=0o600, st_uid=owner)
+
+    assert find_permission_problem(status, any_owner=any_owner) == problem
+
+
 class TestFetching:
     """Keys are fetched when they are needed, and no more often than that."""
 
@@ -331,6 +356,19 @@ class TestOutage:
         clock.advance(1)
         with pytest.raises(Unavailable):
             source.get()
+
+    def test_a_provider_whose_last_keys_are_too_old_is_asked_as_often_as_one_that_never_answered(
+        self, source, provider, clock
+    ):
+        first = source.get()
+        provider.go_down()
+        clock.advance(POLICY.stale_limit_seconds)
+        with pytest.raises(Unavailable):
+            source.get()
+        provider.come_back()
+        clock.advance(1)
+
+        assert source.get() is not first
 
 
 class TestKeyFile:

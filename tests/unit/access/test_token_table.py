@@ -1,5 +1,6 @@
 """Each way in which a token can be wrong, with the one class and the one reason that it gets."""
 
+import dataclasses
 import gc
 import hashlib
 import logging
@@ -8,9 +9,17 @@ from itertools import cycle, product
 
 import pytest
 
-from micromegas_jupyter.access import ApiKeyValidator, MultiValidator, OidcValidator, Rejected, Unavailable
+from micromegas_jupyter.access import (
+    ApiKeyValidator,
+    AuthContext,
+    AuthType,
+    MultiValidator,
+    OidcValidator,
+    Rejected,
+    Unavailable,
+)
 from micromegas_jupyter.access.explain import describe_outcome, explain_decision
-from micromegas_jupyter.access.validator import Refused, decide_safely
+from micromegas_jupyter.access.validator import Accepted, Refused, decide_safely
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
 from micromegas_jupyter.config.issuers import OidcServerSettings
 from micromegas_jupyter.core.system import Secret
@@ -48,6 +57,64 @@ def test_a_token_outside_the_rules_is_rejected_for_its_reason_and_not_shown(vali
     text = " ".join(step.found for step in steps) + describe_outcome(decision)
     assert text.isprintable()
     assert all(part not in text for part in token.split(".") if len(part) > 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting", "found"),
+    [
+        (
+            {},
+            {"subjects": ("alice",), "leeway_seconds": 5},
+            {
+                "audience": "aud lake, accepted: lake, second",
+                "times": "exp 2026-11-24T12:05:00Z (in 300 s), iat 2026-11-24T12:00:00Z (in 0 s);"
+                " here it is 2026-11-24T12:00:00Z, leeway 5 s",
+                "key": f"kid rsa, keys of {ISSUER}",
+                "admission": "subjects are listed, 1 denied",
+            },
+        ),
+        (
+            {"exp": True, "nbf": 10**12, "iat": NOW.timestamp() - 1},
+            {"issuer": "https://other.example"},
+            {
+                "algorithm": "RS256, accepted: asymmetric ones only",
+                "issuer": f"iss {ISSUER}, configured: https://other.example",
+                "audience": "aud lake, accepted: tokens without an audience only",
+                "times": "exp True, nbf 1000000000000, iat 2026-11-24T11:59:59Z (1 s ago);"
+                " here it is 2026-11-24T12:00:00Z, leeway 0 s",
+                "key": "kid rsa, keys of no issuer",
+                "admission": "every subject, 1 denied",
+            },
+        ),
+        (
+            {"without": ("exp", "iat"), "scope": "a"},
+            {},
+            {
+                "times": "no times; here it is 2026-11-24T12:00:00Z, leeway 60 s",
+                "kind": "accepted: either; marks in the token: scope",
+            },
+        ),
+    ],
+)
+def test_each_step_shows_what_a_token_states_and_what_is_accepted(changes, setting, found):
+    issuer = dataclasses.replace(SETTINGS.issuers[0], **setting)
+    settings = AccessSettings(oidc=OidcServerSettings(issuers=(issuer,)), denied=("api_key|x",))
+    accepted = Accepted(context=AuthContext(subject="alice", auth_type=AuthType.OIDC, issuer=ISSUER))
+
+    steps = explain_decision(mint(**changes), accepted, settings=settings, now=NOW)
+
+    assert [step.is_passed for step in steps] == [True] * len(steps)
+    shown = {step.title: step.found for step in steps}
+    assert {title: shown[title] for title in found} == found
+
+
+def test_a_step_that_could_not_be_decided_is_neither_passed_nor_failed(validator, provider):
+    provider.go_down()
+    token = mint()
+    steps = explain_decision(token, decide_safely(validator, token), settings=AccessSettings(oidc=SETTINGS), now=NOW)
+
+    assert [step.is_passed for step in steps] == [*[True] * (len(steps) - 2), None, None]
+    assert steps[-2].title == "key"
 
 
 @pytest.mark.parametrize(

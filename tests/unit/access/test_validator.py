@@ -5,6 +5,8 @@ import json
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
+from itertools import count
+from types import SimpleNamespace
 from unittest.mock import Mock, call
 
 import pytest
@@ -54,7 +56,9 @@ class TestDecision:
         assert module.decide_safely(FakeValidator(), token) == Refused(reason="token_implausible")
         assert ApiKeyValidator(KEYS).cached_context(token) is None
 
-    def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator):
+    def test_decisions_of_the_outermost_are_counted_once_with_their_latency(self, validator, monkeypatch):
+        ticking = SimpleNamespace(monotonic=count(1000, 0.25).__next__)
+        monkeypatch.setattr(module, "SYSTEM_CLOCK", ticking)
         metrics = AccessMetrics()
         inner = MultiValidator([ApiKeyValidator(KEYS), validator])
         outer = MultiValidator([inner])
@@ -70,9 +74,10 @@ class TestDecision:
         get, name = metrics.registry.get_sample_value, "micromegas_access_decisions_total"
         assert get(name, {"outcome": "accepted", "reason": ""}) == 1
         # Alerts ask for the increase also of reasons that did not occur yet.
-        for reason, count in (("audience_mismatch", 1), ("signature_wrong", 0)):
-            assert get(name, {"outcome": "refused", "reason": reason}) == count
+        for reason, expected in (("audience_mismatch", 1), ("signature_wrong", 0)):
+            assert get(name, {"outcome": "refused", "reason": reason}) == expected
         assert get("micromegas_access_decision_seconds_count") == 2
+        assert get("micromegas_access_decision_seconds_sum") == 0.5
 
 
 class TestPendingKeys:

@@ -169,6 +169,18 @@ def test_an_access_token_is_revoked_where_the_provider_does(connect, idp, clock)
     assert found == Revocation(revoked=frozenset({"refresh_token", "access_token"}))
 
 
+@pytest.mark.parametrize(
+    ("refusal", "problem"), [("unsupported_token_type", None), ("invalid_client", "invalid_client")]
+)
+def test_only_a_provider_that_revokes_no_access_tokens_may_refuse_one(connect, idp, clock, refusal, problem):
+    idp.reply_once("/revoke", Reply(text=""))
+    idp.reply_once("/revoke", Reply(status=400, body={"error": refusal}))
+
+    found = RevocationCalls(clock).revoke(TOKENS, connect(idp.issuer, "notebook"))
+
+    assert found == Revocation(revoked=frozenset({"refresh_token"}), problem=problem)
+
+
 def test_a_provider_without_revocation_or_end_of_session_is_said_so(connect, idp, clock):
     idp.metadata_changes["revocation_endpoint"] = None
     connection, calls, opened = connect(idp.issuer, "notebook"), RevocationCalls(clock), []

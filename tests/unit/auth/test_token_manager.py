@@ -7,14 +7,17 @@ import threading
 import weakref
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal
+from micromegas_jupyter.auth.tokens import manager
+from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RefreshLock
 from micromegas_jupyter.errors import InternalError, LoginRequired, ProviderMisbehaved, ProviderUnavailable
+from tests.fakes.clock import FakeClock
 from tests.fakes.mint import rsa_key
-from tests.fakes.scripted_provider import Reply
+from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.stored_sign_in import StoredSignIn
 
 
@@ -51,7 +54,8 @@ def in_thread(call):
     return thread
 
 
-def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp):
+def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp, monkeypatch):
+    monkeypatch.setattr(manager, "LOCK_WAIT_SECONDS", 600)  # for whoever has to wait
     provider = sign_in.opened(ends_in_seconds=60)
     with sign_in.store().locked():
         found = []
@@ -167,10 +171,11 @@ def test_a_valid_token_serves_while_the_provider_is_down(sign_in, idp, clock):
     assert provider.get_token() not in found
 
 
-def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp):
+@pytest.mark.parametrize("subject", ["mallory", "aaron"])
+def test_a_renewal_for_another_person_is_not_used_and_not_repeated(sign_in, idp, subject):
     provider = sign_in.opened(ends_in_seconds=-10)
     before = sign_in.token()
-    idp.id_token_changes["sub"] = "mallory"
+    idp.id_token_changes["sub"] = subject
 
     with pytest.raises(ProviderMisbehaved):
         provider.get_token()
@@ -385,3 +390,36 @@ def test_the_thread_ends_when_it_is_stopped_and_when_the_provider_is_forgotten(c
 
     assert forgotten() is None
     assert not renewal._thread.is_alive()
+
+
+def test_whoever_waits_for_a_renewal_that_fails_shares_its_failure(clock):
+    lock = RefreshLock[int](clock)
+    held = lock._lock
+    failure = ProviderUnavailable("down")
+
+    def down():
+        raise failure
+
+    def acquire(timeout):
+        lock._lock = held
+        with pytest.raises(ProviderUnavailable):
+            lock.run(down, is_optional=False)
+        return held.acquire(timeout=timeout)
+
+    lock._lock = SimpleNamespace(acquire=acquire)
+
+    with pytest.raises(ProviderUnavailable) as caught:
+        lock.run(lambda: 7, is_optional=False)
+
+    assert caught.value is failure
+
+
+def test_a_renewal_is_due_by_this_machines_clock_when_the_providers_is_ahead(clock, tmp_path):
+    ahead = FakeClock(clock.now() + timedelta(hours=5))
+    sign_in = StoredSignIn(ScriptedProvider(clock=ahead), tmp_path / "t.json", clock=clock, idp_clock=ahead)
+    provider = sign_in.opened(ends_in_seconds=60 - 5 * 3600)
+
+    provider.get_token()
+
+    due_in = provider.renewal_due_at() - clock.now()
+    assert due_in.total_seconds() == pytest.approx(3300, abs=1)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.flight_client import TelemetryQueries, format_time, format_time_range
+from micromegas_jupyter.client.flight_client import FlightSQLClient, format_time, format_time_range
 from micromegas_jupyter.errors import UsageError
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -70,28 +70,18 @@ def test_a_range_that_ends_before_it_begins_is_refused(begin, end):
 _DAY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 
 
-class _Recorder(TelemetryQueries):
-    """Notes what would be asked."""
-
-    def __init__(self):
-        self.asked = []
-
-    def open_query(self, sql, begin=None, end=None, params=None):
-        raise NotImplementedError
-
-    def close(self):
-        pass
-
-    def query(self, sql, begin=None, end=None):
-        self.asked.append((sql, begin, end))
-
-    def query_stream(self, sql, begin=None, end=None):
-        self.asked.append(sql)
-        yield pa.record_batch({"time": ["12:00"], "msg": ["retired 3"]})
+@pytest.fixture
+def client(monkeypatch):
+    """A client that notes what would be asked."""
+    client = FlightSQLClient("grpc://localhost:1")
+    client.asked = []
+    answer = pa.record_batch({"time": ["12:00"], "msg": ["retired 3"]})
+    monkeypatch.setattr(client, "query", lambda sql, begin=None, end=None: client.asked.append((sql, begin, end)))
+    monkeypatch.setattr(client, "query_stream", lambda sql: client.asked.append(sql) or [answer])
+    return client
 
 
-def test_upstreams_queries_quote_what_they_are_given():
-    client = _Recorder()
+def test_upstreams_queries_quote_what_they_are_given(client):
     client.find_process("a' OR '1'='1")
     client.query_streams(*_DAY, 10)
     client.query_streams(*_DAY, 10, "p1", "it's")
@@ -111,8 +101,7 @@ def test_upstreams_queries_quote_what_they_are_given():
             client.query_blocks(*_DAY, limit, "s")
 
 
-def test_partitions_are_changed_and_messages_printed(capsys):
-    client = _Recorder()
+def test_partitions_are_changed_and_messages_printed(client, capsys):
     client.retire_partitions("log_entries", "p'1", *_DAY)
     client.materialize_partitions("log_entries", *_DAY, 3600)
     client.regenerate_partitions("log_entries", *_DAY, 3600)

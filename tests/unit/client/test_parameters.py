@@ -11,20 +11,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.parameters import (
-    bind,
-    bind_named,
-    find_placeholders,
-    frozen_values,
-    quote_identifier,
-    to_scalar,
-)
+from micromegas_jupyter.client import parameters
+from micromegas_jupyter.client.parameters import bind, bind_named, to_scalar
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 
 def _names(sql):
-    return [placeholder.name for placeholder in find_placeholders(sql)]
+    return [placeholder.name for placeholder in parameters.find_placeholders(sql)]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +44,7 @@ def test_a_hostile_statement_is_read_in_one_pass(text):
 @pytest.mark.parametrize("name", ["", "a\0", "\ud800", None])
 def test_what_is_no_name_is_not_quoted(name):
     with pytest.raises(UsageError):
-        quote_identifier(name)
+        parameters.quote_identifier(name)
 
 
 _BEFORE_1970 = pd.Timestamp("1969-12-31T23:59:59.999999999Z")
@@ -98,17 +92,11 @@ def test_what_nanoseconds_cannot_hold_becomes_microseconds():
 @pytest.mark.parametrize(
     "value",
     [
-        datetime(2026, 1, 1),  # noqa: DTZ001 - the point of the case
-        time(12, 0),
-        "\ud800",
-        Decimal("NaN"),
-        10**90,
-        {"a": 1},
-        pa.scalar([1]),
+        datetime(2026, 1, 1), time(12, 0), "\ud800", Decimal("NaN"), 10**90, {"a": 1}, pa.scalar([1]),  # noqa: DTZ001
         np.array([1, 2]),
     ],
     ids=lambda value: type(value).__name__,
-)
+)  # fmt: skip
 def test_a_value_that_has_no_sql_type_is_refused(value):
     with pytest.raises(UsageError) as caught:
         to_scalar(value, name="when")
@@ -119,13 +107,11 @@ def test_a_value_that_has_no_sql_type_is_refused(value):
 @pytest.mark.parametrize(
     ("sql", "expanded"),
     [
-        ("x IN :ids", "x IN ($ids_1, $ids_2)"),
-        ("x in(:ids)", "x in($ids_1, $ids_2)"),
+        ("x IN :ids", "x IN ($ids_1, $ids_2)"), ("x in(:ids)", "x in($ids_1, $ids_2)"),
         ("x IN /* these */ :ids", "x IN /* these */ ($ids_1, $ids_2)"),
-        ("x IN (7, :ids)", "x IN (7, $ids_1, $ids_2)"),
-        ("make_array(:ids)", "make_array($ids_1, $ids_2)"),
+        ("x IN (7, :ids)", "x IN (7, $ids_1, $ids_2)"), ("make_array(:ids)", "make_array($ids_1, $ids_2)"),
     ],
-)
+)  # fmt: skip
 def test_a_list_stands_for_its_elements(sql, expanded):
     bound = bind_named(sql, {"ids": ["a", "b"]})
 
@@ -157,7 +143,9 @@ def test_a_column_that_is_far_too_long_is_refused_without_a_look_at_all_of_it():
 def test_values_are_frozen_as_they_are_now():
     names, text, data = ["a"], "x", bytearray(b"a")
 
-    frozen = frozen_values("x IN :names AND :text = :data", {"names": names, "text": text, "data": data, "other": 1})
+    frozen = parameters.frozen_values(
+        "x IN :names AND :text = :data", {"names": names, "text": text, "data": data, "other": 1}
+    )
     names.append("b")
     data[0] = 0
 

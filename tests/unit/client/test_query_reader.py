@@ -1,6 +1,7 @@
 """How far batches are read ahead, which statements may be repeated, and when the next attempt is made."""
 
 import threading
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -97,15 +98,6 @@ def test_a_statement_that_may_write_is_not_repeated(sql, may_be_repeated):
     assert is_read(sql) is may_be_repeated
 
 
-class KnownServer:
-    """Stands in for a `Transport` that has answered before."""
-
-    has_answered = True
-
-    def reconnect(self, _failed):
-        """Do nothing."""
-
-
 @pytest.fixture
 def pause(clock):
     return FakePause(clock)
@@ -114,7 +106,8 @@ def pause(clock):
 @pytest.fixture
 def build(clock, pause):
     def build_attempts(**options):
-        given = {"may_repeat": True, "server": KnownServer(), "jitter": lambda: 0.5, **options}
+        server = SimpleNamespace(has_answered=True, reconnect=lambda _failed: None)
+        given = {"may_repeat": True, "server": server, "jitter": lambda: 0.5, **options}
         return Attempts(CredentialSource(None), clock=clock, stopped=pause, **given)
 
     return build_attempts

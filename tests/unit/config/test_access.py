@@ -233,12 +233,6 @@ class TestApiKeys:
         revoked_at=datetime(2026, 6, 1, 0, 0, 0, 500_000, tzinfo=UTC),
     )
 
-    def refusal(self, *entries):
-        with pytest.raises(ConfigurationError) as caught:
-            parse_api_keys(json.dumps(entries), "KEYS")
-        assert "hunter2" not in str(caught.value)
-        return caught.value
-
     def test_every_member_is_read(self):
         entry = {
             "name": "a",
@@ -276,7 +270,7 @@ class TestApiKeys:
         ],
     )  # fmt: skip
     def test_a_malformed_entry_is_refused_by_its_place_and_without_the_key(self, members, place):
-        assert self.refusal({"name": "grafana", **members}).key == f"KEYS[0]{place}"
+        assert refusal(keys=[{"name": "grafana", **members}]).key == f"{KEY_FILE}[0]{place}"
 
     def test_more_keys_than_the_limit_are_refused(self):
         keys = [(ApiKeySetting(name="a", sha256=number.to_bytes(32, "big")), str(number)) for number in range(100_001)]

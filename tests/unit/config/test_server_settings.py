@@ -26,15 +26,6 @@ def test_without_anything_or_with_empty_variables_there_are_the_defaults():
     assert parse_server_settings({}) == parse_server_settings(empty, config_text="") == ServerSettings()
 
 
-def test_an_option_wins_over_the_variable_which_wins_over_the_file():
-    file = "max-rows = 1\nmax-queries = 2\nquery-timeout = 3"
-    environ = {"MICROMEGAS_SERVER_MAX_ROWS": "4", "MICROMEGAS_SERVER_MAX_QUERIES": "5"}
-
-    settings = parse_server_settings(environ, options={"max_rows": "6"}, config_text=file)
-
-    assert (settings.max_rows, settings.max_queries, settings.query_timeout_seconds) == (6, 5, 3)
-
-
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [

@@ -26,6 +26,10 @@ from micromegas_jupyter.core.files import (
 )
 
 
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "file"
@@ -46,7 +50,7 @@ def test_a_file_that_is_replaced_keeps_its_mode_only_when_that_is_asked_for(path
 
     write_private_file(path, b"new", keeps_rights=keeps_rights)
 
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", expected)
+    assert (path.read_bytes(), mode_of(path)) == (b"new", expected)
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
@@ -54,10 +58,6 @@ def umask(request):
     before = os.umask(request.param)
     yield
     os.umask(before)
-
-
-def mode_of(path):
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.usefixtures("umask")
@@ -105,10 +105,7 @@ def test_a_file_of_another_user_is_not_used(path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["write", "fsync"])
-def test_a_write_that_fails_leaves_the_old_file_whole(step, tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_private_file(path, b"old")
-
+def test_a_write_that_fails_leaves_the_old_file_whole(step, path, tmp_path, monkeypatch):
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
@@ -116,7 +113,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(step, tmp_path, monkeypatc
     with pytest.raises(FileProblem, match="No space left"):
         write_private_file(path, b"new")
 
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"content"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -184,7 +181,6 @@ def test_others_read_what_its_mode_and_the_mount_let_them(mode, owner, reader, i
 
 
 PREFIX = "of-a-test-"
-
 NAME = f"{PREFIX}abcdefgh"
 
 CHILD = """
@@ -228,7 +224,7 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stay
 def test_a_folder_is_its_users_alone_and_goes_when_it_is_closed(tmp_path):
     folder = TemporaryFolder(PREFIX, parent=str(tmp_path))
     (folder.path / "rows").write_bytes(b"of somebody")
-    mode = folder.path.stat().st_mode & 0o777
+    mode = mode_of(folder.path)
 
     folder.close()
     folder.close()

@@ -1,5 +1,6 @@
 """An engine over small Parquet files, and a way to ask it something."""
 
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table, write_log_entries, write_processes
 
-SETTINGS = EngineSettings(memory_limit_bytes=100 << 20, spill_limit_bytes=100 << 20)
+SMALL = {"memory_limit_bytes": 100 << 20, "spill_limit_bytes": 100 << 20}
 
 
 class Asker:
@@ -40,11 +41,17 @@ class Asker:
         return self.table(sql, **options).to_pylist()
 
 
+@contextmanager
+def asking(tables, **settings):
+    """Ask an engine about tables, with other settings than usual."""
+    source = FixedTables(tables) if isinstance(tables, list) else tables
+    with closing(DataFusionEngine(source, EngineSettings(**settings))) as engine:
+        yield Asker(engine, source)
+
+
 @pytest.fixture(scope="session")
 def ask(tmp_path_factory):
     """Five hours of log entries, a merged table of processes and a table without files."""
     folder = tmp_path_factory.mktemp("lake")
-    tables = FixedTables([write_log_entries(folder, 5), write_processes(folder), empty_table()])
-    engine = DataFusionEngine(tables, SETTINGS)
-    yield Asker(engine, tables)
-    engine.close()
+    with asking([write_log_entries(folder, 5), write_processes(folder), empty_table()], **SMALL) as asker:
+        yield asker

@@ -1,7 +1,5 @@
 """Statements that fail, each with the line and column that its error names, and those that reveal hidden rows."""
 
-Failing = tuple[str, tuple[int, int] | None]
-
 INVALID = (
     ("SELECT", (1, 7)),
     ("SELEC 1", (1, 1)),

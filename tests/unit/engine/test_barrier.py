@@ -59,19 +59,11 @@ def test_nothing_of_a_statement_is_below_the_barrier(context, sql):
     assert frame.to_pydict()
 
 
-def no_barrier(rows):
-    return rows
-
-
-def limit_only(rows):
-    return rows.limit((1 << 63) - 1)
-
-
 def test_the_self_test_passes():
     assert barrier_holds(SessionContext())
 
 
-@pytest.mark.parametrize("barrier", [no_barrier, limit_only])
+@pytest.mark.parametrize("barrier", [lambda rows: rows, lambda rows: rows.limit((1 << 63) - 1)], ids=["none", "limit"])
 def test_the_self_test_knows_a_weak_barrier(barrier, caplog):
     one_partition = SessionContext(SessionConfig().with_target_partitions(1))
 
@@ -95,15 +87,11 @@ COLUMNS = pa.schema(
 FAILING_WORDS = ("CAST(", " / ", "regexp_like", "unnest", "approx", "array_agg")
 
 
-def frame(sql):
+def leakproof(sql):
     context = SessionContext(SessionConfig({"datafusion.sql_parser.map_string_types_to_utf8view": "false"}))
     rows = context.read_batch(pa.RecordBatch.from_pylist([{"id": 1, "secret": "a"}], schema=COLUMNS))
     context.register_table("ledger", rows.filter("id > 0").into_view())
-    return context.sql(sql)
-
-
-def leakproof(sql):
-    return is_leakproof(frame(sql), nested_columns={"tags"})
+    return is_leakproof(context.sql(sql), nested_columns={"tags"})
 
 
 @pytest.mark.parametrize(
@@ -127,14 +115,10 @@ def test_comparisons_and_plain_aggregates_are_leakproof(sql):
     assert leakproof(sql)
 
 
-@pytest.mark.parametrize("sql", [sql for sql in REVEALING if any(word in sql for word in FAILING_WORDS)])
-def test_a_statement_that_can_fail_is_not(sql):
-    assert not leakproof(sql)
-
-
 @pytest.mark.parametrize(
     "sql",
     [
+        *(sql for sql in REVEALING if any(word in sql for word in FAILING_WORDS)),
         "SELECT id FROM ledger WHERE secret = 1",
         "SELECT id FROM ledger WHERE secret LIKE word",
         "SELECT id FROM ledger WHERE tags = [1]",
@@ -158,5 +142,5 @@ def test_a_statement_that_can_fail_is_not(sql):
         "SELECT id FROM ledger WHERE x = 1 / 0",
     ],
 )
-def test_what_is_not_known_to_be_leakproof_is_not(sql):
+def test_what_can_fail_or_is_not_known_to_be_leakproof_is_not(sql):
     assert not leakproof(sql)

@@ -1,6 +1,7 @@
 """The embedded engine over real Parquet files."""
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,13 +10,12 @@ import pytest
 from datafusion import SessionContext, col, lit
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.tables import TableBuilder
 from micromegas_jupyter.errors import Unavailable
-from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, FixedTables, write_log_entries
-from tests.unit.engine.conftest import Asker
+from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, write_log_entries
+from tests.unit.engine.conftest import asking
 
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
 
@@ -52,44 +52,31 @@ def test_a_row_limit_lies_on_top_of_the_statement(ask, limit, rows):
 def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
     table = write_log_entries(tmp_path, 2)
     Path(table.files[1]).unlink()
-    engine = DataFusionEngine(FixedTables([table]), EngineSettings())
 
-    with pytest.raises(Unavailable, match="removed or replaced"):
-        _run(engine, "SELECT count(*) FROM log_entries")
-
-    assert _run(engine, "SELECT 1 AS x") == [{"x": 1}]
-    engine.close()
+    with asking([table]) as ask:
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            ask.rows("SELECT count(*) FROM log_entries")
+        assert ask.rows("SELECT 1 AS x") == [{"x": 1}]
 
 
 def test_only_mentioned_tables_are_looked_at(tmp_path):
     gone = TableSnapshot(name="gone", schema=LOG_SCHEMA, files=("/nowhere/x.parquet",))
-    table = write_log_entries(tmp_path, 1)
-    engine = DataFusionEngine(FixedTables([table, gone]), EngineSettings())
 
-    assert _run(engine, "SELECT count(*) AS n FROM log_entries") == [{"n": 4}]
-    assert len(_run(engine, "SHOW COLUMNS FROM log_entries")) == 6
-    for sql in ("SELECT * FROM gone", 'SELECT * FROM "gone"', "SELECT $$x$$ FROM GONE"):
-        with pytest.raises(Unavailable):
-            _run(engine, sql)
-    engine.close()
+    with asking([write_log_entries(tmp_path, 1), gone]) as ask:
+        assert ask.rows("SELECT count(*) AS n FROM log_entries") == [{"n": 4}]
+        assert len(ask.rows("SHOW COLUMNS FROM log_entries")) == 6
+        for sql in ("SELECT * FROM gone", 'SELECT * FROM "gone"', "SELECT $$x$$ FROM GONE"):
+            with pytest.raises(Unavailable):
+                ask.rows(sql)
 
 
 @pytest.mark.parametrize("name", ["Mixed", "with space", "dotted.name", 'quo"te'])
 def test_a_table_name_is_taken_as_it_is(name, tmp_path):
-    table = write_log_entries(tmp_path, 1)
-    named = TableSnapshot(name=name, schema=table.schema, files=table.files)
-    engine = DataFusionEngine(FixedTables([named]), EngineSettings())
+    table = replace(write_log_entries(tmp_path, 1), name=name)
     quoted = '"' + name.replace('"', '""') + '"'
 
-    assert _run(engine, f"SELECT count(*) AS n FROM {quoted}") == [{"n": 4}]
-    engine.close()
-
-
-def _run(engine, sql):
-    return Asker(engine, FixedTables()).rows(sql)
-
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with asking([table]) as ask:
+        assert ask.rows(f"SELECT count(*) AS n FROM {quoted}") == [{"n": 4}]
 
 
 SCHEMA = pa.schema({"n": pa.int64(), "word": pa.dictionary(pa.int32(), pa.string())})
@@ -104,17 +91,12 @@ def write(folder, name, numbers):
     return str(path)
 
 
-@pytest.fixture
-def reader():
-    return TableBuilder()
-
-
-def test_awkward_file_names_are_names_not_patterns(reader, tmp_path):
+def test_awkward_file_names_are_names_not_patterns(tmp_path):
     files = [write(tmp_path, name, [1]) for name in AWKWARD_NAMES]
     write(tmp_path, "x[1]", [7])
     write(tmp_path, "x1ab", [7])
 
-    frame = reader.read(SessionContext(), files, SCHEMA)
+    frame = TableBuilder().read(SessionContext(), files, SCHEMA)
 
     assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
     assert frame.count() == len(AWKWARD_NAMES)
@@ -122,20 +104,14 @@ def test_awkward_file_names_are_names_not_patterns(reader, tmp_path):
 
 def _bytes_scanned(ask, sql):
     planned = ask.plan(sql)
-    for _ in planned.batches():
-        pass
+    list(planned.batches())
     return planned.statistics.bytes_scanned
 
 
 def test_fewer_columns_and_rows_read_fewer_bytes(ask):
-    everything, column, nothing = (
-        _bytes_scanned(ask, f"SELECT {sql}")
-        for sql in (
-            "* FROM log_entries",
-            "level FROM log_entries",
-            "level FROM log_entries WHERE time > TIMESTAMP '2200-01-01'",
-        )
-    )
+    everything = _bytes_scanned(ask, "SELECT * FROM log_entries")
+    column = _bytes_scanned(ask, "SELECT level FROM log_entries")
+    nothing = _bytes_scanned(ask, "SELECT level FROM log_entries WHERE time > TIMESTAMP '2200-01-01'")
 
     assert everything > column > nothing == 0
 

@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.errors import Context, translate
 from micromegas_jupyter.errors import (
     InternalError,
@@ -21,8 +19,8 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-from tests.fakes.fixed_tables import FixedTables, empty_table, write_log_entries, write_processes
-from tests.unit.engine.conftest import Asker
+from tests.fakes.fixed_tables import empty_table, write_log_entries, write_processes
+from tests.unit.engine.conftest import asking
 from tests.unit.engine.statements import EXHAUSTED, INVALID, REFUSED, UNSUPPORTED
 
 CONTEXT = Context(sql="SELECT 1,\n  mgs FROM log_entry", tables=("log_entries", "processes"))
@@ -57,47 +55,12 @@ def test_a_text_becomes_an_error_of_its_class(text, kind, what):
     assert "/srv" not in str(found)
 
 
-@pytest.mark.parametrize(
-    ("text", "what", "remedy", "place"),
-    [
-        (
-            "Schema error: No field named mgs.\nValid fields are t.time, t.msg, t.level.",
-            "There is no column named mgs.",
-            "Did you mean msg?",
-            (2, 3),
-        ),
-        (
-            "Schema error: No field named s.msg.\nValid fields are t.time, t.msg.",
-            "There is no table or alias named s.",
-            "Known here: t.",
-            (None, None),
-        ),
-        (
-            "Error during planning: Invalid function 'mgs'.\nDid you mean 'msq'?",
-            "There is no function named mgs.",
-            "Did you mean msq?",
-            (2, 3),
-        ),
-    ],
-)
-def test_an_unknown_name_gets_a_place_and_a_suggestion(text, what, remedy, place):
-    found = translate(ValueError(text), CONTEXT)
-
-    assert isinstance(found, InvalidStatement)
-    assert (found.what, found.remedy) == (what, remedy)
-    assert (found.line, found.column) == place
-
-
 @pytest.mark.parametrize("repeated", [".x", "x.y/", "/a/b", " ", "\n", "a://", "No field named ", "a.parquet", "\"'"])
 def test_a_huge_text_is_read_in_no_time(repeated):
     found = told("Error during planning: Unsupported compound identifier 't" + repeated * 30000 + "'")
 
     assert type(found) is InvalidStatement
     assert len(found.what) < 700
-
-
-def hiding(text):
-    return translate(Exception(text), Context(sql="SELECT 1", hides_values=True))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +73,7 @@ def hiding(text):
 )
 def test_values_are_left_out_where_rows_are_hidden(text, kind, caplog):
     with caplog.at_level(logging.DEBUG):
-        found = hiding(text)
+        found = translate(Exception(text), Context(sql="SELECT 1", hides_values=True))
 
     assert type(found) is kind
     assert "abc" not in str(found)
@@ -146,18 +109,14 @@ def ask(tmp_path_factory):
         }
     )
     pq.write_table(nested, folder / "nested.parquet")
-    tables = FixedTables(
-        [
-            write_log_entries(folder, 2),
-            write_processes(folder),
-            empty_table(),
-            TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
-        ]
-    )
-    settings = EngineSettings(memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20)
-    engine = DataFusionEngine(tables, settings)
-    yield Asker(engine, tables)
-    engine.close()
+    tables = [
+        write_log_entries(folder, 2),
+        write_processes(folder),
+        empty_table(),
+        TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
+    ]
+    with asking(tables, memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20) as asker:
+        yield asker
 
 
 @pytest.mark.parametrize(("sql", "place", "kind"), CASES)
@@ -182,13 +141,11 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path):
     pq.write_table(rows, file, compression="snappy")
     content = file.read_bytes()
     file.write_bytes(content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:])
-    tables = FixedTables([TableSnapshot(name="words", schema=rows.schema, files=(str(file),))])
-    engine = DataFusionEngine(tables, EngineSettings())
+    table = TableSnapshot(name="words", schema=rows.schema, files=(str(file),))
 
-    with pytest.raises(MicromegasError) as failed:
-        Asker(engine, tables).rows("SELECT max(word), count(DISTINCT word) FROM words")
+    with asking([table]) as ask, pytest.raises(MicromegasError) as failed:
+        ask.rows("SELECT max(word), count(DISTINCT word) FROM words")
 
-    engine.close()
     assert type(failed.value) is Unavailable
     assert not isinstance(failed.value, QueryError)
     assert "secret" not in str(failed.value)
@@ -206,20 +163,24 @@ def test_a_described_plan_shows_no_path(ask, options):
 
 
 @pytest.mark.parametrize(
-    ("sql", "remedy"),
+    ("sql", "what", "remedy", "place"),
     [
-        ("SELECT * FROM view_instance('log_entries', 'x')", "Query the table itself"),
-        ("SELECT property_get(properties, 'key') FROM log_entries", "properties['key']"),
-        ("SELECT * FROM list_query_denials()", "for administrators"),
-        ("SELECT * FROM __blocks__partitions", "Only Micromegas's own server"),
-        ("SELECT row_number() FROM log_entries", "OVER (ORDER BY"),
+        ("SELECT 1,\n  mgs FROM log_entries", "column named mgs", "Did you mean msg?", (2, 3)),
+        ("SELECT l.msg FROM log_entries AS e", "table or alias named l", "Known here: e.", (1, 8)),
+        ("SELECT avgg(level) FROM log_entries", "function named avgg", "Did you mean avg?", (1, 8)),
+        ("SELECT * FROM view_instance('log_entries', 'x')", "", "Query the table itself", None),
+        ("SELECT property_get(properties, 'key') FROM log_entries", "", "properties['key']", None),
+        ("SELECT * FROM list_query_denials()", "", "for administrators", None),
+        ("SELECT * FROM __blocks__partitions", "", "Only Micromegas's own server", None),
+        ("SELECT row_number() FROM log_entries", "", "OVER (ORDER BY", None),
     ],
 )
-def test_who_asks_for_what_this_server_has_not_is_told_what_to_do(ask, sql, remedy):
-    with pytest.raises(InvalidStatement, match="There is no") as caught:
+def test_who_asks_for_what_is_not_there_is_told_what_to_do(ask, sql, what, remedy, place):
+    with pytest.raises(InvalidStatement, match=f"There is no {what}") as caught:
         ask.plan(sql)
 
     assert remedy in caught.value.remedy
+    assert place in {(caught.value.line, caught.value.column), None}
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,16 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess
-from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.engine.tables import Visibility
+from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import (
     CALLER,
     NOON,
-    FixedTables,
-    empty_table,
     write_ledger,
     write_log_entries,
     write_processes,
 )
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 from tests.unit.engine.statements import REVEALING
 
 # The second is one that DataFusion does not evaluate inside the Parquet reader.
@@ -35,17 +31,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", params=[1, 3], ids=["1 partition", "3 partitions"])
 def everything(request, folder):
     """Small batches; `ledger` has rows to hide and `visible` holds only those that are left."""
-    tables = FixedTables(
-        [
-            write_ledger(folder, "ledger", with_hidden=True),
-            write_ledger(folder, "visible", with_hidden=False),
-            write_processes(folder),
-            write_log_entries(folder, 2),
-        ]
-    )
-    engine = DataFusionEngine(tables, EngineSettings(batch_rows=8, target_partitions=request.param))
-    yield Asker(engine, tables)
-    engine.close()
+    tables = [
+        write_ledger(folder, "ledger", with_hidden=True),
+        write_ledger(folder, "visible", with_hidden=False),
+        write_processes(folder),
+        write_log_entries(folder, 2),
+    ]
+    with asking(tables, batch_rows=8, target_partitions=request.param) as asker:
+        yield asker
 
 
 def outcome(ask, sql):
@@ -76,16 +69,49 @@ def test_the_statements_reveal_rows_without_a_filter(everything):
     assert len(same) <= 4
 
 
-def test_a_row_is_visible_when_one_condition_holds(everything):
-    ask = everything.seeing({"ledger": ("id = 3", "id BETWEEN 10 AND 11", "shown IS NULL AND id < 6")})
+IDS = "SELECT id FROM ledger ORDER BY id"
+PROCESSES = "SELECT process_id FROM processes"
+COUNTS = "SELECT (SELECT count(*) FROM ledger) AS a, (SELECT count(*) FROM visible) AS b"
+SEEN = {
+    "one condition is enough": (
+        {"ledger": ("id = 3", "id BETWEEN 10 AND 11", "shown IS NULL AND id < 6")},
+        IDS,
+        [(1,), (3,), (5,), (10,), (11,)],
+    ),
+    "what is not known to be true": ({"ledger": ("NOT shown",)}, "SELECT DISTINCT shown FROM ledger", [(False,)]),
+    "a table without a condition": ({"ledger": (), "visible": ("id = 0",)}, COUNTS, [(60, 1)]),
+    "the name for all tables": ({"*": ("id < 4",), "visible": ()}, COUNTS, [(4, 30)]),
+    # Of a merged table, the condition is about the merged rows; raw rows stay where there is none.
+    "merged": ({"processes": ("last_update_time > start_time",)}, PROCESSES, [("p1",)]),
+    "merged, computed": (
+        {"processes": ("last_update_time > start_time",)},
+        "SELECT count(*) AS n, max(CAST(substr(process_id, 2) AS INT)) AS m FROM processes",
+        [(1, 1)],
+    ),
+    "raw": ({"processes": ()}, "SELECT count(*) AS n FROM __processes__partitions", [(3,)]),
+}
 
-    assert [row["id"] for row in ask.rows("SELECT id FROM ledger ORDER BY id")] == [1, 3, 5, 10, 11]
+
+@pytest.mark.parametrize(("filters", "sql", "rows"), SEEN.values(), ids=SEEN)
+def test_rows_are_seen_of_which_one_condition_is_true(everything, filters, sql, rows):
+    assert [tuple(row.values()) for row in everything.seeing(filters).rows(sql)] == rows
 
 
-def test_a_condition_that_is_not_known_to_be_true_hides_the_row(everything):
-    ask = everything.seeing({"ledger": ("NOT shown",)})
+@pytest.mark.parametrize(
+    ("filters", "sql", "hours", "rows"),
+    [
+        ({"ledger": ("shown",)}, IDS, (0, 0.15), [(0,), (2,), (4,), (6,), (8,)]),
+        # In this range lies the first state of p1 only, which would meet the condition.
+        ({"processes": ("last_update_time = start_time",)}, PROCESSES, (0, 1), [("p2",)]),
+        ({"processes": ("process_id LIKE 'p%'",)}, PROCESSES, (2, 4), [("p1",)]),
+    ],
+)
+def test_a_time_range_and_a_condition_both_count(everything, filters, sql, hours, rows):
+    begin, end = (NOON + timedelta(hours=hour) for hour in hours)
 
-    assert {row["shown"] for row in ask.rows("SELECT shown FROM ledger")} == {False}
+    found = everything.seeing(filters).rows(sql, time_range=TimeRange(begin=begin, end=end))
+
+    assert [tuple(row.values()) for row in found] == rows
 
 
 @pytest.mark.parametrize("condition", ["false", "null", "1 = 2"])
@@ -96,32 +122,11 @@ def test_a_condition_that_never_holds_hides_everything(everything, condition):
     assert ask.rows("SELECT CAST(secret AS INT) FROM ledger") == []
 
 
-def test_a_table_without_a_condition_is_read_in_full(everything):
-    ask = everything.seeing({"ledger": (), "visible": ("id = 0",)})
-
-    assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 60}]
-    assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 1}]
-
-
-def test_the_name_for_all_tables_brings_its_condition(everything):
-    ask = everything.seeing({"*": ("id < 4",), "visible": ()})
-
-    assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": 4}]
-    assert ask.rows("SELECT count(*) AS n FROM visible") == [{"n": 30}]
-
-
 def test_no_dictionary_carries_values_of_hidden_rows(everything):
     found = everything.seeing({"ledger": ("shown",)}).table("SELECT word FROM ledger", preserve_dictionary=True)
 
     assert found.schema.field("word").type == pa.string()
     assert "hidden" not in str(found.column("word").combine_chunks().buffers()[2].to_pybytes())
-
-
-def test_a_time_range_and_a_condition_both_count(everything):
-    ask = everything.seeing({"ledger": ("shown",)})
-    first_files = TimeRange(begin=NOON, end=NOON.replace(minute=9))
-
-    assert ask.rows("SELECT id FROM ledger ORDER BY id", time_range=first_files) == [{"id": n} for n in (0, 2, 4, 6, 8)]
 
 
 def test_a_row_limit_counts_visible_rows(everything):
@@ -143,30 +148,6 @@ def test_parameters_bind_over_filtered_rows(everything):
     assert ask.plan("SELECT id FROM ledger WHERE id = ?").parameter_schema.names == ["0"]
 
 
-def test_a_condition_on_a_merged_table_is_about_the_merged_rows(everything):
-    ask = everything.seeing({"processes": ("last_update_time > start_time",)})
-
-    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes")] == ["p1"]
-    assert ask.rows("SELECT count(*) AS n, max(CAST(substr(process_id, 2) AS INT)) AS m FROM processes") == [
-        {"n": 1, "m": 1}
-    ]
-
-
-def test_a_time_range_does_not_show_a_merged_row_as_it_was_at_another_time(everything):
-    ask = everything.seeing({"processes": ("last_update_time = start_time",)})
-    # In this range lies the first state of p1 only, which would meet the condition.
-    first_hour = TimeRange(begin=NOON, end=NOON + timedelta(hours=1))
-
-    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes", time_range=first_hour)] == ["p2"]
-
-
-def test_a_time_range_still_cuts_a_merged_table_with_a_condition(everything):
-    ask = everything.seeing({"processes": ("process_id LIKE 'p%'",)})
-    later = TimeRange(begin=NOON + timedelta(hours=2), end=NOON + timedelta(hours=4))
-
-    assert [row["process_id"] for row in ask.rows("SELECT * FROM processes", time_range=later)] == ["p1"]
-
-
 @pytest.mark.parametrize("name", ["__processes__partitions", '"__processes__partitions"', "__PROCESSES__PARTITIONS"])
 def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything, name):
     ask = everything.seeing({"processes": ("process_id = 'p1'",)})
@@ -174,12 +155,6 @@ def test_the_raw_rows_of_a_filtered_table_do_not_exist(everything, name):
     with pytest.raises(InvalidStatement, match="no table named"):
         ask.rows(f"SELECT * FROM {name}, processes")
     assert {row["table_name"] for row in ask.rows("SHOW TABLES") if row["table_schema"] == "public"} == {"processes"}
-
-
-def test_the_raw_rows_of_a_table_without_a_condition_stay(everything):
-    ask = everything.seeing({"processes": ()})
-
-    assert ask.rows("SELECT count(*) AS n FROM __processes__partitions") == [{"n": 3}]
 
 
 def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything):
@@ -253,9 +228,7 @@ def test_the_rows_that_are_left_are_the_same(everything, name):
         assert sorted(map(repr, ask.rows(sql))) == sorted(map(repr, everything.rows(sql)))
 
 
-def default_engine(tables):
-    conditions = {"ledger": "word NOT LIKE 'hid%'"}
-    return DataFusionEngine(tables, EngineSettings(default_conditions=conditions))
+BY_DEFAULT = {"ledger": "word NOT LIKE 'hid%'"}
 
 
 @pytest.mark.parametrize(
@@ -265,36 +238,26 @@ def default_engine(tables):
         (replace(CALLER, is_admin=True), 60),
         (replace(CALLER, table_access=TableAccess(filters={"*": ()})), 60),
         (replace(CALLER, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
+        (replace(CALLER, is_admin=True, table_access=TableAccess(filters={"ledger": ("id < 5",)})), 5),
     ],
 )
 def test_a_default_condition_is_for_callers_whom_nothing_else_limits(everything, caller, rows):
-    engine = default_engine(everything.tables)
-
-    found = Asker(engine, everything.tables, caller).rows("SELECT count(*) AS n FROM ledger")
-
-    assert found == [{"n": rows}]
-    engine.close()
+    with asking(everything.tables, default_conditions=BY_DEFAULT) as ask:
+        ask.caller = caller
+        assert ask.rows("SELECT count(*) AS n FROM ledger") == [{"n": rows}]
 
 
 def test_a_default_condition_leaves_other_tables_alone(everything):
-    engine = default_engine(everything.tables)
-    ask = Asker(engine, everything.tables)
-
-    assert ask.rows("SELECT count(*) AS n FROM visible, __processes__partitions") == [{"n": 90}]
-    assert ask.rows("EXPLAIN SELECT * FROM visible")
-    engine.close()
+    with asking(everything.tables, default_conditions=BY_DEFAULT) as ask:
+        assert ask.rows("SELECT count(*) AS n FROM visible, __processes__partitions") == [{"n": 90}]
+        assert ask.rows("EXPLAIN SELECT * FROM visible")
 
 
-def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(tmp_path):
-    engine = DataFusionEngine(
-        FixedTables([write_log_entries(tmp_path, 1)]),
-        EngineSettings(default_conditions={"log_entries": "msg NOT LIKE 'error%'"}),
-    )
+def test_a_row_whose_text_is_null_is_hidden_by_a_default_condition_on_it(everything):
+    with asking(everything.tables, default_conditions={"log_entries": "msg NOT LIKE 'error%'"}) as ask:
+        found = ask.rows("SELECT DISTINCT substr(msg, 1, 4) AS msg FROM log_entries ORDER BY 1")
 
-    found = Asker(engine, FixedTables()).rows("SELECT msg FROM log_entries ORDER BY time")
-
-    assert found == [{"msg": "start 0"}, {"msg": "step 0"}]
-    engine.close()
+    assert found == [{"msg": "star"}, {"msg": "step"}]
 
 
 def test_filtered_statements_that_are_planned_side_by_side_do_not_see_each_other(everything):
@@ -375,6 +338,7 @@ def test_no_list_names_a_hidden_table(ask):
         "SELECT * FROM information_schema.columns",
         "SELECT * FROM information_schema.views",
         "SELECT * FROM information_schema.schemata",
+        "SELECT * FROM my_rights()",
         'SELECT table_name AS "processes" FROM "information_schema"."tables" WHERE table_name <> \'log_entries\'',
     ):
         listed = str([tuple(row.values()) for row in caller.rows(sql)])
@@ -412,31 +376,6 @@ def test_allowed_tables_are_listed_and_described_as_ever(ask):
     assert caller.rows("DESCRIBE processes") == ask.rows("DESCRIBE processes")
     assert {row["definition"] for row in caller.rows("SHOW CREATE TABLE measures")} == {None}
     assert caller.rows("SELECT count(*) AS n FROM processes") == [{"n": 2}]
-
-
-def test_an_administrator_sees_everything():
-    visibility = Visibility({"measures": "false"})
-
-    (seen,) = visibility.tables([empty_table()], replace(CALLER, is_admin=True))
-
-    assert seen.conditions == ()
-
-
-def test_rights_of_their_own_count_for_an_administrator_too():
-    visibility = Visibility({})
-    caller = replace(CALLER, is_admin=True, table_access=TableAccess(filters={"other": ()}))
-
-    assert visibility.tables([empty_table()], caller) == []
-
-
-def test_a_default_condition_is_used_without_rights_only():
-    visibility = Visibility({"measures": "level > 3"})
-
-    (seen,) = visibility.tables([empty_table()], CALLER)
-    (allowed,) = visibility.tables([empty_table()], replace(CALLER, table_access=TableAccess(filters={"*": ()})))
-
-    assert seen.conditions == ("level > 3",)
-    assert allowed.conditions == ()
 
 
 @pytest.mark.parametrize("sql", ["SHOW TABLES", "show tables;", "SELECT * FROM information_schema.tables"])

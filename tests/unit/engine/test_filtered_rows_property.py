@@ -1,9 +1,8 @@
 """Any statement over the rows that a condition leaves gives what it gives over a table of just these rows."""
 
-from __future__ import annotations
-
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,13 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.security import condition_problem
-from micromegas_jupyter.errors import MicromegasError
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
+from tests.unit.engine.test_filtered_rows import outcome
 
 Row = dict[str, object]
 
@@ -36,89 +32,62 @@ TEXTS = ("1", "2", "10", "x", "xy", "", "(")
 _files = itertools.count()
 
 
-@dataclass(frozen=True)
-class Condition:
-    """A condition in SQL, and an independent answer: True, False, or None where it is not known."""
+class Condition(NamedTuple):
+    """A condition in SQL, and an independent answer for a row: True, False, or None where it is not known."""
 
     sql: str
-    kind: str
-    parts: tuple[Condition, ...] = ()
-    column: str = ""
-    value: object = None
-
-    def holds(self, row):  # noqa: PLR0911 - one per kind
-        known = row.get(self.column)
-        match self.kind:
-            case "and":
-                found = [part.holds(row) for part in self.parts]
-                return False if False in found else None if None in found else True
-            case "or":
-                found = [part.holds(row) for part in self.parts]
-                return True if True in found else None if None in found else False
-            case "not":
-                inner = self.parts[0].holds(row)
-                return None if inner is None else not inner
-            case "null":
-                return known is None
-        if known is None:
-            return None
-        match self.kind:
-            case "=":
-                return known == self.value
-            case "<":
-                return known < self.value  # type: ignore[operator]
-            case "in":
-                return known in self.value  # type: ignore[operator]
-            case _:
-                return str(known).startswith(str(self.value))
+    holds: Callable[[Row], bool | None]
 
 
-def number_conditions():
-    return st.builds(
-        lambda column, kind, value: Condition(f"{column} {kind} {value}", kind, column=column, value=value),
-        st.sampled_from(["id", "a", "b"]),
-        st.sampled_from(["=", "<"]),
-        st.integers(-2, 6),
-    )
+def on(column, words, test):
+    """Return a condition on a column's value, where there is one."""
+    return Condition(f"{column} {words}", lambda row: None if row[column] is None else test(row[column]))
 
 
-def number_list_conditions():
-    return st.builds(
-        in_list, st.sampled_from(["id", "a", "b"]), st.lists(st.integers(-2, 6), min_size=1, max_size=5), st.booleans()
-    )
+def any_of(*parts):
+    def holds(row):
+        found = {part.holds(row) for part in parts}
+        return True if True in found else None if None in found else False
+
+    return Condition(" OR ".join(f"({part.sql})" for part in parts), holds)
 
 
-def in_list(column, values, negated):
-    listed = f"({', '.join(map(str, values))})"
-    inside = Condition(f"{column} IN {listed}", "in", column=column, value=values)
-    return Condition(f"{column} NOT IN {listed}", "not", (inside,)) if negated else inside
+def negated(part):
+    def holds(row):
+        found = part.holds(row)
+        return None if found is None else not found
+
+    return Condition(f"NOT ({part.sql})", holds)
 
 
-def text_conditions():
-    columns = st.sampled_from(["s", "w"])
-    return st.one_of(
-        st.builds(
-            lambda column, value: Condition(f"{column} LIKE '{value}%'", "starts", column=column, value=value),
-            columns,
-            st.sampled_from(["1", "x"]),
-        ),
-        st.builds(
-            lambda column, values: Condition(
-                f"{column} IN ({', '.join(map(repr, values))})", "in", column=column, value=values
-            ),
-            columns,
-            st.lists(st.sampled_from(TEXTS), min_size=1, max_size=3),
-        ),
-        st.builds(lambda column: Condition(f"{column} IS NULL", "null", column=column), columns),
-    )
+def all_of(*parts):
+    none_fails = negated(any_of(*map(negated, parts)))
+    return Condition(" AND ".join(f"({part.sql})" for part in parts), none_fails.holds)
 
 
+def in_list(column, values, *, is_negated=False):
+    words = f"{'NOT ' * is_negated}IN ({', '.join(map(repr, values))})"
+    return on(column, words, lambda value: (value in values) is not is_negated)
+
+
+NUMBER_COLUMNS, TEXT_COLUMNS = st.sampled_from(["id", "a", "b"]), st.sampled_from(["s", "w"])
+NUMBERS = st.integers(-2, 6)
+SIMPLE_CONDITIONS = st.one_of(
+    st.builds(lambda column, value: on(column, f"= {value}", lambda known: known == value), NUMBER_COLUMNS, NUMBERS),
+    st.builds(lambda column, value: on(column, f"< {value}", lambda known: known < value), NUMBER_COLUMNS, NUMBERS),
+    st.builds(in_list, NUMBER_COLUMNS, st.lists(NUMBERS, min_size=1, max_size=5), is_negated=st.booleans()),
+    st.builds(
+        lambda column, value: on(column, f"LIKE '{value}%'", lambda known: known.startswith(value)),
+        TEXT_COLUMNS,
+        st.sampled_from(["1", "x"]),
+    ),
+    st.builds(in_list, TEXT_COLUMNS, st.lists(st.sampled_from(TEXTS), min_size=1, max_size=3)),
+    st.builds(lambda column: Condition(f"{column} IS NULL", lambda row: row[column] is None), TEXT_COLUMNS),
+)
 CONDITIONS = st.recursive(
-    st.one_of(number_conditions(), number_list_conditions(), text_conditions()),
+    SIMPLE_CONDITIONS,
     lambda inner: st.one_of(
-        st.builds(lambda a, b: Condition(f"({a.sql}) AND ({b.sql})", "and", (a, b)), inner, inner),
-        st.builds(lambda a, b: Condition(f"({a.sql}) OR ({b.sql})", "or", (a, b)), inner, inner),
-        st.builds(lambda a: Condition(f"NOT ({a.sql})", "not", (a,)), inner),
+        st.builds(all_of, inner, inner), st.builds(any_of, inner, inner), st.builds(negated, inner)
     ),
     max_leaves=4,
 )
@@ -184,10 +153,8 @@ ROWS = st.lists(
 
 @pytest.fixture(scope="module", params=[1, 2])
 def asker(request):
-    tables = FixedTables()
-    engine = DataFusionEngine(tables, EngineSettings(batch_rows=4, target_partitions=int(request.param)))
-    yield Asker(engine, tables)
-    engine.close()
+    with asking([], batch_rows=4, target_partitions=request.param) as opened:
+        yield opened
 
 
 def write(folder, name, rows):
@@ -198,13 +165,6 @@ def write(folder, name, rows):
         pq.write_table(pa.Table.from_pylist(rows[start : start + 9], schema=SCHEMA), path, row_group_size=3)
         files.append(str(path))
     return TableSnapshot(name=name, schema=SCHEMA, files=tuple(files))
-
-
-def outcome(ask, sql):
-    try:
-        return sorted(map(repr, ask.rows(sql)))
-    except MicromegasError as error:
-        return type(error)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,33 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.engine.sessions import Sessions
-from micromegas_jupyter.errors import InvalidStatement, StatementRefused
-from tests.fakes.fixed_tables import CALLER, FixedTables
-from tests.unit.engine.conftest import SETTINGS, Asker
-
-SMALL = EngineSettings(memory_limit_bytes=60 << 20, spill_limit_bytes=8 << 20, target_partitions=1)
-
-
-@pytest.fixture
-def sessions():
-    return Sessions(SMALL)
-
+from micromegas_jupyter.errors import InvalidStatement
+from tests.fakes.fixed_tables import CALLER
+from tests.unit.engine.conftest import SMALL, Asker, asking
 
 ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
 NOBODY = replace(CALLER, subject="nobody", table_access=TableAccess(filters={"others": ()}))
-SET_OR_MAKE = [
-    "SET datafusion.execution.batch_size = 1",
-    "CREATE TABLE left_behind AS SELECT 1",
-    "CREATE TEMPORARY TABLE left_behind AS SELECT 1",
-    "CREATE VIEW left_behind AS SELECT * FROM things",
-    "CREATE SCHEMA left_behind",
-    "CREATE FUNCTION left_behind() RETURNS INT RETURN 1",
-    "PREPARE left_behind AS SELECT * FROM things",
-    "RESET datafusion.execution.batch_size",
-]
 
 
 @pytest.fixture
@@ -46,12 +25,9 @@ def file(tmp_path):
 
 @pytest.fixture
 def ask(file):
-    tables = FixedTables(
-        [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
-    )
-    engine = DataFusionEngine(tables, SETTINGS)
-    yield Asker(engine, tables)
-    engine.close()
+    tables = [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
+    with asking(tables, **SMALL) as asker:
+        yield asker
 
 
 def kept(ask):
@@ -76,19 +52,6 @@ def test_tables_of_one_caller_are_not_there_for_the_next(ask):
         nobody.rows("SELECT * FROM things")
     assert nobody.rows(listing) == [{"table_name": "others"}]
     assert ask.rows(listing) == [{"table_name": "others"}, {"table_name": "things"}]
-
-
-@pytest.mark.parametrize("sql", SET_OR_MAKE)
-def test_no_statement_leaves_anything_in_a_session(ask, sql):
-    ask.rows("SELECT * FROM things")
-    with pytest.raises((StatementRefused, InvalidStatement)):
-        ask.rows(sql)
-
-    ask.rows("SELECT * FROM things")
-    session = ask.engine._sessions.lend().session
-    assert session.catalog().schema().table_names() == set()
-    with pytest.raises(InvalidStatement):
-        ask.rows("SELECT * FROM left_behind")
 
 
 def test_a_file_that_was_written_anew_is_read_anew(ask, file):

@@ -13,7 +13,7 @@ from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedStatement
 from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import Asker, asking
 
 ORDERS = 40
 NO_TEXTS = pa.nulls(4, pa.string())
@@ -33,10 +33,8 @@ def joined(tmp_path_factory):
     ):
         pq.write_table(rows, folder / f"{name}.parquet", row_group_size=8)
         tables.append(TableSnapshot(name=name, schema=rows.schema, files=(str(folder / f"{name}.parquet"),)))
-    settings = EngineSettings(target_partitions=1, batch_rows=1)
-    engine = DataFusionEngine(FixedTables(tables), settings)
-    yield Asker(engine, FixedTables(tables))
-    engine.close()
+    with asking(tables, target_partitions=1, batch_rows=1) as asker:
+        yield asker
 
 
 @pytest.mark.parametrize(

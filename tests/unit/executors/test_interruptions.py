@@ -29,25 +29,19 @@ class Interrupted:
     `place` has the names of the functions that waited then, the outermost first; empty when it was not interrupted.
     """
 
-    def __init__(self, work, *, at, interrupt, is_late=False, on_wait=lambda _: None):
-        self._work = work
-        self._at = at
-        self._interrupt = interrupt
-        self._is_late = is_late
-        self._on_wait = on_wait
-        self.waits = 0
+    def __init__(self, work, *, at, interrupt, is_late, on_wait):
+        self._work, self._at, self._interrupt, self._is_late, self._on_wait = work, at, interrupt, is_late, on_wait
         self.place = ()
 
     def __await__(self):
         error = None
-        while True:
+        for waits in count(1):
             try:
                 waited_for = self._work.send(None) if error is None else self._work.throw(error)
             except StopIteration as end:
                 return end.value
-            self.waits += 1
             place = _find_place(self._work)
-            if self.waits == self._at:
+            if waits == self._at:
                 self.place = place
                 if self._is_late and asyncio.isfuture(waited_for):
                     # Before the task's own callback, which is added when this generator yields.
@@ -106,7 +100,7 @@ class Scene:
     async def write(self, _frame):
         """Take a frame, as a client that is not always ready for it."""
         taken = self.loop.create_future()
-        self.loop.call_soon(_finish, taken)
+        self.loop.call_soon(lambda: taken.done() or taken.set_result(None))
         await taken
 
     def on_wait(self, place):
@@ -120,11 +114,6 @@ class Scene:
             self.pool.slots.release(ANN)
         while self.held:
             self.pool.release(self.held.pop(), private_bytes=0)
-
-
-def _finish(future):
-    if not future.done():
-        future.set_result(None)
 
 
 class Running(Scene):

@@ -50,7 +50,7 @@ class Bench(NamedTuple):
 
 @contextmanager
 def opened_bench(tables=None, **settings):
-    """Open a pool; `settings` are fields of `PoolSettings`, and `worker` those of `WorkerOptions`."""
+    """Open a pool; `settings` are fields of `PoolSettings`."""
     with asyncio.Runner() as runner:
         pool = build_pool(tables, **settings)
         runner.run(pool.open())
@@ -60,28 +60,15 @@ def opened_bench(tables=None, **settings):
             runner.run(pool.close())
 
 
-@pytest.fixture
-def tables(tmp_path):
-    return FixedTables([write_log_entries(tmp_path, 1)])
-
-
-@pytest.fixture
-def bench(tables):
-    with opened_bench(tables, spare_executors=2) as opened:
-        opened.do(opened.settle())
-        yield opened
-
-
-def test_an_executor_with_much_memory_is_replaced(bench):
-    async def scenario():
-        rows, pid = await bench.run("SELECT octet_length(repeat('x', 150000000)) AS n")
-        assert rows == [{"n": 150_000_000}]
+def test_an_executor_with_much_memory_is_replaced():
+    async def scenario(bench):
         await bench.settle()
-        return pid, set(bench.pool._executors)
+        rows, pid = await bench.run("SELECT octet_length(repeat('x', 150000000)) AS n")
+        await bench.settle()
+        return rows, pid in bench.pool._executors
 
-    pid, left = bench.do(scenario())
-
-    assert pid not in left
+    with opened_bench(spare_executors=2) as bench:
+        assert bench.do(scenario(bench)) == ([{"n": 150_000_000}], False)
 
 
 def test_no_more_idle_ones_are_kept_than_are_allowed():
@@ -180,43 +167,33 @@ def test_rows_do_not_depend_on_who_was_served_before(one_executor):
     assert len(pids) <= 3
 
 
-WAIT_SECONDS = 30.0
-
-
-def _table(name):
-    return TableSnapshot(name=name, schema=LOG_SCHEMA, files=(), range_columns=("time", "time"))
-
-
 class SlowTables:
     """A source that reads its tables at once and then takes until it is told to go on."""
 
-    def __init__(self, *names):
+    def __init__(self, *names, may_end=True):
         self.names = names
         self.begun = 0
-        self.has_begun = threading.Event()
-        self.may_end = threading.Event()
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
         self.failure = None
+        if may_end:
+            self.may_end.set()
 
     def snapshot(self):
         self.begun += 1
-        found = [_table(name) for name in self.names]
+        found = [TableSnapshot(name=name, schema=LOG_SCHEMA, files=()) for name in self.names]
         self.has_begun.set()
-        assert self.may_end.wait(WAIT_SECONDS)
+        assert self.may_end.wait(30)
         if self.failure is not None:
             raise self.failure
         return found
 
-    async def wait_for_begin(self):
-        assert await asyncio.to_thread(self.has_begun.wait, WAIT_SECONDS)
-        self.has_begun.clear()
-
 
 def test_a_statement_sees_what_was_committed_before_it_came_in_and_shares_the_next_listing():
     async def scenario():
-        source = SlowTables("old")
+        source = SlowTables("old", may_end=False)
         listing = Listing(source)
         first = asyncio.create_task(listing.refresh())
-        await source.wait_for_begin()
+        assert await asyncio.to_thread(source.has_begun.wait, 30)
         source.names = ("old", "new")
         others = [asyncio.create_task(listing.refresh()) for _ in range(50)]
         await asyncio.sleep(0)
@@ -244,7 +221,6 @@ def test_a_statement_sees_what_was_committed_before_it_came_in_and_shares_the_ne
 def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
     async def scenario():
         source = SlowTables()
-        source.may_end.set()
         listing = Listing(source)
         await listing.refresh()
         await listing.refresh_for(sql)
@@ -256,7 +232,6 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
 def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew():
     async def scenario():
         source = SlowTables("one")
-        source.may_end.set()
         source.failure = Unavailable("The storage does not answer.")
         listing = Listing(source)
         found = await asyncio.gather(*(listing.refresh() for _ in range(3)), return_exceptions=True)

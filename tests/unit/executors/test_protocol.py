@@ -6,21 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
+from unittest.mock import MagicMock
 
 import pytest
 
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
 from micromegas_jupyter.executors.zygote import _read_tail
-
-
-class NoProcess:
-    """A process that is not there."""
-
-    pid = 0
-
-    def send_signal(self, number):
-        """Do nothing."""
 
 
 def _message(kind, body, *, length=None):
@@ -32,7 +24,7 @@ def _read_all(write, count):
 
     async def scenario():
         mine, theirs = socket.socketpair()
-        executor = Executor(NoProcess(), mine)
+        executor = Executor(MagicMock(pid=0), mine)
         writing = threading.Thread(target=lambda: (write(theirs), theirs.close()))
         writing.start()
         try:

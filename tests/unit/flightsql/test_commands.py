@@ -6,24 +6,9 @@ import json
 import pytest
 from google.protobuf import any_pb2, descriptor_pb2
 
-from micromegas_jupyter.errors import (
-    InvalidStatement,
-    Rejected,
-    ResourcesExhausted,
-    StatementRefused,
-    UnsupportedRequest,
-    UsageError,
-)
+from micromegas_jupyter import errors
 from micromegas_jupyter.flightsql import commands
-from micromegas_jupyter.flightsql.commands import (
-    MAX_DETAILS_BYTES,
-    decode_error,
-    descriptor_set_bytes,
-    encode_error,
-    messages,
-    parse_status_text,
-    status_text,
-)
+from micromegas_jupyter.flightsql.commands import decode_error, descriptor_set_bytes, encode_error, messages
 from tests.unit.flightsql.compile_descriptors import compile_descriptors
 
 
@@ -49,19 +34,8 @@ def test_a_ticket_is_what_upstreams_client_sends_or_a_bare_statement_or_a_handle
     ids=["empty", "plain text", "no handle", "cut off", "a second field", "not UTF-8"],
 )  # fmt: skip
 def test_other_bytes_are_no_ticket(data):
-    with pytest.raises(UsageError):
+    with pytest.raises(errors.UsageError):
         commands.parse_ticket(data)
-
-
-def test_a_tables_descriptor_tells_absent_from_empty():
-    descriptor = _descriptor(messages.CommandGetTables(catalog="", table_name_filter_pattern="log%"))
-
-    command = commands.parse_descriptor(descriptor)
-
-    assert isinstance(command, commands.MetadataQuery)
-    assert command.name == "CommandGetTables"
-    fields = ("catalog", "db_schema_filter_pattern", "table_name_filter_pattern")
-    assert [command.optional(field) for field in fields] == ["", None, "log%"]
 
 
 def _named(name, value=b""):
@@ -72,25 +46,20 @@ def _named(name, value=b""):
 @pytest.mark.parametrize(
     ("descriptor", "kind", "text"),
     [
-        (_descriptor(messages.CommandStatementIngest(table="processes")), UnsupportedRequest, "CommandStatementIngest"),
-        (
-            _descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")),
-            UnsupportedRequest,
-            "auto",
-        ),
-        (_named("CommandStatementUpdate"), StatementRefused, "not executemany"),
-        (_named("CommandStatementSubstraitPlan"), UnsupportedRequest, "Send SQL"),
-        (_named("CommandGetTables", b"\x0a\x7f"), UsageError, "not a valid CommandGetTables"),
-        (_named("A\nB\u2028" + "C" * 500), UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
-        (
-            messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
-            UnsupportedRequest,
-            "paths are not offered",
-        ),
-        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), UsageError, "not hold"),
+        (_descriptor(messages.CommandStatementIngest(table="processes")),
+         errors.UnsupportedRequest, "CommandStatementIngest"),
+        (_descriptor(messages.CommandStatementQuery(query="SELECT 1", transaction_id=b"t")),
+         errors.UnsupportedRequest, "auto"),
+        (_named("CommandStatementUpdate"), errors.StatementRefused, "not executemany"),
+        (_named("CommandStatementSubstraitPlan"), errors.UnsupportedRequest, "Send SQL"),
+        (_named("CommandGetTables", b"\x0a\x7f"), errors.UsageError, "not a valid CommandGetTables"),
+        (_named("A\nB\u2028" + "C" * 500), errors.UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
+        (messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
+         errors.UnsupportedRequest, "paths are not offered"),
+        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), errors.UsageError, "not hold"),
     ],
     ids=["ingest", "transaction", "update", "Substrait", "cut off", "hostile name", "path", "SQL"],
-)
+)  # fmt: skip
 def test_another_descriptor_is_refused_with_what_to_do(descriptor, kind, text):
     with pytest.raises(kind, match=text) as caught:
         commands.parse_descriptor(descriptor)
@@ -122,7 +91,7 @@ def test_every_flight_sql_field_has_the_number_and_type_that_upstream_has():
         assert facts(message) == facts(their_messages[message.name]), message.name
 
 
-_ERROR = InvalidStatement('No column "no_such".', line=1, column=14, query_id="7f3a91c2")
+_ERROR = errors.InvalidStatement('No column "no_such".', line=1, column=14, query_id="7f3a91c2")
 
 
 def _details(**changes):
@@ -131,7 +100,7 @@ def _details(**changes):
 
 
 def test_an_error_is_written_as_compact_json_without_the_reason_that_is_for_the_audit():
-    assert b"expired" not in encode_error(Rejected(reason="expired"))
+    assert b"expired" not in encode_error(errors.Rejected(reason="expired"))
     assert encode_error(_ERROR) == (
         b'{"code":"SQL001","what":"No column \\"no_such\\".","remedy":"Correct the statement.",'
         b'"query_id":"7f3a91c2","line":1,"column":14}'
@@ -140,16 +109,16 @@ def test_an_error_is_written_as_compact_json_without_the_reason_that_is_for_the_
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 86_401.0, float("nan")])
 def test_a_delay_that_is_none_is_not_sent(seconds):
-    assert b"retry" not in encode_error(ResourcesExhausted("Too often.", retry_after_seconds=seconds))
+    assert b"retry" not in encode_error(errors.ResourcesExhausted("Too often.", retry_after_seconds=seconds))
 
 
 @pytest.mark.parametrize("character", ["x", "é"])
 def test_a_long_sentence_and_remedy_are_cut_to_their_bounds(character):
-    written = encode_error(InvalidStatement(character * 9000, remedy="wait " * 1000, line=3, query_id="q"))
+    written = encode_error(errors.InvalidStatement(character * 9000, remedy="wait " * 1000, line=3, query_id="q"))
 
     found = decode_error(written)
-    assert MAX_DETAILS_BYTES - 8 < len(written) <= MAX_DETAILS_BYTES
-    assert (type(found), found.line, len(found.remedy)) == (InvalidStatement, 3, 512)
+    assert commands.MAX_DETAILS_BYTES - 8 < len(written) <= commands.MAX_DETAILS_BYTES
+    assert (type(found), found.line, len(found.remedy)) == (errors.InvalidStatement, 3, 512)
     assert found.what.endswith(character + " …")
 
 
@@ -158,7 +127,7 @@ def test_a_long_sentence_and_remedy_are_cut_to_their_bounds(character):
     [("a\x1b[31mb", "a\ufffd[31mb"), ("a\rb", "a\ufffdb"), ("a\u202eb", "a\ufffdb"), ("a\nb", "a\nb")],
 )
 def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent, shown):
-    for written in (encode_error(InvalidStatement(sent)), _details(what=sent)):
+    for written in (encode_error(errors.InvalidStatement(sent)), _details(what=sent)):
         assert decode_error(written).what == shown
 
 
@@ -169,7 +138,7 @@ def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent, shown):
         _details(query_id="a b"), _details(line=0), _details(line=True), _details(column=2**31),
         _details(code="SQL004", retry_after_seconds=True), _details(code="SQL004", retry_after_seconds=86_401),
         _details(nested=[[[1]]]), b'{"code":"SQL001","code":"SQL002","what":"","remedy":""}',
-        _details(what="x" * MAX_DETAILS_BYTES),
+        _details(what="x" * commands.MAX_DETAILS_BYTES),
     ],
 )  # fmt: skip
 def test_anything_else_is_no_error(data):
@@ -177,18 +146,19 @@ def test_anything_else_is_no_error(data):
 
 
 def test_a_status_text_holds_sentence_remedy_code_place_and_id():
-    text = status_text(_ERROR)
+    text = commands.status_text(_ERROR)
 
     assert text == 'No column "no_such". Correct the statement. [SQL001] (line 1, column 14) (query_id=7f3a91c2)'
-    assert status_text(InvalidStatement("No.", remedy="", line=4)) == "No. [SQL001] (line 4)"
+    assert commands.status_text(errors.InvalidStatement("No.", remedy="", line=4)) == "No. [SQL001] (line 4)"
 
 
 @pytest.mark.parametrize("text", ["Table not found", "No [SQL999]", "[sql001]"])
 def test_what_a_library_appends_is_dropped_and_a_text_without_a_known_code_is_no_error(text):
-    assert parse_status_text(text) is None
-    found = parse_status_text("Too much. Use LIMIT. [SQL004] (query_id=ab-1); ExecuteQuery {grpc_status:8}")
+    assert commands.parse_status_text(text) is None
+    found = commands.parse_status_text("Too much. Use LIMIT. [SQL004] (query_id=ab-1); ExecuteQuery {grpc_status:8}")
 
-    assert isinstance(found, ResourcesExhausted)
+    assert isinstance(found, errors.ResourcesExhausted)
     assert str(found) == "Too much. Use LIMIT."
-    assert isinstance(parse_status_text('No column "[AUTH001]". [SQL001]'), InvalidStatement)  # of the caller's SQL
+    # This one is of the caller's SQL.
+    assert isinstance(commands.parse_status_text('No column "[AUTH001]". [SQL001]'), errors.InvalidStatement)
     assert found.query_id == "ab-1"

@@ -7,43 +7,20 @@ from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, Us
 from micromegas_jupyter.flightsql import framing
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import (
-    FlightDataEncoder,
     ParameterLimits,
     clean_views,
     decode_parameters,
-    is_view,
     row_sizes,
-    split_rows,
     view_lengths,
 )
+from tests.integration.flight_harness import decode_rows
 
 LIMITS = ParameterLimits()
 
 
 def _encode(schema, batches, **options):
-    encoder = FlightDataEncoder(schema, **options)
+    encoder = framing.FlightDataEncoder(schema, **options)
     return [encoder.encode_schema()] + [frame for batch in batches for frame in encoder.encode_batch(batch)]
-
-
-def _read_back(frames):
-    """Decode as the protocol says, without the code under test: an IPC stream of headers and bodies."""
-    stream = b""
-    for frame in frames:
-        data = messages.FlightData.FromString(frame)
-        stream += b"\xff\xff\xff\xff" + len(data.data_header).to_bytes(4, "little") + data.data_header + data.data_body
-    return pa.ipc.open_stream(stream + b"\xff\xff\xff\xff\0\0\0\0").read_all()
-
-
-def _compressed_frames(batch):
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(batch)
-    return [
-        messages.FlightData(
-            data_header=message.metadata.to_pybytes(), data_body=message.body.to_pybytes() if message.body else b""
-        ).SerializeToString()
-        for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
-    ]
 
 
 def test_compressed_batches_read_back_unchanged_and_are_smaller():
@@ -51,7 +28,7 @@ def test_compressed_batches_read_back_unchanged_and_are_smaller():
 
     frames = _encode(batch.schema, [batch, batch], compression="lz4")
 
-    assert _read_back(frames) == pa.Table.from_batches([batch, batch])
+    assert decode_rows(frames) == pa.Table.from_batches([batch, batch])
     assert sum(map(len, frames)) < sum(map(len, _encode(batch.schema, [batch, batch]))) / 2
 
 
@@ -72,7 +49,7 @@ def test_a_dictionary_is_sent_once_while_it_does_not_change():
     frames = _encode(first.schema, [first, first.slice(1), other])
 
     assert len(frames) == 1 + 2 + 1 + 2
-    assert _read_back(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
+    assert decode_rows(frames)["word"].to_pylist() == ["a", "b", "a", "b", "a", "c", "c"]
 
 
 def test_parameters_read_back_as_one_batch():
@@ -84,52 +61,39 @@ def test_parameters_read_back_as_one_batch():
     assert decode_parameters(_encode(pa.schema({"n": pa.int64()}), []), limits=LIMITS) is None
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        ParameterLimits(max_rows=1),
-        ParameterLimits(max_columns=1),
-        ParameterLimits(max_bytes=100),
-        ParameterLimits(max_messages=1),
-    ],
-    ids=["rows", "columns", "bytes", "messages"],
-)
+@pytest.mark.parametrize("limits", [{"max_rows": 1}, {"max_columns": 1}, {"max_bytes": 100}, {"max_messages": 1}])
 def test_parameters_over_a_limit_are_refused(limits):
     batch = pa.record_batch({"0": [1, 2], "1": [3, 4]})
 
     with pytest.raises(ResourcesExhausted):
-        decode_parameters(_encode(batch.schema, [batch]), limits=limits)
+        decode_parameters(_encode(batch.schema, [batch]), limits=ParameterLimits(**limits))
 
 
-def _cut_body():
-    schema, rows = _encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])
+def _compressed(batch):
+    return _encode(batch.schema, [batch], compression="zstd")
+
+
+def _damaged(column, damage):
+    batch = pa.record_batch({"c": column})
+    schema, rows = _encode(batch.schema, [batch])
     data = messages.FlightData.FromString(rows)
-    data.data_body = data.data_body[:-8]
+    data.data_body = damage(data.data_body)
     return [schema, data.SerializeToString()]
 
 
-def _far_offsets():
-    schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["aa", "bb"]})])
-    data = messages.FlightData.FromString(rows)
-    data.data_body = data.data_body.replace((2).to_bytes(4, "little"), (2_000_000).to_bytes(4, "little"), 1)
-    return [schema, data.SerializeToString()]
-
-
-def _wrong_text():
-    schema, rows = _encode(pa.schema({"text": pa.string()}), [pa.record_batch({"text": ["marker"]})])
-    return [schema, rows.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")]
+FAR, TWO = (2_000_000).to_bytes(4, "little"), (2).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(
     ("frames", "kind"),
     [
-        (_compressed_frames(pa.record_batch({"n": [0] * 1000})), UnsupportedRequest),
-        (_compressed_frames(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))[:2], UnsupportedRequest),
+        (_compressed(pa.record_batch({"n": [0] * 1000})), UnsupportedRequest),
+        (_compressed(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))[:2], UnsupportedRequest),
         (_encode(pa.schema({"ids": pa.list_(pa.uuid())}), []), UnsupportedRequest),
-        (_cut_body(), UsageError),
-        (_far_offsets(), UsageError),
-        (_wrong_text(), UsageError),
-        (_cut_body()[1:], UsageError),
+        (_damaged([1, 2], lambda body: body[:-8]), UsageError),
+        (_damaged(["aa", "bb"], lambda body: body.replace(TWO, FAR, 1)), UsageError),
+        (_damaged(["marker"], lambda body: body.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")), UsageError),
+        (_encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])[1:], UsageError),
     ],
     ids=["compressed", "compressed dictionary", "extension type", "body", "offsets", "not UTF-8", "no schema"],
 )
@@ -168,12 +132,12 @@ def test_each_kind_is_measured(column, sizes):
 def test_rows_are_cut_by_their_size_and_a_larger_row_is_refused():
     batch = pa.record_batch({"c": ["x" * 4, "x" * 4, "x" * 9, "x"]})
 
-    parts = list(split_rows(batch, max_bytes=10))
+    parts = list(framing.split_rows(batch, max_bytes=10))
 
     assert [(part.num_rows, size) for part, size in parts] == [(2, 8), (2, 10)]
     assert pa.Table.from_batches([part for part, _ in parts]) == pa.Table.from_batches([batch])
     with pytest.raises(ResourcesExhausted):
-        list(split_rows(batch, max_bytes=8))
+        list(framing.split_rows(batch, max_bytes=8))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +161,7 @@ def test_values_stay(kind):
     cleaned = clean_views(array)
 
     cleaned.validate(full=True)
-    assert is_view(kind)
+    assert framing.is_view(kind)
     assert cleaned.equals(array)
     assert clean_views(array.slice(1)).equals(array.slice(1))
     assert view_lengths(array).tolist() == [1, 0, 24]

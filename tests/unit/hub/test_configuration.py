@@ -197,27 +197,22 @@ def test_a_role_that_lets_people_read_kept_sign_ins_is_refused(role, scope):
 
 
 @pytest.mark.parametrize(
-    ("section", "setting", "scope"),
+    ("section", "setting", "given"),
     [
         ("Spawner", "server_token_scopes", "admin:auth_state!user"),
         ("Spawner", "server_token_scopes", "inherit"),
         ("KubeSpawner", "server_token_scopes", "all"),
         ("Spawner", "oauth_client_allowed_scopes", "inherit"),
         # With these a server's owner could use its visitors' own servers.
-        ("Spawner", "oauth_client_allowed_scopes", "self"),
-        ("Spawner", "oauth_client_allowed_scopes", "tokens"),
-        ("Spawner", "oauth_client_allowed_scopes", "access:servers"),
-        ("Spawner", "oauth_client_allowed_scopes", "access:servers!user"),
+        *(
+            ("Spawner", "oauth_client_allowed_scopes", scope)
+            for scope in ("self", "tokens", "access:servers", "access:servers!user")
+        ),
+        ("JupyterHub", "load_roles", {"name": "server", "scopes": ["inherit"]}),
     ],
 )
-def test_a_spawner_that_gives_servers_too_much_is_refused(section, setting, scope):
-    assert refusal(hub_config(**{section: {setting: [scope]}})).key == f"{section}.{setting}"
-
-
-def test_a_role_that_gives_servers_all_rights_of_their_person_is_refused():
-    section = {"load_roles": [{"name": "server", "scopes": ["inherit"]}]}
-
-    assert refusal(hub_config(JupyterHub=section)).key == "JupyterHub.load_roles"
+def test_what_gives_servers_too_much_is_refused(section, setting, given):
+    assert refusal(hub_config(**{section: {setting: [given]}})).key == f"{section}.{setting}"
 
 
 @pytest.mark.parametrize("role", [{"name": "admin", "users": ["root"]}, {"name": "x", "services": ["x"]}])

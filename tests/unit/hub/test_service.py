@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import ssl
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -97,33 +98,32 @@ def _service_environment(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def ask(
-    hub,
-    *paths,
-    method="POST",
-    body=b"{}",
-    headers=KERNEL,
-    environ=ENVIRON,
-):
-    """Run the service for as long as it takes to ask it for the paths, one after the other."""
+@asynccontextmanager
+async def serving(application, **options):
+    """Serve on loopback; gives the port."""
+    server = HTTPServer(application, **options)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    try:
+        yield sockets[0].getsockname()[1]
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+def ask(hub, path="token", *, method="POST", body=b"{}", headers=KERNEL):
+    """Run the service for as long as it takes to ask it for the path."""
 
     async def run():
-        service = build_service(read_service_settings(environ), clock=FakeClock(NOW))
-        server = HTTPServer(build_application(replace(service, hub=hub)))
-        sockets = bind_sockets(0, "127.0.0.1")
-        server.add_sockets(sockets)
-        base = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX}"
+        service = build_service(read_service_settings(ENVIRON), clock=FakeClock(NOW))
         http = AsyncHTTPClient(force_instance=True)
-        options = {"body": body} if method in {"POST", "PUT"} else {}
+        options = {"body": body} if method == "POST" else {}
         try:
-            return [
-                await http.fetch(base + path, method=method, headers=headers, raise_error=False, **options)
-                for path in paths
-            ]
+            async with serving(build_application(replace(service, hub=hub))) as port:
+                url = f"http://127.0.0.1:{port}{PREFIX}{path}"
+                return await http.fetch(url, method=method, headers=headers, raise_error=False, **options)
         finally:
             http.close()
-            server.stop()
-            await server.close_all_connections()
             service.provider.close()
 
     return asyncio.run(run())
@@ -152,7 +152,7 @@ def last_audit_line(caplog):
 )
 def test_a_refusal_says_what_happened_and_what_to_do(hub, status, error, caplog):
     with caplog.at_level(logging.INFO, logger=AUDIT_LOGGER):
-        (answer,) = ask(hub, "token")
+        answer = ask(hub)
 
     members = json.loads(answer.body)
     assert (answer.code, members["error"]) == (status, error)
@@ -169,7 +169,7 @@ def test_a_refusal_says_what_happened_and_what_to_do(hub, status, error, caplog)
 def test_what_is_no_bearer_token_is_not_asked_about(header):
     hub = Hub(is_down=True)
 
-    (answer,) = ask(hub, "token", headers={"Authorization": header} if header else {})
+    answer = ask(hub, headers={"Authorization": header} if header else {})
 
     assert (answer.code, json.loads(answer.body)["error"]) == (401, "invalid_token")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -187,7 +187,7 @@ def test_what_is_no_bearer_token_is_not_asked_about(header):
     ids=["list", "no JSON", "deep", "method", "address"],
 )
 def test_what_is_no_call_is_refused_in_the_same_form(options, path, status):
-    (answer,) = ask(Hub(state_of(300)), path, **options)
+    answer = ask(Hub(state_of(300)), path, **options)
 
     assert (answer.code, json.loads(answer.body)["error"]) == (status, "invalid_request")
 
@@ -199,11 +199,6 @@ class UserHandler(web.RequestHandler):
         self.finish({"kind": "user", "name": "alice", "scopes": []})
 
 
-@pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path)
-
-
 def asked(hub_pair, client_authority, environ):
     """Run a Hub that takes only callers with a certificate of the authority, and ask it with a service's settings."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client_authority.ca_file))
@@ -211,17 +206,13 @@ def asked(hub_pair, client_authority, environ):
     context.load_cert_chain(hub_pair.certificate_file, hub_pair.key_file)
 
     async def run():
-        server = HTTPServer(web.Application([("/hub/api/user", UserHandler)]), ssl_options=context)
-        sockets = bind_sockets(0, "127.0.0.1")
-        server.add_sockets(sockets)
-        url = f"https://127.0.0.1:{sockets[0].getsockname()[1]}/hub/api"
-        service = build_service(read_service_settings({**ENVIRON, **environ, "JUPYTERHUB_API_URL": url}))
-        try:
-            return await service.hub.fetch_owner(Secret("t"))
-        finally:
-            server.stop()
-            await server.close_all_connections()
-            service.provider.close()
+        async with serving(web.Application([("/hub/api/user", UserHandler)]), ssl_options=context) as port:
+            url = f"https://127.0.0.1:{port}/hub/api"
+            service = build_service(read_service_settings({**ENVIRON, **environ, "JUPYTERHUB_API_URL": url}))
+            try:
+                return await service.hub.fetch_owner(Secret("t"))
+            finally:
+                service.provider.close()
 
     return asyncio.run(run())
 
@@ -230,16 +221,11 @@ def variables(pair, authority):
     return {KEY: str(pair.key_file), CERTIFICATE: str(pair.certificate_file), AUTHORITY: str(authority.ca_file)}
 
 
-def test_a_hub_that_asks_for_a_certificate_is_called_with_the_one_that_it_gave(authority):
-    owner = asked(authority.issue("hub"), authority, variables(authority.issue("service"), authority))
-
-    assert owner.name == "alice"
-
-
-def test_without_its_certificate_or_at_a_stranger_the_hub_counts_as_unavailable(authority, tmp_path):
-    stranger = Authority(tmp_path, "stranger")
+def test_a_hub_is_called_with_the_certificate_that_it_gave_and_no_stranger_is_believed(tmp_path):
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     own = variables(authority.issue("service"), authority)
 
+    assert asked(authority.issue("hub"), authority, own).name == "alice"
     for hub_pair, environ in ((authority.issue("hub"), {}), (stranger.issue("imposter"), own)):
         with pytest.raises(Refused) as caught:
             asked(hub_pair, authority, environ)

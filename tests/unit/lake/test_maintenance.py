@@ -65,6 +65,13 @@ def lake(tmp_path, clock):
     return Lake(tmp_path / "lake", limits=LIMITS, clock=clock)
 
 
+@pytest.fixture
+def writer(lake):
+    opened = lake.open_writer("a")
+    yield opened
+    opened.close()
+
+
 def _touch_all(tmp_path, clock):
     """Give every file the clock's time, for file times come from the machine."""
     now = clock.now().timestamp()
@@ -72,14 +79,16 @@ def _touch_all(tmp_path, clock):
         os.utime(path, (now, now))
 
 
+def _files(lake, table="log_entries"):
+    return next(snapshot.files for snapshot in lake.snapshot() if snapshot.name == table)
+
+
 def _names(lake, table="log_entries"):
-    found = next(snapshot for snapshot in lake.snapshot() if snapshot.name == table)
-    return [Path(file).name for file in found.files]
+    return [Path(file).name for file in _files(lake, table)]
 
 
 def _messages(lake):
-    found = next(snapshot for snapshot in lake.snapshot() if snapshot.name == "log_entries")
-    return sorted(text for file in found.files for text in pq.ParquetFile(file).read().column("msg").to_pylist())
+    return sorted(text for file in _files(lake) for text in pq.ParquetFile(file).read().column("msg").to_pylist())
 
 
 def _append(writer, numbers):
@@ -87,8 +96,7 @@ def _append(writer, numbers):
         writer.append("log_entries", log_batch([number]))
 
 
-def test_rounds_merge_the_writers_own_files_tier_by_tier(lake):
-    writer = lake.open_writer("a")
+def test_rounds_merge_the_writers_own_files_tier_by_tier(lake, writer):
     _append(writer, range(6))
     writer.maintain()
     first = _names(lake)
@@ -101,7 +109,6 @@ def test_rounds_merge_the_writers_own_files_tier_by_tier(lake):
     assert first == [f"a-{0:012d}-{3:012d}.parquet", f"a-{4:012d}-{4:012d}.parquet", f"a-{5:012d}-{5:012d}.parquet"]
     assert _names(lake)[0] == "a-000000000000-000000000015.parquet"
     assert len(_messages(lake)) == 18
-    writer.close()
 
 
 def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_is_not(lake):
@@ -119,20 +126,19 @@ def test_what_a_dead_writer_left_is_merged_by_another_and_what_a_living_one_has_
         *(f"living-{number:012d}-{number:012d}.parquet" for number in range(2)),
     ]
     assert _names(lake, "processes") == ["dead-000000000000-000000000001.parquet"]
-    (processes,) = [table.files for table in lake.snapshot() if table.name == "processes"]
-    (state,) = pq.ParquetFile(processes[0]).read().to_pylist()
+    (state,) = pq.ParquetFile(*_files(lake, "processes")).read().to_pylist()
     assert state["last_update_time"].nanosecond == 2
     living.close()
     other.close()
 
 
-def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(lake, tmp_path, clock):
-    writer = lake.open_writer("a")
+def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(lake, writer, tmp_path, clock):
     _append(writer, range(1))
     _touch_all(tmp_path, clock)
     clock.advance(5001)
     _append(writer, range(1, 2))
-    os.utime(tmp_path / "lake/log_entries/a-000000000001-000000000001.parquet", (clock.now().timestamp(),) * 2)
+    (_, fresh) = _files(lake)
+    os.utime(fresh, (clock.now().timestamp(),) * 2)
 
     writer.maintain()
 
@@ -141,15 +147,11 @@ def test_old_rows_are_dropped_at_once_and_removed_after_the_grace_period(lake, t
     clock.advance(61)
     writer.maintain()
     writer.maintain()
-    assert [path.name for path in (tmp_path / "lake" / "log_entries").iterdir()] == [
-        "a-000000000001-000000000001.parquet"
-    ]
-    writer.close()
+    assert [str(path) for path in (tmp_path / "lake" / "log_entries").iterdir()] == [fresh]
 
 
-def test_leftovers_of_dead_writers_are_removed(lake, tmp_path, clock):
+def test_leftovers_of_dead_writers_are_removed(lake, writer, tmp_path, clock):
     lake.open_writer("dead").close()
-    writer = lake.open_writer("a")
     _append(writer, range(1))
     (tmp_path / "lake/log_entries/.dead-000000000000-000000000000.dead.tmp").write_bytes(b"torn")
     _touch_all(tmp_path, clock)
@@ -159,11 +161,9 @@ def test_leftovers_of_dead_writers_are_removed(lake, tmp_path, clock):
 
     assert [path.name for path in (tmp_path / "lake/log_entries").glob(".*")] == []
     assert [path.name for path in (tmp_path / "lake/.writers").iterdir()] == ["a.lock"]
-    writer.close()
 
 
-def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(lake, tmp_path, clock):
-    writer = lake.open_writer("a")
+def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(lake, writer, tmp_path, clock):
     _append(writer, range(4))
     damaged = tmp_path / "lake/log_entries/a-000000000002-000000000002.parquet"
     content = damaged.read_bytes()
@@ -179,4 +179,3 @@ def test_a_merge_that_fails_changes_nothing_and_is_tried_again_later_only(lake, 
     assert (soon, len(_names(lake))) == (4, 1)
     assert len(_messages(lake)) == 4
     assert list((tmp_path / "lake/log_entries").glob(".*")) == []
-    writer.close()

@@ -1,7 +1,6 @@
 """A folder of plain Parquet files is served as tables; what cannot be served is refused or left out."""
 
 import os
-from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,12 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSource
-from micromegas_jupyter.engine.contract import EngineSettings
-from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, wider_type
-from tests.fakes.fixed_tables import FixedTables
-from tests.unit.engine.conftest import Asker
+from tests.unit.engine.conftest import asking
 
 SEGMENT = "0123456789abcdef-000000000001-000000000001.parquet"
 
@@ -50,10 +46,6 @@ def write(path, rows=NUMBERS):
     path.parent.mkdir(exist_ok=True)
     pq.write_table(rows, path)
     return path
-
-
-def names(folder):
-    return [snapshot.name for snapshot in folder.snapshot()]
 
 
 def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
@@ -122,7 +114,7 @@ def test_links_are_not_followed_wherever_they_lead(tmp_path):
 
     folder = ParquetFolder(served)
 
-    assert names(folder) == ["events"]
+    assert [snapshot.name for snapshot in folder.snapshot()] == ["events"]
     told = "is left out: it is a link, and links are not followed."
     assert folder.problems == (
         f"file.parquet {told}",
@@ -152,7 +144,7 @@ def test_a_folder_that_becomes_a_delta_table_is_left_out(tmp_path):
     folder = ParquetFolder(tmp_path)
     (tmp_path / "events" / "_delta_log").mkdir()
 
-    assert names(folder) == ["orders"]
+    assert [snapshot.name for snapshot in folder.snapshot()] == ["orders"]
     assert "Delta table" in folder.problems[0]
 
     (tmp_path / "_delta_log").mkdir()
@@ -196,13 +188,11 @@ def test_the_wider_type_is_the_same_from_both_sides(first, second, wider):
 )
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first, second, order):
-    (tmp_path / "t").mkdir()
     for name, values in zip(order, (first, second), strict=True):
-        pq.write_table(pa.table({"v": values}), tmp_path / "t" / f"{name}.parquet")
+        write(tmp_path / "t" / f"{name}.parquet", pa.table({"v": values}))
     folder = ParquetFolder(tmp_path)
 
-    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
-        ask = Asker(engine, FixedTables([]))
+    with asking(folder) as ask:
         sorted_values = [row["v"] for row in ask.rows("SELECT v FROM t WHERE v IS NOT NULL ORDER BY v")]
         least = ask.rows("SELECT min(v) AS v FROM t")
         greatest = ask.rows("SELECT max(v) AS v FROM t")
@@ -218,8 +208,7 @@ def test_the_least_and_the_greatest_value_are_those_of_all_files(tmp_path, first
 def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another(tmp_path):
     pq.write_table(pa.table({"v": [5, 6], "w": [None, 1]}), tmp_path / "t.parquet")
 
-    with closing(DataFusionEngine(ParquetFolder(tmp_path), EngineSettings())) as engine:
-        ask = Asker(engine, FixedTables([]))
+    with asking(ParquetFolder(tmp_path)) as ask:
         plan = str(ask.rows("EXPLAIN SELECT max(v), max(w) FROM t WHERE v > 0 OR w > 0"))
 
     assert "DataSourceExec" in plan
@@ -229,13 +218,11 @@ def test_the_least_and_greatest_so_far_of_one_column_rule_out_no_rows_of_another
 @pytest.mark.parametrize("unit", ["ms", "us"])
 def test_a_far_date_is_not_lost_by_a_finer_unit(tmp_path, unit):
     far = datetime(9999, 12, 31, tzinfo=UTC)
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.table({"v": pa.array([None, far], pa.timestamp(unit, "UTC"))}), tmp_path / "t" / "1.parquet")
-    pq.write_table(pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}), tmp_path / "t" / "2.parquet")
+    write(tmp_path / "t" / "1.parquet", pa.table({"v": pa.array([None, far], pa.timestamp(unit, "UTC"))}))
+    write(tmp_path / "t" / "2.parquet", pa.table({"v": pa.array([1], pa.timestamp("ns", "UTC"))}))
     folder = ParquetFolder(tmp_path)
 
-    with closing(DataFusionEngine(folder, EngineSettings())) as engine:
-        ask = Asker(engine, FixedTables([]))
+    with asking(folder) as ask:
         found = ask.rows("SELECT CAST(v AS VARCHAR) AS text FROM t ORDER BY v")
         counts = ask.rows("SELECT count(v) AS n FROM t")
         missing = ask.rows("SELECT count(*) AS n FROM t WHERE v IS NULL")

@@ -150,7 +150,13 @@ def test_a_sql_cell_is_completed_from_the_server_and_with_nothing_else(shell):
 
 
 def split(line, cell):
-    return split_sql_line(line, cell, options_with_value=("--begin", "--limit"), flags=("--traceback",))
+    return split_sql_line(
+        line,
+        cell,
+        options_with_value=("--begin", "--limit"),
+        flags=("--traceback", "--plot"),
+        optional_values={"--plot": ("bar", "line")},
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,6 +170,11 @@ def split(line, cell):
         ("df << --begin 1h --limit=5", "SELECT 1", "df", ("--begin", "1h", "--limit", "5"), "SELECT 1"),
         ('--begin "2026-01-31 12:00:00Z" SELECT 1', None, None, ("--begin", "2026-01-31 12:00:00Z"), "SELECT 1"),
         ("--begin '1h' SELECT 'it''s'", None, None, ("--begin", "1h"), "SELECT 'it''s'"),
+        ("--plot SELECT 1", None, None, ("--plot",), "SELECT 1"),
+        ("--plot bar SELECT 1", None, None, ("--plot", "bar"), "SELECT 1"),
+        ("a << --plot --limit 1", "SELECT 1", "a", ("--plot", "--limit", "1"), "SELECT 1"),
+        ("--plot=pie", "SELECT 1", None, ("--plot", "pie"), "SELECT 1"),
+        ("--plot line", "SELECT 1", None, ("--plot", "line"), "SELECT 1"),
         ("SELECT 1 << 2", None, None, (), "SELECT 1 << 2"),
         ("SELECT 1 --begin of a comment", None, None, (), "SELECT 1 --begin of a comment"),
         ("-- a comment", "SELECT 1", None, (), "-- a comment\nSELECT 1"),
@@ -181,7 +192,7 @@ def test_the_line_is_taken_apart(line, cell, name, arguments, sql):
         ("", None, "No SQL"),
         ("df <<", None, "No SQL"),
         ("--beginning 1h SELECT 1", None, "--beginning is not an option. Did you mean --begin?"),
-        ("--xyz SELECT 1", None, "--xyz is not an option. The options are --begin, --limit, --traceback."),
+        ("--xyz SELECT 1", None, "--xyz is not an option. The options are --begin, --limit, --traceback, --plot."),
         ("--begin", "SELECT 1", "--begin needs a value"),
         ("\u2460 << SELECT 1", None, '"1" is not a name'),
         ("class << SELECT 1", None, '"class" is a Python keyword'),
@@ -211,6 +222,10 @@ def in_sql(before, after):
         ("%sql --begin 1h --|", OptionName(typed="--")),
         ("%%sql --profile pr|\n", OptionValue(option="--profile", typed="pr")),
         ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
+        ("%%sql --plot |\nSELECT 1", OptionValue(option="--plot", typed="")),
+        ("%sql --plot b|", OptionValue(option="--plot", typed="b")),
+        ("%sql --plot S|", in_sql("S", "")),
+        ("%%sql --plot\nSELECT |", in_sql("SELECT ", "")),
         ("x = |", None),
         ("%%sq|l\nSELECT 1", None),
         ("text = '%sql' + |", None),
@@ -224,7 +239,12 @@ def test_a_cursor_is_in_sql_at_an_option_or_elsewhere(cell, expected):
     names = ("sql", "micromegas_sql")
 
     found = find_position(
-        before + after, len(before), cell_magics=names, line_magics=names, options_with_value=("--begin", "--profile")
+        before + after,
+        len(before),
+        cell_magics=names,
+        line_magics=names,
+        options_with_value=("--begin", "--profile"),
+        optional_values={"--plot": ("bar", "line")},
     )
 
     assert found == expected

@@ -26,6 +26,8 @@ from tests.fakes.notebook_world import ROWS, FakeReader
         ("--unknown", "--unknown is not an option"),
         ("--explain --dry-run", "cannot be combined"),
         ("--dry-run --format reader", "cannot be combined"),
+        ("--plot=pie", "invalid choice: 'pie'"),
+        ("--x time", "--x is about a chart"),
         ("--plot --format reader", "--plot needs all rows, and a reader has none yet"),
         ("SELECT :low, :high", "There is no variable for :low, :high"),
         ("SELECT :when", ":when cannot be bound"),
@@ -52,15 +54,37 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
     assert len(world.clients) == 2
 
 
-def test_what_a_plot_lacks_is_one_line_and_the_rows_are_there(shell, capsys):
-    done = shell.run_cell("%%sql --plot\nSELECT n, msg FROM t")
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("--plot line", "✗ The y axis needs one more column of numbers (n int64)."),
+        ("--plot bar --y mgs", '✗ The result has no column "mgs". Did you mean msg?'),
+    ],
+)
+def test_why_there_is_no_chart_is_one_line_and_the_rows_are_there(shell, capsys, options, why):
+    done = shell.run_cell(f"%%sql {options}\nSELECT n, msg FROM t")
 
     assert done.success
     assert len(done.result) == 3
-    assert capsys.readouterr().out.splitlines()[1] == (
-        "✗ --plot needs a column of times, and this result has none (n int64, msg string). "
-        "Select a time and a number, for example: SELECT time, value FROM measures. · USE001"
-    )
+    assert capsys.readouterr().out.splitlines()[1].startswith(why)
+
+
+def test_a_kind_follows_plot_and_any_other_word_begins_the_statement(shell, world, capsys):
+    shell.run_cell("%sql --plot SELECT n FROM t")
+    shell.run_cell("a = %sql --plot bar --x msg --y n SELECT n, msg FROM t")
+    shell.run_cell("%%sql --plot=hist\nSELECT n, msg FROM t")
+
+    assert [query["sql"].strip() for query in world.asked] == [
+        "SELECT n FROM t",
+        "SELECT n, msg FROM t",
+        "SELECT n, msg FROM t",
+    ]
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if " chart: " in line] == [
+        "bar chart: n by msg",
+        "bar chart: n by msg",
+        "hist chart: n",
+    ]
 
 
 TABLE = pa.table(

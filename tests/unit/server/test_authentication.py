@@ -4,7 +4,8 @@ import asyncio
 import base64
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -18,16 +19,8 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted, Unavailable, UsageError
-from micromegas_jupyter.server.authentication import (
-    COMPRESSION_HEADER,
-    Attribution,
-    Authenticator,
-    find_client_address,
-    group_headers,
-    parse_compression,
-    parse_statement,
-    resolve_attribution,
-)
+from micromegas_jupyter.server import authentication
+from micromegas_jupyter.server.authentication import Attribution, parse_statement, resolve_attribution
 from tests.fakes.mint import AUDIENCE, ISSUER, mint
 from tests.fakes.provider import FakeProvider
 from tests.fakes.tracebacks import verbose_traceback
@@ -37,25 +30,15 @@ OTHER_ISSUER = "https://other.example.com"
 CALL = CallFacts(method="/x/DoGet", client_address="192.0.2.7", call_id="q-1")
 
 
-class SlowValidator(FakeValidator):
-    """A validator that answers once it is released."""
-
-    def __init__(self):
-        super().__init__()
-        self.release = threading.Event()
-
-    def validate_token(self, token):
-        self.release.wait(60)
-        return super().validate_token(token)
+def slow_validator(release):
+    """Return a validator that answers once it is released."""
+    validator = FakeValidator()
+    validator.validate_token = lambda _token: release.wait(60) and ALICE
+    return validator
 
 
-@contextmanager
 def open_authenticator(validator, *, check_seconds=10.0, limits=None):
-    authenticator = Authenticator(validator, check_seconds=check_seconds, limits=limits)
-    try:
-        yield authenticator
-    finally:
-        authenticator.close()
+    return closing(authentication.Authenticator(validator, check_seconds=check_seconds, limits=limits))
 
 
 def access_events(caplog):
@@ -75,32 +58,15 @@ def authenticate(authenticator, *values):
     return asyncio.run(authenticator.authenticate(headers, lambda: CALL))
 
 
-def test_a_bearer_is_validated_and_a_known_one_not_again():
-    validator = FakeValidator()
-
-    with open_authenticator(validator) as authenticator:
-        assert authenticate(authenticator, "Bearer alice") == ALICE
-        validator.cached["alice"] = ALICE
-        assert authenticate(authenticator, "Bearer alice") == ALICE
-
-    assert validator.validated == ["alice"]
-
-
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ((), "missing"),
-        (("Bearer alice", "Bearer alice"), "several"),
-        (("alice",), "malformed"),
-        (("Bearer",), "malformed"),
-        (("Bearer  alice",), "malformed"),
-        (("Bearer alice bob",), "malformed"),
-        (("Bearer älice",), "malformed"),
-        (("Bearer alice, Bearer bob",), "malformed"),
-        (("Basic YTphbGljZQ==",), "scheme"),
-        (("Negotiate alice",), "scheme"),
+        ((), "missing"), (("Bearer alice", "Bearer alice"), "several"),
+        *(((value,), "malformed") for value in (
+            "alice", "Bearer", "Bearer  alice", "Bearer alice bob", "Bearer älice", "Bearer alice, Bearer bob")),
+        (("Basic YTphbGljZQ==",), "scheme"), (("Negotiate alice",), "scheme"),
     ],
-)
+)  # fmt: skip
 def test_other_credentials_never_reach_the_validator(values, reason):
     validator = FakeValidator()
 
@@ -113,11 +79,7 @@ def test_other_credentials_never_reach_the_validator(values, reason):
 
 @pytest.mark.parametrize(
     "headers",
-    [
-        basic("somebody:alice"),
-        {"authorization": ("Basic " + base64.b64encode(b"ab:alice").decode().rstrip("="),)},
-        {"authorization": ("bearer alice",)},
-    ],
+    [basic("somebody:alice"), {"authorization": ("Basic YWI6YWxpY2U",)}, {"authorization": ("bearer alice",)}],
     ids=["basic", "unpadded", "bearer"],
 )
 def test_a_credential_is_exchanged_for_a_bearer(headers):
@@ -129,10 +91,9 @@ def test_a_credential_is_exchanged_for_a_bearer(headers):
     "headers",
     [
         *map(basic, ["somebody:mallory", "alice", "somebody:", "somebody:a b", "somebody:a\r\nx: y"]),
-        {"authorization": ("Basic ***",)},
-        {"authorization": ("Negotiate alice",)},
+        {"authorization": ("Basic ***",)}, {"authorization": ("Negotiate alice",)},
     ],
-)
+)  # fmt: skip
 def test_another_credential_is_not_exchanged(headers):
     with open_authenticator(FakeValidator()) as authenticator, pytest.raises(Rejected):
         asyncio.run(authenticator.exchange(headers))
@@ -141,7 +102,7 @@ def test_another_credential_is_not_exchanged(headers):
 @pytest.mark.parametrize("headers", [bearer("unknown-credential"), basic("me:unknown-credential")])
 def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers):
     (value,) = headers["authorization"]
-    received = group_headers([("authorization", value)])
+    received = authentication.group_headers([("authorization", value)])
 
     with open_authenticator(FakeValidator()) as authenticator:
         shown = verbose_traceback(lambda: asyncio.run(authenticator.exchange(received)))
@@ -151,7 +112,7 @@ def test_a_credential_that_is_refused_is_in_no_verbose_traceback(headers):
 
 
 def test_too_many_checks_at_once_are_an_outage():
-    validator = SlowValidator()
+    release = threading.Event()
 
     async def check(authenticator):
         waiting = [asyncio.create_task(authenticator.authenticate(bearer("alice"))) for _ in range(1024)]
@@ -160,11 +121,11 @@ def test_too_many_checks_at_once_are_an_outage():
             with pytest.raises(Unavailable):
                 await authenticator.authenticate(bearer("alice"))
         finally:
-            validator.release.set()
+            release.set()
         await asyncio.gather(*waiting)
         return await authenticator.authenticate(bearer("alice"))
 
-    with open_authenticator(validator) as authenticator:
+    with open_authenticator(slow_validator(release)) as authenticator:
         assert asyncio.run(check(authenticator)) == ALICE
 
 
@@ -178,12 +139,12 @@ class TestKeysThatAreBeingFetched:
         yield provider
         provider.gate.set()
 
-    @pytest.fixture
-    def validator(self, provider, clock):
-        issuers = (IssuerSetting(issuer=ISSUER, audiences=(AUDIENCE,)),)
-        return OidcValidator(OidcServerSettings(issuers=issuers), http=provider, clock=clock)
+    @staticmethod
+    def validator_of(issuer, http, clock):
+        issuers = (IssuerSetting(issuer=issuer, audiences=(AUDIENCE,)),)
+        return OidcValidator(OidcServerSettings(issuers=issuers), http=http, clock=clock)
 
-    def test_a_thousand_callers_of_a_server_without_keys_are_accepted_with_one_fetch(self, provider, validator, caplog):
+    def test_a_thousand_callers_of_a_server_without_keys_are_accepted_with_one_fetch(self, provider, clock, caplog):
         headers = bearer(mint())
 
         async def call_all(authenticator):
@@ -192,7 +153,7 @@ class TestKeysThatAreBeingFetched:
             provider.gate.set()
             return await asyncio.gather(*calls)
 
-        with open_authenticator(validator, check_seconds=60) as authenticator:
+        with open_authenticator(self.validator_of(ISSUER, provider, clock), check_seconds=60) as authenticator:
             callers = asyncio.run(call_all(authenticator))
 
         assert [caller.subject for caller in callers] == ["alice"] * 1000
@@ -200,16 +161,8 @@ class TestKeysThatAreBeingFetched:
         assert {event["outcome"] for event in access_events(caplog)} == {"accepted"}
 
     def test_an_issuer_that_does_not_answer_holds_up_nobody_else(self, provider, clock):
-        validator = MultiValidator(
-            [
-                OidcValidator(
-                    OidcServerSettings(issuers=(IssuerSetting(issuer=issuer, audiences=(AUDIENCE,)),)),
-                    http=http,
-                    clock=clock,
-                )
-                for issuer, http in ((ISSUER, provider), (OTHER_ISSUER, FakeProvider(OTHER_ISSUER)))
-            ]
-        )
+        issuers = ((ISSUER, provider), (OTHER_ISSUER, FakeProvider(OTHER_ISSUER)))
+        validator = MultiValidator([self.validator_of(issuer, http, clock) for issuer, http in issuers])
 
         async def call(authenticator):
             forged = [
@@ -228,12 +181,12 @@ class TestKeysThatAreBeingFetched:
 
 
 def test_a_check_that_takes_too_long_leaves_an_event(caplog):
-    validator = SlowValidator()
+    release = threading.Event()
 
-    with open_authenticator(validator, check_seconds=0.05) as authenticator:
+    with open_authenticator(slow_validator(release), check_seconds=0.05) as authenticator:
         with pytest.raises(Unavailable):
             authenticate(authenticator, "Bearer alice")
-        validator.release.set()
+        release.set()
 
     assert [event["reason"] for event in access_events(caplog)] == ["check_timed_out"]
 
@@ -282,67 +235,44 @@ class TestLimits:
 ANYONE = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE)
 PLAIN_KEY = AuthContext(subject="cron", issuer="api_key", auth_type=AuthType.API_KEY)
 CLAIM = {"x-user-id": ("carol",), "x-user-email": ("carol%40example.com",), "x-user-name": ("Zo%C3%AB",)}
-PROXY = frozenset({"10.0.0.1"})
+PROXY = "ipv4:10.0.0.1:4711"
 
 
 def _options(**headers):
     return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE)
 
 
+NOON = "2026-11-24T12:00:00Z"
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "expected"),
     [
-        ("2026-11-24T12:00:00+02:00", "2026-11-24T12:00:00.25Z", ("T10:00:00+00:00", "T12:00:00.250000+00:00")),
+        ("2026-11-24T12:00:00+02:00", "2026-11-24T12:00:00.25Z", ("10:00:00", "12:00:00.25")),
         # Nanoseconds widen it.
-        (
-            "2026-11-24T12:00:00.123456789Z",
-            "2026-11-24T12:00:01.123456789Z",
-            ("T12:00:00.123456+00:00", "T12:00:01.123457+00:00"),
-        ),
+        ("2026-11-24T12:00:00.123456789Z", "2026-11-24T12:00:01.123456789Z", ("12:00:00.123456", "12:00:01.123457")),
+        # Half a range is no range.
+        (NOON, None, None), (None, "not looked at", None), ("", "", None), (NOON, "", None),
     ],
-)
+)  # fmt: skip
 def test_a_whole_range_is_read(begin, end, expected):
-    found = _options(query_range_begin=begin, query_range_end=end).time_range
-
-    assert found == TimeRange(
-        **{
-            name: datetime.fromisoformat(f"2026-11-24{text}")
-            for name, text in zip(("begin", "end"), expected, strict=True)
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("begin", "end"), [("2026-11-24T12:00:00Z", None), (None, "not looked at"), ("", ""), ("2026-11-24T12:00:00Z", "")]
-)
-def test_half_a_range_is_no_range(begin, end):
     sent = {"query_range_begin": begin, "query_range_end": end}
+    times = [datetime.fromisoformat(f"2026-11-24T{text}+00:00") for text in expected or ()]
 
-    assert _options(**{name: text for name, text in sent.items() if text is not None}).time_range is None
+    found = _options(**{name: text for name, text in sent.items() if text is not None}).time_range
 
-
-NOON = "2026-11-24T12:00:00Z"
+    assert found == (TimeRange(begin=times[0], end=times[1]) if times else None)
 
 
 @pytest.mark.parametrize(
     ("begin", "end"),
     [
-        *(
-            (begin, NOON)
-            for begin in (
-                "2026-11-24",
-                "2026-11-24T12:00:00",
-                "2026-13-24T12:00:00Z",
-                "20261124T120000Z",
-                "2026-11-24T12:00:60Z",
-                "2026-11-24T12:00:00+25:00",
-                "٢٠٢٦-11-24T12:00:00Z",
-            )
-        ),
-        (NOON, "9999-12-31T23:59:59.9999999Z"),
-        (NOON, "2026-11-24T11:59:59Z"),
+        *((begin, NOON) for begin in (
+            "2026-11-24", "2026-11-24T12:00:00", "2026-13-24T12:00:00Z", "20261124T120000Z", "2026-11-24T12:00:60Z",
+            "2026-11-24T12:00:00+25:00", "٢٠٢٦-11-24T12:00:00Z")),
+        (NOON, "9999-12-31T23:59:59.9999999Z"), (NOON, "2026-11-24T11:59:59Z"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_a_time_or_ends_before_it_begins_is_refused(begin, end):
     with pytest.raises(UsageError, match="range"):
         _options(query_range_begin=begin, query_range_end=end)
@@ -357,69 +287,59 @@ def test_a_limit_is_a_whole_number(limit):
 
 def test_dictionaries_and_compression_are_given_on_request():
     kept = [_options(preserve_dictionary=value).preserve_dictionary for value in ("TRUE", "1")]
-    compressions = [parse_compression({COMPRESSION_HEADER: (value,)}) for value in ("ZSTD", "lz4", "none")]
+    compressions = [
+        authentication.parse_compression({"x-micromegas-compression": (value,)}) for value in ("ZSTD", "lz4", "none")
+    ]
 
     assert kept == [True, False]
-    assert [*compressions, parse_compression({})] == ["zstd", "lz4", None, None]
+    assert [*compressions, authentication.parse_compression({})] == ["zstd", "lz4", None, None]
     with pytest.raises(UsageError, match="lz4, zstd or none"):
-        parse_compression({COMPRESSION_HEADER: ("gzip",)})
-
-
-@pytest.mark.parametrize(
-    ("peer", "expected"),
-    [
-        ("ipv4:192.0.2.7:4711", "192.0.2.7"),
-        ("ipv6:[2001:db8::7]:4711", "2001:db8::7"),
-        ("ipv6:%5B::1%5D:4711", "::1"),
-        ("unix:/tmp/socket", "unknown"),
-        ("ipv4:nonsense", "unknown"),
-    ],
-)
-def test_a_peer_has_an_address(peer, expected):
-    assert find_client_address(peer, {}, frozenset()) == expected
+        authentication.parse_compression({"x-micromegas-compression": ("gzip",)})
 
 
 @pytest.mark.parametrize(
     ("peer", "forwarded", "real_ip", "address"),
     [
-        ("192.0.2.7", ("203.0.113.9",), "203.0.113.9", "192.0.2.7"),
-        ("10.0.0.1", ("1.1.1.1", "2.2.2.2, 203.0.113.9"), None, "203.0.113.9"),
-        ("10.0.0.1", None, "203.0.113.9", "203.0.113.9"),
-        ("10.0.0.1", ("203.0.113.9:4711",), None, "203.0.113.9"),
-        ("10.0.0.1", ("1.1.1.1:1, 203.0.113.9:4711",), None, "203.0.113.9"),
-        ("10.0.0.1", ("2001:db8::9",), None, "2001:db8::9"),
-        ("10.0.0.1", ("[2001:db8::9]",), None, "2001:db8::9"),
-        ("10.0.0.1", ("[2001:db8::9]:4711",), None, "2001:db8::9"),
+        ("ipv4:192.0.2.7:4711", ("203.0.113.9",), "203.0.113.9", "192.0.2.7"),
+        *((peer, None, None, address) for peer, address in (
+            ("ipv4:192.0.2.7:4711", "192.0.2.7"), ("ipv6:[2001:db8::7]:4711", "2001:db8::7"),
+            ("ipv6:%5B::1%5D:4711", "::1"), ("unix:/tmp/socket", "unknown"), ("ipv4:nonsense", "unknown"))),
+        (PROXY, ("1.1.1.1", "2.2.2.2, 203.0.113.9"), None, "203.0.113.9"),
+        (PROXY, None, "203.0.113.9", "203.0.113.9"), (PROXY, ("203.0.113.9:4711",), None, "203.0.113.9"),
+        (PROXY, ("1.1.1.1:1, 203.0.113.9:4711",), None, "203.0.113.9"),
+        *((PROXY, (sent,), None, "2001:db8::9") for sent in ("2001:db8::9", "[2001:db8::9]", "[2001:db8::9]:4711")),
         # Where the proxy's entry cannot be read, no other header is believed.
-        ("10.0.0.1", ("<script>",), "nobody", "10.0.0.1"),
-        ("10.0.0.1", ("",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("unknown",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("203.0.113.9:port",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("203.0.113.9:123456",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("203.0.113:4711",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("[203.0.113.9]:4711",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("[]:1",), "203.0.113.66", "10.0.0.1"),
-        ("10.0.0.1", ("1.1.1.1,",), "203.0.113.66", "10.0.0.1"),
+        (PROXY, ("<script>",), "nobody", "10.0.0.1"),
+        *((PROXY, (sent,), "203.0.113.66", "10.0.0.1") for sent in (
+            "", "unknown", "203.0.113.9:port", "203.0.113.9:123456", "203.0.113:4711", "[203.0.113.9]:4711", "[]:1",
+            "1.1.1.1,")),
     ],
-)
+)  # fmt: skip
 def test_only_a_trusted_proxy_names_the_client_and_its_last_entry_counts(peer, forwarded, real_ip, address):
     headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
     headers |= {} if real_ip is None else {"x-real-ip": (real_ip,)}
 
-    assert find_client_address(f"ipv4:{peer}:4711", headers, PROXY) == address
+    assert authentication.find_client_address(peer, headers, frozenset({"10.0.0.1"})) == address
 
 
-def test_without_authentication_the_claim_is_taken():
-    assert resolve_attribution(ANYONE, CLAIM) == Attribution(user="carol", email="carol@example.com", name="Zoë")
-    assert resolve_attribution(ANYONE, {}) == Attribution(user="unknown", email="unknown")
-
-
-def test_a_delegating_key_speaks_for_somebody_or_itself():
-    for headers in ({}, {"x-user-id": ("",)}):
-        assert resolve_attribution(SERVICE, headers) == Attribution(user="grafana", email="service-account")
-    assert resolve_attribution(SERVICE, CLAIM) == Attribution(
-        user="carol", email="carol@example.com", name="Zoë", service_account_name="grafana"
-    )
+@pytest.mark.parametrize(
+    ("caller", "claim", "expected"),
+    [
+        (ANYONE, CLAIM, Attribution(user="carol", email="carol@example.com", name="Zoë")),
+        (ANYONE, {}, Attribution(user="unknown", email="unknown")),
+        (SERVICE, {}, Attribution(user="grafana", email="service-account")),
+        (SERVICE, {"x-user-id": ("",)}, Attribution(user="grafana", email="service-account")),
+        (SERVICE, CLAIM, Attribution(
+            user="carol", email="carol@example.com", name="Zoë", service_account_name="grafana")),
+        # Naming oneself is fine.
+        (ALICE, {"x-user-id": ("alice",), "x-user-email": ("alice%40example.com",)},
+         Attribution(user="alice", email="alice@example.com")),
+        (BOB, {"x-user-email": ("bob@example.com",)}, Attribution(user="bob", email="unknown")),
+        (PLAIN_KEY, {}, Attribution(user="cron", email="service-account")),
+    ],
+)  # fmt: skip
+def test_without_authentication_and_of_a_delegating_key_the_claim_is_taken(caller, claim, expected):
+    assert resolve_attribution(caller, claim) == expected
 
 
 @pytest.mark.parametrize(
@@ -434,14 +354,6 @@ def test_nobody_else_may_name_another_user(caller, claim):
         resolve_attribution(caller, claim)
 
     assert caught.value.reason == "impersonation"
-
-
-def test_naming_oneself_is_fine():
-    headers = {"x-user-id": ("alice",), "x-user-email": ("alice%40example.com",)}
-
-    assert resolve_attribution(ALICE, headers) == Attribution(user="alice", email="alice@example.com")
-    assert resolve_attribution(BOB, {"x-user-email": ("bob@example.com",)}) == Attribution(user="bob", email="unknown")
-    assert resolve_attribution(PLAIN_KEY, {}) == Attribution(user="cron", email="service-account")
 
 
 @pytest.mark.parametrize(
@@ -469,23 +381,17 @@ def test_several_values_of_one_header_are_refused():
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [
-        ("x" * 256, "x" * 256),
-        ("%C3%A9" * 256, "é" * 256),
-        ("%E6%97%A5%E6%9C%AC", "日本"),
-        ("a%20b", "a b"),
-        ("%FF%FE", "%FF%FE"),
-        ("a+b", "a+b"),
+        ("x" * 256, "x" * 256), ("%C3%A9" * 256, "é" * 256), ("%E6%97%A5%E6%9C%AC", "日本"), ("a%20b", "a b"),
+        ("%FF%FE", "%FF%FE"), ("a+b", "a+b"),
     ],
-)
+)  # fmt: skip
 def test_printable_text_of_every_script_is_taken(sent, shown):
     assert resolve_attribution(SERVICE, {"x-user-id": (sent,)}).user == shown
 
 
 @pytest.mark.parametrize("subject", ["zo\u00eb", "\U0001f600", "a\nb", "a\x00b", "\x1b[31m"])
 def test_s12_s13_no_subject_fails_or_makes_a_claimed_user_believed(subject):
-    caller = AuthContext(
-        subject=subject, issuer="https://id.example", auth_type=AuthType.OIDC, email="a\nb@example.com"
-    )
+    caller = replace(BOB, subject=subject, email="a\nb@example.com")
 
     assert resolve_attribution(caller, {}).user == subject
     for claim in ({"x-user-id": ("root",)}, {"x-user-email": ("root@example.com",)}):

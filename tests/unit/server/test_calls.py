@@ -7,23 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from micromegas_jupyter import errors
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import TableAccess, WriteMode
-from micromegas_jupyter.errors import (
-    ConfigurationError,
-    DeadlineExceeded,
-    InternalError,
-    InvalidStatement,
-    ResourcesExhausted,
-    Unavailable,
-)
 from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import abort_call, translate_error
 from micromegas_jupyter.server.ingest import build_request
-from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
 
 SOME = TableAccess(filters={"notes": ()})
@@ -52,7 +44,7 @@ class Context:
 def test_a_defect_is_told_without_its_words_which_go_to_the_log(error, caplog):
     translated = translate_error(error, "q-1")
 
-    assert type(translated) is InternalError
+    assert type(translated) is errors.InternalError
     assert translated.query_id == "q-1"
     assert "secret" not in str(translated)
     assert "secret" in caplog.text
@@ -61,7 +53,7 @@ def test_a_defect_is_told_without_its_words_which_go_to_the_log(error, caplog):
 
 def test_a_cancelled_task_is_cancelled_and_a_function_that_raises_cancelled_error_has_failed():
     async def scenario():
-        assert type(translate_error(asyncio.CancelledError(), "q-1")) is InternalError
+        assert type(translate_error(asyncio.CancelledError(), "q-1")) is errors.InternalError
         task = asyncio.current_task()
         task.cancel()
         try:
@@ -77,7 +69,7 @@ def test_a_cancelled_task_is_cancelled_and_a_function_that_raises_cancelled_erro
 def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(seconds, milliseconds):
     context = Context(("x-micromegas-notice", "This key ends soon."))
 
-    asyncio.run(abort_call(context, ResourcesExhausted("Too often.", retry_after_seconds=seconds)))
+    asyncio.run(abort_call(context, errors.ResourcesExhausted("Too often.", retry_after_seconds=seconds)))
 
     assert context.sent["grpc-retry-pushback-ms"] == milliseconds
     assert sorted(context.sent) == ["grpc-retry-pushback-ms", "micromegas-error-bin", "x-micromegas-notice"]
@@ -104,9 +96,9 @@ def _events(caplog):
 @pytest.mark.parametrize(
     ("failure", "shown"),
     [
-        (ConfigurationError("It is not JSON.", key="oidc", remedy="Mend it."), "oidc: It is not JSON. Mend it."),
-        (ConfigurationError("denied[0] is no text.", key="denied[0]", remedy="x."), "denied[0] is no text. x."),
-        (Unavailable("A file cannot be read."), "A file cannot be read. Try again in a moment."),
+        (errors.ConfigurationError("It is not JSON.", key="oidc", remedy="Mend it."), "oidc: It is not JSON. Mend it."),
+        (errors.ConfigurationError("denied[0] is no text.", key="denied[0]", remedy="x."), "denied[0] is no text. x."),
+        (errors.Unavailable("A file cannot be read."), "A file cannot be read. Try again in a moment."),
     ],
 )
 def test_a_reload_that_fails_says_what_is_wrong(failure, shown, caplog):
@@ -145,21 +137,3 @@ def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded(
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]
     assert [request.is_trusted for request in requests] == [False, False, False, True]
-
-
-def _value(metrics, name, **labels):
-    return metrics.registry.get_sample_value(f"micromegas_server_{name}", labels)
-
-
-def test_limits_are_reported_before_they_are_reached_and_counted_when_they_are():
-    metrics = ServerMetrics()
-    names = ("rows", "query_timeout", "other")
-
-    before = [_value(metrics, "limits_reached_total", limit=name) for name in names]
-    metrics.count_error(ResourcesExhausted("Too many rows.", limit="rows"))
-    metrics.count_error(DeadlineExceeded("Too long.", limit="query_timeout"))
-    metrics.count_error(ResourcesExhausted("Too much."))
-    metrics.count_error(InvalidStatement("Wrong."))
-
-    assert before == [0, 0, 0]
-    assert [_value(metrics, "limits_reached_total", limit=name) for name in names] == [1, 1, 1]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -176,24 +177,15 @@ def test_a_link_in_place_of_the_file_is_not_followed(open_list, path):
         open_list()
 
 
-class StubbornStatement:
-    """As much of a `RunningStatement` as stopping it needs; it does not end."""
-
-    def __init__(self):
-        self.has_ended = asyncio.Event()
-
-    def end(self, cause):
-        assert cause is Cause.CANCELLED
-
-
 def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
     parts = dict.fromkeys(("pool", "settings", "clock", "metrics"))
-    runner = QueryRunner(parts.pop("pool"), **parts)
+    runner, statement = QueryRunner(parts.pop("pool"), **parts), Mock(has_ended=asyncio.Event())
 
     async def scenario():
-        with runner.listed(KEY, StubbornStatement()):
+        with runner.listed(KEY, statement):
             cancelling = await runner.cancel([KEY])
         return cancelling, await runner.cancel([KEY])
 
     assert asyncio.run(scenario()) == (CancelStatus.CANCELLING, CancelStatus.NOT_CANCELLABLE)
+    statement.end.assert_called_with(Cause.CANCELLED)

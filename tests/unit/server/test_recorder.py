@@ -10,14 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.lake.lake import Lake, LakeWriter
-from micromegas_jupyter.server.recorder.recorder import (
-    Backlog,
-    Reading,
-    RecordedStreams,
-    Recorder,
-    build_measures,
-    describe_process,
-)
+from micromegas_jupyter.server.recorder import recorder as recording
+from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.telemetry.tables import MeasureRow
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
 
@@ -141,7 +135,7 @@ def test_warnings_still_reach_stderr(lake, capsys):
 
 
 def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end():
-    streams = RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"))
+    streams = recording.RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"))
 
     def tables(seconds, *, is_last=False):
         batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
@@ -152,7 +146,7 @@ def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end():
 
 
 def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many():
-    backlog = Backlog(max_rows=10)
+    backlog = recording.Backlog(max_rows=10)
     backlog.add("processes", process_state("p", updated=1))
     for first in (0, 4, 8):
         backlog.add("log_entries", log_batch(range(first, first + 4)))
@@ -163,10 +157,10 @@ def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many():
 
 def test_a_counter_is_reported_as_growth_per_second_where_that_means_anything():
     def counter(value, core="0"):
-        return Reading("disk_reads", "count/s", value, ("core", core))
+        return recording.Reading("disk_reads", "count/s", value, ("core", core))
 
     def measure(*previous, seconds=2.0):
-        rows = build_measures(list(previous), [counter(150)], elapsed_seconds=seconds, time_ns=NOON_NS)
+        rows = recording.build_measures(list(previous), [counter(150)], elapsed_seconds=seconds, time_ns=NOON_NS)
         return [row.value for row in rows]
 
     assert measure(counter(100)) == [25.0]
@@ -179,7 +173,7 @@ def test_no_program_is_started_that_would_inherit_the_servers_environment(monkey
     monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_options: started.append(arguments))
     monkeypatch.setattr(platform, "_uname_cache", None)
 
-    found = describe_process("id", exe="x" * 1000, insert_time_ns=7)
+    found = recording.describe_process("id", exe="x" * 1000, insert_time_ns=7)
 
     assert started == []
     assert (found.username, found.computer) == (psutil.Process().username(), platform.node())

@@ -1,23 +1,14 @@
 """The tables of the data model have upstream's columns, are described, and merge the same way everywhere."""
 
+from dataclasses import replace
+
 import datafusion
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.telemetry.tables import (
-    LOG_ENTRIES,
-    MEASURES,
-    PROCESSES,
-    REMARKS_KEY,
-    STREAMS,
-    TABLES,
-    ProcessInfo,
-    TableDefinition,
-    build_process_batch,
-    level_from_logging,
-    merge_rows,
-    with_remarks,
-)
+from micromegas_jupyter.telemetry import tables
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
+from tests.fakes.telemetry_rows import process_info
 
 DICT = "dictionary<values=string, indices=int32, ordered=0>"
 TIME = "timestamp[ns, tz=+00:00]"
@@ -55,7 +46,7 @@ PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
             ("objects_metadata", "binary", True), ("tags", "list<item: string>", True), ("properties", MAP, True),
             ("insert_time", TIME, True), ("format", "string", True), ("last_update_time", TIME, True)]),
     ],
-    ids=lambda value: value.name if isinstance(value, TableDefinition) else "",
+    ids=lambda value: value.name if isinstance(value, tables.TableDefinition) else "",
 )  # fmt: skip
 def test_a_table_has_upstreams_columns_in_order(definition, columns):
     assert _described(definition) == columns
@@ -63,18 +54,7 @@ def test_a_table_has_upstreams_columns_in_order(definition, columns):
 
 
 def _process(process_id, *, exe, inserted):
-    return ProcessInfo(
-        process_id=process_id,
-        exe=exe,
-        username="alice",
-        realname="Alice",
-        computer="lab",
-        distro="Debian",
-        cpu_brand="CPU",
-        start_time_ns=1,
-        insert_time_ns=inserted,
-        properties={"exe": exe},
-    )
+    return replace(process_info(process_id), exe=exe, insert_time_ns=inserted, properties={"exe": exe})
 
 
 def _facts(merged):
@@ -93,14 +73,14 @@ def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_par
     other = _process("p2", exe="other", inserted=15)
     updates = [(later, 25, 24), (first, 30, None), (other, 16, None), (first, 11, 12)]
     states = pa.Table.from_batches(
-        build_process_batch(process, last_update_time_ns=updated, last_block_end_time_ns=ended)
+        tables.build_process_batch(process, last_update_time_ns=updated, last_block_end_time_ns=ended)
         for process, updated, ended in updates
     )
-    halves = pa.concat_tables([merge_rows(states.slice(0, 2), PROCESSES.merge_rule), states.slice(2)])
+    halves = pa.concat_tables([tables.merge_rows(states.slice(0, 2), PROCESSES.merge_rule), states.slice(2)])
 
     merged = [
         *map(_merge_in_engine, (states, halves)),
-        *(merge_rows(raw, PROCESSES.merge_rule) for raw in (states, halves)),
+        *(tables.merge_rows(raw, PROCESSES.merge_rule) for raw in (states, halves)),
     ]
 
     expected = [("p1", "first", [("exe", "first")], 10, 30, 24), ("p2", "other", [("exe", "other")], 15, 16, None)]
@@ -109,12 +89,12 @@ def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_par
     assert merged[2].schema.equals(PROCESSES.schema)
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
 def test_every_column_is_described_and_no_other(table):
     assert set(table.remarks) == set(table.schema.names)
     assert table.remark.endswith(".")
     if table.raw_name is not None:
-        remark = with_remarks(table.raw_name, table.schema).metadata[REMARKS_KEY].decode()
+        remark = tables.with_remarks(table.raw_name, table.schema).metadata[tables.REMARKS_KEY].decode()
         assert remark.endswith(f"{table.name} are merged from.")
 
 
@@ -122,4 +102,4 @@ def test_every_column_is_described_and_no_other(table):
     ("levelno", "level"), [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)]
 )
 def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
-    assert level_from_logging(levelno) == level
+    assert tables.level_from_logging(levelno) == level

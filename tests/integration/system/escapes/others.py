@@ -61,11 +61,12 @@ class Others:
         self.echo.device.interval_seconds = 1
         ended = self.echo.stored_token(ends_in_seconds=-10)
         self._run.secrets.note_members(ended.items())
+        folder = {"MICROMEGAS_CONFIG_DIR": self._run.environ["MICROMEGAS_CONFIG_DIR"]}
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             dead = f"127.0.0.1:{unused.getsockname()[1]}"
         return {
-            "accounts": {name: self._with_folder(account) for name, account in self._accounts().items()},
+            "accounts": {name: {**account, **folder} for name, account in self._accounts().items()},
             "dead_provider": f"http://{dead}",
             "dead_server": f"grpc://{dead}",
             "secret_file": self._run.give("echoed-secret", ECHOED_SECRET),
@@ -125,9 +126,6 @@ class Others:
 
     def _start(self, kind, **options):
         return self._held.enter_context(watched(kind, self._run.secrets, self._look)(**options))
-
-    def _with_folder(self, account):
-        return {**account, "MICROMEGAS_CONFIG_DIR": self._run.environ["MICROMEGAS_CONFIG_DIR"]}
 
     def _note_key(self, key):
         private = key.private

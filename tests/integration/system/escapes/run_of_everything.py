@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubReply
-from tests.fakes.terminal import ProgramAtTerminal
+from tests.fakes.terminal import ProgramAtTerminal, make_browser
 from tests.integration.notebook.kernels import AttendedKernel, card_address, card_views
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
 from tests.integration.system.escapes.secrets_in_play import Kind, Place, Text
@@ -36,7 +36,6 @@ class RunOfEverything:
         self.secrets = secrets
         self.texts = []
         self.folder = folder
-        self.given = folder / "given"
         self._processes = processes
         for name in ("given", "home", "notes", "tmp", "work"):
             (folder / name).mkdir()
@@ -49,7 +48,7 @@ class RunOfEverything:
             "ESCAPES_FOLDER": str(folder / "notes"),
             "TERM": "xterm-256color",
             "COLUMNS": "400",
-            "BROWSER": browser(folder / "my-browser"),
+            "BROWSER": make_browser(folder / "my-browser"),
             **stack.client_environment(),
             "MICROMEGAS_CONFIG_DIR": str(folder / "config"),
         }
@@ -77,15 +76,16 @@ class RunOfEverything:
 
     def with_confidential_application(self, application, secret):
         environ = {**self.environ, **application, "MICROMEGAS_OIDC_CLIENT_SECRET": secret}
+        self.login_by_browser(environ)
+        self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
+
+    def login_by_browser(self, environ):
         terminal = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=environ, folder=self.work)
         terminal.wait_for("Signed in as")
         self.add(Place.OUTPUT, "login by browser", terminal.finish())
-        self.command("logout", **application, MICROMEGAS_OIDC_CLIENT_SECRET=secret)
 
     def at_terminal(self):
-        browser = ProgramAtTerminal([*CLI, "login", "--flow", "browser"], environ=self.environ, folder=self.work)
-        browser.wait_for("Signed in as")
-        self.add(Place.OUTPUT, "login by browser", browser.finish())
+        self.login_by_browser(self.environ)
         for arguments in (["whoami"], ["doctor"], ["doctor", "--json"], ["query", "SELECT 1 AS one"], ["logout"]):
             self.command(*arguments, GRPC_VERBOSITY="DEBUG")
         keyring = {
@@ -93,10 +93,11 @@ class RunOfEverything:
             "PYTHON_KEYRING_BACKEND": "persons_keyring.FileKeyring",
             "PERSONS_KEYRING": str(self.folder / "persons-keyring.json"),
         }
-        shown = sign_in_by_device(
-            [*CLI, "login", "--flow", "device"], environ={**self.environ, **keyring}, folder=self.work
-        )
-        self.add(Place.OUTPUT, "login by device", shown)
+        command = [*CLI, "login", "--flow", "device"]
+        terminal = ProgramAtTerminal(command, environ={**self.environ, **keyring}, folder=self.work)
+        address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
+        sign_in(f"{address}?user_code={code}")
+        self.add(Place.OUTPUT, "login by device", terminal.finish())
         self.command("whoami", **keyring)
         self.command("logout", "--end-session", **keyring)
         shown = sign_in_by_paste([*CLI, "login", "--flow", "paste"], environ=self.environ, folder=self.work)
@@ -233,7 +234,10 @@ class RunOfEverything:
         return self.stack.provider.service_secret.reveal()
 
     def give(self, name, content):
-        return give(self.given, name, content)
+        path = self.folder / "given" / name
+        path.touch(0o600)
+        path.write_text(content)
+        return str(path)
 
     def gather(self):
         """Add what was left behind; after this, nothing more is done."""
@@ -245,35 +249,6 @@ class RunOfEverything:
         for text in self.texts:
             for start in _START_ADDRESS.findall(text.text):
                 self.secrets.note(Kind.START_ADDRESS, start)
-
-
-_BROWSER = """#!{python} -I
-import sys
-from micromegas_jupyter.demo.provider.scripted_person import sign_in
-sign_in(sys.argv[1])
-"""
-
-
-def give(folder, name, content):
-    path = folder / name
-    path.touch(0o600)
-    path.write_text(content)
-    return str(path)
-
-
-def browser(path):
-    """Make a browser that signs in by itself; it is a program of the person's and is not watched from inside."""
-    path.write_text(_BROWSER.format(python=sys.executable))
-    path.chmod(0o755)
-    return str(path)
-
-
-def sign_in_by_device(command, *, environ, folder):
-    """Type the code that a program shows into the provider's page; returns all that the program showed."""
-    terminal = ProgramAtTerminal(command, environ=environ, folder=folder)
-    address, code = terminal.wait_for(r"Go to (\S+) and type (\S+)\.").groups()
-    sign_in(f"{address}?user_code={code}")
-    return terminal.finish()
 
 
 def sign_in_by_paste(command, *, environ, folder, lines=(), prompt=""):

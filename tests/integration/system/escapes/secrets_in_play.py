@@ -108,9 +108,6 @@ class SecretsInPlay:
         with self._lock:
             return iter(list(self._known))
 
-    def kinds(self):
-        return {secret.kind for secret in self}
-
     def note(self, kind, text):
         if len(text) >= SHORTEST_SECRET:
             with self._lock:

@@ -1,8 +1,6 @@
 """Providers and platforms that note every secret they receive or issue, and say when a request comes."""
 
-import io
-from functools import cached_property
-from urllib.parse import parse_qsl
+import flask
 
 from micromegas_jupyter.demo.provider import DemoProvider
 from tests.fakes import scripted_provider
@@ -15,37 +13,22 @@ class WatchedDemoProvider(DemoProvider):
         self._secrets = secrets
         self._on_request = on_request
 
-    @cached_property
-    def app(self):
-        app = super().app
-        app.wsgi_app = _WatchedApp(app.wsgi_app, self._secrets, self._on_request)
-        return app
+    def register(self, app):
+        super().register(app)
+        app.before_request(self._note_request)
+        app.after_request(self._note_answer)
 
-
-class _WatchedApp:
-    def __init__(self, app, secrets, on_request):
-        self._app = app
-        self._secrets = secrets
-        self._on_request = on_request
-
-    def __call__(self, environ, start_response):
+    def _note_request(self):
         self._on_request()
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        self._secrets.note_members(parse_qsl(body.decode()))
-        self._secrets.note_members(parse_qsl(environ.get("QUERY_STRING", "")))
-        self._secrets.note_headers({"authorization": environ.get("HTTP_AUTHORIZATION", "")})
+        for members in (flask.request.form, flask.request.args):
+            self._secrets.note_members(members.items(multi=True))
+        self._secrets.note_headers({"authorization": flask.request.headers.get("Authorization", "")})
 
-        def start(status, headers, *rest):
-            for name, value in headers:
-                if name == "Location":
-                    self._secrets.note_address(value)
-            return start_response(status, headers, *rest)
-
-        answer = b"".join(self._app(environ, start))
-        if environ.get("PATH_INFO") in {"/token", "/device_authorization"}:
-            self._secrets.note_text(answer.decode())
-        return [answer]
+    def _note_answer(self, answer):
+        self._secrets.note_address(answer.headers.get("Location", ""))
+        if flask.request.path in {"/token", "/device_authorization"}:
+            self._secrets.note_text(answer.get_data(as_text=True))
+        return answer
 
 
 def watched(kind, secrets, on_request):

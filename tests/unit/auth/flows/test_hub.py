@@ -133,7 +133,7 @@ def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expect
     "change",
     [
         *({"access_token": token} for token in ("", "two words", "né", "x" * 65_537)),
-        *({"expires_in": seconds} for seconds in (-1, "60", 10**9)),
+        *({"expires_in": seconds} for seconds in (-1, "60", 7 * 24 * 3600 + 1)),
         {"issuer": ""},
         {"user": 7},
     ],
@@ -144,6 +144,20 @@ def test_a_token_answer_with_a_malformed_member_is_refused(hub, change):
 
     with pytest.raises(ProviderMisbehaved, match="cannot be used"):
         service_of(hub).token()
+
+
+def test_a_token_may_last_a_week(hub):
+    hub.lifetime_seconds = 7 * 24 * 3600
+
+    assert provider_of(hub).get_token()
+
+
+@pytest.mark.parametrize("name", ["n/4", "n?4", "né", ""])
+def test_a_sign_in_whose_name_would_change_an_address_is_refused(hub, name):
+    hub.reply = lambda _call: HubReply(status=201, body={"name": name, "start_url": hub.start_url, "expires_in": 600})
+
+    with pytest.raises(ProviderMisbehaved, match="cannot be used"):
+        service_of(hub).begin("https://id.example.com/authorize")
 
 
 # The token

@@ -4,6 +4,7 @@ import sys
 import threading
 import types
 import webbrowser
+from unittest.mock import Mock
 
 import pytest
 
@@ -162,6 +163,15 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
     monkeypatch.setattr("importlib.util.find_spec", {"google.colab": object()}.get)
     assert gather_facts(environ={}).is_colab
+    monkeypatch.setattr("importlib.util.find_spec", Mock(side_effect=ModuleNotFoundError("google")))
+    assert not gather_facts(environ={}).is_colab
+
+
+def test_closed_streams_are_no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    assert not gather_facts(environ={}).has_terminal
 
 
 @pytest.mark.parametrize(

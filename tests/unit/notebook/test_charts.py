@@ -1,0 +1,350 @@
+"""Charts of results: what is drawn of which columns, the specification, and the picture."""
+
+import csv
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import vl_convert
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.charts import KINDS
+from micromegas_jupyter.notebook.charts.chart import Chart
+
+T0 = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+MAX_BYTES = 300_000
+
+
+def times(count, *, step=60, start=T0, zone="UTC"):
+    return pa.array(start + np.arange(count) * step).cast(pa.timestamp("s", zone)).cast(pa.timestamp("ns", zone))
+
+
+def table_of(count=6, **columns):
+    return pa.table({"time": times(count), **columns})
+
+
+def panels(chart):
+    return chart.spec.get("vconcat", [chart.spec])
+
+
+def encoding(chart, panel=0):
+    return panels(chart)[panel]["layer"][0]["encoding"]
+
+
+def rows(chart, panel=0):
+    return list(csv.DictReader(io.StringIO(panels(chart)[panel]["data"]["values"])))
+
+
+def title(chart):
+    return chart.spec["title"]["text"]
+
+
+def bundle_of(chart):
+    return chart._repr_mimebundle_()[0]
+
+
+def labels(chart):
+    """Return the texts of the picture."""
+    svg = bundle_of(chart)["image/svg+xml"]
+    return [re.sub(r"<[^>]+>", "", text) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
+
+
+HOSTS = {"host": ["b10", "b9"] * 3}
+NUMBERS = {"a": [1.5, 2, 3, 4, 5, 6], "b": [60, 50, 40, 30, 20, 10]}
+
+
+@pytest.mark.parametrize(
+    ("table", "drawn"),
+    [
+        (table_of(load=NUMBERS["a"]), "line chart: load over time"),
+        (table_of(**NUMBERS, **HOSTS), "line chart: a, b over time by host"),
+        (table_of(**HOSTS), "hist chart: rows over time by host"),
+        (pa.table({"host": list("abcdef"), **NUMBERS}), "bar chart: a, b by host"),
+        (pa.table(NUMBERS), "point chart: b against a"),
+        (pa.table({"a": NUMBERS["a"]}), "hist chart: a"),
+        (pa.table(HOSTS), "bar chart: rows by host"),
+        (pa.table({"host": ["a", "a", "b", "b"], "level": ["x", "y"] * 2, "n": [1, 2, 3, 4]}), "n by host and level"),
+    ],
+)  # fmt: skip
+def test_the_columns_types_decide_what_is_drawn(table, drawn):
+    assert drawn in repr(Chart(table)).splitlines()[0]
+
+
+def test_rows_that_texts_do_not_tell_apart_are_points_with_their_color():
+    table = pa.table({"cached": [True, False] * 50, "size": np.arange(100.0), "took": np.arange(100.0) ** 2})
+
+    chart = Chart(table)
+
+    assert title(chart) == "took against size by cached"
+    assert encoding(chart)["color"]["scale"]["domain"] == ["false", "true"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [{}, {"color": "host"}, {"y": "b,a", "x": "time"}])
+def test_every_kind_is_a_valid_specification_with_stable_names(kind, names):
+    table = table_of(**NUMBERS, **HOSTS)
+
+    chart = Chart(table, kind=kind, **names)
+
+    assert chart.to_altair()  # which checks it against Vega-Lite's schema
+    assert vl_convert.vegalite_to_vega(json.dumps(chart.spec), vl_version="5.20")["marks"]
+    assert chart.spec == Chart(table, kind=kind, **names).spec
+    assert {name["name"] for name in chart.spec["params"]} <= {"zoom", "legend"}
+
+
+def test_each_measure_has_a_panel_of_its_own_scale_and_counts_begin_at_zero():
+    chart = Chart(table_of(requests=[980, 985, 990, 1000, 1010, 1020], load=[90.5, 90.6, 90.7, 90.8, 90.9, 91.0]))
+
+    assert [encoding(chart, panel)["y"]["title"] for panel in (0, 1)] == ["requests", "load"]
+    assert [encoding(chart, panel)["y"]["scale"]["zero"] for panel in (0, 1)] == [True, False]
+    assert chart.spec["params"][0]["views"] == ["panel_1", "panel_2"]
+
+
+def test_measures_of_different_units_do_not_share_an_axis():
+    chart = Chart(table_of(name=["cpu", "ram"] * 3, unit=["%", "bytes"] * 3, value=NUMBERS["a"]))
+
+    assert [encoding(chart, panel)["y"]["title"] for panel in (0, 1)] == ["value (%)", "value (bytes)"]
+    assert {row["series"] for row in rows(chart, 1)} == {"ram"}
+    assert title(chart) == "value over time by name"
+
+
+def test_identifiers_are_no_measures_and_what_is_left_out_is_said():
+    columns = {"process_id": [2**62] * 6, "port": [1, 2] * 3, "tickId": [1, 2] * 3, "load": NUMBERS["a"]}
+    chart = Chart(table_of(**columns))
+    many = Chart(table_of(**{f"n{number}": NUMBERS["a"] for number in range(10)}))
+
+    assert title(chart) == "load over time"
+    assert chart.spec["title"]["subtitle"] == ["Not drawn: process_id, port, tickId (identifiers; y draws them)."]
+    assert encoding(Chart(table_of(**columns), y="port"))["y"]["field"] == "port"
+    assert "8 of 10 columns of numbers are drawn" in many.spec["title"]["subtitle"][0]
+
+
+def test_the_largest_of_many_series_are_drawn_and_the_chart_says_so():
+    hosts = [f"host-{number}" for number in range(20)] * 3
+    table = pa.table({"time": times(60), "host": hosts, "n": [1 + number % 20 for number in range(60)]})
+
+    line, bars = Chart(table), Chart(table, kind="bar", color="host")
+
+    assert encoding(line)["color"]["scale"]["domain"] == [f"host-{number}" for number in range(8, 20)]
+    assert line.spec["title"]["subtitle"] == [
+        "Drawn: the 12 of 20 values of host with the largest total of n. The others are not drawn."
+    ]
+    assert encoding(bars)["color"]["scale"]["domain"][-1] == "other"
+    assert sum(float(row["n"]) for row in rows(bars)) == sum(table["n"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "shown", "first"),
+    [
+        ("UTC", T0, "time (UTC)", "2023-11-14 22:13"),
+        (None, T0, "time (no time zone)", "2023-11-14 22:13"),
+        ("-09:30", T0, "time (UTC-09:30)", "2023-11-14 12:43"),
+        ("Europe/Berlin", T0, "time (Europe/Berlin, UTC+01:00)", "2023-11-14 23:13"),
+        (
+            "Europe/Berlin",
+            1_774_738_800,  # 2026-03-29 00:00, an hour before summer time
+            "time (UTC, as the clocks of Europe/Berlin change in between)",
+            "2026-03-28 23:00",
+        ),
+        ("../../etc/x", T0, "time (UTC, as ../../etc/x is not a known time zone)", "2023-11-14 22:13"),
+    ],
+)
+def test_times_are_those_of_the_columns_zone_unless_its_clocks_change(zone, start, shown, first):
+    chart = Chart(pa.table({"time": times(6, start=start, step=3600, zone=zone), "load": NUMBERS["a"]}))
+
+    assert encoding(chart)["x"]["title"] == shown
+    assert encoding(chart)["x"]["scale"] == {"type": "utc"}
+    drawn = datetime.fromtimestamp(int(rows(chart)[0]["time"]) / 1000, UTC)
+    assert f"{drawn:%Y-%m-%d %H:%M}" == first
+
+
+def test_times_that_a_clock_cannot_tell_apart_are_counted_from_the_first():
+    begins = pa.array([T0 * 10**9 + 1_500, T0 * 10**9 + 2_750]).cast(pa.timestamp("ns", "UTC"))
+
+    chart = Chart(pa.table({"begin": begins, "depth": [1, 2]}))
+
+    assert encoding(chart)["x"]["title"] == "µs after 2023-11-14 22:13:20.000001500, begin (UTC)"
+    assert [row["begin"] for row in rows(chart)] == ["0", "1.25"]
+
+
+def test_nulls_and_what_is_no_number_leave_gaps_and_a_point_between_two_gaps_is_drawn():
+    chart = Chart(table_of(load=[1.0, None, 3.0, float("inf"), 5.0, 6.0]))
+
+    assert [row["load"] for row in rows(chart)] == ["1", "1", "", "3", "3", "", "5", "6"]
+    assert Chart(pa.table({"time": pa.array([T0, None], pa.timestamp("s")), "n": [1, 2]})).spec
+
+
+@pytest.mark.parametrize(
+    ("column", "shown", "values"),
+    [
+        (pa.array([Decimal("1.50"), None]), "y", ["1.5"]),
+        (pa.array([2**64 - 1, 2**63], pa.uint64()), "y", ["1.84467440737096e+19", "9.22337203685478e+18"]),
+        (pa.array([timedelta(milliseconds=2), timedelta(milliseconds=5)]), "y (ms)", ["2", "5"]),
+        (pa.array([3, 4]).dictionary_encode(), "y", ["3", "4"]),
+        (pa.array([1.5, 2], pa.float16()), "y", ["1.5", "2"]),
+    ],
+)
+def test_numbers_of_any_type_are_drawn(column, shown, values):
+    chart = Chart(pa.table({"time": times(2), "y": column}))
+
+    assert encoding(chart)["y"]["title"] == shown
+    assert [row["y"] for row in rows(chart)][: len(values)] == values
+
+
+def test_booleans_are_categories_and_numbers_where_they_are_named():
+    table = table_of(ok=[True, False, None] * 2)
+
+    assert encoding(Chart(table))["color"]["scale"]["domain"] == ["false", "null", "true"]
+    assert [row["ok"] for row in rows(Chart(table, kind="line", y="ok"))] == ["1", "0", "", "1", "0"]
+
+
+def test_bars_add_up_from_zero_in_the_order_of_the_rows_or_of_their_sums():
+    ordered = Chart(pa.table({"day": ["Mon", "Tue", "Wed"], "n": [1, 2, 3]}), kind="bar")
+    summed = Chart(pa.table({"host": ["a", "b", "a", "c"], "n": [1, 5, 1, 3]}), kind="bar")
+
+    assert encoding(ordered)["y"]["sort"] == ["Mon", "Tue", "Wed"]
+    assert encoding(ordered)["x"]["title"] == "n"
+    assert encoding(summed)["y"]["sort"] == ["b", "c", "a"]
+    assert encoding(summed)["x"]["title"] == "sum of n"
+    assert encoding(summed)["x"]["scale"] == {"zero": True}
+    assert {row["host"]: row["n"] for row in rows(summed)} == {"a": "2", "b": "5", "c": "3"}
+
+
+def test_a_histogram_has_round_ranges_and_counts_each_row_once():
+    values = np.random.default_rng(1).gamma(2, 40, 10_000)
+
+    chart = Chart(pa.table({"took": values}))
+
+    assert sum(int(row["rows"]) for row in rows(chart)) == len(values)
+    assert {float(row["start"]) % 20 for row in rows(chart)} == {0.0}
+    assert rows(chart)[0]["range"] == "0 to 20"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(5e18, "5e+18"), (5e9, "5 G"), (50_000, "50 k"), (5_000, "5,000"), (0.004, "0.004"), (0.00005, "5e-5")],
+)
+def test_labels_are_short_and_cannot_be_misread(number, text):
+    found = labels(Chart(table_of(y=[0, number / 5, number, 0, 0, 0])))
+
+    assert text in found
+    assert not any(re.search(r"\d[EPmµn]$", label) for label in found)
+
+
+def test_names_and_values_are_text_in_the_data_and_in_the_picture():
+    odd = 'a.b["c"]\\\n<b>\x1b[2J'
+    table = pa.table(
+        {"time": times(4), odd: [1, 2, 3, 4], "__proto__": ['x,"\n</script>', None] * 2, "rows": [1.5] * 4}
+    )
+
+    chart = Chart(table)
+
+    svg = bundle_of(chart)["image/svg+xml"]
+    assert "\x1b" not in json.dumps(chart.spec) + svg
+    assert {row["series"] for row in rows(chart)} == {'x,"⧵n</script>', "null"}
+    assert "</script>" not in svg
+    assert encoding(chart)["y"]["field"] == "a_b__c_____b___2J"
+
+
+def test_texts_that_are_cut_or_look_like_null_stay_apart():
+    table = pa.table({"name": ["x" * 60 + "1", "x" * 60 + "2", "null", None], "n": [1, 2, 3, 4]})
+
+    assert len({row["name"] for row in rows(Chart(table))}) == 4
+
+
+def test_a_million_points_keep_their_peaks_in_little_room():
+    values = np.sin(np.arange(1_000_000) / 5e4)
+    values[[123_456, 765_432]] = 40, -40
+    hosts = pa.array(["a", "b", "c", "d"]).take(pa.array(np.arange(1_000_000) % 4))
+    table = pa.table({"time": times(1_000_000, step=1), "load": values, "host": hosts.dictionary_encode()})
+
+    chart = Chart(table)
+
+    drawn = [float(row["load"]) for row in rows(chart)]
+    assert (min(drawn), max(drawn), len(drawn) <= 4_000) == (-40, 40, True)
+    assert sum(len(text) for text in map(json.dumps, bundle_of(chart).values())) < MAX_BYTES
+    assert "1,000,000 points" in repr(chart)
+
+
+def test_a_scatter_plot_of_many_points_is_a_small_picture_with_the_outermost():
+    random = np.random.default_rng(1)
+    table = pa.table({"a": random.normal(0, 1, 200_000), "b": random.normal(0, 1, 200_000)})
+
+    chart = Chart(table)
+    bundle = bundle_of(chart)
+
+    assert max(float(row["b"]) for row in rows(chart)) == pytest.approx(table["b"].to_numpy().max())
+    assert "image/png" in bundle
+    assert sum(len(json.dumps(text)) for text in bundle.values()) < MAX_BYTES
+    assert "One point for each spot" in chart.spec["title"]["subtitle"][0]
+
+
+def test_pictures_on_one_page_share_no_id_and_hold_no_hidden_points():
+    pictures = [bundle_of(Chart(table_of(**{name: values})))["image/svg+xml"] for name, values in NUMBERS.items()]
+
+    ids = [set(re.findall(r'id="([^"]+)"', picture)) for picture in pictures]
+    assert ids[0].isdisjoint(ids[1])
+    assert all("pointerover" not in picture and picture.count("<path") < 60 for picture in pictures)
+
+
+def test_without_the_extra_there_is_the_chart_and_the_text_and_what_needs_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("micromegas_jupyter.notebook.charts.chart.find_spec", lambda _: None)
+    chart = Chart(table_of(load=NUMBERS["a"]))
+
+    assert set(bundle_of(chart)) == {"application/vnd.vegalite.v5+json", "text/plain"}
+    for use in (chart.to_altair, lambda: chart.save(tmp_path / "chart.png")):
+        with pytest.raises(UsageError) as raised:
+            use()
+        assert "micromegas_jupyter[charts]" in raised.value.remedy
+
+
+def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
+    chart = Chart(table_of(**NUMBERS, **HOSTS))
+    for suffix in ("json", "svg", "png"):
+        chart.save(tmp_path / f"chart.{suffix}")
+
+    assert json.loads((tmp_path / "chart.json").read_text()) == chart.spec
+    assert (tmp_path / "chart.svg").read_text().startswith("<svg")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert chart.to_altair().properties(title="mine").to_dict()["title"] == "mine"
+    with pytest.raises(UsageError, match=r"\.json, \.svg or \.png"):
+        chart.save(tmp_path / "chart.gif")
+    with pytest.raises(UsageError, match="could not be written"):
+        chart.save(tmp_path / "missing" / "chart.svg")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "what"),
+    [
+        (pa.table({}), {}, "no rows"),
+        (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l list<item: int64>\)"),
+        (pa.table({"pid": [1, 2]}), {}, "nothing to draw"),
+        (table_of(n=pa.nulls(6, pa.int64())), {}, "no row has a value for each axis"),
+        (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),
+        (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
+        (table_of(**HOSTS), {"kind": "line"}, r"needs one more column of numbers \(time timestamp"),
+        (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
+        (table_of(**HOSTS), {"y": "host"}, r"needs numbers \(host text\)"),
+        (table_of(load=NUMBERS["a"]), {"y": "laod"}, 'no column "laod"'),
+        (table_of(load=NUMBERS["a"]), {"kind": "pie"}, '"pie" is not a kind'),
+        (pa.table({"time": times(500), "n": range(500)}), {"kind": "bar"}, "would make 500 bars"),
+        (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be drawn"),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(table, options, what):
+    with pytest.raises(UsageError, match=what) as raised:
+        Chart(table, **options)
+
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["line", "area"])
+def test_marks_have_no_overlays_which_jupyterlab_does_not_draw_in_a_named_view(kind):
+    chart = Chart(table_of(**NUMBERS), kind=kind)
+
+    assert all(not {"line", "point"} & set(layer["mark"]) for panel in panels(chart) for layer in panel["layer"])
