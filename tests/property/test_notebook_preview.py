@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import InvalidStatement
-from micromegas_jupyter.notebook.login.session import lines_as_html, offer_of
+from micromegas_jupyter.notebook.login.display import lines_as_html
+from micromegas_jupyter.notebook.login.session import offer_of
 from micromegas_jupyter.notebook.results.table import preview_html, preview_text
 from micromegas_jupyter.notebook.shell import error_lines, lines_html
 from tests.property.arrow_tables import texts

@@ -1,5 +1,6 @@
 """The sign-in card: what stands on it in each state, the widget that the browser draws it with, and its buttons."""
 
+import html
 import logging
 import shutil
 import sys
@@ -12,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anywidget
 import traitlets
@@ -22,16 +23,12 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables
 from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
-    CODE_WARNING,
-    MAX_SHOWN_GROUPS,
-    WRAPPED,
     IdentityAction,
     IdentityState,
     IdentityStatus,
     NotebookSession,
+    SignInOffer,
     accepted_actions,
-    identity_lines,
-    lines_as_html,
     offered_actions,
     shown_detail,
 )
@@ -43,6 +40,7 @@ from micromegas_jupyter.notebook.shell import (
     is_attended,
     new_display_handle,
     start_thread,
+    time_text,
     where_text,
 )
 
@@ -55,6 +53,7 @@ _ENDING_SOON = timedelta(minutes=5)
 _TROUBLE = "▲"
 _LABEL = "Micromegas sign-in"
 _BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
+_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
 _ACTIONS = {
     IdentityAction.SIGN_IN: ("Sign in", "Starting the sign-in…"),
     IdentityAction.SHOW_CODE: ("Show a code", "Asking for a code…"),
@@ -62,6 +61,7 @@ _ACTIONS = {
     IdentityAction.REFRESH: ("Refresh", "Renewing the token, and asking the server…"),
     IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
 }
+MAX_SHOWN_GROUPS = 32
 QR_LABEL = "QR code of the page to open, with the code filled in"
 QUIET_MODULES = 4
 """The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
@@ -76,10 +76,10 @@ def build_view(state: IdentityState, *, now: datetime, since: datetime, note: st
     counts_to = since if state.status is IdentityStatus.EXPIRED else state.ends_at
     seconds = None if counts_to is None else (counts_to - now).total_seconds()
     words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
-    return {**_state_view(state, now), **words, "seconds": seconds, "awaited": state.is_awaited}
+    return {**_state_view(state), **words, "seconds": seconds, "awaited": state.is_awaited}
 
 
-def _state_view(state: IdentityState, now: datetime) -> View:
+def _state_view(state: IdentityState) -> View:
     buttons = [_button(action) for action in offered_actions(state)]
     main = next((button for button in buttons if button["opens"]), None)
     actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
@@ -88,13 +88,22 @@ def _state_view(state: IdentityState, now: datetime) -> View:
             title, line = "No sign-in is configured.", f"{state.server} is used without one"
             return _view(state.status, "○", title, line, _server_line(state), **actions)
         case IdentityStatus.WRAPPED:
-            return _view(state.status, "○", "The wrapper's client is used.", WRAPPED, _server_line(state), **actions)
+            return _view(state.status, "○", "The wrapper's client is used.", _WRAPPED, _server_line(state), **actions)
         case IdentityStatus.WAITING:
             return _waiting(state, actions)
         case IdentityStatus.SIGNED_OUT:
-            return _view(state.status, "○", identity_lines(state, now=now)[0], state.detail, **actions)
+            return _view(
+                state.status, "○", f"Not signed in{where_text(state.issuer, state.server)}.", state.detail, **actions
+            )
         case IdentityStatus.EXPIRED:
-            return _view(state.status, _TROUBLE, _ended(state), state.detail, "ended {left} ago", **actions)
+            return _view(
+                state.status,
+                _TROUBLE,
+                _ended(state),
+                state.detail,
+                "ended {left} ago",
+                **actions,
+            )
         case _:
             return _signed_in(state, actions)
 
@@ -147,7 +156,9 @@ def _waiting(state: IdentityState, actions: View) -> View:
             "qr": build_qr_code(offer.scan_address),
             "over": {**over, "title": "The code has expired."},
         }
-        return _view(state.status, "○", title, f"{CODE_WARNING} {state.detail}".strip(), line, **actions)
+        return _view(
+            state.status, "○", title, f"Only type it if you started this. {state.detail}".strip(), line, **actions
+        )
     actions = {"button": sign_in, "more": actions["more"], "over": over}
     if offer is not None and offer.flow is Flow.PASTE:
         title = f"Sign in to {state.issuer}, then paste the address below"
@@ -178,6 +189,8 @@ def _signed_in(state: IdentityState, actions: View) -> View:
 
     if state.ends_at is None:
         return view(state.status, "●", "")
+    if state.renews is None:
+        return view(state.status, "●", "expires in {left}")
     if not state.renews:
         clock = "expires in {left}, does not renew by itself"
         over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
@@ -203,6 +216,31 @@ def _facts(state: IdentityState) -> View:
     }
     summary = " · ".join(filter(None, ("admin" if state.is_admin else "", many))) or "details"
     return {"summary": summary, "facts": [[name, fact] for name, fact in facts.items() if fact]}
+
+
+def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
+    """Return the card as text, where what counts down is a time."""
+    view, offer = _state_view(state), state.offer
+    lines = [f"{view['title']} {view.get('code', '')}".rstrip(), *cast("list[str]", view["lines"]), state.help]
+    lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
+    if offer is not None and offer.address:
+        where = " of this Jupyter server" if offer.address.startswith("/") else ""
+        lines.append(f"Open {offer.address}{where}{'; interrupt to stop waiting' if state.is_awaited else ''}.")
+    elif view["button"] and not state.has_token:
+        lines.append("Run %micromegas_login to sign in.")
+    end = "" if state.ends_at is None else time_text(state.ends_at, now=now)
+    timed = [line.replace("in {left}", f"at {end}").replace("for {left}", f"until {end}") for line in lines if line]
+    return [line for line in timed if "{left}" not in line]
+
+
+def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
+    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
+    parts = [html.escape(line) for line in lines]
+    if offer is not None and offer.address:
+        label = "Sign in" if not offer.user_code else "Open the page"
+        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
+        parts.append(link)
+    return f"<p>{'<br>'.join(parts)}</p>"
 
 
 _STATIC = Path(__file__).parents[1] / "frontend" / "static"
@@ -284,9 +322,9 @@ class IdentityCard(anywidget.AnyWidget):
         if shown is None or self._state is None:
             return shown
         bundle, metadata = shown
-        lines = identity_lines(self._state, now=self._clock.now())
-        html = lines_as_html(lines, offer=self._state.offer)
-        return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
+        lines = build_lines(self._state, now=self._clock.now())
+        markup = lines_as_html(lines, offer=self._state.offer)
+        return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
 
 
 def _address(state: IdentityState | None) -> str:
@@ -406,7 +444,7 @@ class IdentityDisplay:
 
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
-        lines = identity_lines(state, now=self._session.dependencies.clock.now())
+        lines = build_lines(state, now=self._session.dependencies.clock.now())
         if not has_kernel(self._shell):
             print("\n".join(lines))  # noqa: T201 - a terminal
             self._print_qr(state)
@@ -437,7 +475,7 @@ class IdentityDisplay:
         if state is not None:
             # Nobody renews it any more, and a sign-in under way is over.
             now = self._session.dependencies.clock.now()
-            lines = identity_lines(replace(state, renews=False, offer=None), now=now)
+            lines = build_lines(replace(state, renews=None, offer=None), now=now)
             for handle in self._handles:
                 handle.update(_text_bundle(lines), raw=True)
         card.close()

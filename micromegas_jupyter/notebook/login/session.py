@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import enum
-import html
 import re
 import threading
 from contextlib import suppress
@@ -30,27 +29,19 @@ from micromegas_jupyter.notebook.shell import (
     provider_text,
     shown_name,
     start_thread,
-    time_text,
-    where_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
 
-CODE_WARNING = "Only type it if you started this."
-MAX_SHOWN_GROUPS = 32
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
 _MAX_DETAIL_CHARACTERS = 300
-WRAPPED = (
-    "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
-    "would change nothing."
-)
 CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
@@ -94,20 +85,6 @@ def _web_address(address: str | None) -> str:
     return "" if address is None or not address.startswith(("http://", "https://")) else printable(address)
 
 
-def _offer_line(state: IdentityState, offer: SignInOffer, until: str) -> str:
-    if offer.flow is Flow.PASTE:
-        hint = "When the browser ends at an address that does not load, copy that address and paste it below."
-        return f"Sign in at {state.issuer}: open {offer.address}{until}. {hint}"
-    lead, what = ("Sign in to continue", "cell") if state.is_awaited else ("Sign in", "notebook")
-    if offer.flow is Flow.DEVICE:
-        do = f"go to {offer.address} and type {offer.user_code}{until}. {CODE_WARNING}"
-    else:
-        where = " of this Jupyter server" if offer.address.startswith("/") else ""
-        do = f"open {offer.address}{where}{until}."
-    interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
-    return f"{lead} at {state.issuer}: {do} This {what} continues by itself{interrupt}."
-
-
 class IdentityStatus(enum.StrEnum):
     """The stage of a sign-in."""
 
@@ -146,7 +123,7 @@ class IdentityState:
     is_admin: bool = False
     server_line: str = ""
     ends_at: datetime | None = None
-    renews: bool = False
+    renews: bool | None = False
     renews_at: datetime | None = None
     offer: SignInOffer | None = None
     is_awaited: bool = False
@@ -157,55 +134,6 @@ class IdentityState:
     def has_token(self) -> bool:
         """Whether there was a token that worked when the state was last updated."""
         return self.status in _HAS_TOKEN
-
-
-def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
-    """Return the state as text, one sentence per line."""
-    server_line = f"{state.server}: {state.server_line}" if state.server_line else ""
-    lines = (_main_line(state, now), state.detail, state.help, server_line, _rights_line(state))
-    return [line for line in lines if line]
-
-
-def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
-    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
-    parts = ["<br>".join(html.escape(line) for line in lines)]
-    if offer is not None and offer.address:
-        label = "Sign in" if not offer.user_code else "Open the page"
-        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
-        parts.append(link)
-    return f"<p>{'<br>'.join(parts)}</p>"
-
-
-def _main_line(state: IdentityState, now: datetime) -> str:
-    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
-    match state.status:
-        case IdentityStatus.NOT_CONFIGURED:
-            return f"No sign-in is configured; {state.server} is used without one."
-        case IdentityStatus.WRAPPED:
-            return WRAPPED
-        case IdentityStatus.WAITING:
-            waiting = f"Waiting for you to sign in at {state.issuer}{until}."
-            return waiting if state.offer is None else _offer_line(state, state.offer, until)
-        case IdentityStatus.EXPIRED:
-            return f"The sign-in{where_text(state.issuer, state.server)} has ended. Run %micromegas_login."
-        case IdentityStatus.SIGNED_OUT:
-            return f"Not signed in{where_text(state.issuer, state.server)}."
-    name = f" as {state.name}" if state.name else ""
-    address = f" ({state.email})" if state.email else ""
-    issuer = f" at {state.issuer}" if state.issuer else ""
-    through = f" through {state.through}" if state.through else ""
-    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
-    return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
-
-
-def _rights_line(state: IdentityState) -> str:
-    if not state.server_line:
-        return ""  # only the server knows somebody's rights
-    names = list(state.groups[:MAX_SHOWN_GROUPS])
-    left = state.group_count - len(names)
-    groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
-    parts = ("admin" if state.is_admin else "", f"groups: {groups}" if state.group_count else "")
-    return " · ".join(filter(None, parts))
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:

@@ -32,13 +32,15 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel):
 
     (offer,) = login.of("display_data")
     assert "application/vnd.jupyter.widget-view+json" in offer["data"]
-    assert f"open {START_URL} until 12:10 UTC" in offer["data"]["text/plain"]
+    assert offer["data"]["text/plain"].split("\n") == [
+        "Sign in to id.example.com",
+        "for lake.example.com:50051 · this notebook continues by itself · valid until 12:10 UTC",
+        f"Open {START_URL}.",
+    ]
     first_line = query.of("display_data")[0]["data"]["text/plain"]
     last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
-    assert first_line == (
-        f"Sign in to continue at id.example.com: open {START_URL} until 12:10 UTC. This cell continues by itself; "
-        "interrupt to stop waiting."
-    )
+    assert first_line.startswith("Sign in to continue\nat id.example.com for lake.example.com:50051 · this cell ")
+    assert first_line.endswith(f"Open {START_URL}; interrupt to stop waiting.")
     assert f'<a href="{START_URL}" target="_blank"' in query.of("display_data")[0]["data"]["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in query.of("display_data")[0]["data"]
     assert START_URL not in str(card_views(kernel.all_messages))
@@ -128,13 +130,13 @@ def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel, end):
     else:
         kernel.run(end)
 
-    signed_in = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.\\n"
+    signed_in = "Signed in as Alice Martin (alice@example.com)\\nid.example.com \\u00b7 expires at 15:42 UTC\\n"
     kernel.wait_until_saved(signed_in, times=2)
     kernel.later_messages(0.2)
     saved = kernel.saved()
     assert "application/vnd.jupyter.widget-view+json" not in saved
     assert saved.count(signed_in) == 2
-    assert "renews by itself." not in saved
+    assert "renews by itself\\n" not in saved
 
 
 NOBODY = "world.stored = None"
