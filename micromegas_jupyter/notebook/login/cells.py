@@ -129,7 +129,9 @@ class CellConnections:
                 provider.get_token()
         except LoginRequired as error:
             session.note_failure(settings, error)
-            if settings.as_service_account or settings.profile in session.connections.signed_out:
+            # What would sign them in by itself says why it did not; and they may have signed out here.
+            is_hubs = error.giver is not None or settings.profile in session.connections.signed_out
+            if is_hubs or settings.as_service_account:
                 raise
             session.begin_sign_in(settings, self._shell)
 

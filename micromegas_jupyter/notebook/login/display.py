@@ -225,7 +225,8 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
     if offer is not None and offer.address:
         where = " of this Jupyter server" if offer.address.startswith("/") else ""
-        lines.append(f"Open {offer.address}{where}{'; interrupt to stop waiting' if state.is_awaited else ''}.")
+        interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
+        lines.append(f"Open {offer.address}{where} to sign in{interrupt}.")
     elif view["button"] and not state.has_token:
         lines.append("Run %micromegas_login to sign in.")
     end = "" if state.ends_at is None else time_text(state.ends_at, now=now)

@@ -35,12 +35,12 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel):
     assert offer["data"]["text/plain"].split("\n") == [
         "Sign in to id.example.com",
         "for lake.example.com:50051 · this notebook continues by itself · valid until 12:10 UTC",
-        f"Open {START_URL}.",
+        f"Open {START_URL} to sign in.",
     ]
     first_line = query.of("display_data")[0]["data"]["text/plain"]
     last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
     assert first_line.startswith("Sign in to continue\nat id.example.com for lake.example.com:50051 · this cell ")
-    assert first_line.endswith(f"Open {START_URL}; interrupt to stop waiting.")
+    assert first_line.endswith(f"Open {START_URL} to sign in; interrupt to stop waiting.")
     assert f'<a href="{START_URL}" target="_blank"' in query.of("display_data")[0]["data"]["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in query.of("display_data")[0]["data"]
     assert START_URL not in str(card_views(kernel.all_messages))

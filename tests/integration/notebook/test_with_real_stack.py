@@ -77,7 +77,7 @@ def sign_in_once(kernel, person):
     def look(message):
         if not opened and "interrupt to stop waiting" in message["content"].get("data", {}).get("text/plain", ""):
             opened.append(message["content"]["data"]["text/plain"])
-            person.open(re.search(r"Open (\S+);", opened[0])[1])
+            person.open(re.search(r"Open (\S+) to sign in;", opened[0])[1])
 
     return look
 
