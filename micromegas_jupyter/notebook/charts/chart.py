@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +74,9 @@ class Chart:
         import vl_convert
 
         # Without the points that only a pointer shows, and without a description of each for screen readers.
-        still = deepcopy(self.spec) | {"background": "white"}
-        still["config"]["aria"] = False
-        for panel in still["vconcat"]:
-            panel["layer"] = [layer for layer in panel["layer"] if "params" not in layer]
+        layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in self.spec["vconcat"]]
+        panels = [panel | {"layer": drawn} for panel, drawn in zip(self.spec["vconcat"], layers, strict=True)]
+        still = self.spec | {"vconcat": panels, "background": "white", "config": self.spec["config"] | {"aria": False}}
         if file_type == "svg":
             return str(vl_convert.vegalite_to_svg(still, vl_version=_VEGA_LITE)).encode()
         return bytes(vl_convert.vegalite_to_png(still, vl_version=_VEGA_LITE, scale=scale))

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +20,8 @@ from micromegas_jupyter.notebook.shell import cut, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SERIES: Final = 12
-MAX_PANELS: Final = 8
-MAX_CHARACTERS: Final = 50
-_SAMPLE_ROWS, _MAX_LISTED = 100_000, 300
+MAX_SERIES, MAX_PANELS = 12, 8
+_SAMPLE_ROWS, _MAX_CHARACTERS, _MAX_LISTED = 100_000, 50, 300
 _IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
 # XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash.
 _REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
@@ -56,7 +54,7 @@ class Choice(NamedTuple):
 
 def shown(text: str) -> str:
     """Return a name or value from elsewhere, short and without what would steer a terminal or a page."""
-    return cut(printable(cut(text, MAX_CHARACTERS)), MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
+    return cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
 
 
 def choose(
@@ -77,9 +75,7 @@ def choose(
     free = [column for column in columns if column not in [*along, *color_by, *named_y]]
     times, numbers, identifiers, categories = ([c for c in free if c.role is role] for role in list(Role)[:4])
     unit = [column for column in categories if column.name.lower() == "unit"]
-    samples = {
-        column: column.values.slice(0, rows).cast(pa.large_string()) for column in categories if column not in unit
-    }
+    samples = {c: c.values.slice(0, rows).cast(pa.large_string()) for c in categories if c not in unit}
     counts = {column: pc.count_distinct(sample, mode="all").as_py() for column, sample in samples.items()}
     texts = sorted(counts, key=lambda column: counts[column] == 1)  # what varies first
     # Rows that their texts tell apart have been grouped by these.
@@ -100,7 +96,8 @@ def choose(
     if kind == "hist":
         measures = [] if chosen_x.role is Role.TIME else named_y or along or numbers or [chosen_x]
     _check(kind, chosen_x, measures, color_by)
-    limit = max(MAX_SERIES, rows // 2) if kind in {"line", "area"} else MAX_SERIES
+    limits = {"bar": MAX_SERIES, "hist": min(MAX_SERIES, rows // 2), "point": min(MAX_SERIES, rows // 2)}
+    limit = limits.get(kind, max(MAX_SERIES, rows // 2))
     series = [column for column, count in counts.items() if column is not chosen_x and 1 < count <= limit]
     if kind not in {"line", "area"}:  # bars of a column that tells the rows apart need no colors
         series = [] if kind == "bar" and counts.get(chosen_x) == rows else series[:1]
@@ -109,6 +106,8 @@ def choose(
         notes.append(f"{MAX_PANELS} of {len(measures)} columns of numbers are drawn; y chooses others.")
     if unused := [column.title for column in identifiers if column is not chosen_x and measures and not named_y]:
         notes.append(f"Not drawn: {cut(', '.join(unused), _MAX_LISTED)} (identifiers; y draws them).")
+    if unused := [column.title for column, count in counts.items() if count > limit and kind in {"line", "area"}]:
+        notes.append(f"{cut(', '.join(unused), _MAX_LISTED)} separates no lines: the values hardly repeat.")
     has_units = len(measures) == 1 and kind != "hist"
     return Choice(kind, chosen_x, measures[:MAX_PANELS], color_by or series, unit if has_units else [], notes)
 
@@ -119,8 +118,7 @@ def _role(kind: pa.DataType, name: str) -> Role:
         return Role.TIME
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
         return Role.IDENTIFIER if types.is_integer(kind) and _IDENTIFIER.search(name) else Role.NUMBER
-    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return Role.CATEGORY if is_text or types.is_boolean(kind) else Role.NONE
+    return Role.CATEGORY if str(kind) in {"string", "large_string", "string_view", "bool"} else Role.NONE
 
 
 def _named(columns: Sequence[Column], name: str) -> Column:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.columns import MAX_CHARACTERS, MAX_SERIES, Choice, Column, Role, shown
-from micromegas_jupyter.notebook.shell import count_text, cut, rows_text
+from micromegas_jupyter.notebook.charts.columns import MAX_PANELS, MAX_SERIES, Choice, Column, Role, shown
+from micromegas_jupyter.notebook.shell import cut, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +56,7 @@ _TIPS: Spec = {"temporal": {"field": "when", "type": "nominal"}, "quantitative":
 _LINE = {"type": "line", "strokeWidth": 1.5, "strokeCap": "round", "strokeJoin": "round"}
 _POINT = {"type": "point", "filled": True}
 _BY_ROWS: Spec = {"field": "rows", "type": "quantitative", "legend": None, "scale": {"type": "log", "range": [0.3, 1]}}
+_LEGEND: Spec = {"name": "legend", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
 _NEXT_TO_POINTER = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
 
 
@@ -81,14 +81,11 @@ def draw(choice: Choice) -> tuple[Spec, str]:
     counted = _number_axis("rows", np.ones(rows), is_count=True)
     measures = [_axis(column) for column in choice.y] or [counted]
     if choice.unit:
-        units, values, name = _group(choice.unit, counted, notes), measures[0].values, choice.y[0].title
-        each = [(label, np.where(units.codes == code, values, np.nan)) for code, label in enumerate(units.labels)]
-        measures = [_number_axis(f"{name} ({label})", values) for label, values in each]
-    series = _Groups(np.zeros(rows, np.int64), [""])
-    if choice.color:
-        weights, adds_up = counted if kind == "hist" else measures[0], kind in {"bar", "hist"}
-        series = _group(choice.color, weights, notes, adds_up=adds_up)
-    is_time = choice.x.role is Role.TIME
+        values, (codes, labels, _) = measures[0].values, _group(choice.unit, counted, notes, MAX_PANELS)
+        titles = [f"{choice.y[0].title} ({label})" for label in labels]
+        measures = [_number_axis(title, np.where(codes == at, values, np.nan)) for at, title in enumerate(titles)]
+    weights, is_time = counted if kind == "hist" else measures[0], choice.x.role is Role.TIME
+    series = _group(choice.color, weights, notes, adds_up=kind in {"bar", "hist"})
     if kind == "hist":
         panels = [_bars(*_bins(_axis(column)), counted, series) for column in choice.y or [choice.x]]
     elif kind == "bar" and is_time:
@@ -131,19 +128,15 @@ def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, has_legend: 
         if kind in {"line", "area"}:
             near = {"name": f"near_{view}", "select": _NEXT_TO_POINTER}
             opacity = {"condition": {"param": near["name"], "empty": False, "value": 1}, "value": 0}
-            dot = {"mark": _POINT | {"size": 45}, "params": [near], "encoding": encoding | {"opacity": opacity}}
-            layers.append(dot)
+            layers += [{"mark": _POINT | {"size": 45}, "params": [near], "encoding": encoding | {"opacity": opacity}}]
         if is_shared and view != views[-1]:  # the axis below the last one is that of all
             axis = encoding["x"]["axis"] | {"labels": False, "ticks": False}
             for layer in layers:
                 layer["encoding"] = layer["encoding"] | {"x": encoding["x"] | {"title": None, "axis": axis}}
-    params: list[Spec] = []
-    if not is_horizontal and (kind != "hist" or len(panels) == 1):
-        select = {"type": "interval", "encodings": ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]}
-        params.append({"name": "zoom", "select": select, "bind": "scales", "views": views})
-    if has_legend:
-        select = {"type": "point", "fields": ["series"]}
-        params.append({"name": "legend", "select": select, "bind": "legend", "views": views})
+    encodings = ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]
+    zoom = {"name": "zoom", "select": {"type": "interval", "encodings": encodings}, "bind": "scales", "views": views}
+    has_zoom = not is_horizontal and (kind != "hist" or len(panels) == 1)
+    params = [zoom] * has_zoom + [_LEGEND | {"views": views}] * has_legend
     scale = {"color": "shared", "x": "shared" if is_shared else "independent"}
     return {"params": params, "vconcat": panels, "resolve": {"scale": scale}}
 
@@ -183,6 +176,8 @@ def _group(
 
     Series are in natural order; the bars of a text column in the order of the rows if each has one, or of the totals.
     """
+    if not columns:
+        return _Groups(np.zeros(len(weights.values), np.int64), [""])
     # As bytes, because what a server sends as text need not be text.
     texts = [column.values.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"null") for column in columns]
     joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, pa.scalar(b" / ", pa.large_binary()))
@@ -193,8 +188,8 @@ def _group(
     chosen = np.argsort(-totals, kind="stable")[: limit - adds_up]
     chosen = np.sort(chosen) if count == len(codes) else chosen
     found = [value.decode("utf-8", "replace") for value in encoded.dictionary.take(pa.array(chosen)).to_pylist()]
-    labels = [shown(text) + f" ({at})" * (len(text) > MAX_CHARACTERS) for at, text in enumerate(found, 1)]
-    if limit == MAX_SERIES or columns[0].role is not Role.CATEGORY:  # host-9 before host-10
+    labels = [label + f" ({at})" * label.endswith("…") for at, label in enumerate(map(shown, found), 1)]
+    if limit != _MAX_BARS or columns[0].role is not Role.CATEGORY:  # host-9 before host-10
         natural = [re.sub(r"\d+", lambda number: number[0].zfill(9), label) for label in labels]
         order = sorted(range(len(labels)), key=natural.__getitem__)
         chosen, labels = chosen[order], [labels[at] for at in order]
@@ -202,8 +197,7 @@ def _group(
     new_code[chosen] = np.arange(len(labels))
     title = ", ".join(column.title for column in columns)
     if count > limit:
-        of = f"{len(labels)} of {count_text(count)} values of {title}"
-        what = f"the {of} with the largest total of {weights.encoding['title']}"
+        what = f"the {len(labels)} of {count:,} values of {title} with the largest total of {weights.encoding['title']}"
         notes.append(f"Drawn: {what}. The others are {'added up' if adds_up else 'not drawn'}.")
     return _Groups(new_code[codes], labels + ["other"] * adds_up, title)
 
@@ -233,7 +227,7 @@ def _points(x: _Axis, y: _Axis, series: _Groups, max_points: int, choice: Choice
     data = {"x": x.values[rows[chosen]], "y": y.values[rows[chosen]], "series": np.array(series.labels)[codes[chosen]]}
     opacity, is_thinned = {"value": 0.6}, len(chosen) < len(rows)
     if is_thinned:
-        choice.notes.append(f"One point for each spot: {count_text(len(chosen))} for {rows_text(len(rows))}.")
+        choice.notes.append(f"One point for each spot: {len(chosen):,} for {rows_text(len(rows))}.")
         data, opacity = data | {"rows": counts}, _BY_ROWS
     encoding = _encoding(x.encoding, y.encoding, series, opacity)
     encoding["tooltip"] += [{"field": "rows", "type": "quantitative", "format": ","}] * is_thinned
@@ -247,11 +241,11 @@ def _bins(x: _Axis) -> tuple[Data, np.ndarray, Spec]:
     is_whole = not is_time and bool((drawn == np.floor(drawn)).all())
     if is_time:  # as far apart as the times are, or a step of clocks
         rough, spacing = (high - low) / 100, float(np.diff(drawn).min()) if len(drawn) > 1 else 1e3
-        step = next((seconds * 1e3 for seconds in _SECONDS if seconds * 1e3 >= rough), math.ceil(rough / 864e5) * 864e5)
+        step = next((seconds * 1e3 for seconds in _SECONDS if seconds * 1e3 >= rough), np.ceil(rough / 864e5) * 864e5)
         width = spacing if spacing > rough else step
     else:  # 1, 2 or 5 times a power of ten
         rough = max((high - low) / 40, max(abs(low), abs(high)) * 1e-12, 1e-290)
-        power = 10.0 ** math.floor(math.log10(rough))
+        power = 10.0 ** np.floor(np.log10(rough))
         width = max(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough), float(is_whole))
     first = low // width - 0.5 * (is_whole and width == 1)  # whole numbers stand in the middle of their bars
     starts = (first + np.arange((high - first * width) // width + 1)) * width
@@ -268,8 +262,7 @@ def _bars(slots: Data, codes: np.ndarray, x: Spec, y: _Axis, series: _Groups) ->
     drawn = np.flatnonzero(rows)
     data = {name: values[drawn // count] for name, values in slots.items()}
     data |= {"y": sums[drawn], "series": np.array(series.labels)[drawn % count]}
-    title = y.encoding["title"]
-    title = f"sum of {title}" if title != "rows" and (rows > 1).any() else title
+    title = "sum of " * bool(y.encoding["title"] != "rows" and (rows > 1).any()) + y.encoding["title"]
     encoding = _encoding(x, y.encoding | {"title": title, "scale": {"zero": True}}, series)
     if "x2" not in slots:
         return _panel(data, {"type": "bar"}, encoding | {"x": encoding["y"], "y": encoding["x"]})
@@ -297,13 +290,12 @@ def _panel(data: Data, mark: Spec, encoding: Spec, *more: Spec) -> Spec:
 
 def _csv(data: Data) -> Spec:
     """Return rows as one text: a notebook would write each value of an object on a line of its own."""
-    texts = [
-        values if values.dtype.kind == "U" else [format(value, ".15g" if name[0] == "x" else ".9g") for value in values]
-        for name, values in data.items()
-    ]
+    is_text = {name: values.dtype.kind == "U" for name, values in data.items()}
+    digits = {name: "%.15g" if name in {"x", "x2"} else "%.9g" for name in data}
+    texts = [values if is_text[name] else np.char.mod(digits[name], values) for name, values in data.items()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([data, *zip(*texts, strict=True)])
-    parse = {name: "string" if values.dtype.kind == "U" else "number" for name, values in data.items()}
+    parse = {name: "string" if is_text[name] else "number" for name in data}
     return {"values": text.getvalue(), "format": {"type": "csv", "parse": parse}}
 
 
