@@ -101,9 +101,8 @@ def choose(
     series = [column for column, count in counts.items() if column is not chosen_x and 1 < count <= limit]
     if kind not in {"line", "area"}:  # bars of a column that tells the rows apart need no colors
         series = [] if kind == "bar" and counts.get(chosen_x) == rows else series[:1]
-    notes = []
-    if len(measures) > MAX_PANELS:
-        notes.append(f"{MAX_PANELS} of {len(measures)} columns of numbers are drawn; y chooses others.")
+    panels = f"{MAX_PANELS} of {len(measures)} columns of numbers are drawn; y chooses others."
+    notes = [panels] * (len(measures) > MAX_PANELS)
     if unused := [column.title for column in identifiers if column is not chosen_x and measures and not named_y]:
         notes.append(f"Not drawn: {cut(', '.join(unused), _MAX_LISTED)} (identifiers; y draws them).")
     if unused := [column.title for column, count in counts.items() if count > limit and kind in {"line", "area"}]:

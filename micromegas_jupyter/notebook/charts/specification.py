@@ -104,10 +104,11 @@ def draw(choice: Choice) -> tuple[Spec, str]:
     over = "over" if is_time else "by" if kind == "bar" else "against"
     title = title if kind == "hist" and choice.y else f"{title} {over} {choice.x.title}"
     title += f" {'and' if over == 'by' else 'by'} {series.title}" * bool(series.title)
+    subtitle = {"subtitle": [line for note in notes for line in wrap(note, 100)]} if notes else {}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "description": f"{kind} chart: {title}",
-        "title": {"text": cut(title, 90), "subtitle": [line for note in notes for line in wrap(note, 100)]},
+        "title": {"text": cut(title, 90), **subtitle},
         "config": _CONFIG,
         **_arrange(panels, kind, is_horizontal=kind == "bar" and not is_time, has_legend=bool(series.title)),
     }
