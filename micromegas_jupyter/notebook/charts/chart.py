@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,7 @@ class Chart:
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""
-        _check_installed("altair")
-        import altair as alt
-
-        return alt.Chart.from_dict(self.spec)
+        return _library("altair").Chart.from_dict(self.spec)
 
     def save(self, path: str | Path) -> None:
         """Write the chart: `.json` for the specification, `.svg` or `.png` for a picture."""
@@ -70,19 +68,20 @@ class Chart:
         return data, {_MIME_TYPE: {"embed_options": {"scaleFactor": {"png": min(round(scale, 2), 1), "svg": 1}}}}
 
     def _picture(self, file_type: str, *, scale: float = 1) -> bytes:
-        _check_installed("vl_convert")
-        import vl_convert
-
+        vl_convert = _library("vl_convert")
         # Without the points that only a pointer shows, and without a description of each for screen readers.
         layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in self.spec["vconcat"]]
         panels = [panel | {"layer": drawn} for panel, drawn in zip(self.spec["vconcat"], layers, strict=True)]
-        still = self.spec | {"vconcat": panels, "background": "white", "config": self.spec["config"] | {"aria": False}}
+        # In a font whose letters are as wide everywhere, as nothing moves aside once the picture is drawn.
+        config = self.spec["config"] | {"aria": False, "font": "Arial, Helvetica, Liberation Sans, sans-serif"}
+        still = self.spec | {"vconcat": panels, "background": "white", "config": config}
         if file_type == "svg":
             return str(vl_convert.vegalite_to_svg(still, vl_version=_VEGA_LITE)).encode()
         return bytes(vl_convert.vegalite_to_png(still, vl_version=_VEGA_LITE, scale=scale))
 
 
-def _check_installed(module: str) -> None:
+def _library(module: str) -> Any:
     if find_spec(module) is None:
         remedy = "Run %pip install 'micromegas_jupyter[charts]'."
         raise UsageError(f"This needs the package {module}, which is not installed here.", remedy=remedy)
+    return import_module(module)
