@@ -76,7 +76,7 @@ def test_m4_keeps_the_ends_the_lowest_and_the_highest_of_each_column_of_pixels(p
     x = np.array([time for time, _ in points], float)
     y = np.array([np.nan if value is None else value for _, value in points])
 
-    chosen = m4(x, y, begin=x[0], end=x[-1], columns=columns)
+    chosen = m4(x, y, x[0], x[-1], columns)
 
     assert list(chosen) == sorted(set(chosen))
     column = np.minimum(((x - x[0]) / ((x[-1] - x[0]) / columns or 1)).astype(int), columns - 1)

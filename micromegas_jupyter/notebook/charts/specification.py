@@ -121,19 +121,17 @@ def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, has_legend: 
     """Return the panels, one below the other, with what moves them together."""
     views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
     for view, panel in zip(views, panels, strict=True):
-        layers, encoding = panel["layer"], panel["layer"][0]["encoding"]
-        layers[0]["name"] = view
+        panel["layer"][0]["name"] = view
         height = {"step": 20} if is_horizontal else 260 if len(panels) == 1 else max(90, 480 // len(panels))
         # Long names stand beside horizontal bars.
         panel |= {"data": _csv(panel["data"]), "width": _WIDTH - 150 * is_horizontal, "height": height}
         if kind in {"line", "area"}:
             near = {"name": f"near_{view}", "select": _NEXT_TO_POINTER}
             opacity = {"condition": {"param": near["name"], "empty": False, "value": 1}, "value": 0}
-            layers += [{"mark": _POINT | {"size": 45}, "params": [near], "encoding": encoding | {"opacity": opacity}}]
+            panel["layer"] += [{"mark": _POINT | {"size": 45}, "params": [near], "encoding": {"opacity": opacity}}]
         if is_shared and view != views[-1]:  # the axis below the last one is that of all
-            axis = encoding["x"]["axis"] | {"labels": False, "ticks": False}
-            for layer in layers:
-                layer["encoding"] = layer["encoding"] | {"x": encoding["x"] | {"title": None, "axis": axis}}
+            axis = panel["encoding"]["x"]["axis"] | {"labels": False, "ticks": False}
+            panel["encoding"]["x"] |= {"title": None, "axis": axis}
     encodings = ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]
     zoom = {"name": "zoom", "select": {"type": "interval", "encodings": encodings}, "bind": "scales", "views": views}
     has_zoom = not is_horizontal and (kind != "hist" or len(panels) == 1)
@@ -144,20 +142,19 @@ def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, has_legend: 
 
 def _axis(column: Column) -> _Axis:
     """Return times in milliseconds, durations in seconds, and other numbers as they are."""
-    values, kind, title = column.values, column.values.type, column.title
+    values, kind, is_time = column.values, column.values.type, column.role is Role.TIME
     values = values.cast(pa.timestamp("s")) if pa.types.is_date32(kind) else values
     unit = _PER_SECOND[getattr(values.type, "unit", "ms")] if pa.types.is_temporal(kind) else 1
     values = values.cast(pa.int64()) if pa.types.is_temporal(kind) else values
-    numbers = np.array(values.cast(pa.float64(), safe=False).to_numpy(), np.float64) / unit
-    if column.role is Role.TIME:
-        numbers *= 1e3
-    numbers[~(np.abs(numbers) <= (_LATEST_MS if column.role is Role.TIME else _LARGEST))] = np.nan
-    if column.role is not Role.TIME:
-        return _number_axis(title + " (s)" * pa.types.is_duration(kind), numbers, is_count=pa.types.is_integer(kind))
+    numbers = values.cast(pa.float64(), safe=False).to_numpy() / (unit / 1e3 if is_time else unit)
+    numbers[~(np.abs(numbers) <= (_LATEST_MS if is_time else _LARGEST))] = np.nan
+    if not is_time:
+        title = column.title + " (s)" * pa.types.is_duration(kind)
+        return _number_axis(title, numbers, is_count=pa.types.is_integer(kind))
     if np.isnan(numbers).all():
-        raise UsageError(f"There is nothing to draw: {title} holds no times.", remedy="Name another as x.")
-    title += (" (UTC)" if kind.tz else " (no time zone)") if pa.types.is_timestamp(kind) else ""
-    return _Axis(np.round(numbers, 3), _TIME | {"title": title})
+        raise UsageError(f"There is nothing to draw: {column.title} holds no times.", remedy="Name another as x.")
+    zone = (" (UTC)" if kind.tz else " (no time zone)") if pa.types.is_timestamp(kind) else ""
+    return _Axis(np.round(numbers, 3), _TIME | {"title": column.title + zone})
 
 
 def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False) -> _Axis:
@@ -208,8 +205,7 @@ def _lines(x: _Axis, y: _Axis, series: _Groups, max_bytes: int, choice: Choice) 
     at, values, codes = x.values[order], y.values[order], series.codes[order]
     columns = min(max_bytes // (4 * (26 + max(map(len, series.labels)))), _WIDTH)
     each = [np.flatnonzero(codes == code) for code in range(len(series.labels))]
-    begin, end = at[0], at[-1]
-    rows = np.concatenate([rows[m4(at[rows], values[rows], begin=begin, end=end, columns=columns)] for rows in each])
+    rows = np.concatenate([rows[m4(at[rows], values[rows], at[0], at[-1], columns)] for rows in each])
     data = {"x": at[rows], "y": values[rows], "series": np.array(series.labels)[codes[rows]]}
     encoding = _encoding(x.encoding, y.encoding, series)
     if choice.kind == "area":
@@ -217,8 +213,7 @@ def _lines(x: _Axis, y: _Axis, series: _Groups, max_bytes: int, choice: Choice) 
         encoding["y"] |= {"scale": {"zero": True}, "stack": "zero" if is_stacked else None}
         return _panel(data, {"type": "area", "fillOpacity": 0.8 if is_stacked else 0.5}, encoding)
     # Not the mark's own `point`: with it JupyterLab's Vega-Lite draws nothing.
-    dots = {"mark": _POINT | {"size": 16}, "encoding": encoding}
-    return _panel(data, _LINE, encoding, *[dots] * (len(rows) <= _MAX_DOTS))
+    return _panel(data, _LINE, encoding, *[{"mark": _POINT | {"size": 16}}] * (len(rows) <= _MAX_DOTS))
 
 
 def _points(x: _Axis, y: _Axis, series: _Groups, max_points: int, choice: Choice) -> Spec:
@@ -286,7 +281,7 @@ def _encoding(x: Spec, y: Spec, series: _Groups, opacity: Spec | None = None) ->
 
 def _panel(data: Data, mark: Spec, encoding: Spec, *more: Spec) -> Spec:
     transform = [_WHEN] if encoding["x"]["type"] == "temporal" else []
-    return {"data": data, "transform": transform, "layer": [{"mark": mark, "encoding": encoding}, *more]}
+    return {"data": data, "transform": transform, "encoding": encoding, "layer": [{"mark": mark}, *more]}
 
 
 def _csv(data: Data) -> Spec:
@@ -300,7 +295,7 @@ def _csv(data: Data) -> Spec:
     return {"values": text.getvalue(), "format": {"type": "csv", "parse": parse}}
 
 
-def m4(x: np.ndarray, y: np.ndarray, *, begin: float, end: float, columns: int) -> np.ndarray:
+def m4(x: np.ndarray, y: np.ndarray, begin: float, end: float, columns: int) -> np.ndarray:
     """Return the indices of points that draw the same line between `begin` and `end`, which are `columns` pixels apart.
 
     These are the first, last, lowest and highest of each column of pixels (Jugel et al., "M4: A Visualization-Oriented

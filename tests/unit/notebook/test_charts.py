@@ -33,7 +33,7 @@ def panels(chart):
 
 
 def encoding(chart, panel=0):
-    return panels(chart)[panel]["layer"][0]["encoding"]
+    return panels(chart)[panel]["encoding"]
 
 
 def rows(chart, panel=0):
