@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.results.table import decoded, type_text
+from micromegas_jupyter.notebook.results.formats import decoded, sql_type
 from micromegas_jupyter.notebook.shell import cut, printable
 
 if TYPE_CHECKING:
@@ -143,6 +143,6 @@ def _check(kind: str, x: Column, measures: Sequence[Column], color: Sequence[Col
 
 
 def _undrawable(why: str, columns: Sequence[Column]) -> UsageError:
-    types = cut(", ".join(f"{each.title} {type_text(each.values.type)}" for each in columns), _MAX_LISTED)
+    types = cut(", ".join(f"{each.title} {sql_type(each.values.type)}" for each in columns), _MAX_LISTED)
     remedy = "Select times, numbers or texts, for example: SELECT time, value FROM measures."
     return UsageError(f"{why} ({types or 'no columns'}).", remedy=remedy)
