@@ -352,14 +352,14 @@ class SqlMagic(Magics):
 
     def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
         """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
+        from micromegas_jupyter.notebook.query_result import QueryResult
         from micromegas_jupyter.notebook.results.grid import shown_table
-        from micromegas_jupyter.notebook.results.result import QueryResult
 
         if request.plot is not None:
             _show_chart(table, request)
         if isinstance(value, QueryResult):
             return
-        build_bundle = partial(shown_table, table, max_rows=max_rows, is_kept=value is table)
+        build_bundle = partial(shown_table, table, max_rows=max_rows, is_referenced=value is table)
         if request.name is None:
             show_once(self._shell, value, build_bundle)
         else:
@@ -469,7 +469,7 @@ def _collect(request: SqlRequest, schema: pa.Schema, batches: Iterator[pa.Record
 
 def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object:
     """Return the rows in the requested format; a result that can show itself when none is requested."""
-    from micromegas_jupyter.notebook.results.result import QueryResult
+    from micromegas_jupyter.notebook.query_result import QueryResult
 
     if request.row_format is RowFormat.POLARS:
         return to_polars(table)

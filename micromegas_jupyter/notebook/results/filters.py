@@ -51,8 +51,8 @@ _DAY_NANOSECONDS = 86_400 * 10**9
 _DIGITS = 120
 _DAY, _HOUR, _MINUTE, _SECOND = 86_400, 3600, 60, 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TRUE_WORDS = frozenset({"true", "t", "yes", "1"})
-_FALSE_WORDS = frozenset({"false", "f", "no", "0"})
+_TRUE_TEXTS = frozenset({"true", "t", "yes", "1"})
+_FALSE_TEXTS = frozenset({"false", "f", "no", "0"})
 _EXAMPLES = {
     Kind.NUMBER: "> 90000, 1..9, != 0, in 1, 2, null",
     Kind.TIME: "2026-11-27, > 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
@@ -124,9 +124,9 @@ def _refusal(text: str, kind: Kind) -> UsageError:
 
 
 def _boolean(word: str) -> bool:
-    if word not in _TRUE_WORDS | _FALSE_WORDS:
+    if word not in _TRUE_TEXTS | _FALSE_TEXTS:
         raise ValueError
-    return word in _TRUE_WORDS
+    return word in _TRUE_TEXTS
 
 
 def _text_condition(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:

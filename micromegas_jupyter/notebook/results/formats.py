@@ -31,7 +31,7 @@ _USUAL_DECIMALS = 5
 _SAMPLE_ROWS = 10_000
 _SCIENTIFIC_FROM = 1e15
 _SCIENTIFIC_BELOW = 1e-4
-_ENOUGH_APART = 0.95
+_DISTINCT_SHARE = 0.95
 _MANY_TOO_SMALL = 0.01
 _SECONDS_PER_DAY = 86_400
 # Numbers that name something: separators would make them harder to read and to search for.
@@ -254,7 +254,7 @@ def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
             return decimals
     distinct = len(np.unique(sample))
     for decimals in range(max(0, 2 - int(np.floor(np.log10(usual)))), _MAX_DECIMALS):
-        if len(np.unique(np.round(sample, decimals))) >= _ENOUGH_APART * distinct:
+        if len(np.unique(np.round(sample, decimals))) >= _DISTINCT_SHARE * distinct:
             return decimals
     return _MAX_DECIMALS
 

@@ -144,31 +144,33 @@ class ResultGrid(anywidget.AnyWidget):
             self.send({"id": content["id"], "error": InternalError("The grid could not do that.").what})
         else:
             self.send({"id": content["id"], "answer": answer}, buffers)
+        # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
+        pa.default_memory_pool().release_unused()
 
-    def _answer(self, asked: Mapping[str, Any]) -> tuple[object, list[bytes]]:
+    def _answer(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
         view = _held.get(self._number)
         width = view.table.num_columns
-        if asked["op"] == "statistics":
-            return asdict(view.statistics(_index(asked["column"], width))), []
-        order = Order.parse(asked["order"], columns=width)
-        match asked["op"]:
+        if message["op"] == "statistics":
+            return asdict(view.statistics(_index(message["column"], width))), []
+        order = Order.parse(message["order"], columns=width)
+        match message["op"]:
             case "rows":
-                first, count = max(int(asked["first"]), 0), min(max(int(asked["count"]), 0), _MAX_BLOCK_ROWS)
+                first, count = max(int(message["first"]), 0), min(max(int(message["count"]), 0), _MAX_BLOCK_ROWS)
                 texts = view.texts(order, first=first, count=count, columns=self._width)
                 return {"total": view.count(order), "texts": texts}, []
             case "value":
-                text, is_cut = view.value(order, max(int(asked["row"]), 0), _index(asked["column"], width))
+                text, is_cut = view.value(order, max(int(message["row"]), 0), _index(message["column"], width))
                 return {"text": text, "is_cut": is_cut}, []
             case "copy":
-                first, last = (max(int(row), 0) for row in asked["rows"])
-                columns = [_index(column, width) for column in asked["columns"]]
+                first, last = (max(int(row), 0) for row in message["rows"])
+                columns = [_index(column, width) for column in message["columns"]]
                 return {
-                    "text": view.copied(order, rows=(first, last), columns=columns, header=bool(asked["header"]))
+                    "text": view.copied(order, rows=(first, last), columns=columns, header=bool(message["header"]))
                 }, []
             case "export":
-                hidden = {_index(column, width) for column in asked["hidden"]}
+                hidden = {_index(column, width) for column in message["hidden"]}
                 columns = [column for column in range(width) if column not in hidden]
-                return _export(view, order, file_format=str(asked["format"]), columns=columns)
+                return _export(view, order, file_format=str(message["format"]), columns=columns)
         raise UsageError("The grid asked for something unknown.", remedy="Run the cell again.")
 
 
@@ -211,13 +213,13 @@ def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundl
     return {RESULT_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
 
 
-def shown_table(table: pa.Table, *, max_rows: int, is_kept: bool) -> Bundle:
-    """Return what a notebook shows of a table; `is_kept` says that somebody keeps it anyway."""
+def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundle:
+    """Return what a notebook shows of a table; `is_referenced` says that somebody keeps it anyway."""
     rows = min(table.num_rows, max_rows or MAX_STATIC_ROWS)
-    if not is_kept and table.nbytes > MAX_HELD_BYTES:
+    if not is_referenced and table.nbytes > MAX_HELD_BYTES:
         rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)
     held = table.slice(0, rows)
-    if not is_kept and rows < table.num_rows:
+    if not is_referenced and rows < table.num_rows:
         held = held.take(pa.array(np.arange(rows)))  # in memory of its own, so that the rest can go
     return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
 

@@ -59,10 +59,10 @@ class Order:
     sort: tuple[tuple[int, bool], ...] = ()
 
     @classmethod
-    def parse(cls, given: object, *, columns: int) -> Order:
+    def parse(cls, requested: object, *, columns: int) -> Order:
         """Return the order that a browser asks for."""
         try:
-            filters, sort = given["filters"], given["sort"]  # type: ignore[index] # checked by what follows
+            filters, sort = requested["filters"], requested["sort"]  # type: ignore[index] # checked by what follows
             order = cls(
                 tuple(sorted((int(index), str(typed)) for index, typed in filters.items())),
                 tuple((int(index), bool(descending)) for index, descending in sort[:MAX_SORT_KEYS]),
@@ -166,7 +166,7 @@ class RowsView:
             return Statistics()
         if form.kind in (Kind.NUMBER, Kind.TIME):
             return _spread(decoded(column), form)
-        return _most_frequent(column, form)
+        return _top_values(column, form)
 
     def size_of(self, order: Order) -> int:
         """Return about how many bytes the rows take."""
@@ -363,23 +363,22 @@ def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
     return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
 
 
-def _most_frequent(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
+def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     if column.null_count == len(column):
         return Statistics(distinct=0)
     if pa.types.is_dictionary(column.type):
-        # Each chunk counts its few values.
+        # Each chunk counts its few values, among which those of others may be.
         counted = [(chunk.dictionary, pc.value_counts(chunk.indices)) for chunk in column.chunks]
         values = pa.chunked_array([of.take(found.field("values")) for of, found in counted], column.type.value_type)
         counts = pa.chunked_array([found.field("counts") for _, found in counted], pa.int64())
+        table = pa.table({"value": decoded(values), "count": counts}).group_by("value").aggregate([("count", "sum")])
     else:
         found = pc.value_counts(decoded(column))
-        values, counts = pa.chunked_array([found.field("values")]), pa.chunked_array([found.field("counts")])
-    found = pa.table({"value": decoded(values), "count": counts})
-    found = found.filter(found["value"].is_valid()).group_by("value").aggregate([("count", "sum")])
-    top = found.take(pc.sort_indices(found, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
-    texts = form.texts(top["value"])
-    pairs = zip((text or "" for text in texts), top["count_sum"].to_pylist(), strict=True)
-    return Statistics(distinct=found.num_rows, top=list(pairs))
+        table = pa.table([found.field("values"), found.field("counts")], names=["value", "count_sum"])
+    table = table.filter(table["value"].is_valid())
+    top = table.take(pc.sort_indices(table, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
+    pairs = zip((text or "" for text in form.texts(top["value"])), top["count_sum"].to_pylist(), strict=True)
+    return Statistics(distinct=table.num_rows, top=list(pairs))
 
 
 def exact_texts(column: pa.ChunkedArray, *, indent: int | None = None) -> list[str | None]:

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[3]
 MAKE = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from tests.fakes.result_rows import many_rows
 from micromegas_jupyter.notebook.results import grid
-from micromegas_jupyter.notebook.results.result import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 rows = many_rows()"""
 SHOW = "QueryResult(rows)"
 FORGET = """import time
@@ -37,7 +37,7 @@ def notebook(request, browser, demo, tmp_path_factory):
     """A notebook with a grid of a million rows: its page and its file."""
     config = tmp_path_factory.mktemp("config")
     with notebook_opener(browser, demo, config, app=request.param) as open_notebook:
-        page, path = open_notebook(f"grid-{request.param}", MAKE, SHOW, FORGET)
+        page, path = open_notebook(f"grid-{request.param}", MAKE, FORGET, SHOW)
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.locator(".micromegas-grid").wait_for()
         yield page, path
@@ -97,7 +97,7 @@ def test_a_million_rows_are_scrolled_and_sorted_by_mouse(page, grid, tmp_path):
     expect(status(grid)).not_to_have_text(re.compile("^rows 1–"))
     page.mouse.wheel(0, 10**9)
     expect(status(grid)).to_have_text(f"rows 999,986–{ALL} of {ALL} · 12 columns")
-    expect(cell(grid, 15, "msg")).to_have_text("request 4999 took 25 ms")
+    expect(cell(grid, 15, "msg")).to_have_text("request 4999 took 26 ms")
 
     name_button(grid, "level").click()
     expect(header(grid, "level")).to_have_attribute("aria-sort", "ascending")
@@ -250,7 +250,7 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(page
     expect(grid.get_by_role("alert")).to_have_text("2 rows copied.")
     assert [line.split("\t")[0] for line in clipboard(page).split("\n")] == ["level", "DEBUG", "DEBUG"]
     press(page, "Shift+Space", "Control+c")
-    expect(grid.get_by_role("alert")).to_have_text("1 row copied.")
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).split('\\t').length > 30")
     press(page, "End", "ArrowLeft", "Enter")
     detail = grid.get_by_role("region", name="Whole value")
     expect(detail).to_contain_text('"a":')
@@ -263,7 +263,7 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(page
 
 
 def test_rows_that_are_no_longer_kept_say_so(page, grid):
-    forgotten = page.get_by_text(re.compile(r"^forgotten at \d+$"))
+    forgotten = page.locator(".jp-OutputArea-output").filter(has_text="forgotten at")
     before = forgotten.inner_text()
     page.locator(".jp-Notebook .cm-content").filter(has_text="forgotten at").click()
     page.keyboard.press("Control+Enter")
@@ -275,7 +275,7 @@ def test_rows_that_are_no_longer_kept_say_so(page, grid):
     expect(cell(grid, 1, "level")).to_have_text("INFO")
 
 
-def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, notebook, grid, tmp_path):
+def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, notebook, grid, tmp_path, save_screenshot):
     if "lab" not in notebook[1].stem:
         pytest.skip("themes are chosen by JupyterLab's menu")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
@@ -285,9 +285,9 @@ def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, notebook, 
         cell(grid, 2, "tags").dblclick()
         expect(grid.get_by_role("region", name="Whole value")).to_be_visible()
         grid.scroll_into_view_if_needed()
-        assert (luminance(cell(grid, 2, "msg")) < DARKEST) is is_dark
+        assert (luminance(cell(grid, 1, "msg")) < DARKEST) is is_dark
         check_accessible(page, ".micromegas-grid", texts=50)
-        page.screenshot(path=str(tmp_path / f"grid {theme}.png"))
+        save_screenshot(page, f"grid-{theme.split()[-1].lower()}")
 
     page.set_viewport_size({"width": 560, "height": 900})
     grid.scroll_into_view_if_needed()

@@ -7,7 +7,7 @@ from tests.integration.notebook.kernels import attended_kernel
 pytestmark = pytest.mark.integration
 
 SHOW = """import pyarrow as pa
-from micromegas_jupyter.notebook.results.result import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 QueryResult(pa.table({"n": range(100_000)}))"""
 # The cell ends once the grid's answer is there, and not before.
 BUSY = """import time

@@ -6,13 +6,15 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nbconvert import HTMLExporter
 
+from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import RESULT_MIME_TYPE, ResultGrid, shown_table
-from micromegas_jupyter.notebook.results.result import QueryResult
 from micromegas_jupyter.notebook.results.view import RowsView
 
 ALL_ROWS = {"filters": {}, "sort": []}
@@ -182,25 +184,25 @@ def test_rows_that_were_used_last_are_kept_within_a_bound(monkeypatch):
     pages = [Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch) for _ in range(3)]
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
-    def is_kept(page):
+    def is_referenced(page):
         page.tell({"id": 1, "op": "value", "order": ALL_ROWS, "row": 0, "column": 0})
         return "answer" in page.grid.last
 
-    assert is_kept(pages[0])
+    assert is_referenced(pages[0])
     pages.append(Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch))
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
-    assert [is_kept(page) for page in pages] == [True, False, True, True]
+    assert [is_referenced(page) for page in pages] == [True, False, True, True]
     assert pages[1].grid.last["error"] == "These rows are no longer kept. Run the cell again."
     pages[3].grid.close()
-    assert not is_kept(pages[3])
+    assert not is_referenced(pages[3])
 
 
 def test_rows_that_nobody_else_keeps_are_held_up_to_the_bound(monkeypatch):
     table = pa.table({"n": range(10_000)})
     monkeypatch.setattr(grid_module, "MAX_HELD_BYTES", table.nbytes // 4)
 
-    assert "first 20 of 10,000 rows" in shown_table(table, max_rows=100_000, is_kept=False)[0]["text/plain"]
+    assert "first 20 of 10,000 rows" in shown_table(table, max_rows=100_000, is_referenced=False)[0]["text/plain"]
 
 
 @pytest.fixture
@@ -233,6 +235,18 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     assert bundle["text/html"].count("<th ") <= table.num_columns
     note = f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
     assert state.note == (note if table is WIDE else "")
+
+
+def test_a_notebook_as_html_has_the_saved_table_and_nothing_that_runs(kernel):
+    bundle, _ = QueryResult(TABLE)._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", bundle)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%sql", outputs=[output])])
+
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+
+    assert "first 20 of 5,000 rows" in page
+    assert "bigint · bytes" in page
+    assert "<script" not in page
 
 
 def test_without_a_person_a_grid_or_a_column_only_the_saved_table_is_shown(kernel):

@@ -10,7 +10,7 @@ import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, LoginRequired, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.magics.sql import QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.result import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results.rows import Ending, Progress, Reading, RowReader
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader

@@ -458,7 +458,7 @@ var Grid = class {
     this.widthElements.replaceChildren(numbers, ...widths);
     const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
     this.table.style.width = this.sizer.style.width = `${total}px`;
-    const corner = make("th", { scope: "col", "aria-colindex": 1, "aria-label": "Row" }, "");
+    const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
     const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
     const known = [...this.headRow.cells].slice(1);
     if (known.length !== cells.length || known.some((cell, place) => cell !== cells[place]))

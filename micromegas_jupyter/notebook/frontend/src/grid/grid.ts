@@ -181,7 +181,7 @@ class Grid {
     this.widthElements.replaceChildren(numbers, ...widths);
     const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
     this.table.style.width = this.sizer.style.width = `${total}px`;
-    const corner = make("th", { scope: "col", "aria-colindex": 1, "aria-label": "Row" }, "");
+    const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
     const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
     // A cell that is put back in its place would lose the focus.
     const known = [...this.headRow.cells].slice(1);
