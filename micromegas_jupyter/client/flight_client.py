@@ -29,7 +29,7 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
-from micromegas_jupyter.client.frames import build_frame, check_dtype_backend
+from micromegas_jupyter.client.frames import check_dtype_backend, to_frame
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, is_read
 from micromegas_jupyter.client.transport import (
@@ -179,7 +179,8 @@ class QueryMethods(ABC):
         """
         check_dtype_backend(dtype_backend)
         with self.open_query(sql, begin, end, params) as reader:
-            return build_frame(reader.schema, reader, dtype_backend=dtype_backend)
+            table = reader.read_all()
+        return to_frame(table, dtype_backend=dtype_backend)
 
     def query_arrow(
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None

@@ -285,8 +285,8 @@ class ClientSettings:
 
 
 RESULT_ROWS_VARIABLE: Final = "MICROMEGAS_RESULT_ROWS"
-DEFAULT_RESULT_ROWS: Final = 1_000
-MAX_RESULT_ROWS: Final = 10_000
+DEFAULT_RESULT_ROWS: Final = 1_000_000
+MAX_RESULT_ROWS: Final = 10_000_000
 
 
 def parse_result_rows(environ: Mapping[str, str]) -> int:

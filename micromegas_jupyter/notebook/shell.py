@@ -43,6 +43,9 @@ display = cast("Callable[..., None]", IPython.display.display)
 clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 
+Bundle = tuple[dict[str, Any], dict[str, Any]]
+"""What a front end shows of something, and its metadata, by MIME type."""
+
 HELP_OPTION = "--help"
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 _MAX_MESSAGE_CHARACTERS = 200
@@ -92,6 +95,27 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
     thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
     return thread
+
+
+def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:
+    """Have the running cell show a bundle instead of the value's own, when the value is what the cell ends with."""
+    formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr] # a running shell has one
+    kind = type(value)
+    others = formatter.type_printers.pop(kind, None)
+
+    def show(shown: object, **options: object) -> Bundle | None:
+        if shown is value:
+            return build_bundle()
+        return None if others is None else cast("Bundle | None", others(shown, **options))
+
+    def forget(*_result: object) -> None:
+        shell.events.unregister("post_run_cell", forget)
+        formatter.pop(kind, None)
+        if others is not None:
+            formatter.for_type(kind, others)
+
+    formatter.for_type(kind, show)
+    shell.events.register("post_run_cell", forget)
 
 
 def load_libraries(*names: str) -> None:

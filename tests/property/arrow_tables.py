@@ -26,11 +26,11 @@ def _views():
 
 
 @st.composite
-def _columns(draw, rows):
+def _columns(draw, rows):  # noqa: PLR0912 - a kind of column each
     def some(values):
         return draw(st.lists(st.none() | values, min_size=rows, max_size=rows))
 
-    match draw(st.integers(0, 9)):
+    match draw(st.integers(0, 12)):
         case 0:
             column = pa.array(some(_INT64), pa.int64()).view(draw(_views()))
         case 1:
@@ -51,6 +51,15 @@ def _columns(draw, rows):
             times = pa.array(draw(st.lists(_INT64, min_size=rows, max_size=rows)), pa.int64()).view(draw(_views()))
             column = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), times)
         case 8:
+            column = pa.array(some(st.floats()), pa.float64())
+        case 9:
+            values = some(texts)
+            column = pa.RunEndEncodedArray.from_arrays(
+                pa.array(range(1, rows + 1), pa.int32()), pa.array(values, pa.string())
+            )
+        case 10:
+            column = pa.array(some(st.binary(min_size=16, max_size=16)), pa.uuid())
+        case 11:
             pairs = st.lists(st.tuples(texts, st.none() | texts), max_size=3)
             column = pa.array(some(pairs), pa.map_(pa.string(), pa.string()))
         case _:

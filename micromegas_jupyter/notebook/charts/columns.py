@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.results.table import decoded, is_numeric, type_text
+from micromegas_jupyter.notebook.results.formats import Kind, column_kind, decoded, sql_type
 from micromegas_jupyter.notebook.shell import cut, printable
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _role(kind: pa.DataType, name: str) -> Role:
         return Role.TIME
     if pa.types.is_integer(kind) and _IDENTIFIER.search(name):
         return Role.IDENTIFIER
-    if is_numeric(kind) or pa.types.is_duration(kind):
+    if column_kind(kind) is Kind.NUMBER:
         return Role.NUMBER
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return Role.CATEGORY if is_text or pa.types.is_boolean(kind) else Role.NONE
@@ -208,7 +208,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _undrawable(why: str, columns: Sequence[Column]) -> UsageError:
-    named = ((each.title, "text" if each.is_text else type_text(each.values.type)) for each in columns)
+    named = ((each.title, "text" if each.is_text else sql_type(each.values.type)) for each in columns)
     types = _listed(f"{title} {kind}" for title, kind in named)
     remedy = "Select times, numbers or texts, for example: SELECT time, value FROM measures."
     return UsageError(f"{why} ({types or 'no columns'}).", remedy=remedy)

@@ -81,7 +81,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
         return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
-    from micromegas_jupyter.notebook.results.table import type_text
+    from micromegas_jupyter.notebook.results.formats import sql_type
 
     tables = {}
     # A leading underscore marks internal tables.
@@ -89,7 +89,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         columns = tuple(
             Column(
                 name=each.name,
-                type_text=type_text(each.type),
+                type_text=sql_type(each.type),
                 is_nullable=each.nullable,
                 remarks=_remarks(each.metadata),
             )

@@ -6,6 +6,7 @@ import shlex
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class
@@ -22,7 +23,6 @@ from micromegas_jupyter.notebook.results.rows import (
     Reading,
     RowFormat,
     RowReader,
-    RowsSeen,
     check_format,
     to_polars,
     updated_regularly,
@@ -53,6 +53,7 @@ from micromegas_jupyter.notebook.shell import (
     seconds_text,
     short_query_id,
     show_as_lines,
+    show_once,
     split_sql_line,
     time_text,
     with_arguments,
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    import pandas as pd
     import pyarrow as pa
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -313,10 +313,12 @@ class SqlMagic(Magics):
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format = request.row_format
         check_format(row_format, dtype=request.dtype, plot=request.plot is not None)
-        load_libraries("pyarrow.flight", *(["pandas"] if _is_frame(request) else []))
+        is_frame = row_format is RowFormat.PANDAS and request.name is not None
+        load_libraries("pyarrow.flight", *(["pandas"] if is_frame else []))
         max_rows = parse_result_rows(process_variables())
         clock = self._session.dependencies.clock
         time_range = parse_range(request.begin, request.end, now=clock.now())
+        value: object
         with self._connected(request) as (settings, connection, line):
             progress = Progress(clock)
             past = self._history.begin(request, at=clock.now())
@@ -325,7 +327,8 @@ class SqlMagic(Magics):
                     reader = _open(connection, request, time_range, progress)
                     if row_format is not RowFormat.READER:
                         with reader:
-                            answer = _collect(request, reader.schema, _noted(reader, progress), max_rows=max_rows)
+                            table = _collect(request, reader.schema, _noted(reader, progress))
+                        value = _converted(table, request, max_rows=max_rows)
             except QueryCancelled:
                 past.note(progress, Ending.CANCELLED)
                 raise
@@ -333,7 +336,6 @@ class SqlMagic(Magics):
                 past.note(progress, Ending.FAILED, query_id=getattr(error, "query_id", None))
                 raise
         self._session.note_success(settings, connection.provider)
-        value: object
         if row_format is RowFormat.READER:
             past.note(progress)
 
@@ -346,8 +348,24 @@ class SqlMagic(Magics):
         else:
             past.note(progress, Ending.DONE)
             line.finish(f"{progress.done_line()}{request.target}")
-            value = _show(answer, request, max_rows=max_rows)
+            self._show(table, value, request, max_rows=max_rows)
         return self._assign(value, request, connection)
+
+    def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
+        """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
+        from micromegas_jupyter.notebook.query_result import QueryResult
+        from micromegas_jupyter.notebook.results.grid import shown_table
+
+        if request.plot is not None:
+            _show_chart(table, request)
+        if isinstance(value, QueryResult):
+            return
+        build_bundle = partial(shown_table, table, max_rows=max_rows, is_referenced=value is table)
+        if request.name is None:
+            show_once(self._shell, value, build_bundle)
+        else:
+            bundle, metadata = build_bundle()
+            display(bundle, metadata=metadata, raw=True)
 
     def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
@@ -441,68 +459,44 @@ def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Frame:
-    """A DataFrame, and the rows that its display needs: the first ones, or all of them for a plot."""
-
-    value: pd.DataFrame
-    shown: RowsSeen | pa.Table
-
-
-def _is_frame(request: SqlRequest) -> bool:
-    """Whether the rows become a pandas DataFrame while they arrive."""
-    is_shown_unchanged = request.name is None and request.format is None and request.dtype is None
-    return request.row_format is RowFormat.PANDAS and not is_shown_unchanged
-
-
-def _collect(
-    request: SqlRequest, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, max_rows: int
-) -> pa.Table | _Frame:
-    """Return the rows as a DataFrame that is built while they arrive, or as a table for every other use."""
+def _collect(request: SqlRequest, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.Table:
+    """Return all rows."""
     import pyarrow as pa
 
     if request.row_format is RowFormat.POLARS:
         to_polars(schema.empty_table())  # or all rows would come in vain
-    if not _is_frame(request):
-        return pa.Table.from_batches(batches, schema)
-    from micromegas_jupyter.client.frames import build_frame, to_frame
-    from micromegas_jupyter.notebook.results.table import MAX_PREVIEW_ROWS
-
-    if request.plot is not None:
-        table = pa.Table.from_batches(batches, schema)
-        return _Frame(value=to_frame(table, dtype_backend=request.dtype), shown=table)
-    seen = RowsSeen(schema, max_rows=max(max_rows, MAX_PREVIEW_ROWS))
-    return _Frame(value=build_frame(schema, map(seen.note, batches), dtype_backend=request.dtype), shown=seen)
+    return pa.Table.from_batches(batches, schema)
 
 
-def _show(answer: pa.Table | _Frame, request: SqlRequest, *, max_rows: int) -> object:
-    """Return the rows in the requested format; show the plot, and the first rows of those that a variable takes."""
-    from micromegas_jupyter.notebook.results.table import QueryResult, result_bundle
+def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object:
+    """Return the rows in the requested format; a result that can show itself when none is requested."""
+    from micromegas_jupyter.notebook.query_result import QueryResult
 
-    shown: RowsSeen | pa.Table = answer
-    value: object
-    if isinstance(answer, _Frame):
-        shown, value = answer.shown, answer.value
-    elif request.format is None:
-        value = QueryResult(answer, max_rows=max_rows)
-    else:
-        value = to_polars(answer) if request.row_format is RowFormat.POLARS else answer
-    if request.plot is not None:
-        from micromegas_jupyter.notebook.charts.chart import Chart
+    if request.row_format is RowFormat.POLARS:
+        return to_polars(table)
+    if request.row_format is RowFormat.ARROW:
+        return table
+    if request.name is None and request.format is None and request.dtype is None:
+        return QueryResult(table, max_rows=max_rows)
+    from micromegas_jupyter.client.frames import to_frame
 
-        try:
-            kind = None if request.plot is True else str(request.plot)
-            display(Chart(shown, kind=kind, x=request.x, y=request.y, color=request.color))
-        except UsageError as error:  # which must not keep the rows from the person
-            print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
-    if request.name is not None:
-        display(result_bundle(shown, max_rows=max_rows), raw=True)
-    return value
+    # The conversion gives up the table object it is handed; a slice shares the memory and is not this one.
+    return to_frame(table.slice(0), dtype_backend=request.dtype)
+
+
+def _show_chart(table: pa.Table, request: SqlRequest) -> None:
+    from micromegas_jupyter.notebook.charts.chart import Chart
+
+    try:
+        kind = None if request.plot is True else str(request.plot)
+        display(Chart(table, kind=kind, x=request.x, y=request.y, color=request.color))
+    except UsageError as error:  # which must not keep the rows from the person
+        print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
 
 
 def schema_table(schema: pa.Schema) -> TextTable:
     """Return the columns that a statement would return: names, types, and whether a value may be null."""
-    from micromegas_jupyter.notebook.results.table import type_text
+    from micromegas_jupyter.notebook.results.formats import sql_type
 
     hidden = len(schema) - _MAX_COLUMNS
     return TextTable(
@@ -510,7 +504,7 @@ def schema_table(schema: pa.Schema) -> TextTable:
         rows=[
             (
                 cut(printable(column.name), _MAX_NAME_CHARACTERS),
-                type_text(column.type),
+                sql_type(column.type),
                 "possible" if column.nullable else "never",
             )
             for column in list(schema)[:_MAX_COLUMNS]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.shell import (
@@ -313,9 +313,9 @@ class RowReader:
 
     def read_pandas(self) -> pd.DataFrame:
         """Return all rows that are still to come as a DataFrame."""
-        from micromegas_jupyter.client.frames import build_frame
+        from micromegas_jupyter.client.frames import to_frame
 
-        return build_frame(self.schema, self)
+        return to_frame(self.read_all())
 
     def cancel(self) -> None:
         """Stop the query here and on the server; from any thread."""
@@ -430,51 +430,3 @@ class Reading:
         line = self._progress.done_line() if done else self._progress.ended_line(ending)
         self._line.finish(f"{line}{self._target}")
         self._on_end(ending, error)
-
-
-class SeenColumn(NamedTuple):
-    """A column of rows that have gone by, with the number of its nulls."""
-
-    null_count: int
-
-
-class RowsSeen:
-    """Notes rows as they come and keeps the first of them."""
-
-    def __init__(self, schema: pa.Schema, *, max_rows: int) -> None:
-        self.schema = schema
-        self.num_rows = 0
-        self._max_rows = max_rows
-        self._head: list[pa.RecordBatch] = []
-        self._null_counts = [0] * len(schema)
-
-    @property
-    def num_columns(self) -> int:
-        """How many columns there are."""
-        return len(self._null_counts)
-
-    def note(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Take notice of the next batch and return it; nothing is kept of rows behind the first."""
-        import pyarrow as pa
-
-        from micromegas_jupyter.client.frames import compact
-
-        if self.num_rows < self._max_rows:
-            first = batch.slice(0, self._max_rows - self.num_rows)
-            # In memory of its own, so that the message that it came in can go.
-            own = [compact(column) for column in first.columns]
-            self._head.append(pa.RecordBatch.from_arrays(own, schema=batch.schema))
-        self.num_rows += batch.num_rows
-        for index, column in enumerate(batch.columns):
-            self._null_counts[index] += column.null_count
-        return batch
-
-    def column(self, index: int) -> SeenColumn:
-        """Return what is known of a column."""
-        return SeenColumn(null_count=self._null_counts[index])
-
-    def slice(self, offset: int, length: int) -> pa.Table:
-        """Return some of the rows that were kept."""
-        import pyarrow as pa
-
-        return pa.Table.from_batches(self._head, self.schema).slice(offset, length)

@@ -91,7 +91,7 @@ def open_notebook(browser, demo, tmp_path):
 
 
 @contextmanager
-def notebook_opener(browser, demo, config):
+def notebook_opener(browser, demo, config, *, app="lab"):
     """Give a function that opens a new notebook of a name and cells and runs them; its page closes with the block."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
@@ -103,10 +103,10 @@ def notebook_opener(browser, demo, config):
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
         path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)), encoding="utf-8")
         page = context.new_page()
-        place = f"/lab/workspaces/{name}/tree/{path.name}"
+        place = f"/lab/workspaces/{name}/tree/{path.name}" if app == "lab" else f"/notebooks/{path.name}"
         page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", place))
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-        page.locator("text=/Python 3.*Idle/").first.wait_for()
+        page.locator("text=/Python 3.*Idle/" if app == "lab" else "text=/Python 3/").first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         return page, path

@@ -166,8 +166,19 @@ class AttendedKernel:
         """Press a button of the sign-in card, as its browser half does; returns at once."""
         opened = (message["content"] for message in self.all_messages if message["msg_type"] == "comm_open")
         comm_id = next(content["comm_id"] for content in opened if "IdentityCard" in str(content["data"]))
-        data = {"method": "custom", "content": {"action": action}}
-        self._client.shell_channel.send(self._client.session.msg("comm_msg", {"comm_id": comm_id, "data": data}))
+        self.send_to_widget(comm_id, {"action": action})
+
+    def send_to_widget(self, comm_id, content, *, subshell_id=None):
+        """Send a widget what its browser half sends; on a subshell, as JupyterLab does, even while a cell runs."""
+        data = {"method": "custom", "content": content}
+        message = self._client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
+        message["header"]["subshell_id"] = subshell_id
+        self._client.shell_channel.send(message)
+
+    def open_subshell(self):
+        """Open a subshell of the kernel and return its id."""
+        self._client.control_channel.send(self._client.session.msg("create_subshell_request", {}))
+        return self._client.get_control_msg(timeout=TIMEOUT_SECONDS)["content"]["subshell_id"]
 
     def interrupt(self):
         self._manager.interrupt_kernel()

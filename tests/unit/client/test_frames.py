@@ -1,7 +1,6 @@
-"""Arrow tables become the DataFrames that upstream's client gives, large ones while they arrive."""
+"""Arrow tables become the DataFrames that upstream's client gives."""
 
 import decimal
-import itertools
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.frames import build_frame, to_frame
+from micromegas_jupyter.client.frames import to_frame
 
 
 def of_upstream(table):
@@ -43,8 +42,6 @@ def test_a_small_frame_is_that_of_upstream_and_can_be_written_to():
 
 
 ROWS = 70_000
-LARGE_BYTES = 17 * 1024 * 1024
-BATCH_SIZES = (0, 8192, 1, 30_000)
 NUMBERS = np.arange(ROWS)
 # Where the nulls stand decides when a column of whole numbers stops being one.
 NULLS = {
@@ -58,27 +55,12 @@ FEW = [f"name-{number % 5000}" for number in range(ROWS)]
 DIFFERENT = [f"a message of number {number}" for number in range(ROWS)]
 
 
-def batches_of(table):
-    """Cut a table into batches of many sizes, each in one piece of memory as the wire gives them."""
-    start = 0
-    for size in itertools.cycle(BATCH_SIZES):
-        if start >= table.num_rows:
-            return
-        part = table.slice(start, size or 1).combine_chunks().to_batches()[0]
-        yield part if size else part.slice(0, 0)
-        start += size
-
-
 def assert_as_upstream(columns):
-    """Hold the columns, with another that makes the answer a large one, against upstream's frame."""
-    rows = len(next(iter(columns.values())))
-    table = pa.table(
-        {**columns, "padding": pa.array([bytes(LARGE_BYTES // rows)] * rows, pa.binary(LARGE_BYTES // rows))}
-    )
+    table = pa.concat_tables([pa.table(columns).slice(0, 9000), pa.table(columns).slice(9000)])
 
-    frame = build_frame(table.schema, batches_of(table))
+    frame = to_frame(table)
 
-    expected = of_upstream(pa.Table.from_batches(batches_of(table)))
+    expected = of_upstream(table)
     assert_frame_equal(frame, expected)
     assert frame.equals(expected)
     return frame
@@ -132,24 +114,13 @@ def test_dictionaries_are_those_of_upstream():
 
 
 def test_names_may_occur_twice():
-    text = pa.array(FEW)
-    table = pa.table([text, text, pa.array(NUMBERS), pa.array(NUMBERS), text], names=["a", "a", "b", "b", "c"])
+    text, different = pa.array(FEW), pa.array(DIFFERENT)
+    table = pa.table([text, different, pa.array(NUMBERS), pa.array(NUMBERS), text], names=["a", "a", "b", "b", "c"])
 
-    frame = build_frame(table.schema, batches_of(table))
-
-    assert_frame_equal(frame, table.to_pandas())
+    assert_frame_equal(to_frame(table), table.to_pandas())
 
 
-def test_a_batch_is_let_go_before_the_next_ones_come():
-    before, held = pa.total_allocated_bytes(), []
+def test_equal_texts_are_one_object():
+    (first, *others) = to_frame(pa.table({"text": ["a text"] * 50_000, "other": DIFFERENT[:50_000]}))["text"]
 
-    def measured():
-        texts = [f"text {number}" for number in range(50_000)]
-        for _ in range(80):
-            held.append(pa.total_allocated_bytes() - before)
-            yield pa.record_batch({"text": texts})
-
-    frame = build_frame(pa.schema({"text": pa.string()}), measured())
-
-    assert len(frame) == 4_000_000
-    assert max(held) < 20 * 1024 * 1024
+    assert all(other is first for other in others)

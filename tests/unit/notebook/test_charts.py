@@ -322,7 +322,7 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
     ("table", "options", "what"),
     [
         (pa.table({}), {}, "no rows"),
-        (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l list<item: int64>\)"),
+        (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l bigint\[\]\)"),
         (pa.table({"pid": [1, 2]}), {}, "nothing to draw"),
         (table_of(n=pa.nulls(6, pa.int64())), {}, "no row has a value for each axis"),
         (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),

@@ -10,8 +10,8 @@ import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, LoginRequired, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.magics.sql import QueryHistory, SqlRequest
-from micromegas_jupyter.notebook.results.rows import Ending, Progress, Reading, RowReader, RowsSeen
-from micromegas_jupyter.notebook.results.table import result_bundle
+from micromegas_jupyter.notebook.query_result import QueryResult
+from micromegas_jupyter.notebook.results.rows import Ending, Progress, Reading, RowReader
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
 
@@ -57,7 +57,7 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("--plot line", "✗ The y axis needs one more column of numbers (n int64)."),
+        ("--plot line", "✗ The y axis needs one more column of numbers (n bigint)."),
         ("--plot bar --y mgs", '✗ The result has no column "mgs". Did you mean msg?'),
     ],
 )
@@ -87,15 +87,6 @@ def test_a_kind_follows_plot_and_any_other_word_begins_the_statement(shell, worl
     ]
 
 
-TABLE = pa.table(
-    {
-        "n": pa.array([None if number % 3 else number for number in range(5000)], pa.int64()),
-        "word": pa.array(["a", "b", None, "d", "e"] * 1000).dictionary_encode(),
-        "list": [[number] for number in range(5000)],
-    }
-)
-
-
 @pytest.mark.parametrize(
     ("column", "what"),
     [
@@ -114,18 +105,18 @@ def test_columns_that_polars_cannot_hold_are_refused_before_rows_are_fetched(she
     assert world.readers[0].rows == 0
 
 
-def seen(table, *, max_rows):
-    rows = RowsSeen(table.schema, max_rows=max_rows)
-    for batch in table.to_batches(max_chunksize=700):
-        assert rows.note(batch) is batch
-    return rows
+@pytest.mark.parametrize("options", ["", "--format arrow", "--format pandas", "--format polars", "--dtype pyarrow"])
+def test_a_cell_that_ends_with_rows_shows_their_table_whatever_holds_them(shell, capsys, options):
+    done = shell.run_cell(f"%sql {options} SELECT n, msg FROM t")
+    shown = shell.display_formatter.format(done.result)[0]
+
+    assert "3 rows\n" in capsys.readouterr().out
+    # The value's own display is that of its library again.
+    assert ("3 rows" in shown["text/plain"]) is (type(done.result) is QueryResult)
 
 
-@pytest.mark.parametrize("table", [TABLE, TABLE.slice(0, 30), TABLE.slice(0, 0)], ids=["many", "few", "none"])
-def test_the_display_is_that_of_the_table(table):
-    rows = seen(table, max_rows=1000)
-
-    assert result_bundle(rows, max_rows=1000) == result_bundle(table, max_rows=1000)
+def test_an_unnamed_query_gives_a_result_of_its_own_kind(shell):
+    assert type(shell.run_line_magic("sql", "SELECT n, msg FROM t")) is QueryResult
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

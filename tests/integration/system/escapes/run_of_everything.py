@@ -207,6 +207,8 @@ class RunOfEverything:
         run("%micromegas_login --flow browser")
         sign_in(start_url())
         run("%sql rows << SELECT 1 AS one")
+        run("%sql SELECT 1 AS one")
+        assert '"columns"' in kernel.saved()  # a grid's state is in the notebook, too
         run("%micromegas_whoami")
         run("%micromegas_doctor")
         run("from micromegas_jupyter import connect; from micromegas_jupyter.wiring import client_side")

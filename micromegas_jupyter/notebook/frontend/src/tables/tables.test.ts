@@ -3,7 +3,14 @@ import { beforeEach, expect, test } from "vitest";
 import widget from "./tables";
 
 const TABLES = [
-  { name: "log_entries", remarks: "What programs logged", columns: [["time", "timestamp", ""], ["Level", "int", ""]] },
+  {
+    name: "log_entries",
+    remarks: "What programs logged",
+    columns: [
+      ["time", "timestamp", ""],
+      ["Level", "int", ""],
+    ],
+  },
   { name: "constructor", remarks: "", columns: [["realname", "text", ""]] },
 ];
 

@@ -1,9 +1,8 @@
-"""Whatever a server sends, a preview holds no markup of it and stays small."""
+"""Whatever a server sends, what a notebook saves holds no markup of it and stays small."""
 
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
-import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,20 +10,14 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import InvalidStatement
 from micromegas_jupyter.notebook.login.display import lines_as_html
 from micromegas_jupyter.notebook.login.session import offer_of
-from micromegas_jupyter.notebook.results.table import preview_html, preview_text
+from micromegas_jupyter.notebook.results.grid import static_html, static_text
+from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import error_lines, lines_html
-from tests.property.arrow_tables import texts
+from tests.property.arrow_tables import tables, texts
 
+MAX_CHARACTERS = 31_000
 OWN_TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td", "br", "span", "em", "p"}
 OWN_ATTRIBUTES = {"class", "style", "scope", "title"}
-
-_value = st.none() | texts
-_tables = st.integers(0, 3).flatmap(
-    lambda rows: st.dictionaries(
-        texts, st.lists(_value, min_size=rows, max_size=rows).map(lambda values: pa.array(values, pa.string())),
-        min_size=1, max_size=3,
-    )
-).map(pa.table)  # fmt: skip
 
 
 class _Seen(HTMLParser):
@@ -56,23 +49,18 @@ def seen(html):
 
 
 @settings(deadline=None)
-@given(_tables)
-def test_a_preview_has_only_its_own_markup(table):
-    found = seen(preview_html(table))
+@given(tables(), st.integers(0, 10**9))
+def test_any_table_is_shown_in_little_room_with_its_own_markup_and_no_control_characters(table, more):
+    view = RowsView(table)
 
+    html, text = static_html(view, table.num_rows + more), static_text(view, table.num_rows + more)
+
+    found = seen(html)
     assert found.tags <= OWN_TAGS
     assert found.attributes <= OWN_ATTRIBUTES
     assert found.others == 0
-
-
-@settings(deadline=None)
-@given(_tables)
-def test_a_plain_preview_has_no_control_characters_but_its_line_ends(table):
-    text = preview_text(table)
-
-    assert all(
-        character == "\n" or character.isprintable() or character not in map(chr, range(32)) for character in text
-    )
+    assert len(html) + len(text) < MAX_CHARACTERS
+    assert all(line.isprintable() or not set(line) & set(map(chr, range(32))) for line in text.split("\n"))
 
 
 @given(texts, texts, st.integers(-2, 30), st.integers(-2, 30))

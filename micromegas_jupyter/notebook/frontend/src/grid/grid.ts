@@ -1,0 +1,609 @@
+// A result's rows as a table of any length: only the rows in sight are in the page. Its half in the kernel is
+// results/grid.py, which sorts, filters, counts and writes; this one shows texts. Keys are those of the WAI-ARIA
+// Authoring Practices' grid.
+
+import { make, makeButton } from "../dom";
+import type { Model, RenderContext } from "../widget";
+import { Blocks } from "./blocks";
+import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
+import { Kernel, type Column, type FileFormat, type Order, type Texts } from "./kernel";
+
+const ROW_HEIGHT = 24;
+const VISIBLE_ROWS = 15;
+// Browsers show no element that is taller: Firefox ends at 17.8 million pixels.
+const MAX_HEIGHT = 8_000_000;
+const NUMBER_WIDTH = 24;
+const CHARACTER_WIDTH = 8.2;
+const MIN_FITTING_WIDTH = 112;
+const MAX_FITTING_WIDTH = 340;
+
+export default {
+  render({ model, el }: RenderContext): () => void {
+    const grid = new Grid(model);
+    el.append(grid.root);
+    return () => grid.close();
+  },
+};
+
+interface Position {
+  row: number;
+  /** Among the columns that are shown. */
+  place: number;
+}
+
+class Grid {
+  readonly root: HTMLElement;
+  private readonly kernel: Kernel;
+  private readonly columns: Column[];
+  private readonly rowCount: number;
+  private readonly blocks: Blocks;
+  private readonly headers: Header[];
+  private readonly fittingWidths: number[];
+  private readonly widths: number[];
+  private readonly hidden = new Set<number>();
+  private order: Order = { filters: {}, sort: [] };
+  private firstRow = 0;
+  private focus: Position = { row: 0, place: 0 };
+  private anchor: Position = { row: 0, place: 0 };
+  private isSelecting = false;
+  private readonly numberWidth: number;
+  private readonly status = make("span", { class: "micromegas-grid-status", role: "status" });
+  private readonly message = make("span", { class: "micromegas-grid-message", role: "alert" });
+  private readonly showHidden = makeButton("", () => this.unhide(), { hidden: true });
+  private readonly scroller = make("div", { class: "micromegas-grid-scroller" });
+  private readonly sizer = make("div", { class: "micromegas-grid-sizer" });
+  private readonly widthElements = make("colgroup");
+  private readonly headRow = make("tr", { "aria-rowindex": 1 });
+  private readonly body = make("tbody");
+  private readonly table: HTMLTableElement;
+  private readonly detail = make("section", {
+    class: "micromegas-grid-detail",
+    "aria-label": "Whole value",
+    hidden: true,
+  });
+  private readonly observer = new ResizeObserver(() => this.draw());
+
+  constructor(model: Model) {
+    this.kernel = new Kernel(model);
+    this.columns = model.get("columns") as Column[];
+    this.rowCount = model.get("total") as number;
+    const first = model.get("first") as Texts;
+    const hints = model.get("hints") as Record<string, string>;
+    this.blocks = new Blocks(
+      this.kernel,
+      this.rowCount,
+      first,
+      () => this.draw(),
+      (error) => this.say(error.message),
+    );
+    this.fittingWidths = this.columns.map((column, index) => fittingWidth(column, first[index] ?? []));
+    this.widths = [...this.fittingWidths];
+    this.numberWidth = NUMBER_WIDTH + String(this.rowCount).length * CHARACTER_WIDTH;
+    this.headers = this.columns.map(
+      (column, index) =>
+        new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
+          sort: this.sort,
+          filter: this.filter,
+          resize: this.resize,
+          hide: this.hide,
+        }),
+    );
+    this.table = make(
+      "table",
+      {
+        role: "grid",
+        "aria-label": "Rows of the result",
+        "aria-colcount": this.columns.length + 1,
+        "aria-multiselectable": "true",
+      },
+      this.widthElements,
+      make("thead", {}, this.headRow),
+      this.body,
+    );
+    this.sizer.append(this.table);
+    this.scroller.append(this.sizer);
+    this.root = make(
+      "section",
+      // JupyterLab leaves the keys of an element to it that says so.
+      { class: "micromegas-grid", "aria-label": "Result", "data-lm-suppress-shortcuts": "true" },
+      this.buildBar(),
+      this.scroller,
+      this.detail,
+    );
+    const note = model.get("note") as string;
+    if (note) this.root.append(make("p", { class: "micromegas-grid-note" }, note));
+    this.scroller.addEventListener("scroll", this.scrolled, { passive: true });
+    this.table.addEventListener("keydown", this.keyPressed);
+    this.body.addEventListener("pointerdown", this.pointerPressed);
+    this.body.addEventListener("pointerover", this.pointerMoved);
+    this.body.addEventListener("pointerup", () => (this.isSelecting = false));
+    this.body.addEventListener("dblclick", () => void this.expand());
+    this.headRow.addEventListener("focusin", this.headFocused);
+    // The head's height is known once it stands in the page, and changes when the statistics come.
+    this.observer.observe(this.headRow);
+    this.observer.observe(this.scroller);
+    this.layOut();
+    void this.loadStatistics();
+  }
+
+  close(): void {
+    this.observer.disconnect();
+    this.headers.forEach((header) => header.close());
+    this.kernel.close();
+  }
+
+  private buildBar(): HTMLElement {
+    const download = (format: FileFormat, text: string): HTMLButtonElement =>
+      makeButton(`↓ ${text}`, () => void this.download(format), {
+        title: "Download the rows that match, with the columns that are shown",
+        "aria-label": `Download ${text}`,
+      });
+    return make(
+      "div",
+      { class: "micromegas-grid-bar" },
+      this.status,
+      this.message,
+      make("span", { class: "micromegas-grid-space" }),
+      this.showHidden,
+      makeButton("Copy", () => void this.copy(), { title: "Copy the selected cells (Ctrl+C)" }),
+      download("csv", "CSV"),
+      download("parquet", "Parquet"),
+      download("arrow", "Arrow"),
+    );
+  }
+
+  /** The rows are there first; what the columns are like comes one after another. */
+  private async loadStatistics(): Promise<void> {
+    for (const [column, header] of this.headers.entries()) {
+      try {
+        header.showStatistics((await this.kernel.ask("statistics", { column })).answer);
+      } catch {
+        return; // the head says less; the next question tells why
+      }
+    }
+  }
+
+  private shown(): number[] {
+    return this.columns.map((_, column) => column).filter((column) => !this.hidden.has(column));
+  }
+
+  private layOut(): void {
+    const shown = this.shown();
+    const numbers = make("col");
+    numbers.style.width = `${this.numberWidth}px`;
+    const widths = shown.map((column) => {
+      const width = this.widths[column] ?? MIN_WIDTH;
+      this.headers[column]?.setWidth(width);
+      const element = make("col");
+      element.style.width = `${width}px`;
+      return element;
+    });
+    this.widthElements.replaceChildren(numbers, ...widths);
+    const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
+    this.table.style.width = this.sizer.style.width = `${total}px`;
+    const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
+    const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
+    // A cell that is put back in its place would lose the focus.
+    const known = [...this.headRow.cells].slice(1);
+    if (known.length !== cells.length || known.some((cell, place) => cell !== cells[place]))
+      this.headRow.replaceChildren(corner, ...cells);
+    this.showHidden.hidden = this.hidden.size === 0;
+    this.showHidden.textContent = `Show ${this.hidden.size} hidden`;
+    this.focus.place = clamp(this.focus.place, shown.length);
+    this.draw();
+  }
+
+  private visibleRows(): number {
+    return Math.min(VISIBLE_ROWS, this.blocks.total);
+  }
+
+  private draw(): void {
+    const { total } = this.blocks;
+    const visible = this.visibleRows();
+    const shown = this.shown();
+    const inSight = this.placesInSight(shown);
+    this.firstRow = clamp(this.firstRow, total - visible + 1);
+    this.table.setAttribute("aria-rowcount", String(total + 1));
+    const headHeight = this.table.tHead?.offsetHeight ?? 0;
+    const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
+    setStyle(this.scroller, "maxHeight", headHeight + visible * ROW_HEIGHT + Math.max(bar, 2));
+    setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
+    const hadFocus = this.body.contains(activeElement(this.root));
+    while (this.body.rows.length > visible) this.body.deleteRow(-1);
+    while (this.body.rows.length < visible) this.body.append(make("tr", {}, make("th", { scope: "row" })));
+    for (let line = 0; line < visible; line++) this.drawRow(this.firstRow + line, line, shown, inSight);
+    if (hadFocus) this.focusedCell()?.focus({ preventScroll: true });
+    this.headers.forEach((header, column) => header.setReachable(shown[this.focus.place] === column));
+    this.drawStatus(visible, shown.length);
+    this.blocks.need(this.firstRow, this.firstRow + visible);
+  }
+
+  /** Return the first and the last place that can be seen: of a wide result only those cells are filled. */
+  private placesInSight(shown: number[]): [number, number] {
+    const { scrollLeft, clientWidth } = this.scroller;
+    let right = this.numberWidth;
+    const ends = shown.map((column) => (right += this.widths[column] ?? 0));
+    const first = ends.findIndex((end) => end > scrollLeft);
+    const last = ends.findIndex((end) => end >= scrollLeft + clientWidth);
+    return [Math.max(first, 0), last < 0 ? shown.length - 1 : last];
+  }
+
+  private drawRow(row: number, line: number, shown: number[], [firstPlace, lastPlace]: [number, number]): void {
+    const element = this.body.rows[line];
+    if (!element) return;
+    setAttribute(element, "aria-rowindex", row + 2);
+    element.classList.toggle("micromegas-grid-odd", row % 2 === 1);
+    while (element.cells.length > shown.length + 1) element.deleteCell(-1);
+    while (element.cells.length < shown.length + 1) element.append(make("td"));
+    const [number, ...cells] = [...element.cells];
+    if (number) number.textContent = (row + 1).toLocaleString("en");
+    shown.forEach((column, place) => {
+      const cell = cells[place];
+      if (!cell) return;
+      const isInFocus = row === this.focus.row && place === this.focus.place;
+      const isInSight = (place >= firstPlace && place <= lastPlace) || isInFocus;
+      const text = isInSight ? this.blocks.text(row, column) : "";
+      const isNumber = this.columns[column]?.kind === "number";
+      const shownText = text === undefined ? "…" : (text ?? "null");
+      if (cell.textContent !== shownText) cell.textContent = shownText;
+      setAttribute(cell, "class", text === null ? "micromegas-grid-null" : isNumber ? "micromegas-grid-right" : "");
+      setAttribute(cell, "aria-colindex", column + 2);
+      setAttribute(cell, "aria-selected", String(this.isSelected(row, place)));
+      setAttribute(cell, "tabindex", isInFocus ? 0 : -1);
+    });
+  }
+
+  private drawStatus(visible: number, columns: number): void {
+    const { total } = this.blocks;
+    const number = (value: number): string => value.toLocaleString("en");
+    const range =
+      total === 0
+        ? "no rows"
+        : `rows ${number(this.firstRow + 1)}–${number(this.firstRow + visible)} of ${number(total)}`;
+    const matching = total === this.rowCount ? "" : ` that match, ${number(this.rowCount)} in all`;
+    const hidden = columns === this.columns.length ? "" : `${columns} of `;
+    const sentence = `${range}${matching} · ${hidden}${this.columns.length} columns`;
+    if (this.status.textContent !== sentence) this.status.textContent = sentence;
+  }
+
+  private readonly scrolled = (): void => {
+    const range = this.scroller.scrollHeight - this.scroller.clientHeight;
+    const last = this.blocks.total - this.visibleRows();
+    this.firstRow = range > 0 ? Math.round((this.scroller.scrollTop / range) * last) : 0;
+    this.draw();
+  };
+
+  private scrollTo(row: number): void {
+    const range = this.scroller.scrollHeight - this.scroller.clientHeight;
+    const last = this.blocks.total - this.visibleRows();
+    this.firstRow = row;
+    this.scroller.scrollTop = last > 0 ? (row / last) * range : 0;
+    this.draw();
+  }
+
+  private readonly sort = (column: number, adds: boolean): void => {
+    const known = this.order.sort.find(([sorted]) => sorted === column);
+    const others = adds ? this.order.sort.filter(([sorted]) => sorted !== column) : [];
+    // Ascending, descending, not at all.
+    const next: [number, boolean][] = known === undefined ? [[column, false]] : known[1] ? [] : [[column, true]];
+    void this.arrange({ ...this.order, sort: [...others, ...next] });
+  };
+
+  private readonly filter = (column: number, typed: string): void => {
+    const filters = Object.fromEntries(
+      Object.entries(this.order.filters).filter(([known]) => Number(known) !== column),
+    );
+    void this.arrange({ ...this.order, filters: typed ? { ...filters, [column]: typed } : filters }, column);
+  };
+
+  private async arrange(order: Order, filtered?: number): Promise<void> {
+    const header = filtered === undefined ? undefined : this.headers[filtered];
+    try {
+      this.order = order;
+      if (!(await this.blocks.arrange(order))) return;
+      this.say("");
+      header?.showFilterError("");
+    } catch (error) {
+      if (this.order !== order) return; // something else has been asked for since
+      const sentence = (error as Error).message;
+      this.order = this.blocks.order;
+      this.say(sentence);
+      header?.showFilterError(sentence);
+      return;
+    }
+    this.headers.forEach((each, column) => {
+      const place = order.sort.findIndex(([sorted]) => sorted === column);
+      each.showOrder(place, order.sort[place]?.[1] ?? false, order.sort.length);
+    });
+    this.focus.row = this.anchor.row = 0;
+    this.scrollTo(0);
+  }
+
+  /** Give a column a width in pixels; 0 for the one that fits. */
+  private readonly resize = (column: number, width: number): void => {
+    const fitting = this.fittingWidths[column] ?? MIN_FITTING_WIDTH;
+    this.widths[column] = width === 0 ? fitting : Math.min(Math.max(width, MIN_WIDTH), MAX_WIDTH);
+    this.layOut();
+  };
+
+  private readonly hide = (column: number): void => {
+    if (this.hidden.size + 1 >= this.columns.length) {
+      this.say("One column stays.");
+      return;
+    }
+    this.hidden.add(column);
+    this.layOut();
+    this.headerInFocus()?.nameButton.focus();
+  };
+
+  private unhide(): void {
+    this.hidden.clear();
+    this.layOut();
+    this.headerInFocus()?.nameButton.focus();
+  }
+
+  private bounds(): { rows: [number, number]; places: [number, number] } {
+    const ordered = (one: number, other: number): [number, number] => [Math.min(one, other), Math.max(one, other)];
+    return {
+      rows: ordered(this.anchor.row, this.focus.row),
+      places: ordered(this.anchor.place, this.focus.place),
+    };
+  }
+
+  private isSelected(row: number, place: number): boolean {
+    const { rows, places } = this.bounds();
+    const isOne = rows[0] === rows[1] && places[0] === places[1];
+    return !isOne && row >= rows[0] && row <= rows[1] && place >= places[0] && place <= places[1];
+  }
+
+  private focusedCell(): HTMLTableCellElement | undefined {
+    return this.body.rows[this.focus.row - this.firstRow]?.cells[this.focus.place + 1];
+  }
+
+  private headerInFocus(): Header | undefined {
+    return this.headers[this.shown()[this.focus.place] ?? -1];
+  }
+
+  private readonly headFocused = (event: FocusEvent): void => {
+    const place = this.shown().findIndex((column) => this.headers[column]?.cell.contains(event.target as Node));
+    if (place < 0 || place === this.focus.place) return;
+    this.focus.place = this.anchor.place = place;
+    this.draw();
+  };
+
+  private readonly pointerPressed = (event: PointerEvent): void => {
+    const found = this.positionOf(event.target);
+    if (!found || event.button !== 0) return;
+    event.preventDefault(); // no selection of the page's text
+    if (found.place < 0) this.selectRows(found.row, event.shiftKey);
+    else this.moveTo(found, event.shiftKey);
+    this.isSelecting = true;
+  };
+
+  private readonly pointerMoved = (event: PointerEvent): void => {
+    if (!this.isSelecting || event.buttons !== 1) return;
+    const found = this.positionOf(event.target);
+    if (!found) return;
+    if (found.place < 0) this.selectRows(found.row, true);
+    else this.moveTo(found, true);
+  };
+
+  private positionOf(target: EventTarget | null): Position | undefined {
+    const cell = target instanceof Element ? target.closest("td, th") : null;
+    if (!(cell instanceof HTMLTableCellElement) || !(cell.parentElement instanceof HTMLTableRowElement))
+      return undefined;
+    return { row: this.firstRow + cell.parentElement.sectionRowIndex, place: cell.cellIndex - 1 };
+  }
+
+  private selectRows(row: number, extends_: boolean): void {
+    if (!extends_) this.anchor.row = row;
+    this.anchor.place = 0;
+    this.focus = { row, place: this.shown().length - 1 };
+    this.draw();
+    this.focusedCell()?.focus({ preventScroll: true });
+  }
+
+  private moveTo({ row, place }: Position, extends_: boolean): void {
+    const visible = this.visibleRows();
+    this.focus = { row: clamp(row, this.blocks.total), place: clamp(place, this.shown().length) };
+    if (!extends_) this.anchor = { ...this.focus };
+    if (this.focus.row < this.firstRow) this.scrollTo(this.focus.row);
+    else if (this.focus.row >= this.firstRow + visible) this.scrollTo(this.focus.row - visible + 1);
+    else this.draw();
+    const cell = this.focusedCell();
+    cell?.focus({ preventScroll: true });
+    this.showPlace(cell);
+  }
+
+  /** Scroll sideways until a cell stands beside the row numbers, which cover the left edge. */
+  private showPlace(cell: HTMLElement | undefined): void {
+    if (!cell) return;
+    const left = cell.offsetLeft - this.numberWidth;
+    const right = cell.offsetLeft + cell.offsetWidth - this.scroller.clientWidth;
+    if (this.scroller.scrollLeft > left) this.scroller.scrollLeft = left;
+    else if (this.scroller.scrollLeft < right) this.scroller.scrollLeft = right;
+  }
+
+  private readonly keyPressed = (event: KeyboardEvent): void => {
+    if (event.target instanceof HTMLInputElement) {
+      if (event.key !== "Escape" && event.key !== "Enter" && event.key !== "ArrowDown") return;
+      if (event.key === "ArrowDown") this.moveTo({ row: this.firstRow, place: this.focus.place }, false);
+      else this.headerInFocus()?.nameButton.focus();
+    } else if (this.headRow.contains(event.target as Node)) {
+      if (!this.keyInHead(event)) return;
+    } else if (!this.keyInBody(event)) {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  private keyInHead(event: KeyboardEvent): boolean {
+    const header = this.headerInFocus();
+    const column = this.shown()[this.focus.place];
+    if (!header || column === undefined) return false;
+    const steps: Record<string, -1 | 1> = { ArrowLeft: -1, ArrowRight: 1 };
+    const step = steps[event.key];
+    if (step !== undefined && event.altKey) header.step(step);
+    else if (step !== undefined) this.moveInHead(this.focus.place + step);
+    else if (event.key === "Home") this.moveInHead(0);
+    else if (event.key === "End") this.moveInHead(this.shown().length - 1);
+    else if (event.key === "ArrowDown") this.moveTo({ row: this.firstRow, place: this.focus.place }, false);
+    else if (event.key === "Delete") this.hide(column);
+    else if (event.key === "/") header.filter.focus();
+    else if (event.key === "Enter" && event.shiftKey) this.sort(column, true);
+    else return false;
+    return true;
+  }
+
+  private moveInHead(place: number): void {
+    this.focus.place = this.anchor.place = clamp(place, this.shown().length);
+    this.draw();
+    const header = this.headerInFocus();
+    header?.nameButton.focus({ preventScroll: true });
+    this.showPlace(header?.cell);
+  }
+
+  private keyInBody(event: KeyboardEvent): boolean {
+    const { row, place } = this.focus;
+    const isWhole = event.ctrlKey || event.metaKey;
+    const lastRow = this.blocks.total - 1;
+    const lastPlace = this.shown().length - 1;
+    const moves: Record<string, Position> = {
+      ArrowUp: { row: isWhole ? 0 : row - 1, place },
+      ArrowDown: { row: isWhole ? lastRow : row + 1, place },
+      ArrowLeft: { row, place: isWhole ? 0 : place - 1 },
+      ArrowRight: { row, place: isWhole ? lastPlace : place + 1 },
+      PageUp: { row: row - VISIBLE_ROWS, place },
+      PageDown: { row: row + VISIBLE_ROWS, place },
+      Home: { row: isWhole ? 0 : row, place: 0 },
+      End: { row: isWhole ? lastRow : row, place: lastPlace },
+    };
+    const move = moves[event.key];
+    if (event.key === "ArrowUp" && row === 0 && !event.shiftKey) this.moveInHead(place);
+    else if (move) this.moveTo(move, event.shiftKey);
+    else if (event.key === "Enter") void this.expand();
+    else if (event.key === "Escape" && !this.detail.hidden) this.collapse();
+    else if (event.key === "Escape") this.moveTo(this.focus, false);
+    else if (event.key === " " && event.shiftKey) this.selectRows(row, this.anchor.row !== row);
+    else if (event.key === "c" && isWhole) void this.copy();
+    else if (event.key === "a" && isWhole) this.selectAll();
+    else if (event.key === "/") this.headerInFocus()?.filter.focus();
+    else return false;
+    return true;
+  }
+
+  private selectAll(): void {
+    this.anchor = { row: 0, place: 0 };
+    this.focus = { row: Math.max(this.blocks.total - 1, 0), place: this.shown().length - 1 };
+    this.draw();
+  }
+
+  private async copy(): Promise<void> {
+    const { rows, places } = this.bounds();
+    const columns = this.shown().slice(places[0], places[1] + 1);
+    const isOne = rows[0] === rows[1] && columns.length === 1;
+    const count = isOne
+      ? "Cell"
+      : rows[0] === rows[1]
+        ? "1 row"
+        : `${(rows[1] - rows[0] + 1).toLocaleString("en")} rows`;
+    await this.tell(async () => {
+      const { order } = this.blocks;
+      const asked = isOne
+        ? this.kernel.ask("value", { order, row: rows[0], column: columns[0] })
+        : this.kernel.ask("copy", { order, rows, columns, header: columns.length > 1 });
+      await navigator.clipboard.writeText((await asked).answer.text);
+      return `${count} copied.`;
+    });
+  }
+
+  private async expand(): Promise<void> {
+    const { row, place } = this.focus;
+    const column = this.shown()[place];
+    if (column === undefined || this.blocks.total === 0) return;
+    await this.tell(async () => {
+      const { answer } = await this.kernel.ask("value", { order: this.blocks.order, row, column });
+      const title = `${this.columns[column]?.name ?? ""} · row ${(row + 1).toLocaleString("en")}`;
+      this.detail.replaceChildren(
+        make(
+          "div",
+          { class: "micromegas-grid-bar" },
+          make("strong", {}, title),
+          make("span", { class: "micromegas-grid-space" }),
+          makeButton(
+            "Copy value",
+            () =>
+              void this.tell(async () => {
+                await navigator.clipboard.writeText(answer.text);
+                return "Value copied.";
+              }),
+          ),
+          makeButton("Close", () => this.collapse()),
+        ),
+        make("pre", { tabindex: 0, "aria-label": title }, answer.text),
+      );
+      this.detail.hidden = false;
+      return answer.is_cut ? "Only the beginning of this value is shown." : "";
+    });
+  }
+
+  private collapse(): void {
+    this.detail.hidden = true;
+    this.focusedCell()?.focus({ preventScroll: true });
+  }
+
+  private async download(format: FileFormat): Promise<void> {
+    this.say("Preparing the file…");
+    await this.tell(async () => {
+      const { answer, buffers } = await this.kernel.ask("export", {
+        order: this.blocks.order,
+        format,
+        hidden: [...this.hidden],
+      });
+      if (answer.file !== null) return `Written beside the notebook: ${answer.file}`;
+      const url = URL.createObjectURL(new Blob(buffers as DataView<ArrayBuffer>[], { type: answer.type }));
+      make("a", { href: url, download: answer.name }).click();
+      // The browser has taken it by the time that the next task runs.
+      setTimeout(() => URL.revokeObjectURL(url), 0);
+      return `Downloaded ${answer.name}`;
+    });
+  }
+
+  /** Do something and say how it went. */
+  private async tell(action: () => Promise<string>): Promise<void> {
+    try {
+      this.say(await action());
+    } catch (error) {
+      this.say((error as Error).message);
+    }
+  }
+
+  private say(sentence: string): void {
+    this.message.textContent = sentence;
+  }
+}
+
+function fittingWidth(column: Column, texts: (string | null)[]): number {
+  const type = column.type.length + (column.unit ? column.unit.length + 3 : 0);
+  const longest = Math.max(column.name.length + 4, type * 0.9, ...texts.map((text) => text?.length ?? 4));
+  return Math.min(Math.max(longest * CHARACTER_WIDTH + 20, MIN_FITTING_WIDTH), MAX_FITTING_WIDTH);
+}
+
+function setStyle(element: HTMLElement, name: "height" | "maxHeight", pixels: number): void {
+  if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;
+}
+
+/** Set an attribute only where it changes: to set it costs far more than to read it. */
+function setAttribute(element: Element, name: string, value: string | number): void {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
+}
+
+function activeElement(element: Element): Element | null {
+  const root = element.getRootNode();
+  return root instanceof Document || root instanceof ShadowRoot ? root.activeElement : null;
+}
+
+function clamp(value: number, length: number): number {
+  return Math.max(Math.min(value, length - 1), 0);
+}

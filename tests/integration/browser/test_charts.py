@@ -1,0 +1,73 @@
+"""A chart in JupyterLab: values, zoom, legend and both themes."""
+
+import re
+
+import pytest
+
+from tests.integration.browser.conftest import notebook_opener
+from tests.integration.browser.looks import choose_theme, save, sign_in_by_code
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PLOT = """%%sql --plot
+SELECT arrow_cast(1700000000000000000 + value * 1000000000, 'Timestamp(Nanosecond, Some("UTC"))') AS time,
+       'host-' || (value % 3) AS host, 'ms' AS unit, 100 + 50 * sin(value / 900.0 + value % 3) AS latency
+FROM generate_series(0, 19999)
+"""
+
+
+@pytest.fixture(scope="module")
+def page(browser, demo, tmp_path_factory):
+    """A notebook with a chart."""
+    with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
+        page, _ = open_notebook("chart", "%micromegas_login --flow device", PLOT)
+        sign_in_by_code(page)
+        page.locator(".vega-embed canvas").wait_for()
+        page.locator("text=/Python 3.*Idle/").first.wait_for()
+        save(page)
+        yield page
+
+
+# Of a canvas: the share of its pixels that are dark, and how many are of the color of the first series or near it.
+PIXELS = """canvas => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let dark = 0, colored = 0;
+    for (let at = 0; at < data.length; at += 4) {
+        dark += data[at] + data[at + 1] + data[at + 2] < 240;
+        colored += Math.abs(data[at] - 0x2f) + Math.abs(data[at + 1] - 0x7e) + Math.abs(data[at + 2] - 0xd8) < 30;
+    }
+    return [(4 * dark) / data.length, colored];
+}"""
+
+
+def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(page, tmp_path):
+    canvas = page.locator(".vega-embed canvas")
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    _, drawn = canvas.evaluate(PIXELS)
+
+    page.mouse.move(box["x"] + 300, box["y"] + 120)
+    page.mouse.move(box["x"] + 304, box["y"] + 122)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert re.search(
+        r"time \(UTC\):\s*2023-11-1\d .*latency \(ms\):\s*\d.*host:\s*host-\d", tooltip.inner_text(), re.DOTALL
+    )
+    before = canvas.evaluate("canvas => canvas.toDataURL()")
+    page.mouse.wheel(0, -400)
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.wait_for_function("([canvas, before]) => canvas.toDataURL() !== before", arg=[canvas.element_handle(), before])
+    page.mouse.dblclick(box["x"] + 304, box["y"] + 122)
+    page.mouse.click(box["x"] + box["width"] - 30, box["y"] + 75)  # the second name in the legend
+    page.wait_for_function(
+        f"([canvas, drawn]) => ({PIXELS})(canvas)[1] < drawn * 0.5", arg=[canvas.element_handle(), drawn]
+    )
+
+    for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
+        choose_theme(page, theme)
+        page.reload()
+        canvas.wait_for()
+        canvas.scroll_into_view_if_needed()
+        canvas.screenshot(path=str(tmp_path / f"chart {theme}.png"))
+        assert (canvas.evaluate(PIXELS)[0] > 0.5) is is_dark

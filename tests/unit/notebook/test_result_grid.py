@@ -1,0 +1,310 @@
+"""The grid's half in the kernel: what it answers a page, what it keeps, and what a notebook saves of it."""
+
+import io
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import nbformat
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nbconvert import HTMLExporter
+
+from micromegas_jupyter.notebook.query_result import QueryResult
+from micromegas_jupyter.notebook.results import grid as grid_module
+from micromegas_jupyter.notebook.results.grid import RESULT_MIME_TYPE, ResultGrid, shown_table
+from micromegas_jupyter.notebook.results.view import RowsView
+
+ALL_ROWS = {"filters": {}, "sort": []}
+MAX_SAVED_CHARACTERS = 60_000
+TABLE = pa.table(
+    {
+        "n": pa.array([None if number % 3 else number for number in range(5000)], pa.int64()),
+        "word": pa.array(["a", "b", None, "d", "e"] * 1000).dictionary_encode(),
+        "list": [[number] for number in range(5000)],
+        "n_bytes": range(5000),
+    }
+)
+
+
+class Page:
+    """A page that shows a grid: it asks, and notes the answers."""
+
+    def __init__(self, table, monkeypatch):
+        self.answers = {}
+        self.buffers = {}
+        self.grid = ResultGrid(RowsView(table), result_rows=table.num_rows)
+        monkeypatch.setattr(ResultGrid, "send", self._note)
+
+    def _note(self, content, buffers=None):
+        self.answers[content["id"]] = content
+        self.buffers[content["id"]] = buffers
+
+    def tell(self, content):
+        self.grid._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+
+    def ask(self, op, number=1, **details):
+        self.tell({"id": number, "op": op, "order": ALL_ROWS, **details})
+        return self.answers[number]
+
+
+@pytest.fixture
+def page(monkeypatch):
+    return Page(TABLE, monkeypatch)
+
+
+def test_a_page_gets_the_texts_of_some_rows_in_the_order_that_it_asks_for(page):
+    order = {"filters": {"1": "= a", "0": "not null"}, "sort": [[1, False], [0, True]]}
+
+    answer = page.ask("rows", order=order, first=1, count=2)["answer"]
+
+    assert answer["total"] == 334
+    assert answer["texts"] == [["4,980", "4,965"], ["a", "a"], ["[4980]", "[4965]"], ["4,980", "4,965"]]
+    assert json.loads(json.dumps(answer)) == answer
+    assert len(page.ask("rows", first=0, count=10**9)["answer"]["texts"][0]) == 500
+
+
+def test_columns_say_what_they_hold(page):
+    assert page.grid.columns[1] == {
+        "name": "word", "type": "text", "arrow_type": "dictionary<values=string, indices=int32, ordered=0>",
+        "kind": "text", "unit": "", "nulls": 1000, "sortable": True,
+    }  # fmt: skip
+    assert page.grid.hints["text"] == "contains, = x, in a, b"
+    assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
+    assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
+    assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
+    assert page.ask("statistics", column=0)["answer"]["max"] == "4,998"
+
+
+def test_a_page_copies_exact_values_and_looks_at_whole_ones(page):
+    copied = page.ask("copy", rows=[2, 3], columns=[0, 1, 2], header=True)["answer"]["text"]
+    value = page.ask("value", row=3, column=2)["answer"]
+
+    assert copied == "n\tword\tlist\n\t\t[2]\n3\td\t[3]"
+    assert value == {"text": "[\n  3\n]", "is_cut": False}
+    assert (
+        "at most 100,000 cells" in page.ask("copy", rows=[0, 4999], columns=list(range(4)) * 10, header=False)["error"]
+    )
+
+
+def test_a_small_file_goes_to_the_browser_and_a_large_one_is_written_beside_the_notebook(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = {"format": "parquet", "hidden": [2, 3], "order": {"filters": {"0": "< 9"}, "sort": [[0, True]]}}
+
+    small = page.ask("export", **asked)
+    monkeypatch.setattr(grid_module, "MAX_DOWNLOAD_BYTES", 10)
+    large = page.ask("export", 2, **asked)["answer"]
+    again = page.ask("export", 3, **asked)
+
+    assert small["answer"]["file"] is None
+    expected = {"n": [6, 3, 0], "word": ["b", "d", "a"]}
+    assert pq.read_table(io.BytesIO(page.buffers[1][0])).to_pydict() == expected
+    assert re.fullmatch(r"result-\d{8}-\d{6}\.parquet", large["file"])
+    assert pq.read_table(tmp_path / large["file"]).to_pydict() == expected
+    assert "error" in again or again["answer"]["file"] != large["file"]
+    assert all(each.suffix == ".parquet" for each in tmp_path.iterdir())
+
+
+def test_what_a_file_cannot_hold_is_said(monkeypatch):
+    page = Page(pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), monkeypatch)
+
+    assert "parquet file cannot hold" in page.ask("export", format="parquet", hidden=[])["error"]
+    assert "answer" in page.ask("export", format="csv", hidden=[])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"op": "rows", "order": ALL_ROWS, "first": -5, "count": -1},
+        {"op": "rows", "order": ALL_ROWS, "first": 10**30, "count": 5},
+        {"op": "rows", "order": ALL_ROWS, "first": "<b>", "count": 5},
+        {"op": "rows", "order": {"filters": {"9": "1"}, "sort": []}, "first": 0, "count": 5},
+        {"op": "rows", "order": {"filters": {"0": ["1"]}, "sort": [[-1, True]]}, "first": 0, "count": 5},
+        {"op": "rows", "order": {"filters": [], "sort": {}}, "first": 0, "count": 5},
+        {"op": "rows", "order": {"filters": {}, "sort": [[float("inf"), 1]]}, "first": 0, "count": 5},
+        {"op": "rows", "order": {"filters": {}, "sort": [[2, True]]}, "first": 0, "count": 5},
+        {"op": "rows", "order": None, "first": 0, "count": 5},
+        {"op": "statistics", "column": 4},
+        {"op": "statistics", "column": "0"},
+        {"op": "value", "order": ALL_ROWS, "row": 5000, "column": 0},
+        {"op": "value", "order": ALL_ROWS, "row": 0, "column": -1},
+        {"op": "copy", "order": ALL_ROWS, "rows": [1], "columns": [0], "header": True},
+        {"op": "copy", "order": ALL_ROWS, "rows": [0, 10**9], "columns": [0], "header": True},
+        {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": []},
+        {"op": "export", "order": ALL_ROWS, "format": "csv", "hidden": [0, 1, 2, 3]},
+        {"op": "__class__", "order": ALL_ROWS},
+        {},
+    ],
+)
+def test_whatever_a_page_asks_it_gets_an_answer(page, message):
+    page.tell({"id": 7, **message})
+
+    answer = page.answers[7]
+    assert isinstance(answer.get("error", ""), str)
+    assert answer.get("answer") is None or answer["answer"]["texts"] == [[]] * 4
+
+
+@pytest.mark.parametrize("content", [None, [], "rows", {"op": "rows"}, {"id": "1", "op": "rows"}])
+def test_what_is_no_question_is_not_answered(page, content):
+    page.tell(content)
+
+    assert page.answers == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "column"),
+    [
+        ("abc", 0), ("1..x", 0), ("in 1, x", 0), ("> nan nan", 0), ("inf", 0), ("> 5", 2), ("/(/", 1),
+        ("x" * 1001, 1), ("\ud800", 1), ("1e999999999999", 0), ("x\x1b[2J", 0),
+    ],
+)  # fmt: skip
+def test_a_filter_that_does_not_fit_is_refused_with_what_would(page, typed, column):
+    answer = page.ask("rows", order={"filters": {str(column): typed}, "sort": []}, first=0, count=5)
+
+    assert re.search("Try: |Use ", answer["error"])
+    assert answer["error"].isprintable()
+
+
+def test_many_threads_get_their_own_rows(page):
+    def ask(number):
+        order = {"filters": {"3": f">= {number}"}, "sort": [[3, bool(number % 2)]]}
+        answer = page.ask("rows", number, order=order, first=0, count=1)["answer"]
+        return answer["total"], answer["texts"][3]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(1, 60)))
+
+    assert found == [(5000 - each, ["4,999" if each % 2 else str(each)]) for each in range(1, 60)]
+
+
+def test_rows_that_were_used_last_are_kept_within_a_bound(monkeypatch):
+    monkeypatch.setattr(grid_module, "MAX_HELD_BYTES", 3 * TABLE.nbytes)
+    pages = [Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch) for _ in range(3)]
+    monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
+
+    def is_referenced(page):
+        page.tell({"id": 1, "op": "value", "order": ALL_ROWS, "row": 0, "column": 0})
+        return "answer" in page.grid.last
+
+    assert is_referenced(pages[0])
+    pages.append(Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch))
+    monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
+
+    assert [is_referenced(page) for page in pages] == [True, False, True, True]
+    assert pages[1].grid.last["error"] == "These rows are no longer kept. Run the cell again."
+    pages[3].grid.close()
+    assert not is_referenced(pages[3])
+
+
+def test_rows_that_nobody_else_keeps_are_held_up_to_the_bound(monkeypatch):
+    table = pa.table({"n": range(10_000)})
+    monkeypatch.setattr(grid_module, "MAX_HELD_BYTES", table.nbytes // 4)
+
+    assert "first 20 of 10,000 rows" in shown_table(table, max_rows=100_000, is_referenced=False)[0]["text/plain"]
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel whose cell a person runs."""
+    parent = {"content": {"allow_stdin": True}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _channel: parent))
+    monkeypatch.setattr(grid_module, "get_ipython", lambda: shell)
+    return parent
+
+
+WIDE = pa.table({f"{number} {'wide' * 20}": ["x" * 300] * 100 for number in range(2000)})
+
+
+@pytest.mark.parametrize(
+    "table", [TABLE, WIDE, TABLE.select([0]), TABLE.slice(0, 0)], ids=["usual", "wide", "narrow", "none"]
+)
+def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        grid_module, "ResultGrid", lambda *args, **options: made.append(ResultGrid(*args, **options)) or made[-1]
+    )
+    bundle, _ = QueryResult(table)._repr_mimebundle_()
+    (state,) = made
+    saved = {name: value for name, value in state.get_state().items() if name not in ("_esm", "_css")}
+
+    assert bundle[RESULT_MIME_TYPE] == {"version": 1}
+    assert len(json.dumps(bundle) + json.dumps(saved)) < MAX_SAVED_CHARACTERS
+    assert "<script" not in bundle["text/html"]
+    assert bundle["text/html"].count("<th ") <= table.num_columns
+    note = f"The grid shows the first {len(state.columns)} of 2,000 columns (a file has all)."
+    assert state.note == (note if table is WIDE else "")
+
+
+def test_a_notebook_as_html_has_the_saved_table_and_nothing_that_runs(kernel):
+    bundle, _ = QueryResult(TABLE)._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", bundle)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%sql", outputs=[output])])
+
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+
+    assert "first 20 of 5,000 rows" in page
+    assert "bigint · bytes" in page
+    assert "<script" not in page
+
+
+def test_without_a_person_a_grid_or_a_column_only_the_saved_table_is_shown(kernel):
+    names = {"text/html", "text/plain"}
+
+    assert set(QueryResult(TABLE, max_rows=0)._repr_mimebundle_()[0]) == names
+    assert set(QueryResult(TABLE.select([]))._repr_mimebundle_()[0]) == names
+    kernel["content"]["allow_stdin"] = False
+    assert set(QueryResult(TABLE)._repr_mimebundle_()[0]) == names
+
+
+def test_the_saved_table_says_what_it_shows():
+    lines = repr(QueryResult(pa.table({"name": ["山", None], "size_bytes": [1500, 2]}))).split("\n")
+
+    assert lines == [
+        "name      size_bytes",
+        "text  bigint · bytes",
+        "----  --------------",
+        "山             1,500",
+        "null               2",
+        "2 rows",
+    ]
+    assert repr(QueryResult(TABLE, max_rows=100)).endswith("first 20 of 5,000 rows")
+    assert repr(QueryResult(WIDE)).endswith(" of 2,000 columns")
+    assert repr(QueryResult(pa.table({}))) == "0 rows"
+
+
+def test_a_result_is_used_as_people_first_try(tmp_path):
+    table = pa.table([[1, 2, 3], ["a", "b", "c"], [4, 5, 6]], names=["n", "city", "n"])
+    result = QueryResult(table)
+
+    assert (len(result), result.shape, result.columns, "city" in result) == (3, (3, 3), ["n", "city", "n"], True)
+    assert result["city"].to_list() == ["a", "b", "c"]
+    assert result[["city"]].shape == (3, 1)
+    assert result["n"].shape == (3, 2)
+    assert result[1:].to_arrow().equals(table.slice(1))
+    assert result.head(2).to_pandas().shape == (2, 3)
+    assert result.to_polars is not None
+    assert pa.table(QueryResult(table.select([0, 1]))).equals(table.select([0, 1]))
+    assert list(QueryResult(table.select([0, 1])))[1] == {"n": 2, "city": "b"}
+    for name in ("rows.parquet", "rows.csv", "rows.arrow"):
+        QueryResult(table.select([0, 1])).save(tmp_path / name)
+    assert pq.read_table(tmp_path / "rows.parquet").to_pydict() == {"n": [1, 2, 3], "city": ["a", "b", "c"]}
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ['"n","city"', '1,"a"', '2,"b"', '3,"c"']
+
+
+@pytest.mark.parametrize(
+    ("use", "what"),
+    [
+        (lambda result, _: result["nothing"], "There is no column 'nothing'"),
+        (lambda result, _: result[0], "no single rows"),
+        (lambda result, _: result[::2], "step"),
+        (lambda result, _: result.groupby("n"), "to_pandas"),
+        (lambda result, folder: result.save(folder / "x.txt"), "format"),
+        (lambda result, folder: [result.save(folder / "x.csv") for _ in range(2)], "already"),
+        (lambda result, folder: result.save(folder / "none" / "x.csv"), "could not be written"),
+    ],
+)
+def test_what_a_result_does_not_do_is_said(use, what, tmp_path):
+    with pytest.raises(Exception, match=what):
+        use(QueryResult(TABLE), tmp_path)
