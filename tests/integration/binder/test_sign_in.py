@@ -100,7 +100,7 @@ def quickstart(context, binder):
     """The quickstart after Run All and a sign-in as Alice."""
     page = open_notebook(context, binder, "quickstart", "Python 3")
     run_all(page)
-    link = wait_at_top(page, page.get_by_role("link", name=re.compile("Sign in")))
+    link = wait_at_top(page, page.get_by_role("link", name=re.compile("Sign in")).first)
     with context.expect_page() as opened:
         link.click()
     provider = opened.value

@@ -38,7 +38,7 @@ def _run_all(page):
 def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_path):
     context, page = _open(browser, demo)
     _run_all(page)
-    link = page.get_by_role("link", name=re.compile("Sign in"))
+    link = page.get_by_role("link", name=re.compile("Sign in")).first
     link.wait_for()
 
     with context.expect_page() as opened:
