@@ -64,7 +64,7 @@ def test_the_quickstart_runs_with_a_service_account_and_saves_no_secret(stack, m
     assert run.stopped_by is None
     newest = next(cell.outputs for cell in run.notebook.cells if "log_entries" in cell.source)
     assert re.match(r"✓ [1-9]\d* rows? in ", newest[0].data["text/plain"])
-    assert "timestamp[ns, UTC]" in newest[1].data["text/html"]
+    assert "timestamp (UTC)" in newest[1].data["text/html"]
     assert not BEARER_TOKEN.search(run.saved)
     assert environment["MICROMEGAS_OIDC_CLIENT_SECRET"] not in run.saved
     assert str(stack.folder) not in run.saved

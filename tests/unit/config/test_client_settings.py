@@ -324,10 +324,14 @@ def test_neither_the_setting_nor_the_others_are_shown(name, value, monkeypatch):
     assert HIDDEN not in shown
 
 
-@pytest.mark.parametrize("text", ["-1", "10001", "many", "1e3", "1_000", " 5", "٣", "9" * 5_000])
-def test_the_number_of_rows_is_0_to_10_000(text):
-    assert [parse_result_rows({"MICROMEGAS_RESULT_ROWS": text}) for text in ("", "0", "10000")] == [1_000, 0, 10_000]
-    with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS is not a number from 0 to 10,000"):
+@pytest.mark.parametrize("text", ["-1", "10000001", "many", "1e3", "1_000", " 5", "٣", "9" * 5_000])
+def test_the_number_of_rows_is_0_to_10_million(text):
+    assert [parse_result_rows({"MICROMEGAS_RESULT_ROWS": text}) for text in ("", "0", "10000000")] == [
+        1_000_000,
+        0,
+        10_000_000,
+    ]
+    with pytest.raises(ConfigurationError, match="MICROMEGAS_RESULT_ROWS is not a number from 0 to 10,000,000"):
         parse_result_rows({"MICROMEGAS_RESULT_ROWS": text})
 
 
