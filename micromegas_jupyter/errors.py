@@ -1,7 +1,7 @@
 """Every error of the package: one tree, each class with one code, a remedy, and how it leaves the process.
 
 What happened and what to do next travel together, so that the same class reaches a notebook cell, a terminal and a
-remote client. docs/errors.md lists them by code.
+remote client. docs/errors.md lists them by code; `micromegas explain CODE` shows its entries.
 """
 
 from typing import Any, ClassVar

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
+from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -26,6 +26,7 @@ _COMMANDS = {
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
     "whoami": ("sign_in_commands", "show who you are here, and to the server"),
     "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
+    "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
     "processes": ("query_commands", "list the programs that recently sent telemetry"),
     "process-log": ("query_commands", "print what one program logged"),
@@ -113,6 +114,7 @@ def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
 def report(error: MicromegasError) -> int:
     """Print an error as its lines and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
+    parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
     print("✗ " + " · ".join(parts), file=sys.stderr)
     return error.exit_code
 

@@ -1,4 +1,4 @@
-"""`micromegas login`, `logout`, `whoami` and `doctor`; what a token says is shown, never decided on."""
+"""`micromegas login`, `logout`, `whoami`, `doctor` and `explain`; what a token says is shown, never decided on."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ import select
 import shlex
 import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -121,6 +122,23 @@ def run_whoami(arguments: argparse.Namespace) -> int:
     print(f"server {server} knows you as {who} · {milliseconds:.0f} ms")
     if identity.reads_nothing:
         print(NO_ROLE)
+    return 0
+
+
+def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "code", metavar="CODE", nargs="?", help="the code at the end of an error; without it all of them"
+    )
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    """Print what an error code means and what to do, wrapped to the terminal."""
+    from micromegas_jupyter.doctor.error_page import explain_error
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    for line in explain_error(arguments.code, how_to_list="micromegas explain").split("\n"):
+        print(textwrap.fill(line, width))
     return 0
 
 

@@ -440,7 +440,7 @@ _CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other
 _LARGE_CLOCK_REMEDY = (
     "Set this machine's clock (NTP), then sign in again. Signing in allows for a day at most, so tokens are refused."
 )
-_NO_ROLE_REMEDY = "Ask the server's administrator for a role (docs/access.md)."
+_NO_ROLE_REMEDY = "Ask the server's administrator for a role."
 _NOTHING_SET_REMEDY = (
     "Nothing is configured, so the default server was asked. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
     "yours, and, if it wants a sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "

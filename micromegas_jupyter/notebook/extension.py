@@ -6,8 +6,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache
 from micromegas_jupyter.notebook.completion.sql import SqlCompleter
+from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.login.connections import Dependencies
-from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ConnectMagic
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
@@ -33,6 +34,7 @@ class _Extension:
             shell, connections, self.schemas, sql_magic=self.sql.micromegas_sql, tables_magic=tables.micromegas_tables
         )
         self.identity = IdentityMagics(shell, self.session)
+        connections.notice = lambda: self.identity.display().notice()
         self.connect = ConnectMagic(shell, self.session, connections)
         self.magics = (self.sql, self.identity, tables, self.connect)
 

@@ -58,10 +58,10 @@ class _Decorator(Protocol):
 class Handle(Protocol):
     """A display that can be updated."""
 
-    def display(self, shown: Any, *, raw: bool = False) -> None:
+    def display(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
         """Show it for the first time."""
 
-    def update(self, shown: Any, *, raw: bool = False) -> None:
+    def update(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
         """Show something else in its place."""
 
 
@@ -548,7 +548,7 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     if not excerpt and error.query_id is None:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
-    return [sentence, *excerpt, f"  {query}{error.code} · docs/errors.md#{error.code.lower()}"]
+    return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
 
 
 def lines_html(lines: Sequence[str]) -> str:

@@ -112,7 +112,7 @@ class FakeServiceProvider:
 
 
 class FakeRenewal:
-    """Stands in for `TokenRenewal`; the test calls `on_change` as the real one would on its thread."""
+    """Stands in for `BackgroundRenewal`; the test calls `on_change` as the real one would on its thread."""
 
     def __init__(self, provider, on_change):
         self.provider = provider

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import InvalidStatement
-from micromegas_jupyter.notebook.login.session import lines_as_html, offer_of
+from micromegas_jupyter.notebook.login.display import lines_as_html
+from micromegas_jupyter.notebook.login.session import offer_of
 from micromegas_jupyter.notebook.results.grid import static_html, static_text
 from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import error_lines, lines_html

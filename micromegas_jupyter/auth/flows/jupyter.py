@@ -13,6 +13,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from urllib.parse import parse_qsl
 
@@ -30,12 +31,15 @@ from micromegas_jupyter.auth.flows.base import (
     Page,
     notice_page,
 )
+from micromegas_jupyter.auth.flows.select import REDIRECT_VARIABLE
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import split_plain_url
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.errors import LoginFailed, MicromegasError
 
 if TYPE_CHECKING:
+    import logging
+
     from tornado.web import RequestHandler
 
 else:
@@ -514,3 +518,46 @@ class LoginPageHandler(RequestHandler):
 
     def compute_etag(self) -> None:
         """Return none: these pages are never cached."""
+
+
+_CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
+_KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
+_LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
+
+
+def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
+    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
+    base = environ.get(REDIRECT_VARIABLE, "")
+    # A path when the server does not know its own address.
+    is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
+    base_address = base if is_path else public_base(base)
+    if kernel is None or base_address is None:
+        return None
+    # Jupyter's servers and gateways name the connection file after the kernel's id.
+    connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
+    found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
+    kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
+    if not is_kernel_id(kernel_id) or not isinstance(getattr(kernel, "control_handlers", None), dict):
+        raise LoginFailed(
+            "This kernel accepts no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
+        )
+    return RedirectLogins(kernel_id=kernel_id, base_address=base_address)
+
+
+def listen(kernel: Any, redirects: RedirectLogins) -> None:
+    """Let `redirects` answer a Jupyter server's requests on the kernel's control channel, also while a cell runs."""
+
+    def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
+        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
+        content, parent["content"] = parent.get("content"), {}
+        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
+
+    kernel.control_handlers[REQUEST_TYPE] = handle
+    kernel.log.addFilter(hides_requests)
+
+
+def hides_requests(record: logging.LogRecord) -> bool:
+    """Whether a log line may be written: a kernel that logs what it receives would log a code."""
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
+    headers = (argument.get("header") for argument in arguments if isinstance(argument, dict))
+    return not any(isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE for header in headers)

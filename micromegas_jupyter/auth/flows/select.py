@@ -28,7 +28,7 @@ REMEMBERED = "remembered"
 TABLE = "environment"
 
 UNATTENDED_REMEDY = (
-    "Give the program a sign-in of its own (docs/service-accounts.md): MICROMEGAS_OIDC_WORKLOAD, "
+    "Give the program a sign-in of its own: MICROMEGAS_OIDC_WORKLOAD, "
     "MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login` on this machine "
     "beforehand."
 )
@@ -117,7 +117,7 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         RuntimeEnvironment.HUB,
         lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
         _DEVICE_FIRST,
-        "This Hub has no sign-in service. Its administrator can add one that needs no click (docs/jupyterhub.md).",
+        "This Hub has no sign-in service. Its administrator can add one that needs no click.",
     ),
     FlowRow(
         RuntimeEnvironment.COLAB,

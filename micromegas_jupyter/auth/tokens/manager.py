@@ -20,6 +20,7 @@ from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
     ProviderMisbehaved,
+    ProviderUnavailable,
     TokenStoreError,
     Unavailable,
 )
@@ -467,6 +468,7 @@ MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 5.0
 # How long stopping waits for a renewal that has begun: a program that ends before the provider's answer is stored
 # loses the sign-in where refresh tokens are used once.
+MAX_VAIN_ATTEMPTS = 2
 STOP_WAIT_SECONDS = 3.0
 
 
@@ -485,7 +487,8 @@ class BackgroundRenewal:
 
     It keeps neither the provider nor itself alive: when either is forgotten, the thread ends. After a failure it waits
     five seconds, then twice as long each time, up to a minute. In the thread, `on_change` gets an error when renewing
-    begins to fail, and None when it works again. `wait` waits until the renewal is stopped, and says whether it is.
+    begins to fail, and None for each new token and when it works again. `wait` waits until the renewal is stopped, and
+    says whether it is.
     """
 
     def __init__(
@@ -498,7 +501,8 @@ class BackgroundRenewal:
     ) -> None:
         stopped = threading.Event()
         # When the provider is forgotten, the thread wakes up and ends.
-        loop = _RenewalLoop(weakref.ref(provider, lambda _reference: stopped.set()), clock, on_change)
+        known_due_at = provider.renewal_due_at()
+        loop = _RenewalLoop(weakref.ref(provider, lambda _reference: stopped.set()), clock, on_change, known_due_at)
         self._thread = threading.Thread(
             target=loop.run, args=(stopped, wait or stopped.wait), name="micromegas-background-renewal", daemon=True
         )
@@ -521,6 +525,8 @@ class _RenewalLoop:
     provider: Callable[[], RenewableProvider | None]
     clock: Clock
     on_change: Callable[[MicromegasError | None], None]
+    known_due_at: datetime | None
+    vain_attempts: int = 0
     notified: type[MicromegasError] | None = None
     pause_seconds: float = FIRST_PAUSE_SECONDS
 
@@ -542,10 +548,14 @@ class _RenewalLoop:
                 due_at = provider.renewal_due_at()
             left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self.clock.now()).total_seconds()
             if left_seconds > 0:
-                self.pause_seconds = FIRST_PAUSE_SECONDS
-                self._notify(None)
+                self.pause_seconds, self.vain_attempts = FIRST_PAUSE_SECONDS, 0
+                self._notify(None, is_news=due_at != self.known_due_at)
+                self.known_due_at = due_at
                 return min(MAX_WAIT_SECONDS, left_seconds)
-            # Else the old token serves on, because it could not be renewed now.
+            # The old token serves on. After one attempt it may only be that another program is refreshing it.
+            self.vain_attempts += 1
+            if self.vain_attempts >= MAX_VAIN_ATTEMPTS:
+                self._notify(ProviderUnavailable("the identity provider gave no new token."))
         except MicromegasError as error:
             self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
         except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
@@ -555,9 +565,9 @@ class _RenewalLoop:
         self.pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
         return pause_seconds
 
-    def _notify(self, error: MicromegasError | None) -> None:
+    def _notify(self, error: MicromegasError | None, *, is_news: bool = False) -> None:
         kind = None if error is None else type(error)
-        if kind is self.notified:
+        if kind is self.notified and not is_news:
             return
         self.notified = kind
         try:

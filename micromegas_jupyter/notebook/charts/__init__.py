@@ -1,4 +1,3 @@
 """Charts of a query's rows, as Vega-Lite."""
 
 KINDS = ("line", "point", "bar", "area", "hist")
-"""What can be drawn."""

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema
-from micromegas_jupyter.notebook.login.session import CellConnections
+from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.shell import (
     CursorPosition,
     OptionName,

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextvars
-import re
 import sys
 from collections import deque
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, is_kernel_id, public_base
-from micromegas_jupyter.auth.flows.select import ARGUMENT, REDIRECT_VARIABLE, FlowChoice, GraphicalBrowser, gather_facts
+from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_facts
 from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
-from micromegas_jupyter.errors import LoginFailed, LoginRequired, MicromegasError, ProviderUnavailable
-from micromegas_jupyter.notebook.shell import sign_in_text
+from micromegas_jupyter.errors import LoginRequired, MicromegasError
+from micromegas_jupyter.notebook.shell import (
+    sign_in_text,
+)
 from micromegas_jupyter.wiring import client_side
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from micromegas_jupyter.auth import Identity, PendingLogin
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
@@ -49,12 +46,7 @@ VARIABLE_OF_OPTION = MappingProxyType(
 _URI_VARIABLE = "MICROMEGAS_ANALYTICS_URI"
 _MAX_CONNECTIONS = 8
 _MAX_NOTICES = 8
-# One attempt without a new token may only mean that another program is refreshing it.
-_MAX_VAIN_ATTEMPTS = 2
 _REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
-_CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
-_KERNEL_ID_VARIABLE = "KERNEL_ID"  # set by gateways that start kernels on other machines
-_LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
 @runtime_checkable
@@ -132,13 +124,13 @@ class Dependencies:
 
     def renewal(
         self, provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]
-    ) -> TokenRenewal | None:
+    ) -> BackgroundRenewal | None:
         """Return what keeps a provider's token fresh; None for providers that need nothing."""
         # Service accounts renew when a token is needed: nobody watches how long it lasts. So does JupyterHub's sign-in:
         # messages to the widget outside of cells count as a person's activity, which keeps a server from being culled.
         if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
             return None
-        return TokenRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
+        return BackgroundRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
 
     def prompt(self, question: str) -> str:
         """Ask the person for a line; a notebook does not show the answer."""
@@ -155,6 +147,8 @@ class Dependencies:
     def _listen_for_redirects(self) -> RedirectLogins | None:
         """Return the kernel's one handler of sign-ins by redirect."""
         from IPython.core.getipython import get_ipython
+
+        from micromegas_jupyter.auth.flows.jupyter import listen, open_redirects
 
         kernel = getattr(get_ipython(), "kernel", None)
         with self._lock:
@@ -180,82 +174,6 @@ def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
     if choice.flow is Flow.BROWSER:
         return _REMOTE_KERNEL_HINT if has_kernel else ""
     return choice.reason
-
-
-def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
-    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
-    from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-
-    base = environ.get(REDIRECT_VARIABLE, "")
-    # A path when the server does not know its own address.
-    is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
-    base_address = base if is_path else public_base(base)
-    if kernel is None or base_address is None:
-        return None
-    # Jupyter's servers and gateways name the connection file after the kernel's id.
-    connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
-    found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
-    kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
-    if not is_kernel_id(kernel_id) or not isinstance(getattr(kernel, "control_handlers", None), dict):
-        raise LoginFailed(
-            "This kernel accepts no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
-        )
-    return RedirectLogins(kernel_id=kernel_id, base_address=base_address)
-
-
-def listen(kernel: Any, redirects: RedirectLogins) -> None:
-    """Let `redirects` answer a Jupyter server's requests on the kernel's control channel, also while a cell runs."""
-
-    def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
-        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
-        content, parent["content"] = parent.get("content"), {}
-        kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
-
-    kernel.control_handlers[REQUEST_TYPE] = handle
-    kernel.log.addFilter(hides_requests)
-
-
-def hides_requests(record: logging.LogRecord) -> bool:
-    """Whether a log line may be written: a kernel that logs what it receives would log a code."""
-    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
-    headers = (argument.get("header") for argument in arguments if isinstance(argument, dict))
-    return not any(isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE for header in headers)
-
-
-class TokenRenewal:
-    """Keeps a token fresh in the background; `on_change` gets None for each new one, or an error, on a thread."""
-
-    def __init__(
-        self, provider: RenewableProvider, *, clock: Clock, on_change: Callable[[MicromegasError | None], None]
-    ) -> None:
-        self._provider = provider
-        self._clock = clock
-        self._on_change = on_change
-        self._known_due_at = provider.renewal_due_at()
-        self._vain_attempts = 0
-        # It calls this object in place of the provider, and knows it weakly.
-        background = BackgroundRenewal(self, clock=clock, on_change=on_change)
-        self.start, self.stop = background.start, background.stop
-
-    def get_token(self) -> str:
-        """Return a token that is valid now, renewed if that was due and possible."""
-        token = self._provider.get_token()
-        due_at = self._provider.renewal_due_at()
-        if due_at is None or due_at > self._clock.now():
-            self._vain_attempts = 0
-            return token
-        self._vain_attempts += 1
-        if self._vain_attempts >= _MAX_VAIN_ATTEMPTS:
-            self._on_change(ProviderUnavailable("the identity provider gave no new token."))
-        return token
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return when `get_token` will renew; None when there is nothing to renew."""
-        due_at = self._provider.renewal_due_at()
-        if due_at != self._known_due_at:
-            self._known_due_at = due_at
-            self._on_change(None)
-        return due_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +237,7 @@ class Connection:
 
     provider: AuthProvider | None
     client: Client
-    renewal: TokenRenewal | None = None
+    renewal: BackgroundRenewal | None = None
     notices: Notices = field(default_factory=Notices, compare=False)
 
     def close(self) -> None:

@@ -1,18 +1,19 @@
-"""Shows the state of the sign-in (as a widget, or as text where nobody watches), and handles the widget's buttons."""
+"""The sign-in card: what stands on it in each state, the widget that the browser draws it with, and its buttons."""
 
+import html
 import logging
 import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import anywidget
 import traitlets
@@ -20,17 +21,14 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables
-from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError, UsageError
+from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
-    MAX_SHOWN_GROUPS,
     IdentityAction,
     IdentityState,
     IdentityStatus,
     NotebookSession,
     SignInOffer,
     accepted_actions,
-    identity_lines,
-    lines_as_html,
     offered_actions,
     shown_detail,
 )
@@ -42,106 +40,412 @@ from micromegas_jupyter.notebook.shell import (
     is_attended,
     new_display_handle,
     start_thread,
+    time_text,
+    where_text,
 )
+
+View = dict[str, object]
+"""What a card shows: `mark`, `title`, `lines` (where `{left}` is the time until `seconds` are over), a `code` and its
+`qr`, one main `button` and `more`, `facts` on demand. Other views take its place: `over` once `over_at` seconds are
+left, `opened` after the person has followed the link (`help` once they are back), a button's `asks`, and `lost`."""
+
+_ENDING_SOON = timedelta(minutes=5)
+_TROUBLE = "▲"
+_LABEL = "Micromegas sign-in"
+_BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
+_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
+_ACTIONS = {
+    IdentityAction.SIGN_IN: ("Sign in", "Starting the sign-in…"),
+    IdentityAction.SHOW_CODE: ("Show a code", "Asking for a code…"),
+    IdentityAction.CANCEL: ("Cancel", "Ending the sign-in…"),
+    IdentityAction.REFRESH: ("Refresh", "Renewing the token, and asking the server…"),
+    IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
+}
+MAX_SHOWN_GROUPS = 32
+QR_LABEL = "QR code of the page to open, with the code filled in"
+QUIET_MODULES = 4
+"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
+# A longer address makes a code that a telephone cannot read off a screen at this size.
+_MAX_QR_CHARACTERS = 512
+_MAX_CACHED = 8
+
+
+def build_view(state: IdentityState, *, now: datetime, since: datetime, note: str = "", working: str = "") -> View:
+    """Return what the card shows: `since` is when the status changed, `note` what became of the last button."""
+    # The time since the end counts up.
+    counts_to = since if state.status is IdentityStatus.EXPIRED else state.ends_at
+    seconds = None if counts_to is None else (counts_to - now).total_seconds()
+    words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
+    return {**_state_view(state), **words, "seconds": seconds, "awaited": state.is_awaited}
+
+
+def _state_view(state: IdentityState) -> View:
+    buttons = [_button(action) for action in offered_actions(state)]
+    main = next((button for button in buttons if button["opens"]), None)
+    actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
+    match state.status:
+        case IdentityStatus.NOT_CONFIGURED:
+            title, line = "No sign-in is configured.", f"{state.server} is used without one"
+            return _view(state.status, "○", title, line, _server_line(state), **actions)
+        case IdentityStatus.WRAPPED:
+            return _view(state.status, "○", "The wrapper's client is used.", _WRAPPED, _server_line(state), **actions)
+        case IdentityStatus.WAITING:
+            return _waiting(state, actions)
+        case IdentityStatus.SIGNED_OUT:
+            return _view(
+                state.status, "○", f"Not signed in{where_text(state.issuer, state.server)}.", state.detail, **actions
+            )
+        case IdentityStatus.EXPIRED:
+            return _view(
+                state.status,
+                _TROUBLE,
+                _ended(state),
+                state.detail,
+                "ended {left} ago",
+                **actions,
+            )
+        case _:
+            return _signed_in(state, actions)
+
+
+def _view(status: str, mark: str, title: str, *lines: str, **more: object) -> View:
+    return {"status": status, "mark": mark, "title": title, "lines": [line for line in lines if line], **more}
+
+
+_LOST = _view(
+    "lost",
+    _TROUBLE,
+    "No longer connected to the kernel.",
+    "The kernel restarted or ended, so nobody keeps this up to date. Run the cell again.",
+)
+
+
+def _button(action: IdentityAction, text: str = "", **more: object) -> View:
+    shown, working = _ACTIONS[action]
+    opens = action is IdentityAction.SIGN_IN
+    if action is IdentityAction.SIGN_OUT and not more:
+        line = "This also signs out your other notebooks and terminals on this machine."
+        stay = {"action": "", "text": "Stay signed in", "opens": False}
+        out = _button(action, "Sign out everywhere", asks=None)
+        more = {"asks": _view("signed_in", "●", "Sign out?", line, more=[out, stay])}
+    return {"action": action.value, "text": text or shown, "working": working, "opens": opens, **more}
+
+
+def _ended(state: IdentityState) -> str:
+    return f"The sign-in{where_text(state.issuer, state.server)} has ended."
+
+
+def _server_line(state: IdentityState) -> str:
+    return f"{state.server}: {state.server_line}" if state.server_line else ""
+
+
+def _waiting(state: IdentityState, actions: View) -> View:
+    sign_in, offer = _button(IdentityAction.SIGN_IN), state.offer
+    title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
+    if state.is_awaited:
+        title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
+    line = f"{place} · this {what} continues by itself · valid for {{left}}"
+    over = _view("signed_out", "○", "The link has expired.", button=sign_in)
+    if offer is not None and offer.flow is Flow.DEVICE:
+        address = offer.address.removeprefix("https://").removeprefix("http://").rstrip("/")
+        title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
+        actions = {
+            "button": _button(IdentityAction.SIGN_IN, "Open the page"),
+            "more": actions["more"],
+            "code": offer.user_code,
+            "qr": build_qr_code(offer.scan_address),
+            "over": {**over, "title": "The code has expired."},
+        }
+        return _view(
+            state.status, "○", title, f"Only type it if you started this. {state.detail}".strip(), line, **actions
+        )
+    actions = {"button": sign_in, "more": actions["more"], "over": over}
+    if offer is not None and offer.flow is Flow.PASTE:
+        title = f"Sign in to {state.issuer}, then paste the address below"
+        line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
+        return _view(state.status, "○", title, line, state.detail, **actions)
+    again = {**actions, "button": _button(IdentityAction.SIGN_IN, "Open it again"), "help": state.help}
+    line_after = f"Link valid for {{left}} · this {what} continues by itself"
+    opened = _view(state.status, "○", "Waiting for you to sign in in the other tab.", line_after, **again)
+    return _view(state.status, "○", title, line, state.detail, **actions, opened=opened)
+
+
+def _signed_in(state: IdentityState, actions: View) -> View:
+    who = f"Signed in as {state.name}" if state.name else "Signed in"
+    title = f"{who} ({state.email})" if state.email else who
+    where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
+    if actions["button"]:
+        actions["button"] = _button(IdentityAction.SIGN_IN, "Sign in again")
+    shared = {**actions, **_facts(state)}
+
+    def view(status: str, mark: str, clock: str, **more: object) -> View:
+        first, second = " · ".join(filter(None, (where, clock))), _server_line(state) or state.detail
+        if state.status is IdentityStatus.RENEWAL_FAILED:
+            again = " Trying again." if state.renews else ""
+            first = f"{state.detail} Your token works for {{left}}.{again}"
+        if state.status is not IdentityStatus.SIGNED_IN:
+            status, mark = state.status, _TROUBLE
+        return _view(status, mark, title, first, second, **shared, **more)
+
+    if state.ends_at is None:
+        return view(state.status, "●", "")
+    if state.renews is None:
+        return view(state.status, "●", "expires in {left}")
+    if not state.renews:
+        clock = "expires in {left}, does not renew by itself"
+        over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
+        ending = view("ending", _TROUBLE, clock, over=over)
+        return view(state.status, "●", clock, over=ending, over_at=_ENDING_SOON.total_seconds())
+    clock = "expires in {left}, renews by itself"
+    if state.through:  # which renews when a token is needed, and not before
+        return view(state.status, "●", clock, over=view(state.status, "●", "renews at the next query"))
+    over = view("renewing", "◐", "expires in {left}, renewing now", over=view("renewing", "◐", "renewing now"))
+    over_at = 0.0 if state.renews_at is None else (state.ends_at - state.renews_at).total_seconds()
+    return view(state.status, "●", clock, over=over, over_at=over_at)
+
+
+def _facts(state: IdentityState) -> View:
+    """Return what is folded away, and the line that says how much there is."""
+    names, count = state.groups[:MAX_SHOWN_GROUPS], state.group_count
+    groups = ", ".join([*names, f"and {count - len(names)} more"] if count > len(names) else names)
+    many = f"{count} group{'' if count == 1 else 's'}" if count else ""
+    facts = {
+        "Subject": state.subject,
+        "Rights": f"administrator of {state.server}" if state.is_admin else "",
+        "Groups": groups if count else "",
+    }
+    summary = " · ".join(filter(None, ("admin" if state.is_admin else "", many))) or "details"
+    return {"summary": summary, "facts": [[name, fact] for name, fact in facts.items() if fact]}
+
+
+def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
+    """Return the card as text, where what counts down is a time."""
+    view, offer = _state_view(state), state.offer
+    lines = [f"{view['title']} {view.get('code', '')}".rstrip(), *cast("list[str]", view["lines"]), state.help]
+    lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
+    if offer is not None and offer.address:
+        where = " of this Jupyter server" if offer.address.startswith("/") else ""
+        interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
+        lines.append(f"Open {offer.address}{where} to sign in{interrupt}.")
+    elif view["button"] and not state.has_token:
+        lines.append("Run %micromegas_login to sign in.")
+    end = "" if state.ends_at is None else time_text(state.ends_at, now=now)
+    timed = [line.replace("in {left}", f"at {end}").replace("for {left}", f"until {end}") for line in lines if line]
+    return [line for line in timed if "{left}" not in line]
+
+
+def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
+    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
+    parts = [html.escape(line) for line in lines]
+    if offer is not None and offer.address:
+        label = "Sign in" if not offer.user_code else "Open the page"
+        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
+        parts.append(link)
+    return f"<p>{'<br>'.join(parts)}</p>"
+
+
+_STATIC = Path(__file__).parents[1] / "frontend" / "static"
+
+
+class IdentityCard(anywidget.AnyWidget):
+    """Shows one `IdentityState`; `frontend/src/card/card.ts` draws it and counts down.
+
+    Widget state is saved inside notebooks: the view never holds a token or the address of a sign-in, which goes to the
+    open pages as a message. Times are durations, because the browser's clock and the kernel's differ.
+    """
+
+    _esm = _STATIC / "card.js"
+    _css = _STATIC / "card.css"
+    view = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityCard], None]" = lambda *_: None
+    ) -> None:
+        self._clock = clock
+        self._on_press = on_press
+        self._lock = Lock()
+        self._state: IdentityState | None = None
+        self._since = clock.now()
+        self._note = self._working = ""
+        super().__init__()
+        self.on_msg(self._take_message)
+
+    def apply(self, state: IdentityState) -> None:
+        """Show `state` from now on; any thread."""
+        if self._state is None or self._state.status is not state.status:
+            self._since = self._clock.now()
+        before, self._state = self._state, state
+        self._note = ""
+        if _address(before) != _address(state):
+            self.send_address()
+        self._draw()
+
+    def begin_action(self, action: IdentityAction) -> None:
+        """Show that something is being done; any thread."""
+        self._note, self._working = "", _ACTIONS[action][1]
+        self._draw()
+
+    def end_action(self, *, error: str = "", news: str = "") -> None:
+        """Show that it is done, with news for a moment, or with an error's line that it is not; any thread."""
+        self._note, self._working = error, ""
+        self._draw()
+        self.send_address(news)
+
+    def send_address(self, news: str = "") -> None:
+        """Send the open pages the address to sign in at, if there is one, and a sentence to show for a moment."""
+        self.send({"address": _address(self._state), "news": news})
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
+        """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
+        values: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
+        return values | {"view": self._build()} if "view" in values else values
+
+    def _draw(self) -> None:
+        with self._lock:
+            self.view = self._build()
+
+    def _build(self) -> View:
+        if self._state is None:
+            return {}
+        now = self._clock.now()
+        return build_view(self._state, now=now, since=self._since, note=self._note, working=self._working)
+
+    def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
+        """Pass a button on, or send a page that was loaded the address; anything else comes from no page of ours."""
+        pressed = content.get("action") if isinstance(content, dict) else None
+        if pressed == "":
+            self.send_address()
+        elif isinstance(pressed, str) and pressed in set(IdentityAction):
+            self._on_press(IdentityAction(pressed), self)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        if shown is None or self._state is None:
+            return shown
+        bundle, metadata = shown
+        lines = build_lines(self._state, now=self._clock.now())
+        markup = lines_as_html(lines, offer=self._state.offer)
+        return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
+
+
+def _address(state: IdentityState | None) -> str:
+    return "" if state is None or state.offer is None else state.offer.address
+
+
+@lru_cache(maxsize=_MAX_CACHED)
+def build_qr_code(address: str) -> View | None:
+    """Return the QR code of an address, with its white frame: the side in modules, and the path of the dark ones.
+
+    None for an address that is empty or too long to be read off a screen.
+    """
+    if not 0 < len(address) <= _MAX_QR_CHARACTERS:
+        return None
+    import segno
+
+    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
+    path = "".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES))
+    return {"label": QR_LABEL, "side": len(rows) + 2 * QUIET_MODULES, "path": path}
+
+
+def _row_path(row: bytes, y: int) -> str:
+    drawn, x = "", QUIET_MODULES
+    for is_dark, modules in groupby(row):
+        width = len(list(modules))
+        drawn += f"M{x} {y}h{width}v1h-{width}z" if is_dark else ""
+        x += width
+    return drawn
+
 
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
+# It stands in for the shell in the choice of a flow: a card's message does not say that a person is there.
+_CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
 class IdentityButtons:
-    """Handles one button at a time, on a thread: a widget's message must not block the kernel."""
+    """Handles one button at a time, on a thread: a card's message must not block the kernel."""
 
     def __init__(self, session: NotebookSession) -> None:
         self._session = session
         self._busy = Lock()
 
-    def press(self, action: IdentityAction, widget: "IdentityWidget") -> None:
+    def press(self, action: IdentityAction, card: IdentityCard) -> None:
         """Begin a button's action, and return at once; the person is notified when the button came too late."""
         shown = self._session.shown.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
-            widget.notify(TOO_LATE)
+            card.send_address(TOO_LATE)
             return
-        widget.begin_action(action)
-        start_thread(self._run, action, shown[0], widget, name=f"micromegas-{action}")
+        if action is IdentityAction.SIGN_IN and self._session.sign_in.is_pending(shown[0]):
+            self._busy.release()
+            card.send_address()  # a page that was loaded again asked for it too late
+            return
+        card.begin_action(action)
+        start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
 
-    def _run(self, action: IdentityAction, settings: ClientSettings, widget: "IdentityWidget") -> None:
+    def _run(self, action: IdentityAction, settings: ClientSettings, card: IdentityCard) -> None:
         error = news = ""
         try:
             news = self._do(action, settings)
         except MicromegasError as failure:
             error = error_lines(failure)[0]
         except Exception as failure:  # noqa: BLE001 - whatever happens, the buttons work again
-            _log.error("A button of the identity widget failed.", extra={"kind": type(failure).__name__})
+            _log.error("A button of the sign-in card failed.", extra={"kind": type(failure).__name__})
             error = error_lines(InternalError("That did not work."))[0]
         finally:
             self._busy.release()
-            widget.end_action(error=error)
-            if news:
-                widget.notify(news)
+            card.end_action(error=error, news=news)
 
     def _do(self, action: IdentityAction, settings: ClientSettings) -> str:
+        session = self._session
         match action:
             case IdentityAction.SIGN_IN:
                 self._sign_in(settings)
             case IdentityAction.SHOW_CODE:
-                self._begin_login(settings, Flow.DEVICE)
+                session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
             case IdentityAction.CANCEL:
-                self._session.sign_in.cancel()
+                session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
-                report = shown_detail(self._session.logout(settings))
-                self._session.shown.change(
+                report = shown_detail(session.logout(settings))
+                session.shown.change(
                     settings,
                     lambda state: replace(state, detail=report) if state.status is IdentityStatus.SIGNED_OUT else state,
                 )
             case IdentityAction.REFRESH:
-                is_new = self._session.renew(settings)
-                self._session.fetch_identity(settings)
+                is_new = session.renew(settings)
+                session.fetch_identity(settings)
                 return "Token renewed, and the server checked." if is_new else "Server checked."
         return ""
 
     def _sign_in(self, settings: ClientSettings) -> None:
-        self._session.connections.signed_out.discard(settings.profile)
-        if self._session.state is None or not self._session.state.has_token:
+        session = self._session
+        session.connections.signed_out.discard(settings.profile)
+        if session.state is None or not session.state.has_token:
             try:
-                self._session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
+                session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
             except MicromegasError as error:
                 if not isinstance(error, LoginRequired) and error.giver is None:
                     raise
             else:
-                self._session.fetch_identity(settings)
+                session.fetch_identity(settings)
                 return
-        self._begin_login(settings, None)
-
-    def _begin_login(self, settings: ClientSettings, preference: str | None) -> None:
-        choice = self._session.dependencies.choose_flow(settings, _CLICKED_SHELL, preference)
-        if choice.flow is Flow.PASTE:
-            raise UsageError(
-                "The sign-in flow here asks for an address, which a button cannot do.",
-                remedy="Run %micromegas_login in a cell.",
-            )
-        fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
-        self._session.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
-
-
-# It stands in for the shell in the choice of a flow: a widget's message does not say that a person is there.
-_CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
+        session.begin_sign_in(settings, _CLICKED_SHELL)
 
 
 class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one widget, so none of them is outdated."""
+    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell
         self._session = session
         self._buttons = IdentityButtons(session)
-        self._widget: IdentityWidget | None = None
+        self._card: IdentityCard | None = None
         self._offers: list[Handle] = []
         self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
-        lines = identity_lines(state, now=self._session.dependencies.clock.now())
+        lines = build_lines(state, now=self._session.dependencies.clock.now())
         if not has_kernel(self._shell):
             print("\n".join(lines))  # noqa: T201 - a terminal
             self._print_qr(state)
@@ -149,21 +453,33 @@ class IdentityDisplay:
             # A saved notebook that nobody watched would keep a countdown that ended long ago.
             display(_text_bundle(lines), raw=True)
         else:
-            self._show_widget(state)
+            card, handle = self._current_card(state), new_display_handle()
+            handle.display(card)
+            self._handles.append(handle)
+            if state.status is IdentityStatus.WAITING:
+                self._offers.append(handle)
+
+    def notice(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
+        state = self._session.state
+        if state is None:
+            return None
+        bundle, metadata = self._current_card(state)._repr_mimebundle_()
+        return bundle, metadata
 
     def close(self) -> None:
-        """Put text in place of the widget in all cells: without its kernel a widget cannot be shown again."""
-        widget, self._widget = self._widget, None
-        if widget is None:
+        """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
+        card, self._card = self._card, None
+        if card is None:
             return
         state = self._session.state
         if state is not None:
             # Nobody renews it any more, and a sign-in under way is over.
             now = self._session.dependencies.clock.now()
-            lines = identity_lines(replace(state, renews=False, offer=None), now=now)
+            lines = build_lines(replace(state, renews=None, offer=None), now=now)
             for handle in self._handles:
                 handle.update(_text_bundle(lines), raw=True)
-        widget.close()
+        card.close()
 
     def _print_qr(self, state: IdentityState) -> None:
         if state.offer is None or not sys.stdout.isatty():
@@ -176,200 +492,24 @@ class IdentityDisplay:
         if picture:
             print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
-    def _show_widget(self, state: IdentityState) -> None:
-        if self._widget is None:
-            self._widget = IdentityWidget(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.listener = self._follow
-        self._widget.apply(state)
-        handle = new_display_handle()
-        handle.display(self._widget)
-        self._handles.append(handle)
-        if state.status is IdentityStatus.WAITING:
-            self._offers.append(handle)
+    def _current_card(self, state: IdentityState) -> IdentityCard:
+        """Return the card, which shows the state; the first cell that shows it makes it."""
+        if self._card is None:
+            self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self._buttons.press)
+            self._session.shown.listener, self._session.shown.remind = self._follow, self._card.send_address
+        self._card.apply(state)
+        return self._card
 
     def _follow(self, state: IdentityState) -> None:
-        if self._widget is None:
+        if self._card is None:
             return
-        self._widget.apply(state)
+        self._card.apply(state)
         if state.status is not IdentityStatus.WAITING:
-            # The text that is saved beside the widget must not offer a sign-in that is over.
+            # The text that is saved beside the card must not offer a sign-in that is over.
             offers, self._offers = self._offers, []
             for handle in offers:
-                handle.update(self._widget)
+                handle.update(self._card)
 
 
 def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
     return {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines)}
-
-
-_STATIC = Path(__file__).parents[1] / "static"
-QR_LABEL = "QR code of the page to open, with the code filled in"
-QUIET_MODULES = 4
-"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
-# A longer address makes a code that a telephone cannot read off a screen at this size.
-_MAX_CHARACTERS = 512
-_MAX_CACHED = 8
-# Shown as they are.
-_STATE_TRAITS = (
-    *("name", "email", "subject", "issuer", "through", "group_count", "is_admin", "server", "server_line"),
-    *("detail", "renews"),
-)
-
-
-class IdentityWidget(anywidget.AnyWidget):
-    """Shows one `IdentityState`; `static/identity.js` draws and counts down.
-
-    Widget state is saved inside notebooks: no trait ever holds a token. Times are durations, because the browser's
-    clock and the kernel's differ; `as_of` (the kernel's time) changes whenever they were measured anew.
-    """
-
-    # One module for the browser: the words first, which the drawing uses.
-    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("identity_words.js", "identity.js"))
-    _css = _STATIC / "identity.css"
-
-    status = traitlets.Unicode("signed_out").tag(sync=True)
-    name = traitlets.Unicode("").tag(sync=True)
-    email = traitlets.Unicode("").tag(sync=True)
-    subject = traitlets.Unicode("").tag(sync=True)
-    issuer = traitlets.Unicode("").tag(sync=True)
-    through = traitlets.Unicode("").tag(sync=True)
-    groups = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    group_count = traitlets.Int(0).tag(sync=True)
-    is_admin = traitlets.Bool(default_value=False).tag(sync=True)
-    server = traitlets.Unicode("").tag(sync=True)
-    server_line = traitlets.Unicode("").tag(sync=True)
-    detail = traitlets.Unicode("").tag(sync=True)
-    flow = traitlets.Unicode("").tag(sync=True)
-    start_url = traitlets.Unicode("").tag(sync=True)
-    user_code = traitlets.Unicode("").tag(sync=True)
-    qr_label = traitlets.Unicode("").tag(sync=True)
-    qr_path = traitlets.Unicode("").tag(sync=True)
-    qr_side = traitlets.Int(0).tag(sync=True)
-    actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    working = traitlets.Unicode("").tag(sync=True)
-    error = traitlets.Unicode("").tag(sync=True)
-    renews = traitlets.Bool(default_value=False).tag(sync=True)
-    remaining_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
-    renews_in_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
-    since_seconds = traitlets.Float(None, allow_none=True).tag(sync=True)
-    as_of = traitlets.Unicode("").tag(sync=True)
-
-    def __init__(
-        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityWidget], None]" = lambda *_: None
-    ) -> None:
-        self._clock = clock
-        self._on_press = on_press
-        self._apply_lock = Lock()
-        self._identity: IdentityState | None = None
-        self._status_since = clock.now()
-        super().__init__()
-        self.on_msg(self._take_message)
-
-    def apply(self, state: IdentityState) -> None:
-        """Show `state` from now on, in one message to the browser; any thread."""
-        with self._apply_lock, self.hold_sync():
-            if self._identity is None or self._identity.status is not state.status:
-                self._status_since = self._clock.now()
-            self._identity = state
-            for name in _STATE_TRAITS:
-                setattr(self, name, getattr(state, name) or type(getattr(self, name))())
-            self.status = state.status.value
-            self.groups = list(state.groups[:MAX_SHOWN_GROUPS])
-            self._set_offer(state.offer)
-            self.actions = [action.value for action in offered_actions(state)]
-            self.error = ""
-            for name, value in self._times(state).items():
-                setattr(self, name, value)
-
-    def begin_action(self, action: IdentityAction) -> None:
-        """Show that something is being done; any thread."""
-        with self._apply_lock, self.hold_sync():
-            self.working = action.value
-            self.error = ""
-
-    def end_action(self, *, error: str = "") -> None:
-        """Show that it is done, or with an error's line that it is not; any thread."""
-        with self._apply_lock, self.hold_sync():
-            self.working = ""
-            self.error = error
-
-    def notify(self, news: str) -> None:
-        """Show a sentence for a moment, to the pages that are open now; any thread."""
-        self.send({"news": news})
-
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
-        """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
-        values: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
-        if self._identity is not None and not values.keys().isdisjoint(times := self._times(self._identity)):
-            values |= times
-        return values
-
-    def _times(self, state: IdentityState) -> dict[str, object]:
-        now = self._clock.now()
-        has_ended = state.status is IdentityStatus.EXPIRED
-        return {
-            "remaining_seconds": _seconds_until(state.ends_at, now),
-            "renews_in_seconds": _seconds_until(state.renews_at if state.renews else None, now),
-            "since_seconds": max((now - self._status_since).total_seconds(), 0.0) if has_ended else None,
-            "as_of": now.isoformat(),
-        }
-
-    def _set_offer(self, offer: SignInOffer | None) -> None:
-        code = None if offer is None else build_qr_code(offer.scan_address)
-        self.flow = "" if offer is None else offer.flow.value
-        self.start_url = "" if offer is None else offer.address
-        self.user_code = "" if offer is None else offer.user_code
-        self.qr_label = "" if code is None else QR_LABEL
-        self.qr_path = "" if code is None else code.path
-        self.qr_side = 0 if code is None else code.side_modules
-
-    def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
-        """Pass a button on; a message that is none comes from no page of ours."""
-        pressed = content.get("action") if isinstance(content, dict) else None
-        if isinstance(pressed, str) and pressed in set(IdentityAction):
-            self._on_press(IdentityAction(pressed), self)
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        shown = super()._repr_mimebundle_(**options)
-        if shown is None or self._identity is None:
-            return shown
-        bundle, metadata = shown
-        lines = identity_lines(self._identity, now=self._clock.now())
-        html = lines_as_html(lines, offer=self._identity.offer)
-        return {**bundle, "text/plain": "\n".join(lines), "text/html": html}, metadata
-
-
-def _seconds_until(time: datetime | None, now: datetime) -> float | None:
-    return None if time is None else max((time - now).total_seconds(), 0.0)
-
-
-class QrCode(NamedTuple):
-    """A QR code: its side in modules, with the white frame, and its dark modules as the data of an SVG path."""
-
-    side_modules: int
-    path: str
-
-
-@lru_cache(maxsize=_MAX_CACHED)
-def build_qr_code(address: str) -> QrCode | None:
-    """Return the code of an address, None for one that is empty or too long to be read off a screen."""
-    if not 0 < len(address) <= _MAX_CHARACTERS:
-        return None
-    import segno
-
-    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
-    return QrCode(
-        side_modules=len(rows) + 2 * QUIET_MODULES,
-        path="".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES)),
-    )
-
-
-def _row_path(row: bytes, y: int) -> str:
-    drawn = ""
-    x = QUIET_MODULES
-    for is_dark, modules in groupby(row):
-        width = len(list(modules))
-        if is_dark:
-            drawn += f"M{x} {y}h{width}v1h-{width}z"
-        x += width
-    return drawn

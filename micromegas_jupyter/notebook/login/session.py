@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import enum
-import html
 import re
-import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
@@ -21,53 +18,33 @@ from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
     ProviderUnavailable,
-    QueryCancelled,
     ServerUnavailable,
     UnsupportedRequest,
-    UsageError,
 )
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
 from micromegas_jupyter.notebook.shell import (
     cut,
-    has_kernel,
     host_text,
     printable,
     provider_text,
-    seconds_text,
-    show_as_lines,
     shown_name,
     start_thread,
-    time_text,
-    where_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from datetime import datetime
-
-    from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
     from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
 
-CODE_WARNING = "Only type it if you started this."
-PASTE_HINT = "When the browser ends at an address that does not load, copy that address and paste it below."
+_MAX_CODE_CHARACTERS = 64
+_START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
+_MAX_DETAIL_CHARACTERS = 300
 CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
-MAX_SHOWN_GROUPS = 32
-MAX_NAMES = 32
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_MAX_SHOWN_CHARACTERS = 64
-_MAX_CODE_CHARACTERS = 64
-_START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
-_WRAPPED = (
-    "The wrapper's client is used (MICROMEGAS_PYTHON_MODULE_WRAPPER is set). It signs in by itself; signing in here "
-    "would change nothing."
-)
-_MAX_DETAIL_CHARACTERS = 300
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
 # After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
 _COMPLETION_SECONDS = 90.0
@@ -108,33 +85,6 @@ def _web_address(address: str | None) -> str:
     return "" if address is None or not address.startswith(("http://", "https://")) else printable(address)
 
 
-def offer_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
-    """Return in one line what to do; `until` is ` until 12:10 UTC`, or empty when that is not known."""
-    if offer.flow is Flow.DEVICE:
-        return (
-            f"Sign in at {issuer}: go to {offer.address} and type {offer.user_code}{until}. {CODE_WARNING} "
-            "This notebook continues by itself."
-        )
-    if offer.flow is Flow.PASTE:
-        return f"Sign in at {issuer}: open {offer.address}{until}. {PASTE_HINT}"
-    where = " of this Jupyter server" if offer.address.startswith("/") else ""
-    return f"Sign in at {issuer}: open {offer.address}{where}{until}. This notebook continues by itself."
-
-
-def waiting_line(offer: SignInOffer, *, issuer: str, until: str) -> str:
-    """Return what a cell waits for: after a page reload while the kernel is busy, all that is left of the sign-in."""
-    address = waiting_address(offer)
-    if offer.flow is Flow.DEVICE:
-        return f"waiting for you to type {offer.user_code} at {address or issuer}{until}"
-    where = f": open {address}" if address else ""
-    return f"waiting for you to sign in at {issuer}{where}{until}"
-
-
-def waiting_address(offer: SignInOffer) -> str:
-    """Return the address that a waiting cell shows; empty where it would hold the OAuth state."""
-    return "" if offer.flow is Flow.PASTE else offer.address
-
-
 class IdentityStatus(enum.StrEnum):
     """The stage of a sign-in."""
 
@@ -156,7 +106,8 @@ class IdentityState:
     """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
 
     `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
-    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say.
+    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say,
+    `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell waits for one.
     """
 
     status: IdentityStatus
@@ -172,64 +123,17 @@ class IdentityState:
     is_admin: bool = False
     server_line: str = ""
     ends_at: datetime | None = None
-    renews: bool = False
+    renews: bool | None = False
     renews_at: datetime | None = None
     offer: SignInOffer | None = None
+    is_awaited: bool = False
     detail: str = ""
+    help: str = ""
 
     @property
     def has_token(self) -> bool:
         """Whether there was a token that worked when the state was last updated."""
         return self.status in _HAS_TOKEN
-
-
-def identity_lines(state: IdentityState, *, now: datetime) -> list[str]:
-    """Return the state as text, one sentence per line."""
-    server_line = f"{state.server}: {state.server_line}" if state.server_line else ""
-    lines = (_main_line(state, now), state.detail, server_line, _rights_line(state))
-    return [line for line in lines if line]
-
-
-def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
-    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
-    parts = ["<br>".join(html.escape(line) for line in lines)]
-    if offer is not None and offer.address:
-        label = "Sign in" if not offer.user_code else "Open the page"
-        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
-        parts.append(link)
-    return f"<p>{'<br>'.join(parts)}</p>"
-
-
-def _main_line(state: IdentityState, now: datetime) -> str:
-    until = "" if state.ends_at is None else f" until {time_text(state.ends_at, now=now)}"
-    match state.status:
-        case IdentityStatus.NOT_CONFIGURED:
-            return f"No sign-in is configured; {state.server} is used without one."
-        case IdentityStatus.WRAPPED:
-            return _WRAPPED
-        case IdentityStatus.WAITING:
-            waiting = f"Waiting for you to sign in at {state.issuer}{until}."
-            return waiting if state.offer is None else offer_line(state.offer, issuer=state.issuer, until=until)
-        case IdentityStatus.EXPIRED:
-            return f"The sign-in{where_text(state.issuer, state.server)} has ended. Run %micromegas_login."
-        case IdentityStatus.SIGNED_OUT:
-            return f"Not signed in{where_text(state.issuer, state.server)}."
-    name = f" as {state.name}" if state.name else ""
-    address = f" ({state.email})" if state.email else ""
-    issuer = f" at {state.issuer}" if state.issuer else ""
-    through = f" through {state.through}" if state.through else ""
-    renews = ", renews by itself" if state.renews and state.status is not IdentityStatus.RENEWAL_FAILED else ""
-    return f"Signed in{through}{name}{address}{issuer}{until}{renews}."
-
-
-def _rights_line(state: IdentityState) -> str:
-    if not state.server_line:
-        return ""  # only the server knows somebody's rights
-    names = list(state.groups[:MAX_SHOWN_GROUPS])
-    left = state.group_count - len(names)
-    groups = ", ".join([*names, f"and {left} more"] if left > 0 else names)
-    parts = ("admin" if state.is_admin else "", f"groups: {groups}" if state.group_count else "")
-    return " · ".join(filter(None, parts))
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
@@ -334,7 +238,7 @@ def shown_detail(text: str) -> str:
 
 
 class IdentityAction(enum.StrEnum):
-    """A button of the widget."""
+    """A button of the card."""
 
     SIGN_IN = "sign_in"
     SHOW_CODE = "show_code"
@@ -344,7 +248,7 @@ class IdentityAction(enum.StrEnum):
 
 
 def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
-    """Return the widget's buttons in this state, in their order."""
+    """Return the card's buttons in this state, in their order."""
     match state.status:
         case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
             return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
@@ -375,6 +279,7 @@ class ShownState:
         self._lock = Lock()
         self._notifying = Lock()
         self.listener: Callable[[IdentityState], None] = lambda _: None
+        self.remind: Callable[[], None] = lambda: None  # while a sign-in waits, for whoever has missed its address
         self.shown: tuple[ClientSettings, IdentityState] | None = None
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
@@ -417,6 +322,7 @@ class PendingSignIn:
         self._session = session
         self._dependencies = session.dependencies
         self._lock = Lock()
+        self._beginning = Lock()  # held while one sign-in replaces another
         self._newest: _Attempt | None = None
 
     @property
@@ -440,15 +346,16 @@ class PendingSignIn:
         flows, reason = [choice.flow, *choice.fallbacks], choice.reason
         while True:
             flow = flows.pop(0)
-            self.cancel()
-            try:
-                login = self._dependencies.begin_login(settings, flow)
-            except MicromegasError as error:
-                if not flows or not is_worth_another_flow(error):
-                    raise
-                reason = f"Not by {flow.value}: {error.what}"
-                continue
-            self._follow(_Attempt(settings=settings, login=login, on_signed_in=on_signed_in), reason)
+            with self._beginning:
+                self.cancel()
+                try:
+                    login = self._dependencies.begin_login(settings, flow)
+                except MicromegasError as error:
+                    if not flows or not is_worth_another_flow(error):
+                        raise
+                    reason = f"Not by {flow.value}: {error.what}"
+                    continue
+                self._follow(_Attempt(settings=settings, login=login, on_signed_in=on_signed_in), reason)
             if on_begun(login) or not flows:
                 return login
             reason = _NO_BROWSER
@@ -475,14 +382,25 @@ class PendingSignIn:
             login.on_done(lambda *_: over.set())
             start_thread(self._watch, attempt, over, name="micromegas-elsewhere")
 
-    def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None) -> None:
+    def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[], None] | None) -> None:
         """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
         attempt = self._current(settings)
-        if attempt is None:
-            return
-        if on_wait is not None and not attempt.login.done:
-            on_wait(attempt.login)
-        self._finish(attempt)
+        while attempt is not None:
+            if on_wait is not None and not attempt.login.done:
+                self._note_awaited(attempt, is_awaited=True)
+                on_wait()
+            try:
+                self._finish(attempt)
+            except MicromegasError:
+                with self._beginning:  # another flow may just be replacing it
+                    attempt = self._current(settings)
+                if attempt is None:
+                    raise
+            else:
+                return
+            finally:
+                if attempt is not None:
+                    self._note_awaited(attempt, is_awaited=False)
 
     def finish(self, login: Login) -> None:
         """Wait for the end of a sign-in that was begun here. Raises as it failed."""
@@ -491,6 +409,10 @@ class PendingSignIn:
             self._finish(attempt)
         else:
             login.result(0.0)  # it has ended already; a failure is still news to the caller
+
+    def is_pending(self, settings: ClientSettings) -> bool:
+        """Whether somebody is signing in with these settings."""
+        return self._current(settings) is not None
 
     def cancel(self) -> None:
         """End the sign-in that is under way, if there is one, and show that it is over."""
@@ -530,19 +452,22 @@ class PendingSignIn:
             return True
 
     def _note_started(self, attempt: _Attempt, redirect_uri: str) -> None:
-        """Show which address the provider has to know: one that does not tells the browser, and never this kernel."""
+        """Note which address the provider has to know: one that does not tells the browser, and never this kernel."""
+        issuer = provider_text(attempt.settings.issuer)
+        text = (
+            f"The browser returns to {redirect_uri}. If {issuer} rejects that address, have it registered there, or "
+            "sign in with a code."
+        )
+        self._change_waiting(attempt, lambda state: replace(state, help=shown_detail(text)))
 
-        def started(state: IdentityState) -> IdentityState:
-            if state.status is not IdentityStatus.WAITING:
-                return state
-            detail = (
-                f"The browser will return to {redirect_uri}. If {state.issuer} rejects that address, have it "
-                "registered there, or run %micromegas_login --flow device."
-            )
-            return replace(state, detail=shown_detail(detail))
+    def _note_awaited(self, attempt: _Attempt, *, is_awaited: bool) -> None:
+        self._change_waiting(attempt, lambda state: replace(state, is_awaited=is_awaited))
 
+    def _change_waiting(self, attempt: _Attempt, change: Callable[[IdentityState], IdentityState]) -> None:
         if not attempt.is_over:
-            self._session.shown.change(attempt.settings, started)
+            self._session.shown.change(
+                attempt.settings, lambda state: change(state) if state.status is IdentityStatus.WAITING else state
+            )
 
     def _finish_alone(self, attempt: _Attempt) -> None:
         """Finish on the sign-in's own thread, where the widget shows an error."""
@@ -570,7 +495,8 @@ class PendingSignIn:
     def _watch(self, attempt: _Attempt, over: threading.Event) -> None:
         """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
         while not over.wait(CHECK_SECONDS) and not self._adopt(attempt, self.stored_meanwhile(attempt.settings)):
-            pass
+            # A page that has just drawn the card may have missed it, and cannot ask while a cell waits (ipykernel 6).
+            self._session.shown.remind()
 
     def _adopt(self, attempt: _Attempt, provider: AuthProvider | None) -> bool:
         """Use a provider that signs the person in meanwhile, if there is one; whether this sign-in is over."""
@@ -603,10 +529,20 @@ class NotebookSession:
         shown = self.shown.shown
         return None if shown is None else shown[1]
 
-    def connection(self, settings: ClientSettings, *, on_wait: Callable[[Login], None] | None = None) -> Connection:
+    def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] | None = None) -> Connection:
         """Return the connection of these settings; calls `on_wait` and waits for a sign-in that is under way."""
         self.sign_in.wait_for(settings, on_wait=on_wait)
         return self.connections.get(settings)
+
+    def begin_sign_in(self, settings: ClientSettings, shell: object, preference: str | None = None) -> None:
+        """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
+        choice = self.dependencies.choose_flow(settings, shell, preference)
+        if choice.flow is Flow.PASTE:
+            raise LoginRequired(
+                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
+            )
+        fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
+        self.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
         """Return who is signed in, after renewing the token if needed; raises as `connection` and `renew` do."""
@@ -728,95 +664,3 @@ class NotebookSession:
         else:
             # The client stays open: a query that began with a valid token runs to its end.
             self.shown.change(settings, lambda state: after_failure(state, error))
-
-
-class CellConnections:
-    """The connections that cells name: each name stands for the settings that were read when it was given."""
-
-    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
-        self._shell = shell
-        self._session = session
-        self._by_name: dict[str, SettingsChoice] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
-    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it named others before."""
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
-            )
-        known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= MAX_NAMES:
-            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
-        self._by_name[name] = replace(choice, settings=settings)
-        return known is not None and known.settings != settings
-
-    def forget(self, name: str) -> None:
-        """Remove a name, if there is one."""
-        self._by_name.pop(name, None)
-
-    def choice(self, name: str) -> SettingsChoice:
-        """Return the choice with this name."""
-        known = self._by_name.get(name)
-        if known is not None:
-            return known
-        nearest = get_close_matches(name, self._by_name, n=1)
-        what = f'There is no connection named "{_shown(name)}".'
-        if nearest:
-            raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
-        names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
-        raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
-
-    def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were given."""
-        return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
-
-    def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
-        """Return the settings of the connection that a cell names."""
-        if connection is None:
-            return self._session.settings(profile)
-        return self.choice(connection).read(self._session.dependencies)
-
-    @contextmanager
-    def connected(
-        self, *, connection: str | None, profile: str | None
-    ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
-        """Wait for the connection that a cell names; the block finishes or clears the line, which shows the wait."""
-        settings = self.settings(connection=connection, profile=profile)
-        line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)
-        try:
-            yield settings, self._wait(settings, line), line
-        except MicromegasError as error:
-            self._session.note_failure(settings, error)
-            if isinstance(error, LoginRequired) and connection is not None:
-                # A sign-in is for the connection in use.
-                error.remedy = f"Run %micromegas_connect {connection}, then %micromegas_login."
-            raise
-
-    def _wait(self, settings: ClientSettings, line: LiveLine) -> Connection:
-        clock = self._session.dependencies.clock
-        started = clock.monotonic()
-
-        def show_wait(login: Login) -> None:
-            offer = offer_of(login)
-            until = f" (until {time_text(login.expires_at, now=clock.now())})"
-            waiting = waiting_line(offer, issuer=provider_text(settings.issuer), until=until)
-            line.rewrite(f"⏳ {waiting} · interrupt to stop waiting", address=waiting_address(offer))
-
-        try:
-            return self._session.connection(settings, on_wait=show_wait)
-        except KeyboardInterrupt as interrupt:
-            stopped = QueryCancelled("The wait for the sign-in was stopped.")
-            waited = seconds_text(clock.monotonic() - started)
-            show_as_lines(stopped, [f"✗ stopped waiting for the sign-in after {waited}; it stays open"])
-            line.clear()
-            raise stopped from interrupt
-        except MicromegasError:
-            line.clear()
-            raise
-
-
-def _shown(name: str) -> str:
-    return cut(printable(name), _MAX_SHOWN_CHARACTERS)

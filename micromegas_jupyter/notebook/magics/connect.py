@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.login.cells import CellConnections
+    from micromegas_jupyter.notebook.login.session import NotebookSession
     from micromegas_jupyter.wiring.server_process import ServerProcess
 
 _IN_USE = "●"

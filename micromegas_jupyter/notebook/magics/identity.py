@@ -1,4 +1,4 @@
-"""`%micromegas_login`, `%micromegas_whoami`, `%micromegas_logout` and `%micromegas_doctor`."""
+"""`%micromegas_login`, `_whoami` and `_logout`, and what helps with trouble: `_doctor` and `_explain`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.shell import (
+    PlainText,
     argument,
     clear_output,
     error_lines,
@@ -57,8 +58,16 @@ class IdentityMagics(Magics):
         self._session = session
         self._display: IdentityDisplay | None = None
 
+    def display(self) -> IdentityDisplay:
+        """Return what shows the state of the sign-in."""
+        if self._display is None:
+            from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+
+            self._display = IdentityDisplay(self._shell, self._session)
+        return self._display
+
     def close(self) -> None:
-        """Put text in place of the widget."""
+        """Put text in place of the card."""
         if self._display is not None:
             self._display.close()
 
@@ -143,6 +152,14 @@ class IdentityMagics(Magics):
         lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
         print("\n".join(lines))  # noqa: T201 - the magic's output
 
+    @line_magic
+    @argument("code", metavar="CODE", nargs="?", help="the code at the end of an error, such as SQL001; all without it")
+    def micromegas_explain(self, arguments: argparse.Namespace) -> PlainText:
+        """Explain an error code: what happened, and what to do."""
+        from micromegas_jupyter.doctor.error_page import explain_error
+
+        return PlainText(explain_error(arguments.code, how_to_list="%micromegas_explain"))
+
     def _sign_in(
         self, settings: ClientSettings, preference: str | None, *, reason: MicromegasError | None = None
     ) -> None:
@@ -177,11 +194,7 @@ class IdentityMagics(Magics):
         self._show(self._session.signed_in(settings))
 
     def _show(self, state: IdentityState) -> None:
-        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
-
-        if self._display is None:
-            self._display = IdentityDisplay(self._shell, self._session)
-        self._display.show(state)
+        self.display().show(state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""

@@ -70,8 +70,9 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.connections import Connection
-    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
     TimeRange = tuple[datetime | None, datetime | None]
 

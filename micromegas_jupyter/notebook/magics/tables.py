@@ -8,7 +8,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, fetch_schema
-from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+from micromegas_jupyter.notebook.login.cells import CellConnections
+from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,

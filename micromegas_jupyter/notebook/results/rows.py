@@ -26,7 +26,7 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
     import pyarrow as pa
@@ -128,15 +128,18 @@ class DisplayLine:
         self._handle: Handle | None = None
         self.is_shown = False
 
-    def rewrite(self, text: str, *, address: str = "") -> None:
-        """Replace the line by `text`; `address`, which is part of it, becomes a link."""
-        bundle = {"text/plain": text, "text/html": _line_html(text, address)}
+    def rewrite(self, text: str) -> None:
+        """Replace the line by `text`."""
+        self.show({"text/plain": text, "text/html": _line_html(text)})
+
+    def show(self, bundle: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> None:
+        """Show something else in the line's place."""
         if self._handle is None:
             self._handle = new_display_handle()
             self.is_shown = True
-            self._handle.display(bundle, raw=True)
+            self._handle.display(bundle, raw=True, metadata=metadata)
         else:
-            self._handle.update(bundle, raw=True)
+            self._handle.update(bundle, raw=True, metadata=metadata)
 
     finish = rewrite
 
@@ -155,7 +158,7 @@ class TerminalLine:
         self._stream = stream
         self.is_shown = False
 
-    def rewrite(self, text: str, *, address: str = "") -> None:  # noqa: ARG002 - a terminal finds it in the text
+    def rewrite(self, text: str) -> None:
         """Replace the line by `text`."""
         if self._stream.isatty():
             self.is_shown = True
@@ -197,15 +200,10 @@ def updated_regularly(line: LiveLine, describe: Callable[[], str]) -> Iterator[N
         thread.join(_JOIN_SECONDS)
 
 
-def _line_html(text: str, address: str) -> str:
+def _line_html(text: str) -> str:
     style = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
     style += ";overflow-wrap:anywhere"
-    shown = html.escape(text)
-    if address:
-        escaped = html.escape(address)
-        link = f'<a href="{escaped}" target="_blank" rel="noopener noreferrer">{escaped}</a>'
-        shown = shown.replace(escaped, link, 1)
-    return f'<div style="{style}">{shown}</div>'
+    return f'<div style="{style}">{html.escape(text)}</div>'
 
 
 _MAX_NAME_CHARACTERS = 60

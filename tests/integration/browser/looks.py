@@ -48,8 +48,8 @@ def check_accessible(page, selector, *, texts):
 
 
 def sign_in_by_code(page):
-    """Have Alice enter the code that the identity widget shows; returns the widget and the code."""
-    widget = page.get_by_role("region", name="Micromegas sign-in")
+    """Have Alice enter the code that the sign-in card shows; returns the card and the code."""
+    widget = page.get_by_role("group", name="Micromegas sign-in").first
     widget.locator("code").wait_for()
     code = widget.locator("code").inner_text()
     sign_in(f"{widget.get_by_role('link').get_attribute('href')}?user_code={code}")

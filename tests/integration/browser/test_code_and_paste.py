@@ -4,6 +4,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playwright.sync_api import expect
 
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.looks import DARKEST, LIGHTEST, choose_theme, luminance, save
@@ -24,7 +25,7 @@ def _saved_after_rows(page, path):
 
 def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook, tmp_path):
     page, path = open_notebook("device", "%micromegas_login --flow device", "%sql SELECT 1 AS one")
-    widget = page.get_by_role("region", name="Micromegas sign-in")
+    widget = page.get_by_role("group", name="Micromegas sign-in").first
     code = widget.locator("code")
     code.wait_for()
     picture = widget.get_by_role("img", name="QR code of the page to open, with the code filled in")
@@ -34,7 +35,10 @@ def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook,
     assert widget.get_by_text("Only type it if you started this.").is_visible()
     assert widget.get_by_text(re.compile(r"valid for \d+:\d\d")).is_visible()
     assert " ".join(user_code) in widget.get_by_role("status").text_content()
-    page.get_by_text(f"waiting for you to type {user_code}").wait_for()
+    cards = page.locator(".jp-OutputArea .micromegas-card")
+    expect(cards).to_have_count(2)  # that of the cell that waits, too
+    expect(cards.last).to_contain_text("Sign in to continue: go to")
+    expect(cards.last.locator("code")).to_have_text(user_code)
     link = widget.get_by_role("link", name=re.compile("Open the page"))
     assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener noreferrer")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):

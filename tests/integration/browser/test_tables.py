@@ -31,7 +31,7 @@ def page(browser, demo, tmp_path_factory):
         page.get_by_role("region", name="Tables of").wait_for()
         page.locator("text=/Python 3.*Idle/").first.wait_for()
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        assert "waiting for you" not in page.content()
+        assert "Sign in to continue" not in page.content()
         yield page
 
 

@@ -1,4 +1,4 @@
-"""Every state of the identity widget by name, and a function with which a notebook's cell shows one."""
+"""Every state of the sign-in card by name, and a function with which a notebook's cell shows one."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -7,7 +7,7 @@ from IPython.display import display
 
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.notebook.login.display import IdentityWidget
+from micromegas_jupyter.notebook.login.display import IdentityCard
 from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityState, IdentityStatus, SignInOffer
 
 _NOW = SYSTEM_CLOCK.now()
@@ -38,6 +38,7 @@ STATES = {
     "not configured": replace(_NOBODY, status=IdentityStatus.NOT_CONFIGURED, issuer=""),
     "signed out": _NOBODY,
     "waiting": _WAITING,
+    "waiting cell": replace(_WAITING, is_awaited=True, detail="Not by device: the provider has no codes."),
     "waiting by redirect": replace(
         _WAITING, offer=SignInOffer(flow=Flow.REDIRECT, address="/elsewhere/micromegas/start/abc.def")
     ),
@@ -80,11 +81,11 @@ STATES = {
 
 def show(name):
     """Show the state of this name in the running cell."""
-    widget = IdentityWidget(clock=SYSTEM_CLOCK)
-    widget.apply(STATES[name])
+    card = IdentityCard(clock=SYSTEM_CLOCK)
+    card.apply(STATES[name])
     if name == "working":
-        widget.begin_action(IdentityAction.REFRESH)
+        card.begin_action(IdentityAction.REFRESH)
     if name == "action failed":
-        widget.end_action(error="✗ The identity provider id.example.com did not answer. Try again later. · AVAIL002")
-    display(widget)
-    return widget
+        card.end_action(error="✗ The identity provider id.example.com did not answer. Try again later. · AVAIL002")
+    display(card)
+    return card

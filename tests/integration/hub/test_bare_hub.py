@@ -12,7 +12,7 @@ from tests.integration.other_provider.person import sign_in_other
 # The first test starts two Hubs.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-CODE = re.compile(r"go to (\S+) and type (\S+?) until")
+CODE = re.compile(r"and type (\S+)[\s\S]*Open (\S+) to sign in")
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 
 
@@ -55,7 +55,7 @@ def test_a_code_signs_in_and_what_the_administrator_could_add_is_said(bare_hub):
         assert "This Hub has no sign-in service. Its administrator can add one" in text
         found = CODE.search(text)
         assert found is not None, text
-        sign_in_other(found[1], person="bob", user_code=found[2])
+        sign_in_other(found[2], person="bob", user_code=found[1])
         asked = kernel.run("%%sql me <<\nSELECT current_user() AS me")
         told = kernel.run("print(me['me'][0], end='')")
         saved = kernel.saved()

@@ -15,7 +15,7 @@ __all__ = ["chromium"]
 # The first test starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-WIDGET = ".micromegas-identity"
+WIDGET = ".micromegas-card"
 BEARER_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 ASK = "%%sql\nSELECT current_user() AS me"
 PATIENCE_MILLISECONDS = 90_000
@@ -57,7 +57,7 @@ def run_all(page):
 
 def card_of(page):
     """Return the card that says who is signed in."""
-    return page.get_by_role("region", name="Micromegas sign-in")
+    return page.get_by_role("group", name="Micromegas sign-in").first
 
 
 def test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in(signed_in, context, save_screenshot):

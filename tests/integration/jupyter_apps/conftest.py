@@ -97,7 +97,7 @@ class Notebook:
     @property
     def widget(self):
         """The widget that shows who is signed in."""
-        return self.page.get_by_role("region", name="Micromegas sign-in").first
+        return self.page.get_by_role("group", name="Micromegas sign-in").first
 
     def wait_for_person(self):
         self.widget.get_by_text("Alice Martin").first.wait_for()

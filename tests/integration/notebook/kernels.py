@@ -39,10 +39,19 @@ class Cell:
         return "".join(content["text"] for content in self.of("stream"))
 
 
-def widget_states(messages):
-    """Return what the identity widget was told, in order."""
-    contents = [message["content"]["data"] for message in messages if message["msg_type"] in {"comm_open", "comm_msg"}]
-    return [data["state"] for data in contents if "as_of" in data.get("state", {})]
+def card_views(messages):
+    """Return what the sign-in card showed, in order."""
+    return [view for data in _of_widgets(messages) if "mark" in (view := data.get("state", {}).get("view", {}))]
+
+
+def card_address(messages):
+    """Return the address to sign in at that the card was sent last."""
+    contents = [data.get("content", {}) for data in _of_widgets(messages)]
+    return [content["address"] for content in contents if "address" in content][-1]
+
+
+def _of_widgets(messages):
+    return [message["content"]["data"] for message in messages if message["msg_type"] in {"comm_open", "comm_msg"}]
 
 
 class AttendedKernel:
@@ -79,7 +88,7 @@ class AttendedKernel:
         """Run a cell, and have the person open the address of the sign-in once the cell waits for it."""
 
         def open_when_it_waits(message):
-            if "waiting for you to " in message["content"].get("data", {}).get("text/plain", ""):
+            if "interrupt to stop waiting" in message["content"].get("data", {}).get("text/plain", ""):
                 person.open(address)
 
         return self.run(source, while_running=open_when_it_waits)
@@ -154,9 +163,9 @@ class AttendedKernel:
         self.wait_until(lambda: self.saved().count(text) >= times)
 
     def press(self, action):
-        """Press a button of the identity widget, as its browser half does; returns at once."""
+        """Press a button of the sign-in card, as its browser half does; returns at once."""
         opened = (message["content"] for message in self.all_messages if message["msg_type"] == "comm_open")
-        comm_id = next(content["comm_id"] for content in opened if "as_of" in content["data"].get("state", {}))
+        comm_id = next(content["comm_id"] for content in opened if "IdentityCard" in str(content["data"]))
         self.send_to_widget(comm_id, {"action": action})
 
     def send_to_widget(self, comm_id, content, *, subshell_id=None):

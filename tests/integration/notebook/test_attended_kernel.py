@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fakes.notebook_world import SECRET_CHALLENGE, SECRET_STATE, SECRET_TOKEN, START_URL, USER_CODE
-from tests.integration.notebook.kernels import LOAD, attended_kernel, widget_states
+from tests.integration.notebook.kernels import LOAD, attended_kernel, card_views
 
 pytestmark = pytest.mark.integration
 
@@ -32,26 +32,76 @@ def test_run_all_goes_on_when_the_sign_in_ends_in_the_middle(kernel):
 
     (offer,) = login.of("display_data")
     assert "application/vnd.jupyter.widget-view+json" in offer["data"]
-    assert f"open {START_URL} until 12:10 UTC" in offer["data"]["text/plain"]
+    assert offer["data"]["text/plain"].split("\n") == [
+        "Sign in to id.example.com",
+        "for lake.example.com:50051 · this notebook continues by itself · valid until 12:10 UTC",
+        f"Open {START_URL} to sign in.",
+    ]
     first_line = query.of("display_data")[0]["data"]["text/plain"]
     last_line = query.of("update_display_data")[-1]["data"]["text/plain"]
-    assert first_line == (
-        f"⏳ waiting for you to sign in at id.example.com: open {START_URL} (until 12:10 UTC) · "
-        "interrupt to stop waiting"
-    )
+    assert first_line.startswith("Sign in to continue\nat id.example.com for lake.example.com:50051 · this cell ")
+    assert first_line.endswith(f"Open {START_URL} to sign in; interrupt to stop waiting.")
     assert f'<a href="{START_URL}" target="_blank"' in query.of("display_data")[0]["data"]["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in query.of("display_data")[0]["data"]
+    assert START_URL not in str(card_views(kernel.all_messages))
     assert last_line.startswith("✓ 3 rows in 1.0 s")
     assert query.reply["status"] == "ok"
     kernel.run("assert world.was_asked_whoami.wait(30); thread.join(60)")
-    kernel.wait_until(lambda: any("connected as" in str(state) for state in widget_states(kernel.all_messages)))
+    kernel.wait_until(lambda: any("connected as" in str(state) for state in card_views(kernel.all_messages)))
     kernel.later_messages(0.2)
-    states = widget_states(kernel.all_messages)
-    assert [state["status"] for state in states if "status" in state] == ["signed_out", "waiting", "signed_in"]
+    views = card_views(kernel.all_messages)
+    shown = list(dict.fromkeys((view["status"], view["title"], view["awaited"]) for view in views))
+    assert shown == [
+        ("waiting", "Sign in to id.example.com", False),
+        ("waiting", "Sign in to continue", True),
+        ("signed_in", "Signed in as Alice Martin (alice@example.com)", False),
+    ]
     updates = [m["content"]["data"] for m in kernel.all_messages if m["msg_type"] == "update_display_data"]
     assert any(data["text/plain"].startswith("Signed in as Alice Martin") for data in updates)
-    last = {name: value for state in states for name, value in state.items()}
-    assert last["server_line"] == "connected as alice@example.com, 14 ms"
+    assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in views[-1]["lines"]
     assert SECRET_TOKEN not in str(kernel.all_messages)
+
+
+FINISH_ONE_THAT_A_CELL_BEGINS = """
+import threading
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.notebook.login.connections import FlowToUse
+world.flow = FlowToUse(flow=Flow("{flow}"))
+begin = world.begin_login
+def begin_and_finish(settings, flow):
+    login = begin(settings, flow)
+    threading.Thread(target=lambda: login.waited_for.wait(30) and login.succeed()).start()
+    return login
+world.begin_login = begin_and_finish
+"""
+
+
+@pytest.mark.parametrize(("flow", "title"), [("redirect", ""), ("device", ": go to id.example.com/device and type")])
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_query_of_somebody_who_is_not_signed_in_asks_for_it_and_continues(kernel, flow, title, has_ended):
+    ended = "from micromegas_jupyter.errors import LoginRequired; world.stored.failure = LoginRequired('It ended.')"
+    kernel.run(ended if has_ended else NOBODY)
+    kernel.run(FINISH_ONE_THAT_A_CELL_BEGINS.format(flow=flow))
+
+    query = kernel.run("%sql rows << SELECT 1")
+
+    assert query.reply["status"] == "ok"
+    assert "interrupt to stop waiting" in query.of("display_data")[0]["data"]["text/plain"]
+    assert query.of("update_display_data")[-1]["data"]["text/plain"].startswith("✓ 3 rows in 1.0 s")
+    views = [view for view in card_views(kernel.all_messages) if view["awaited"]]
+    assert {(view["title"], view["code"] if title else "") for view in views} == {
+        (f"Sign in to continue{title}", USER_CODE if title else "")
+    }
+
+
+def test_a_query_cannot_ask_for_an_address(kernel):
+    kernel.run(NOBODY)
+    kernel.run(FINISH_ONE_THAT_A_CELL_BEGINS.format(flow="paste"))
+
+    (error,) = kernel.run("%sql SELECT 1").of("error")
+
+    assert error["ename"] == "LoginRequired"
+    assert "Run %micromegas_login in a cell of its own." in error["traceback"][0]
 
 
 def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel):
@@ -63,10 +113,9 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel):
         while_running=lambda message: kernel.press("sign_out") if "running" in str(message["content"]) else None,
     )
     kernel.run("pass")
-    kernel.wait_until(lambda: widget_states(kernel.all_messages)[-1].get("status") == "signed_out")
+    kernel.wait_until(lambda: card_views(kernel.all_messages)[-1]["status"] == "signed_out")
 
     assert cell.printed.endswith("[]\n")
-    assert widget_states(kernel.all_messages)[-1]["status"] == "signed_out"
     assert kernel.run("assert len(world.logouts) == 1").reply["status"] == "ok"
 
 
@@ -81,13 +130,13 @@ def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel, end):
     else:
         kernel.run(end)
 
-    signed_in = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC.\\n"
+    signed_in = "Signed in as Alice Martin (alice@example.com)\\nid.example.com \\u00b7 expires at 15:42 UTC\\n"
     kernel.wait_until_saved(signed_in, times=2)
     kernel.later_messages(0.2)
     saved = kernel.saved()
     assert "application/vnd.jupyter.widget-view+json" not in saved
     assert saved.count(signed_in) == 2
-    assert "renews by itself." not in saved
+    assert "renews by itself\\n" not in saved
 
 
 NOBODY = "world.stored = None"

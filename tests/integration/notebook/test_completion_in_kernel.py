@@ -4,7 +4,7 @@ import pytest
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from tests.fakes.raw_server import SilentServer
-from tests.integration.notebook.kernels import attended_kernel, widget_states
+from tests.integration.notebook.kernels import attended_kernel, card_address
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def kernel(stack, monkeypatch, tmp_path):
 def sign_in(kernel, *, person):
     with ScriptedPerson(person=person) as browser:
         login = kernel.run("%micromegas_login --flow browser")
-        start_url = widget_states(login.messages)[-1]["start_url"]
+        start_url = card_address(login.messages)
         assert kernel.run_until_signed_in("%sql SELECT 1 AS one", browser, start_url).reply["status"] == "ok"
 
 

@@ -10,7 +10,7 @@ from micromegas_jupyter.wiring.client_side import load_client_settings, token_fi
 from tests.fakes.raw_server import SilentServer
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.notebook.interrupting import LOAD, check_stopped, interrupt, says
-from tests.integration.notebook.kernels import attended_kernel, widget_states
+from tests.integration.notebook.kernels import attended_kernel, card_address, card_views
 
 pytestmark = pytest.mark.integration
 
@@ -26,8 +26,8 @@ def kernel(stack, tmp_path_factory):
 
 
 def open_address(kernel, flow):
-    state = {name: value for state in widget_states(kernel.all_messages) for name, value in state.items()}
-    return state["start_url"] if flow == "browser" else f"{state['start_url']}?user_code={state['user_code']}"
+    address = card_address(kernel.all_messages)
+    return address if flow == "browser" else f"{address}?user_code={card_views(kernel.all_messages)[-1]['code']}"
 
 
 @pytest.mark.parametrize("flow", ["browser", "device"])

@@ -66,7 +66,7 @@ def run(environ):
 def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run):
     terminal = run("%micromegas_login")
 
-    address, code = terminal.wait_for(r"go to (\S+) and type (\S+) until").groups()
+    code, address = terminal.wait_for(r"Go to \S+ and type (\S+)[\s\S]*Open (\S+) to sign in").groups()
     sign_in(f"{address}?user_code={code}")
     terminal.finish()
 
@@ -78,7 +78,7 @@ def test_without_a_browser_a_code_is_shown_with_its_picture_and_waited_for(run):
 def test_a_long_pasted_address_is_taken_whole_and_not_shown(run):
     terminal = run("%micromegas_login --flow paste")
 
-    start_url = terminal.wait_for(r"open (\S+) until")[1]
+    start_url = terminal.wait_for(r"Open (\S+) to sign in")[1]
     end = sign_in(start_url, visit_callback=False)
     terminal.wait_for("Paste the address")
     terminal.type(f"{end}&session_state={'x' * 6000}\r")

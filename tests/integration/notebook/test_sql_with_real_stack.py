@@ -204,7 +204,7 @@ def test_the_extension_can_be_unloaded():
         ("%%sql\nSELECT '{{x}}'", ["    SELECT '{{x}}'", "            ^ line 1, column 9"]),
         ("%sql --formt arrow SELECT 1", ["Did you mean --format?"]),
         ("%sql --connection nobody SELECT 1", ['There is no connection named "nobody"']),
-        ("%sql DROP TABLE log_entries", ["this server only reads", " · SQL002 · docs/errors.md#sql002"]),
+        ("%sql DROP TABLE log_entries", ["this server only reads", " · SQL002 · more: %micromegas_explain SQL002"]),
     ],
 )  # fmt: skip
 def test_errors_are_lines_with_their_place_and_no_traceback(source, lines):

@@ -17,7 +17,7 @@ from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.results.rows import Progress
 from micromegas_jupyter.wiring.client_side import open_client, service_account_provider
 from micromegas_jupyter.wiring.server import ServerStack
-from tests.integration.notebook.kernels import attended_kernel, widget_states
+from tests.integration.notebook.kernels import attended_kernel, card_address, card_views
 
 pytestmark = pytest.mark.integration
 
@@ -91,7 +91,7 @@ def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(tmp_p
         with attended_kernel() as kernel, ScriptedPerson() as person:
             kernel.run("%load_ext micromegas_jupyter")
             login = kernel.run("%micromegas_login --flow browser")
-            person.open(widget_states(login.messages)[-1]["start_url"])
+            person.open(card_address(login.messages))
             kernel.run("%sql SELECT 1")
             for _try in range(TRIES):
                 kernel.later_messages(0.5)
@@ -99,7 +99,7 @@ def test_an_idle_notebook_renews_its_token_and_says_so_to_the_widget_alone(tmp_p
 
                 idle = messages_until_renewed(kernel)
                 refreshes = provider.refresh_count - refreshes_before
-                left = [state["remaining_seconds"] for state in widget_states(idle)]
+                left = [view["seconds"] for view in card_views(idle)]
 
                 assert {message["msg_type"] for message in idle} <= {"comm_msg", "status"}
                 if len(left) == refreshes == 1 and left[0] > RENEWED_TOKEN_SECONDS / 2:
@@ -113,7 +113,7 @@ def messages_until_renewed(kernel):
     """Return what an idle kernel says until its token was renewed."""
     found = []
     deadline = SYSTEM_CLOCK.monotonic() + 4 * RENEWED_TOKEN_SECONDS
-    while not widget_states(found) and SYSTEM_CLOCK.monotonic() < deadline:
+    while not card_views(found) and SYSTEM_CLOCK.monotonic() < deadline:
         found += kernel.later_messages(0.2)
     return found
 

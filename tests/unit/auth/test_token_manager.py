@@ -352,6 +352,16 @@ def test_failures_are_followed_by_longer_and_longer_pauses_and_each_change_is_to
     assert changes == [ProviderUnavailable, LoginRequired, type(None)]
 
 
+def test_each_new_token_is_told_and_an_old_one_that_serves_on_from_the_second_attempt_on(clock):
+    provider = Renewable(clock, due_in_seconds=150)
+
+    assert renew(provider, count=100)[1] == [type(None)] * 2
+    provider.get_token = lambda: "old"
+    provider.due_at = clock.now()
+    assert renew(provider, count=1)[1] == []
+    assert renew(provider, count=4)[1] == [ProviderUnavailable]
+
+
 def test_a_defect_of_the_provider_does_not_end_the_thread(clock, caplog):
     provider = Renewable(clock, due_in_seconds=0)
     provider.failures = [ZeroDivisionError("secret-token")]

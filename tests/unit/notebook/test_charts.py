@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -29,11 +29,11 @@ def table_of(count=6, **columns):
 
 
 def panels(chart):
-    return chart.spec.get("vconcat", [chart.spec])
+    return chart.spec["vconcat"]
 
 
 def encoding(chart, panel=0):
-    return panels(chart)[panel]["layer"][0]["encoding"]
+    return panels(chart)[panel]["encoding"]
 
 
 def rows(chart, panel=0):
@@ -120,7 +120,7 @@ def test_identifiers_are_no_measures_and_what_is_left_out_is_said():
 
     assert title(chart) == "load over time"
     assert chart.spec["title"]["subtitle"] == ["Not drawn: process_id, port, tickId (identifiers; y draws them)."]
-    assert encoding(Chart(table_of(**columns), y="port"))["y"]["field"] == "port"
+    assert encoding(Chart(table_of(**columns), y="port"))["y"]["title"] == "port"
     assert "8 of 10 columns of numbers are drawn" in many.spec["title"]["subtitle"][0]
 
 
@@ -135,47 +135,27 @@ def test_the_largest_of_many_series_are_drawn_and_the_chart_says_so():
         "Drawn: the 12 of 20 values of host with the largest total of n. The others are not drawn."
     ]
     assert encoding(bars)["color"]["scale"]["domain"][-1] == "other"
-    assert sum(float(row["n"]) for row in rows(bars)) == sum(table["n"].to_pylist())
+    assert sum(float(row["y"]) for row in rows(bars)) == sum(table["n"].to_pylist())
 
 
 @pytest.mark.parametrize(
-    ("zone", "start", "shown", "first"),
-    [
-        ("UTC", T0, "time (UTC)", "2023-11-14 22:13"),
-        (None, T0, "time (no time zone)", "2023-11-14 22:13"),
-        ("-09:30", T0, "time (UTC-09:30)", "2023-11-14 12:43"),
-        ("Europe/Berlin", T0, "time (Europe/Berlin, UTC+01:00)", "2023-11-14 23:13"),
-        (
-            "Europe/Berlin",
-            1_774_738_800,  # 2026-03-29 00:00, an hour before summer time
-            "time (UTC, as the clocks of Europe/Berlin change in between)",
-            "2026-03-28 23:00",
-        ),
-        ("../../etc/x", T0, "time (UTC, as ../../etc/x is not a known time zone)", "2023-11-14 22:13"),
-    ],
+    ("zone", "shown"),
+    [("UTC", "time (UTC)"), (None, "time (no time zone)"), ("Europe/Berlin", "time (UTC)"), ("../etc/x", "time (UTC)")],
 )
-def test_times_are_those_of_the_columns_zone_unless_its_clocks_change(zone, start, shown, first):
-    chart = Chart(pa.table({"time": times(6, start=start, step=3600, zone=zone), "load": NUMBERS["a"]}))
+def test_times_are_in_utc_whoever_looks_and_the_axis_says_so(zone, shown):
+    chart = Chart(pa.table({"time": times(6, zone=zone), "load": NUMBERS["a"]}))
 
     assert encoding(chart)["x"]["title"] == shown
     assert encoding(chart)["x"]["scale"] == {"type": "utc"}
-    drawn = datetime.fromtimestamp(int(rows(chart)[0]["time"]) / 1000, UTC)
-    assert f"{drawn:%Y-%m-%d %H:%M}" == first
+    assert int(rows(chart)[0]["x"]) == T0 * 1_000
+    assert "22:14" in labels(chart)
 
 
-def test_times_that_a_clock_cannot_tell_apart_are_counted_from_the_first():
-    begins = pa.array([T0 * 10**9 + 1_500, T0 * 10**9 + 2_750]).cast(pa.timestamp("ns", "UTC"))
-
-    chart = Chart(pa.table({"begin": begins, "depth": [1, 2]}))
-
-    assert encoding(chart)["x"]["title"] == "µs after 2023-11-14 22:13:20.000001500, begin (UTC)"
-    assert [row["begin"] for row in rows(chart)] == ["0", "1.25"]
-
-
-def test_nulls_and_what_is_no_number_leave_gaps_and_a_point_between_two_gaps_is_drawn():
+def test_nulls_and_what_is_no_number_leave_gaps_and_a_few_points_have_dots():
     chart = Chart(table_of(load=[1.0, None, 3.0, float("inf"), 5.0, 6.0]))
 
-    assert [row["load"] for row in rows(chart)] == ["1", "1", "", "3", "3", "", "5", "6"]
+    assert [row["y"] for row in rows(chart)] == ["1", "nan", "3", "nan", "5", "6"]
+    assert panels(chart)[0]["layer"][1]["mark"]["type"] == "point"
     assert Chart(pa.table({"time": pa.array([T0, None], pa.timestamp("s")), "n": [1, 2]})).spec
 
 
@@ -183,8 +163,8 @@ def test_nulls_and_what_is_no_number_leave_gaps_and_a_point_between_two_gaps_is_
     ("column", "shown", "values"),
     [
         (pa.array([Decimal("1.50"), None]), "y", ["1.5"]),
-        (pa.array([2**64 - 1, 2**63], pa.uint64()), "y", ["1.84467440737096e+19", "9.22337203685478e+18"]),
-        (pa.array([timedelta(milliseconds=2), timedelta(milliseconds=5)]), "y (ms)", ["2", "5"]),
+        (pa.array([2**64 - 1, 2**63], pa.uint64()), "y", ["1.84467441e+19", "9.22337204e+18"]),
+        (pa.array([timedelta(milliseconds=2), timedelta(milliseconds=5)]), "y (s)", ["0.002", "0.005"]),
         (pa.array([3, 4]).dictionary_encode(), "y", ["3", "4"]),
         (pa.array([1.5, 2], pa.float16()), "y", ["1.5", "2"]),
     ],
@@ -196,11 +176,12 @@ def test_numbers_of_any_type_are_drawn(column, shown, values):
     assert [row["y"] for row in rows(chart)][: len(values)] == values
 
 
-def test_booleans_are_categories_and_numbers_where_they_are_named():
-    table = table_of(ok=[True, False, None] * 2)
-
-    assert encoding(Chart(table))["color"]["scale"]["domain"] == ["false", "null", "true"]
-    assert [row["ok"] for row in rows(Chart(table, kind="line", y="ok"))] == ["1", "0", "", "1", "0"]
+def test_booleans_and_nulls_are_categories():
+    assert encoding(Chart(table_of(ok=[True, False, None] * 2)))["color"]["scale"]["domain"] == [
+        "false",
+        "null",
+        "true",
+    ]
 
 
 def test_bars_add_up_from_zero_in_the_order_of_the_rows_or_of_their_sums():
@@ -212,7 +193,18 @@ def test_bars_add_up_from_zero_in_the_order_of_the_rows_or_of_their_sums():
     assert encoding(summed)["y"]["sort"] == ["b", "c", "a"]
     assert encoding(summed)["x"]["title"] == "sum of n"
     assert encoding(summed)["x"]["scale"] == {"zero": True}
-    assert {row["host"]: row["n"] for row in rows(summed)} == {"a": "2", "b": "5", "c": "3"}
+    assert {row["x"]: row["y"] for row in rows(summed)} == {"a": "2", "b": "5", "c": "3"}
+
+
+@pytest.mark.parametrize("step", [60, 420, 3_600, 86_400])
+def test_bars_over_time_are_as_wide_as_the_times_are_apart(step):
+    bars = rows(Chart(pa.table({"time": times(50, step=step), "n": range(50)}), kind="bar"))
+    many = rows(Chart(pa.table({"time": times(5_000, step=step), "n": [1] * 5_000}), kind="bar"))
+
+    assert [float(bar["y"]) for bar in bars] == list(range(50))
+    assert {float(bar["x2"]) - float(bar["x"]) for bar in bars} == {step * 1_000}
+    assert len(many) <= 101
+    assert sum(float(bar["y"]) for bar in many) == 5_000
 
 
 def test_a_histogram_has_round_ranges_and_counts_each_row_once():
@@ -220,9 +212,13 @@ def test_a_histogram_has_round_ranges_and_counts_each_row_once():
 
     chart = Chart(pa.table({"took": values}))
 
-    assert sum(int(row["rows"]) for row in rows(chart)) == len(values)
-    assert {float(row["start"]) % 20 for row in rows(chart)} == {0.0}
-    assert rows(chart)[0]["range"] == "0 to 20"
+    assert (panels(chart)[0]["layer"][0]["mark"]["orient"], encoding(chart)["y"]["scale"]) == (
+        "vertical",
+        {"zero": True},
+    )
+    assert sum(int(row["y"]) for row in rows(chart)) == len(values)
+    assert {float(row["x"]) % 20 for row in rows(chart)} == {0.0}
+    assert [tip["title"] for tip in encoding(chart)["tooltip"]] == ["took", "to", "rows"]
 
 
 @pytest.mark.parametrize(
@@ -248,13 +244,12 @@ def test_names_and_values_are_text_in_the_data_and_in_the_picture():
     assert "\x1b" not in json.dumps(chart.spec) + svg
     assert {row["series"] for row in rows(chart)} == {'x,"⧵n</script>', "null"}
     assert "</script>" not in svg
-    assert encoding(chart)["y"]["field"] == "a_b__c_____b___2J"
 
 
-def test_texts_that_are_cut_or_look_like_null_stay_apart():
-    table = pa.table({"name": ["x" * 60 + "1", "x" * 60 + "2", "null", None], "n": [1, 2, 3, 4]})
+def test_texts_that_are_cut_stay_apart():
+    table = pa.table({"name": ["x" * 60 + "1", "x" * 60 + "2", None], "n": [1, 2, 3]})
 
-    assert len({row["name"] for row in rows(Chart(table))}) == 4
+    assert len({row["x"] for row in rows(Chart(table))}) == 3
 
 
 def test_a_million_points_keep_their_peaks_in_little_room():
@@ -265,31 +260,27 @@ def test_a_million_points_keep_their_peaks_in_little_room():
 
     chart = Chart(table)
 
-    drawn = [float(row["load"]) for row in rows(chart)]
+    drawn = [float(row["y"]) for row in rows(chart)]
     assert (min(drawn), max(drawn), len(drawn) <= 4_000) == (-40, 40, True)
     assert sum(len(text) for text in map(json.dumps, bundle_of(chart).values())) < MAX_BYTES
-    assert "1,000,000 points" in repr(chart)
+    assert "1,000,000 rows" in repr(chart)
 
 
-def test_a_scatter_plot_of_many_points_is_a_small_picture_with_the_outermost():
+def test_a_scatter_plot_of_many_points_is_a_small_picture_that_counts_each():
     random = np.random.default_rng(1)
     table = pa.table({"a": random.normal(0, 1, 200_000), "b": random.normal(0, 1, 200_000)})
 
     chart = Chart(table)
     bundle = bundle_of(chart)
 
-    assert max(float(row["b"]) for row in rows(chart)) == pytest.approx(table["b"].to_numpy().max())
+    assert sum(float(row["rows"]) for row in rows(chart)) == 200_000
     assert "image/png" in bundle
     assert sum(len(json.dumps(text)) for text in bundle.values()) < MAX_BYTES
     assert "One point for each spot" in chart.spec["title"]["subtitle"][0]
 
 
-def test_pictures_on_one_page_share_no_id_and_hold_no_hidden_points():
-    pictures = [bundle_of(Chart(table_of(**{name: values})))["image/svg+xml"] for name, values in NUMBERS.items()]
-
-    ids = [set(re.findall(r'id="([^"]+)"', picture)) for picture in pictures]
-    assert ids[0].isdisjoint(ids[1])
-    assert all("pointerover" not in picture and picture.count("<path") < 60 for picture in pictures)
+def test_pictures_hold_no_points_that_only_a_pointer_shows():
+    assert bundle_of(Chart(table_of(load=NUMBERS["a"])))["image/svg+xml"].count("<path") < 60
 
 
 def test_without_the_extra_there_is_the_chart_and_the_text_and_what_needs_it_says_so(monkeypatch, tmp_path):
@@ -314,8 +305,6 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
     assert chart.to_altair().properties(title="mine").to_dict()["title"] == "mine"
     with pytest.raises(UsageError, match=r"\.json, \.svg or \.png"):
         chart.save(tmp_path / "chart.gif")
-    with pytest.raises(UsageError, match="could not be written"):
-        chart.save(tmp_path / "missing" / "chart.svg")
 
 
 @pytest.mark.parametrize(
@@ -329,10 +318,10 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
         (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
         (table_of(**HOSTS), {"kind": "line"}, r"needs one more column of numbers \(time timestamp"),
         (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
-        (table_of(**HOSTS), {"y": "host"}, r"needs numbers \(host text\)"),
+        (table_of(**HOSTS), {"y": "host"}, r"needs numbers.* \(host text\)"),
+        (table_of(**NUMBERS), {"color": "time"}, "colors texts or numbers"),
         (table_of(load=NUMBERS["a"]), {"y": "laod"}, 'no column "laod"'),
         (table_of(load=NUMBERS["a"]), {"kind": "pie"}, '"pie" is not a kind'),
-        (pa.table({"time": times(500), "n": range(500)}), {"kind": "bar"}, "would make 500 bars"),
         (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be drawn"),
     ],
 )

@@ -97,7 +97,11 @@ def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell, world):
     assert world.opened_for[-1].uri == "grpc+tls://prod.example.com:50051"
 
 
-SIGNED_IN = "Signed in as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, renews by itself.\n"
+SIGNED_IN = (
+    "Signed in as Alice Martin (alice@example.com)\n"
+    "id.example.com · expires at 15:42 UTC, renews by itself\nlake.example.com does not answer.\n"
+    "Groups: analysts, lake-admins\n"
+)
 
 
 def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(shell, world, capsys):
@@ -106,9 +110,7 @@ def test_whoami_shows_the_sign_in_even_when_the_server_does_not_answer(shell, wo
     done = shell.run_cell("%micromegas_whoami")
 
     assert isinstance(done.error_in_exec, ServerUnavailable)
-    assert capsys.readouterr().out == (
-        f"{SIGNED_IN}lake.example.com does not answer.\n✗ lake.example.com does not answer. Try later. · AVAIL003\n"
-    )
+    assert capsys.readouterr().out == (f"{SIGNED_IN}✗ lake.example.com does not answer. Try later. · AVAIL003\n")
 
 
 def test_a_service_account_that_is_not_configured_changes_nothing(shell, world, capsys):

@@ -5,10 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from micromegas_jupyter.auth.flows.jupyter import REPLY_TYPE, REQUEST_TYPE, RedirectLogins, Unknown, build_message
+from micromegas_jupyter.auth.flows.jupyter import (
+    REPLY_TYPE,
+    REQUEST_TYPE,
+    RedirectLogins,
+    Unknown,
+    build_message,
+    hides_requests,
+    listen,
+    open_redirects,
+)
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
-from micromegas_jupyter.notebook.login.connections import hides_requests, listen, open_redirects
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"

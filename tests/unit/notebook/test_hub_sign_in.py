@@ -9,8 +9,9 @@ from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import FakePersonalProvider, FakeWorld
 
 LINE = (
-    "Signed in through JupyterHub as Alice Martin (alice@example.com) at id.example.com until 15:42 UTC, "
-    "renews by itself.\n"
+    "Signed in as Alice Martin (alice@example.com)\n"
+    "Signed in through JupyterHub · id.example.com · expires at 15:42 UTC, renews by itself\n"
+    "Groups: analysts, lake-admins\n"
 )
 
 

@@ -1,14 +1,14 @@
-"""The state of a sign-in: its offers, its buttons, and the widget that shows it."""
+"""The state of a sign-in: its offers, its buttons, and the card that shows it."""
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event
 
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons, IdentityWidget
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons, IdentityCard, build_view
 from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
@@ -114,36 +114,105 @@ SIGNED_IN = state(IdentityStatus.SIGNED_IN, name="Alice Martin", ends_at=ENDS_AT
 
 
 @pytest.fixture
-def widget(clock):
-    return IdentityWidget(clock=clock)
+def card(clock):
+    return IdentityCard(clock=clock)
+
+
+@pytest.fixture
+def sent(card, monkeypatch):
+    """What the card sends to the open pages."""
+    found = []
+    monkeypatch.setattr(card, "send", found.append)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("waiting", "asked"), [(WAITING, START_URL), (CODE, USER_CODE), (PASTE, PASTE_URL)], ids=["link", "code", "paste"]
+    ("waiting", "asked"),
+    [(WAITING, START_URL), (CODE, VERIFICATION_URI), (PASTE, PASTE_URL)],
+    ids=["link", "code", "paste"],
 )
-def test_what_a_sign_in_asks_goes_when_it_is_done(widget, waiting, asked):
-    widget.apply(waiting)
-    during = json.dumps(widget.get_state())
+def test_an_address_is_sent_to_the_pages_and_is_in_no_state(card, sent, waiting, asked):
+    card.apply(waiting)
+    during = json.dumps(card.get_state())
+    card._handle_custom_msg({"action": ""}, [])
 
-    widget.apply(SIGNED_IN)
+    card.apply(SIGNED_IN)
 
-    assert asked in during
-    after = json.dumps(widget.get_state()) + str(widget._repr_mimebundle_())
+    assert [message["address"] for message in sent] == [asked, asked, ""]
+    assert asked not in during
+    assert (USER_CODE in during) is (waiting is CODE)
+    after = json.dumps(card.get_state()) + str(card._repr_mimebundle_())
     assert asked not in after
-    assert '"qr_path": ""' in json.dumps(widget.get_state())
+    assert USER_CODE not in after
+    assert '"path"' not in after
 
 
 def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
     pressed = []
-    widget = IdentityWidget(clock=clock, on_press=lambda action, _board: pressed.append(action))
+    card = IdentityCard(clock=clock, on_press=lambda action, _card: pressed.append(action))
 
     for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
-        widget._handle_custom_msg(content, [])
+        card._handle_custom_msg(content, [])
 
     assert pressed == [IdentityAction.SIGN_OUT]
 
 
-@pytest.mark.parametrize("widget", [IdentityWidget, TablesWidget])
+def followed(view):
+    """Return the views that follow one after the other as time passes, with the seconds that are left then."""
+    steps = [(view["seconds"], view)]
+    while (over := steps[-1][1].get("over")) is not None:
+        steps.append((steps[-1][1].get("over_at", 0), over))
+    return [(seconds, shown["status"], shown["lines"]) for seconds, shown in steps]
+
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+RENEWS = replace(SIGNED_IN, renews=True, renews_at=NOW + timedelta(minutes=55))
+
+
+@pytest.mark.parametrize(
+    ("shown", "steps"),
+    [
+        (WAITING, [(600, "waiting", "valid for {left}"), (0, "signed_out", "")]),
+        (CODE, [(600, "waiting", "valid for {left}"), (0, "signed_out", "")]),
+        (
+            RENEWS,
+            [(3600, "signed_in", "renews"), (300, "renewing", "renewing now"), (0, "renewing", "renewing now")],
+        ),
+        (SIGNED_IN, [(3600, "signed_in", "does not renew"), (300, "ending", "does not renew"), (0, "expired", "")]),
+        (
+            replace(RENEWS, through="JupyterHub", renews_at=None),
+            [(3600, "signed_in", "renews by itself"), (0, "signed_in", "renews at the next query")],
+        ),
+        (
+            replace(RENEWS, status=IdentityStatus.RENEWAL_FAILED, detail="No."),
+            [
+                (3600, "renewal_failed", "No. Your token works for {left}. Trying again."),
+                *((seconds, "renewal_failed", "Trying again.") for seconds in (300, 0)),
+            ],
+        ),
+        (state(IdentityStatus.EXPIRED), [(-180, "expired", "ended {left} ago")]),
+        (state(IdentityStatus.SIGNED_OUT, detail="Signed out."), [(None, "signed_out", "Signed out.")]),
+    ],
+)  # fmt: skip
+def test_a_view_has_at_most_two_lines_and_says_what_follows_it(shown, steps):
+    view = build_view(shown, now=NOW, since=NOW - timedelta(minutes=3))
+
+    found = followed(view)
+
+    assert [(seconds, status) for seconds, status, _ in found] == [(seconds, status) for seconds, status, _ in steps]
+    for (_, _, lines), (_, _, expected) in zip(found, steps, strict=True):
+        assert expected in " ".join(lines)
+        assert len(lines) <= 2
+
+
+def test_signing_out_is_asked_for_since_it_concerns_other_notebooks():
+    (_, out) = build_view(RENEWS, now=NOW, since=NOW)["more"]
+
+    assert (out["action"], out["asks"]["more"][0]["action"]) == ("sign_out", "sign_out")
+    assert out["asks"]["lines"] == ["This also signs out your other notebooks and terminals on this machine."]
+
+
+@pytest.mark.parametrize("widget", [IdentityCard, TablesWidget])
 def test_the_browser_half_writes_text_and_never_markup(widget):
     source = str(widget._esm)
 
@@ -154,16 +223,16 @@ WAIT_SECONDS = 60
 
 
 class FakeBoard:
-    """Stands in for the widget: notes what it is told."""
+    """Stands in for the card: notes what it is told."""
 
     def __init__(self):
         self.began = []
         self.errors = []
         self.news = []
         self.ended = Event()
-        self.begin_action, self.notify = self.began.append, self.news.append
+        self.begin_action, self.send_address = self.began.append, self.news.append
 
-    def end_action(self, *, error=""):
+    def end_action(self, *, error="", news=""):
         self.errors.append(error)
         self.ended.set()
 

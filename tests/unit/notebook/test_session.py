@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ServerUnavailable,
 )
-from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse, TokenRenewal
+from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse
 from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
@@ -47,7 +46,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     with pytest.raises(LoginFailed):
-        session.connection(SETTINGS, on_wait=lambda _: login.fail(LoginFailed("You said no.")))
+        session.connection(SETTINGS, on_wait=lambda: login.fail(LoginFailed("You said no.")))
 
     assert shown(session) is IdentityStatus.SIGNED_OUT
     assert session.state is not None
@@ -82,11 +81,31 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world, session):
     login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
-    connection = session.connection(SETTINGS, on_wait=lambda _: setattr(world, "stored", elsewhere))
+    connection = session.connection(SETTINGS, on_wait=lambda: setattr(world, "stored", elsewhere))
 
     assert connection.provider is elsewhere
     assert login.is_cancelled
     assert world.was_asked_whoami.wait(DEADLINE_SECONDS)
+    assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(world, session):
+    world.stored = None
+    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    waits = []
+
+    def show_a_code():
+        waits.append(session.state.offer.flow)
+        assert session.state.is_awaited
+        if len(waits) == 1:
+            Thread(target=session.sign_in.begin, args=(SETTINGS, DEVICE)).start()
+        else:
+            world.logins[1].succeed()
+
+    connection = session.connection(SETTINGS, on_wait=show_a_code)
+
+    assert waits == [Flow.BROWSER, Flow.DEVICE]
+    assert connection.provider is not None
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
@@ -151,19 +170,6 @@ def test_at_most_eight_connections_are_kept(world, connections):
 
     assert [client.is_closed for client in world.clients] == [True] + [False] * 8
     assert [renewal.is_running for renewal in world.renewals] == [False] + [True] * 8
-
-
-def test_a_token_that_serves_on_because_it_cannot_be_renewed_is_told_from_the_second_attempt_on(clock):
-    changes = []
-    provider = SimpleNamespace(get_token=lambda: "token", renewal_due_at=clock.now)
-    renewal = TokenRenewal(provider, clock=clock, on_change=changes.append)
-
-    renewal.get_token()
-    after_one = list(changes)
-    renewal.get_token()
-
-    assert after_one == []
-    assert [type(error) for error in changes] == [ProviderUnavailable]
 
 
 def test_only_a_persons_sign_in_is_renewed_in_the_background():

@@ -35,7 +35,7 @@ def test_without_a_browser_the_next_way_is_announced(shell, world, monkeypatch, 
 
     assert [login.flow for login in world.logins] == [Flow.BROWSER, Flow.DEVICE]
     assert world.logins[0].is_cancelled
-    assert "\nNo browser opened here.\n" in capsys.readouterr().out
+    assert "No browser opened here.\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [ProviderMisbehaved("It has no such page."), LoginFailed("It gave none.")])

@@ -15,7 +15,7 @@ from jupyter_client.manager import KernelManager
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.fakes.hub_service import HUB_TOKEN, FakeHubService, HubReply
 from tests.fakes.terminal import ProgramAtTerminal, make_browser
-from tests.integration.notebook.kernels import AttendedKernel, widget_states
+from tests.integration.notebook.kernels import AttendedKernel, card_address, card_views
 from tests.integration.system.escapes.gathering import file_texts, noted_texts, server_objects, telemetry_texts
 from tests.integration.system.escapes.secrets_in_play import Kind, Place, Text
 
@@ -196,11 +196,8 @@ class RunOfEverything:
             self.add(Place.OUTPUT, "kernel", output.read())
 
     def _run_cells(self, kernel):
-        def shown():
-            return next(state for state in reversed(widget_states(kernel.all_messages)) if state.get("start_url"))
-
         def start_url():
-            return str(shown()["start_url"])
+            return card_address(kernel.all_messages)
 
         def run(source, *, fails=False, **options):
             cell = kernel.run(source, **options)
@@ -224,7 +221,7 @@ class RunOfEverything:
         run("connect().query('SELECT tagret')", fails=True)
         run("%micromegas_logout")
         run("%micromegas_login --flow device")
-        sign_in(f"{start_url()}?user_code={shown()['user_code']}")
+        sign_in(f"{start_url()}?user_code={card_views(kernel.all_messages)[-1]['code']}")
         run("%sql rows << SELECT 1 AS one")
         run("%micromegas_logout")
         wrong = "http://127.0.0.1:1/callback?code=one&state=two"

@@ -1,0 +1,275 @@
+// The sign-in card: draws the view that the kernel sends, counts down and sends what a person presses. It knows neither
+// the states of a sign-in nor a sentence about them; those are in login/card.py.
+import { make, makeButton } from "../dom";
+import type { Model, RenderContext } from "../widget";
+
+type Button = Record<"action" | "text" | "working", string> & { opens: boolean; asks?: View | null };
+
+interface View extends Record<"status" | "mark" | "title", string> {
+  lines: string[];
+  code?: string;
+  qr?: { label: string; side: number; path: string } | null;
+  button?: Button | null;
+  more?: Button[];
+  summary?: string;
+  facts?: [string, string][];
+  help?: string;
+  opened?: View;
+  over?: View;
+  over_at?: number;
+}
+
+interface KernelView extends View, Record<"label" | "note" | "working" | "busy", string> {
+  seconds: number | null;
+  lost: View;
+  awaited: boolean;
+}
+
+type Slot = (sender: unknown, status: string) => void;
+type Signal = Record<"connect" | "disconnect", (slot: Slot) => void>;
+
+// How long a kernel may be silent after a click before that is said, and how long good news stays.
+const PATIENCE_MILLISECONDS = 1500;
+const NEWS_MILLISECONDS = 8000;
+const GONE = ["restarting", "autorestarting", "terminating", "dead"];
+// The Jupyter server's own start page: the kernel need not know under which address this page was reached.
+const START = /micromegas\/start\/[\w.-]+$/;
+
+// All cards of a notebook show one model, and share what is known here.
+export default () => {
+  let model: Model & { widget_manager?: { kernel?: { statusChanged?: Signal } } };
+  let [learnedAt, address] = [Date.now(), ""];
+  let [opened, cameBack, isLost] = [false, false, false];
+  let tab: Window | null = null; // opened by a click, and waits for its address
+  let asked: View | null | undefined;
+  let pressed: { working: string; at: number } | undefined;
+  let news = { text: "", at: 0 };
+  let [home, pinned]: [Element | null, Card | undefined] = [null, undefined];
+  const cards = new Map<Element, { card: Card; isVisible: boolean }>();
+  const shownView = () => model.get("view") as KernelView;
+
+  const send = (action: string) => {
+    try {
+      model.send({ action });
+    } catch {
+      isLost = true; // the other end of the line is gone
+    }
+  };
+
+  const press = (button: Button) => {
+    if (pressed ?? shownView().working) return;
+    asked = button.asks;
+    if (!asked && button.action) {
+      pressed = { working: button.working, at: Date.now() };
+      // Only the click itself may open a tab: an empty one, until the kernel has its address.
+      tab = button.opens ? window.open("about:blank") : null;
+      if (tab) {
+        tab.opener = null;
+        tab.document.body.textContent = button.working;
+      }
+      send(button.action);
+    }
+    draw();
+  };
+
+  const follow = () => {
+    opened = true;
+    setTimeout(draw); // the link is being followed, and is replaced
+  };
+
+  // The card of a cell that waits is shown at the top of the notebook, too, while none is in sight.
+  const draw = () => {
+    const isHidden = [...cards.values()].every(({ isVisible }) => !isVisible);
+    if (home && isHidden && shownView().awaited && !isLost) pinned ??= mount(home, "micromegas-pinned");
+    else {
+      pinned?.root.remove();
+      pinned = undefined;
+    }
+    for (const { card } of cards.values()) card.draw();
+    pinned?.draw();
+  };
+
+  const choose = (shown: KernelView, left: number): View => {
+    if (isLost) return shown.lost;
+    let view: View = shown;
+    while (view.over && left <= (view.over_at ?? 0)) view = view.over;
+    return asked ?? (opened ? (view.opened ?? view) : view);
+  };
+
+  const happening = ({ working, busy, note }: KernelView): string => {
+    if (isLost) return "";
+    if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : busy;
+    return working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : "");
+  };
+
+  const mount = (parent: Element, name = ""): Card => {
+    const [mark, code] = [make("span", { class: "mark", "aria-hidden": true }), make("code", { "aria-hidden": true })];
+    const [title, spelled, main, more] = [make("strong"), make("span", { class: "hidden" }), make("div"), make("div")];
+    const [lines, facts, note, qr] = [make("div"), make("div"), make("div", { "aria-live": "polite" }), make("div")];
+    // The status is announced when it changes; the lines are not, for they would speak every second.
+    const status = make("div", { role: "status" }, title, code, spelled);
+    const [head, foot] = [make("div", { class: "row" }, status, main), make("div", { class: "row" }, lines, more)];
+    const text = make("div", { class: "text" }, head, foot, facts, note);
+    const attributes = { class: `micromegas-card ${name}`, role: "group", "aria-label": shownView().label };
+    const root = make("div", attributes, mark, text, qr);
+    const drawn = new Map<Element, string>();
+    parent.append(root);
+
+    // What stays the same is left alone: a screen reader would say it again, and the keyboard's focus would go.
+    const fill = (element: HTMLElement, build: () => (Node | string)[], ...shown: unknown[]) => {
+      const key = JSON.stringify(shown);
+      if (drawn.get(element) === key) return;
+      drawn.set(element, key);
+      element.replaceChildren(...build());
+      element.hidden = element.childNodes.length === 0;
+    };
+    const write = (element: HTMLElement, words = "") => fill(element, () => (words ? [words] : []), words);
+    const makeAction = (button: Button) => {
+      if (!button.opens || !address) return makeButton(button.text, () => press(button));
+      const link = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, `${button.text} ↗`);
+      link.addEventListener("click", follow);
+      return link;
+    };
+    const drawCard = () => {
+      const shown = shownView();
+      const hadFocus = root.contains(document.activeElement);
+      const left = (shown.seconds ?? Infinity) - (Date.now() - learnedAt) / 1000;
+      isLost ||= root.closest(".jupyter-widgets-disconnected") !== null;
+      const view = choose(shown, left);
+      const texts = cameBack && view.help ? [...view.lines, view.help] : view.lines;
+      root.dataset.status = view.status;
+      write(mark, view.mark);
+      write(title, view.title);
+      write(code, view.code);
+      write(spelled, Array.from(view.code ?? "").join(" ")); // a screen reader says it letter by letter
+      fill(lines, () => texts.map(() => make("div")), texts.length);
+      texts.forEach((words, at) => write(lines.children[at] as HTMLElement, words.replace("{left}", duration(left))));
+      fill(main, () => (view.button ? [makeAction(view.button)] : []), view.button, address);
+      fill(more, () => (view.more ?? []).map(makeAction), view.more);
+      fill(facts, () => makeFacts(view), view.facts, view.summary);
+      fill(qr, () => makeQr(view), view.qr);
+      write(note, happening(shown));
+      note.className = shown.note && "error";
+      // Not `disabled`, which would take the keyboard's focus away.
+      const isBusy = String(Boolean(pressed ?? shown.working));
+      root.querySelectorAll("button").forEach((each) => each.setAttribute("aria-disabled", isBusy));
+      // Whoever works with the keyboard continues at what has taken the place of what they pressed.
+      if (hadFocus && !root.contains(document.activeElement)) root.querySelector<HTMLElement>("a, button")?.focus();
+    };
+    drawCard();
+    return { root, draw: drawCard };
+  };
+
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      home = target.closest(".jp-NotebookPanel-notebook") ?? home;
+      const known = cards.get(target);
+      if (known) known.isVisible = isIntersecting;
+    }
+    draw();
+  });
+
+  return {
+    initialize(context: { model: typeof model }) {
+      model = context.model;
+      const learn = () => {
+        learnedAt = Date.now();
+        pressed = asked = undefined;
+        draw();
+      };
+      const hear = (message: { address?: string; news?: string }) => {
+        const found = resolve(message.address ?? "");
+        if (found !== address) opened = cameBack = false;
+        opened ||= tab !== null && found !== "";
+        if (found) tab?.location.replace(found);
+        else tab?.close();
+        [address, tab, pressed] = [found, null, undefined];
+        if (message.news) news = { text: message.news, at: Date.now() };
+        draw();
+      };
+      const watch: Slot = (_, kernelStatus) => {
+        isLost ||= GONE.includes(kernelStatus);
+        draw();
+      };
+      const comeBack = () => {
+        cameBack = opened;
+        draw();
+      };
+      const signal = model.widget_manager?.kernel?.statusChanged;
+      const timer = setInterval(draw, 1000);
+      model.on("change:view", learn);
+      model.on("msg:custom", hear);
+      signal?.connect(watch);
+      window.addEventListener("focus", comeBack);
+      window.addEventListener("keydown", keepKey, true);
+      send(""); // a page that was loaded has no address yet
+      return () => {
+        clearInterval(timer);
+        observer.disconnect();
+        pinned?.root.remove();
+        model.off("change:view", learn);
+        model.off("msg:custom", hear);
+        signal?.disconnect(watch);
+        window.removeEventListener("focus", comeBack);
+        window.removeEventListener("keydown", keepKey, true);
+      };
+    },
+    render({ el }: RenderContext) {
+      const card = mount(el);
+      cards.set(card.root, { card, isVisible: true });
+      observer.observe(card.root);
+      return () => {
+        observer.unobserve(card.root);
+        cards.delete(card.root);
+      };
+    },
+  };
+};
+
+interface Card {
+  root: HTMLElement;
+  draw: () => void;
+}
+
+function makeFacts({ facts, summary }: View): HTMLElement[] {
+  if (!facts?.length) return [];
+  const parts = facts.flatMap(([name, fact]) => [make("dt", {}, name), make("dd", {}, fact)]);
+  return [make("details", {}, make("summary", {}, summary ?? ""), make("dl", {}, ...parts))];
+}
+
+// A QR code of the path that the kernel sent: attributes only, so nothing is ever read as markup.
+function makeQr({ qr }: View): Element[] {
+  if (!qr) return [];
+  const makeSvg = (tag: string, attributes: Record<string, string>) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const svg = makeSvg("svg", { role: "img", "aria-label": qr.label, viewBox: `0 0 ${qr.side} ${qr.side}` });
+  svg.append(makeSvg("path", { d: qr.path, "shape-rendering": "crispEdges" }));
+  return [svg];
+}
+
+function duration(seconds: number): string {
+  const whole = Math.floor(Math.abs(seconds));
+  const [minutes, rest] = [Math.floor(whole / 60) % 60, whole % 60].map((part) => String(part).padStart(2, "0"));
+  return whole < 3600 ? `${Number(minutes)}:${rest}` : `${Math.floor(whole / 3600)}:${minutes}:${rest}`;
+}
+
+// A web address as it is, or the start page of the server that this page came from, below its base URL.
+function resolve(text: string): string {
+  if (/^https?:\/\//.test(text)) return text;
+  const path = /^\/(?!\/)/.test(text) ? START.exec(text) : null;
+  if (path === null) return "";
+  const config = document.getElementById("jupyter-config-data")?.textContent;
+  const base = config ? (JSON.parse(config) as { baseUrl?: string }).baseUrl : "";
+  return new URL(base ? base.replace(/\/?$/, "/") + path[0] : text, window.location.href).href;
+}
+
+// JupyterLab would take Enter and the space bar for the notebook's; all its other shortcuts, such as the one for
+// saving, stay. This is asked before JupyterLab's listener, which is the document's.
+function keepKey(event: KeyboardEvent): void {
+  const card = event.target instanceof Element ? event.target.closest(".micromegas-card") : null;
+  const isPlain = !(event.ctrlKey || event.metaKey || event.altKey || event.shiftKey);
+  card?.toggleAttribute("data-lm-suppress-shortcuts", isPlain && ["Enter", " "].includes(event.key));
+}
