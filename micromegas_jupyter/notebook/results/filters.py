@@ -29,9 +29,7 @@ HINTS: Final = {
     Kind.TIME: "> 2026-11-27 12:00",
     Kind.TEXT: "contains, = x, in a, b",
     Kind.BOOLEAN: "true, false, null",
-    Kind.NESTED: "null, not null",
-    Kind.BINARY: "null, not null",
-    Kind.OTHER: "null, not null",
+    **dict.fromkeys((Kind.NESTED, Kind.BINARY, Kind.OTHER), "null, not null"),
 }
 """What the filter field of each kind of column shows while it is empty."""
 
@@ -53,14 +51,10 @@ _DAY, _HOUR, _MINUTE, _SECOND = 86_400, 3600, 60, 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUE_TEXTS = frozenset({"true", "t", "yes", "1"})
 _FALSE_TEXTS = frozenset({"false", "f", "no", "0"})
-_EXAMPLES = {
+_EXAMPLES = HINTS | {
     Kind.NUMBER: "> 90000, 1..9, != 0, in 1, 2, null",
     Kind.TIME: "2026-11-27, > 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
     Kind.TEXT: "a part of the text, = x, in a, b, /pattern/, null",
-    Kind.BOOLEAN: "true, false, null",
-    Kind.NESTED: "null, not null",
-    Kind.BINARY: "null, not null",
-    Kind.OTHER: "null, not null",
 }
 _FUNCTIONS = {
     "<": "less",

@@ -24,7 +24,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
 from micromegas_jupyter.notebook.shell import (
     Bundle,
     count_text,
@@ -220,7 +220,7 @@ def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundl
         rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)
     held = table.slice(0, rows)
     if not is_referenced and rows < table.num_rows:
-        held = held.take(pa.array(np.arange(rows)))  # in memory of its own, so that the rest can go
+        held = taken(held, pa.array(np.arange(rows)))  # so that the rest can go
     return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
 
 

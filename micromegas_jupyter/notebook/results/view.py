@@ -129,7 +129,7 @@ class RowsView:
         positions = self._positions(order)
         if positions is None:
             return self.table.slice(first, count)
-        return _taken(self.table, positions.slice(first, count))
+        return taken(self.table, positions.slice(first, count))
 
     def texts(self, order: Order, *, first: int, count: int, columns: int) -> list[list[str | None]]:
         """Return the short texts of some of the rows, one list for each of the first columns."""
@@ -253,7 +253,7 @@ class RowsView:
 def _parts(table: pa.Table, positions: pa.Array | None) -> Iterator[pa.Table]:
     total = table.num_rows if positions is None else len(positions)
     for first in range(0, max(total, 1), _EXPORT_ROWS):
-        yield table.slice(first, _EXPORT_ROWS) if positions is None else _taken(table, positions[first:][:_EXPORT_ROWS])
+        yield table.slice(first, _EXPORT_ROWS) if positions is None else taken(table, positions[first:][:_EXPORT_ROWS])
 
 
 def _with_plain_nulls(table: pa.Table) -> pa.Table:
@@ -266,7 +266,8 @@ def _with_plain_nulls(table: pa.Table) -> pa.Table:
     return table
 
 
-def _taken(table: pa.Table, positions: pa.Array) -> pa.Table:
+def taken(table: pa.Table, positions: pa.Array) -> pa.Table:
+    """Return the rows at these positions, in memory of their own."""
     try:
         return table.take(positions)
     except pa.ArrowNotImplementedError:  # views

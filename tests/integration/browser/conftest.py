@@ -106,7 +106,9 @@ def notebook_opener(browser, demo, config, *, app="lab"):
         place = f"/lab/workspaces/{name}/tree/{path.name}" if app == "lab" else f"/notebooks/{path.name}"
         page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", place))
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-        page.locator("text=/Python 3.*Idle/" if app == "lab" else "text=/Python 3/").first.wait_for()
+        page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
+        idle = "text=/Python 3.*Idle/" if app == "lab" else ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+        page.locator(idle).first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         return page, path

@@ -388,14 +388,17 @@ var Grid = class {
     this.scroller.append(this.sizer);
     this.root = make(
       "section",
-      // JupyterLab leaves the keys of an element to it that says so.
-      { class: "micromegas-grid", "aria-label": "Result", "data-lm-suppress-shortcuts": "true" },
+      { class: "micromegas-grid", "aria-label": "Result" },
       this.buildBar(),
       this.scroller,
       this.detail
     );
     const note = model.get("note");
     if (note) this.root.append(make("p", { class: "micromegas-grid-note" }, note));
+    this.root.addEventListener(
+      "focusin",
+      (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
+    );
     this.scroller.addEventListener("scroll", this.scrolled, { passive: true });
     this.table.addEventListener("keydown", this.keyPressed);
     this.body.addEventListener("pointerdown", this.pointerPressed);

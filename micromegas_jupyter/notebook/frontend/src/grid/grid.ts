@@ -104,14 +104,17 @@ class Grid {
     this.scroller.append(this.sizer);
     this.root = make(
       "section",
-      // JupyterLab leaves the keys of an element to it that says so.
-      { class: "micromegas-grid", "aria-label": "Result", "data-lm-suppress-shortcuts": "true" },
+      { class: "micromegas-grid", "aria-label": "Result" },
       this.buildBar(),
       this.scroller,
       this.detail,
     );
     const note = model.get("note") as string;
     if (note) this.root.append(make("p", { class: "micromegas-grid-note" }, note));
+    // JupyterLab leaves keys to the element with the focus when that says so; some shortcuts look no further.
+    this.root.addEventListener("focusin", (event) =>
+      (event.target as Element).setAttribute("data-lm-suppress-shortcuts", "true"),
+    );
     this.scroller.addEventListener("scroll", this.scrolled, { passive: true });
     this.table.addEventListener("keydown", this.keyPressed);
     this.body.addEventListener("pointerdown", this.pointerPressed);
