@@ -628,7 +628,7 @@ var Grid = class {
     this.draw();
   };
   pointerPressed = (event) => {
-    const found = this.positionOf(event.target);
+    const found = this.findPosition(event.target);
     if (!found || event.button !== 0) return;
     event.preventDefault();
     if (found.place < 0) this.selectRows(found.row, event.shiftKey);
@@ -637,12 +637,12 @@ var Grid = class {
   };
   pointerMoved = (event) => {
     if (!this.isSelecting || event.buttons !== 1) return;
-    const found = this.positionOf(event.target);
+    const found = this.findPosition(event.target);
     if (!found) return;
     if (found.place < 0) this.selectRows(found.row, true);
     else this.moveTo(found, true);
   };
-  positionOf(target) {
+  findPosition(target) {
     const cell = target instanceof Element ? target.closest("td, th") : null;
     if (!(cell instanceof HTMLTableCellElement) || !(cell.parentElement instanceof HTMLTableRowElement))
       return void 0;

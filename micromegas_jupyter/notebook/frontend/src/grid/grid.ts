@@ -375,7 +375,7 @@ class Grid {
   };
 
   private readonly pointerPressed = (event: PointerEvent): void => {
-    const found = this.positionOf(event.target);
+    const found = this.findPosition(event.target);
     if (!found || event.button !== 0) return;
     event.preventDefault(); // no selection of the page's text
     if (found.place < 0) this.selectRows(found.row, event.shiftKey);
@@ -385,13 +385,13 @@ class Grid {
 
   private readonly pointerMoved = (event: PointerEvent): void => {
     if (!this.isSelecting || event.buttons !== 1) return;
-    const found = this.positionOf(event.target);
+    const found = this.findPosition(event.target);
     if (!found) return;
     if (found.place < 0) this.selectRows(found.row, true);
     else this.moveTo(found, true);
   };
 
-  private positionOf(target: EventTarget | null): Position | undefined {
+  private findPosition(target: EventTarget | null): Position | undefined {
     const cell = target instanceof Element ? target.closest("td, th") : null;
     if (!(cell instanceof HTMLTableCellElement) || !(cell.parentElement instanceof HTMLTableRowElement))
       return undefined;
