@@ -65,9 +65,12 @@ def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(page, tmp_path):
     )
 
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
-        choose_theme(page, theme)
+        with page.expect_response(lambda answer: answer.request.method == "PUT" and "themes" in answer.url):
+            choose_theme(page, theme)
         page.reload()
         canvas.wait_for()
         canvas.scroll_into_view_if_needed()
+        page.wait_for_function(
+            f"([canvas, isDark]) => ({PIXELS})(canvas)[0] > 0.5 === isDark", arg=[canvas.element_handle(), is_dark]
+        )
         canvas.screenshot(path=str(tmp_path / f"chart {theme}.png"))
-        assert (canvas.evaluate(PIXELS)[0] > 0.5) is is_dark
