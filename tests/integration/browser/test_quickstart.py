@@ -51,7 +51,7 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_pa
     widget = page.get_by_text("Alice Martin").first
     widget.wait_for()
     page.get_by_text(re.compile(r"expires in \d+:\d\d")).first.wait_for()
-    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    page.locator(".micromegas-grid td").first.wait_for()
     page.locator("text=/Python 3.*Idle/").first.wait_for()
     page.screenshot(path=str(tmp_path / "quickstart.png"), full_page=True)
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
@@ -76,7 +76,7 @@ def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
     page.get_by_role("menuitem", name="Clear Outputs of All Cells", exact=True).click()
     _run_all(page)
     page.get_by_text("Alice Martin").first.wait_for()
-    page.locator(".jp-RenderedHTMLCommon table").first.wait_for()
+    page.locator(".micromegas-grid td").first.wait_for()
     result = subprocess.run(
         [sys.executable, "-m", "micromegas_jupyter.cli", "query", "SELECT 1 AS one"],
         env=demo.environ, capture_output=True, text=True, check=False, timeout=120,

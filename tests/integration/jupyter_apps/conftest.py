@@ -127,7 +127,8 @@ class Notebook:
 
     def save(self):
         """Save and return what the file holds."""
-        self.page.keyboard.press("Control+s")
+        with self.page.expect_response(lambda answer: answer.request.method == "PUT" and self.path.name in answer.url):
+            self.page.keyboard.press("Control+s")
         self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty, .jp-DirtyIndicator')")
         return self.path.read_text(encoding="utf-8")
 
