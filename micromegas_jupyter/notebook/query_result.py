@@ -60,8 +60,7 @@ class QueryResult:
         """Return all rows as a pandas DataFrame."""
         from micromegas_jupyter.client.frames import to_frame
 
-        # The conversion gives up the table object it is handed; a slice shares the memory and is not this one.
-        return to_frame(self._table.slice(0))
+        return to_frame(self._table)
 
     def to_polars(self) -> Any:
         """Return all rows as a polars DataFrame."""

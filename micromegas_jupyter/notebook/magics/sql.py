@@ -480,8 +480,7 @@ def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object
         return QueryResult(table, max_rows=max_rows)
     from micromegas_jupyter.client.frames import to_frame
 
-    # The conversion gives up the table object it is handed; a slice shares the memory and is not this one.
-    return to_frame(table.slice(0), dtype_backend=request.dtype)
+    return to_frame(table, dtype_backend=request.dtype)
 
 
 def _show_chart(table: pa.Table, request: SqlRequest) -> None:
