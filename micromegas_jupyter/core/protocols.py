@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,17 +118,44 @@ class TokenValidator(Protocol):
         """Stop background work and release connections."""
 
 
+class DataFile(NamedTuple):
+    """A file of a table: an absolute path, or a URL in a bucket.
+
+    Attributes:
+        partition: The values of the table's `partition_columns` as text, as the Delta log has them; None is null.
+        begin: No row has an earlier time in the first of `range_columns` (microseconds since 1970); None when unknown.
+        end: No row has a later time in the last of `range_columns`.
+    """
+
+    path: str
+    partition: tuple[str | None, ...] = ()
+    begin: int | None = None
+    end: int | None = None
+
+
+class FileFormat(enum.Enum):
+    """How the rows of a file are encoded."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSON_LINES = "json"
+    ARROW = "arrow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
-    """One table as it stands at one moment: its schema, and Parquet files with each row in exactly one of them.
+    """One table as it stands at one moment: its schema, and files with each row in exactly one of them.
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`.
     """
 
     name: str
     schema: pa.Schema = field(repr=False)
-    files: tuple[str, ...] = field(repr=False)
+    files: tuple[DataFile, ...] = field(repr=False)
+    partition_columns: tuple[str, ...] = ()
+    file_format: FileFormat = FileFormat.PARQUET
     range_columns: tuple[str, str] | None = None
     merge_sql: str | None = None
     raw_name: str | None = None

@@ -1,0 +1,299 @@
+"""Where a lake lies: a local folder, or a prefix of an S3 bucket. Small objects are read and replaced here.
+
+Errors are `Unavailable`, or `ResourcesExhausted` when a disk is full. What a bucket needs comes from the usual
+variables (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …) of this process's environment.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+
+S3_SCHEME: Final = "s3://"
+MAX_OBJECT_BYTES: Final = 16 * 1024 * 1024
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
+_BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
+_DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_LOCK_SECONDS: Final = 5.0
+# Of one request; deltalake has the same as texts.
+_CONNECT_SECONDS: Final = 5
+_REQUEST_SECONDS: Final = 30
+_MAX_RETRIES: Final = 3
+_RETRY_SECONDS: Final = 20
+
+
+class Entry(NamedTuple):
+    """One object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC)."""
+
+    path: str
+    size_bytes: int
+    modified_at: float
+
+
+class Storage:
+    """A folder or a prefix of a bucket. `uri` is an absolute path or begins with `s3://`; it has no slash at its end.
+
+    Paths are relative to it, with slashes. Safe to use from several threads.
+    """
+
+    def __init__(self, location: str | Path, *, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        text = str(location)
+        self.is_local = not text.startswith(S3_SCHEME)
+        if self.is_local:
+            scheme = _SCHEME.match(text)
+            if scheme is not None and len(scheme[1]) > 1:  # one letter is a drive of Windows
+                raise UsageError(
+                    f"{scheme[1]}: is not a place where tables can be kept.",
+                    remedy="Name a folder, or a bucket as s3://bucket/prefix.",
+                )
+            self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
+        elif _BUCKET.fullmatch(text) is None:
+            raise UsageError("That is not the address of a bucket.", remedy="Write it as s3://bucket/prefix.")
+        else:
+            self.uri = text.rstrip("/")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What deltalake needs to use this storage."""
+        if self.is_local:
+            return {}
+        return {
+            **self._config(),
+            "allow_http": str(self._allows_http).lower(),
+            "connect_timeout": f"{_CONNECT_SECONDS}s",
+            "timeout": f"{_REQUEST_SECONDS}s",
+            "max_retries": f"{_MAX_RETRIES}",
+            "retry_timeout": f"{_RETRY_SECONDS}s",
+        }
+
+    def child_uri(self, path: str) -> str:
+        """Return the absolute path or address of something in this storage."""
+        return f"{self.uri}/{path}"
+
+    def list_folders(self) -> list[str]:
+        """Return the names of the folders right below; none when there is nothing at all."""
+        with storage_errors("The tables could not be listed."):
+            if not self.is_local:
+                found = self._obstore.list_with_delimiter(self._store)["common_prefixes"]
+                return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+            try:
+                with os.scandir(self.uri) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                return []
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield all objects below a folder, in no order."""
+        with storage_errors("The files of a table could not be listed."):
+            if self.is_local:
+                yield from _walk(Path(self.uri), Path(self.uri) / prefix)
+                return
+            for found in self._obstore.list(self._store, prefix=f"{prefix}/"):
+                for meta in found:
+                    yield Entry(str(meta["path"]), int(meta["size"]), meta["last_modified"].timestamp())
+
+    def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
+        """Return a small object and its mark, which changes with its content; None when there is none."""
+        with storage_errors("A file of the lake could not be read."):
+            if self.is_local:
+                try:
+                    with (Path(self.uri) / path).open("rb") as stream:
+                        content = stream.read(max_bytes + 1)
+                except (FileNotFoundError, NotADirectoryError):
+                    return None
+                mark = hashlib.sha256(content).hexdigest()
+            else:
+                try:
+                    found = self._obstore.get(self._store, path)
+                except FileNotFoundError:
+                    return None
+                if found.meta["size"] > max_bytes:
+                    raise Unavailable("A file of the lake is larger than it may be.")
+                content, mark = bytes(found.bytes()), str(found.meta["e_tag"])
+        if len(content) > max_bytes:
+            raise Unavailable("A file of the lake is larger than it may be.")
+        return content, mark
+
+    def write(self, path: str, content: Any) -> None:
+        """Make or replace an object; it is durable, and was never there in part."""
+        with storage_errors("A file of the lake could not be written."):
+            if self.is_local:
+                _write_durably(Path(self.uri) / path, content)
+            else:
+                self._obstore.put(self._store, path, content)
+
+    def replace(self, path: str, content: bytes, *, mark: str | None) -> bool:
+        """Write an object if it is still as `mark` says (None: not there); return whether it was written."""
+        if self.is_local:
+            target = Path(self.uri) / path
+            with storage_errors("A file of the lake could not be written."):
+                make_private_folder(target.parent)
+                try:
+                    with FileLock(target.with_name(f".{target.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
+                        found = self.read(path)
+                        if (None if found is None else found[1]) != mark:
+                            return False
+                        _write_durably(target, content)
+                        return True
+                except Timeout as error:
+                    raise Unavailable("A file of the lake is locked by another process.") from error
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with storage_errors("A file of the lake could not be written."):
+            try:
+                self._obstore.put(self._store, path, content, mode="create" if mark is None else {"e_tag": mark})
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """Remove an object; does nothing when there is none."""
+        with storage_errors("A file of the lake could not be removed."):
+            if self.is_local:
+                (Path(self.uri) / path).unlink(missing_ok=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    self._obstore.delete(self._store, path)
+
+    def sync_folder(self, path: str) -> None:
+        """Put a folder's names on disk; a bucket needs no such thing."""
+        if self.is_local:
+            with storage_errors("A folder of the lake could not be written."):
+                sync_folder(Path(self.uri) / path)
+
+    def sync_file(self, path: str) -> bool:
+        """Put a file's content on disk; False when there is no such file. A bucket needs no such thing."""
+        if not self.is_local:
+            return False
+        with storage_errors("A file of the lake could not be written."):
+            try:
+                descriptor = os.open(Path(self.uri) / path, os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return True
+
+    @property
+    def _allows_http(self) -> bool:
+        return self._config().get("aws_endpoint_url", "").startswith("http://")
+
+    def _config(self) -> dict[str, str]:
+        """Return the AWS variables that are set, as object stores name them."""
+        names = {
+            "AWS_REGION": "aws_region",
+            "AWS_DEFAULT_REGION": "aws_region",
+            "AWS_ENDPOINT_URL": "aws_endpoint_url",
+            "AWS_ENDPOINT_URL_S3": "aws_endpoint_url",
+            "AWS_ACCESS_KEY_ID": "aws_access_key_id",
+            "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
+            "AWS_SESSION_TOKEN": "aws_session_token",
+        }
+        return {key: value for name, key in names.items() if (value := self._environ.get(name))}
+
+    @cached_property
+    def _obstore(self) -> Any:
+        import obstore
+
+        return obstore
+
+    @cached_property
+    def _store(self) -> Any:
+        from obstore.store import S3Store
+
+        return S3Store.from_url(
+            self.uri,
+            config=self._config(),  # type: ignore[arg-type]
+            client_options={
+                "allow_http": self._allows_http,
+                "connect_timeout": f"{_CONNECT_SECONDS}s",
+                "timeout": f"{_REQUEST_SECONDS}s",
+            },
+            retry_config={"max_retries": _MAX_RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+        )
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn errors of the file system, the bucket and Delta into those that cross packages, a full disk apart."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or "No space left" in str(cause):
+                raise ResourcesExhausted(
+                    f"{what} The server's storage is full.",
+                    remedy="Tell the server's administrator, and try again later.",
+                ) from error
+            cause = cause.__cause__
+        if _is_of_storage(error):
+            raise Unavailable(
+                what, remedy="Check the free space, the access rights and the address of the lake's storage."
+            ) from error
+        raise
+
+
+def _is_of_storage(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return True
+    library = type(error).__module__.partition(".")[0]
+    return library in {"deltalake", "_internal", "obstore", "pyarrow"}
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this account only."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(missing.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's names on disk; does nothing where the system has no such call."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_durably(target: Path, content: Any) -> None:
+    make_private_folder(target.parent)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _walk(root: Path, folder: Path) -> Iterator[Entry]:
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            path = Path(directory) / name
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                yield Entry(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
