@@ -166,8 +166,11 @@ class TableSnapshot:
 class TableSource(Protocol):
     """Where an engine finds its tables."""
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
-        """Return all tables as they stand now; cheap enough to call for every query."""
+    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
+        """Return all tables; those whose names `sql` holds are as they stand now. None is for all of them.
+
+        It is cheap enough to call for every query.
+        """
 
 
 class WriteMode(enum.Enum):
@@ -176,6 +179,7 @@ class WriteMode(enum.Enum):
     APPEND = "append"
     CREATE = "create"
     CREATE_OR_APPEND = "create_append"
+    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

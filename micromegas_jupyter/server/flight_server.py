@@ -15,6 +15,7 @@ import psutil
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
+from micromegas_jupyter.executors.ingest import maintain
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
@@ -138,8 +139,11 @@ class ServerThread:
         )
         service = self._build_service(authenticator)
         server: grpc.aio.Server | None = None
+        maintenance: asyncio.Task[None] | None = None
         try:
             await self._pool.open()
+            if self._pool.options.lake is not None:
+                maintenance = asyncio.create_task(maintain(self._pool))
             server, _credentials = await self._listen(service)
             self._is_settled.set()
             await self._stop_requested.wait()
@@ -149,6 +153,8 @@ class ServerThread:
                 await service.drain(self._grace_seconds, reason=self._reason)
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
+            if maintenance is not None:
+                maintenance.cancel()
             await self._pool.close()
             authenticator.close()
 

@@ -20,7 +20,8 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
+from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
@@ -88,7 +89,7 @@ class IngestRunner:
     """Runs the uploads of one server. Belongs to one event loop."""
 
     def __init__(self, pool: Pool, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics) -> None:
-        self._pool = pool
+        self._process = IngestProcess(pool) if pool.options.lake is not None else None
         self._settings = settings.ingest
         self._trusted_proxies = settings.trusted_proxies
         self._clock = clock
@@ -120,7 +121,7 @@ class IngestRunner:
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     async def _store(self, call: Call, command: IngestCommand, first: bytes, audit: IngestAudit) -> int:
-        if self._pool.options.lake is None:
+        if self._process is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send the rows to a server that keeps a lake.")
         ingest_id, row_count = parse_ingest_headers(call.headers)
         if ingest_id is not None:
@@ -133,13 +134,13 @@ class IngestRunner:
             limits=settings,
             row_count=row_count,
         )
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._limit) as running:
+        async with IngestCall(self._process, call.source, slots=self._limit) as running:
             await running.begin_upload(upload)
             await self._receive(call, first, running, audit)
             await _check_client_is_there(call)
             return await running.commit_upload()
 
-    async def _receive(self, call: Call, first: bytes, running: RunningStatement, audit: IngestAudit) -> None:
+    async def _receive(self, call: Call, first: bytes, running: IngestCall, audit: IngestAudit) -> None:
         settings = self._settings
         frame: bytes | None = first
         while frame is not None:
