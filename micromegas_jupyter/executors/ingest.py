@@ -34,8 +34,7 @@ class IngestProcess:
         """Return a channel for one call, which closes it."""
         async with self._starting:
             if self._executor is None or self._executor.is_gone:
-                executor = await self._pool.take()
-                executor.plan = None
+                executor = await self._pool.detach()
                 await executor.send(protocol.SERVE, b"")
                 self._executor = executor
             return self._executor.open_channel()
@@ -115,9 +114,8 @@ async def maintain(pool: Pool) -> None:
 
 
 async def _maintain_once(pool: Pool) -> None:
-    executor = await pool.take()
+    executor = await pool.detach()
     try:
-        executor.plan = None
         executor.renice()
         async with asyncio.timeout(_MAX_ROUND_SECONDS):
             await executor.send(protocol.MAINTAIN, b"")

@@ -61,7 +61,6 @@ _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
     "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
-_OF_THE_LAKE: Final = 2  # the ingest process and a round of maintenance
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -98,6 +97,7 @@ class Pool:
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []
+        self._detached: set[Executor] = set()
         self._waiting: deque[asyncio.Future[Executor]] = deque()
         self._starting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +105,8 @@ class Pool:
 
     @property
     def executor_count(self) -> int:
-        """How many executors there are."""
-        return len(self._executors)
+        """How many executors there are for statements."""
+        return len(self._executors) - len(self._detached)
 
     @property
     def partitions(self) -> int:
@@ -175,6 +175,14 @@ class Pool:
                 self.release(waiting.result(), private_bytes=0)
             raise
 
+    async def detach(self) -> Executor:
+        """Return an executor for something other than statements; it does not count as one, and ends with the pool."""
+        executor = await self.take()
+        executor.plan = None
+        self._detached.add(executor)
+        self._refill()
+        return executor
+
     def release(self, executor: Executor, *, private_bytes: int) -> None:
         """Take back an executor that waits for its next request, or end it: reniced, large or with something unread."""
         if executor.is_gone:
@@ -223,9 +231,9 @@ class Pool:
         if not self._is_open:
             return
         settings = self.settings
-        living = sum(not one.is_gone for one in self._executors.values()) + self._starting
+        living = sum(not one.is_gone for one in self._executors.values()) + self._starting - len(self._detached)
         wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
-        max_living = settings.max_executors + settings.spare_executors + _OF_THE_LAKE
+        max_living = settings.max_executors + settings.spare_executors
         for _ in range(min(wanted, max_living - living)):
             self._starting += 1
             self._launcher.start_one()
@@ -256,6 +264,7 @@ class Pool:
         if executor is None:
             return
         executor.is_gone = True
+        self._detached.discard(executor)
         if not executor.ended.done():
             executor.ended.set_result(ended)
         executor.close()

@@ -17,8 +17,8 @@ from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, wri
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret, Variables, run_interruptibly
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
-from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder, check_servable
+from micromegas_jupyter.lake.lake import Lake, is_lake
+from micromegas_jupyter.lake.served_folder import ServedFolder, check_servable
 
 # Settings of the client half, and what a Hub gives this process alone: a child could pass its token on.
 _WITHHELD_VARIABLES: Final = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
