@@ -87,9 +87,7 @@ class WriteAccess:
 
 
 def _matches(table: str, patterns: frozenset[str]) -> bool:
-    return table in patterns or any(
-        pattern.endswith("*") and table.startswith(pattern[:-1]) for pattern in patterns
-    )
+    return table in patterns or any(pattern.endswith("*") and table.startswith(pattern[:-1]) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
-from micromegas_jupyter.lake.operations import no_such_table
+from micromegas_jupyter.lake.tables import no_table
 from micromegas_jupyter.server.audit import TableAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
@@ -98,7 +98,7 @@ class _History(_Owned, frozen=True, kw_only=True, tag="history"):
 
 
 class _SetRetention(_Owned, frozen=True, kw_only=True, tag="set_retention"):
-    """`days` is how long rows are kept; None for ever."""
+    """`days` is how long rows are kept; None for as long as the server's own setting says."""
 
     days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None
 
@@ -175,7 +175,7 @@ class TableOperations:
     async def _describe(self, call: Call, table: str) -> dict[str, Any]:
         caller = call.caller
         if not (may_read(caller, table) or may_ingest(caller, table)):
-            raise no_such_table(table)
+            raise no_table(table)
         found = await self._operate(call, "describe", {"table": table})
         owns = _owns(caller, table, created_by=found.pop("owner", None))
         if not owns:
@@ -190,7 +190,7 @@ class TableOperations:
         operation = arguments.pop("operation")
         if not is_owner(caller, table):
             if not (may_ingest(caller, table) or may_read(caller, table)):
-                raise no_such_table(table)
+                raise no_table(table)
             # The process that knows who created the table compares; nobody has created one under an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
         try:
