@@ -59,7 +59,7 @@ class NewFile:
         folder, _, name = f"{table}/{self.path}".rpartition("/")
         return any(entry.path.endswith(f"/{name}") for entry in storage.list(folder, after=name[:-1]))
 
-    def move(self, storage: Storage, staging: str, table: str) -> NewFile:
+    def move(self, storage: Storage, staging: str, table: str) -> "NewFile":
         """Bring it into the folder of a table that has no partitions."""
         if staging != table:
             root = Path(storage.uri)
@@ -130,20 +130,16 @@ def build_statistics(rows: pa.Table) -> Mapping[str, object]:
     return {"numRecords": rows.num_rows, "minValues": lowest, "maxValues": highest, "nullCount": nulls}
 
 
-def _bound(scalar: pa.Scalar, side: int) -> Any:
+def _bound(scalar: pa.Scalar, side: int) -> Any:  # noqa: PLR0911 - one for each type
     """Return a bound as JSON has it; None when there is none."""
     if not scalar.is_valid:
         return None
-    if pa.types.is_timestamp(scalar.type):
-        try:
-            text = scalar.as_py().isoformat(timespec="microseconds")
-        except (ValueError, OverflowError):
-            return None  # a year that Python does not know
-        return text.replace("+00:00", "Z")
     try:
         value = scalar.as_py()
     except (ValueError, OverflowError):
-        return None
+        return None  # a year that Python does not know
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, float):

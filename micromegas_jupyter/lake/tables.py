@@ -353,11 +353,12 @@ class Tables:
                 with guard.hold(), storage_errors(what):
                     result = change(delta)
                     self._make_durable(name, before)
-                return result
             except CommitFailedError:
                 continue
             except TableGone:
                 raise no_table(name) from None
+            else:
+                return result
             finally:
                 guard.close()
         raise Unavailable("The table is being changed by others all the time.")
@@ -504,7 +505,7 @@ def _checked_predicate(predicate: str, schema: pa.Schema) -> str:
         )
     condition = f"({predicate}\n)"  # what follows a semicolon would be ignored
     try:
-        rows = SessionContext().from_arrow(schema.empty_table())
+        rows = SessionContext().from_arrow(schema.empty_table(), "rows")
         rows.filter(rows.parse_sql_expr(condition)).execution_plan()
     except Exception as error:
         raise _wrong_predicate(error) from error

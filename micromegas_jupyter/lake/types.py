@@ -69,8 +69,9 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     fields = []
     for field in schema:
         fields.append(stored_field(field))
-        other = seen.setdefault(field.name.lower(), field.name)
-        if other is not field.name:
+        other = seen.get(field.name.lower())
+        seen[field.name.lower()] = field.name
+        if other is not None:
             raise UsageError(
                 f"The columns {shown(other)} and {shown(field.name)} differ at most in case.",
                 remedy="Rename one of them.",
@@ -82,16 +83,17 @@ def stored_field(field: pa.Field) -> pa.Field:
     """Return the column that is stored for one that is sent."""
     if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
         raise UsageError(
-            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has characters that "
-            "cannot be seen.",
+            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has "
+            "characters that cannot be seen.",
             remedy="Rename the column.",
         )
     try:
         return pa.field(field.name, _stored_type(field.type), field.nullable)
     except _Refused as error:
-        inner = f" of its {error.kind}" if error.kind != field.type else ""
+        kind = str(field.type)[:_MAX_SHOWN]
+        inner = f" because of {str(error.kind)[:_MAX_SHOWN]}" if error.kind != field.type else ""
         raise UsageError(
-            f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, which cannot be stored{inner}.",
+            f"The column {shown(field.name)} has the type {kind}, which cannot be stored{inner}.",
             remedy=next((remedy for is_kind, remedy in _REMEDIES if is_kind(error.kind)), _REMEDY),
         ) from None
 
@@ -180,7 +182,7 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:
+def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one for each kind
     if depth > _MAX_DEPTH:
         raise _Refused(kind)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):

@@ -117,7 +117,7 @@ class LakeWriter:
         self._interval_seconds = interval_seconds
         self._tables = Tables(storage, clock=clock, randomness=randomness)
         self._lock = threading.Lock()
-        self._committers: dict[str, "_Committer"] = {}
+        self._committers: dict[str, _Committer] = {}
         self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
         self._is_closed = False
 
