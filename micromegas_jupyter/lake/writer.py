@@ -85,6 +85,15 @@ class _Pending:
     done: Future[int] = field(default_factory=Future)
 
 
+@dataclass(slots=True)
+class _Attempts:
+    """What was tried to store a group: log entries by id, files by writes, and how often the outcome is not known."""
+
+    by_entry: dict[str, list[_Pending]] = field(default_factory=dict)
+    files: dict[tuple[int, ...], list[NewFile]] = field(default_factory=dict)
+    unclear: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
@@ -145,7 +154,6 @@ class LakeWriter:
             stored = stored_schema(schema)
         else:
             stored = committer.fitting_schema(schema, is_known=request.may_read)
-            check_fits(schema, stored, is_known=request.may_read)
         return LakeWrite(
             self,
             replace(request, mode=request.mode if request.mode is WriteMode.REPLACE else WriteMode.APPEND),
@@ -401,12 +409,13 @@ class _Committer:
         return write_id in self._state.write_ids
 
     def fitting_schema(self, schema: pa.Schema, *, is_known: bool) -> pa.Schema:
-        """Return the table's columns, looked up again when rows of `schema` do not fit those that are known."""
+        """Return the table's columns, which rows of `schema` must fit; they are looked up again when those do not."""
         try:
             check_fits(schema, self.schema, is_known=is_known)
         except UsageError:
             if not self.refresh():
                 raise no_table(self._table) from None
+            check_fits(schema, self.schema, is_known=is_known)
         return self.schema
 
     def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[NewFile]:
@@ -490,35 +499,59 @@ class _Committer:
 
     def _commit(self, group: list[_Pending]) -> None:
         """Store a group in one commit, again after that of another; each write's future is done when this returns."""
-        tried: dict[str, list[_Pending]] = {}  # by the ids of log entries
-        written: dict[tuple[int, ...], list[NewFile]] = {}
-        unclear = 0
-        for _ in range(_MAX_ATTEMPTS):
-            try:
-                with self._state.guard.hold():
-                    self._absorb(tried)
-                    fresh = self._select(group)
-                    if not fresh:
-                        return
-                    key = tuple(map(id, fresh))
-                    if key not in written:
-                        written[key] = self._write_group(fresh)
-                    entry_id, version = str(uuid.uuid4()), self._state.version + 1
-                    tried[entry_id] = fresh
-                    content = self._build_entry(entry_id, fresh, written[key])
-                    try:
-                        # The next attempt finds that it is stored, or what took its place.
-                        self._storage.create(log_path(self._table, entry_name(version)), content)
-                    except MicromegasError as error:
-                        unclear += 1
-                        self._check_outcome(version, error, is_last=unclear > _MAX_UNCLEAR)
-            except (TableGone, _Outdated) as reason:
-                written.clear()
-                if isinstance(reason, TableGone):
-                    self._remove_orphan(tried)
-                    self._refuse_files(group)
-                self._reopen(group)
+        attempts = _Attempts()
+        try:
+            for _ in range(_MAX_ATTEMPTS):
+                try:
+                    with self._state.guard.hold():
+                        self._absorb(attempts.by_entry)
+                        fresh = self._select(group)
+                        if not fresh:
+                            return
+                        self._try(fresh, attempts)
+                except (TableGone, _Outdated) as reason:
+                    if isinstance(reason, TableGone):
+                        self._remove_orphan(attempts)
+                        self._refuse_files(group)
+                    attempts.files.clear()
+                    self._reopen(group)
+        except MicromegasError as error:
+            if not attempts.unclear:
+                raise
+            raise Unavailable(
+                "It is not known whether the rows were stored: the lake's storage failed while they were committed.",
+                remedy="Send them again with the same id, which stores them once; without an id, look before that.",
+            ) from error
         raise Unavailable("The table is being changed by others all the time. None of the rows was stored.")
+
+    def _try(self, fresh: list[_Pending], attempts: _Attempts) -> None:
+        """Add one log entry, if nobody takes its version before."""
+        key = tuple(map(id, fresh))
+        if key not in attempts.files:
+            attempts.files[key] = self._write_group(fresh)
+        entry_id, version = str(uuid.uuid4()), self._state.version + 1
+        content = self._build_entry(entry_id, fresh, attempts.files[key])
+        attempts.by_entry[entry_id] = fresh
+        path = log_path(self._table, entry_name(version))
+        try:
+            is_stored = self._storage.create(path, content)
+        except MicromegasError:
+            attempts.unclear += 1
+            if self._storage.is_local and self._storage.read(path, max_bytes=MAX_ENTRY_BYTES) is None:
+                attempts.unclear = 0
+                raise
+            if attempts.unclear > _MAX_UNCLEAR:
+                raise
+            return  # the next attempt finds it, or takes the same version with the same files
+        attempts.unclear += is_stored
+        if is_stored:  # else the next attempt reads whose commit it was
+            self._state.guard.check(version)
+            self._state.version = version
+            self._state.write_ids.update((one.write_id, one.row_count) for one in fresh if one.write_id)
+            _acknowledge(fresh)
+            if fresh[0].is_replacing:
+                raise _Outdated
+        attempts.unclear = 0
 
     def _absorb(self, tried: Mapping[str, list[_Pending]]) -> None:
         """Take notice of commits since the last one, among them those that were tried here; raises `_Outdated`."""
@@ -576,32 +609,14 @@ class _Committer:
             if not one.done.done() and (one.files or one.is_replacing):
                 one.done.set_exception(_gone(self._table))
 
-    def _remove_orphan(self, tried: Mapping[str, list[_Pending]]) -> None:
+    def _remove_orphan(self, attempts: _Attempts) -> None:
         """Remove an entry that came into the log of a bucket's table while that was being removed."""
-        if self._storage.is_local or not tried:
+        if self._storage.is_local or not attempts.by_entry:
             return
         version = self._state.version + 1
         for action in read_entry(self._storage, self._table, version) or ():
-            if action.get("commitInfo", {}).get("txnId") in tried:
+            if action.get("commitInfo", {}).get("txnId") in attempts.by_entry:
                 self._storage.delete(log_path(self._table, entry_name(version)))
-
-    def _check_outcome(self, version: int, error: MicromegasError, *, is_last: bool) -> None:
-        """Raise unless another attempt can tell whether a commit that failed took place."""
-        try:
-            is_there = self._storage.read(log_path(self._table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
-        except MicromegasError:
-            is_known = False
-        else:
-            if is_there is not None:
-                return  # the next attempt reads whose it is
-            is_known = self._storage.is_local  # in a bucket it may still come
-        if is_known:
-            raise error
-        if is_last or self._storage.is_local:
-            raise Unavailable(
-                "It is not known whether the rows were stored: the lake's storage failed while they were committed.",
-                remedy="Send them again with the same id, which stores them once; without an id, look before that.",
-            ) from error
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
         """Return the writes that are still to be stored, and answer the others."""
