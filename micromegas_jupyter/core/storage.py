@@ -159,6 +159,22 @@ class Storage:
                 return False
         return True
 
+    def create(self, path: str, content: bytes) -> bool:
+        """Write an object unless there is one already, whoever made that; return whether it was written."""
+        if not self.is_local:
+            return self.replace(path, content, mark=None)
+        target = Path(self.uri) / path
+        with storage_errors("A file of the lake could not be written."):
+            temporary = _write_temporary(target, content)
+            try:
+                target.hardlink_to(temporary)  # unlike a rename it never takes the place of another
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+            sync_folder(target.parent)
+        return True
+
     def delete(self, path: str) -> None:
         """Remove an object; does nothing when there is none."""
         with storage_errors("A file of the lake could not be removed."):
@@ -275,6 +291,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_durably(target: Path, content: Any) -> None:
+    temporary = _write_temporary(target, content)
+    try:
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_temporary(target: Path, content: Any) -> Path:
+    """Return a file beside `target` whose content is on disk."""
     make_private_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -283,11 +310,10 @@ def _write_durably(target: Path, content: Any) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(target)
-        sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
 def _walk(root: Path, folder: Path) -> Iterator[Entry]:
