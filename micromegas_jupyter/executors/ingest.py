@@ -50,6 +50,7 @@ class IngestCall:
         self._channel: Channel | None = None
         self._has_slot = False
         self._is_committing = False
+        self._is_operating = False
 
     async def __aenter__(self) -> Self:
         await self._slots.acquire(self._caller_key)
@@ -70,7 +71,7 @@ class IngestCall:
             self._channel.close()  # an upload that is not committed is dropped
         self._slots.release(self._caller_key)
         if isinstance(error, ExecutorEnded):
-            raise _lost(is_committing=self._is_committing) from None
+            raise _lost(is_committing=self._is_committing, is_operating=self._is_operating) from None
 
     async def begin_upload(self, upload: Upload) -> None:
         """Announce an upload."""
@@ -87,7 +88,7 @@ class IngestCall:
 
     async def operate(self, operation: str, arguments: dict[str, object]) -> Any:
         """Create, change or describe a table; return the operation's result."""
-        self._is_committing = True
+        self._is_operating = True
         return (await self._request(protocol.OPERATE, pickle.dumps((operation, arguments)))).get("result")
 
     async def _request(self, kind: bytes, body: bytes) -> dict[str, Any]:
@@ -130,7 +131,12 @@ async def _maintain_once(pool: Pool) -> None:
             pool.discard(executor)
 
 
-def _lost(*, is_committing: bool) -> ServerUnavailable:
+def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailable:
+    if is_operating:
+        return ServerUnavailable(
+            "The process that changes tables has ended, and whether this was done is not known.",
+            remedy="Look at the table, and try again.",
+        )
     if is_committing:
         return ServerUnavailable(
             "The process that stores rows has ended, and whether these were stored is not known.",

@@ -22,7 +22,7 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.flightsql.framing import StreamDecoder, split_rows
-from micromegas_jupyter.lake.operations import run_operation
+from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 
@@ -144,7 +144,9 @@ class _Call:
     def _run(self, kind: bytes, body: bytes) -> tuple[bytes, dict[str, object]]:
         match kind:
             case protocol.INGEST:
-                self._upload = UploadStream(self._writer, *pickle.loads(body))  # noqa: S301 - from the front
+                upload: Upload = pickle.loads(body)[0]  # noqa: S301 - from the front
+                check_may_replace(self._tables, upload.request)
+                self._upload = UploadStream(self._writer, upload)
                 return protocol.ACCEPTED, {"rows": 0}
             case protocol.OPERATE:
                 return protocol.END, {"result": run_operation(self._tables, *pickle.loads(body))}  # noqa: S301
