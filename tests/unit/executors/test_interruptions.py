@@ -207,7 +207,7 @@ class Uploading(Scene):
             assert list(root.rglob("*.tmp")) == []
         tables = Lake(root).snapshot()
         files = [file for table in tables if table.name == self.table for file in table.files]
-        stored = sum(pq.read_metadata(file).num_rows for file in files)
+        stored = sum(pq.read_metadata(file.path).num_rows for file in files)
         assert stored in ({0, 3} if "commit_upload" in place else {0} if place else {3})
 
 
