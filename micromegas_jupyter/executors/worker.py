@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
@@ -65,7 +66,7 @@ class Worker:
         self._front = front
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
-        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
+        self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
             EngineSettings(
@@ -141,7 +142,7 @@ class Worker:
                 self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.MAINTAIN:
-                self._send(protocol.END, json.dumps({**self._maintain(), **self._statistics()}).encode())
+                self._send(protocol.END, json.dumps({**self._maintain(*pickle.loads(body)), **self._statistics()}).encode())  # noqa: S301 - from the front
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -203,12 +204,14 @@ class Worker:
         ]
         return json.dumps({"tables": tables}).encode()
 
-    def _maintain(self) -> dict[str, object]:
+    def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
+        from micromegas_jupyter.lake.lease import Sighting
         from micromegas_jupyter.lake.maintenance import run_round
 
         if self._options.lake is None:
             raise InternalError("This executor has no lake to maintain.")
-        return {"maintenance": run_round(Storage(self._options.lake)).to_json()}
+        report = run_round(Storage(self._options.lake), seen=None if seen is None else Sighting(*seen))
+        return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and how much memory the process has."""

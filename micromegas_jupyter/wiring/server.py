@@ -61,7 +61,7 @@ _MAX_SPAWNED_IDLE: Final = 2
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
-_DENIALS_FILE: Final = "query_denials.json"
+_DENIALS_FILE: Final = "_micromegas/query_denials.json"
 _SPILL_PREFIX: Final = "micromegas-server-"
 _MAX_SHOWN_TABLES: Final = 20
 
@@ -385,12 +385,13 @@ def _check_unused_access(environ: Mapping[str, str]) -> None:
 
 
 def build_worker_options(
-    settings: ServerSettings, *, lake: Storage | None, denials_file: Path | None, spill_folder: Path
+    settings: ServerSettings, *, lake: Storage | None, denials_file: str | None, spill_folder: Path
 ) -> WorkerOptions:
     """Return what all executors have in common."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
-        denials_file=None if denials_file is None else str(denials_file),
+        uses_bucket=lake is not None and not lake.is_local,
+        denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
         memory_pool_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
@@ -487,11 +488,11 @@ def can_read_tables(source: TableSource, storage: Storage) -> bool:
         return False
 
 
-def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> Path | None:
+def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> str | None:
     """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
-        return settings.query_denials_file
-    return Path(storage.uri) / _DENIALS_FILE if isinstance(source, Lake) else None
+        return str(settings.query_denials_file)
+    return storage.child_uri(_DENIALS_FILE) if isinstance(source, Lake) else None
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:
