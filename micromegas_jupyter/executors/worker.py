@@ -142,7 +142,8 @@ class Worker:
                 self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.MAINTAIN:
-                self._send(protocol.END, json.dumps({**self._maintain(*pickle.loads(body)), **self._statistics()}).encode())  # noqa: S301 - from the front
+                (seen,) = pickle.loads(body)  # noqa: S301 - from the front
+                self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())
             case _:
                 raise InternalError("An executor received an unknown request.")
 

@@ -6,8 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.files import FileProblem
@@ -53,8 +52,8 @@ def query_key(caller: CallerKey, name: bytes) -> bytes:
 class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
-    Rules are made and removed while the server runs; a change of the file holds within a second, and a file that cannot be
-    used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block. `_hits_lock`
+    Rules are made and removed while the server runs; a change of the file holds within a second, and a file that
+    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block. `_hits_lock`
     covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
     """
 

@@ -1,7 +1,6 @@
 """Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -13,7 +12,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import TableSource
-from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
@@ -390,7 +389,7 @@ def build_worker_options(
     """Return what all executors have in common."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
-        uses_bucket=lake is not None and not lake.is_local,
+        uses_bucket=settings.lake.startswith(S3_SCHEME),
         denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
@@ -473,8 +472,8 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
         raise ConfigurationError(
             "The folder is not empty, and holds no table that can be read.",
             key="--lake",
-            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, which "
-            "becomes a lake of the server's own telemetry.",
+            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
+            "which becomes a lake of the server's own telemetry.",
         )
     return storage, CachedListing(folder)
 
