@@ -53,8 +53,8 @@ class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
     Rules are made and removed while the server runs; a change of the file holds within a second, and a file that
-    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block. `_hits_lock`
-    covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
+    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
     """
 
     def __init__(
