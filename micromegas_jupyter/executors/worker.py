@@ -27,7 +27,6 @@ from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.ingest_worker import describe_error, serve_ingest
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
@@ -99,6 +98,9 @@ class Worker:
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._requests.receive()) is not None:
             if message[0] == protocol.SERVE:
+                # deltalake starts a thread when it is imported, so a process that forks must not.
+                from micromegas_jupyter.executors.ingest_worker import serve_ingest
+
                 serve_ingest(self._front, self._options, take_log=self._log.take)
                 return
             self._answer(*message)
@@ -118,7 +120,7 @@ class Worker:
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._size.rows:
                 facts["rows"] = self._size.rows
-            self._send(protocol.ERROR, protocol.build_error(describe_error(error), facts))
+            self._send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
