@@ -185,22 +185,6 @@ class Storage:
             sync_folder(target.parent)
         return True
 
-    def create(self, path: str, content: bytes) -> bool:
-        """Write an object unless there is one already, whoever made that; return whether it was written."""
-        if not self.is_local:
-            return self.replace(path, content, mark=None)
-        target = Path(self.uri) / path
-        with storage_errors("A file of the lake could not be written."):
-            temporary = _write_temporary(target, content)
-            try:
-                target.hardlink_to(temporary)  # unlike a rename it never takes the place of another
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink()
-            sync_folder(target.parent)
-        return True
-
     def delete(self, path: str) -> None:
         """Remove an object; does nothing when there is none."""
         with storage_errors("A file of the lake could not be removed."):

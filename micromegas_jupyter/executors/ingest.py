@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import pickle
-from contextlib import suppress
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -103,32 +103,39 @@ class IngestCall:
         return facts
 
 
-async def maintain(pool: Pool) -> None:
-    """Have an executor do a round of maintenance every few seconds, until this is cancelled."""
+async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    """Have an executor do a round of maintenance every few seconds, until this is cancelled.
+
+    `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's.
+    """
+    seen: object = None
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
-            await _maintain_once(pool)
+            facts = await _maintain_once(pool, seen)
+            seen = facts.get("seen")
+            if facts.get("status"):
+                on_status(facts["status"])
+        except ExecutorEnded:
+            _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come
             _LOG.warning("A round of maintenance failed.", exc_info=error)
 
 
-async def _maintain_once(pool: Pool) -> None:
+async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
     executor = await pool.detach()
     try:
         executor.renice()
         async with asyncio.timeout(_MAX_ROUND_SECONDS):
-            await executor.send(protocol.MAINTAIN, b"")
+            await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
             kind, body = await executor.read()
         facts = protocol.parse_json(body)
         log_records(facts)
         if kind == protocol.ERROR:
             raise protocol.parse_error(facts)
-    except ExecutorEnded:
-        _LOG.warning("The process that maintained the lake has ended; another follows.")
+        return facts
     finally:
-        with suppress(ProcessLookupError):
-            pool.discard(executor)
+        pool.discard(executor)
 
 
 def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailable:

@@ -5,7 +5,6 @@ moment, and never for the front or for queries; whoever was not answered may sen
 """
 
 import json
-import logging
 import pickle
 import socket
 import threading
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableSink, TableWrite
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import WorkerOptions
@@ -25,8 +24,6 @@ from micromegas_jupyter.flightsql.framing import StreamDecoder, split_rows
 from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-
-_LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 _SEND_LESS: Final = "Send them in several calls."
 
@@ -137,7 +134,7 @@ class _Call:
             answer, facts = self._run(kind, body)
         except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
             self._drop_upload()
-            self._requests.send(protocol.ERROR, protocol.build_error(describe_error(error), self._log()))
+            self._requests.send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), self._log()))
         else:
             self._requests.send(answer, json.dumps({**facts, **self._log()}).encode())
 
@@ -167,15 +164,3 @@ class _Call:
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.abandon()
-
-
-def describe_error(error: BaseException) -> MicromegasError:
-    """Return the error that the caller gets; what is unexpected is logged."""
-    if isinstance(error, MicromegasError):
-        if isinstance(error, InternalError):
-            _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
-        return error
-    if isinstance(error, MemoryError | pa.ArrowMemoryError):
-        return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
-    _LOG.error("a statement failed unexpectedly", exc_info=error)
-    return InternalError("The server failed to answer.")

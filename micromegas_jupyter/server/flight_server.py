@@ -144,7 +144,7 @@ class ServerThread:
         try:
             await self._pool.open()
             if self._pool.options.lake is not None:
-                maintenance = asyncio.create_task(maintain(self._pool))
+                maintenance = asyncio.create_task(maintain(self._pool, self.metrics.note_lake))
             server, _credentials = await self._listen(service)
             self._is_settled.set()
             await self._stop_requested.wait()
