@@ -36,8 +36,7 @@ class IngestProcess:
             if self._executor is None or self._executor.is_gone:
                 executor = await self._pool.detach()
                 await executor.send(protocol.SERVE, b"")
-                # Until it serves it reads as many bytes as there are, and the descriptor of a channel would be lost.
-                await executor.read()
+                await executor.read()  # what it reads from now on are channels
                 self._executor = executor
             return self._executor.open_channel()
 
