@@ -142,7 +142,10 @@ def test_people_who_own_a_prefix_create_replace_change_and_drop_its_tables(admin
         carol.drop_table("team_a")
         dan.create_table("team_a", pa.schema([("id", pa.int64())]))
         assert _rows(admin, "team_a") == 0
-        for refused in (lambda: carol.create_table("orders", ORDERS.schema), lambda: carol.bulk_ingest("teams", ORDERS)):
+        for refused in (
+            lambda: carol.create_table("orders", ORDERS.schema),
+            lambda: carol.bulk_ingest("teams", ORDERS),
+        ):
             with pytest.raises(PermissionDenied):
                 refused()
 
