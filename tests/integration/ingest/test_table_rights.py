@@ -341,6 +341,9 @@ def test_each_operation_leaves_one_audit_line(admin, with_key, caplog):
 
 
 def test_a_server_that_only_reads_changes_no_tables(validator):
-    with running_server(validator=validator) as flight, _client(flight, _person("ada", "admins")) as admin:
-        with pytest.raises(MicromegasError, match="lake"):
-            admin.table_summaries()
+    with (
+        running_server(validator=validator) as flight,
+        _client(flight, _person("ada", "admins")) as admin,
+        pytest.raises(MicromegasError, match="lake"),
+    ):
+        admin.table_summaries()
