@@ -14,7 +14,7 @@ from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import abort_call, translate_error
-from micromegas_jupyter.server.write_rights import build_request
+from micromegas_jupyter.server.ingest import build_request
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
 
 SOME = TableAccess(filters={"notes": ()})
