@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.lake.delta_log import LOG_FOLDER, TableGone, open_delta
+from micromegas_jupyter.lake.delta_log import TableGone, open_delta
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
