@@ -110,9 +110,7 @@ def _test(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Tes
     elif kind == "InList" and not condition.to_variant().negated():
         column, *listed = condition.rex_call_operands()
         if column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed):
-            tests = [
-                _compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed
-            ]
+            tests = [_compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed]
             return lambda file: any(test(file) for test in tests)
     return _always
 
@@ -137,9 +135,11 @@ def _compare(column: Expr, sign: str, value: object, snapshot: TableSnapshot, *,
     if may_change:
         upper = False
         time -= _DRIFT
-    return lambda file: not (
-        (lower and file.end is not None and file.end < time)
-        or (upper and file.begin is not None and file.begin > time)
+    return lambda file: (
+        not (
+            (lower and file.end is not None and file.end < time)
+            or (upper and file.begin is not None and file.begin > time)
+        )
     )
 
 

@@ -165,9 +165,7 @@ class TableBuilder:
             return {}
         others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
         nothing = {table.snapshot.name: () for table in others}
-        self.register(
-            context, others, mentions=mentions, time_range=time_range, is_behind_barrier=False, files=nothing
-        )
+        self.register(context, others, mentions=mentions, time_range=time_range, is_behind_barrier=False, files=nothing)
         try:
             optimized = plan().optimized_logical_plan()
             return prune(optimized, large, may_change=any(map(mentions.has, _CLOCKS)))
