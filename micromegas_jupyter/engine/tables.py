@@ -175,9 +175,8 @@ class TableBuilder:
             raise
         finally:
             for table in tables:
-                for name in (table.snapshot.name, table.snapshot.raw_name):
-                    if name is not None:
-                        context.deregister_table(quoted(name))
+                for shown in filter(None, (table.snapshot.name, table.snapshot.raw_name)):
+                    context.deregister_table(quoted(shown))
 
     def read(
         self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[DataFile], schema: pa.Schema
