@@ -90,7 +90,7 @@ class TableBuilder:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
         self._buckets: dict[str, AmazonS3] = {}
 
-    def register(
+    def register(  # noqa: PLR0913 - what a table is built from
         self,
         context: SessionContext,
         tables: Sequence[VisibleTable],

@@ -38,6 +38,7 @@ _MAX_READER_VERSION: Final = 3
 _IGNORED_ACTIONS: Final = frozenset({"commitInfo", "txn", "cdc", "domainMetadata"})
 _MAX_REASON: Final = 200
 
+_UNSUPPORTED: Final = re.compile("Unsupported|Invalid protocol|Schema error")
 _Actions = list[dict[str, Any]]
 
 
@@ -127,6 +128,8 @@ class DeltaSnapshots:
         return self._snapshot(definition.name, _defined_schema(definition), ("date",), {})
 
     def _open(self, folder: str) -> _Known:
+        if self._is_foreign and self._storage.is_local:
+            _check_no_link(Path(self._storage.uri), f"{folder}/{LOG_FOLDER}".lstrip("/"))
         table = open_delta_or_refuse(self._storage, folder)
         check_readable(table)
         by = tuple(table.metadata().partition_columns)
@@ -231,6 +234,8 @@ class DeltaSnapshots:
 
 def open_delta_or_refuse(storage: Storage, folder: str) -> DeltaTable:
     """Open a table; raises `TableGone`, or `Unreadable` when deltalake cannot know what its log means."""
+    if storage.is_local and not Path(storage.uri, folder, LOG_FOLDER).is_dir():
+        raise TableGone
     try:
         if folder:
             return open_delta(storage, folder)
@@ -238,11 +243,10 @@ def open_delta_or_refuse(storage: Storage, folder: str) -> DeltaTable:
     except (DeltaError, Unavailable) as error:
         cause = error if isinstance(error, DeltaError) else error.__cause__
         text = " ".join(str(cause).split())
-        if isinstance(cause, DeltaError) and (
-            "Unsupported" in text or "Invalid protocol" in text or "Schema error" in text
-        ):
+        if isinstance(cause, DeltaError) and (storage.is_local or _UNSUPPORTED.search(text)):
             reason = text.rpartition("error: ")[2][:_MAX_REASON].rstrip(".")
-            raise Unreadable(f"its log needs a newer reader ({reason})") from error
+            is_known = _UNSUPPORTED.search(text) is not None
+            raise Unreadable(f"its log cannot be read{f' ({reason})' if is_known else ''}") from error
         raise
 
 
