@@ -291,7 +291,9 @@ def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
         case FileFormat.ARROW:
             rows = context.read_arrow(place, schema=schema)
     node = message_class("Node").FromString(rows.logical_plan().to_bytes())
-    del node.f1[0].f2[:]
+    scan = node.f1[0]
+    del scan.f2[:]
+    del scan.f3[:]  # the extension: files with another one would be passed over
     return bytes(node.SerializeToString())
 
 

@@ -133,42 +133,36 @@ class ServedFolder:
     def _table(self, root: Path, entry: Path, footers: dict[str, _Footer], problems: list[str]) -> TableSnapshot | None:
         kind = _kind(entry)
         if kind == stat.S_IFREG:
-            file_format = _format(entry)
-            footer = self._footer(root, entry, footers)
-            return _build(_plain_name(entry.stem), [(entry, ())], _Joined(footer.schema, {}), file_format)
-        if kind != stat.S_IFDIR:
-            if kind:
-                raise Unreadable("it is not a file")
-            return None
-        if os.path.lexists(entry / LOG_FOLDER):
-            return None
-        files = list(_walk(entry, (), problems, root))
-        if not files:
-            return None
-        formats = Counter(_FORMATS[file.suffix.lower()] for file, _ in files)
-        keys = Counter(tuple(key for key, _ in partition) for _, partition in files)
-        if len(formats) > 1:
-            raise Unreadable(f"it has files of several formats ({', '.join(sorted(one.value for one in formats))})")
-        if len(keys) > 1:
-            raise Unreadable("its files lie in folders of different keys")
-        (file_format,), (by,) = formats, keys
-        if len(set(by)) < len(by):
-            raise Unreadable("a key comes twice in the folders of its files")
+            footer = self._footer(root, entry, (), footers)
+            return _build(_plain_name(entry.stem), [(entry, ())], _Joined(footer.schema, {}), _format(entry))
+        if kind == stat.S_IFDIR:
+            files = [] if os.path.lexists(entry / LOG_FOLDER) else list(_walk(entry, (), problems, root))
+            return self._join_files(root, entry, files, footers, problems) if files else None
+        if kind:
+            raise Unreadable("it is not a file")
+        return None
+
+    def _join_files(
+        self,
+        root: Path,
+        folder: Path,
+        files: list[tuple[Path, _Partition]],
+        footers: dict[str, _Footer],
+        problems: list[str],
+    ) -> TableSnapshot | None:
+        file_format, by = _common(files)
         joined = _Joined(pa.schema([]), {})
         kept = []
         for file, partition in files:
             try:
-                footer = self._footer(root, file, footers)
-                if both := set(by) & set(footer.schema.names):
-                    raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is a column in it and a key of its folder")
-                joined = _join(joined, footer, file_format)
+                joined = _join(joined, self._footer(root, file, by, footers), file_format)
             except Unreadable as why:
                 problems.append(f"{file.relative_to(root).as_posix()} is left out: {why}.")
             else:
                 kept.append((file, partition))
-        return _build(_plain_name(entry.name), kept, joined, file_format, by) if kept else None
+        return _build(_plain_name(folder.name), kept, joined, file_format, by) if kept else None
 
-    def _footer(self, root: Path, file: Path, footers: dict[str, _Footer]) -> _Footer:
+    def _footer(self, root: Path, file: Path, by: tuple[str, ...], footers: dict[str, _Footer]) -> _Footer:
         key = _plain_name(str(file.relative_to(root)))
         file_format = _format(file)
         try:
@@ -183,6 +177,8 @@ class ServedFolder:
         except (OSError, pa.ArrowException):
             raise Unreadable(f"it cannot be read as {_NAMES[file_format]}") from None
         footers[key] = known
+        if both := set(by) & set(known.schema.names):
+            raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is a column in it and a key of its folder")
         return known
 
 
@@ -207,6 +203,20 @@ def _is_delta(storage: Storage) -> bool:
     if storage.is_local:
         return os.path.lexists(Path(storage.uri, LOG_FOLDER))
     return LOG_FOLDER in storage.list_folders()
+
+
+def _common(files: list[tuple[Path, _Partition]]) -> tuple[FileFormat, tuple[str, ...]]:
+    """Return what the files of a table must have in common: their format, and the keys of their folders."""
+    formats = {_format(file) for file, _ in files}
+    keys = {tuple(key for key, _ in partition) for _, partition in files}
+    if len(formats) > 1:
+        raise Unreadable(f"it has files of several formats ({', '.join(sorted(one.value for one in formats))})")
+    if len(keys) > 1:
+        raise Unreadable("its files lie in folders of different keys")
+    (file_format,), (by,) = formats, keys
+    if len(set(by)) < len(by):
+        raise Unreadable("a key comes twice in the folders of its files")
+    return file_format, by
 
 
 def _walk(folder: Path, partition: _Partition, problems: list[str], root: Path) -> Iterator[tuple[Path, _Partition]]:

@@ -265,6 +265,8 @@ from deltalake import DeltaTable, write_deltalake, Field
 from deltalake.schema import PrimitiveType
 
 path, seed = sys.argv[1], int(sys.argv[2])
+TIME = pa.timestamp("us", "UTC")
+KINDS = ["append", "append", "append", "delete", "optimize", "extend", "checkpoint", "overwrite", "update"]
 chance = random.Random(seed)
 
 def rows(number, extra):
@@ -273,7 +275,7 @@ def rows(number, extra):
         "n": pa.array([number * 6 + place for place in range(6)]),
         "shop": pa.array(shops, pa.string()),
         "day": pa.array([dt.date(2026, 11, chance.randrange(1, 5)) for _ in range(6)]),
-        "time": pa.array([1_790_000_000_123_456 + number * 3_600_000_000 + place for place in range(6)], pa.timestamp("us", "UTC")),
+        "time": pa.array([1_790_000_000_123_456 + number * 3_600_000_000 + place for place in range(6)], TIME),
         "word": pa.array([chance.choice(["x", "y", None]) for _ in range(6)], pa.string()),
     }
     if extra:
@@ -287,7 +289,7 @@ extra = False
 for number in range(1, 14):
     sys.stdin.readline()
     table = DeltaTable(path)
-    match chance.choice(["append", "append", "append", "delete", "optimize", "extend", "checkpoint", "overwrite", "update"]):
+    match chance.choice(KINDS):
         case "append":
             write_deltalake(path, rows(number, extra), mode="append", partition_by=by, schema_mode="merge")
         case "delete":
