@@ -23,6 +23,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Cloc
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import NewFile, write_files
 from micromegas_jupyter.lake.delta_log import (
+    LOG_FOLDER,
     MAX_ENTRY_BYTES,
     Action,
     TableGone,
@@ -566,6 +567,7 @@ class _Committer:
                     _acknowledge(tried.get(action["commitInfo"].get("txnId", ""), ()))
                 is_changed = is_changed or "metaData" in action or "protocol" in action
         if version > state.version:
+            self._storage.sync_folder(f"{self._table}/{LOG_FOLDER}")
             state.guard.check(version)
             state.version = version
         if is_changed or len(state.write_ids) > state.max_write_ids:
