@@ -126,6 +126,7 @@ class LakeWriter:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._tables = Tables(storage, clock=clock, randomness=randomness)
+        self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._committers: dict[str, _Committer] = {}
         self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
@@ -257,25 +258,30 @@ class LakeWriter:
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
         """Return the committer of a table that is there, when `is_certain` by looking again."""
+        committer = self._known(table)
+        if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
+            return committer
+        with self._opening:
+            known = self._known(table)
+            if known is not None and known is not committer:
+                return known  # another thread has opened it
+            if known is not None:
+                known.close()
+            try:
+                made = _Committer(
+                    self, self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds
+                )
+            except TableGone:
+                return None
+            with self._lock:
+                self._committers[table] = made
+            return made
+
+    def _known(self, table: str) -> "_Committer | None":
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The server is shutting down.")
-            committer = self._committers.get(table)
-        if committer is not None:
-            if not committer.is_gone and (not is_certain or committer.refresh()):
-                return committer
-            committer.close()
-        try:
-            made = _Committer(self, self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds)
-        except TableGone:
-            return None
-        with self._lock:
-            if self._committers.get(table) is committer:
-                self._committers[table] = made
-                return made
-            other = self._committers[table]
-        made.close()
-        return other
+            return self._committers.get(table)
 
     def request_checkpoint(self, table: str) -> None:
         """Write a checkpoint, which keeps the log quick to open, while others go on."""
