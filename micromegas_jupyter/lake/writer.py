@@ -21,7 +21,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
-from micromegas_jupyter.lake.data_files import NewFile, write_files
+from micromegas_jupyter.lake.data_files import NewFile, check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
@@ -366,7 +366,9 @@ class LakeWrite:
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        return pa.Table.from_batches(waiting, waiting[0].schema if waiting else self._schema)
+        rows = pa.Table.from_batches(waiting, waiting[0].schema if waiting else self._schema)
+        check_partitions(rows, self.partition_by)
+        return rows
 
 
 class _Committer:
@@ -483,15 +485,18 @@ class _Committer:
     def _next_group(self, last_commit: float) -> list[_Pending]:
         """Return the writes of the next commit when it is due; none when the thread is to end."""
         with self._changed:
+            has_waited = False
             while True:
-                now = self._clock.monotonic()
-                due = last_commit + self._interval_seconds - now
-                if self._queue and (due <= 0 or len(self._queue) >= _GROUP_WRITES or self._is_closing):
+                due = last_commit + self._interval_seconds - self._clock.monotonic()
+                is_due = has_waited or due <= 0 or len(self._queue) >= _GROUP_WRITES or self._is_closing
+                if self._queue and is_due:
                     break
-                if not self._queue and (self._is_closing or now - last_commit > _IDLE_SECONDS):
+                if not self._queue and (has_waited or self._is_closing):
                     self._thread = None
                     return []
-                self._changed.wait(due if self._queue else _IDLE_SECONDS)
+                is_idle = not self._queue
+                has_waited = not self._changed.wait(_IDLE_SECONDS if is_idle else due)
+                has_waited = has_waited and is_idle == (not self._queue)  # not when something else came
             group: list[_Pending] = []
             size = files = 0
             while self._queue and (not group or not (self._queue[0].is_replacing or group[0].is_replacing)):
