@@ -84,7 +84,7 @@ def open_delta(storage: Storage, table: str) -> DeltaTable:
                 return DeltaTable(storage.child_uri(table), storage_options=storage.options)
             except TableNotFoundError:
                 raise TableGone from None
-            except Exception:  # noqa: BLE001 - of which library depends on how far it came
+            except Exception:
                 if not storage.is_local or (before is not None and _inode(folder) == before):
                     raise
         raise TableGone  # it is dropped and made all the time

@@ -448,7 +448,7 @@ class _Committer:
                     )
                 self._changed.wait(1.0)
             if self._is_closing:
-                raise Unavailable("The server is shutting down.")
+                raise _gone(self._table) if self.is_gone else Unavailable("The server is shutting down.")
             self._queue.append(pending)
             self._queued_bytes += pending.rows.nbytes
             if self._thread is None:

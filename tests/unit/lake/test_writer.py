@@ -187,7 +187,12 @@ def test_statistics_bound_each_value(storage, store):
 
     assert found["numRecords"] == 3
     assert found["minValues"] == {"time": "2023-11-14T22:13:20.123456Z", "id": -(2**62), "text": "", "top": ""}
-    assert found["maxValues"] == {"time": "2023-11-14T22:13:20.123457Z", "id": 2**62 + 1, "text": "é" * 31 + "ê", "top": "{"}
+    assert found["maxValues"] == {
+        "time": "2023-11-14T22:13:20.123457Z",
+        "id": 2**62 + 1,
+        "text": "é" * 31 + "ê",
+        "top": "{",
+    }
     assert found["nullCount"] == {"time": 1, "id": 0, "real": 0, "odd": 0, "text": 0, "top": 1, "flag": 1, "bytes": 0}
 
 
