@@ -87,7 +87,7 @@ def open_delta(storage: Storage, table: str) -> DeltaTable:
             except Exception:
                 if not storage.is_local or (before is not None and _inode(folder) == before):
                     raise
-        raise TableGone  # it is dropped and made all the time
+        raise Unavailable("The table is being changed by others all the time.")
 
 
 def _inode(folder: Path) -> int | None:
