@@ -64,7 +64,10 @@ def plain(root, name):
         try:
             write_deltalake(f"{root}/{TABLE}", make_rows(write_id), mode="append", commit_properties=properties)
         except DeltaError as error:
-            assert "contiguous" in str(error)  # it listed the log while entries were added, and saw only the later ones
+            if "contiguous" not in str(
+                error
+            ):  # else it listed the log while entries were added, and saw the later ones
+                raise
             say("conflict", write_id)
         else:
             say("ack", write_id)

@@ -1,6 +1,6 @@
 """What a column may hold, and what to send in place of what it may not."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -118,8 +118,5 @@ def test_rows_become_those_of_the_table():
 
     found = convert_rows(rows, schema).to_pydict()
 
-    assert [time.replace(tzinfo=None) for time in found.pop("time")] == [
-        datetime(1970, 1, 1, microsecond=1),
-        datetime(1970, 1, 1, microsecond=2),
-    ]
+    assert found.pop("time") == [datetime(1970, 1, 1, microsecond=number, tzinfo=UTC) for number in (1, 2)]
     assert found == {"n": [1, 2], "text": ["a", None], "new": [None, None]}
