@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import pickle
-from contextlib import suppress
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -36,6 +36,7 @@ class IngestProcess:
             if self._executor is None or self._executor.is_gone:
                 executor = await self._pool.detach()
                 await executor.send(protocol.SERVE, b"")
+                await executor.read()  # what it reads from now on are channels
                 self._executor = executor
             return self._executor.open_channel()
 
@@ -50,6 +51,7 @@ class IngestCall:
         self._channel: Channel | None = None
         self._has_slot = False
         self._is_committing = False
+        self._is_operating = False
 
     async def __aenter__(self) -> Self:
         await self._slots.acquire(self._caller_key)
@@ -70,7 +72,7 @@ class IngestCall:
             self._channel.close()  # an upload that is not committed is dropped
         self._slots.release(self._caller_key)
         if isinstance(error, ExecutorEnded):
-            raise _lost(is_committing=self._is_committing) from None
+            raise _lost(is_committing=self._is_committing, is_operating=self._is_operating) from None
 
     async def begin_upload(self, upload: Upload) -> None:
         """Announce an upload."""
@@ -87,7 +89,7 @@ class IngestCall:
 
     async def operate(self, operation: str, arguments: dict[str, object]) -> Any:
         """Create, change or describe a table; return the operation's result."""
-        self._is_committing = True
+        self._is_operating = True
         return (await self._request(protocol.OPERATE, pickle.dumps((operation, arguments)))).get("result")
 
     async def _request(self, kind: bytes, body: bytes) -> dict[str, Any]:
@@ -102,35 +104,47 @@ class IngestCall:
         return facts
 
 
-async def maintain(pool: Pool) -> None:
-    """Have an executor do a round of maintenance every few seconds, until this is cancelled."""
+async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    """Have an executor do a round of maintenance every few seconds, until this is cancelled.
+
+    `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's.
+    """
+    seen: object = None
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
-            await _maintain_once(pool)
+            facts = await _maintain_once(pool, seen)
+            seen = facts.get("seen")
+            if facts.get("status"):
+                on_status(facts["status"])
+        except ExecutorEnded:
+            _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come
             _LOG.warning("A round of maintenance failed.", exc_info=error)
 
 
-async def _maintain_once(pool: Pool) -> None:
+async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
     executor = await pool.detach()
     try:
         executor.renice()
         async with asyncio.timeout(_MAX_ROUND_SECONDS):
-            await executor.send(protocol.MAINTAIN, b"")
+            await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
             kind, body = await executor.read()
         facts = protocol.parse_json(body)
         log_records(facts)
         if kind == protocol.ERROR:
             raise protocol.parse_error(facts)
-    except ExecutorEnded:
-        _LOG.warning("The process that maintained the lake has ended; another follows.")
+        return facts
     finally:
-        with suppress(ProcessLookupError):
-            pool.discard(executor)
+        pool.discard(executor)
 
 
-def _lost(*, is_committing: bool) -> ServerUnavailable:
+def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailable:
+    if is_operating:
+        return ServerUnavailable(
+            "The process that changes tables has ended, and whether this was done is not known.",
+            remedy="Look at the table, and try again.",
+        )
     if is_committing:
         return ServerUnavailable(
             "The process that stores rows has ended, and whether these were stored is not known.",

@@ -5,7 +5,6 @@ moment, and never for the front or for queries; whoever was not answered may sen
 """
 
 import json
-import logging
 import pickle
 import socket
 import threading
@@ -17,16 +16,14 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableSink, TableWrite
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.flightsql.framing import StreamDecoder, split_rows
-from micromegas_jupyter.lake.operations import run_operation
+from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-
-_LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
 _SEND_LESS: Final = "Send them in several calls."
 
@@ -99,6 +96,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
         raise InternalError("This executor has no lake to store rows in.")
     storage = Storage(options.lake)
     writer, tables = LakeWriter(storage), Tables(storage)
+    protocol.Requests(front).send(protocol.ACCEPTED, b"{}")
     while True:
         data, descriptors, _, _ = socket.recv_fds(front, 1, 1)
         if not data:
@@ -137,14 +135,16 @@ class _Call:
             answer, facts = self._run(kind, body)
         except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
             self._drop_upload()
-            self._requests.send(protocol.ERROR, protocol.build_error(describe_error(error), self._log()))
+            self._requests.send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), self._log()))
         else:
             self._requests.send(answer, json.dumps({**facts, **self._log()}).encode())
 
     def _run(self, kind: bytes, body: bytes) -> tuple[bytes, dict[str, object]]:
         match kind:
             case protocol.INGEST:
-                self._upload = UploadStream(self._writer, *pickle.loads(body))  # noqa: S301 - from the front
+                upload: Upload = pickle.loads(body)[0]  # noqa: S301 - from the front
+                check_may_replace(self._tables, upload.request)
+                self._upload = UploadStream(self._writer, upload)
                 return protocol.ACCEPTED, {"rows": 0}
             case protocol.OPERATE:
                 return protocol.END, {"result": run_operation(self._tables, *pickle.loads(body))}  # noqa: S301
@@ -165,15 +165,3 @@ class _Call:
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.abandon()
-
-
-def describe_error(error: BaseException) -> MicromegasError:
-    """Return the error that the caller gets; what is unexpected is logged."""
-    if isinstance(error, MicromegasError):
-        if isinstance(error, InternalError):
-            _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
-        return error
-    if isinstance(error, MemoryError | pa.ArrowMemoryError):
-        return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
-    _LOG.error("a statement failed unexpectedly", exc_info=error)
-    return InternalError("The server failed to answer.")

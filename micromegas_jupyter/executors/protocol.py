@@ -5,11 +5,14 @@ taken over cannot take over the front. An executor blocks while the front does n
 """
 
 import json
+import logging
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
 from micromegas_jupyter.engine.contract import TimeRange
@@ -18,6 +21,7 @@ from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
 from micromegas_jupyter.flightsql.framing import Compression
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
@@ -33,7 +37,7 @@ PLAN: Final = b"p"  # plan a statement and cache the plan until the next message
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
-SERVE: Final = b"s"  # store what callers send from now on: each CHANNEL byte on the socket comes with a channel
+SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 
 CHANNEL: Final = b"o"
 
@@ -100,6 +104,18 @@ def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
         facts["limit"] = error.limit
     return json.dumps(facts).encode()
+
+
+def describe_error(error: BaseException) -> MicromegasError:
+    """Return the error that the caller gets; what is unexpected is logged."""
+    if isinstance(error, MicromegasError):
+        if isinstance(error, InternalError):
+            _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
+        return error
+    if isinstance(error, MemoryError | pa.ArrowMemoryError):
+        return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
+    _LOG.error("a statement failed unexpectedly", exc_info=error)
+    return InternalError("The server failed to answer.")
 
 
 def parse_error(facts: dict[str, Any]) -> MicromegasError:

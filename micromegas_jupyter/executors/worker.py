@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
@@ -26,7 +27,6 @@ from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.ingest_worker import describe_error, serve_ingest
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
@@ -65,7 +65,7 @@ class Worker:
         self._front = front
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
-        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
+        self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
             EngineSettings(
@@ -98,6 +98,9 @@ class Worker:
         self._send(protocol.READY, json.dumps(facts).encode())
         while (message := self._requests.receive()) is not None:
             if message[0] == protocol.SERVE:
+                # deltalake starts a thread when it is imported, so a process that forks must not.
+                from micromegas_jupyter.executors.ingest_worker import serve_ingest
+
                 serve_ingest(self._front, self._options, take_log=self._log.take)
                 return
             self._answer(*message)
@@ -117,7 +120,7 @@ class Worker:
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._size.rows:
                 facts["rows"] = self._size.rows
-            self._send(protocol.ERROR, protocol.build_error(describe_error(error), facts))
+            self._send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
@@ -141,7 +144,8 @@ class Worker:
                 self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
             case protocol.MAINTAIN:
-                self._send(protocol.END, json.dumps({**self._maintain(), **self._statistics()}).encode())
+                (seen,) = pickle.loads(body)  # noqa: S301 - from the front
+                self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -203,12 +207,14 @@ class Worker:
         ]
         return json.dumps({"tables": tables}).encode()
 
-    def _maintain(self) -> dict[str, object]:
+    def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
+        from micromegas_jupyter.lake.lease import Sighting
         from micromegas_jupyter.lake.maintenance import run_round
 
         if self._options.lake is None:
             raise InternalError("This executor has no lake to maintain.")
-        return {"maintenance": run_round(Storage(self._options.lake)).to_json()}
+        report = run_round(Storage(self._options.lake), seen=None if seen is None else Sighting(*seen))
+        return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and how much memory the process has."""

@@ -1,322 +1,521 @@
-"""Keeps a lake small: merges small files, drops old ones, removes what nobody reads any more."""
+"""Keeps a lake's Delta tables small and quick: retention, compaction, checkpoints, vacuum, and a status for people."""
 
-import contextlib
+import enum
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import groupby, pairwise
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+from urllib.parse import unquote
 
+import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.files import (
-    COMPRESSION,
-    Segment,
-    SegmentFile,
-    SegmentWriter,
-    forget_writer,
-    list_segment_files,
-    list_writers,
-    publish,
-    remove_old_temporaries,
-    select_visible_files,
-    sort_rows,
-    storage_errors,
-    sync_folder,
-    try_adopt_writer,
-)
-from micromegas_jupyter.lake.user_tables import UserTables
-from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
+from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.lake.lease import CONTROL_FOLDER, Lease, Sighting, try_acquire
+from micromegas_jupyter.lake.rewrite import LOG_FOLDER, LiveFile, Partition, Rewriting, Stopped, rewrite
+from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition, merge_rows
 
-ROWS_PER_GROUP = 128 * 1024
-_MEBIBYTE = 1024 * 1024
-_DAY_SECONDS = 24 * 3600
-
-Stopping = Callable[[], bool]
+STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
+RETENTION_PROPERTY: Final = "micromegas.retentionDays"
+_MEBIBYTE: Final = 1024 * 1024
+_MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
+_DATE: Final = "date"
+_NO_DAY: Final = "9999-12-31"  # rows without a time are kept
+_TIME: Final = "time"
+_PROCESS: Final = "process_id"
+_DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
+# What a table may be written with, for its files to be replaced by others with the same rows.
+_HARMLESS_FEATURES: Final = frozenset({"timestampNtz", "appendOnly", "invariants", "checkConstraints"})
+_FIRST_VERSION_WITH_FEATURES: Final = 7
+_LAST_SIMPLE_WRITER_VERSION: Final = 3
+_TEST_COMMITS: Final = 4
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LakeLimits:
-    """How a lake keeps itself small.
+class MaintenanceSettings:
+    """When a table is worked on, and what is kept.
 
     Attributes:
-        fan_in: How many files of one tier become one of the next.
-        tiers: How many tiers of merged files there are; `fan_in ** tiers` flushes end up in one file.
-        max_file_bytes: Files are not merged into one that is larger than this.
-        grace_seconds: How long a file that is no longer listed stays for earlier queries: longer than the longest.
-        max_age_seconds: Rows older than this are dropped, counted from when they were last rewritten.
-        max_total_bytes: The oldest files are dropped while the listed ones together are larger than this.
-        temporary_age_seconds: When an unfinished file counts as a dead process's leftover.
+        min_small_files: A partition with so many files smaller than half of `max_file_bytes` is compacted.
+        max_file_bytes: About how large files become.
+        quiet_seconds: A day that is over is compacted into as few files as possible once nothing came for so long.
+        vacuum_hours: How long a file stays that no table has any more: longer than the longest query or upload.
+        vacuum_interval_seconds: How often unused files are looked for.
+        checkpoint_commits: After so many commits a table gets a checkpoint.
+        retention_days: Rows of the data model's tables older than this are deleted, by whole days. A table's own
+            `micromegas.retentionDays` goes before this and `max_total_bytes`.
+        max_total_bytes: The oldest days are deleted while the data model's tables are larger together; never today.
     """
 
-    fan_in: int = 32
-    tiers: int = 3
+    min_small_files: int = 50
     max_file_bytes: int = 64 * _MEBIBYTE
-    grace_seconds: float = 900.0
-    max_age_seconds: float = 7.0 * _DAY_SECONDS
+    quiet_seconds: float = 600.0
+    vacuum_hours: int = 24
+    vacuum_interval_seconds: float = 3600.0
+    checkpoint_commits: int = 50
+    retention_days: int = 7
     max_total_bytes: int = 2048 * _MEBIBYTE
-    temporary_age_seconds: float = 3600.0
+
+
+class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One table after a round.
+
+    Attributes:
+        bytes: Size of the files of the present version.
+        files: Their number.
+        small_files: How many of them a compaction would take.
+        commits: The present version of the table, which counts its commits.
+        lag_seconds: Age of the newest file that should have been compacted and was not; 0 when nothing is due.
+        error: Why the last work on the table failed, or why it cannot be done.
+    """
+
+    bytes: int = 0
+    files: int = 0
+    small_files: int = 0
+    commits: int = 0
+    lag_seconds: float = 0.0
+    vacuumed_at: datetime | None = None
+    error: str | None = None
+
+
+class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last round of maintenance did and found; `done` counts by kind of work. Times are aware UTC."""
+
+    finished_at: datetime
+    duration_seconds: float
+    deltalake_version: str
+    compacts: bool
+    tables: dict[str, TableStatus]
+    done: dict[str, int]
+    free_bytes: int | None = None
+    last_error: str | None = None
+
+
+class Outcome(enum.Enum):
+    """How a round ended."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    HELD_BY_ANOTHER = "held by another process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LakeSetup:
-    """What all parts of one lake share: its folder (absolute), its tables, its limits and a clock."""
+class MaintenanceReport:
+    """How a round ended; `seen` is to be handed to the next round of this machine, in whatever process that runs."""
 
-    root: Path
-    tables: tuple[TableDefinition, ...]
-    limits: LakeLimits
-    clock: Clock
-
-    def folder(self, definition: TableDefinition) -> Path:
-        """Where a table's files lie."""
-        return self.root / definition.name
+    outcome: Outcome
+    status: LakeStatus | None = None
+    seen: Sighting | None = None
 
 
-class MergePlan(NamedTuple):
-    """The merged file and the files that it takes the place of, in their order."""
+def run_round(
+    storage: Storage,
+    *,
+    settings: MaintenanceSettings | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    is_stopping: Callable[[], bool] = lambda: False,
+    seen: Sighting | None = None,
+) -> MaintenanceReport:
+    """Work on each table that needs it, unless another process does; a table that fails does not stop the others.
 
-    merged: Segment
-    sources: list[Segment]
-
-
-class CompactionStopped(Exception):
-    """The process is about to end; nothing was changed. Stays inside this package."""
-
-
-def plan_tiers(files: Iterable[SegmentFile], *, settled_sequence: int, limits: LakeLimits) -> list[MergePlan]:
-    """Plan what a living writer merges: for each complete range of a tier the merged segment and its sources.
-
-    Ranges are aligned, so ranges of different tiers lie inside each other or apart. A range counts as complete
-    once the writer's next flush lies behind it. At most one tier of a range is planned at a time.
+    Raises `Unavailable` when the storage itself cannot be used.
     """
-    visible = select_visible_files(files)
-    plans: list[MergePlan] = []
-    planned: set[Segment] = set()
-    for tier in range(1, limits.tiers + 1):
-        span = limits.fan_in**tier
-        for number, group in groupby(visible, key=lambda found: found.segment.first // span):
-            members = list(group)
-            first, last = number * span, (number + 1) * span - 1
-            sources = [found.segment for found in members]
-            if (
-                len(members) > 1
-                and last < settled_sequence
-                and sources[-1].last <= last
-                and planned.isdisjoint(sources)
-                and sum(found.size_bytes for found in members) <= limits.max_file_bytes
-            ):
-                plans.append(MergePlan(Segment(sources[0].writer_id, first, last), sources))
-                planned.update(sources)
-    return plans
+    lease = try_acquire(storage, clock=clock, seen=seen)
+    if lease is None or isinstance(lease, Sighting):
+        return MaintenanceReport(outcome=Outcome.HELD_BY_ANOTHER, seen=lease)
+    try:
+        return _Round(storage, settings or MaintenanceSettings(), clock, lease, is_stopping).run()
+    finally:
+        lease.release()
 
 
-def plan_remains(files: Iterable[SegmentFile], *, limits: LakeLimits) -> list[MergePlan]:
-    """Plan what is merged for a dead writer: all that it left, in as few files as their size allows."""
-    plans: list[MergePlan] = []
-    group: list[Segment] = []
+def read_status(storage: Storage) -> LakeStatus | None:
+    """Return what the last round left; None when there was none."""
+    found = storage.read(STATUS_OBJECT)
+    try:
+        return None if found is None else msgspec.json.decode(found[0], type=LakeStatus)
+    except msgspec.DecodeError:
+        return None  # of another version of this program
+
+
+def detect_safe_compaction() -> bool:
+    """Whether deltalake refuses the second of two compactions that overlap; 1.6.4 to 1.6.6 store all rows twice."""
+    from deltalake import DeltaTable, write_deltalake
+    from deltalake.exceptions import DeltaError
+
+    with tempfile.TemporaryDirectory(prefix="micromegas-self-test-") as folder:
+        for number in range(_TEST_COMMITS):
+            write_deltalake(folder, pa.table({"number": [number]}), mode="append")
+        for table in (DeltaTable(folder), DeltaTable(folder, version=_TEST_COMMITS - 1)):
+            try:
+                table.optimize.compact()
+            except DeltaError:
+                continue
+        return bool(pc.sum(_actions(DeltaTable(folder))["num_records"]).as_py() == _TEST_COMMITS)
+
+
+class _Table:
+    """A table at its newest version, for one round."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        from deltalake import DeltaTable
+
+        self.name = name
+        self.delta = DeltaTable(storage.child_uri(name), storage_options=storage.options)
+        self.definition = _DEFINITIONS.get(name)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was committed since."""
+        self.delta.update_incremental()
+        metadata = self.delta.metadata()
+        self.properties: Mapping[str, str] = metadata.configuration
+        self.partition_columns = tuple(metadata.partition_columns)
+        schema = pa.schema(self.delta.schema().to_arrow())
+        self.schema = pa.schema([column for column in schema if column.name not in self.partition_columns])
+        self.files = _live_files(self.delta, self.partition_columns)
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether each partition is a day."""
+        return self.partition_columns == (_DATE,)
+
+    @property
+    def own_retention_days(self) -> int | None:
+        """The retention that was set for this table alone."""
+        text = self.properties.get(RETENTION_PROPERTY, "")
+        return int(text) if text.isdecimal() and int(text) > 0 else None
+
+    def check_supported(self) -> None:
+        """Raise when files of this table cannot be replaced without knowing more of Delta than this module does."""
+        protocol = self.delta.protocol()
+        features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _HARMLESS_FEATURES
+        is_simple = protocol.min_writer_version <= _LAST_SIMPLE_WRITER_VERSION
+        if features or not (is_simple or protocol.min_writer_version == _FIRST_VERSION_WITH_FEATURES):
+            named = ", ".join(sorted(features)) or f"writer version {protocol.min_writer_version}"
+            raise UsageError(
+                f"The table {self.name} is not maintained: it uses {named}.",
+                remedy="Maintain it with the tool that made it.",
+            )
+
+
+class _Round:
+    def __init__(
+        self,
+        storage: Storage,
+        settings: MaintenanceSettings,
+        clock: Clock,
+        lease: Lease,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._storage = storage
+        self._settings = settings
+        self._clock = clock
+        self._is_told_to_stop = is_stopping
+        self._lease = lease
+        self._now = clock.now()
+        self._done: Counter[str] = Counter()
+        self._status: dict[str, TableStatus] = {}
+        self._last_error: str | None = None
+
+    def _is_stopping(self) -> bool:
+        return self._is_told_to_stop() or self._lease.is_lost
+
+    def run(self) -> MaintenanceReport:
+        import deltalake
+
+        began_at = self._clock.monotonic()
+        before = read_status(self._storage)
+        if before is not None and before.deltalake_version == deltalake.__version__:
+            compacts = before.compacts
+        else:
+            compacts = detect_safe_compaction()
+        if not compacts:
+            _LOG.error("compaction is off: this version of deltalake stores rows twice when two compactions overlap")
+        outcome = Outcome.DONE
+        try:
+            self._work({} if before is None else before.tables, compacts=compacts)
+        except Stopped:
+            outcome = Outcome.STOPPED
+        status = LakeStatus(
+            finished_at=self._clock.now(),
+            duration_seconds=round(self._clock.monotonic() - began_at, 3),
+            deltalake_version=deltalake.__version__,
+            compacts=compacts,
+            tables=self._status,
+            done=dict(self._done),
+            free_bytes=shutil.disk_usage(self._storage.uri).free if self._storage.is_local else None,
+            last_error=self._last_error,
+        )
+        if not self._lease.is_lost:
+            self._storage.write(STATUS_OBJECT, msgspec.json.format(msgspec.json.encode(status), indent=2))
+        return MaintenanceReport(outcome=outcome, status=status)
+
+    def _work(self, known: Mapping[str, TableStatus], *, compacts: bool) -> None:
+        names = [name for name in self._storage.list_folders() if not name.startswith(("_", "."))]
+        self._status = {name: known.get(name, TableStatus()) for name in names}
+        expired = self._days_over_bound(names)
+        for name in names:
+            try:
+                with storage_errors(f"The table {name} could not be maintained."):
+                    self._maintain(name, expired.get(name, frozenset()), compacts=compacts)
+            except MicromegasError as error:
+                _LOG.warning("a table could not be maintained", extra={"table": name}, exc_info=error)
+                self._last_error = error.what
+                self._status[name] = msgspec.structs.replace(self._status[name], error=error.what)
+
+    def _maintain(self, name: str, expired: AbstractSet[str], *, compacts: bool) -> None:
+        if not is_table(self._storage, name):
+            self._status.pop(name)
+            self._remove_old(name, lambda _entry: True)
+            return
+        table = _Table(self._storage, name)
+        error = None
+        try:
+            table.check_supported()
+            self._drop_old_rows(table, expired)
+            if compacts:
+                self._compact(table)
+        except UsageError as refusal:
+            error = refusal.what
+        self._checkpoint(table)
+        vacuumed_at = self._status[name].vacuumed_at
+        if vacuumed_at is None or (self._now - vacuumed_at).total_seconds() >= self._settings.vacuum_interval_seconds:
+            self._vacuum(table)
+            vacuumed_at = self._now
+        due = [file for group in self._plan(table) for file in group]
+        newest_ms = max((file.modified_ms for file in due), default=None)
+        self._status[name] = TableStatus(
+            bytes=sum(file.size_bytes for file in table.files),
+            files=len(table.files),
+            small_files=sum(map(self._is_small, table.files)),
+            commits=table.delta.version(),
+            lag_seconds=0.0 if newest_ms is None else max(0.0, round(self._now.timestamp() - newest_ms / 1000, 1)),
+            vacuumed_at=vacuumed_at,
+            error=error,
+        )
+
+    def _days_over_bound(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Return the oldest days of the data model's tables that have to go, by table."""
+        days: Counter[tuple[str, str]] = Counter()
+        for name in names:
+            if name not in _DEFINITIONS or not is_table(self._storage, name):
+                continue
+            with storage_errors(f"The table {name} could not be read."):
+                table = _Table(self._storage, name)
+            if table.has_dates and table.own_retention_days is None:
+                for file in table.files:
+                    days[_day(file), name] += file.size_bytes
+        excess_bytes = sum(days.values()) - self._settings.max_total_bytes
+        expired: dict[str, set[str]] = {}
+        for (day, name), size_bytes in sorted(days.items()):
+            if excess_bytes <= 0 or day >= self._now.date().isoformat():
+                break
+            expired.setdefault(name, set()).add(day)
+            excess_bytes -= size_bytes
+        return expired
+
+    def _drop_old_rows(self, table: _Table, expired: AbstractSet[str]) -> None:
+        days = table.own_retention_days
+        if days is None and table.definition is not None:
+            days = self._settings.retention_days
+        if table.properties.get("delta.appendOnly") == "true":
+            return
+        first_day = date.min if days is None else (self._now - timedelta(days=days)).date()
+        if table.has_dates:
+            kept_from = first_day.isoformat()
+            for files in _by_partition(table.files):
+                day = _day(files[0])
+                if day < kept_from or day in expired:
+                    self._rewrite(table, files, None, keeps_rows=False, kind="deleted_days")
+        elif days is not None and _TIME in table.schema.names and pa.types.is_timestamp(table.schema.field(_TIME).type):
+            cutoff = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
+            old = [file for file in table.files if file.begin is not None and file.begin < cutoff]
+            kind = table.schema.field(_TIME).type
+            limit = pa.scalar(cutoff if kind.tz else cutoff.replace(tzinfo=None), kind)
+
+            def keep(rows: pa.Table) -> pa.Table:
+                return rows.filter(pc.fill_null(pc.greater_equal(rows[_TIME], limit), True))
+
+            for group in _groups(old):
+                self._rewrite(table, group, keep, keeps_rows=False, kind="trimmed_files")
+
+    def _is_small(self, file: LiveFile) -> bool:
+        return file.size_bytes < self._settings.max_file_bytes // 2
+
+    def _plan(self, table: _Table) -> Iterator[list[LiveFile]]:
+        """Yield the files that are to become fewer, in groups that are of one partition and not too large."""
+        today = self._now.date().isoformat()
+        quiet_from = self._now.timestamp() - self._settings.quiet_seconds
+        for files in _by_partition(table.files):
+            small = [file for file in files if self._is_small(file)]
+            is_over = table.has_dates and _day(files[0]) < today
+            is_quiet = all(file.modified_ms / 1000 <= quiet_from for file in small)
+            if len(small) >= self._settings.min_small_files or (is_over and is_quiet):
+                yield from (group for group in _groups(small) if len(group) > 1)
+
+    def _compact(self, table: _Table) -> None:
+        today = self._now.date().isoformat()
+        for group in list(self._plan(table)):
+            is_over = table.has_dates and _day(group[0]) < today
+            merges = is_over and table.definition is not None and table.definition.merge_rule is not None
+            arrange = partial(_arrange, definition=table.definition, merges=merges)
+            self._rewrite(table, group, arrange, keeps_rows=not merges, kind="compacted_files")
+
+    def _rewrite(
+        self,
+        table: _Table,
+        files: Sequence[LiveFile],
+        arrange: Callable[[pa.Table], pa.Table] | None,
+        *,
+        keeps_rows: bool,
+        kind: str,
+    ) -> None:
+        if self._is_stopping():
+            raise Stopped
+        plan = Rewriting(
+            table=table.name,
+            version=table.delta.version(),
+            sources=tuple(files),
+            schema=table.schema,
+            arrange=arrange,
+            keeps_rows=keeps_rows,
+            max_file_bytes=self._settings.max_file_bytes,
+        )
+        if rewrite(self._storage, plan, now=self._clock.now(), is_stopping=self._is_stopping):
+            self._done[kind] += len(files)
+        else:
+            self._done["conflicts"] += 1
+        table.refresh()
+
+    def _checkpoint(self, table: _Table) -> None:
+        """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
+        if self._is_stopping():
+            raise Stopped
+        log = f"{table.name}/{LOG_FOLDER}"
+        found = self._storage.read(f"{log}/_last_checkpoint")
+        last = int(msgspec.json.decode(found[0])["version"]) if found is not None else 0
+        version = table.delta.version()
+        if version - last < self._settings.checkpoint_commits:
+            return
+        table.delta.create_checkpoint()
+        self._storage.sync_file(f"{log}/{version:020}.checkpoint.parquet")
+        self._storage.sync_file(f"{log}/_last_checkpoint")
+        self._storage.sync_folder(log)
+        table.delta.cleanup_metadata()
+        self._done["checkpoints"] += 1
+
+    def _vacuum(self, table: _Table) -> None:
+        """Remove files that no version of the last hours has, those of writes that never committed among them."""
+        if self._is_stopping():
+            raise Stopped
+        hours = self._settings.vacuum_hours
+        # deltalake lists, and does not delete: that would be two commits each time, and files that are long gone.
+        listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
+        unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
+        live = {unquote(file.path) for file in table.files}
+        self._remove_old(
+            table.name,
+            lambda entry: (
+                (path := entry.path.removeprefix(f"{table.name}/")) not in live
+                and (path in unused or _is_temporary(path))
+            ),
+        )
+
+    def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
+        old = self._now.timestamp() - self._settings.vacuum_hours * 3600
+        for entry in list(self._storage.list(folder)):
+            if self._is_stopping():
+                raise Stopped
+            if entry.modified_at < old and is_unused(entry):
+                self._storage.delete(entry.path)
+                self._done["removed_files"] += 1
+
+
+def is_table(storage: Storage, name: str) -> bool:
+    """Whether the folder holds a Delta table."""
+    from deltalake import DeltaTable
+
+    with storage_errors("The tables could not be listed."):
+        return bool(DeltaTable.is_deltatable(storage.child_uri(name), storage_options=storage.options))
+
+
+def _arrange(rows: pa.Table, *, definition: TableDefinition | None, merges: bool) -> pa.Table:
+    """Sort rows of the data model by process and time, and merge partial states."""
+    if definition is None:
+        return rows
+    if merges and definition.merge_rule is not None:
+        rows = merge_rows(rows, definition.merge_rule)
+    return rows.sort_by([(name, "ascending") for name in dict.fromkeys((_PROCESS, definition.range_columns[0]))])
+
+
+def _live_files(delta: Any, partition_columns: Sequence[str]) -> list[LiveFile]:
+    actions = _actions(delta)
+    begins = actions[f"min.{_TIME}"].to_pylist() if f"min.{_TIME}" in actions.column_names else []
+    is_time = bool(begins) and pa.types.is_timestamp(actions[f"min.{_TIME}"].type)
+    values = [[_text(value) for value in actions[f"partition.{name}"].to_pylist()] for name in partition_columns]
+    found = []
+    for row, (path, size, modified) in enumerate(
+        zip(*(actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time")), strict=True)
+    ):
+        partition = tuple((name, values[index][row]) for index, name in enumerate(partition_columns))
+        begin = begins[row] if is_time else None
+        begin = begin.replace(tzinfo=UTC) if begin is not None and begin.tzinfo is None else begin
+        found.append(LiveFile(path, size, modified, partition, begin))
+    return sorted(found, key=lambda file: (file.modified_ms, file.path))
+
+
+def _actions(delta: Any) -> pa.Table:
+    return pa.table(delta.get_add_actions(flatten=True))
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    raise UsageError("A table is not maintained: its partitions are of a type that the log writes in several ways.")
+
+
+def _by_partition(files: Iterable[LiveFile]) -> list[list[LiveFile]]:
+    found: dict[Partition, list[LiveFile]] = {}
+    for file in files:
+        found.setdefault(file.partition, []).append(file)
+    return list(found.values())
+
+
+def _groups(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+    """Yield the files in groups of at most 128 MB, or one file."""
+    group: list[LiveFile] = []
     group_bytes = 0
-    for found in [*select_visible_files(files), None]:
-        if found is None or group_bytes + found.size_bytes > limits.max_file_bytes:
-            if len(group) > 1:
-                plans.append(MergePlan(Segment(group[0].writer_id, group[0].first, group[-1].last), group))
+    for file in files:
+        if group and group_bytes + file.size_bytes > _MAX_GROUP_BYTES:
+            yield group
             group, group_bytes = [], 0
-        if found is not None:
-            group.append(found.segment)
-            group_bytes += found.size_bytes
-    return plans
+        group.append(file)
+        group_bytes += file.size_bytes
+    if group:
+        yield group
 
 
-def merge_segments(
-    folder: Path, definition: TableDefinition, *, plan: MergePlan, owner_id: str, is_stopping: Stopping
-) -> None:
-    """Write the rows of the plan's sources into its merged file, which hides them from the moment it has its name."""
-    paths = [folder / source.file_name for source in plan.sources]
-
-    def write(stream: BinaryIO) -> None:
-        with pq.ParquetWriter(stream, definition.schema, compression=COMPRESSION) as writer:
-            for rows in _read_merged(paths, definition):
-                if is_stopping():
-                    raise CompactionStopped("The merging of files was stopped.")
-                writer.write_table(sort_rows(rows, definition))
-
-    with storage_errors(f"Files of {definition.name} could not be merged."):
-        publish(folder, plan.merged.file_name, owner_id=owner_id, write=write)
+def _day(file: LiveFile) -> str:
+    return file.partition[0][1] or _NO_DAY
 
 
-def _read_merged(paths: list[Path], definition: TableDefinition) -> Iterable[pa.Table]:
-    pending: list[pa.Table] = []
-    pending_rows = 0
-    for path in paths:
-        with pq.ParquetFile(path) as source:
-            if not source.schema_arrow.equals(definition.schema):
-                raise Unavailable(f"A file of {definition.name} has other columns than the table.")
-            for index in range(source.num_row_groups):
-                pending.append(source.read_row_group(index, use_threads=False))
-                pending_rows += pending[-1].num_rows
-                if pending_rows >= ROWS_PER_GROUP and definition.merge_rule is None:
-                    yield pa.concat_tables(pending)
-                    pending, pending_rows = [], 0
-        if definition.merge_rule is not None:
-            # Partial states shrink to one row for each key, so the whole range fits in memory.
-            pending = [merge_rows(pa.concat_tables(pending), definition.merge_rule)]
-    if pending:
-        yield pa.concat_tables(pending)
-
-
-def select_expired(
-    tables: Mapping[str, Iterable[SegmentFile]], *, now: float, limits: LakeLimits
-) -> dict[str, list[Segment]]:
-    """Choose what is to be dropped: rows past their age, then the oldest files while all are too large."""
-    listed = [(found, table) for table, files in tables.items() for found in select_visible_files(files)]
-    listed.sort(key=lambda pair: (pair[0].modified_at, pair[1], pair[0].segment))
-    excess_bytes = sum(found.size_bytes for found, _ in listed) - limits.max_total_bytes
-    expired: dict[str, list[Segment]] = {}
-    for found, table in listed:
-        if found.modified_at >= now - limits.max_age_seconds and excess_bytes <= 0:
-            break
-        expired.setdefault(table, []).append(found.segment)
-        excess_bytes -= found.size_bytes
-    return expired
-
-
-def drop_segment(folder: Path, segment: Segment, *, owner_id: str) -> None:
-    """Let a file's rows disappear from every later listing."""
-    tombstone = segment._replace(is_tombstone=True)
-    with storage_errors("Old rows could not be dropped."):
-        publish(folder, tombstone.file_name, owner_id=owner_id, write=lambda _stream: None)
-
-
-def remove_covered(folder: Path, files: Iterable[SegmentFile], *, now: float, limits: LakeLimits) -> None:
-    """Remove files unlisted for the grace period; a tombstone goes last, a round after all that it covers."""
-    remaining = list(files)
-    settled: dict[str, list[Segment]] = {}
-    for found in remaining:
-        segment = found.segment
-        if found.modified_at < now - limits.grace_seconds and (segment.is_tombstone or segment.first < segment.last):
-            settled.setdefault(segment.writer_id, []).append(segment)
-    due = {
-        found.segment
-        for found in remaining
-        if any(segment.covers(found.segment) for segment in settled.get(found.segment.writer_id, ()))
-    }
-    bare_tombstones = [
-        segment
-        for segments in settled.values()
-        for segment in segments
-        if segment.is_tombstone and segment not in due and not any(segment.covers(found.segment) for found in remaining)
-    ]
-    with storage_errors("Files that are no longer needed could not be removed."):
-        _unlink_all(folder, sorted(due))
-        _unlink_all(folder, bare_tombstones)
-
-
-def _unlink_all(folder: Path, segments: list[Segment]) -> None:
-    for segment in segments:
-        with contextlib.suppress(FileNotFoundError):
-            (folder / segment.file_name).unlink()
-    if segments:
-        sync_folder(folder)
-
-
-_LOG = logging.getLogger(__name__)
-
-Listing = dict[str, list[SegmentFile]]
-
-_RETRY_SECONDS = 600.0
-
-
-class Maintenance:
-    """Runs rounds for one writer; remembers for a while which merges failed. One round at a time, on one thread."""
-
-    def __init__(self, setup: LakeSetup, writers: Mapping[str, SegmentWriter], *, writer_id: str) -> None:
-        self._setup = setup
-        self._writers = writers
-        self._writer_id = writer_id
-        self._retry_at: dict[tuple[str, Segment], float] = {}
-        self._user_tables = UserTables(setup.root)
-
-    def run(self, is_stopping: Stopping) -> None:
-        """Do one round; ends early, with what is done so far, when `is_stopping` says so."""
-        now = self._setup.clock.monotonic()
-        self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
-        # Read before the folders, so that every flush below these numbers is in the listing.
-        settled = {name: writer.settled_sequence for name, writer in self._writers.items()}
-        listing = self._list()
-        try:
-            for definition in self._setup.tables:
-                own = [found for found in listing[definition.name] if found.segment.writer_id == self._writer_id]
-                for plan in plan_tiers(own, settled_sequence=settled[definition.name], limits=self._setup.limits):
-                    self._merge(definition, plan, is_stopping)
-            for writer_id in sorted(_writers_with_several_files(listing) - {self._writer_id}):
-                self._adopt(writer_id, is_stopping)
-        except CompactionStopped:
-            return
-        listing = self._list()
-        expired = select_expired(listing, now=self._now(), limits=self._setup.limits)
-        for table, segments in expired.items():
-            for segment in segments:
-                drop_segment(self._setup.root / table, segment, owner_id=self._writer_id)
-        with storage_errors("Files that are no longer needed could not be removed."):
-            self._remove(listing)
-
-    def _adopt(self, writer_id: str, is_stopping: Stopping) -> None:
-        lock = try_adopt_writer(self._setup.root, writer_id)
-        if lock is None:
-            return
-        try:
-            for definition in self._setup.tables:
-                # Listed again under the lock: another process may have merged them meanwhile.
-                left = [found for found in self._files(definition) if found.segment.writer_id == writer_id]
-                for plan in plan_remains(left, limits=self._setup.limits):
-                    self._merge(definition, plan, is_stopping)
-        finally:
-            lock.release()
-
-    def _merge(self, definition: TableDefinition, plan: MergePlan, is_stopping: Stopping) -> None:
-        key = (definition.name, plan.merged)
-        if key in self._retry_at:
-            return
-        folder = self._setup.folder(definition)
-        try:
-            merge_segments(folder, definition, plan=plan, owner_id=self._writer_id, is_stopping=is_stopping)
-        except Unavailable as error:
-            self._retry_at[key] = self._setup.clock.monotonic() + _RETRY_SECONDS
-            _LOG.warning("files could not be merged", extra={"table": definition.name}, exc_info=error)
-
-    def _remove(self, listing: Listing) -> None:
-        now = self._now()
-        stale_before = now - self._setup.limits.temporary_age_seconds
-        alive = {self._writer_id}
-        for definition in self._setup.tables:
-            folder = self._setup.folder(definition)
-            remove_covered(folder, listing[definition.name], now=now, limits=self._setup.limits)
-            remove_old_temporaries(folder, modified_before=stale_before)
-            alive.update(found.segment.writer_id for found in listing[definition.name])
-        self._user_tables.remove_stale_files(modified_before=stale_before)
-        for writer_id in set(list_writers(self._setup.root, modified_before=stale_before)) - alive:
-            lock = try_adopt_writer(self._setup.root, writer_id)
-            if lock is not None:
-                forget_writer(self._setup.root, writer_id)
-                lock.release()
-
-    def _list(self) -> Listing:
-        return {definition.name: self._files(definition) for definition in self._setup.tables}
-
-    def _files(self, definition: TableDefinition) -> list[SegmentFile]:
-        with storage_errors(f"The files of {definition.name} could not be listed."):
-            return list_segment_files(self._setup.folder(definition))
-
-    def _now(self) -> float:
-        return self._setup.clock.now().timestamp()
-
-
-def _writers_with_several_files(listing: Listing) -> set[str]:
-    found: set[str] = set()
-    for files in listing.values():
-        writer_ids = [file.segment.writer_id for file in select_visible_files(files)]
-        found.update(one for one, other in pairwise(writer_ids) if one == other)
-    return found
+def _is_temporary(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(".tmp")

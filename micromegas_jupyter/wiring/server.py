@@ -1,7 +1,6 @@
 """Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -61,7 +60,7 @@ _MAX_SPAWNED_IDLE: Final = 2
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
-_DENIALS_FILE: Final = "query_denials.json"
+_DENIALS_FILE: Final = "_micromegas/query_denials.json"
 _SPILL_PREFIX: Final = "micromegas-server-"
 _MAX_SHOWN_TABLES: Final = 20
 
@@ -385,12 +384,13 @@ def _check_unused_access(environ: Mapping[str, str]) -> None:
 
 
 def build_worker_options(
-    settings: ServerSettings, *, lake: Storage | None, denials_file: Path | None, spill_folder: Path
+    settings: ServerSettings, *, lake: Storage | None, denials_file: str | None, spill_folder: Path
 ) -> WorkerOptions:
     """Return what all executors have in common."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
-        denials_file=None if denials_file is None else str(denials_file),
+        uses_bucket=not Storage(settings.lake).is_local,
+        denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
         memory_pool_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
@@ -472,8 +472,8 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
         raise ConfigurationError(
             "The folder is not empty, and holds no table that can be read.",
             key="--lake",
-            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, which "
-            "becomes a lake of the server's own telemetry.",
+            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
+            "which becomes a lake of the server's own telemetry.",
         )
     return storage, CachedListing(folder)
 
@@ -487,11 +487,11 @@ def can_read_tables(source: TableSource, storage: Storage) -> bool:
         return False
 
 
-def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> Path | None:
+def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> str | None:
     """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
-        return settings.query_denials_file
-    return Path(storage.uri) / _DENIALS_FILE if isinstance(source, Lake) else None
+        return str(settings.query_denials_file)
+    return storage.child_uri(_DENIALS_FILE) if isinstance(source, Lake) else None
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:

@@ -1,9 +1,10 @@
-"""Stores the rules that deny queries: one file, replaced atomically, changed by one process at a time.
+"""Stores the rules that deny queries: one file in a folder or a bucket, replaced whole if nobody changed it meanwhile.
 
 Servers that share a lake share the file. `denials` decides whether a rule applies to a query.
 """
 
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from micromegas_jupyter.core import files as private_files
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import InvalidStatement, Unavailable
+from micromegas_jupyter.core.storage import S3_SCHEME, Storage
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
+from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable
 
 #: What a rule can name, all of them text; NULL is what the client did not send.
 MATCH_COLUMNS: Final = (
@@ -29,8 +30,8 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _MAX_REASON_LENGTH: Final = 256
 _MAX_NAME_LENGTH: Final = 256
 MAX_FILE_BYTES: Final = 1024 * 1024
-_LOCK_SECONDS: Final = 5.0
-_POLL_SECONDS: Final = 0.02
+_MAX_ATTEMPTS: Final = 20
+_RETRY_SECONDS: Final = 0.1
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -56,42 +57,59 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DenialStore:
-    """Rules in one file. Safe to use from several threads and processes; whoever handles `has_changed` resets it."""
+    """Rules in one file: a path, or an address as `s3://bucket/prefix/name.json`.
 
-    def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK, max_rules: int = MAX_RULES) -> None:
-        self._path = path
+    Safe to use from several threads and processes; whoever handles `has_changed` resets it.
+    """
+
+    def __init__(self, location: Path | str, *, clock: Clock = SYSTEM_CLOCK, max_rules: int = MAX_RULES) -> None:
+        text = str(location)
+        folder, _, self.name = (
+            text.rpartition("/") if text.startswith(S3_SCHEME) else (Path(text).parent, "", Path(text).name)
+        )
+        self._storage = Storage(folder)
         self._clock = clock
         self._max_rules = max_rules
         self.has_changed = False
-        self._lock_path = path.with_name(f".{path.name}.lock")
 
-    @property
-    def name(self) -> str:
-        """Return the file's name without its folder."""
-        return self._path.name
-
-    def mark(self) -> private_files.FileMark | None:
-        """Return what tells one state of the file from another; None when there is none."""
-        return private_files.mark_of(self._path)
+    def mark(self) -> str | None:
+        """Return what tells one content of the file from another; None when there is no file. Uses the network."""
+        found = self._load()
+        return None if found is None else found[1]
 
     def read(self) -> tuple[Denial, ...]:
         """Return the rules; none when there is no file."""
-        try:
-            content, _ = private_files.read_private_file(self._path, max_bytes=MAX_FILE_BYTES)
-        except private_files.NoSuchFile:
-            return ()
-        return _parse(content)
+        found = self._load()
+        return () if found is None else _parse(found[0])
 
     def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
-        """Replace the rules by what `change` makes of them; what it returns unchanged is not written."""
+        """Replace the rules by what `change` makes of them; it is called again when others change them meanwhile."""
+        written: bytes | None = None
         try:
-            with FileLock(self._lock_path, timeout=_LOCK_SECONDS, mode=0o600, poll_interval=_POLL_SECONDS):
-                rules = self.read()
+            for attempt in range(_MAX_ATTEMPTS):
+                if attempt:
+                    threading.Event().wait(_RETRY_SECONDS * jitter())
+                content, mark = self._load() or (b"", None)
+                if written is not None and content == written:
+                    return  # only the answer to our own write got lost
+                rules = _parse(content) if mark is not None else ()
                 changed = tuple(change(rules))
-                if changed != rules:
-                    private_files.write_private_file(self._path, _encode(changed))
-        except (Timeout, OSError, private_files.FileProblem, MalformedFile) as error:
+                if changed == rules:
+                    return
+                written = _encode(changed)
+                if self._storage.replace(self.name, written, mark=mark):
+                    return
+        except (private_files.FileProblem, MalformedFile, ResourcesExhausted) as error:
             raise Unavailable("The list of denied queries cannot be changed now.") from error
+        raise Unavailable("The list of denied queries is being changed by others.")
+
+    def _load(self) -> tuple[bytes, str] | None:
+        if self._storage.is_local:
+            private_files.check_replaceable(Path(self._storage.child_uri(self.name)))
+        try:
+            return self._storage.read(self.name, max_bytes=MAX_FILE_BYTES)
+        except Unavailable as error:
+            raise private_files.FileProblem("is too large, or cannot be read") from error
 
     def rules(self) -> Sequence[Denial]:
         """Return all rules."""
@@ -129,7 +147,7 @@ class DenialStore:
         removed: list[Denial] = []
 
         def without_rule(rules: tuple[Denial, ...]) -> Sequence[Denial]:
-            removed.extend(rule for rule in rules if rule.rule_id == rule_id)
+            removed[:] = [rule for rule in rules if rule.rule_id == rule_id]
             return [rule for rule in rules if rule.rule_id != rule_id]
 
         self.change(without_rule)

@@ -148,15 +148,18 @@ class Recorder:
             is_last = self._stopping.is_set()
             self._wake.clear()
             due = self._clock.monotonic() + self._sample_interval_seconds
-            try:
-                self._collect()
-                if is_last or self._clock.monotonic() >= self._commit_at:
-                    self._commit_at = self._clock.monotonic() + self._commit_interval_seconds
-                    self._backlog.store(self._writer)
-            except Exception as error:  # noqa: BLE001 - nothing here must end the recording
-                self._note_failure(error)
+            self._run_once(is_last=is_last)
             if not is_last and not self._stopping.is_set():
                 self._wake.wait(max(0.0, due - self._clock.monotonic()))
+
+    def _run_once(self, *, is_last: bool = False) -> None:
+        try:
+            self._collect()
+            if is_last or self._clock.monotonic() >= self._commit_at:
+                self._commit_at = self._clock.monotonic() + self._commit_interval_seconds
+                self._backlog.store(self._writer)
+        except Exception as error:  # noqa: BLE001 - nothing here must end the recording
+            self._note_failure(error)
 
     def _collect(self) -> None:
         """Move what was logged and measured into the backlog."""

@@ -9,7 +9,6 @@ from unittest.mock import Mock
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthType
-from micromegas_jupyter.engine.functions import denial_store
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
@@ -103,8 +102,7 @@ def test_another_process_sees_a_change_when_it_looks_again(open_list, clock, sto
     _check(other)
 
 
-def test_rules_that_are_made_at_once_are_all_kept(monkeypatch, path):
-    monkeypatch.setattr(denial_store, "_LOCK_SECONDS", 60.0)  # who waits longest may do so for long
+def test_rules_that_are_made_at_once_are_all_kept(path):
     stores = [DenialStore(path) for _ in range(4)]
 
     with ThreadPoolExecutor(4) as pool:

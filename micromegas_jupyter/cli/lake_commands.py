@@ -1,0 +1,108 @@
+"""`micromegas lake status` shows how a lake is doing; `micromegas lake import` copies one of an earlier version."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text
+from micromegas_jupyter.errors import UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.lake.maintenance import LakeStatus
+    from micromegas_jupyter.lake.segment_import import ImportedTable
+
+_HEADERS: Final = ("table", "size", "files", "small", "commits", "lag", "problem")
+_UNIT: Final = 1024
+
+
+def add_lake_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "show what maintenance last did, and each table"
+    status = actions.add_parser("status", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    status.add_argument("lake", metavar="LAKE", help="folder of the lake, or s3://bucket/prefix")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    text = "copy a lake of an earlier version; no server may run on it"
+    copy = actions.add_parser("import", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    copy.add_argument("old", metavar="OLD", help="folder of the lake of an earlier version; it is left as it is")
+    copy.add_argument("new", metavar="NEW", help="folder of the new lake, or s3://bucket/prefix")
+
+
+def run_lake(arguments: argparse.Namespace) -> int:
+    """Run one action; the exit code is 1 when a table could not be copied."""
+    if arguments.action == "status":
+        return _print_status(arguments)
+    from micromegas_jupyter.lake.segment_import import import_segments
+
+    old, new = Path(arguments.old), Storage(arguments.new)
+    if new.is_local and old.resolve() == Path(new.uri).resolve():
+        raise UsageError("OLD and NEW are the same folder.", remedy="Name a new folder for the new lake.")
+    results = import_segments(old, new, on_table=_print_table)
+    return 1 if any(result.error for result in results) else 0
+
+
+def _print_table(table: "ImportedTable") -> None:
+    if table.error is not None:
+        print(f"✗ {table.name}: {table.error}", file=sys.stderr, flush=True)
+        return
+    known = f", {table.known_rows:,} had been copied before" if table.known_rows else ""
+    print(f"✓ {table.name}: {table.new_rows:,} rows copied{known}", flush=True)
+
+
+def _print_status(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from micromegas_jupyter.lake.maintenance import read_status
+
+    status = read_status(Storage(arguments.lake))
+    if status is None:
+        raise UsageError(
+            "Maintenance has not run here yet.", remedy="Check the address; a running server begins within a minute."
+        )
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(status), indent=2).decode())
+        return 0
+    from tabulate import tabulate
+
+    rows = [
+        [
+            name,
+            _size_text(table.bytes),
+            f"{table.files:,}",
+            f"{table.small_files:,}",
+            f"{table.commits:,}",
+            f"{table.lag_seconds:,.0f} s" if table.lag_seconds else "-",
+            table.error or "",
+        ]
+        for name, table in sorted(status.tables.items())
+    ]
+    right = ("left", *["right"] * (len(_HEADERS) - 2), "left")
+    print(tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True, colalign=right if rows else None))
+    print(f"\n{_summary(status)}")
+    return 0
+
+
+def _summary(status: "LakeStatus") -> str:
+    age = duration_text(SYSTEM_CLOCK.now() - status.finished_at)
+    did = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in sorted(status.done.items())) or "no work"
+    lines = [f"last round {age} ago, {status.duration_seconds:.1f} s; {did}"]
+    if not status.compacts:
+        lines.append(
+            f"compaction is off: deltalake {status.deltalake_version} stores rows twice when two compactions overlap"
+        )
+    if status.free_bytes is not None:
+        lines.append(f"free disk {_size_text(status.free_bytes)}")
+    if status.last_error is not None:
+        lines.append(f"last problem: {status.last_error}")
+    return "\n".join(lines)
+
+
+def _size_text(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < _UNIT:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= _UNIT
+    return f"{size:.1f} TiB"
