@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import NewFile, check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
@@ -119,13 +119,12 @@ class LakeWriter:
         storage: Storage,
         *,
         clock: Clock = SYSTEM_CLOCK,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
         interval_seconds: float = COMMIT_INTERVAL_SECONDS,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._tables = Tables(storage, clock=clock, randomness=randomness)
+        self._tables = Tables(storage, clock=clock)
         self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._committers: dict[str, _Committer] = {}
