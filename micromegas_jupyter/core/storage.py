@@ -155,7 +155,11 @@ class Storage:
         with storage_errors("A file of the lake could not be written."):
             try:
                 self._obstore.put(self._store, path, content, mode="create" if mark is None else {"e_tag": mark})
-            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            except FileNotFoundError:
+                if mark is None:
+                    raise  # there is no bucket
                 return False
         return True
 

@@ -111,7 +111,7 @@ class _Files:
             return
         self._writer.close()
         self._writer = None
-        content = self._sink.getvalue()
+        content = self._sink.getvalue().to_pybytes()
         partition = self._plan.sources[0].partition
         folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in partition)
         path = f"{folder}part-{uuid.uuid4().hex}.parquet"
@@ -120,7 +120,7 @@ class _Files:
             {
                 "path": quote(path, safe="/="),
                 "partitionValues": dict(partition),
-                "size": content.size,
+                "size": len(content),
                 "modificationTime": self._modified_ms,
                 "dataChange": not self._plan.keeps_rows,
                 "stats": json.dumps(_statistics(pq.read_metadata(pa.BufferReader(content)), self._plan.schema)),
