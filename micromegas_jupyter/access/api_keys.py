@@ -26,14 +26,16 @@ from micromegas_jupyter.access.validator import (
 )
 from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
+    WRITE_SCOPE,
     ApiKeySetting,
     LegacyApiKeys,
+    ingest_patterns,
     key_digest,
     parse_api_keys,
     render_api_keys,
 )
 from micromegas_jupyter.core import files as private_files
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteAccess
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Randomness, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 
@@ -185,10 +187,17 @@ class ApiKeyValidator(BaseValidator):
             roles=roles,
             scopes=setting.scopes,
             table_access=table_access,
+            write_access=self._write_access(setting, roles),
             notice=LEGACY_NOTICE if text is not None and self._legacy is LegacyApiKeys.WARN else None,
         )
         refused = self._lasting_refusal(setting, has_roles=table_access is not None)
         self._keys[digest] = digest, refused or Accepted(context=context)
+
+    def _write_access(self, setting: ApiKeySetting, roles: Sequence[str]) -> WriteAccess:
+        """Return what the key may write to: what its scopes name, and with the scope `write` what its roles allow."""
+        by_scope = ingest_patterns(setting.scopes)
+        by_role = self._roles.write_access(roles if WRITE_SCOPE in setting.scopes else ())
+        return WriteAccess(ingest=by_role.ingest | by_scope, creates=by_scope, owns=by_role.owns)
 
     def _warn_of_roles(self, setting: ApiKeySetting, digest: bytes, unknown: Sequence[str]) -> None:
         if key_state(setting, now=self._clock.now()) != "valid":

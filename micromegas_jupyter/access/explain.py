@@ -123,6 +123,11 @@ def _described(context: AuthContext) -> str:
     if context.table_access is not None:
         filters = context.table_access.filters
         parts.append(f"tables {_shown(sorted(filters)) if filters else 'none'}")
+    access = context.write_access
+    if access.ingest or access.creates:
+        parts.append(f"sends rows to {_shown(sorted(access.ingest | access.creates))}")
+    if access.owns:
+        parts.append(f"owns {_shown(sorted(access.owns))}")
     if context.scopes != frozenset({READ_SCOPE}):
         parts.append(f"for {_shown(sorted(context.scopes))} only")
     if context.expires_at is not None:

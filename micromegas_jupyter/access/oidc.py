@@ -289,6 +289,7 @@ class Issuer:
             client_id=_first_text(claims, CLIENT_CLAIMS),
             roles=roles,
             table_access=table_access,
+            write_access=self._roles.write_access(roles),
         )
 
     def _groups(self, claims: Mapping[str, object], subject: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from micromegas_jupyter.access.audit import (
 )
 from micromegas_jupyter.access.jwks import Fetch, KeysPending
 from micromegas_jupyter.config.access import EVERY_TABLE, RateLimits, RoleSetting
-from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TokenValidator
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TokenValidator, WriteAccess
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.jwt import MAX_TOKEN_BYTES
@@ -280,6 +280,14 @@ class Roles:
             return (), None
         roles = tuple(dict.fromkeys(name for name in (*names, *self._default_roles) if name in self._roles))
         return roles, None if is_admin else self._cached_access(roles)
+
+    def write_access(self, names: Iterable[str]) -> WriteAccess:
+        """Return what the roles of these names, as `grant` returned them, let their bearers write to."""
+        granted = [self._roles[name] for name in names if name in self._roles] if self._roles else []
+        return WriteAccess(
+            ingest=frozenset().union(*(role.ingest for role in granted)),
+            owns=frozenset().union(*(role.owns for role in granted)),
+        )
 
     def _access_of(self, roles: tuple[str, ...]) -> TableAccess:
         granted = [self._roles[name].tables for name in roles] if self._roles else []

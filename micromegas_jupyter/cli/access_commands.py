@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.config.access import API_KEY_SCOPES, READ_SCOPE, ApiKeySetting
+from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
@@ -32,7 +32,10 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create = _add_action(actions, "create", "make a key and print it, this one time")
     create.add_argument("name", metavar="NAME", help="the name that the bearer goes by")
     create.add_argument(
-        "--scope", action="append", choices=sorted(API_KEY_SCOPES), help="what it is for, read by default; repeatable"
+        "--scope",
+        action="append",
+        default=[],
+        help="what it is for: read (the default), write, ingest or ingest:TABLE; repeatable",
     )
     create.add_argument(
         "--role", action="append", default=[], help="a role of its bearer that the server has; repeatable"
@@ -72,6 +75,8 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
     name = arguments.name
     if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME_CHARACTERS:
         raise UsageError(f"NAME must be at most {_MAX_NAME_CHARACTERS} printable characters.")
+    if not all(map(is_scope, arguments.scope)):
+        raise UsageError("--scope is not a scope.", remedy=SCOPE_REMEDY)
     expires_at = None if arguments.expires is None else parse_expiry(arguments.expires, now=now)
     made = make_api_key(
         name,
@@ -226,6 +231,8 @@ def _decision_facts(decision: "Decision") -> dict[str, object]:
         "groups": list(context.groups),
         "roles": list(context.roles),
         "scopes": sorted(context.scopes),
+        "ingest": sorted(context.write_access.ingest | context.write_access.creates),
+        "owns": sorted(context.write_access.owns),
     }
 
 

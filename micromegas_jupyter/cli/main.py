@@ -31,6 +31,7 @@ _COMMANDS = {
     "processes": ("query_commands", "list the programs that recently sent telemetry"),
     "process-log": ("query_commands", "print what one program logged"),
     "process-metrics": ("query_commands", "print what one program measured"),
+    "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
     "lake": ("lake_commands", "show how a lake is doing, or copy one of an earlier version"),

@@ -180,13 +180,13 @@ INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
 _MAX_ID_LENGTH: Final = 128
 
 # Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions: what to do without the table, and with it.
-_MODES: Final = {"append": None, "create": (1, 1), "create_append": (1, 2)}
+_MODES: Final = {"append": None, "create": (1, 1), "create_append": (1, 2), "replace": (1, 3)}
 
 
 def build_ingest_command(table_name: str, mode: str) -> bytes:
     """Return the command that puts rows into a table."""
     if mode not in _MODES:
-        raise UsageError(f"mode {mode!r} is not valid.", remedy="Choose append, create or create_append.")
+        raise UsageError(f"mode {mode!r} is not valid.", remedy="Choose append, create, create_append or replace.")
     command: Any = messages.CommandStatementIngest(table=table_name)
     options = _MODES[mode]
     if options is not None:  # without options every server appends

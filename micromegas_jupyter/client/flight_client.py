@@ -32,6 +32,14 @@ from micromegas_jupyter.client.commands import (
 from micromegas_jupyter.client.frames import check_dtype_backend, to_frame
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, is_read
+from micromegas_jupyter.client.tables import (
+    TABLES_ACTION,
+    Answer,
+    TableMethods,
+    TableOperation,
+    build_body,
+    parse_answer,
+)
 from micromegas_jupyter.client.transport import (
     Attempts,
     Call,
@@ -269,7 +277,7 @@ T = TypeVar("T")
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(TelemetryQueries):
+class FlightSQLClient(TelemetryQueries, TableMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
     Nothing is sent before the first call. May be used from several threads, and as a context manager.
@@ -406,12 +414,13 @@ class FlightSQLClient(TelemetryQueries):
     def bulk_ingest(
         self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
     ) -> Any:
-        """Add a table's rows to one of the server's tables; for administrators, and API keys with the scope `ingest`.
+        """Add a table's rows to one of the server's tables, for callers who may write to it.
 
         Args:
             table_name: The table.
             table: The rows.
-            mode: `append` to an existing table, `create` a new one, or `create_append`.
+            mode: `append` to an existing table, `create` a new one, `create_append`, or `replace` all rows and columns
+                of a table that you own, which is created if it does not exist.
             ingest_id: Names this call, so that it can be repeated when its outcome is not known: this project's server
                 stores the rows of one id once.
 
@@ -434,6 +443,20 @@ class FlightSQLClient(TelemetryQueries):
             return None if answer is None else parse_message(messages.DoPutUpdateResult, answer)
         except UsageError as error:
             raise InternalError("The server's answer to the rows cannot be read.") from error
+
+    def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer:
+        body = build_body(operation)
+        try:
+            results = self._run(
+                lambda transport, call: transport.do_action(TABLES_ACTION, body, call),
+                timeout_seconds=self._timeout_seconds or (_INGEST_TIMEOUT_SECONDS if operation.is_slow else None),
+                may_repeat=operation.is_read,
+            )
+        except (UnsupportedStatement, UnsupportedRequest) as error:
+            raise UnsupportedRequest(
+                "The server does not change tables.", remedy="Ask a server that keeps a lake.", query_id=error.query_id
+            ) from error
+        return parse_answer(results, answer)
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Have `callback` called, on any thread, with each new notice about the credential, instead of a warning."""

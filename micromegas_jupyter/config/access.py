@@ -33,12 +33,24 @@ from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"
 
+_ROLE_MEMBERS = frozenset({"tables", "ingest", "owns"})
+_TABLE_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}\*?")
+_PATTERN_REMEDY = "Write a table's name (lower-case letters, digits, underscores), a prefix such as team_*, or *."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSetting:
-    """The readable tables (`*`: all others), each with a condition in SQL for its rows, or None for all rows."""
+    """What the bearers of a role may do.
+
+    Attributes:
+        tables: The readable tables (`*`: all others), each with a condition in SQL for its rows, or None for all rows.
+        ingest: The tables that they may send rows to: names, prefixes (`team_*`), or `*`.
+        owns: The tables that they may also create, replace, alter, optimize and drop, and delete rows of.
+    """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    ingest: frozenset[str] = frozenset()
+    owns: frozenset[str] = frozenset()
 
 
 def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
@@ -47,25 +59,46 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 
 
 def _parse_role(value: object, key: str) -> RoleSetting:
-    role = as_object(value, key, known=frozenset({"tables"}))
-    if "tables" not in role:
-        raise refused(f"{key}.tables", "is missing", "Add the tables that the role may read.")
-    tables, path = role["tables"], f"{key}.tables"
-    if isinstance(tables, list):
-        return RoleSetting(tables=MappingProxyType(dict.fromkeys(as_texts(tables, path))))
-    conditions = {
-        name: None if condition is None else as_text(condition, f"{path}.{name}")
-        for name, condition in as_named(tables, path).items()
+    role = Members(values=as_object(value, key, known=_ROLE_MEMBERS), place=key)
+    if not role.values:
+        raise refused(
+            f"{key}.tables", "is missing", "Add the tables that the role may read, or those that it may write to."
+        )
+    return RoleSetting(
+        tables=MappingProxyType(role.read("tables", _as_readable_tables, {})),
+        ingest=role.read("ingest", _as_table_patterns, frozenset()),
+        owns=role.read("owns", _as_table_patterns, frozenset()),
+    )
+
+
+def _as_readable_tables(value: object, key: str) -> dict[str, str | None]:
+    if isinstance(value, list):
+        return dict.fromkeys(as_texts(value, key))
+    return {
+        name: None if condition is None else as_text(condition, f"{key}.{name}")
+        for name, condition in as_named(value, key).items()
     }
-    return RoleSetting(tables=MappingProxyType(conditions))
+
+
+def _as_table_patterns(value: object, key: str) -> frozenset[str]:
+    if isinstance(value, dict):
+        raise refused(key, "is not a JSON list", "List the tables; conditions on rows are for reading only.")
+    patterns = as_texts(value, key)
+    for index, pattern in enumerate(patterns):
+        if pattern != EVERY_TABLE and not _TABLE_PATTERN.fullmatch(pattern):
+            raise refused(f"{key}[{index}]", "cannot match a table", _PATTERN_REMEDY)
+    return frozenset(patterns)
 
 
 API_KEY_ISSUER = "api_key"
 """The issuer of every API key's bearer."""
 
 READ_SCOPE = "read"
+WRITE_SCOPE = "write"
 INGEST_SCOPE = "ingest"
-API_KEY_SCOPES = frozenset({READ_SCOPE, INGEST_SCOPE})
+"""To send rows to every table; with a colon and a name, or a prefix such as `team_*`, to these tables only."""
+
+_PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, INGEST_SCOPE})
 MAX_API_KEYS = 100_000
 
 _MEMBERS = frozenset({"name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at"})
@@ -167,9 +200,27 @@ def _as_digest(value: object, key: str) -> bytes:
 def _as_scopes(value: object, key: str) -> frozenset[str]:
     scopes = as_texts(value, key)
     for index, scope in enumerate(scopes):
-        if scope not in API_KEY_SCOPES:
-            raise refused(f"{key}[{index}]", f"is not one of {', '.join(sorted(API_KEY_SCOPES))}")
+        if not is_scope(scope):
+            raise refused(f"{key}[{index}]", "is not a scope", SCOPE_REMEDY)
     return frozenset(scopes)
+
+
+SCOPE_REMEDY = (
+    "Write read, write, ingest (rows for every table), or ingest: and a table's name or prefix, such as ingest:orders."
+)
+
+
+def is_scope(text: str) -> bool:
+    """Whether an API key may have this scope."""
+    kind, colon, pattern = text.partition(":")
+    return text in _PLAIN_SCOPES or (bool(colon) and kind == INGEST_SCOPE and bool(_TABLE_PATTERN.fullmatch(pattern)))
+
+
+def ingest_patterns(scopes: Iterable[str]) -> frozenset[str]:
+    """Return the tables that a key with these scopes may send rows to, whatever its roles."""
+    beginning = f"{INGEST_SCOPE}:"
+    named = frozenset(scope.removeprefix(beginning) for scope in scopes if scope.startswith(beginning))
+    return named | {EVERY_TABLE} if INGEST_SCOPE in scopes else named
 
 
 def _rendered(key: ApiKeySetting) -> dict[str, object]:

@@ -65,7 +65,9 @@ def _limit(default: int, meaning: str, *, variable: str = "MICROMEGAS_SERVER_", 
 class ServerSettings:
     """How a server runs and what it allows."""
 
-    lake: Path = _setting(Path("lake"), "folder of the tables", variable="MICROMEGAS_LAKE", is_common=True)
+    lake: str = _setting(
+        "lake", "folder of the tables, or `s3://bucket/prefix`", variable="MICROMEGAS_LAKE", is_common=True
+    )
     host: str = _setting("127.0.0.1", "address to listen on", is_common=True)
     port: Port = _setting(50051, "port to listen on; 0 for any free one", is_common=True)
     access_config: Path | None = _setting(
@@ -107,6 +109,9 @@ class ServerSettings:
         "file of denied queries, by its absolute path; `query_denials.json` in the lake by default",
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
         is_absolute=True,
+    )
+    telemetry_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = _setting(
+        10.0, "how often the server's own logs and load are stored, in seconds"
     )
     no_telemetry: bool = _setting(default=False, meaning="do not record the server's own logs and load")
     ready_json: bool = _setting(default=False, meaning="print one line of JSON once everything answers")

@@ -60,6 +60,37 @@ class TableAccess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteAccess:
+    """Which tables a caller may write to: each a name, a prefix (`team_*`), or `*` for all.
+
+    Attributes:
+        ingest: Tables that they may send rows to.
+        creates: Tables that they may also create; whoever created a table owns it.
+        owns: Tables that they may create, replace, alter, optimize and drop, and delete rows of, whoever created them.
+    """
+
+    ingest: frozenset[str] = frozenset()
+    creates: frozenset[str] = frozenset()
+    owns: frozenset[str] = frozenset()
+
+    def may_ingest(self, table: str) -> bool:
+        """Whether the caller may send rows to the table."""
+        return _matches(table, self.ingest | self.creates | self.owns)
+
+    def may_create(self, table: str) -> bool:
+        """Whether the caller may create a table of this name."""
+        return _matches(table, self.creates | self.owns)
+
+    def owns_table(self, table: str) -> bool:
+        """Whether the caller owns the table even if somebody else created it."""
+        return _matches(table, self.owns)
+
+
+def _matches(table: str, patterns: frozenset[str]) -> bool:
+    return table in patterns or any(pattern.endswith("*") and table.startswith(pattern[:-1]) for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthContext:
     """Who makes a call, as the validator found it.
 
@@ -76,8 +107,9 @@ class AuthContext:
         groups: Group or role names from the token.
         client_id: The application that the token was made for (`azp` or `client_id`), when stated.
         roles: The caller's roles on this server.
-        scopes: What the credential is for: `read`, `ingest`.
+        scopes: What the credential is for: `read`, `write`, `ingest`, `ingest:TABLE`.
         table_access: Which tables and rows the caller may read; None for all.
+        write_access: Which tables the caller may write to; administrators may write to all.
         notice: A sentence that every answer to this caller should carry, about a credential that will not do for
             ever.
     """
@@ -96,6 +128,7 @@ class AuthContext:
     roles: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset({"read"})
     table_access: TableAccess | None = None
+    write_access: WriteAccess = WriteAccess()
     notice: str | None = None
 
 
@@ -166,8 +199,11 @@ class TableSnapshot:
 class TableSource(Protocol):
     """Where an engine finds its tables."""
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
-        """Return all tables as they stand now; cheap enough to call for every query."""
+    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
+        """Return all tables; those whose names `sql` holds are as they stand now. None is for all of them.
+
+        It is cheap enough to call for every query.
+        """
 
 
 class WriteMode(enum.Enum):
@@ -176,6 +212,7 @@ class WriteMode(enum.Enum):
     APPEND = "append"
     CREATE = "create"
     CREATE_OR_APPEND = "create_append"
+    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +220,8 @@ class WriteRequest:
     """One write of rows into one table; a second one with the same `write_id` stores nothing more.
 
     `is_trusted` rows may claim to be the server's own records. Without `may_read`, errors name no column that the
-    caller did not send. `maker` names the caller, who may have made `most_tables`.
+    caller did not send. `maker` names the caller, who may have made `most_tables`. Without `is_owner`, a table may be
+    replaced only if `maker` created it.
     """
 
     table: str
@@ -193,6 +231,7 @@ class WriteRequest:
     may_read: bool = False
     maker: str | None = None
     most_tables: int | None = None
+    is_owner: bool = False
 
 
 class TableWrite(Protocol):

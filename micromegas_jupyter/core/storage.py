@@ -35,11 +35,15 @@ _RETRY_SECONDS: Final = 20
 
 
 class Entry(NamedTuple):
-    """One object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC)."""
+    """One object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC).
+
+    In a bucket it has the object's mark besides.
+    """
 
     path: str
     size_bytes: int
     modified_at: float
+    mark: str = ""
 
 
 class Storage:
@@ -95,15 +99,17 @@ class Storage:
             except FileNotFoundError:
                 return []
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield all objects below a folder, in no order."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """Yield all objects below a folder, in no order; only those whose names sort behind `after`."""
         with storage_errors("The files of a table could not be listed."):
+            first = f"{prefix}/{after}"
             if self.is_local:
-                yield from _walk(Path(self.uri), Path(self.uri) / prefix)
+                yield from (entry for entry in _walk(Path(self.uri), Path(self.uri) / prefix) if entry.path > first)
                 return
-            for found in self._obstore.list(self._store, prefix=f"{prefix}/"):
+            for found in self._obstore.list(self._store, prefix=f"{prefix}/", offset=first if after else None):
                 for meta in found:
-                    yield Entry(str(meta["path"]), int(meta["size"]), meta["last_modified"].timestamp())
+                    changed_at = meta["last_modified"].timestamp()
+                    yield Entry(str(meta["path"]), int(meta["size"]), changed_at, str(meta["e_tag"]))
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
         """Return a small object and its mark, which changes with its content; None when there is none."""
@@ -256,7 +262,7 @@ def storage_errors(what: str) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or "No space left" in str(cause):
+            if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or _is_full(str(cause)):
                 raise ResourcesExhausted(
                     f"{what} The server's storage is full.",
                     remedy="Tell the server's administrator, and try again later.",
@@ -267,6 +273,10 @@ def storage_errors(what: str) -> Iterator[None]:
                 what, remedy="Check the free space, the access rights and the address of the lake's storage."
             ) from error
         raise
+
+
+def _is_full(text: str) -> bool:
+    return "No space left" in text or "File too large" in text or "Disk quota exceeded" in text
 
 
 def _is_of_storage(error: Exception) -> bool:

@@ -52,7 +52,7 @@ class DemoStack:
             started.enter_context(self.provider)
             self.server = ServerStack(
                 ServerSettings(
-                    lake=self.folder / "lake",
+                    lake=str(self.folder / "lake"),
                     host=host,
                     port=port,
                     no_http=True,

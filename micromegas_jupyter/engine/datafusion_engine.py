@@ -42,6 +42,7 @@ from micromegas_jupyter.engine.planning import (
     with_plain_parameters,
     without_paths,
 )
+from micromegas_jupyter.engine.pruning import FilesByTable
 from micromegas_jupyter.engine.scanner import Mention, find_mentions
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
@@ -64,6 +65,7 @@ class _Statement:
     values: dict[str, pa.Scalar] = field(repr=False)
     tables: list[VisibleTable] = field(repr=False)
     init_seconds: float
+    files: FilesByTable | None = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
 
@@ -169,15 +171,24 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
+
+        def plan() -> DataFrame:
+            return session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+
+        if statement.files is None:
+            statement.files = self._builder.needed_files(
+                session, statement.tables, mentions=mentions, time_range=request.time_range, plan=plan
+            )
         tables = self._builder.register(
             session,
             statement.tables,
             mentions=mentions,
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,
+            files=statement.files,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
-        frame = session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+        frame = plan()
         logical = frame.logical_plan()
         return _Plan(
             lent=lent,

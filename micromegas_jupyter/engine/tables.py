@@ -3,9 +3,10 @@
 Only tables that the statement names are built. Who has which rights is decided where the caller is identified.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import Final
 
 import pyarrow as pa
 from cachetools import LRUCache
-from datafusion import DataFrame, SessionContext, col, lit
+from datafusion import CsvReadOptions, DataFrame, SessionConfig, SessionContext, col, lit
+from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.core.protocols import AuthContext, TableAccess, TableSnapshot
+from micromegas_jupyter.core.protocols import AuthContext, DataFile, FileFormat, TableAccess, TableSnapshot
+from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
-from micromegas_jupyter.engine.errors import file_gone
+from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.pruning import Candidates, FilesByTable, files_in_range, partition_value, prune
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
@@ -34,6 +38,18 @@ _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
 _USE_FOOTERS: Final = "SET datafusion.execution.collect_statistics = {}"
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
+# A file that is ruled out only when it is opened costs 0.3 ms; planning a statement twice costs 1 ms.
+_MIN_PRUNED: Final = 32
+#: Functions that have another value when a statement is planned again.
+_CLOCKS: Final = ("now", "current_timestamp", "current_date", "current_time", "today")
+# The options of a scan travel with it. A footer is a few kilobytes, and DataFusion would read 512 of each file.
+_SCAN_OPTIONS: Final = {
+    "datafusion.execution.parquet.metadata_size_hint": "32768",
+    "datafusion.execution.parquet.pushdown_filters": "true",
+    "datafusion.execution.parquet.schema_force_view_types": "false",
+    "datafusion.execution.parquet.coerce_int96": "us",
+}
+_ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
 
 
 class Visibility:
@@ -67,10 +83,11 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
 
 
 class TableBuilder:
-    """Builds tables in sessions; it caches the last scan of each schema, in which DataFusion keeps files' footers."""
+    """Builds tables in sessions; it keeps the last scans, in which DataFusion has the files' statistics."""
 
     def __init__(self) -> None:
-        self._scans: LRUCache[pa.Schema, tuple[tuple[str, ...], LogicalPlan]] = LRUCache(64)
+        self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
+        self._buckets: dict[str, AmazonS3] = {}
 
     def register(
         self,
@@ -80,8 +97,9 @@ class TableBuilder:
         mentions: Mention,
         time_range: TimeRange | None,
         is_behind_barrier: bool,
+        files: FilesByTable | None = None,
     ) -> list[VisibleTable]:
-        """Register the mentioned tables and return them.
+        """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -97,8 +115,11 @@ class TableBuilder:
             # The dictionary of a batch may hold values of hidden rows.
             schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
             if any(map(mentions.has, table.names)):
-                _check_files(snapshot)
-                rows = self.read(context, snapshot.files, schema) if snapshot.files else no_rows(context, schema)
+                needed = (files or {}).get(snapshot.name)
+                if needed is None:
+                    needed = _files_in_range(table, time_range)
+                _check_files(needed)
+                rows = self.read(context, snapshot, needed, schema)
                 rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
                 if is_behind_barrier and table.conditions:
                     rows = behind_barrier(rows)
@@ -111,22 +132,117 @@ class TableBuilder:
             context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
 
-    def read(self, context: SessionContext, files: Sequence[str], schema: pa.Schema) -> DataFrame:
-        """Return the plan of one native scan over an explicit list of Parquet files, with a schema that is given.
+    def needed_files(
+        self,
+        context: SessionContext,
+        tables: Sequence[VisibleTable],
+        *,
+        mentions: Mention,
+        time_range: TimeRange | None,
+        plan: Callable[[], DataFrame],
+    ) -> FilesByTable:
+        """Return, for large tables, the files in which a row can meet the conditions of a statement that `plan` plans.
+
+        DataFusion itself moves the conditions down to the scans: the statement is planned over scans of no files, under
+        names of their own. A file that every scan of its table rules out cannot change the result.
+        """
+        large: dict[str, Candidates] = {}
+        for position, table in enumerate(tables):
+            snapshot = table.snapshot
+            if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
+                continue
+            columns = {*(snapshot.range_columns or ()), *snapshot.partition_columns} & set(snapshot.schema.names)
+            found = _files_in_range(table, time_range)
+            if len(found) < _MIN_PRUNED or not (table.conditions or any(map(mentions.has, columns))):
+                continue
+            schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
+            name = f"scan_of_table_{position:04d}"
+            rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
+            context.register_table(quoted(snapshot.name), rows.into_view())
+            large[name] = Candidates(snapshot, found)
+        if not large:
+            return {}
+        others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
+        nothing = {table.snapshot.name: () for table in others}
+        self.register(context, others, mentions=mentions, time_range=time_range, is_behind_barrier=False, files=nothing)
+        try:
+            optimized = plan().optimized_logical_plan()
+            return prune(optimized, large, may_change=any(map(mentions.has, _CLOCKS)))
+        except Exception as error:
+            if is_engine_failure(error):  # planning it over all files shows what is wrong
+                return {}
+            raise
+        finally:
+            for table in tables:
+                for name in (table.snapshot.name, table.snapshot.raw_name):
+                    if name is not None:
+                        context.deregister_table(quoted(name))
+
+    def read(
+        self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[DataFile], schema: pa.Schema
+    ) -> DataFrame:
+        """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees."""
+        shown = [name for name in snapshot.partition_columns if name in schema.names]
+        if not files:
+            return no_rows(context, schema)
+        if not shown:
+            return self._scan(context, snapshot.file_format, [file.path for file in files], schema)
+        places = [snapshot.partition_columns.index(name) for name in shown]
+        groups: dict[tuple[str | None, ...], list[str]] = {}
+        for file in files:
+            groups.setdefault(tuple(file.partition[place] for place in places), []).append(file.path)
+        stored = pa.schema([field for field in schema if field.name not in shown])
+        union: DataFrame | None = None
+        for values, paths in groups.items():
+            rows = self._scan(context, snapshot.file_format, paths, stored)
+            literals = {
+                name: lit(partition_value(value, schema.field(name).type))
+                for name, value in zip(shown, values, strict=True)
+            }
+            rows = rows.select(
+                *[literals[name].alias(name) if name in literals else col(quoted(name)) for name in schema.names]
+            )
+            union = rows if union is None else union.union(rows)
+        if union is None:
+            raise InternalError("A table without files was to be read.")
+        return union
+
+    def _scan(
+        self, context: SessionContext, file_format: FileFormat, paths: Sequence[str], schema: pa.Schema
+    ) -> DataFrame:
+        """Return the plan of one native scan over an explicit list of files, with a schema that is given.
 
         DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf,
-        though, and a listing scan's paths are a repeated field: the other paths are appended to the plan for the first
-        one, as protobuf merges messages that follow one another. Tests hold that for each version of DataFusion in the
-        range of pyproject.toml.
+        though, and a listing scan's paths are a repeated field: the paths are appended to the plan for no file, as
+        protobuf merges messages that follow one another. `check_scans` and tests hold that.
         """
-        names = tuple(files)
-        cached, scan = self._scans.get(schema, (None, None))
-        if scan is None or cached != names:
-            scan = SessionContext().read_parquet(file_url(names[0]), schema=schema).logical_plan()
-            others = message_class("Node")(f1=[{"f2": map(file_url, names[1:])}])
-            scan = LogicalPlan.from_bytes(context, scan.to_bytes() + others.SerializeToString())
-            self._scans[schema] = names, scan
+        self._open_buckets(context, paths)
+        key = (schema, file_format, tuple(paths))
+        scan = self._scans.get(key)
+        if scan is None:
+            listed = message_class("Node")(f1=[{"f2": map(file_url, paths)}]).SerializeToString()
+            scan = LogicalPlan.from_bytes(context, _template(schema, file_format) + listed)
+            self._scans[key] = scan
         return context.create_dataframe_from_logical_plan(scan)
+
+    def _open_buckets(self, context: SessionContext, paths: Iterable[str]) -> None:
+        for bucket in {path.split("/", 3)[2] for path in paths if path.startswith(S3_SCHEME)}:
+            if bucket not in self._buckets:
+                self._buckets[bucket] = _open_bucket(bucket)
+            context.register_object_store(S3_SCHEME, self._buckets[bucket], host=bucket)
+
+
+def _cuts_last(table: VisibleTable) -> bool:
+    """Whether a time range is about the merged rows.
+
+    A condition is about whole merged rows: cut before the merge, they would be made of the range's states only, and a
+    row that is hidden could show itself as it was at another time.
+    """
+    return table.snapshot.merge_sql is not None and table.snapshot.raw_name is not None and bool(table.conditions)
+
+
+def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> Sequence[DataFile]:
+    return files_in_range(table.snapshot, None if _cuts_last(table) else time_range)
 
 
 def _build(
@@ -134,10 +250,7 @@ def _build(
 ) -> DataFrame:
     """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered."""
     snapshot = table.snapshot
-    is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None
-    # A condition is about whole merged rows: cut before the merge, they would be made of the range's states only,
-    # and a row that is hidden could show itself as it was at another time.
-    cuts_last = is_merged and bool(table.conditions)
+    cuts_last = _cuts_last(table)
     if not cuts_last:
         rows = _cut(rows, snapshot, time_range)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
@@ -155,11 +268,51 @@ def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
     return wire_schema(visible_schema(snapshot), preserve_dictionary=False)
 
 
-def _check_files(snapshot: TableSnapshot) -> None:
+def _check_files(files: Sequence[DataFile]) -> None:
     """DataFusion reads a file that is not there as no rows, so a vanished file must be noticed here."""
-    for file in snapshot.files:
-        if "://" not in file and not os.path.exists(file):  # noqa: PTH110 - 230 paths cost 0.3 ms so, 2 ms as Path
+    for file in files:
+        path = file.path
+        if "://" not in path and not os.path.exists(path):  # noqa: PTH110 - 230 paths cost 0.3 ms so, 2 ms as Path
             raise file_gone()
+
+
+@functools.lru_cache(maxsize=64)
+def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
+    """Return the plan of a scan of no file."""
+    context, place = SessionContext(SessionConfig(dict(_SCAN_OPTIONS))), "file:///none"
+    match file_format:
+        case FileFormat.PARQUET:
+            rows = context.read_parquet(place, schema=schema)
+        case FileFormat.CSV:
+            # Values with line breaks: such a file must not be read in pieces.
+            rows = context.read_csv(place, options=CsvReadOptions(schema=schema, newlines_in_values=True))
+        case FileFormat.JSON_LINES:
+            rows = context.read_json(place, schema=schema)
+        case FileFormat.ARROW:
+            rows = context.read_arrow(place, schema=schema)
+    node = message_class("Node").FromString(rows.logical_plan().to_bytes())
+    del node.f1[0].f2[:]
+    return bytes(node.SerializeToString())
+
+
+def _named_scan(context: SessionContext, schema: pa.Schema, name: str) -> DataFrame:
+    """Return a scan that shows up under a name in plans, and is not to be run."""
+    named = message_class("Node")(f1=[{"f2": ["file:///none"], "f14": [{"f1": [{"f1": [name]}]}]}])
+    plan = LogicalPlan.from_bytes(context, _template(schema, FileFormat.PARQUET) + named.SerializeToString())
+    return context.create_dataframe_from_logical_plan(plan)
+
+
+def _open_bucket(bucket: str) -> AmazonS3:
+    options = Storage(f"{S3_SCHEME}{bucket}").options
+    return AmazonS3(
+        bucket_name=bucket,
+        region=options.get("aws_region"),
+        access_key_id=options.get("aws_access_key_id"),
+        secret_access_key=options.get("aws_secret_access_key"),
+        session_token=options.get("aws_session_token"),
+        endpoint=options.get("aws_endpoint_url"),
+        allow_http=options["allow_http"] == "true",
+    )
 
 
 def _cut(rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None) -> DataFrame:

@@ -33,7 +33,6 @@ _CLOSE_SECONDS: Final = 5.0
 _NICENESS: Final = 5
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
-_LEAVE_SECONDS: Final = 5.0
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
@@ -80,9 +79,10 @@ OnEnded = Callable[[int, Ended], None]
 OnFailed = Callable[[], None]
 
 
-def executor_variables() -> Variables:
-    """Return the environment of executors."""
-    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
+def executor_variables(options: WorkerOptions) -> Variables:
+    """Return the environment of executors; those that read a bucket get what that needs."""
+    kept = ("LC_", "AWS_", "SSL_CERT_") if options.uses_bucket else ("LC_",)
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(kept)}
     return Variables({**passed, **VARIABLES})
 
 
@@ -165,7 +165,7 @@ class ZygoteLauncher:
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
                 [sys.executable, "-P", "-m", "micromegas_jupyter.executors.zygote", _encode_options(self._options)],
-                env=executor_variables(),
+                env=executor_variables(self._options),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 # Its own group: an interrupt at the terminal is for the front alone.
@@ -330,14 +330,18 @@ class SpawnLauncher:
         with theirs:
             if sys.platform == "win32":
                 process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-                    command, env=executor_variables(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                    command, env=executor_variables(self._options), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
                 )
                 if process.stdin is not None:
                     with process.stdin as pipe:
                         pipe.write(theirs.share(process.pid))
             else:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-                    command, env=executor_variables(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0
+                    command,
+                    env=executor_variables(self._options),
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    process_group=0,
                 )
         return process, ours
 
@@ -367,22 +371,12 @@ class CachedPlan:
     expires_at: float  # monotonic seconds
 
 
-class Executor:
-    """One process and the socket to it. Belongs to one event loop."""
+class Channel:
+    """The front's end of a socket to an executor: requests out, answers in. Belongs to one event loop."""
 
-    def __init__(self, process: Process, connection: socket.socket) -> None:
-        self.process = process
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        self.is_ready = False
-        self.is_gone = False  # or about to end
-        self.is_reniced = False
-        self.tables_version = 0  # which tables it knows; 0 for none
-        self.cpu_seconds = 0.0  # of its whole life up to the end of its last statement
-        # When it was ready; most of its anonymous memory it shares with the zygote.
-        self.baseline_bytes = self.baseline_private_bytes = 0
-        self.plan: CachedPlan | None = None
         self._received = b""
         self._readable: asyncio.Future[None] | None = None
         self._is_watched = False
@@ -390,7 +384,7 @@ class Executor:
 
     @property
     def has_unread(self) -> bool:
-        """Whether it has sent more than was read."""
+        """Whether the executor has sent more than was read."""
         return bool(self._received)
 
     async def read(self) -> tuple[bytes, bytes]:
@@ -415,28 +409,6 @@ class Executor:
             await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, len(body)) + body)
         except OSError:
             raise ExecutorEnded from None
-
-    def kill(self) -> None:
-        """End the process at once, also one that is stopped."""
-        self.is_gone = True
-        self.process.send_signal(_SIGKILL)
-
-    def renice(self) -> None:
-        """Lower its priority, which cannot be undone."""
-        if not self.is_reniced:
-            self.is_reniced = True
-            if hasattr(os, "setpriority"):
-                with suppress(OSError):
-                    os.setpriority(os.PRIO_PGRP, self.process.pid, _NICENESS)
-
-    def leave(self) -> None:
-        """Have the process drop its upload and end by itself, as it does when the front closes the connection."""
-        if self.is_gone:
-            return
-        self.is_gone = True
-        with suppress(OSError):  # it has just ended
-            self._connection.shutdown(socket.SHUT_WR)
-        self._loop.call_later(_LEAVE_SECONDS, self.kill)
 
     def close(self) -> None:
         """Close the socket."""
@@ -473,3 +445,44 @@ class Executor:
             # Nobody reads now: the executor waits until somebody does.
             self._loop.remove_reader(self._connection)
             self._is_watched = False
+
+
+class Executor(Channel):
+    """One process and the socket to it. Belongs to one event loop."""
+
+    def __init__(self, process: Process, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self.process = process
+        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        self.is_ready = False
+        self.is_gone = False  # or about to end
+        self.is_reniced = False
+        self.tables_version = 0  # which tables it knows; 0 for none
+        self.cpu_seconds = 0.0  # of its whole life up to the end of its last statement
+        # When it was ready; most of its anonymous memory it shares with the zygote.
+        self.baseline_bytes = self.baseline_private_bytes = 0
+        self.plan: CachedPlan | None = None
+
+    def open_channel(self) -> Channel:
+        """Return another channel to the process, one that serves ingest; ExecutorEnded when it does not take it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._connection, [protocol.CHANNEL], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise ExecutorEnded from None
+        return Channel(ours)
+
+    def kill(self) -> None:
+        """End the process at once, also one that is stopped."""
+        self.is_gone = True
+        self.process.send_signal(_SIGKILL)
+
+    def renice(self) -> None:
+        """Lower its priority, which cannot be undone."""
+        if not self.is_reniced:
+            self.is_reniced = True
+            if hasattr(os, "setpriority"):
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PGRP, self.process.pid, _NICENESS)

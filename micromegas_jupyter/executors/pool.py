@@ -32,7 +32,7 @@ from micromegas_jupyter.executors.launcher import (
     ZygoteLauncher,
     run_in_thread,
 )
-from micromegas_jupyter.executors.protocol import Output, Statement, Upload
+from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
     CallerKey,
@@ -97,6 +97,7 @@ class Pool:
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []
+        self._detached: set[Executor] = set()
         self._waiting: deque[asyncio.Future[Executor]] = deque()
         self._starting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,14 +105,14 @@ class Pool:
 
     @property
     def executor_count(self) -> int:
-        """How many executors there are."""
-        return len(self._executors)
+        """How many executors there are for statements."""
+        return len(self._executors) - len(self._detached)
 
     @property
     def partitions(self) -> int:
         """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others."""
         now = self.clock.monotonic()
-        working = sum(not one.is_upload and now - one.started_at > _SHORT_SECONDS for one in self.running)
+        working = sum(now - one.started_at > _SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
 
     @property
@@ -174,6 +175,14 @@ class Pool:
                 self.release(waiting.result(), private_bytes=0)
             raise
 
+    async def detach(self) -> Executor:
+        """Return an executor for something other than statements; it does not count as one, and ends with the pool."""
+        executor = await self.take()
+        executor.plan = None
+        self._detached.add(executor)
+        self._refill()
+        return executor
+
     def release(self, executor: Executor, *, private_bytes: int) -> None:
         """Take back an executor that waits for its next request, or end it: reniced, large or with something unread."""
         if executor.is_gone:
@@ -183,12 +192,9 @@ class Pool:
         else:
             self._put_idle(executor)
 
-    def discard(self, executor: Executor, *, holds_upload: bool = False) -> None:
-        """End an executor, whatever it does; one with an upload removes its rows if it can do so soon."""
-        if holds_upload:
-            executor.leave()
-        else:
-            executor.kill()
+    def discard(self, executor: Executor) -> None:
+        """End an executor, whatever it does."""
+        executor.kill()
         self._refill()
 
     def _pick(self, plan: CachedPlan | None) -> Executor | None:
@@ -225,9 +231,9 @@ class Pool:
         if not self._is_open:
             return
         settings = self.settings
-        living = sum(not one.is_gone for one in self._executors.values()) + self._starting
+        living = sum(not one.is_gone for one in self._executors.values()) + self._starting - len(self._detached)
         wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
-        max_living = settings.max_executors + settings.max_uploads + settings.spare_executors
+        max_living = settings.max_executors + settings.spare_executors
         for _ in range(min(wanted, max_living - living)):
             self._starting += 1
             self._launcher.start_one()
@@ -258,6 +264,7 @@ class Pool:
         if executor is None:
             return
         executor.is_gone = True
+        self._detached.discard(executor)
         if not executor.ended.done():
             executor.ended.set_result(ended)
         executor.close()
@@ -315,7 +322,7 @@ class Pool:
     def _schedule(self, now: float) -> None:
         working = []
         for one in self.running:
-            if one.executor is None or one.is_upload or now - one.started_at < _LONG_SECONDS:
+            if one.executor is None or now - one.started_at < _LONG_SECONDS:
                 continue
             one.executor.renice()
             if one.waits_for_client_since is None:
@@ -390,16 +397,18 @@ class Listing:
         self._source = source
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
+        self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
         self.version = 0
         self.tables: Sequence[TableSnapshot] = ()
 
-    async def refresh_for(self, sql: str) -> None:
-        """Wait for a listing that begins after this call, unless the statement reads no table."""
-        if not self.version or _READS_TABLES.search(sql) is not None:
-            await self.refresh()
+    async def refresh(self, sql: str | None = None) -> None:
+        """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
 
-    async def refresh(self) -> None:
-        """Wait for a listing that begins after this call; Unavailable when the tables cannot be listed."""
+        Unavailable when the tables cannot be listed.
+        """
+        if sql is not None and self.version and _READS_TABLES.search(sql) is None:
+            return
+        self._wanted = None if sql is None or self._wanted is None else f"{self._wanted} {sql}"
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._list(self._current))
             # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
@@ -411,7 +420,8 @@ class Listing:
         if previous is not None and not previous.done():
             await asyncio.wait({previous})
         self._current, self._next = self._next, None
-        tables = tuple(await run_in_thread(self._source.snapshot, name="table-listing"))
+        wanted, self._wanted = self._wanted, ""
+        tables = tuple(await run_in_thread(lambda: self._source.snapshot(wanted), name="table-listing"))
         if tables != self.tables or not self.version:
             self.tables = tables
             self.version += 1
@@ -438,15 +448,22 @@ class StatementReport:
     cause: Cause | None = None  # why it was ended
 
 
+def log_records(facts: dict[str, Any]) -> None:
+    """Log what an executor sends along with an answer."""
+    for level, name, text in facts.get("log", ())[: protocol.MAX_LOG_RECORDS]:
+        # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
+        part = ".".join(str(name).split(".")[:2])
+        log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
+        log.log(int(level), "%s", str(text)[: protocol.MAX_LOG_CHARACTERS])
+
+
 class RunningStatement:
     """One call's use of the pool; an async context manager. Belongs to one event loop.
 
-    `slots` are an upload's limit of how many run at once; `report` is complete after the end of the `async with`.
+    `report` is complete after the end of the `async with`.
     """
 
-    def __init__(
-        self, pool: Pool, caller_key: CallerKey, *, query_id: str = "", slots: RunningLimit | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, caller_key: CallerKey, *, query_id: str = "") -> None:
         self.caller_key = caller_key
         self.executor: Executor | None = None
         self.report = StatementReport()
@@ -454,7 +471,6 @@ class RunningStatement:
         self.started_at = self.slice_at = pool.clock.monotonic()
         self.waits_for_client_since: float | None = None
         self.is_stopped = False
-        self.is_upload = slots is not None
         self.peak_bytes = 0
         self._pool = pool
         self._query_id = query_id
@@ -463,8 +479,8 @@ class RunningStatement:
         self._is_idle = False
         self._private_bytes = 0
         self._cause: Cause | None = None
-        self._slots = slots or pool.slots
-        self._timeout = asyncio.timeout(None if self.is_upload else pool.settings.statement_timeout_seconds)
+        self._slots = pool.slots
+        self._timeout = asyncio.timeout(pool.settings.statement_timeout_seconds)
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -479,7 +495,7 @@ class RunningStatement:
             if executor is not None and self._is_idle:
                 pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
-                pool.discard(executor, holds_upload=self.is_upload)
+                pool.discard(executor)
             await self._finish(kind, error, traceback)
         finally:
             if self._has_slot:
@@ -600,18 +616,14 @@ class RunningStatement:
         for name in _REPORTED:
             if name in facts:
                 setattr(report, name, facts[name])
-        for level, name, text in facts.get("log", ())[: protocol.MAX_LOG_RECORDS]:
-            # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
-            part = ".".join(str(name).split(".")[:2])
-            log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
-            log.log(int(level), "%s", str(text)[: protocol.MAX_LOG_CHARACTERS])
+        log_records(facts)
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()
 
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
         pool = self._pool
-        await pool.listing.refresh_for(statement.sql)
+        await pool.listing.refresh(statement.sql)
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
         executor = await self.begin()
@@ -642,7 +654,7 @@ class RunningStatement:
     ) -> None:
         """Run a statement; pass each frame of its result, a serialized `FlightData`, to `write`."""
         pool = self._pool
-        await pool.listing.refresh_for(statement.sql)
+        await pool.listing.refresh(statement.sql)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
         plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
@@ -666,24 +678,6 @@ class RunningStatement:
         await self.request(protocol.TABLES, _pickled(caller, self._new_tables()))
         _, body = await self.read()
         return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
-
-    async def begin_upload(self, upload: Upload) -> None:
-        """Get an executor and announce an upload."""
-        await self.begin()
-        await self.request(protocol.INGEST, _pickled(upload))
-        await self.read()
-
-    async def send_rows(self, frame: bytes) -> int:
-        """Send one serialized `FlightData`, and return how many rows there are; an error drops all of them."""
-        await self.request(protocol.ROWS, frame)
-        _, body = await self.read()
-        return int(protocol.parse_json(body).get("rows", 0))
-
-    async def commit_upload(self) -> int:
-        """Make all rows durable and visible; return how many."""
-        await self.request(protocol.COMMIT, b"")
-        await self.read()
-        return self.report.rows
 
     def _new_tables(self) -> Sequence[TableSnapshot] | None:
         """Return the tables unless the executor knows this version of them."""

@@ -5,11 +5,14 @@ taken over cannot take over the front. An executor blocks while the front does n
 """
 
 import json
+import logging
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
 from micromegas_jupyter.engine.contract import TimeRange
@@ -18,22 +21,31 @@ from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
 from micromegas_jupyter.flightsql.framing import Compression
 
+_LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
 MAX_LOG_RECORDS: Final = 16  # of one answer
 MAX_LOG_CHARACTERS: Final = 8192  # of one record
+_RECEIVE_BYTES: Final = 1024 * 1024
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
-# Front to executor: pickled, but for ROWS.
+# Front to executor: pickled.
 # Of PLAN and RUN: the statement, the output, the name of the plan that is to be cached or was (0 for none), in how many
 # partitions it is planned now (None for one per processor), and the tables (None when the executor knows them).
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
+MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
+SERVE: Final = b"s"  # store what callers send from now on: each CHANNEL byte on the socket comes with a channel
+
+CHANNEL: Final = b"o"
+
+# Front to the ingest process, on a channel of its own for each call: pickled, but for ROWS.
 INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
 ROWS: Final = b"d"  # one serialized FlightData of the upload; answered with ACCEPTED
 COMMIT: Final = b"c"  # make the upload durable; answered with END
+OPERATE: Final = b"o"  # create, change or describe a table, of (operation, arguments); answered with END
 
 # Executor to front.
 READY: Final = b"R"  # started
@@ -46,6 +58,31 @@ ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle agai
 
 #: After one of these the executor waits for the next request.
 LAST: Final = frozenset({PLANNED, LISTED, END, ERROR})
+
+
+class Requests:
+    """The executor's end of a socket: requests in, answers out. For one thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._received = bytearray()
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """Return the kind and body of the next request; None when the front is gone."""
+        received = self._received
+        while len(received) < HEAD.size or len(received) < HEAD.size + HEAD.unpack_from(received)[1]:
+            chunk = self.connection.recv(_RECEIVE_BYTES)
+            if not chunk:
+                return None
+            received += chunk
+        kind, length = HEAD.unpack_from(received)
+        body = bytes(memoryview(received)[HEAD.size : HEAD.size + length])
+        del received[: HEAD.size + length]
+        return kind, body
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Send an answer."""
+        send_pieces(self.connection, [HEAD.pack(kind, len(body)), body])
 
 
 def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
@@ -67,6 +104,18 @@ def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
         facts["limit"] = error.limit
     return json.dumps(facts).encode()
+
+
+def describe_error(error: BaseException) -> MicromegasError:
+    """Return the error that the caller gets; what is unexpected is logged."""
+    if isinstance(error, MicromegasError):
+        if isinstance(error, InternalError):
+            _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
+        return error
+    if isinstance(error, MemoryError | pa.ArrowMemoryError):
+        return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
+    _LOG.error("a statement failed unexpectedly", exc_info=error)
+    return InternalError("The server failed to answer.")
 
 
 def parse_error(facts: dict[str, Any]) -> MicromegasError:

@@ -29,7 +29,7 @@ def count_processors() -> int:
 class WorkerOptions:
     """What every executor of a server has in common. Nothing secret: it is an argument of the zygote."""
 
-    lake: str | None  # the folder that uploads go to
+    lake: str | None  # the folder or the address of the lake that uploads go to
     denials_file: str | None
     spill_directory: str  # where each executor has a folder of its own
     memory_pool_bytes: int = _MAX_MEMORY_POOL_BYTES  # for the operators of one statement
@@ -39,6 +39,8 @@ class WorkerOptions:
     planning_seconds: float = 10.0  # of CPU time
     #: By table, a condition in SQL for callers who are not administrators and have no roles.
     default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    uses_bucket: bool = False  # so that executors get the variables that name its endpoint and credentials
 
     @property
     def large_bytes(self) -> int:
@@ -53,7 +55,6 @@ class PoolSettings:
     max_executors: int = 40  # and so statements that run at once
     spare_executors: int = 4  # idle ones that are started ahead of demand
     max_idle_executors: int = 16  # that stay when demand falls
-    max_uploads: int = 16  # each in an executor of its own besides these
     max_per_caller: int = 16
     queue_timeout_seconds: float = 60.0
     statement_timeout_seconds: float | None = 1800.0

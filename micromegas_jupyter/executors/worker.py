@@ -12,93 +12,25 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
-from micromegas_jupyter.core.protocols import AuthContext, TableSink, TableSnapshot, TableWrite
+from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.protocol import Output, Statement, Upload
+from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
-from micromegas_jupyter.flightsql.framing import (
-    FlightDataEncoder,
-    ParameterLimits,
-    StreamDecoder,
-    decode_parameters,
-    split_rows,
-)
-from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.telemetry.tables import with_remarks
-
-_SEND_LESS: Final = "Send them in several calls."
-
-
-class UploadStream:
-    """Decodes the messages of one upload, in their order, and stores their rows. Ends with `commit` or `abandon`."""
-
-    def __init__(self, sink: TableSink, upload: Upload) -> None:
-        self._sink = sink
-        self._request, self._limits, self._announced = upload.request, upload.limits, upload.row_count
-        self._decoder = StreamDecoder(upload.limits.decode_limits())
-        self._write: TableWrite | None = None
-        self._decoded_bytes = 0
-        self.rows = 0
-
-    def take(self, frame: bytes) -> None:
-        """Take one serialized `FlightData`."""
-        batch = self._decoder.decode(frame)
-        if self._write is None and self._decoder.schema is not None:
-            self._write = self._sink.open_write(self._request, _checked(self._decoder.schema))
-        if batch is not None and self._write is not None:
-            self._store(batch, self._write)
-
-    def commit(self) -> int:
-        """Make all rows durable and visible; return how many."""
-        if self._write is None:
-            raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
-        if self._announced is not None and self._announced != self.rows:
-            raise UsageError(
-                f"{self.rows:,} of {self._announced:,} rows have arrived; none is stored.", remedy="Send them again."
-            )
-        return self._write.commit()
-
-    def abandon(self) -> None:
-        """Drop all rows; does nothing after a `commit`."""
-        if self._write is not None:
-            self._write.abandon()
-
-    def _store(self, batch: pa.RecordBatch, write: TableWrite) -> None:
-        self.rows += batch.num_rows
-        if self.rows > self._limits.max_rows:
-            raise ResourcesExhausted(
-                f"There are more than {self._limits.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
-            )
-        for part, size in split_rows(batch, max_bytes=self._limits.max_row_bytes):
-            self._decoded_bytes += size
-            if self._decoded_bytes > self._limits.max_bytes:
-                raise ResourcesExhausted(
-                    f"The rows take more than {self._limits.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
-                )
-            write.write(part)
-
-
-def _checked(schema: pa.Schema) -> pa.Schema:
-    """Return the schema if it has columns with names of their own."""
-    if not schema.names:
-        raise UsageError("The rows have no columns.", remedy="Send at least one.")
-    repeated = next((name for name, count in Counter(schema.names).items() if count > 1), None)
-    if repeated is not None:
-        raise UsageError(f"Two columns have the name {repeated[:80]!r}.", remedy="Rename one of them.")
-    return schema
-
 
 STANDARD_ERROR: Final = "stderr"
 _SCHEMA_WAIT_SECONDS: Final = 0.08
@@ -133,7 +65,7 @@ class Worker:
         self._front = front
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
-        self._denials = None if options.denials_file is None else DenialStore(Path(options.denials_file))
+        self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
             EngineSettings(
@@ -146,13 +78,12 @@ class Worker:
         )
         self._plan_id = 0
         self._planned: PlannedQuery | None = None
-        self._upload: UploadStream | None = None
         self._log = _LogRecords()
         logging.getLogger().addHandler(self._log)
         self._memory = _MemoryMeter()
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
-        self._received = bytearray()
+        self._requests = protocol.Requests(front)
         self._size = _ResultSize(Output())
 
     def snapshot(self) -> Sequence[TableSnapshot]:
@@ -165,43 +96,31 @@ class Worker:
         self._memory = _MemoryMeter()
         facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
         self._send(protocol.READY, json.dumps(facts).encode())
-        while (message := self._receive()) is not None:
-            self._answer(*message)
-        self._drop_upload()
+        while (message := self._requests.receive()) is not None:
+            if message[0] == protocol.SERVE:
+                # deltalake starts a thread when it is imported, so a process that forks must not.
+                from micromegas_jupyter.executors.ingest_worker import serve_ingest
 
-    def _receive(self) -> tuple[bytes, bytes] | None:
-        received, head = self._received, protocol.HEAD
-        while len(received) < head.size or len(received) < head.size + head.unpack_from(received)[1]:
-            chunk = self._front.recv(_MIB)
-            if not chunk:
-                return None
-            received += chunk
-        kind, length = head.unpack_from(received)
-        body = bytes(memoryview(received)[head.size : head.size + length])
-        del received[: head.size + length]
-        return kind, body
+                serve_ingest(self._front, self._options, take_log=self._log.take)
+                return
+            self._answer(*message)
 
     def _answer(self, kind: bytes, body: bytes) -> None:
         self._size = _ResultSize(Output())
         try:
-            if kind in {protocol.ROWS, protocol.COMMIT}:
-                self._continue_upload(kind, body)
-                return
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
             self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
-            self._drop_upload()
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._planned = None
-            self._drop_upload()
             # A panic may leave the engine in any state.
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._size.rows:
                 facts["rows"] = self._size.rows
-            self._send(protocol.ERROR, protocol.build_error(self._describe(error), facts))
+            self._send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
         planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
@@ -224,12 +143,9 @@ class Worker:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
                 self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
-            case protocol.INGEST:
-                if self._options.lake is None:
-                    raise InternalError("This executor has no lake to store rows in.")
-                sink = Lake(Path(self._options.lake)).sink()
-                self._upload = UploadStream(sink, *pickle.loads(body))  # noqa: S301 - from the front
-                self._send(protocol.ACCEPTED, b'{"rows": 0}')
+            case protocol.MAINTAIN:
+                (seen,) = pickle.loads(body)  # noqa: S301 - from the front
+                self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -291,21 +207,14 @@ class Worker:
         ]
         return json.dumps({"tables": tables}).encode()
 
-    def _continue_upload(self, kind: bytes, body: bytes) -> None:
-        if self._upload is None:
-            raise InternalError("An executor received rows without an upload.")
-        if kind == protocol.ROWS:
-            self._upload.take(body)
-            self._send(protocol.ACCEPTED, json.dumps({"rows": self._upload.rows}).encode())
-            return
-        rows = self._upload.commit()
-        self._upload = None
-        self._send(protocol.END, json.dumps({**self._statistics(), "rows": rows}).encode())
+    def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
+        from micromegas_jupyter.lake.lease import Sighting
+        from micromegas_jupyter.lake.maintenance import run_round
 
-    def _drop_upload(self) -> None:
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            upload.abandon()
+        if self._options.lake is None:
+            raise InternalError("This executor has no lake to maintain.")
+        report = run_round(Storage(self._options.lake), seen=None if seen is None else Sighting(*seen))
+        return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and how much memory the process has."""
@@ -328,18 +237,8 @@ class Worker:
             facts["log"] = records
         return facts
 
-    def _describe(self, error: BaseException) -> MicromegasError:
-        if isinstance(error, MicromegasError):
-            if isinstance(error, InternalError):
-                _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
-            return error
-        if isinstance(error, MemoryError | pa.ArrowMemoryError):
-            return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
-        _LOG.error("a statement failed unexpectedly", exc_info=error)
-        return InternalError("The server failed to answer.")
-
     def _send(self, kind: bytes, body: bytes) -> None:
-        protocol.send_pieces(self._front, [protocol.HEAD.pack(kind, len(body)), body])
+        self._requests.send(kind, body)
 
 
 class _ResultSize:

@@ -89,6 +89,7 @@ _MODES: Final = {
     (_IF_MISSING_FAIL, _IF_EXISTS_APPEND): WriteMode.APPEND,
     (_IF_MISSING_CREATE, _IF_EXISTS_FAIL): WriteMode.CREATE,
     (_IF_MISSING_CREATE, _IF_EXISTS_APPEND): WriteMode.CREATE_OR_APPEND,
+    (_IF_MISSING_CREATE, _IF_EXISTS_REPLACE): WriteMode.REPLACE,
 }
 _TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
 # No text in UTF-8 holds the first byte, so SQL is never taken for an issued ticket.
@@ -210,16 +211,11 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
     if command.options:
         raise UnsupportedRequest("Ingest has no options of its own here.", remedy="Leave the options out.")
     options = command.table_definition_options
-    if options.if_exists == _IF_EXISTS_REPLACE:
-        raise UnsupportedRequest(
-            "A table is never replaced: what is stored stays.",
-            remedy='Append to it (mode "append"), or create a table with another name.',
-        )
     mode = _MODES.get((options.if_not_exist or _IF_MISSING_FAIL, options.if_exists or _IF_EXISTS_APPEND))
     if mode is None:
         raise UsageError(
-            "With these options the call fails with the table and without it.",
-            remedy="Ask to create the table, to append to it, or for both.",
+            "With these options the call fails with the table or without it.",
+            remedy="Ask to create the table, to append to it, for both, or to create or replace it.",
         )
     return IngestCommand(table=command.table, mode=mode)
 

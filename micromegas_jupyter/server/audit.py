@@ -181,9 +181,32 @@ class IngestAudit(_Audit):
         }
 
 
+class TableAudit(_Audit):
+    """The audit of one operation on a table; `rows` is how many it deleted, when it deletes."""
+
+    def __init__(self, origin: CallOrigin, clock: Clock) -> None:
+        super().__init__(origin, clock)
+        self.request: Mapping[str, object] = {}
+        self.rows: int | None = None
+
+    def _request(self) -> dict[str, object]:
+        return {
+            "action": "table",
+            **{name: _shortened(value) for name, value in self.request.items()},
+            **({} if self.rows is None else {"rows": self.rows}),
+            "total_ms": _milliseconds(self.seconds()),
+        }
+
+
+def _shortened(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
+
+
 @contextmanager
 def recorded(
-    audit: QueryAudit | IngestAudit, call: Call, count: Callable[[str, MicromegasError | None], None]
+    audit: QueryAudit | IngestAudit | TableAudit, call: Call, count: Callable[[str, MicromegasError | None], None]
 ) -> Iterator[None]:
     """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left."""
     try:

@@ -38,6 +38,7 @@ from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metad
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QueryRunner, query_key
+from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
 RELOAD_ACTION: Final = "micromegas.access.reload"
@@ -61,6 +62,7 @@ _DESCRIPTIONS: Final = {
     "SetSessionOptions": "Nothing can be set: SetSessionOptionsRequest to SetSessionOptionsResult with errors.",
     "CloseSession": "There are no sessions: CloseSessionRequest to CloseSessionResult.",
     "MicromegasWhoAmI": "Describe the caller: no body, one JSON object.",
+    TABLES_ACTION: "List, describe and change tables: one JSON object with the operation, one JSON object.",
 }
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
 
@@ -75,6 +77,7 @@ class FlightMethods:
         prepared: PreparedStatements,
         tickets: Tickets,
         ingests: IngestRunner,
+        operations: TableOperations,
         facts: ServerFacts,
         reload: Callable[[], None] | None,
         record: Callable[..., None],
@@ -83,6 +86,7 @@ class FlightMethods:
         self._prepared = prepared
         self._tickets = tickets
         self._ingests = ingests
+        self._operations = operations
         self._facts = facts
         self._reload = reload
         self._record = record
@@ -222,6 +226,8 @@ class FlightMethods:
         action = parse_message(messages.Action, await call.read_only_message())
         if action.type == "MicromegasWhoAmI":
             await _reply(call, _describe_caller(call))
+        elif action.type == TABLES_ACTION:
+            await _reply(call, await self._operations.run(call, action.body))
         elif action.type == RELOAD_ACTION:
             await self._reload_access(call)
         elif (answer := self._actions.get(action.type)) is not None:

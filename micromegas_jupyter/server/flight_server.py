@@ -15,6 +15,7 @@ import psutil
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
+from micromegas_jupyter.executors.ingest import maintain
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
@@ -24,6 +25,7 @@ from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.monitoring import ServerMetrics, Tracing
 from micromegas_jupyter.server.queries import DenyList, QueryRunner
 from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.table_operations import TableOperations
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
@@ -138,8 +140,11 @@ class ServerThread:
         )
         service = self._build_service(authenticator)
         server: grpc.aio.Server | None = None
+        maintenance: asyncio.Task[None] | None = None
         try:
             await self._pool.open()
+            if self._pool.options.lake is not None:
+                maintenance = asyncio.create_task(maintain(self._pool, self.metrics.note_lake))
             server, _credentials = await self._listen(service)
             self._is_settled.set()
             await self._stop_requested.wait()
@@ -149,6 +154,8 @@ class ServerThread:
                 await service.drain(self._grace_seconds, reason=self._reason)
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
+            if maintenance is not None:
+                maintenance.cancel()
             await self._pool.close()
             authenticator.close()
 
@@ -158,11 +165,13 @@ class ServerThread:
         metrics.prepared.set_function(lambda: len(prepared))
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end
+        ingests = IngestRunner(pool, settings=settings, clock=clock, metrics=metrics)
         methods = FlightMethods(
             queries=QueryRunner(pool, settings=settings, clock=clock, metrics=metrics, deny_list=self._deny_list),
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
-            ingests=IngestRunner(pool, settings=settings, clock=clock, metrics=metrics),
+            ingests=ingests,
+            operations=TableOperations(ingests, settings=settings, clock=clock),
             facts=ServerFacts(
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),

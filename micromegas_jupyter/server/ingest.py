@@ -8,19 +8,17 @@ from typing import Final
 
 import grpc
 
-from micromegas_jupyter.config.access import INGEST_SCOPE, READ_SCOPE
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteRequest
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     MicromegasError,
-    PermissionDenied,
     QueryCancelled,
     ResourcesExhausted,
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
+from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
@@ -29,7 +27,7 @@ from micromegas_jupyter.server.authentication import Headers, single_value
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.tickets import join_parts
+from micromegas_jupyter.server.write_rights import build_request, check_may_ingest
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
@@ -57,38 +55,11 @@ def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
     return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
 
-def check_may_ingest(caller: AuthContext) -> None:
-    """Check that the caller may send rows: an administrator, or an API key with the scope."""
-    has_scope = caller.auth_type is AuthType.API_KEY and INGEST_SCOPE in caller.scopes
-    if not (caller.is_admin or has_scope):
-        raise PermissionDenied(
-            "Only administrators, and API keys with the scope for it, may send rows.",
-            reason="ingest_not_allowed",
-            remedy=f"Ask the server's administrator for an API key with the scope {INGEST_SCOPE}.",
-        )
-
-
-def build_request(
-    command: IngestCommand, caller: AuthContext, *, write_id: str | None, max_tables: int
-) -> WriteRequest:
-    """Return the storage's request for a caller who may send rows."""
-    access = caller.table_access
-    return WriteRequest(
-        table=command.table,
-        mode=command.mode,
-        write_id=write_id,
-        is_trusted=caller.is_admin,
-        may_read=READ_SCOPE in caller.scopes and (access is None or access.may_read(command.table)),
-        maker=sha256(join_parts(caller.issuer.encode(), caller.subject.encode())).hexdigest(),
-        most_tables=None if caller.is_admin else max_tables,
-    )
-
-
 class IngestRunner:
     """Runs the uploads of one server. Belongs to one event loop."""
 
     def __init__(self, pool: Pool, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics) -> None:
-        self._pool = pool
+        self._process = IngestProcess(pool) if pool.options.lake is not None else None
         self._settings = settings.ingest
         self._trusted_proxies = settings.trusted_proxies
         self._clock = clock
@@ -101,7 +72,7 @@ class IngestRunner:
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""
-        check_may_ingest(call.caller)
+        check_may_ingest(call.caller, command.table, command.mode)
         audit = IngestAudit(find_origin(call, self._trusted_proxies), command, self._clock)
         stored = 0
 
@@ -120,26 +91,34 @@ class IngestRunner:
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     async def _store(self, call: Call, command: IngestCommand, first: bytes, audit: IngestAudit) -> int:
-        if self._pool.options.lake is None:
-            raise UnsupportedRequest("This server only reads.", remedy="Send the rows to a server that keeps a lake.")
         ingest_id, row_count = parse_ingest_headers(call.headers)
         if ingest_id is not None:
             audit.write_id = build_write_id(call.caller_key, command.table, ingest_id)
         settings = self._settings
         upload = Upload(
             request=build_request(
-                command, call.caller, write_id=audit.write_id, max_tables=settings.max_tables_per_caller
+                command.table,
+                command.mode,
+                call.caller,
+                write_id=audit.write_id,
+                max_tables=settings.max_tables_per_caller,
             ),
             limits=settings,
             row_count=row_count,
         )
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id, slots=self._limit) as running:
+        async with self.open_call(call) as running:
             await running.begin_upload(upload)
             await self._receive(call, first, running, audit)
             await _check_client_is_there(call)
             return await running.commit_upload()
 
-    async def _receive(self, call: Call, first: bytes, running: RunningStatement, audit: IngestAudit) -> None:
+    def open_call(self, call: Call) -> IngestCall:
+        """Return a call of the ingest process, which waits for one of the places of all that write."""
+        if self._process is None:
+            raise UnsupportedRequest("This server only reads.", remedy="Ask a server that keeps a lake.")
+        return IngestCall(self._process, call.source, slots=self._limit)
+
+    async def _receive(self, call: Call, first: bytes, running: IngestCall, audit: IngestAudit) -> None:
         settings = self._settings
         frame: bytes | None = first
         while frame is not None:

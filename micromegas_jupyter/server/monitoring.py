@@ -70,6 +70,16 @@ class ServerMetrics:
         self._ingests = self._counter("ingest_calls", "Calls that brought rows, by outcome.", "outcome")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
+        self._lake = {
+            "bytes": self._gauge("lake_bytes", "Bytes of the tables' files, at the last round of maintenance."),
+            "files": self._gauge("lake_files", "Files of the tables."),
+            "small_files": self._gauge("lake_small_files", "Of these, those that a compaction would take."),
+            "commits": self._gauge("lake_commits", "Versions of all tables together."),
+            "lag_seconds": self._gauge("lake_lag_seconds", "Age of the newest file that should have been compacted."),
+        }
+        self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
+        self._lake_free = self._gauge("lake_free_bytes", "Free space where the lake lies; of a folder only.")
+        self._maintained = self._gauge("lake_maintained", "When this server's last round ended, in seconds since 1970.")
         for limit in _LIMITS:
             self._limits.labels(limit)
         for cause in Cause:
@@ -109,6 +119,17 @@ class ServerMetrics:
         self._ingests.labels(outcome if outcome in _INGEST_OUTCOMES else _OTHER).inc()
         self._ingest_rows.inc(rows)
         self._ingest_bytes.inc(size)
+
+    def note_lake(self, status: Mapping[str, Any]) -> None:
+        """Take over what a round of maintenance found, a `LakeStatus` as JSON holds it."""
+        tables = status["tables"].values()
+        for name, gauge in self._lake.items():
+            values = [float(table[name]) for table in tables]
+            gauge.set(max(values, default=0.0) if name == "lag_seconds" else sum(values))
+        self._lake_errors.set(sum(table["error"] is not None for table in tables))
+        if status["free_bytes"] is not None:
+            self._lake_free.set(status["free_bytes"])
+        self._maintained.set_to_current_time()
 
     def watch_pool(self, pool: Pool) -> None:
         """Report how many statements and executors there are; the counts are read on other threads."""

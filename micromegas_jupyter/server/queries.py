@@ -6,11 +6,10 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.core.files import FileProblem, FileWatch
+from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
@@ -53,16 +52,16 @@ def query_key(caller: CallerKey, name: bytes) -> bytes:
 class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
-    Rules are made and removed while the server runs; a change of the file holds within a second, and one that cannot be
-    used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block. `_hits_lock`
-    covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+    Rules are made and removed while the server runs; a change of the file holds within a second, and a file that
+    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
+    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
     """
 
     def __init__(
-        self, path: Path, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
+        self, location: str, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._file = DenialStore(path, clock=clock)
-        self._watch = FileWatch([path], clock=clock)
+        self._file = DenialStore(location, clock=clock)
+        self._mark: str | None = None
         self._clock = clock
         self._on_denied = on_denied
         self._hits_lock = threading.Lock()
@@ -138,10 +137,13 @@ class DenyList:
 
     def _refresh(self) -> None:
         self.write_hits()
-        if self._watch.has_changed():
-            self.reload()
+        with suppress(FileProblem):  # said by `reload` when it was read last
+            if self._file.mark() == self._mark:
+                return
+        self.reload()
 
     def _read(self) -> "tuple[Sequence[Denial], MatchRules | None]":
+        self._mark = self._file.mark()
         rules = self._file.read()
         if len(rules) > MAX_RULES:
             raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {MAX_RULES}")

@@ -1,7 +1,6 @@
 """Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -13,13 +12,15 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import TableSource
+from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
-from micromegas_jupyter.lake.lake import CachedListing, Lake
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder, is_lake, make_lake_folder
+from micromegas_jupyter.lake.lake import CachedListing, Lake, is_lake, make_lake
+from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
@@ -59,7 +60,7 @@ _MAX_SPAWNED_IDLE: Final = 2
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
-_DENIALS_FILE: Final = "query_denials.json"
+_DENIALS_FILE: Final = "_micromegas/query_denials.json"
 _SPILL_PREFIX: Final = "micromegas-server-"
 _MAX_SHOWN_TABLES: Final = 20
 
@@ -89,9 +90,10 @@ class ServerStack:
             _check_unused_access(self._environ)
         self._program = program
         self._is_replaceable = is_replaceable
-        self._tables = open_tables(settings.lake)
+        self._storage, self._tables = open_tables(settings.lake)
         self.lake = self._tables if isinstance(self._tables, Lake) else None
         self._recorder: Recorder | None = None
+        self._writer: LakeWriter | None = None
         self._taken = self._take_over()
         sockets, state = ({}, {}) if self._taken is None else (self._taken.sockets, self._taken.state)
         self._ticket_key = state.get(_TICKET_KEY) or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
@@ -109,11 +111,14 @@ class ServerStack:
 
     def _build(self, spare_executors: int) -> None:
         settings = self.settings
-        denials_file = find_denials_file(settings, self._tables)
+        denials_file = find_denials_file(settings, self._storage, self._tables)
         self._deny_list = None if denials_file is None else DenyList(denials_file, on_denied=self._record_denial)
         self._spill_folder = make_spill_folder(settings.spill_directory)
         worker_options = build_worker_options(
-            settings, lake=self.lake, denials_file=denials_file, spill_folder=self._spill_folder.path
+            settings,
+            lake=None if self.lake is None else self._storage,
+            denials_file=denials_file,
+            spill_folder=self._spill_folder.path,
         )
         # The process that executors are forked from starts while this one reads the configuration.
         launcher = open_launcher(worker_options)
@@ -130,7 +135,10 @@ class ServerStack:
             self._spill_folder.close()
             raise
         if self.lake is not None and not settings.no_telemetry:
-            self._recorder = Recorder(self.lake, exe=self._program)
+            self._writer = LakeWriter(self._storage)
+            self._recorder = Recorder(
+                self._writer, exe=self._program, commit_interval_seconds=settings.telemetry_interval_seconds
+            )
         self.metrics = ServerMetrics()
         rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(self._environ)
@@ -238,13 +246,13 @@ class ServerStack:
 
     def describe_tables(self) -> str:
         """Return what is served, for people."""
-        root = self.settings.lake
+        root = self._storage.uri
         if self.lake is not None:
             return f"lake: {root}"
         names = [snapshot.name for snapshot in self._tables.snapshot()]
         shown = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names[:_MAX_SHOWN_TABLES])
         more = f" and {len(names) - _MAX_SHOWN_TABLES} more" if len(names) > _MAX_SHOWN_TABLES else ""
-        return f"Parquet files in {root}, read only, without telemetry · tables: {shown}{more}"
+        return f"files in {root}, read only, without telemetry · tables: {shown}{more}"
 
     @property
     def executor_count(self) -> int:
@@ -267,7 +275,7 @@ class ServerStack:
             return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
         if not self._pool.executor_count:
             return NotReady.EXECUTORS
-        return None if can_read_tables(self._tables, self.settings.lake) else NotReady.STORAGE
+        return None if can_read_tables(self._tables, self._storage) else NotReady.STORAGE
 
     def reload(self) -> None:
         """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""
@@ -277,14 +285,9 @@ class ServerStack:
     def start(self) -> None:
         """Start recording and serving; returns when the server answers."""
         if self.lake is not None:
-            make_lake_folder(self.settings.lake)
+            make_lake(self._storage)
         if self._recorder is not None:
             self._recorder.start()
-        elif self.lake is not None:
-            try:  # files of writers that were killed; a recorder removes them all the time
-                self.lake.remove_stale_files()
-            except Unavailable as error:
-                _LOG.warning("unfinished files of killed processes could not be removed: %s", error.what)
         try:
             if self._http is not None and self._taken is None:
                 self._http_port = self._http.start()
@@ -316,6 +319,8 @@ class ServerStack:
             self._deny_list.write_hits()
         if self._recorder is not None:
             self._recorder.stop()
+        if self._writer is not None:
+            self._writer.close()
         self._tracing.close()
         self._release_ports()
         if self.validator is not None:
@@ -379,12 +384,13 @@ def _check_unused_access(environ: Mapping[str, str]) -> None:
 
 
 def build_worker_options(
-    settings: ServerSettings, *, lake: Lake | None, denials_file: Path | None, spill_folder: Path
+    settings: ServerSettings, *, lake: Storage | None, denials_file: str | None, spill_folder: Path
 ) -> WorkerOptions:
     """Return what all executors have in common."""
     return WorkerOptions(
-        lake=None if lake is None else str(settings.lake.absolute()),
-        denials_file=None if denials_file is None else str(denials_file),
+        lake=None if lake is None else lake.uri,
+        uses_bucket=settings.lake.startswith(S3_SCHEME),
+        denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
         memory_pool_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
@@ -400,7 +406,6 @@ def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEF
     return PoolSettings(
         max_executors=settings.max_queries,
         spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_IDLE),
-        max_uploads=settings.max_ingests,
         max_per_caller=settings.max_queries_per_caller,
         queue_timeout_seconds=float(settings.queue_timeout_seconds),
         statement_timeout_seconds=float(settings.query_timeout_seconds) or None,
@@ -451,43 +456,42 @@ def build_flight_settings(
     )
 
 
-def open_tables(root: Path) -> TableSource:
-    """Return what a folder holds: a `Lake`, also for one that is empty or missing, or Parquet files, read only."""
+def open_tables(location: str) -> tuple[Storage, TableSource]:
+    """Return what lies there: a `Lake`, also for a place that is empty or missing, or files of others, read only."""
     try:
-        if is_lake(root):
-            return Lake(root)
-        parquet = ParquetFolder(root)
+        storage = Storage(location)
+        if is_lake(storage):
+            return storage, Lake(storage)
+        folder = ServedFolder(storage)
+        tables = folder.snapshot()
     except UsageError as error:
         raise ConfigurationError(error.what, key="--lake", remedy=error.remedy) from None
-    for problem in parquet.problems:
+    for problem in folder.problems:
         _LOG.warning("%s", problem)
-    if not parquet.snapshot():
+    if not tables:
         raise ConfigurationError(
-            "The folder is not empty, and holds no Parquet file that can be read.",
+            "The folder is not empty, and holds no table that can be read.",
             key="--lake",
-            remedy="Name a folder of *.parquet files, or of folders of them; or an empty one, which becomes a lake of "
-            "the server's own telemetry.",
+            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
+            "which becomes a lake of the server's own telemetry.",
         )
-    return CachedListing(parquet)
+    return storage, CachedListing(folder)
 
 
-def can_read_tables(source: TableSource, root: Path) -> bool:
+def can_read_tables(source: TableSource, storage: Storage) -> bool:
     """Whether the tables can be read now; may block as long as the storage does."""
     try:
         # A lake without a folder is one without rows, but one whose folder went away has lost them.
-        with os.scandir(root):
-            pass
-        source.snapshot()
-    except (OSError, MicromegasError):
+        return (not storage.is_local or Path(storage.uri).is_dir()) and source.snapshot("") is not None
+    except MicromegasError:
         return False
-    return True
 
 
-def find_denials_file(settings: ServerSettings, source: TableSource) -> Path | None:
+def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> str | None:
     """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
-        return settings.query_denials_file
-    return settings.lake.absolute() / _DENIALS_FILE if isinstance(source, Lake) else None
+        return str(settings.query_denials_file)
+    return storage.child_uri(_DENIALS_FILE) if isinstance(source, Lake) else None
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:

@@ -15,10 +15,12 @@ from typing import Final
 
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, write_private_file
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret, Variables, run_interruptibly
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder, check_servable
+from micromegas_jupyter.lake.lake import is_lake as is_lake_folder
+from micromegas_jupyter.lake.served_folder import ServedFolder, check_servable
 
 # Settings of the client half, and what a Hub gives this process alone: a child could pass its token on.
 _WITHHELD_VARIABLES: Final = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
@@ -33,8 +35,8 @@ _OPTIONS: Final = ("--port=0", "--no-http", "--no-telemetry", "--ready-json", "-
 class ServerProcess:
     """A running server; whoever makes it stops it, and it ends by itself with this process.
 
-    It accepts `key` at `uri`. `is_lake` says that `micromegas serve` wrote the folder, and that it does not hold plain
-    Parquet files; `problems` says what of those was left out.
+    It accepts `key` at `uri`. `is_lake` says that `micromegas serve` wrote the folder, and that it does not hold tables
+    of others; `problems` says what of those was left out.
     """
 
     def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
@@ -117,19 +119,20 @@ class ServerProcess:
 
 def _find_tables(folder: Path, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the tables' names and what is left out, or say why there is nothing to serve."""
-    check_servable(folder)
+    storage = Storage(folder)
     if is_lake:
-        if not folder.is_dir():
-            raise UsageError("There is no such folder.", remedy="Name a folder that micromegas serve has written to.")
-        return tuple(table.name for table in Lake(folder).snapshot()), ()
-    parquet = ParquetFolder(folder)
-    if not (tables := parquet.snapshot()):
-        found = f" {parquet.problems[0]}" if parquet.problems else ""
+        if not folder.is_dir() or not is_lake_folder(storage):
+            raise UsageError("There is no such lake.", remedy="Name a folder that micromegas serve has written to.")
+        return tuple(table.name for table in Lake(storage).snapshot()), ()
+    check_servable(storage)
+    served = ServedFolder(storage)
+    if not (tables := served.snapshot()):
+        found = f" {served.problems[0]}" if served.problems else ""
         raise UsageError(
-            f"The folder holds no Parquet file that can be read.{found}",
-            remedy="Name a folder of *.parquet files, or of folders of them.",
+            f"The folder holds no table that can be read.{found}",
+            remedy="Name a folder of Delta tables, or of Parquet, CSV, JSON lines or Arrow files.",
         )
-    return tuple(table.name for table in tables), parquet.problems
+    return tuple(table.name for table in tables), served.problems
 
 
 def _not_started(why: str | None = None) -> ServerUnavailable:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, DataFile, TableSnapshot
 from micromegas_jupyter.flightsql.commands import messages
 
 CALLER = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE)
@@ -65,10 +65,15 @@ def log_rows(hour):
 
 
 def _write(folder, names, tables, **options):
-    files = [str(folder / f"{name}.parquet") for name in names]
+    files = data_files(*[folder / f"{name}.parquet" for name in names])
     for file, table in zip(files, tables, strict=True):
-        pq.write_table(table, file, **options)
-    return tuple(files)
+        pq.write_table(table, file.path, **options)
+    return files
+
+
+def data_files(*paths):
+    """Return files of which nothing is known."""
+    return tuple(DataFile(str(path)) for path in paths)
 
 
 def write_log_entries(folder, hours):

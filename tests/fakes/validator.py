@@ -1,6 +1,6 @@
 """A validator that knows a few tokens by heart."""
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteAccess
 from micromegas_jupyter.errors import ProviderUnavailable, Rejected
 
 ALICE = AuthContext(
@@ -9,7 +9,11 @@ ALICE = AuthContext(
 )  # fmt: skip
 BOB = AuthContext(subject="bob", issuer="https://id.example", auth_type=AuthType.OIDC)
 SERVICE = AuthContext(subject="grafana", issuer="api_key", auth_type=AuthType.API_KEY, may_delegate=True)
-INGESTER = AuthContext(subject="collector", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"ingest"}))
+EVERYTHING = frozenset({"*"})
+INGESTER = AuthContext(
+    subject="collector", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"ingest"}),
+    write_access=WriteAccess(ingest=EVERYTHING, creates=EVERYTHING),
+)  # fmt: skip
 LATE = AuthContext(
     subject="cron", issuer="api_key", auth_type=AuthType.API_KEY, notice="This key ends soon.\nGet a new one, Zoë."
 )

@@ -11,7 +11,7 @@ import pytest
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from tests.fakes.fixed_tables import FixedTables
+from tests.fakes.fixed_tables import FixedTables, data_files
 from tests.unit.engine.conftest import Asker
 
 STATEMENTS = 60
@@ -167,7 +167,7 @@ def filled(folder, database, chance):
         for part, file in enumerate(files):
             records = [dict(zip(SCHEMA.names, row, strict=True)) for row in rows[part::2]]
             pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), file, row_group_size=5)
-        tables.append(TableSnapshot(name=name, schema=SCHEMA, files=tuple(files)))
+        tables.append(TableSnapshot(name=name, schema=SCHEMA, files=data_files(*files)))
     return FixedTables(tables)
 
 

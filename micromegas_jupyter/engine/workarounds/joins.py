@@ -44,7 +44,9 @@ _MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 # n has the name `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Leaf": {},
-    "Scan": {2: "string"},
+    "Scan": {2: "string", 14: "Reference"},
+    "Reference": {1: "Name"},
+    "Name": {1: "string"},
     "Node": {
         **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, work table of a recursive query
         1: "Scan",

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.lake.lake import Lake, LakeWriter
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.telemetry.tables import (
     LOG_ENTRIES,
@@ -41,9 +41,10 @@ from micromegas_jupyter.telemetry.tables import (
 from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET = "micromegas_jupyter.recorder"
-HEARTBEAT_SECONDS = 10.0
-MAINTENANCE_SECONDS = 10.0
+HEARTBEAT_SECONDS = 60.0
+SAMPLE_SECONDS = 1.0
 WARNING_SECONDS = 60.0
+STORE_SECONDS = 60.0
 MAX_MEASURES = 50_000
 MAX_WAITING_ROWS = 200_000
 # There is no encoded payload behind these rows, only the rows.
@@ -62,25 +63,27 @@ _LOG = logging.getLogger("micromegas_jupyter.server.recorder")
 class Recorder:
     """Records this process from `start` to `stop`; use it once.
 
-    One daemon thread flushes, another merges files, so that a long merge delays no flush. `_measures_lock`
-    covers the measures that others hand in; all else belongs to the flushing thread. The process appears under the name
-    `exe`; what `logger` gets (by default the root's) can be queried after one interval and the time of one write.
+    One daemon thread samples and stores. `_measures_lock` covers the measures that others hand in; all else belongs to
+    that thread. The process appears under the name `exe`; what `logger` gets (by default the root's) can be queried
+    after one interval and the time of one commit. The writer is closed by whoever made it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
-        lake: Lake,
+        writer: LakeWriter,
         *,
         exe: str,
         clock: Clock = SYSTEM_CLOCK,
-        flush_interval_seconds: float = 1.0,
+        commit_interval_seconds: float = 10.0,
+        sample_interval_seconds: float = SAMPLE_SECONDS,
         logger: logging.Logger | None = None,
     ) -> None:
         self._process_uuid = uuid.uuid4()
-        self._lake = lake
+        self._writer = writer
         self._exe = exe
         self._clock = clock
-        self._flush_interval_seconds = flush_interval_seconds
+        self._commit_interval_seconds = commit_interval_seconds
+        self._sample_interval_seconds = min(sample_interval_seconds, commit_interval_seconds)
         self._logger = logger or logging.getLogger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -92,11 +95,10 @@ class Recorder:
         self._measures: list[MeasureRow] = []
         self._dropped_measures = 0
         self._streams: RecordedStreams | None = None
-        self._writer: LakeWriter | None = None
         self._failed_flushes = 0
         self._warn_after = 0.0
-        self._sample_at = 0.0
-        self._threads: list[threading.Thread] = []
+        self._sample_at = self._commit_at = 0.0
+        self._thread: threading.Thread | None = None
 
     @property
     def process_id(self) -> str:
@@ -106,27 +108,18 @@ class Recorder:
     def start(self) -> None:
         """Begin to record; returns at once, and a disk that fails is not an error here."""
         self._attach_handler()
-        self._threads = [
-            threading.Thread(target=self._flush_until_stopped, name="micromegas-recorder", daemon=True),
-            threading.Thread(target=self._maintain_until_stopped, name="micromegas-maintenance", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="micromegas-recorder", daemon=True)
+        self._thread.start()
 
     def stop(self, *, timeout_seconds: float = 5.0) -> bool:
         """Flush everything and end, and return whether all is stored in time; safe to call twice."""
         self._undo.close()
         self._stopping.set()
         self._wake.set()
-        deadline = self._clock.monotonic() + timeout_seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - self._clock.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
-            # The writer's lock stays: a merge that still runs must not meet somebody else's.
-            return False
-        if self._writer is not None:
-            self._writer.close()
-        return self._backlog.waiting_rows == 0
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive() and self._backlog.waiting_rows == 0
 
     def add_measures(self, rows: Iterable[MeasureRow]) -> None:
         """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
@@ -149,20 +142,27 @@ class Recorder:
             _PACKAGE_LOGGER.setLevel(logging.INFO)
             self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
 
-    def _flush_until_stopped(self) -> None:
+    def _run(self) -> None:
         is_last = False
         while not is_last:
             is_last = self._stopping.is_set()
             self._wake.clear()
-            due = self._clock.monotonic() + self._flush_interval_seconds
-            try:
-                self._flush()
-            except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
-                self._note_failure(error)
+            due = self._clock.monotonic() + self._sample_interval_seconds
+            self._run_once(is_last=is_last)
             if not is_last and not self._stopping.is_set():
                 self._wake.wait(max(0.0, due - self._clock.monotonic()))
 
-    def _flush(self) -> None:
+    def _run_once(self, *, is_last: bool = False) -> None:
+        try:
+            self._collect()
+            if is_last or self._clock.monotonic() >= self._commit_at:
+                self._commit_at = self._clock.monotonic() + self._commit_interval_seconds
+                self._backlog.store(self._writer)
+        except Exception as error:  # noqa: BLE001 - nothing here must end the recording
+            self._note_failure(error)
+
+    def _collect(self) -> None:
+        """Move what was logged and measured into the backlog."""
         now_ns = nanoseconds_since_epoch(self._clock.now().timestamp())
         monotonic_seconds = self._clock.monotonic()
         if self._streams is None:
@@ -182,20 +182,14 @@ class Recorder:
                 LogRow(time_ns=now_ns, target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost)
             )
         if monotonic_seconds >= self._sample_at or self._stopping.is_set():
-            # A flush that a full queue brought forward takes no sample.
-            self._sample_at = monotonic_seconds + 0.9 * self._flush_interval_seconds
+            # A round that a full queue brought forward takes no sample.
+            self._sample_at = monotonic_seconds + 0.9 * self._sample_interval_seconds
             measures += self._sampler.sample(time_ns=now_ns, monotonic_seconds=monotonic_seconds)
         batches = self._streams.build_batches(
             log_rows, measures, now_ns=now_ns, monotonic_seconds=monotonic_seconds, is_last=self._stopping.is_set()
         )
         for table_name, batch in batches:
             self._backlog.add(table_name, batch)
-        try:
-            if self._writer is None:
-                self._writer = self._lake.open_writer(self._process_uuid.hex)
-            self._backlog.store(self._writer)
-        except MicromegasError as error:
-            self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
         self._failed_flushes += 1
@@ -208,16 +202,6 @@ class Recorder:
                 exc_info=error,
             )
 
-    def _maintain_until_stopped(self) -> None:
-        delay_seconds = self._flush_interval_seconds
-        while not self._stopping.wait(delay_seconds):
-            delay_seconds = MAINTENANCE_SECONDS
-            try:
-                if self._writer is not None:
-                    self._writer.maintain(self._stopping.is_set)
-            except Exception as error:  # noqa: BLE001 - a defect here must not end the recording
-                _LOG.warning("files could not be maintained", exc_info=error)
-
 
 class Backlog:
     """Batches for each table in the order of their arrival; the oldest go when there are too many. For one thread."""
@@ -225,6 +209,8 @@ class Backlog:
     def __init__(self, *, max_rows: int = MAX_WAITING_ROWS) -> None:
         self._max_rows = max_rows
         self._waiting: dict[str, list[pa.RecordBatch]] = {}
+        # Of a write whose outcome is not known, its id and how many batches it has: it is repeated as it was.
+        self._unknown: dict[str, tuple[str, int]] = {}
         self._lost_rows = 0
 
     @property
@@ -236,21 +222,27 @@ class Backlog:
         """Let a batch wait; drops whole batches of the fullest table when there are too many rows."""
         self._waiting.setdefault(table_name, []).append(batch)
         while self.waiting_rows > self._max_rows:
-            fullest = max(self._waiting.values(), key=lambda batches: sum(batch.num_rows for batch in batches))
-            self._lost_rows += fullest.pop(0).num_rows
+            name = max(self._waiting, key=lambda name: sum(batch.num_rows for batch in self._waiting[name]))
+            self._unknown.pop(name, None)
+            self._lost_rows += self._waiting[name].pop(0).num_rows
 
     def store(self, writer: LakeWriter) -> None:
-        """Store all that waits, one file for each table; what fails keeps waiting, and the last error is raised."""
-        failure: MicromegasError | None = None
+        """Store all that waits; what fails keeps waiting, and the last error is raised."""
+        failure: Exception | None = None
+        writes = []
         for table_name, batches in self._waiting.items():
-            if not batches:
-                continue
+            if batches:
+                write_id, count = self._unknown.setdefault(table_name, (uuid.uuid4().hex, len(batches)))
+                rows = pa.Table.from_batches(batches[:count])
+                writes.append((table_name, count, writer.append(table_name, rows, write_id=write_id)))
+        for table_name, count, outcome in writes:
             try:
-                writer.append(table_name, pa.Table.from_batches(batches))
-            except MicromegasError as error:
+                outcome.result(timeout=STORE_SECONDS)
+            except (MicromegasError, TimeoutError) as error:
                 failure = error
             else:
-                batches.clear()
+                del self._waiting[table_name][:count]
+                del self._unknown[table_name]
         if failure is not None:
             raise failure
 

@@ -5,9 +5,10 @@ import sys
 import threading
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from tests.unit.engine.conftest import asking
 
@@ -21,9 +22,10 @@ def _query(lake, sql):
         return [tuple(row.values()) for row in ask.rows(sql)]
 
 
-def _sample_count(lake):
-    measures = next(table for table in lake.snapshot() if table.name == "measures")
-    names = [name for file in measures.files for name in pq.ParquetFile(file).read(["name"])["name"].to_pylist()]
+def _sample_count(folder):
+    if not DeltaTable.is_deltatable(str(folder / "measures")):
+        return 0
+    names = DeltaTable(folder / "measures").to_pyarrow_table(columns=["name"])["name"].to_pylist()
     return names.count("process_resident_bytes")
 
 
@@ -31,9 +33,9 @@ def _sample_count(lake):
 def recorded(tmp_path_factory):
     """A lake with one process that has ended, and its id."""
     folder = tmp_path_factory.mktemp("lake")
-    lake = Lake(folder)
+    lake = Lake(Storage(folder))
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.lakehouse.child", "record", str(folder)],
+        [sys.executable, "-m", "tests.integration.lakehouse.child", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[3],
@@ -41,7 +43,7 @@ def recorded(tmp_path_factory):
     )
     with child:
         process_id = child.stdout.readline().strip()
-        while _sample_count(lake) < SAMPLES:
+        while _sample_count(folder) < SAMPLES:
             threading.Event().wait(0.05)
         child.stdin.close()
     assert child.returncode == 0

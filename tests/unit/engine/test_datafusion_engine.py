@@ -14,7 +14,7 @@ from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.tables import TableBuilder
 from micromegas_jupyter.errors import Unavailable
-from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, write_log_entries
+from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, data_files, write_log_entries
 from tests.unit.engine.conftest import asking
 
 LAST_HALF_HOUR = TimeRange(begin=NOON + timedelta(hours=1, minutes=15), end=NOON + timedelta(hours=1, minutes=45))
@@ -51,7 +51,7 @@ def test_a_row_limit_lies_on_top_of_the_statement(ask, limit, rows):
 
 def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
     table = write_log_entries(tmp_path, 2)
-    Path(table.files[1]).unlink()
+    Path(table.files[1].path).unlink()
 
     with asking([table]) as ask:
         with pytest.raises(Unavailable, match="removed or replaced"):
@@ -60,7 +60,7 @@ def test_a_file_that_is_gone_is_not_read_as_no_rows(tmp_path):
 
 
 def test_only_mentioned_tables_are_looked_at(tmp_path):
-    gone = TableSnapshot(name="gone", schema=LOG_SCHEMA, files=("/nowhere/x.parquet",))
+    gone = TableSnapshot(name="gone", schema=LOG_SCHEMA, files=data_files("/nowhere/x.parquet"))
 
     with asking([write_log_entries(tmp_path, 1), gone]) as ask:
         assert ask.rows("SELECT count(*) AS n FROM log_entries") == [{"n": 4}]

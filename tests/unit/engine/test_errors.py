@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UnsupportedStatement,
 )
-from tests.fakes.fixed_tables import empty_table, write_log_entries, write_processes
+from tests.fakes.fixed_tables import data_files, empty_table, write_log_entries, write_processes
 from tests.unit.engine.conftest import asking
 from tests.unit.engine.statements import EXHAUSTED, INVALID, REFUSED, UNSUPPORTED
 
@@ -113,7 +113,7 @@ def ask(tmp_path_factory):
         write_log_entries(folder, 2),
         write_processes(folder),
         empty_table(),
-        TableSnapshot(name="nested", schema=nested.schema, files=(str(folder / "nested.parquet"),)),
+        TableSnapshot(name="nested", schema=nested.schema, files=data_files(folder / "nested.parquet")),
     ]
     with asking(tables, memory_limit_bytes=20 << 20, spill_limit_bytes=1 << 20) as asker:
         yield asker
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_the_servers_fault(tmp_path):
     pq.write_table(rows, file, compression="snappy")
     content = file.read_bytes()
     file.write_bytes(content[:200] + bytes(reversed(content[200:20_000])) + content[20_000:])
-    table = TableSnapshot(name="words", schema=rows.schema, files=(str(file),))
+    table = TableSnapshot(name="words", schema=rows.schema, files=data_files(file))
 
     with asking([table]) as ask, pytest.raises(MicromegasError) as failed:
         ask.rows("SELECT max(word), count(DISTINCT word) FROM words")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.security import condition_problem
+from tests.fakes.fixed_tables import data_files
 from tests.unit.engine.conftest import asking
 from tests.unit.engine.test_filtered_rows import outcome
 
@@ -164,7 +165,7 @@ def write(folder, name, rows):
         path = folder / f"{next(_files)}.parquet"
         pq.write_table(pa.Table.from_pylist(rows[start : start + 9], schema=SCHEMA), path, row_group_size=3)
         files.append(str(path))
-    return TableSnapshot(name=name, schema=SCHEMA, files=tuple(files))
+    return TableSnapshot(name=name, schema=SCHEMA, files=data_files(*files))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

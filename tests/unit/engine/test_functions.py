@@ -15,7 +15,7 @@ from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import MatchRules, check_match
 from micromegas_jupyter.engine.security import check_role_conditions
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement
-from tests.fakes.fixed_tables import CALLER, FixedTables, empty_table
+from tests.fakes.fixed_tables import CALLER, FixedTables, data_files, empty_table
 from tests.unit.engine.conftest import SMALL, Asker, asking
 
 ALICE = AuthContext(
@@ -122,7 +122,7 @@ def test_a_name_with_quotes_opens_nothing(ask, condition):
 def seen(folder, rows, condition, caller, **options):
     """Return the first column of a table as a caller sees it, with a condition that is accepted at the start."""
     pq.write_table(rows, folder / "rows.parquet")
-    files = (str(folder / "rows.parquet"),)
+    files = data_files(folder / "rows.parquet")
     tables = FixedTables([TableSnapshot(name="notes", schema=rows.schema, files=files, **options)])
     check_role_conditions(tables, {"notes": [condition]})
     with asking(tables) as ask:

@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.errors import InvalidStatement
-from tests.fakes.fixed_tables import CALLER
+from tests.fakes.fixed_tables import CALLER, data_files
 from tests.unit.engine.conftest import SMALL, Asker, asking
 
 ROWS = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"]})
@@ -25,7 +25,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def ask(file):
-    tables = [TableSnapshot(name=name, schema=ROWS.schema, files=(str(file),)) for name in ("things", "others")]
+    tables = [TableSnapshot(name=name, schema=ROWS.schema, files=data_files(file)) for name in ("things", "others")]
     with asking(tables, **SMALL) as asker:
         yield asker
 

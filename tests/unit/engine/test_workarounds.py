@@ -12,7 +12,7 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedStatement
-from tests.fakes.fixed_tables import FixedTables
+from tests.fakes.fixed_tables import FixedTables, data_files
 from tests.unit.engine.conftest import Asker, asking
 
 ORDERS = 40
@@ -32,7 +32,7 @@ def joined(tmp_path_factory):
         ("customers", pa.table({"id": range(ORDERS)})),
     ):
         pq.write_table(rows, folder / f"{name}.parquet", row_group_size=8)
-        tables.append(TableSnapshot(name=name, schema=rows.schema, files=(str(folder / f"{name}.parquet"),)))
+        tables.append(TableSnapshot(name=name, schema=rows.schema, files=data_files(folder / f"{name}.parquet")))
     with asking(tables, target_partitions=1, batch_rows=1) as asker:
         yield asker
 
@@ -130,7 +130,7 @@ def plain(joined):
     pushdown = {"datafusion.execution.parquet.pushdown_filters": "true"}
     session = SessionContext(SessionConfig(pushdown).with_target_partitions(1).with_batch_size(1))
     for table in joined.tables.snapshot():
-        session.register_parquet(table.name, table.files[0])
+        session.register_parquet(table.name, table.files[0].path)
     return session
 
 
@@ -168,7 +168,7 @@ def tables(tmp_path_factory):
         numbers = pa.table({"n": pa.array(range(index * ROWS, (index + 1) * ROWS))})
         pq.write_table(numbers, folder / f"{index}.parquet")
         files.append(str(folder / f"{index}.parquet"))
-    return FixedTables([TableSnapshot(name="numbers", schema=numbers.schema, files=tuple(files))])
+    return FixedTables([TableSnapshot(name="numbers", schema=numbers.schema, files=data_files(*files))])
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_join_without_equality_is_whole_or_ends_for_want_of_memory(tables, sql
 def test_datafusion_still_loses_rows_when_such_a_join_spills(tables):
     runtime = RuntimeEnvBuilder().with_fair_spill_pool(256 << 10).with_disk_manager_os()
     session = SessionContext(SessionConfig().with_target_partitions(2).with_batch_size(1024), runtime)
-    session.register_parquet("numbers", str(Path(tables.snapshot()[0].files[0]).parent))
+    session.register_parquet("numbers", str(Path(tables.snapshot()[0].files[0].path).parent))
 
     found = session.sql(f"SELECT count(*) AS c FROM {_MANY} JOIN {_FEW} ON many.n > few.n").to_pylist()
 

@@ -8,9 +8,9 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, UnsupportedRequest, UsageError
+from micromegas_jupyter.executors.ingest_worker import UploadStream
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import IngestSettings
-from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages
 from tests.fakes.fixed_tables import encode_stream
 

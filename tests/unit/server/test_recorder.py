@@ -4,12 +4,15 @@ import logging
 import platform
 import subprocess
 import threading
+from concurrent.futures import Future
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
-from micromegas_jupyter.lake.lake import Lake, LakeWriter
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.recorder import recorder as recording
 from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.telemetry.tables import MeasureRow
@@ -25,108 +28,126 @@ def logger():
 
 
 @pytest.fixture
-def lake(tmp_path):
-    return Lake(tmp_path / "lake")
+def writer(tmp_path):
+    writer = LakeWriter(Storage(tmp_path / "lake"))
+    yield writer
+    writer.close()
 
 
 @pytest.fixture
-def recorder(lake, clock, logger):
-    recorder = Recorder(lake, exe="test", clock=clock, logger=logger)
+def recorder(writer, clock, logger):
+    recorder = Recorder(writer, exe="test", clock=clock, logger=logger, commit_interval_seconds=1.0)
     recorder._attach_handler()
     yield recorder
     recorder.stop()
 
 
-def _rows(lake, table):
-    found = next(snapshot for snapshot in lake.snapshot() if snapshot.name == table)
-    return [row for file in found.files for row in pq.ParquetFile(file).read().to_pylist()]
+def _rows(folder, table):
+    return DeltaTable(folder / "lake" / table).to_pyarrow_table().to_pylist()
 
 
-def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(recorder, lake, clock, tmp_path, caplog):
+def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(recorder, clock, tmp_path, caplog):
     (tmp_path / "lake").write_text("not a folder")
     for number in range(61):
         logging.getLogger("tests.recorder").info("line %d", number)
-        recorder._flush()
+        recorder._run_once()
         clock.advance(1.0)
 
     (tmp_path / "lake").unlink()
-    recorder._flush()
+    recorder._run_once()
 
     warnings = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
     assert [record.failed_flushes for record in warnings] == [1, 61]
-    assert {f"line {number}" for number in range(61)} <= {row["msg"] for row in _rows(lake, "log_entries")}
+    assert {f"line {number}" for number in range(61)} <= {row["msg"] for row in _rows(tmp_path, "log_entries")}
 
 
-def test_what_was_dropped_is_reported_in_the_log(recorder, lake, monkeypatch):
+def test_what_was_dropped_is_reported_in_the_log(recorder, tmp_path, monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))
     recorder.add_measures([MeasureRow(time_ns=1, target="a", name="n", unit="count", value=1.0)] * 3)
 
-    recorder._flush()
+    recorder._run_once()
 
-    (row,) = _rows(lake, "log_entries")
+    (row,) = _rows(tmp_path, "log_entries")
     assert (row["msg"], row["properties"]) == ("telemetry was dropped", [("log_records", "1"), ("measures", "2")])
 
 
-class HungLake(Lake):
-    """A lake on a disk that does not answer until it may."""
+class HungWriter(LakeWriter):
+    """A writer on a disk that does not answer until it may."""
 
-    def __init__(self, root):
-        super().__init__(root)
+    def __init__(self, storage):
+        super().__init__(storage)
         self.opening, self.answer = threading.Event(), threading.Event()
 
-    def open_writer(self, writer_id):
+    def append(self, *arguments, **options):
         self.opening.set()
         assert self.answer.wait(30)
-        return super().open_writer(writer_id)
+        return super().append(*arguments, **options)
 
 
 def test_a_disk_that_hangs_stops_neither_the_application_nor_its_end(tmp_path, logger):
-    lake = HungLake(tmp_path / "lake")
-    recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
+    writer = HungWriter(Storage(tmp_path / "lake"))
+    recorder = Recorder(writer, exe="test", logger=logger, commit_interval_seconds=0.01)
     recorder.start()
-    assert lake.opening.wait(30)
+    assert writer.opening.wait(30)
     logger.info("the application goes on")
 
     ended = recorder.stop(timeout_seconds=0.1)
 
     assert ended is False
-    lake.answer.set()
+    writer.answer.set()
     assert recorder.stop(timeout_seconds=30) is True
-    assert [row["msg"] for row in _rows(lake, "log_entries")] == ["the application goes on"]
+    writer.close()
+    assert [row["msg"] for row in _rows(tmp_path, "log_entries")] == ["the application goes on"]
     assert logger.handlers == []
 
 
-def test_a_defect_ends_neither_the_recording_nor_the_maintenance(lake, logger, monkeypatch):
-    recorder = Recorder(lake, exe="test", logger=logger, flush_interval_seconds=0.01)
-    rounds, failing = threading.Semaphore(0), iter([True, True])
+def test_a_defect_does_not_end_the_recording(writer, tmp_path, logger, monkeypatch):
+    recorder = Recorder(writer, exe="test", logger=logger, commit_interval_seconds=0.01)
+    failed, failing = threading.Event(), iter([True, True])
 
-    def fail_once(**_):
+    def fail_twice(**_):
         if next(failing, False):
             raise ZeroDivisionError
+        failed.set()
         return []
 
-    def maintain(_writer, _is_stopping):
-        rounds.release()
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAINTENANCE_SECONDS", 0.01)
-    monkeypatch.setattr(LakeWriter, "maintain", maintain)
-    monkeypatch.setattr(recorder._sampler, "sample", fail_once)
+    monkeypatch.setattr(recorder._sampler, "sample", fail_twice)
     recorder.start()
-    for _ in range(2):
-        assert rounds.acquire(timeout=30)
+    assert failed.wait(30)
     logger.info("still here")
 
     assert recorder.stop(timeout_seconds=30) is True
-    assert "still here" in [row["msg"] for row in _rows(lake, "log_entries")]
+    assert "still here" in [row["msg"] for row in _rows(tmp_path, "log_entries")]
 
 
-def test_warnings_still_reach_stderr(lake, capsys):
+def test_a_write_whose_outcome_is_not_known_is_repeated_under_its_id(tmp_path, logger, writer, monkeypatch):
+    recorder = Recorder(writer, exe="test", logger=logger)
+    recorder._attach_handler()
+    logger.info("once")
+    outcomes = iter([Unavailable("The answer was lost.")])
+
+    def losing_answers(table, rows, *, write_id):
+        outcome = LakeWriter.append(writer, table, rows, write_id=write_id)
+        if table == "log_entries" and (error := next(outcomes, None)) is not None:
+            outcome.result(30)
+            outcome = Future()
+            outcome.set_exception(error)
+        return outcome
+
+    monkeypatch.setattr(writer, "append", losing_answers)
+    recorder._run_once(is_last=True)
+    recorder._run_once(is_last=True)
+    recorder.stop()
+
+    assert [row["msg"] for row in _rows(tmp_path, "log_entries")].count("once") == 1
+
+
+def test_warnings_still_reach_stderr(writer, capsys):
     alone = logging.getLogger("tests.recorder_alone")
     alone.propagate = False
 
-    recorder = Recorder(lake, exe="test", logger=alone)
+    recorder = Recorder(writer, exe="test", logger=alone)
     recorder.start()
     alone.warning("seen by people")
     recorder.stop()
@@ -142,7 +163,7 @@ def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end():
         return [table for table, _ in batches]
 
     states = ["processes", "streams", "streams"]
-    assert [tables(0.0), tables(9.9), tables(10.0), tables(12.0, is_last=True)] == [states, [], states, states]
+    assert [tables(0.0), tables(59.9), tables(60.0), tables(62.0, is_last=True)] == [states, [], states, states]
 
 
 def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many():

@@ -25,7 +25,7 @@ from micromegas_jupyter.wiring.server import (
     check_exposure,
     make_spill_folder,
 )
-from tests.fakes.fixed_tables import CALLER, FixedTables
+from tests.fakes.fixed_tables import CALLER, FixedTables, data_files
 
 TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
 
@@ -177,7 +177,7 @@ def test_executors_of_a_lake_get_its_row_filters(tmp_path):
 def test_lines_about_other_people_are_for_administrators(tmp_path, is_admin, expected):
     rows = pa.table({"target": pa.array([*_OF_OTHERS, *_OF_EVERYBODY], pa.string())})
     pq.write_table(rows, tmp_path / "rows.parquet")
-    table = TableSnapshot(name="log_entries", schema=rows.schema, files=(str(tmp_path / "rows.parquet"),))
+    table = TableSnapshot(name="log_entries", schema=rows.schema, files=data_files(tmp_path / "rows.parquet"))
     settings = EngineSettings(default_conditions=DEFAULT_ROW_FILTERS)
     engine = DataFusionEngine(FixedTables([table]), settings)
 

@@ -1,0 +1,187 @@
+"""`micromegas tables`: list, describe, change and drop the server's tables."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.errors import UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+
+_FORMATS: Final = ("table", "json")
+_DEFAULT_VERSIONS: Final = 20
+_MAX_VERSIONS: Final = 1000
+
+
+def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_action(actions, "list", "list the tables that you may read or write to")
+    _add_table_action(actions, "describe", "show the columns of a table, and to its owner how much is in it")
+    drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows")
+    delete = _add_table_action(actions, "delete", "delete rows of a table of yours")
+    delete.add_argument("--where", required=True, metavar="SQL", help="the condition that these rows meet")
+    for changing in (drop, delete):
+        changing.add_argument("--yes", action="store_true", help="do not ask")
+    _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
+    history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
+    history.add_argument(
+        "--limit", type=int, metavar="N", default=_DEFAULT_VERSIONS, help="at most this many, default %(default)s"
+    )
+
+
+def _add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--format", choices=_FORMATS, default="table", help="how the answer is printed")
+    parser.add_argument("--profile", help="a profile of config.json")
+    parser.add_argument("--uri", help="the server, instead of the configured one")
+    return parser
+
+
+def _add_table_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = _add_action(actions, name, summary)
+    parser.add_argument("table", metavar="TABLE", help="the table")
+    return parser
+
+
+def run_tables(arguments: argparse.Namespace) -> int:
+    """Run the action; what was asked for on standard output."""
+    if arguments.action == "history" and not 1 <= arguments.limit <= _MAX_VERSIONS:
+        raise UsageError(f"--limit is a number from 1 to {_MAX_VERSIONS}.")
+    if not _is_confirmed(arguments):
+        print("nothing was changed", file=sys.stderr)
+        return 1
+    from micromegas_jupyter.wiring import client_side
+
+    actions = {
+        "list": _list,
+        "describe": _describe,
+        "drop": _drop,
+        "delete": _delete,
+        "optimize": _optimize,
+        "history": _history,
+    }
+    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
+        client.on_notice(show_note)
+        actions[arguments.action](client, arguments)
+    return 0
+
+
+def _is_confirmed(arguments: argparse.Namespace) -> bool:
+    """Ask about a change that cannot be undone; without a terminal it needs `--yes`."""
+    questions = {
+        "drop": "Drop the table {} and all of its rows?",
+        "delete": "Delete the rows of the table {} that meet the condition?",
+    }
+    question = questions.get(arguments.action)
+    if question is None or arguments.yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"`micromegas tables {arguments.action}` asks at a terminal, and this is none.", remedy="Add --yes."
+        )
+    from micromegas_jupyter.cli.query_commands import cell_text
+
+    print(f"{question.format(cell_text(arguments.table))} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _list(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    tables = client.table_summaries()
+    if arguments.format == "json":
+        _print_json([asdict(table) for table in tables])
+        return
+    rows = [(table.name, _word(table.is_owner), _word(table.may_ingest)) for table in tables]
+    _print_table(rows, ("name", "yours", "takes your rows"))
+
+
+def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    table = client.describe_table(arguments.table)
+    if arguments.format == "json":
+        _print_json({**asdict(table), "created_at": _time(table.created_at)})
+        return
+    _print_table(
+        [(column.name, column.type, _word(column.nullable)) for column in table.columns], ("column", "type", "nullable")
+    )
+    print()
+    facts: dict[str, object] = {
+        "partitioned by": ", ".join(table.partition_by) or None,
+        "retention": None if table.retention_days is None else f"{table.retention_days} days",
+        "rows": _count(table.row_count),
+        "files": _count(table.files),
+        "bytes": _count(table.size_bytes),
+        "version": table.version,
+        "created": _time(table.created_at),
+        "yours": _word(table.is_owner),
+    }
+    _print_table([(name, fact) for name, fact in facts.items() if fact is not None], ())
+
+
+def _drop(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    client.drop_table(arguments.table)
+    _print_outcome(arguments, {"table": arguments.table, "dropped": True}, f"dropped {arguments.table}")
+
+
+def _delete(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    count = client.delete_rows(arguments.table, arguments.where)
+    _print_outcome(arguments, {"table": arguments.table, "deleted_rows": count}, f"deleted {count:,} rows")
+
+
+def _optimize(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    done = client.optimize_table(arguments.table)
+    _print_outcome(
+        arguments,
+        {"table": arguments.table, **asdict(done)},
+        f"merged {done.removed_files:,} files into {done.added_files:,}",
+    )
+
+
+def _history(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    versions = client.table_history(arguments.table, limit=arguments.limit)
+    if arguments.format == "json":
+        _print_json([{**asdict(version), "committed_at": _time(version.committed_at)} for version in versions])
+        return
+    rows = [(one.version, _time(one.committed_at), one.operation, one.engine, one.metrics or None) for one in versions]
+    _print_table(rows, ("version", "time", "operation", "by", "metrics"))
+
+
+def _print_outcome(arguments: argparse.Namespace, facts: dict[str, object], sentence: str) -> None:
+    if arguments.format == "json":
+        _print_json(facts)
+    else:
+        print(sentence)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> None:
+    from tabulate import tabulate
+
+    from micromegas_jupyter.cli.query_commands import cell_text
+
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    print(tabulate(texts, headers=headers, tablefmt="simple" if headers else "plain", disable_numparse=True))
+
+
+def _word(value: bool) -> str:  # noqa: FBT001 - a cell
+    return "yes" if value else "no"
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"

@@ -1,0 +1,209 @@
+"""What a client does with a server's tables beside reading and sending rows: describe, create, change, drop them."""
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.errors import InternalError, UsageError
+
+TABLES_ACTION: Final = "MicromegasTables"
+_MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSummary:
+    """A table of the server: whether the caller owns it, and whether they may send rows to it."""
+
+    name: str
+    is_owner: bool
+    may_ingest: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableColumn:
+    """A column; `type` is Arrow's name of its type."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDescription:
+    """A table of the server; only its owner learns how much is in it.
+
+    Attributes:
+        name: The table.
+        is_owner: Whether the caller may change and drop it.
+        columns: Its columns.
+        partition_by: The columns whose values lie in folders of their own.
+        retention_days: How long rows are kept; None for as long as the server's own setting says.
+        version: The number of its latest commit.
+        row_count: How many rows it has; None when that is not known.
+        files: In how many files they are.
+        size_bytes: The size of these files.
+        created_at: When the table was created.
+    """
+
+    name: str
+    is_owner: bool
+    columns: tuple[TableColumn, ...]
+    partition_by: tuple[str, ...] = ()
+    retention_days: int | None = None
+    version: int | None = None
+    row_count: int | None = None
+    files: int | None = None
+    size_bytes: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVersion:
+    """One commit of a table: what it did, by which program, with the parameters and metrics that were recorded."""
+
+    version: int
+    operation: str
+    committed_at: datetime | None = None
+    engine: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeResult:
+    """How many files became how many."""
+
+    removed_files: int
+    added_files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOperation:
+    """An operation by its name on the wire, with its members; one that only reads may be repeated."""
+
+    name: str
+    members: Mapping[str, object] = field(default_factory=dict)
+    is_read: bool = False
+    is_slow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """The answer of an operation that returns nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    tables: tuple[TableSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    deleted_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    versions: tuple[TableVersion, ...]
+
+
+def build_body(operation: TableOperation) -> bytes:
+    """Return the body of the action."""
+    return msgspec.json.encode({"operation": operation.name, **operation.members})
+
+
+def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
+    """Read the answer to the action; names that this version does not know are left out."""
+    if len(results) != 1 or len(results[0]) > _MAX_ANSWER_BYTES:
+        raise InternalError("The server's answer about its tables cannot be read.")
+    try:
+        return msgspec.convert(decode_strict_json(results[0].decode("utf-8")), kind)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise InternalError("The server's answer about its tables cannot be read.") from error
+
+
+class TableMethods(ABC):
+    """The methods of a client that change tables.
+
+    They raise `UsageError` when a table does not exist or does not exist for the caller, `PermissionDenied` when it
+    belongs to somebody else, and what every call raises.
+    """
+
+    @abstractmethod
+    def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer: ...
+
+    def table_summaries(self) -> tuple[TableSummary, ...]:
+        """Return the tables that the caller may read or write to; `list_tables` returns the schemas to read by."""
+        return self._run_on_tables(TableOperation(name="list", is_read=True), _Tables).tables
+
+    def describe_table(self, table_name: str) -> TableDescription:
+        """Return what the server says about a table."""
+        operation = TableOperation(name="describe", members={"table": _checked(table_name)}, is_read=True)
+        return self._run_on_tables(operation, TableDescription)
+
+    def create_table(self, table_name: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
+        """Create a table without rows, which the caller then owns.
+
+        Args:
+            table_name: Its name: a lower-case letter, then lower-case letters, digits and underscores.
+            schema: Its columns.
+            partition_by: Columns whose values lie in folders of their own, for large tables.
+        """
+        members = {"table": _checked(table_name), "schema": _encode(schema), "partition_by": list(partition_by)}
+        self._run_on_tables(TableOperation(name="create", members=members), _Nothing)
+
+    def drop_table(self, table_name: str) -> None:
+        """Remove a table of the caller's and all of its rows."""
+        self._run_on_tables(TableOperation(name="drop", members={"table": _checked(table_name)}), _Nothing)
+
+    def delete_rows(self, table_name: str, where: str) -> int:
+        """Delete the rows of a table of the caller's that meet a condition in SQL, and return how many they were."""
+        members = {"table": _checked(table_name), "where": _checked(where, "condition")}
+        return self._run_on_tables(TableOperation(name="delete", members=members, is_slow=True), _Deleted).deleted_rows
+
+    def add_column(self, table_name: str, column: pa.Field) -> None:
+        """Add a column to a table of the caller's; it is null in the rows that are there."""
+        if not isinstance(column, pa.Field):
+            raise UsageError(f"add_column takes a pyarrow.Field, not {type(column).__name__}.")
+        members = {"table": _checked(table_name), "schema": _encode(pa.schema([column]))}
+        self._run_on_tables(TableOperation(name="add_column", members=members), _Nothing)
+
+    def optimize_table(self, table_name: str) -> OptimizeResult:
+        """Merge the small files of a table of the caller's now; the server also does so by itself."""
+        operation = TableOperation(name="optimize", members={"table": _checked(table_name)}, is_slow=True)
+        return self._run_on_tables(operation, OptimizeResult)
+
+    def table_history(self, table_name: str, *, limit: int = 20) -> tuple[TableVersion, ...]:
+        """Return the latest commits of a table of the caller's, the newest first."""
+        members = {"table": _checked(table_name), "limit": limit}
+        return self._run_on_tables(TableOperation(name="history", members=members, is_read=True), _Versions).versions
+
+    def set_retention(self, table_name: str, days: int | None) -> None:
+        """Say for how many days rows of a table of the caller's are kept; None means what the server's setting says."""
+        members = {"table": _checked(table_name), "days": days}
+        self._run_on_tables(TableOperation(name="set_retention", members=members), _Nothing)
+
+
+def _checked(text: Any, what: str = "table's name") -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise UsageError(f"The {what} is empty.", remedy='Give text, for example "orders".')
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"The {what} contains half a character.", remedy="Use text that UTF-8 can encode.") from None
+    return text
+
+
+def _encode(schema: pa.Schema) -> str:
+    if not isinstance(schema, pa.Schema):
+        raise UsageError(f"A pyarrow.Schema is needed, not {type(schema).__name__}.")
+    return base64.b64encode(schema.serialize().to_pybytes()).decode("ascii")

@@ -1,0 +1,535 @@
+"""The tables of a lake: one Delta table each, made, changed and dropped here by any of several processes."""
+
+import datetime as dt
+import json
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError
+
+from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors, sync_folder
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.lake.delta_log import (
+    CONTROL_FOLDER,
+    DROPPED_MARKER,
+    LOG_FOLDER,
+    Action,
+    TableGone,
+    TableGuard,
+    arrow_schema,
+    build_entry,
+    check_writable,
+    entry_name,
+    log_path,
+    open_delta,
+    read_entry,
+)
+from micromegas_jupyter.lake.types import PARTITION_DATE, shown, stored_definition, stored_field, stored_schema
+from micromegas_jupyter.telemetry.tables import TABLES
+
+MAX_TABLES: Final = 1000
+OWNER_PROPERTY: Final = "micromegas.owner"
+RETENTION_PROPERTY: Final = "micromegas.retentionDays"
+DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
+"""Local tables that were dropped, and those that were not made to the end; their time of change says since when."""
+Result = TypeVar("Result")
+DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
+_PROPERTIES: Final = {
+    "delta.logRetentionDuration": "interval 1 day",
+    "delta.setTransactionRetentionDuration": "interval 1 day",
+}
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+# Names that upstream's data model has for tables and views which are not kept here yet.
+_RESERVED: Final = frozenset(
+    {
+        "async_events", "blocks", "images", "information_schema", "log_stats", "net_spans", "otel_spans", "payloads",
+        "thread_spans",
+    }
+)  # fmt: skip
+_MAX_PREDICATE: Final = 10_000
+_MAX_ATTEMPTS: Final = 10
+_MAX_RETENTION_DAYS: Final = 36_500
+_TARGET_BYTES: Final = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDescription:
+    """A table as it stands: its columns in SQL, and what is stored; `row_count` is None when a file does not say."""
+
+    name: str
+    schema: pa.Schema = field(repr=False)
+    partition_by: tuple[str, ...]
+    owner: str | None
+    retention_days: int | None
+    version: int
+    files: int
+    size_bytes: int
+    row_count: int | None
+    created_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVersion:
+    """One commit: what it did, with the parameters and metrics that its writer recorded."""
+
+    version: int
+    committed_at: dt.datetime | None
+    operation: str
+    engine: str | None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeResult:
+    """How many files became how many."""
+
+    removed_files: int
+    added_files: int
+
+
+class Tables:
+    """Makes, finds, changes and drops tables; safe to use from several threads and processes."""
+
+    def __init__(
+        self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK, randomness: Randomness = SYSTEM_RANDOMNESS
+    ) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._randomness = randomness
+        self._owners: dict[str, str | None] = {}
+
+    def list(self) -> tuple[str, ...]:
+        """Return the names of all tables."""
+        return tuple(name for name in self._storage.list_folders() if self._is_there(name))
+
+    def find(self, name: str) -> DeltaTable | None:
+        """Return the table at its latest version, None when there is none."""
+        if _NAME.fullmatch(name) is None:
+            return None
+        try:
+            return open_delta(self._storage, name)
+        except TableGone:
+            return None
+
+    def create(
+        self, name: str, schema: pa.Schema, *, owner: str | None = None, partition_by: Sequence[str] = ()
+    ) -> None:
+        """Make an empty table."""
+        check_name(name)
+        stored = stored_schema(schema)
+        check_partition_columns(stored, partition_by)
+        self.check_capacity()
+        if not self.add(name, stored, owner=owner, partition_by=partition_by):
+            raise exists_already(name)
+
+    def create_defined(self, name: str) -> None:
+        """Make a table of the data model unless it is there."""
+        columns = stored_definition(DEFINITIONS[name]).append(pa.field(PARTITION_DATE, pa.date32()))
+        self.add(name, columns, partition_by=(PARTITION_DATE,))
+
+    def add(  # noqa: PLR0913 - a table and what its first version holds
+        self,
+        name: str,
+        stored: pa.Schema,
+        *,
+        owner: str | None = None,
+        partition_by: Sequence[str] = (),
+        actions: Sequence[Action] = (),
+        staging: str | None = None,
+    ) -> bool:
+        """Make a table whose first version has these actions; False when there is one of that name already.
+
+        The files of the actions are in `staging`, which `new_staging` named.
+        """
+        properties = {**_PROPERTIES, **({} if owner is None else {OWNER_PROPERTY: owner})}
+        entry = _first_entry(stored, partition_by, properties, actions, clock=self._clock)
+        staging = staging or self.new_staging(name)
+        self._owners.pop(name, None)
+        if not self._storage.is_local:
+            self._finish_drop(name)
+            path = log_path(name, entry_name(0))
+            if self._storage.create(path, entry):
+                return True
+            found = self._storage.read(path)
+            return found is not None and found[0] == entry  # only the answer got lost
+        self._storage.write(log_path(staging, entry_name(0)), entry)
+        return self._move_in(staging, name)
+
+    def new_staging(self, name: str) -> str:
+        """Return the path where files of a table that is not there yet are put."""
+        return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}" if self._storage.is_local else name
+
+    def drop(self, name: str) -> None:
+        """Remove a table; its name is free when this returns."""
+        if name in DEFINITIONS:
+            raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
+        if self.find(name) is None:
+            raise no_table(name)
+        self._owners.pop(name, None)
+        if not self._storage.is_local:
+            self._storage.write(log_path(name, DROPPED_MARKER), b"{}")
+            self._finish_drop(name)
+            return
+        root, gone = Path(self._storage.uri), Path(self._storage.uri) / self.new_staging(name)
+        with storage_errors("The table could not be dropped."):
+            make_private_folder(gone.parent)
+            guard = self._guard(name)
+            try:
+                with guard.hold_exclusively():
+                    (root / name).rename(gone)
+            except TableGone:
+                raise no_table(name) from None
+            finally:
+                guard.close()
+            now = self._clock.now().timestamp()
+            os.utime(gone, (now, now))
+            sync_folder(gone.parent)
+            sync_folder(root)
+
+    def finish_drops(self) -> None:
+        """Go on with removing tables of a bucket whose drop was cut short."""
+        if not self._storage.is_local:
+            for name in self._storage.list_folders():
+                if _NAME.fullmatch(name) is not None:
+                    self._finish_drop(name)
+
+    def delete_rows(self, name: str, predicate: str) -> int:
+        """Delete the rows for which a condition in SQL holds; return how many."""
+        delta = self._open(name)
+        condition = _checked_predicate(predicate, arrow_schema(delta))
+
+        def delete(table: DeltaTable) -> int:
+            try:
+                return int(table.delete(condition)["num_deleted_rows"] or 0)
+            except (OSError, CommitFailedError):
+                raise
+            except Exception as error:
+                if isinstance(error, MemoryError) or _is_about_storage(error):
+                    raise
+                raise _wrong_predicate(error) from error
+
+        return self._change(name, delete, "The rows could not be deleted.")
+
+    def add_column(self, name: str, column: pa.Field) -> None:
+        """Add a column, which is null in the rows that are there."""
+        if name in DEFINITIONS:
+            raise UsageError(f"The columns of {name} are the data model's.", remedy="Use a table of your own.")
+        stored = stored_field(column)
+        if not stored.nullable:
+            raise UsageError(
+                f"The column {shown(column.name)} cannot be required: rows that are there lack it.",
+                remedy="Add it as nullable.",
+            )
+
+        def alter(table: DeltaTable) -> None:
+            names = {known.name.lower() for known in table.schema().fields}
+            if stored.name.lower() in names:
+                raise UsageError(f"There is a column {shown(column.name)} already.", remedy="Choose another name.")
+            table.alter.add_columns(Schema.from_arrow(pa.schema([stored])).fields[0])
+
+        self._change(name, alter, "The column could not be added.")
+
+    def describe(self, name: str) -> TableDescription:
+        """Return what is known of a table."""
+        delta = self._open(name)
+        with storage_errors("The table could not be read."):
+            metadata = delta.metadata()
+            files = pa.table(delta.get_add_actions(flatten=True))
+        counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
+        hidden = {PARTITION_DATE} if name in DEFINITIONS else set()
+        columns = [column for column in arrow_schema(delta) if column.name not in hidden]
+        return TableDescription(
+            name=name,
+            schema=pa.schema(columns),
+            partition_by=tuple(metadata.partition_columns),
+            owner=metadata.configuration.get(OWNER_PROPERTY),
+            retention_days=_days(metadata.configuration.get(RETENTION_PROPERTY)),
+            version=delta.version(),
+            files=files.num_rows,
+            size_bytes=sum(files.column("size_bytes").to_pylist()),
+            row_count=None if None in counts or len(counts) < files.num_rows else sum(counts),
+            created_at=_moment(metadata.created_time),
+        )
+
+    def history(self, name: str, limit: int) -> tuple[TableVersion, ...]:
+        """Return the latest commits that the log still has, the last one first."""
+        if limit < 1:
+            raise UsageError("The number of versions is not positive.", remedy="Ask for one at least.")
+        delta = self._open(name)
+        with storage_errors("The history could not be read."):
+            found = delta.history(limit)
+        return tuple(
+            TableVersion(
+                version=int(one["version"]),
+                committed_at=_moment(one.get("timestamp")),
+                operation=str(one.get("operation", "")),
+                engine=one.get("engineInfo"),
+                parameters=one.get("operationParameters") or {},
+                metrics=one.get("operationMetrics") or {},
+            )
+            for one in found
+        )
+
+    def optimize(self, name: str) -> OptimizeResult:
+        """Make few large files of many small ones."""
+
+        def compact(table: DeltaTable) -> OptimizeResult:
+            metrics = table.optimize.compact(target_size=_TARGET_BYTES)
+            return OptimizeResult(removed_files=metrics["numFilesRemoved"], added_files=metrics["numFilesAdded"])
+
+        return self._change(name, compact, "The table could not be optimized.")
+
+    def owner(self, name: str) -> str | None:
+        """Return who made a table; None when that is not known, or there is no such table."""
+        if name not in self._owners:
+            delta = self.find(name)
+            if delta is None:
+                return None
+            self._owners[name] = delta.metadata().configuration.get(OWNER_PROPERTY)
+        return self._owners[name]
+
+    def set_retention(self, name: str, days: int | None) -> None:
+        """Set for how many days rows are kept; None for as long as the server's own setting says."""
+        if days is not None and not 1 <= days <= _MAX_RETENTION_DAYS:
+            raise UsageError(f"{days} days is not a valid retention.", remedy=f"Use 1 to {_MAX_RETENTION_DAYS} days.")
+        value = "" if days is None else str(days)
+        self._change(
+            name,
+            lambda table: table.alter.set_table_properties({RETENTION_PROPERTY: value}, raise_if_not_exists=False),
+            "The retention could not be set.",
+        )
+
+    def check_capacity(self, *, owner: str | None = None, most: int | None = None) -> None:
+        """Check that there is room for another table, for this owner too."""
+        names = self.list()
+        for name in self._owners.keys() - set(names):
+            self._owners.pop(name, None)
+        if len(names) >= MAX_TABLES:
+            raise ResourcesExhausted(
+                f"There are {MAX_TABLES:,} tables already, the most that are allowed.",
+                remedy="Append to one of them, or drop one.",
+                limit="ingest",
+            )
+        if most is not None and sum(self.owner(name) == owner for name in names) >= most:
+            raise ResourcesExhausted(
+                f"You have created {most:,} tables, the most that one caller may create.",
+                remedy="Append to one of them, drop one, or ask the server's administrator for more.",
+                limit="ingest",
+            )
+
+    def _open(self, name: str) -> DeltaTable:
+        delta = self.find(name)
+        if delta is None:
+            raise no_table(name)
+        return delta
+
+    def _is_there(self, name: str) -> bool:
+        if _NAME.fullmatch(name) is None:
+            return False
+        if self._storage.is_local:
+            return (Path(self._storage.uri) / name / LOG_FOLDER).is_dir()
+        names = {entry.path.rsplit("/", 1)[-1] for entry in self._storage.list(f"{name}/{LOG_FOLDER}")}
+        return bool(names) and DROPPED_MARKER not in names
+
+    def _change(self, name: str, change: Callable[[DeltaTable], Result], what: str) -> Result:
+        """Let deltalake commit a change, again when another commit came in between, and put it on disk."""
+        for _ in range(_MAX_ATTEMPTS):
+            delta = self._open(name)
+            check_writable(delta)
+            before = delta.version()
+            guard = self._guard(name, version=before)
+            try:
+                with guard.hold(), storage_errors(what):
+                    result = change(delta)
+                    self._make_durable(name, before)
+            except CommitFailedError:
+                continue
+            except TableGone:
+                raise no_table(name) from None
+            else:
+                return result
+            finally:
+                guard.close()
+        raise Unavailable("The table is being changed by others all the time.")
+
+    def _make_durable(self, name: str, version: int) -> None:
+        """Put on disk what was committed after a version: deltalake syncs nothing."""
+        while (actions := read_entry(self._storage, name, version + 1)) is not None:
+            version += 1
+            for action in actions:
+                if "add" in action:
+                    path = unquote(action["add"]["path"])
+                    self._storage.sync_file(f"{name}/{path}")
+                    self._storage.sync_folder(f"{name}/{path}".rpartition("/")[0])
+        self._storage.sync_folder(f"{name}/{LOG_FOLDER}")
+
+    def _guard(self, name: str, *, version: int = 0) -> TableGuard:
+        try:
+            return TableGuard(self._storage, name, version=version)
+        except TableGone:
+            raise no_table(name) from None
+
+    def _move_in(self, staging: str, name: str) -> bool:
+        root = Path(self._storage.uri)
+        with storage_errors("The table could not be created."):
+            try:
+                (root / staging).rename(root / name)  # fails when there is a folder that is not empty
+            except OSError:
+                if not (root / name).exists():
+                    raise
+                return False
+            sync_folder(root)
+        return True
+
+    def _finish_drop(self, name: str) -> None:
+        """Remove the objects of a bucket's table that was dropped, its marker last; a second time finds the rest."""
+        marker = log_path(name, DROPPED_MARKER)
+        if self._storage.read(marker) is None:
+            return
+        for entry in self._storage.list(name):
+            if entry.path != marker:
+                self._storage.delete(entry.path)
+        self._storage.delete(marker)
+
+
+def check_name(name: str) -> None:
+    """Check that a table may have this name."""
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"{shown(name)} is not a valid table name.",
+            remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
+        )
+    if name in _RESERVED or name in DEFINITIONS:
+        raise UsageError(f"The name {name} is reserved for the data model.", remedy="Choose another name.")
+
+
+def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> None:
+    """Check that a table may be partitioned by these of its columns."""
+    for name in partition_by:
+        kind = stored.field(name).type if name in stored.names else None
+        # An empty text as a partition value is null by Delta's protocol.
+        if kind is None or not (pa.types.is_date(kind) or pa.types.is_integer(kind)):
+            raise UsageError(
+                f"The table cannot be partitioned by {shown(name)}.", remedy="Name columns of dates or whole numbers."
+            )
+    if len(set(partition_by)) < len(partition_by) or len(partition_by) >= max(len(stored), 1):
+        raise UsageError("The partition columns leave no column.", remedy="Name fewer of them, each once.")
+
+
+def exists_already(name: str) -> UsageError:
+    """Return the error for a table that is not to be there."""
+    return UsageError(
+        f"There is a table {name} already.", remedy='Append to it (mode "append"), or choose another name.'
+    )
+
+
+def no_table(name: str) -> UsageError:
+    """Return the error for a table that is not there."""
+    return UsageError(f"There is no table {shown(name)}.", remedy="Name an existing table, or create it.")
+
+
+def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
+    """Return the actions that give a table at a version other columns and take all its rows; it keeps its properties.
+
+    Raises `Unavailable` when the table has moved on.
+    """
+    delta = open_delta(storage, table)
+    if delta.version() != version:
+        raise Unavailable("The table was changed while it was replaced.")
+    with storage_errors("The table could not be replaced."):
+        metadata, protocol = delta.metadata(), delta.protocol()
+        paths = pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist()
+    actions = _creation(stored, (), metadata.configuration)
+    made = next(action["metaData"] for action in actions if "metaData" in action)
+    needed = next(action["protocol"] for action in actions if "protocol" in action)
+    features = {*(needed.get("writerFeatures") or ()), *(protocol.writer_features or ())}
+    found: list[Action] = [{"metaData": {**made, "id": str(metadata.id), "createdTime": metadata.created_time}}]
+    if features != set(protocol.writer_features or ()):
+        found.append({"protocol": {**needed, "writerFeatures": sorted(features)}})
+    now = round(clock.now().timestamp() * 1000)
+    return [*found, *({"remove": {"path": path, "deletionTimestamp": now, "dataChange": True}} for path in paths)]
+
+
+def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mapping[str, str]) -> list[Action]:
+    """Return the actions with which deltalake makes a table."""
+    with tempfile.TemporaryDirectory() as folder, storage_errors("The table could not be created."):
+        DeltaTable.create(
+            folder,
+            Schema.from_arrow(stored),
+            partition_by=list(partition_by),
+            configuration=properties,
+            raise_if_key_not_exists=False,
+        )
+        content = (Path(folder) / LOG_FOLDER / entry_name(0)).read_bytes()
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _first_entry(
+    stored: pa.Schema,
+    partition_by: Sequence[str],
+    properties: Mapping[str, str],
+    actions: Sequence[Action],
+    *,
+    clock: Clock,
+) -> bytes:
+    info = {
+        "timestamp": round(clock.now().timestamp() * 1000),
+        "operation": "CREATE TABLE",
+        "operationParameters": {"mode": "ErrorIfExists"},
+        "engineInfo": "micromegas_jupyter",
+        "txnId": str(uuid.uuid4()),
+    }
+    made = [action for action in _creation(stored, partition_by, properties) if "commitInfo" not in action]
+    return build_entry([{"commitInfo": info}, *made, *actions])
+
+
+def _checked_predicate(predicate: str, schema: pa.Schema) -> str:
+    """Return a condition that DataFusion accepts for a filter of these columns."""
+    from datafusion import SessionContext
+
+    if not predicate.strip() or len(predicate) > _MAX_PREDICATE:
+        raise UsageError(
+            f"The condition is empty or longer than {_MAX_PREDICATE:,} characters.",
+            remedy="Say which rows to delete; true stands for all.",
+        )
+    condition = f"({predicate}\n)"  # what follows a semicolon would be ignored
+    try:
+        rows = SessionContext().from_arrow(schema.empty_table(), "rows")
+        rows.filter(rows.parse_sql_expr(condition)).execution_plan()
+    except Exception as error:
+        raise _wrong_predicate(error) from error
+    return condition
+
+
+def _wrong_predicate(error: Exception) -> UsageError:
+    reason = " ".join(str(error).split("\n   0:", 1)[0].split())
+    for prefix in ("DataFusion error:", "Generic DeltaTable error:", "External error:", "Generic error:"):
+        reason = reason.replace(prefix, "").strip()
+    return UsageError(
+        f"The condition cannot be evaluated: {reason[:300]}", remedy="Write it as after WHERE, without sub-selects."
+    )
+
+
+def _is_about_storage(error: Exception) -> bool:
+    return any(word in str(error) for word in ("Object Store", "ObjectStore", "No space left", "os error", "Kernel"))
+
+
+def _days(value: str | None) -> int | None:
+    return int(value) if value and value.isascii() and value.isdecimal() else None
+
+
+def _moment(milliseconds: object) -> dt.datetime | None:
+    if not isinstance(milliseconds, int):
+        return None
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)

@@ -1,0 +1,236 @@
+"""What a column of a table may hold: Delta's types, what is stored for others, and what cannot be stored at all."""
+
+from collections.abc import Callable
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.telemetry.tables import TableDefinition
+
+PARTITION_DATE: Final = "date"
+"""The partition column of the data model's tables, which is not among their columns in SQL."""
+MAX_COLUMNS: Final = 512
+TIME: Final = pa.timestamp("us", "UTC")
+_LOCAL_TIME: Final = pa.timestamp("us")
+_MAX_NAME_BYTES: Final = 128
+_MAX_SHOWN: Final = 80
+_MAX_DEPTH: Final = 16
+_OTHER_REMEDY: Final = "Ask somebody who may read the table for its columns and their types."
+
+_IsKind = Callable[[pa.DataType], bool]
+_BECOME: Final[tuple[tuple[_IsKind, pa.DataType], ...]] = (
+    (pa.types.is_boolean, pa.bool_()),
+    (pa.types.is_int8, pa.int8()),
+    (pa.types.is_int16, pa.int16()),
+    (pa.types.is_int32, pa.int32()),
+    (pa.types.is_int64, pa.int64()),
+    (pa.types.is_float32, pa.float32()),
+    (pa.types.is_float64, pa.float64()),
+    (pa.types.is_string, pa.utf8()),
+    (pa.types.is_large_string, pa.utf8()),
+    (pa.types.is_string_view, pa.utf8()),
+    (pa.types.is_binary, pa.binary()),
+    (pa.types.is_large_binary, pa.binary()),
+    (pa.types.is_binary_view, pa.binary()),
+    (pa.types.is_fixed_size_binary, pa.binary()),
+    (pa.types.is_date, pa.date32()),
+)
+# Delta has no place for these.
+_REMEDIES: Final[tuple[tuple[_IsKind, str], ...]] = (
+    (pa.types.is_uint8, "Send it as int16."),
+    (pa.types.is_uint16, "Send it as int32."),
+    (pa.types.is_uint32, "Send it as int64."),
+    (pa.types.is_uint64, "Send it as int64, or as decimal128(20, 0) when values are above 9223372036854775807."),
+    (pa.types.is_float16, "Send it as float32."),
+    (pa.types.is_time, "Send it as text, or as int64 that counts from midnight."),
+    (pa.types.is_duration, "Send it as int64 that counts nanoseconds, say."),
+    (pa.types.is_interval, "Send it as text, or as int64."),
+    (pa.types.is_null, "Send it with the type that its values will have."),
+    (pa.types.is_decimal, "Send it as decimal128, with at most 38 digits of which none to all are decimal places."),
+    (pa.types.is_union, "Send one column for each type."),
+)
+_REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
+_LISTS: Final[tuple[_IsKind, ...]] = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the columns that a table made for `schema` has."""
+    if len(schema) > MAX_COLUMNS:
+        raise ResourcesExhausted(f"A table has at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
+    seen: dict[str, str] = {}
+    fields = []
+    for field in schema:
+        fields.append(stored_field(field))
+        other = seen.get(field.name.lower())
+        seen[field.name.lower()] = field.name
+        if other is not None:
+            raise UsageError(
+                f"The columns {shown(other)} and {shown(field.name)} differ at most in case.",
+                remedy="Rename one of them.",
+            )
+    return pa.schema(fields)
+
+
+def stored_field(field: pa.Field) -> pa.Field:
+    """Return the column that is stored for one that is sent."""
+    if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
+        raise UsageError(
+            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has "
+            "characters that cannot be seen.",
+            remedy="Rename the column.",
+        )
+    try:
+        return pa.field(field.name, _stored_type(field.type), field.nullable)
+    except _Refused as error:
+        kind = str(field.type)[:_MAX_SHOWN]
+        inner = f" because of {str(error.kind)[:_MAX_SHOWN]}" if error.kind != field.type else ""
+        raise UsageError(
+            f"The column {shown(field.name)} has the type {kind}, which cannot be stored{inner}.",
+            remedy=next((remedy for is_kind, remedy in _REMEDIES if is_kind(error.kind)), _REMEDY),
+        ) from None
+
+
+def stored_definition(definition: TableDefinition) -> pa.Schema:
+    """Return the columns of a data model's table as they are stored, without the partition column."""
+    return pa.schema([stored_field(field) for field in definition.schema])
+
+
+def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
+    """Check that rows of `schema` can become rows of the table."""
+    for field in schema:
+        if field.name not in stored.names:
+            raise UsageError(
+                f"The table has no column {shown(field.name)}.",
+                remedy=f"Send the columns {_listed(stored.names)}." if is_known else _OTHER_REMEDY,
+            )
+        wanted = stored.field(field.name).type
+        if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
+            theirs = str(wanted)[:_MAX_SHOWN] if is_known else "another"
+            raise UsageError(
+                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, and the table's has "
+                f"{theirs}.",
+                remedy="Cast it before sending." if is_known else _OTHER_REMEDY,
+            )
+    for field in stored:
+        if field.name not in schema.names and not field.nullable:
+            if not is_known:
+                raise UsageError("A column that needs a value is missing.", remedy=_OTHER_REMEDY)
+            raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
+
+
+def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True) -> pa.RecordBatch:
+    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null."""
+    columns = []
+    for field in stored:
+        column = rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows)
+        try:
+            fitted = _convert(column, field.type)
+        except (pa.ArrowException, ValueError) as error:
+            theirs = str(field.type)[:_MAX_SHOWN] if is_known else "the table's type"
+            raise UsageError(
+                f"The column {shown(field.name)} contains a value that does not fit {theirs}.",
+                remedy="Round times to microseconds." if pa.types.is_timestamp(field.type) else "Correct the value.",
+            ) from error
+        if fitted.null_count and not field.nullable:
+            raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Every row needs a value in it.")
+        columns.append(fitted)
+    return pa.RecordBatch.from_arrays(columns, schema=stored)
+
+
+def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
+    """Return rows of the data model as they are stored, with the partition column: times are cut to microseconds."""
+    columns = []
+    for field in stored:
+        column = rows.column(field.name)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        columns.append(column.cast(field.type, safe=not pa.types.is_timestamp(field.type)))
+    partition = pc.cast(columns[stored.get_field_index(partition_source(definition))], pa.date32(), safe=False)
+    return pa.RecordBatch.from_arrays(
+        [*columns, partition], schema=stored.append(pa.field(PARTITION_DATE, pa.date32()))
+    )
+
+
+def partition_source(definition: TableDefinition) -> str:
+    """Return the column whose day (UTC) a row of the data model is stored under."""
+    return definition.range_columns[0]
+
+
+def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
+    """Whether rows of `written` are rows of a table with `stored`, which may have gained columns since."""
+    return all(
+        field.name in stored.names and stored.field(field.name).type.equals(field.type) for field in written
+    ) and all(field.nullable or field.name in written.names for field in stored)
+
+
+def shown(name: str) -> str:
+    """Return a name that a caller sent so that it can stand in a sentence."""
+    return repr(name[:_MAX_SHOWN])
+
+
+class _Refused(Exception):
+    def __init__(self, kind: pa.DataType) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one for each kind
+    if depth > _MAX_DEPTH:
+        raise _Refused(kind)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _stored_type(kind.value_type, depth)
+    for is_kind, stored in _BECOME:
+        if is_kind(kind):
+            return stored
+    if pa.types.is_timestamp(kind):
+        return _LOCAL_TIME if kind.tz is None else TIME
+    if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind) and 0 <= kind.scale <= kind.precision:
+        return pa.decimal128(kind.precision, kind.scale)
+    if any(is_kind(kind) for is_kind in _LISTS):
+        return pa.list_(pa.field("element", _stored_type(kind.value_type, depth + 1)))
+    if pa.types.is_map(kind):
+        return pa.map_(_stored_type(kind.key_type, depth + 1), _stored_type(kind.item_type, depth + 1))
+    names = [kind.field(index).name for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    if not all(names) or len({name.lower() for name in names}) != max(len(names), 1):
+        raise _Refused(kind)
+    fields = (kind.field(index) for index in range(kind.num_fields))
+    return pa.struct([pa.field(field.name, _stored_type(field.type, depth + 1)) for field in fields])
+
+
+def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values keep their meaning; whether each fits is seen row by row."""
+    if pa.types.is_dictionary(found) or pa.types.is_run_end_encoded(found):
+        found = found.value_type
+    if pa.types.is_integer(found):
+        return bool(pa.types.is_integer(wanted))
+    if pa.types.is_floating(found):
+        # Rounding float64 to float32 is silent.
+        return bool(pa.types.is_float64(wanted) or (wanted == pa.float32() and not pa.types.is_float64(found)))
+    if pa.types.is_decimal(found):
+        return bool(pa.types.is_decimal(wanted))
+    try:
+        stored = _stored_type(found)
+    except _Refused:
+        return False
+    return bool(stored == wanted)
+
+
+def _convert(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    elif pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    return column if column.type == wanted else column.cast(wanted)
+
+
+def _listed(names: list[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 4 * _MAX_SHOWN else f"{text[: 4 * _MAX_SHOWN]}…"

@@ -1,0 +1,71 @@
+"""Makes a large Delta table of log entries: `python -m tests.benchmarks.delta_logs FOLDER [FILES] [ROWS_A_FILE]`."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from deltalake import write_deltalake
+
+DAYS = 30
+FIRST_DAY = datetime(2026, 10, 1, tzinfo=UTC)
+TIME = pa.timestamp("us", "UTC")
+PROPERTIES = pa.map_(pa.string(), pa.string())
+WORDS = ("connection", "timeout", "retry", "shard", "request", "session", "cache", "user", "frame", "packet")
+
+
+def process_id(number):
+    return f"{number:08x}-0000-4000-8000-{number * 7919:012x}"
+
+
+def log_entries(number, *, files, rows):
+    """Return the rows of one of `files` files, whose times follow one another through `DAYS` days."""
+    random_numbers = np.random.default_rng(number)
+    day, place = divmod(number * DAYS, files)
+    start = FIRST_DAY + timedelta(days=day + place / files)
+    length = timedelta(days=DAYS) // files
+    times = np.sort(random_numbers.integers(0, length // timedelta(microseconds=1), rows))
+    times = times + int(start.timestamp() * 1_000_000)
+    processes = pa.array([process_id(number * 20 + index) for index in range(50)])
+    words = pa.array(WORDS)
+
+    def pick(values):
+        return pa.array(random_numbers.integers(0, len(values), rows)).cast(pa.int32()), values
+
+    def text(values):
+        return pa.DictionaryArray.from_arrays(*pick(values)).cast(pa.string())
+
+    picked = [words.take(pick(words)[0]) for _ in range(3)]
+    numbers = pa.array(random_numbers.integers(0, 1_000_000, rows)).cast(pa.string())
+    empty = pa.MapArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows + 1), pa.array([], pa.string()), pa.array([], pa.string()))  # fmt: skip
+    return pa.table(
+        {
+            "process_id": text(processes),
+            "stream_id": text(pa.array([f"stream {index}" for index in range(8)])),
+            "block_id": text(pa.array([f"block {number} {index}" for index in range(40)])),
+            "insert_time": pa.array(times + 1_000_000, TIME),
+            "exe": text(pa.array([f"program-{index}" for index in range(12)])),
+            "username": text(pa.array(["ann", "bob", "eve"])),
+            "computer": text(pa.array([f"host-{index}" for index in range(30)])),
+            "time": pa.array(times, TIME),
+            "target": text(pa.array([f"module::{index}" for index in range(60)])),
+            "level": pa.array(random_numbers.integers(1, 7, rows), pa.int32()),
+            "msg": pa.compute.binary_join_element_wise(*picked, numbers, " "),
+            "properties": empty.cast(PROPERTIES),
+            "process_properties": empty.cast(PROPERTIES),
+            "date": pa.array(times, TIME).cast(pa.date32()),
+        }
+    )
+
+
+def write(folder, *, files=500, rows=40_000):
+    for number in range(files):
+        write_deltalake(
+            folder / "log_entries", log_entries(number, files=files, rows=rows), mode="append", partition_by=["date"]
+        )
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), **dict(zip(("files", "rows"), map(int, sys.argv[2:]), strict=False)))
