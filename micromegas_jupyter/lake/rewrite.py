@@ -152,6 +152,7 @@ def _merge_statistics(one: dict[str, Any], other: dict[str, Any]) -> dict[str, A
 def _read_runs(storage: Storage, plan: Rewriting, is_stopping: Callable[[], bool]) -> Iterator[pa.Table]:
     """Yield the rows of the sources, in their order, in parts that memory has room for."""
     pending: list[pa.Table] = []
+    pending_bytes = 0
     for source in plan.sources:
         path = f"{plan.table}/{unquote(source.path)}"
         with _open(storage, path) as file:
@@ -159,9 +160,10 @@ def _read_runs(storage: Storage, plan: Rewriting, is_stopping: Callable[[], bool
                 if is_stopping():
                     raise Stopped
                 pending.append(_fit(file.read_row_group(index, use_threads=False), plan.schema))
-                if sum(one.nbytes for one in pending) >= _RUN_BYTES:
+                pending_bytes += pending[-1].nbytes
+                if pending_bytes >= _RUN_BYTES:
                     yield pa.concat_tables(pending)
-                    pending = []
+                    pending, pending_bytes = [], 0
     if pending:
         yield pa.concat_tables(pending)
 
