@@ -41,6 +41,7 @@ from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
+_MAX_GROUP_FILES: Final = 1000  # of one commit, so that a round that is stopped has done something
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
 _NO_DAY: Final = "9999-12-31"  # rows without a time are kept
 _TIME: Final = "time"
@@ -511,11 +512,11 @@ def _by_partition(files: Iterable[LiveFile]) -> list[list[LiveFile]]:
 
 
 def _groups(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
-    """Yield the files in groups of at most 128 MB, or one file."""
+    """Yield the files in groups of at most 1,000 and 128 MB, or one file."""
     group: list[LiveFile] = []
     group_bytes = 0
     for file in files:
-        if group and group_bytes + file.size_bytes > _MAX_GROUP_BYTES:
+        if group and (group_bytes + file.size_bytes > _MAX_GROUP_BYTES or len(group) >= _MAX_GROUP_FILES):
             yield group
             group, group_bytes = [], 0
         group.append(file)
