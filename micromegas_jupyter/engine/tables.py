@@ -49,6 +49,7 @@ _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.execution.parquet.coerce_int96": "us",
 }
+_NO_FILE: Final = "file:///none"
 _ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
 
 
@@ -279,7 +280,7 @@ def _check_files(files: Sequence[DataFile]) -> None:
 @functools.lru_cache(maxsize=64)
 def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
     """Return the plan of a scan of no file."""
-    context, place = SessionContext(SessionConfig(dict(_SCAN_OPTIONS))), "file:///none"
+    context, place = SessionContext(SessionConfig(dict(_SCAN_OPTIONS))), f"{_NO_FILE}.{file_format.value}"
     match file_format:
         case FileFormat.PARQUET:
             rows = context.read_parquet(place, schema=schema)
@@ -297,7 +298,7 @@ def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
 
 def _named_scan(context: SessionContext, schema: pa.Schema, name: str) -> DataFrame:
     """Return a scan that shows up under a name in plans, and is not to be run."""
-    named = message_class("Node")(f1=[{"f2": ["file:///none"], "f14": [{"f1": [{"f1": [name]}]}]}])
+    named = message_class("Node")(f1=[{"f2": [f"{_NO_FILE}.parquet"], "f14": [{"f1": [{"f1": [name]}]}]}])
     plan = LogicalPlan.from_bytes(context, _template(schema, FileFormat.PARQUET) + named.SerializeToString())
     return context.create_dataframe_from_logical_plan(plan)
 

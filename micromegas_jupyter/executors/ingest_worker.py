@@ -96,6 +96,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
         raise InternalError("This executor has no lake to store rows in.")
     storage = Storage(options.lake)
     writer, tables = LakeWriter(storage), Tables(storage)
+    protocol.Requests(front).send(protocol.ACCEPTED, b"{}")
     while True:
         data, descriptors, _, _ = socket.recv_fds(front, 1, 1)
         if not data:

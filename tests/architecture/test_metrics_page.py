@@ -12,6 +12,7 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import TlsFiles
@@ -34,7 +35,7 @@ def server_metrics():
     metrics.count_error(ResourcesExhausted("Too much."))
     metrics.count_query(StatementReport(), 0.001, "ok")
     options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
-    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Path("lake")), settings=PoolSettings(), options=options))
+    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Storage("lake")), settings=PoolSettings(), options=options))
     return metrics.registry
 
 

@@ -16,8 +16,9 @@ from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import NotSupportedError
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import PermissionDenied, UsageError
-from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
 from tests.integration.ingest.lake_server import create_command, ingest_frames
@@ -202,7 +203,7 @@ def test_every_kept_type_reads_back(server, connection):
     ["", "Orders", "1st", "a" * 64, "a-b", "a/b", "../a", "a.b", "a b", "ä", "_private", "a\0b", "blocks", "a\nb"],
 )
 def test_a_name_that_could_be_misread_is_refused(server, name):
-    sink = Lake(server.root).sink()
+    sink = LakeWriter(Storage(server.root))
     before = server.files()
 
     with pytest.raises(UsageError):

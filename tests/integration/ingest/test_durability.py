@@ -13,15 +13,14 @@ from pathlib import Path
 
 import grpc
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error
-from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server import ingest
 from micromegas_jupyter.server.ingest import check_may_ingest
 from tests.fakes.waiting import wait_until
@@ -68,8 +67,7 @@ def _write_until_it_ends(uri, acknowledged, unsure, enough):
 
 
 def _stored(root):
-    (table,) = [found for found in Lake(root).snapshot() if found.name == "kept"]
-    return Counter(row for file in table.files for row in pq.read_table(file)["id"].to_pylist())
+    return Counter(DeltaTable(root / "kept").to_pyarrow_table()["id"].to_pylist())
 
 
 @pytest.mark.timeout(1800)
