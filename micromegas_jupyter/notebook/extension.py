@@ -40,7 +40,6 @@ class _Extension:
 
     def close(self) -> None:
         self.completer.close()
-        self.schemas.close()
         self.session.close()
         self.identity.close()
         self.connect.close()

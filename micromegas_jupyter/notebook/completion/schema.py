@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from cachetools import LRUCache
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.shell import printable, start_thread
@@ -36,10 +34,8 @@ FRESH_SECONDS: Final = 300.0
 RETRY_SECONDS: Final = 15.0
 """The pause after a failed call."""
 
-_MAX_SERVERS: Final = 8
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column: its name without quotes, its type as text, and the server's remarks, mostly empty."""
 
@@ -87,13 +83,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
     # A leading underscore marks internal tables.
     for name, schema in sorted(schemas.items(), key=lambda table: (table[0].startswith("_"), table[0])):
         columns = tuple(
-            Column(
-                name=each.name,
-                type_text=sql_type(each.type),
-                is_nullable=each.nullable,
-                remarks=_remarks(each.metadata),
-            )
-            for each in schema
+            Column(each.name, sql_type(each.type), each.nullable, _remarks(each.metadata)) for each in schema
         )
         tables[name] = Table(name=name, columns=columns, remarks=_remarks(schema.metadata))
     return tables
@@ -102,11 +92,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
 def _tables_of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, Table]:
     columns: dict[str, list[Column]] = {}
     for row in rows:
-        column = Column(
-            name=str(row["column_name"]),
-            type_text=printable(str(row["data_type"])),
-            is_nullable=row["is_nullable"] == "YES",
-        )
+        column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
         columns.setdefault(str(row["table_name"]), []).append(column)
     return {name: Table(name=name, columns=tuple(found)) for name, found in columns.items()}
 
@@ -131,19 +117,10 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
     return printable((metadata or {}).get(REMARKS_KEY, b"").decode("utf-8", errors="replace"))
 
 
-class _Entry(NamedTuple):
-    """A server's last answer over a connection, None when there was none, and the time of the last call."""
-
-    connection: Connection | None
-    schema: ServerSchema | None
-    fetched_at: float
-
-
 class SchemaCache:
-    """The schema of each server, by the settings of its connection; any thread. Errors are silent.
+    """The schema of each server, which belongs to a connection: after another sign-in the tables may differ.
 
-    An answer belongs to its connection: after another sign-in the tables may differ. `may_open` says whether a
-    connection may be opened on another thread.
+    Any thread. Errors are silent. `may_open` says whether a connection may be opened on another thread.
     """
 
     def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
@@ -151,59 +128,46 @@ class SchemaCache:
         self._clock = clock
         self._may_open = may_open
         self._lock = threading.Lock()
-        self._entries: LRUCache[ClientSettings, _Entry] = LRUCache(_MAX_SERVERS)
+        self._schemas: WeakKeyDictionary[Connection, ServerSchema] = WeakKeyDictionary()
+        self._due_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, threading.Event] = {}
-        self._is_closed = False
 
-    def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema | None:
-        """Return what is cached; fetches nothing or what is old, and waits only when it starts the first fetch."""
-        current = self._connections.current(settings)
+    def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
+        """Return what is known; fetches nothing or what is old, and waits only when it starts the first fetch."""
+        connection = self._connections.current(settings)
+        known = self._known(connection)
         with self._lock:
-            known = self._known(settings)
-            pause_seconds = RETRY_SECONDS if known.schema is None else FRESH_SECONDS
-            is_due = self._clock.monotonic() - known.fetched_at > pause_seconds
-            is_busy = self._is_closed or settings in self._fetching or len(self._fetching) >= _MAX_SERVERS
-            if not is_due or is_busy or (current is None and not self._may_open()):
-                return known.schema
+            is_due = (
+                self._may_open() if connection is None else self._clock.monotonic() >= self._due_at.get(connection, 0)
+            )
+            if settings in self._fetching or not is_due:
+                return known or ServerSchema()
             answered = self._fetching[settings] = threading.Event()
         start_thread(self._fetch, settings, name="micromegas-schema")
-        if known.schema is None:
+        if known is None:
             answered.wait(wait_seconds)
-        with self._lock:
-            return self._known(settings).schema
+        return self._known(self._connections.current(settings)) or ServerSchema()
 
-    def note(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
-        """Cache a server's answer over a connection."""
+    def note(self, connection: Connection, schema: ServerSchema | None) -> None:
+        """Cache a server's answer; None when there was none, which leaves the one before it."""
         with self._lock:
-            self._store(settings, connection, schema)
+            pause_seconds = RETRY_SECONDS if schema is None else FRESH_SECONDS
+            self._due_at[connection] = self._clock.monotonic() + pause_seconds
+            if schema is not None:
+                self._schemas[connection] = schema
 
-    def close(self) -> None:
-        """Forget everything and fetch nothing any more."""
+    def _known(self, connection: Connection | None) -> ServerSchema | None:
         with self._lock:
-            self._is_closed = True
-            self._entries.clear()
-
-    def _known(self, settings: ClientSettings) -> _Entry:
-        entry = self._entries.get(settings)
-        if entry is None or entry.connection is not self._connections.current(settings):
-            return _Entry(None, None, -math.inf)
-        return entry
+            return None if connection is None else self._schemas.get(connection)
 
     def _fetch(self, settings: ClientSettings) -> None:
-        connection, schema = None, None
+        connection = None
         try:
             connection = self._connections.get(settings)
-            schema = fetch_schema(connection.client)
+            self.note(connection, fetch_schema(connection.client))
         except Exception:  # noqa: BLE001 - nobody wants a traceback while typing
-            connection = self._connections.current(settings)
+            if connection is not None:
+                self.note(connection, None)
         finally:
             with self._lock:
-                self._store(settings, connection, schema)
                 self._fetching.pop(settings).set()
-
-    def _store(self, settings: ClientSettings, connection: Connection | None, schema: ServerSchema | None) -> None:
-        before = self._entries.get(settings)
-        if schema is None and before is not None and before.connection is connection:
-            schema = before.schema  # better than nothing
-        if not self._is_closed:
-            self._entries[settings] = _Entry(connection, schema, self._clock.monotonic())

@@ -1,11 +1,10 @@
 """Completion of SQL, of options and of table names, as an IPython matcher; names in several scopes all count."""
 
 import re
-import uuid
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
-from decimal import Decimal
-from itertools import pairwise
+from itertools import chain, pairwise
+from types import ModuleType
 from typing import Final, NamedTuple
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
@@ -15,7 +14,6 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema
 from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.shell import (
-    CursorPosition,
     OptionName,
     OptionValue,
     Statement,
@@ -47,39 +45,32 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
-_FIRST_KEYWORDS: Final = ("SELECT", "WITH", "EXPLAIN", "DESCRIBE", "SHOW", "VALUES")
-_KEYWORDS_TEXT: Final = (
-    "SELECT FROM WHERE GROUP ORDER BY HAVING LIMIT OFFSET AS DISTINCT AND OR NOT IN IS NULL LIKE ILIKE BETWEEN "
-    "CASE WHEN THEN ELSE END CAST TRY_CAST INTERVAL TIMESTAMP JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON "
-    "USING UNION ALL EXCEPT INTERSECT WITH RECURSIVE VALUES EXISTS ANY SOME ASC DESC NULLS FIRST LAST OVER "
-    "PARTITION ROWS RANGE UNBOUNDED PRECEDING FOLLOWING CURRENT ROW FILTER WITHIN QUALIFY WINDOW EXTRACT UNNEST "
-    "LATERAL ARRAY TRUE FALSE EXPLAIN ANALYZE VERBOSE DESCRIBE SHOW TABLES COLUMNS FUNCTIONS SIMILAR TO ESCAPE "
-    "GROUPING SETS CUBE ROLLUP SEMI ANTI"
-)
 _AFTER_TABLE_TEXT: Final = (
     "WHERE GROUP ORDER HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT "
     "INTERSECT AS QUALIFY WINDOW SEMI ANTI"
+)
+# With these and those after a table, which are never a name or an alias without quotes.
+_RESERVED_TEXT: Final = (
+    "SELECT FROM BY DISTINCT AND OR NOT IN IS NULL LIKE BETWEEN CASE WHEN THEN ELSE END CAST INTERVAL ALL WITH VALUES "
+    "EXISTS ANY SOME ASC DESC OVER PARTITION UNNEST LATERAL ARRAY TRUE FALSE DESCRIBE SIMILAR TO"
+)
+_OTHERS_TEXT: Final = (
+    "ILIKE TRY_CAST TIMESTAMP EXTRACT NULLS FIRST LAST ROWS RANGE UNBOUNDED PRECEDING FOLLOWING CURRENT ROW FILTER "
+    "WITHIN RECURSIVE EXPLAIN ANALYZE VERBOSE SHOW TABLES COLUMNS FUNCTIONS ESCAPE GROUPING SETS CUBE ROLLUP"
 )
 _TYPES_TEXT: Final = (
     "BIGINT BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER INTERVAL REAL SMALLINT STRING TIME TIMESTAMP "
     "TINYINT VARCHAR"
 )
-_RESERVED_TEXT: Final = (
-    "all and any array as asc between by case cast cross desc describe distinct else end except exists false from "
-    "full group having in inner intersect interval is join lateral left like limit natural not null offset on or "
-    "order outer over partition qualify right select similar some then to true union unnest using values when "
-    "where window with"
-)
-_KEYWORDS: Final = tuple(_KEYWORDS_TEXT.split())
 _AFTER_TABLE: Final = tuple(_AFTER_TABLE_TEXT.split())
+_KEYWORDS: Final = (*_RESERVED_TEXT.split(), *_AFTER_TABLE, *_OTHERS_TEXT.split())
 _TYPES: Final = tuple(_TYPES_TEXT.split())
-_RESERVED: Final = frozenset(_RESERVED_TEXT.split())  # begin or end something everywhere: never a name without quotes
-_NO_ALIAS: Final = _RESERVED | {word.lower() for word in _AFTER_TABLE}
+_RESERVED: Final = frozenset(word.lower() for word in (*_RESERVED_TEXT.split(), *_AFTER_TABLE))
 _BEFORE_RELATION: Final = ("from", "join")
-_BEFORE_TABLE: Final = ("from", "join", "describe", "table")
+_BEFORE_TABLE: Final = (*_BEFORE_RELATION, "describe", "table")
 _CLAUSES: Final = (_RESERVED - {"as"}) | {"table"}
 _CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
-MAX_CANDIDATES: Final = 1000
+MAX_COMPLETIONS: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """The longest statement that is completed."""
 
@@ -99,6 +90,11 @@ class Token(NamedTuple):
             return self.text.lower()
         return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else ""
 
+    @property
+    def can_be_name(self) -> bool:
+        """Whether it is the name of a table or an alias."""
+        return bool(self.name) and not self.is_word(_RESERVED)
+
     def is_word(self, keywords: Collection[str]) -> bool:
         """Whether it is one of these keywords (in lower case), without quotes."""
         return self.kind == "word" and self.text.lower() in keywords
@@ -117,89 +113,90 @@ def name_in_sql(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def find_tables(tokens: Sequence[Token]) -> dict[str, list[str]]:
+class _Brackets:
+    """The tokens of each pair of brackets, in which an opening bracket stands for all that is in it."""
+
+    def __init__(self) -> None:
+        self.innermost: list[Token] = []
+        self.all = [self.innermost]
+        self._outer: list[list[Token]] = []
+
+    def read(self, tokens: Iterable[Token]) -> None:
+        for token in tokens:
+            if token.text != ")":
+                self.innermost.append(token)
+            elif self._outer:
+                self.innermost = self._outer.pop()
+            if token.text == "(":
+                self._outer.append(self.innermost)
+                self.innermost = []
+                self.all.append(self.innermost)
+
+    @property
+    def call(self) -> Token | None:
+        """The word before the innermost opening bracket."""
+        return self._outer[-1][-2] if self._outer and len(self._outer[-1]) > 1 else None
+
+
+def find_tables(brackets: Iterable[Sequence[Token]]) -> dict[str, list[str]]:
     """Return the tables of a statement by what qualifies their columns (alias, else name); a sub-query's name is ""."""
-    tokens = [*tokens, *[Token("sign", "")] * 3]  # so that one can look ahead
-    closing: dict[int, int] = {}  # where each opening bracket closes, else the end
-    opened: list[int] = []
-    for index, token in enumerate(tokens):
-        if token.text == "(":
-            opened.append(index)
-            closing[index] = len(tokens) - 3
-        elif token.text == ")" and opened:
-            closing[opened.pop()] = index
     tables: dict[str, list[str]] = {}
-    for start, token in enumerate(tokens):
-        index = start + 1
-        is_table = token.is_word(_BEFORE_RELATION)
-        while is_table and (tokens[index].text == "(" or _is_name(tokens[index], _RESERVED)):
-            name = ""
-            while tokens[index + 1].text == "." and tokens[index + 2].name:
-                index += 2
-            if tokens[index].text != "(":
-                name, index = tokens[index].name, index + 1
-            if index in closing:  # a sub-query, or the arguments of a table function
-                index = closing[index] + 1
-            index += tokens[index].is_word(("as",))
-            alias = tokens[index].name if _is_name(tokens[index], _NO_ALIAS) else ""
-            index += bool(alias)
-            tables.setdefault(alias or name, []).append(name)
-            is_table = tokens[index].text == ","
-            index += 1
+    for inside in brackets:
+        tokens = [*inside, *[Token("sign", "")] * 3]  # so that one can look ahead
+        for start, token in enumerate(inside):
+            index = start + 1
+            is_table = token.is_word(_BEFORE_RELATION)
+            while is_table and (tokens[index].text == "(" or tokens[index].can_be_name):
+                while tokens[index + 1].text == "." and tokens[index + 2].name:
+                    index += 2
+                name = tokens[index].name
+                index += 1 + (bool(name) and tokens[index + 1].text == "(")  # the arguments of a table function
+                index += tokens[index].is_word(("as",))
+                alias = tokens[index].name if tokens[index].can_be_name else ""
+                index += bool(alias)
+                tables.setdefault(alias or name, []).append(name)
+                is_table = tokens[index].text == ","
+                index += 1
     return tables
-
-
-def _is_name(token: Token, keywords: Collection[str]) -> bool:
-    return bool(token.name) and not token.is_word(keywords)
-
-
-class Candidate(NamedTuple):
-    """One candidate: its text, and `column`, `alias`, `table`, `function`, `keyword`, `type`, `variable` or so."""
-
-    text: str
-    kind: str
-
-
-class Candidates(NamedTuple):
-    """The candidates in place of `typed`, the beginning that is there."""
-
-    typed: str
-    found: tuple[Candidate, ...] = ()
 
 
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
-) -> Candidates:
-    """Return the candidates between `before` and `after`; `variables` gives the names for `:name`."""
+) -> tuple[str, list[SimpleCompletion]]:
+    """Return the beginning that is there and what may take its place; `variables` gives the names for `:name`."""
     if len(before) + len(after) > MAX_CHARACTERS:
-        return Candidates("")
+        return "", []
     tokens = scan(before)
     last = tokens[-1] if tokens and before.endswith(tokens[-1].text) else None
     if last is not None and last.kind in _INSIDE:
-        return Candidates("")
+        return "", []
     if last is not None and last.kind == "placeholder":
-        return _fitting(last.text[1:], (Candidate(name, "variable") for name in variables()))
+        return _fitting(last.text[1:], _offered(variables(), "variable"))
     typed = ""
     if last is not None and last.kind in {"word", "open_quoted"}:
         typed = last.text
         tokens.pop()
     # An editor may have written the closing quote already.
     is_closed = typed.startswith('"') and after.startswith('"')
-    offered = _Statement(tokens, scan(after[1:] if is_closed else after), schema).candidates(typed)
+    offered = _Statement(tokens, scan(after[1:] if is_closed else after), schema).completions(typed)
     if is_closed:
-        offered = (Candidate(each.text[:-1], each.kind) for each in offered if each.text.startswith('"'))
+        offered = (SimpleCompletion(each.text[:-1], type=each.type) for each in offered if each.text.startswith('"'))
     return _fitting(typed, offered)
 
 
-def _fitting(typed: str, offered: Iterable[Candidate]) -> Candidates:
+def _fitting(typed: str, offered: Iterable[SimpleCompletion]) -> tuple[str, list[SimpleCompletion]]:
     beginning = typed.lower()
-    found: dict[str, Candidate] = {}
-    for candidate in offered:
-        if candidate.text.lower().startswith((beginning, '"' + beginning)):
-            found.setdefault(candidate.text, candidate)
-            if len(found) == MAX_CANDIDATES:
-                break
-    return Candidates(typed, tuple(found.values()))
+    fitting = (each for each in offered if each.text.lower().startswith((beginning, '"' + beginning)))
+    found: dict[str, SimpleCompletion] = {}
+    for each in fitting:
+        found.setdefault(each.text, each)
+        if len(found) == MAX_COMPLETIONS:
+            break
+    return typed, list(found.values())
+
+
+def _offered(texts: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
+    return (SimpleCompletion(text, type=kind) for text in texts)
 
 
 class _Statement:
@@ -208,9 +205,14 @@ class _Statement:
     def __init__(self, before: list[Token], after: list[Token], schema: ServerSchema) -> None:
         self._before = before
         self._schema = schema
-        tokens = [*before, *after]
-        self._tables_by_name = find_tables(tokens)
+        brackets = _Brackets()
+        brackets.read(before)
+        nearest = brackets.innermost
+        self._call, self._beside_cursor = brackets.call, list(nearest)
+        brackets.read(after)
+        self._tables_by_name = find_tables(sorted(brackets.all, key=lambda tokens: tokens is not nearest))
         # What the statement names itself: common table expressions, and columns.
+        tokens = [*before, *after]
         self._expressions = [
             token.name
             for token, word, bracket in zip(tokens, tokens[1:], tokens[2:], strict=False)
@@ -218,40 +220,26 @@ class _Statement:
         ]
         named = (token.name for word, token in pairwise(tokens) if word.is_word(("as",)))
         self._own_names = [name for name in named if name not in self._tables_by_name]
-        # The tokens in the cursor's brackets, the nearest first, and the word before these brackets.
-        self._level: list[Token] = []
-        self._call: Token | None = None
-        depth = 0
-        for index in reversed(range(len(before))):
-            text = before[index].text
-            if text == ")":
-                depth += 1
-            elif text == "(" and depth == 0:
-                self._call = before[index - 1] if index else None
-                break
-            elif text == "(":
-                depth -= 1
-            elif depth == 0:
-                self._level.append(before[index])
 
-    def candidates(self, typed: str) -> Iterator[Candidate]:
+    def completions(self, typed: str) -> Iterator[SimpleCompletion]:
+        keywords = _offered(_as_typed(_KEYWORDS, typed), "keyword")
         if not self._before:
-            return _keywords(_FIRST_KEYWORDS, typed)
+            return keywords
         last = self._before[-1]
         if last.text == ".":
             return self._columns_of(self._before[-2].name if len(self._before) > 1 else "")
         if last.kind == "cast" or last.is_word(("as",)):
             is_type = last.kind == "cast" or self._is_in_call("cast", "try_cast")
-            return _keywords(_TYPES, typed, kind="type") if is_type else iter(())  # a new name
-        clause = next((token.name for token in self._level if token.is_word(_CLAUSES)), "")
+            return _offered(_as_typed(_TYPES, typed) if is_type else (), "type")  # or a new name follows
+        clause = next((token.name for token in reversed(self._beside_cursor) if token.is_word(_CLAUSES)), "")
         if clause in _BEFORE_TABLE and not self._is_in_call(*_CALLS_WITH_FROM):
             if last.is_word(_BEFORE_TABLE) or last.text == ",":
                 return self._tables()
             if last.name or last.text == ")":  # a table's name, or its alias
-                return _keywords(_AFTER_TABLE, typed)
-        return self._expression(typed)
+                return _offered(_as_typed(_AFTER_TABLE, typed), "keyword")
+        return chain(self._values(typed), keywords, self._tables())
 
-    def _expression(self, typed: str) -> Iterator[Candidate]:
+    def _values(self, typed: str) -> Iterator[SimpleCompletion]:
         for qualifier in self._tables_by_name:
             yield from self._columns_of(qualifier)
         yield from _names(self._own_names, "column")
@@ -259,42 +247,32 @@ class _Statement:
         if not self._tables_by_name and typed:
             for name in self._schema.tables:
                 yield from _names(self._schema.columns_of(name), "column")
-        yield from (Candidate(name, "function") for name in self._schema.functions if name.isidentifier())
-        yield from _keywords(_KEYWORDS, typed)
-        yield from self._tables()
+        yield from _offered(filter(str.isidentifier, self._schema.functions), "function")
 
-    def _tables(self) -> Iterator[Candidate]:
-        yield from _names(self._expressions, "table")
-        yield from _names(self._schema.tables, "table")
+    def _tables(self) -> Iterator[SimpleCompletion]:
+        return _names([*self._expressions, *self._schema.tables], "table")
 
-    def _columns_of(self, qualifier: str) -> Iterator[Candidate]:
+    def _columns_of(self, qualifier: str) -> Iterator[SimpleCompletion]:
         """Return the columns of a table; for a query in the statement the names that occur in it."""
         for table in self._tables_by_name.get(qualifier, ()):
-            yield from _names(self._schema.columns_of(table), "column")
-            if table not in self._schema.tables:
-                yield from _names(self._own_names, "column")
+            known = table in self._schema.tables
+            yield from _names(self._schema.columns_of(table) if known else self._own_names, "column")
 
     def _is_in_call(self, *functions: str) -> bool:
         return self._call is not None and self._call.is_word(functions)
 
 
-def _names(names: Iterable[str], kind: str) -> Iterator[Candidate]:
+def _names(names: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
     # A name that would steer a terminal or a line's direction is not offered.
-    return (Candidate(name_in_sql(name), kind) for name in names if name and printable(name) == name)
+    return _offered((name_in_sql(name) for name in names if name and printable(name) == name), kind)
 
 
-def _keywords(keywords: Sequence[str], typed: str, *, kind: str = "keyword") -> Iterator[Candidate]:
-    return (Candidate(word.lower() if typed.islower() else word, kind) for word in keywords)
+def _as_typed(keywords: Sequence[str], typed: str) -> Iterator[str]:
+    return (word.lower() if typed.islower() else word for word in keywords)
 
 
 FIRST_ANSWER_SECONDS: Final = 0.25
 """How long the first completion of a notebook waits for a nearby server; the others do not wait."""
-
-_PLAIN_WORD: Final = re.compile(r"\w[\w.:-]*")
-_BINDABLE: Final = (
-    *(str, int, float, bytes, Decimal, date, timedelta, uuid.UUID),
-    *(list, tuple, set, frozenset, type(None)),
-)
 
 
 class SqlCompleter:
@@ -312,8 +290,7 @@ class SqlCompleter:
         self._shell = shell
         self._connections = connections
         self._schemas = schemas
-        self._sql_magic = sql_magic
-        self._tables_magic = tables_magic
+        self._magics = ((sql_magic, self._complete_sql), (tables_magic, self._complete_pattern))
 
         # The decorator sets attributes, which a bound method does not take.
         @completion_matcher(identifier="micromegas.sql", priority=200, api_version=2)
@@ -330,48 +307,38 @@ class SqlCompleter:
     def _match(self, context: CompletionContext) -> SimpleMatcherResult:
         lines = context.full_text.split("\n")
         cursor = sum(len(line) + 1 for line in lines[: context.cursor_line]) + context.cursor_position
-        for magic, complete in ((self._sql_magic, self._complete_sql), (self._tables_magic, self._complete_pattern)):
+        known = self._shell.magics_manager.magics
+        for magic, complete in self._magics:
             position = find_position(
                 context.full_text,
                 cursor,
-                cell_magics=self._names("cell", magic),
-                line_magics=self._names("line", magic),
+                cell_magics=[name for name, function in known["cell"].items() if function == magic],
+                line_magics=[name for name, function in known["line"].items() if function == magic],
                 options_with_value=options_with_value(magic),
                 optional_values=optional_values(magic),
             )
-            if position is not None:
-                candidates = self._candidates(position, magic, complete)
-                return {
-                    "completions": [SimpleCompletion(text=found.text, type=found.kind) for found in candidates.found],
-                    "matched_fragment": candidates.typed,
-                    "suppress": True,
-                    "ordered": True,
-                }
+            if position is None:
+                continue
+            match position:
+                case Statement():
+                    typed, found = complete(position)
+                case OptionName(typed):
+                    typed, found = _fitting(typed, _offered((*options_with_value(magic), *flags(magic)), "option"))
+                case OptionValue(option, typed):
+                    is_name = option == "--connection"
+                    values = self._connections.all() if is_name else option_values(magic, option)
+                    typed, found = _fitting(typed, _offered(values, "value"))
+            return {"completions": found, "matched_fragment": typed, "suppress": True, "ordered": True}
         return {"completions": []}
 
-    def _candidates(
-        self, position: CursorPosition, magic: Callable[..., object], complete: Callable[[Statement], Candidates]
-    ) -> Candidates:
-        match position:
-            case Statement():
-                return complete(position)
-            case OptionName():
-                return _beginning_with(position.typed, (*options_with_value(magic), *flags(magic)), kind="option")
-            case OptionValue(option="--connection"):
-                return _beginning_with(position.typed, self._connections.all(), kind="value")
-            case OptionValue():
-                return _beginning_with(position.typed, option_values(magic, position.option), kind="value")
-
-    def _complete_sql(self, statement: Statement) -> Candidates:
+    def _complete_sql(self, statement: Statement) -> tuple[str, list[SimpleCompletion]]:
         schema = self._schema(statement.options)
         return complete_sql(statement.before, statement.after, schema, variables=self._variables)
 
-    def _complete_pattern(self, statement: Statement) -> Candidates:
-        tables = (name for name in self._schema(statement.options).tables if _PLAIN_WORD.fullmatch(name))
-        return _beginning_with(statement.before, tables, kind="table")
-
-    def _names(self, kind: str, magic: Callable[..., object]) -> list[str]:
-        return [name for name, known in self._shell.magics_manager.magics[kind].items() if known == magic]
+    def _complete_pattern(self, statement: Statement) -> tuple[str, list[SimpleCompletion]]:
+        # Names that need quotes on the magic's line are left out.
+        tables = (name for name in self._schema(statement.options).tables if shlex.quote(name) == name)
+        return _fitting(statement.before, _offered(tables, "table"))
 
     def _schema(self, options: Mapping[str, str]) -> ServerSchema:
         connection, profile = options.get("--connection"), options.get("--profile")
@@ -379,15 +346,10 @@ class SqlCompleter:
             settings = self._connections.settings(connection=connection, profile=profile)
         except MicromegasError:
             return ServerSchema()
-        return self._schemas.look_up(settings, wait_seconds=FIRST_ANSWER_SECONDS) or ServerSchema()
+        return self._schemas.look_up(settings, wait_seconds=FIRST_ANSWER_SECONDS)
 
     def _variables(self) -> Iterator[str]:
         for name, value in self._shell.user_ns.items():
             is_own = not name.startswith("_") and name not in self._shell.user_ns_hidden and name.isascii()
-            if is_own and (isinstance(value, _BINDABLE) or type(value).__module__ == "numpy"):
+            if is_own and not callable(value) and not isinstance(value, ModuleType):
                 yield name
-
-
-def _beginning_with(typed: str, texts: Iterable[str], *, kind: str) -> Candidates:
-    found = tuple(Candidate(text, kind) for text in texts if text.startswith(typed))
-    return Candidates(typed, found)

@@ -231,14 +231,14 @@ class Notices:
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Connection:
     """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
     renewal: BackgroundRenewal | None = None
-    notices: Notices = field(default_factory=Notices, compare=False)
+    notices: Notices = field(default_factory=Notices)
 
     def close(self) -> None:
         """Stop the renewal and close the client."""

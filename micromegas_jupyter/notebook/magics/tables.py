@@ -54,7 +54,7 @@ class TablesMagic(Magics):
             live_line.clear()
             schema = fetch_schema(connection.client)
         self._session.note_success(settings, connection.provider)
-        self._schemas.note(settings, connection, schema)
+        self._schemas.note(connection, schema)
         shown = table_explorer.build_listing(schema, server=host_text(settings.uri), pattern=arguments.pattern)
         if arguments.count:
             counted = shown.tables[:MAX_COUNTED]
