@@ -27,7 +27,6 @@ from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,
     NotebookSession,
-    SignInOffer,
     accepted_actions,
     offered_actions,
     shown_detail,
@@ -140,27 +139,27 @@ def _server_line(state: IdentityState) -> str:
 
 
 def _waiting(state: IdentityState, actions: View) -> View:
-    sign_in, offer = _button(IdentityAction.SIGN_IN), state.offer
+    sign_in = _button(IdentityAction.SIGN_IN)
     title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
     if state.is_awaited:
         title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
     line = f"{place} · this {what} continues by itself · valid for {{left}}"
     over = _view("signed_out", "○", "The link has expired.", button=sign_in)
-    if offer is not None and offer.flow is Flow.DEVICE:
-        address = offer.address.removeprefix("https://").removeprefix("http://").rstrip("/")
+    if state.flow is Flow.DEVICE:
+        address = state.address.removeprefix("https://").removeprefix("http://").rstrip("/")
         title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
         actions = {
             "button": _button(IdentityAction.SIGN_IN, "Open the page"),
             "more": actions["more"],
-            "code": offer.user_code,
-            "qr": build_qr_code(offer.scan_address),
+            "code": state.user_code,
+            "qr": build_qr_code(state.scan_address),
             "over": {**over, "title": "The code has expired."},
         }
         return _view(
             state.status, "○", title, f"Only type it if you started this. {state.detail}".strip(), line, **actions
         )
     actions = {"button": sign_in, "more": actions["more"], "over": over}
-    if offer is not None and offer.flow is Flow.PASTE:
+    if state.flow is Flow.PASTE:
         title = f"Sign in to {state.issuer}, then paste the address below"
         line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
         return _view(state.status, "○", title, line, state.detail, **actions)
@@ -220,13 +219,13 @@ def _facts(state: IdentityState) -> View:
 
 def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     """Return the card as text, where what counts down is a time."""
-    view, offer = _state_view(state), state.offer
+    view = _state_view(state)
     lines = [f"{view['title']} {view.get('code', '')}".rstrip(), *cast("list[str]", view["lines"]), state.help]
     lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
-    if offer is not None and offer.address:
-        where = " of this Jupyter server" if offer.address.startswith("/") else ""
+    if state.address:
+        where = " of this Jupyter server" if state.address.startswith("/") else ""
         interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
-        lines.append(f"Open {offer.address}{where} to sign in{interrupt}.")
+        lines.append(f"Open {state.address}{where} to sign in{interrupt}.")
     elif view["button"] and not state.has_token:
         lines.append("Run %micromegas_login to sign in.")
     end = "" if state.ends_at is None else time_text(state.ends_at, now=now)
@@ -234,13 +233,12 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     return [line for line in timed if "{left}" not in line]
 
 
-def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
+def lines_as_html(lines: Sequence[str], state: IdentityState | None = None) -> str:
     """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
     parts = [html.escape(line) for line in lines]
-    if offer is not None and offer.address:
-        label = "Sign in" if not offer.user_code else "Open the page"
-        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
-        parts.append(link)
+    if state is not None and state.address:
+        label = "Open the page" if state.user_code else "Sign in"
+        parts.append(f'<a href="{html.escape(state.address)}" target="_blank" rel="noopener noreferrer">{label}</a>')
     return f"<p>{'<br>'.join(parts)}</p>"
 
 
@@ -324,12 +322,12 @@ class IdentityCard(anywidget.AnyWidget):
             return shown
         bundle, metadata = shown
         lines = build_lines(self._state, now=self._clock.now())
-        markup = lines_as_html(lines, offer=self._state.offer)
+        markup = lines_as_html(lines, self._state)
         return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
 
 
 def _address(state: IdentityState | None) -> str:
-    return "" if state is None or state.offer is None else state.offer.address
+    return "" if state is None else state.address
 
 
 @lru_cache(maxsize=_MAX_CACHED)
@@ -372,11 +370,11 @@ class IdentityButtons:
 
     def press(self, action: IdentityAction, card: IdentityCard) -> None:
         """Begin a button's action, and return at once; the person is notified when the button came too late."""
-        shown = self._session.shown.shown
+        shown = self._session.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
             return
-        if action is IdentityAction.SIGN_IN and self._session.sign_in.is_pending(shown[0]):
+        if action is IdentityAction.SIGN_IN and self._session.sign_in.current(shown[0]) is not None:
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
             return
@@ -407,7 +405,7 @@ class IdentityButtons:
                 session.sign_in.cancel()
             case IdentityAction.SIGN_OUT:
                 report = shown_detail(session.logout(settings))
-                session.shown.change(
+                session.change(
                     settings,
                     lambda state: replace(state, detail=report) if state.status is IdentityStatus.SIGNED_OUT else state,
                 )
@@ -476,19 +474,19 @@ class IdentityDisplay:
         if state is not None:
             # Nobody renews it any more, and a sign-in under way is over.
             now = self._session.dependencies.clock.now()
-            lines = build_lines(replace(state, renews=None, offer=None), now=now)
+            lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
                 handle.update(_text_bundle(lines), raw=True)
         card.close()
 
     def _print_qr(self, state: IdentityState) -> None:
-        if state.offer is None or not sys.stdout.isatty():
+        if not state.scan_address or not sys.stdout.isatty():
             return
         from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
 
         if not shows_qr(process_variables(), encoding=sys.stdout.encoding):
             return
-        picture = terminal_qr(state.offer.scan_address, columns=shutil.get_terminal_size().columns)
+        picture = terminal_qr(state.scan_address, columns=shutil.get_terminal_size().columns)
         if picture:
             print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
@@ -496,7 +494,7 @@ class IdentityDisplay:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
             self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.listener, self._session.shown.remind = self._follow, self._card.send_address
+            self._session.listener, self._session.remind = self._follow, self._card.send_address
         self._card.apply(state)
         return self._card
 

@@ -215,7 +215,8 @@ class ConnectMagic(Magics):
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
             self._session.connections.local.pop(self._settings, None)
-            self._session.connections.drop(self._settings)
+            served = self._settings
+            self._session.connections.drop(lambda other: other == served)
             self._settings = None
         self.close()
 

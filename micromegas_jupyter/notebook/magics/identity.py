@@ -173,14 +173,14 @@ class IdentityMagics(Magics):
             ) from reason
         choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
         try:
-            login = self._session.sign_in.begin(
+            attempt = self._session.sign_in.begin(
                 settings, choice, on_begun=self._show_begun, on_signed_in=lambda: self._remember(settings, preference)
             )
-            if login.flow is Flow.PASTE:
-                self._take_pasted(login)
+            if attempt.login.flow is Flow.PASTE:
+                self._take_pasted(attempt.login)
             elif has_kernel(self._shell):
                 return
-            self._session.sign_in.finish(login)
+            self._session.sign_in.finish(attempt)
         except (KeyboardInterrupt, EOFError) as interrupt:
             self._session.sign_in.cancel()
             cancelled = QueryCancelled("The sign-in was cancelled.")

@@ -13,10 +13,9 @@ from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
     IdentityStatus,
-    SignInOffer,
     accepted_actions,
-    offer_of,
     offered_actions,
+    waiting_state,
 )
 from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.fakes.notebook_world import (
@@ -59,9 +58,10 @@ def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address
     device = login(Flow.DEVICE)
     device.verification_uri = device.verification_uri_complete = address
 
-    assert offer_of(redirect).address == (address if is_offered else "")
+    assert waiting_state(SETTINGS, redirect).address == (address if is_offered else "")
     is_web = address.startswith("https://")
-    assert (offer_of(device).address, offer_of(device).scan_address) == ((address,) * 2 if is_web else ("", ""))
+    shown = waiting_state(SETTINGS, device)
+    assert (shown.address, shown.scan_address) == ((address,) * 2 if is_web else ("", ""))
 
 
 def test_what_a_provider_gives_is_written_out():
@@ -69,7 +69,7 @@ def test_what_a_provider_gives_is_written_out():
     asked.user_code = "AB\x1b[2J" + "C" * 100
     asked.verification_uri = "https://id.example.com/\u202edevice"
 
-    offer = offer_of(asked)
+    offer = waiting_state(SETTINGS, asked)
 
     assert offer.user_code == "AB\\x1b[2J" + "C" * 54 + "…"
     assert offer.address == "https://id.example.com/\\u202edevice"
@@ -80,7 +80,7 @@ def state(status, **facts):
 
 
 def waiting_for(flow):
-    return state(IdentityStatus.WAITING, offer=SignInOffer(flow=flow, address="https://id"))
+    return state(IdentityStatus.WAITING, flow=flow, address="https://id")
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,9 @@ def test_each_state_offers_what_a_person_can_do_then(shown, offered):
     assert accepted_actions(shown) >= set(offered)
 
 
-WAITING = state(IdentityStatus.WAITING, offer=SignInOffer(flow=Flow.BROWSER, address=START_URL), ends_at=SOON)
-CODE = replace(
-    WAITING, offer=SignInOffer(flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI)
-)
-PASTE = replace(WAITING, offer=SignInOffer(flow=Flow.PASTE, address=PASTE_URL))
+WAITING = state(IdentityStatus.WAITING, flow=Flow.BROWSER, address=START_URL, ends_at=SOON)
+CODE = replace(WAITING, flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI)
+PASTE = replace(WAITING, flow=Flow.PASTE, address=PASTE_URL)
 SIGNED_IN = state(IdentityStatus.SIGNED_IN, name="Alice Martin", ends_at=ENDS_AT, is_personal=True)
 
 
