@@ -9,10 +9,9 @@ from micromegas_jupyter.notebook.completion.sql import SqlCompleter
 from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.magics.connect import ConnectMagic
+from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
-from micromegas_jupyter.notebook.magics.tables import TablesMagic
 from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 _SHORT_NAME = "sql"
@@ -29,20 +28,23 @@ class _Extension:
             self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
         )
         self.sql = SqlMagic(shell, self.session, connections)
-        tables = TablesMagic(shell, self.session, connections, self.schemas)
+        self.servers = ServerMagics(shell, self.session, connections, self.schemas)
         self.completer = SqlCompleter(
-            shell, connections, self.schemas, sql_magic=self.sql.micromegas_sql, tables_magic=tables.micromegas_tables
+            shell,
+            connections,
+            self.schemas,
+            sql_magic=self.sql.micromegas_sql,
+            tables_magic=self.servers.micromegas_tables,
         )
         self.identity = IdentityMagics(shell, self.session)
         connections.notice = lambda: self.identity.display().notice()
-        self.connect = ConnectMagic(shell, self.session, connections)
-        self.magics = (self.sql, self.identity, tables, self.connect)
+        self.magics = (self.sql, self.identity, self.servers)
 
     def close(self) -> None:
         self.completer.close()
         self.session.close()
         self.identity.close()
-        self.connect.close()
+        self.servers.close()
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:

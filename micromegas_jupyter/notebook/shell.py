@@ -497,10 +497,9 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
 
 
 def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
-    """Give the error the methods that IPython calls: text in place of a traceback, and escaped HTML."""
+    """Give the error the method that IPython calls for its traceback."""
     shown = list(lines)
     vars(error)["_render_traceback_"] = lambda: shown
-    vars(error)["_repr_html_"] = lambda: lines_html(shown)
 
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
@@ -511,16 +510,6 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
     return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
-
-
-def lines_html(lines: Sequence[str]) -> str:
-    """Return the lines as escaped HTML."""
-    return text_html("\n".join(lines), style="color:var(--jp-error-color0,inherit)")
-
-
-def text_html(text: str, *, style: str = "") -> str:
-    """Return text as escaped HTML that keeps its lines."""
-    return f'<pre style="white-space:pre-wrap;{style}">{html.escape(text)}</pre>'
 
 
 def _excerpt(error: MicromegasError, sql: str | None) -> list[str]:
@@ -551,9 +540,6 @@ class PlainText:
 
     def __repr__(self) -> str:
         return "\n".join(printable(line) for line in self.text.split("\n"))
-
-    def _repr_html_(self) -> str:
-        return text_html(repr(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

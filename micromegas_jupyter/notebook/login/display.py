@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache
-from itertools import groupby
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables
-from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError
+from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
@@ -61,9 +60,7 @@ _ACTIONS = {
     IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
 }
 MAX_SHOWN_GROUPS = 32
-QR_LABEL = "QR code of the page to open, with the code filled in"
-QUIET_MODULES = 4
-"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
+_QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
 # A longer address makes a code that a telephone cannot read off a screen at this size.
 _MAX_QR_CHARACTERS = 512
 _MAX_CACHED = 8
@@ -82,29 +79,21 @@ def _state_view(state: IdentityState) -> View:
     buttons = [_button(action) for action in offered_actions(state)]
     main = next((button for button in buttons if button["opens"]), None)
     actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
-    match state.status:
+    status, server_line = state.status, f"{state.server}: {state.server_line}" if state.server_line else ""
+    match status:
         case IdentityStatus.NOT_CONFIGURED:
-            title, line = "No sign-in is configured.", f"{state.server} is used without one"
-            return _view(state.status, "○", title, line, _server_line(state), **actions)
+            line = f"{state.server} is used without one"
+            return _view(status, "○", "No sign-in is configured.", line, server_line, **actions)
         case IdentityStatus.WRAPPED:
-            return _view(state.status, "○", "The wrapper's client is used.", _WRAPPED, _server_line(state), **actions)
+            return _view(status, "○", "The wrapper's client is used.", _WRAPPED, server_line, **actions)
         case IdentityStatus.WAITING:
             return _waiting(state, actions)
         case IdentityStatus.SIGNED_OUT:
-            return _view(
-                state.status, "○", f"Not signed in{where_text(state.issuer, state.server)}.", state.detail, **actions
-            )
+            title = f"Not signed in{where_text(state.issuer, state.server)}."
+            return _view(status, "○", title, state.detail, **actions)
         case IdentityStatus.EXPIRED:
-            return _view(
-                state.status,
-                _TROUBLE,
-                _ended(state),
-                state.detail,
-                "ended {left} ago",
-                **actions,
-            )
-        case _:
-            return _signed_in(state, actions)
+            return _view(status, _TROUBLE, _ended(state), state.detail, "ended {left} ago", **actions)
+    return _signed_in(state, actions, server_line)
 
 
 def _view(status: str, mark: str, title: str, *lines: str, **more: object) -> View:
@@ -134,12 +123,8 @@ def _ended(state: IdentityState) -> str:
     return f"The sign-in{where_text(state.issuer, state.server)} has ended."
 
 
-def _server_line(state: IdentityState) -> str:
-    return f"{state.server}: {state.server_line}" if state.server_line else ""
-
-
 def _waiting(state: IdentityState, actions: View) -> View:
-    sign_in = _button(IdentityAction.SIGN_IN)
+    sign_in, shown = _button(IdentityAction.SIGN_IN), partial(_view, state.status, "○")
     title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
     if state.is_awaited:
         title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
@@ -147,29 +132,27 @@ def _waiting(state: IdentityState, actions: View) -> View:
     over = _view("signed_out", "○", "The link has expired.", button=sign_in)
     if state.flow is Flow.DEVICE:
         address = state.address.removeprefix("https://").removeprefix("http://").rstrip("/")
-        title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
-        actions = {
-            "button": _button(IdentityAction.SIGN_IN, "Open the page"),
-            "more": actions["more"],
-            "code": state.user_code,
-            "qr": build_qr_code(state.scan_address),
-            "over": {**over, "title": "The code has expired."},
-        }
-        return _view(
-            state.status, "○", title, f"Only type it if you started this. {state.detail}".strip(), line, **actions
+        return shown(
+            f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type",
+            f"Only type it if you started this. {state.detail}".strip(),
+            line,
+            button=_button(IdentityAction.SIGN_IN, "Open the page"),
+            more=actions["more"],
+            code=state.user_code,
+            qr=build_qr_code(state.scan_address),
+            over={**over, "title": "The code has expired."},
         )
     actions = {"button": sign_in, "more": actions["more"], "over": over}
     if state.flow is Flow.PASTE:
-        title = f"Sign in to {state.issuer}, then paste the address below"
         line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
-        return _view(state.status, "○", title, line, state.detail, **actions)
+        return shown(f"Sign in to {state.issuer}, then paste the address below", line, state.detail, **actions)
     again = {**actions, "button": _button(IdentityAction.SIGN_IN, "Open it again"), "help": state.help}
     line_after = f"Link valid for {{left}} · this {what} continues by itself"
-    opened = _view(state.status, "○", "Waiting for you to sign in in the other tab.", line_after, **again)
-    return _view(state.status, "○", title, line, state.detail, **actions, opened=opened)
+    opened = shown("Waiting for you to sign in in the other tab.", line_after, **again)
+    return shown(title, line, state.detail, **actions, opened=opened)
 
 
-def _signed_in(state: IdentityState, actions: View) -> View:
+def _signed_in(state: IdentityState, actions: View, server_line: str) -> View:
     who = f"Signed in as {state.name}" if state.name else "Signed in"
     title = f"{who} ({state.email})" if state.email else who
     where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
@@ -177,8 +160,8 @@ def _signed_in(state: IdentityState, actions: View) -> View:
         actions["button"] = _button(IdentityAction.SIGN_IN, "Sign in again")
     shared = {**actions, **_facts(state)}
 
-    def view(status: str, mark: str, clock: str, **more: object) -> View:
-        first, second = " · ".join(filter(None, (where, clock))), _server_line(state) or state.detail
+    def view(clock: str, status: str = state.status, mark: str = "●", **more: object) -> View:
+        first, second = " · ".join(filter(None, (where, clock))), server_line or state.detail
         if state.status is IdentityStatus.RENEWAL_FAILED:
             again = " Trying again." if state.renews else ""
             first = f"{state.detail} Your token works for {{left}}.{again}"
@@ -187,20 +170,20 @@ def _signed_in(state: IdentityState, actions: View) -> View:
         return _view(status, mark, title, first, second, **shared, **more)
 
     if state.ends_at is None:
-        return view(state.status, "●", "")
+        return view("")
     if state.renews is None:
-        return view(state.status, "●", "expires in {left}")
+        return view("expires in {left}")
     if not state.renews:
         clock = "expires in {left}, does not renew by itself"
         over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
-        ending = view("ending", _TROUBLE, clock, over=over)
-        return view(state.status, "●", clock, over=ending, over_at=_ENDING_SOON.total_seconds())
+        ending = view(clock, "ending", _TROUBLE, over=over)
+        return view(clock, over=ending, over_at=_ENDING_SOON.total_seconds())
     clock = "expires in {left}, renews by itself"
     if state.through:  # which renews when a token is needed, and not before
-        return view(state.status, "●", clock, over=view(state.status, "●", "renews at the next query"))
-    over = view("renewing", "◐", "expires in {left}, renewing now", over=view("renewing", "◐", "renewing now"))
+        return view(clock, over=view("renews at the next query"))
+    over = view("expires in {left}, renewing now", "renewing", "◐", over=view("renewing now", "renewing", "◐"))
     over_at = 0.0 if state.renews_at is None else (state.ends_at - state.renews_at).total_seconds()
-    return view(state.status, "●", clock, over=over, over_at=over_at)
+    return view(clock, over=over, over_at=over_at)
 
 
 def _facts(state: IdentityState) -> View:
@@ -340,18 +323,9 @@ def build_qr_code(address: str) -> View | None:
         return None
     import segno
 
-    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
-    path = "".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES))
-    return {"label": QR_LABEL, "side": len(rows) + 2 * QUIET_MODULES, "path": path}
-
-
-def _row_path(row: bytes, y: int) -> str:
-    drawn, x = "", QUIET_MODULES
-    for is_dark, modules in groupby(row):
-        width = len(list(modules))
-        drawn += f"M{x} {y}h{width}v1h-{width}z" if is_dark else ""
-        x += width
-    return drawn
+    rows = list(segno.make_qr(address, error="m").matrix_iter(border=_QUIET_MODULES))
+    path = "".join(f"M{x} {y}h1v1h-1z" for y, row in enumerate(rows) for x, is_dark in enumerate(row) if is_dark)
+    return {"label": "QR code of the page to open, with the code filled in", "side": len(rows), "path": path}
 
 
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
@@ -361,25 +335,29 @@ _MAX_HANDLES = 64
 _CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
-class IdentityButtons:
-    """Handles one button at a time, on a thread: a card's message must not block the kernel."""
+class IdentityDisplay:
+    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
 
-    def __init__(self, session: NotebookSession) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
+        self._shell = shell
         self._session = session
         self._busy = Lock()
+        self._card: IdentityCard | None = None
+        self._offers: list[Handle] = []
+        self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
     def press(self, action: IdentityAction, card: IdentityCard) -> None:
-        """Begin a button's action, and return at once; the person is notified when the button came too late."""
+        """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
         shown = self._session.shown
         if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
-            return
-        if action is IdentityAction.SIGN_IN and self._session.sign_in.current(shown[0]) is not None:
+        elif action is IdentityAction.SIGN_IN and self._session.sign_in.current(shown[0]) is not None:
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
-            return
-        card.begin_action(action)
-        start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
+        else:
+            card.begin_action(action)
+            # A card's message must not block the kernel.
+            start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
 
     def _run(self, action: IdentityAction, settings: ClientSettings, card: IdentityCard) -> None:
         error = news = ""
@@ -398,7 +376,13 @@ class IdentityButtons:
         session = self._session
         match action:
             case IdentityAction.SIGN_IN:
-                self._sign_in(settings)
+                session.connections.signed_out.discard(settings.profile)
+                has_token = session.state is not None and session.state.has_token
+                # Another notebook or a terminal may have signed in meanwhile.
+                if has_token or session.why_not_signed_in(settings) is not None:
+                    session.begin_sign_in(settings, _CLICKED_SHELL)
+                else:
+                    session.fetch_identity(settings)
             case IdentityAction.SHOW_CODE:
                 session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
             case IdentityAction.CANCEL:
@@ -414,32 +398,6 @@ class IdentityButtons:
                 session.fetch_identity(settings)
                 return "Token renewed, and the server checked." if is_new else "Server checked."
         return ""
-
-    def _sign_in(self, settings: ClientSettings) -> None:
-        session = self._session
-        session.connections.signed_out.discard(settings.profile)
-        if session.state is None or not session.state.has_token:
-            try:
-                session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
-            except MicromegasError as error:
-                if not isinstance(error, LoginRequired) and error.giver is None:
-                    raise
-            else:
-                session.fetch_identity(settings)
-                return
-        session.begin_sign_in(settings, _CLICKED_SHELL)
-
-
-class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
-
-    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
-        self._shell = shell
-        self._session = session
-        self._buttons = IdentityButtons(session)
-        self._card: IdentityCard | None = None
-        self._offers: list[Handle] = []
-        self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
@@ -457,13 +415,10 @@ class IdentityDisplay:
             if state.status is IdentityStatus.WAITING:
                 self._offers.append(handle)
 
-    def notice(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def notice(self) -> Any:
         """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
         state = self._session.state
-        if state is None:
-            return None
-        bundle, metadata = self._current_card(state)._repr_mimebundle_()
-        return bundle, metadata
+        return None if state is None else self._current_card(state)._repr_mimebundle_()
 
     def close(self) -> None:
         """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
@@ -493,7 +448,7 @@ class IdentityDisplay:
     def _current_card(self, state: IdentityState) -> IdentityCard:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
-            self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self._buttons.press)
+            self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self.press)
             self._session.listener, self._session.remind = self._follow, self._card.send_address
         self._card.apply(state)
         return self._card

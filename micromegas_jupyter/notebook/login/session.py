@@ -422,7 +422,7 @@ class PendingSignIn:
         while not attempt.over.wait(CHECK_SECONDS):
             provider = self._stored_elsewhere(attempt.settings)
             if provider is None or attempt.login.done:
-                # A page that has just drawn the card may have missed it, and cannot ask while a cell waits (ipykernel 6).
+                # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
                 self._session.remind()
             elif self._end(attempt, provider):
                 attempt.login.cancel()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.login.connections import Login
     from micromegas_jupyter.notebook.login.display import IdentityDisplay
-    from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
@@ -102,18 +102,16 @@ class IdentityMagics(Magics):
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
         session.connections.signed_out.discard(settings.profile)
-        try:
-            state = session.signed_in(settings)
-        except MicromegasError as error:
-            if not isinstance(error, LoginRequired) and error.giver is None:
-                raise
-            self._sign_in(settings, arguments.flow, reason=error)
+        reason = session.why_not_signed_in(settings)
+        if reason is not None:
+            self._sign_in(settings, arguments.flow, reason=reason)
             return
-        if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not bool(state.through):
+        is_hubs = bool(session.state and session.state.through)
+        if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs:
             self._sign_in(settings, arguments.flow)
             return
         session.sign_in.leave(settings)
-        self._show(state)
+        self._show()
         if has_kernel(self._shell) and is_attended(self._shell):
             session.fetch_identity_later(settings)
 
@@ -121,11 +119,11 @@ class IdentityMagics(Magics):
     def micromegas_whoami(self, _arguments: argparse.Namespace) -> None:
         """Show who is signed in, until when, and who the server says you are."""
         settings = self._session.settings()
-        state = self._session.signed_in(settings)
+        self._session.signed_in(settings)
         try:
-            state = self._session.fetch_identity(settings)
+            self._session.fetch_identity(settings)
         finally:
-            self._show(self._session.state or state)
+            self._show()
             connection = self._session.connections.current(settings)
             if connection is not None and connection.notices.newest:
                 connection.notices.take_new()
@@ -191,16 +189,16 @@ class IdentityMagics(Magics):
             clear_output(wait=True)
         elif has_kernel(self._shell):
             return
-        self._show(self._session.signed_in(settings))
+        self._session.signed_in(settings)
+        self._show()
 
-    def _show(self, state: IdentityState) -> None:
-        self.display().show(state)
+    def _show(self) -> None:
+        if self._session.state is not None:
+            self.display().show(self._session.state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""
-        state = self._session.state
-        if state is not None:
-            self._show(state)
+        self._show()
         if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
             return True
         return self._session.dependencies.browser.open(login.start_url or "")

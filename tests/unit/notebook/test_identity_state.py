@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons, IdentityCard, build_view
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityCard, IdentityDisplay, build_view
 from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
@@ -242,7 +242,7 @@ def board():
 
 @pytest.fixture
 def buttons(session):
-    return IdentityButtons(session)
+    return IdentityDisplay(None, session)
 
 
 def press(buttons, action, board):
