@@ -19,32 +19,23 @@ _ATTRIBUTE = "_micromegas_extension"
 
 
 class _Extension:
-    """The extension of one shell: the session, the display, and the magics' instances."""
+    """What belongs to one shell."""
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
         connections = CellConnections(shell, self.session)
-        self.schemas = SchemaCache(
-            self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
-        )
+        self.schemas = SchemaCache(self.session.connections, dependencies)
         self.sql = SqlMagic(shell, self.session, connections)
-        self.servers = ServerMagics(shell, self.session, connections, self.schemas)
-        self.completer = SqlCompleter(
-            shell,
-            connections,
-            self.schemas,
-            sql_magic=self.sql.micromegas_sql,
-            tables_magic=self.servers.micromegas_tables,
-        )
-        self.identity = IdentityMagics(shell, self.session)
-        connections.notice = lambda: self.identity.display().notice()
-        self.magics = (self.sql, self.identity, self.servers)
+        servers = ServerMagics(shell, self.session, connections, self.schemas)
+        identity = IdentityMagics(shell, self.session)
+        connections.notice = lambda: identity.display().notice()
+        self.magics = (self.sql, identity, servers)
+        completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
+        self._closing = (completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
-        self.completer.close()
-        self.session.close()
-        self.identity.close()
-        self.servers.close()
+        for close in self._closing:
+            close()
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:

@@ -12,11 +12,10 @@ from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.shell import printable, start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections
+    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, Dependencies
 
 FETCH_SECONDS: Final = 10.0
 """The deadline of each call."""
@@ -120,13 +119,12 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 class SchemaCache:
     """The schema of each server, which belongs to a connection: after another sign-in the tables may differ.
 
-    Any thread. Errors are silent. `may_open` says whether a connection may be opened on another thread.
+    Any thread. Errors are silent.
     """
 
-    def __init__(self, connections: Connections, *, clock: Clock, may_open: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, connections: Connections, dependencies: Dependencies) -> None:
         self._connections = connections
-        self._clock = clock
-        self._may_open = may_open
+        self._dependencies = dependencies
         self._lock = threading.Lock()
         self._schemas: WeakKeyDictionary[Connection, ServerSchema] = WeakKeyDictionary()
         self._due_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -137,8 +135,11 @@ class SchemaCache:
         connection = self._connections.current(settings)
         known = self._known(connection)
         with self._lock:
+            # A wrapper's client is not made on another thread.
             is_due = (
-                self._may_open() if connection is None else self._clock.monotonic() >= self._due_at.get(connection, 0)
+                not self._dependencies.is_wrapped()
+                if connection is None
+                else self._dependencies.clock.monotonic() >= self._due_at.get(connection, 0)
             )
             if settings in self._fetching or not is_due:
                 return known or ServerSchema()
@@ -152,7 +153,7 @@ class SchemaCache:
         """Cache a server's answer; None when there was none, which leaves the one before it."""
         with self._lock:
             pause_seconds = RETRY_SECONDS if schema is None else FRESH_SECONDS
-            self._due_at[connection] = self._clock.monotonic() + pause_seconds
+            self._due_at[connection] = self._dependencies.clock.monotonic() + pause_seconds
             if schema is not None:
                 self._schemas[connection] = schema
 

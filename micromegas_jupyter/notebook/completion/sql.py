@@ -283,7 +283,6 @@ class SqlCompleter:
         shell: InteractiveShell,
         connections: CellConnections,
         schemas: SchemaCache,
-        *,
         sql_magic: Callable[..., object],
         tables_magic: Callable[..., object],
     ) -> None:

@@ -2,7 +2,6 @@
 
 import html
 import logging
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import anywidget
 import traitlets
 from IPython.core.interactiveshell import InteractiveShell
 
+from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables
 from micromegas_jupyter.errors import InternalError, MicromegasError
@@ -61,8 +61,6 @@ _ACTIONS = {
 }
 MAX_SHOWN_GROUPS = 32
 _QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
-# A longer address makes a code that a telephone cannot read off a screen at this size.
-_MAX_QR_CHARACTERS = 512
 _MAX_CACHED = 8
 
 
@@ -319,7 +317,7 @@ def build_qr_code(address: str) -> View | None:
 
     None for an address that is empty or too long to be read off a screen.
     """
-    if not 0 < len(address) <= _MAX_QR_CHARACTERS:
+    if not 0 < len(address) <= MAX_QR_CHARACTERS:
         return None
     import segno
 
@@ -403,8 +401,8 @@ class IdentityDisplay:
         """Show the state in this cell."""
         lines = build_lines(state, now=self._session.dependencies.clock.now())
         if not has_kernel(self._shell):
-            print("\n".join(lines))  # noqa: T201 - a terminal
-            self._print_qr(state)
+            picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
+            print("\n".join([*lines, *picture]))  # noqa: T201 - a terminal
         elif not is_attended(self._shell):
             # A saved notebook that nobody watched would keep a countdown that ended long ago.
             display(_text_bundle(lines), raw=True)
@@ -433,17 +431,6 @@ class IdentityDisplay:
             for handle in self._handles:
                 handle.update(_text_bundle(lines), raw=True)
         card.close()
-
-    def _print_qr(self, state: IdentityState) -> None:
-        if not state.scan_address or not sys.stdout.isatty():
-            return
-        from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
-
-        if not shows_qr(process_variables(), encoding=sys.stdout.encoding):
-            return
-        picture = terminal_qr(state.scan_address, columns=shutil.get_terminal_size().columns)
-        if picture:
-            print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
     def _current_card(self, state: IdentityState) -> IdentityCard:
         """Return the card, which shows the state; the first cell that shows it makes it."""

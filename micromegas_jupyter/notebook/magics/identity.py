@@ -206,10 +206,11 @@ class IdentityMagics(Magics):
     def _take_pasted(self, login: Login) -> None:
         """Ask until an address fits; the sign-in's own result says why none did."""
         for _ in range(_MAX_TRIES):
-            try:
-                login.submit(prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT)))
-            except LoginEnded:
+            text = prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT))
+            if text is None:
                 return
+            try:
+                login.submit(text)
             except (UsageError, ProviderMisbehaved) as error:
                 if login.done:
                     return
@@ -227,39 +228,27 @@ class IdentityMagics(Magics):
                 self._session.dependencies.remember_flow(settings, flow)
 
 
-class LoginEnded(Exception):
-    """The sign-in ended before the person had answered."""
+def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str | None:
+    """Return the answer to a prompt; None when the sign-in ends first, which ends a prompt on the main thread."""
+    lock, first = threading.Lock(), ""
 
-
-def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the answer to a prompt; raises `LoginEnded` when the sign-in ends first. Ends on the main thread only."""
-    # The lock decides which came first, the answer or the sign-in's end.
-    lock, is_open, was_interrupted = threading.Lock(), True, False
-
-    def interrupt() -> None:
-        nonlocal is_open, was_interrupted
+    def note(what: str) -> None:
+        nonlocal first
         with lock:
-            if is_open:
-                is_open, was_interrupted = False, True
+            if not first and what == "end":
                 # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
                 _thread.interrupt_main()
-
-    def close() -> None:
-        nonlocal is_open
-        with lock:
-            is_open = False
+            first = first or what
 
     if threading.current_thread() is threading.main_thread():
-        login.on_done(lambda *_: interrupt())
+        login.on_done(lambda *_: note("end"))
     try:
         text = prompt()
-        close()
+        note("answer")
     except KeyboardInterrupt:
-        if was_interrupted:
-            raise LoginEnded from None
+        if first == "end":
+            return None
         raise
     finally:
-        close()
-    if login.done:
-        raise LoginEnded
-    return text
+        note("answer")
+    return None if login.done else text

@@ -287,8 +287,7 @@ def session(session, world):
 
 @pytest.fixture
 def cache(session):
-    may_open = session.dependencies.is_wrapped
-    return SchemaCache(session.connections, clock=session.dependencies.clock, may_open=lambda: not may_open())
+    return SchemaCache(session.connections, session.dependencies)
 
 
 def wait_for(cache):
