@@ -28,7 +28,7 @@ class _Extension:
         self.sql = SqlMagic(shell, self.session, connections)
         servers = ServerMagics(shell, self.session, connections, self.schemas)
         identity = IdentityMagics(shell, self.session)
-        connections.notice = lambda: identity.display().notice()
+        connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
         self.magics = (self.sql, identity, servers)
         completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
         self._closing = (completer.close, self.session.close, identity.close, servers.close)
@@ -36,6 +36,11 @@ class _Extension:
     def close(self) -> None:
         for close in self._closing:
             close()
+
+
+def load_ipython_extension(ip: InteractiveShell) -> None:
+    """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
+    register(ip, Dependencies())
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
@@ -66,3 +71,6 @@ def unregister(shell: InteractiveShell) -> None:
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()
+
+
+unload_ipython_extension = unregister

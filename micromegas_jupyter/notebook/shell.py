@@ -1,7 +1,6 @@
 """How the magics meet IPython: its names with types, a magic's line and options, and what cells show as text."""
 
 import argparse
-import contextvars
 import functools
 import html
 import keyword
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
-from threading import Thread
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
@@ -27,6 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.decoding import host_text as url_host
+from micromegas_jupyter.core import system
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -42,6 +41,7 @@ line_cell_magic = cast("Callable[[str], _Decorator]", ipython_magic.line_cell_ma
 display = cast("Callable[..., None]", IPython.display.display)
 clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
+start_thread = system.start_thread
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
 """What a front end shows of something, and its metadata, by MIME type."""
@@ -88,14 +88,6 @@ def is_attended(shell: InteractiveShell) -> bool:
     return bool(request.get("content", {}).get("allow_stdin", False))
 
 
-def start_thread(target: Callable[..., object], *arguments: object, name: str) -> Thread:
-    """Call `target` on a thread of its own, whose displays and widget messages belong to the cell that runs now."""
-    # ipykernel finds that cell in a context variable.
-    thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
-    thread.start()
-    return thread
-
-
 def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:
     """Have the running cell show a bundle instead of the value's own, when the value is what the cell ends with."""
     formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr] # a running shell has one
@@ -121,9 +113,7 @@ def load_libraries(*names: str) -> None:
     """Import modules on another thread, unless they are loaded; Ctrl-C returns at once and lets the import finish."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
-        from micromegas_jupyter.core.system import run_interruptibly
-
-        run_interruptibly(lambda: [import_module(name) for name in missing])
+        system.run_interruptibly(lambda: [import_module(name) for name in missing])
 
 
 def parse_line(magic: Callable[..., Any], line: str) -> argparse.Namespace:
@@ -319,25 +309,16 @@ def check_no_template(sql: str) -> None:
         )
 
 
-class Statement(NamedTuple):
-    """The cursor is in SQL: the statement before and after it, and the magic's options that have a value."""
+class Position(NamedTuple):
+    """What a cursor is in, and the text around it: a statement, an `option`'s value, or ("") the name of an option.
+
+    `options` are the magic's options that have a value.
+    """
 
     before: str
-    after: str
-    options: Mapping[str, str]
-
-
-class OptionName(NamedTuple):
-    """The cursor is at an option of the magic; `typed` is its beginning."""
-
-    typed: str
-
-
-class OptionValue(NamedTuple):
-    """The cursor is in the value of an option; `typed` is its beginning."""
-
-    option: str
-    typed: str
+    after: str = ""
+    option: str | None = None
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 def find_position(  # noqa: PLR0913 - what is known of the magics
@@ -348,7 +329,7 @@ def find_position(  # noqa: PLR0913 - what is known of the magics
     line_magics: Collection[str],
     options_with_value: Collection[str],
     optional_values: Mapping[str, Collection[str]] = MappingProxyType({}),
-) -> Statement | OptionName | OptionValue | None:
+) -> Position | None:
     """Return what the cursor (an offset in the cell's `text`) is in; None when it is in none of these magics."""
     found, end = _CELL_MAGIC.match(text), len(text)
     is_cell = found is not None and found["name"] in cell_magics
@@ -362,13 +343,13 @@ def find_position(  # noqa: PLR0913 - what is known of the magics
     if "\n" not in typed:  # else the statement is below the magic's own line
         last, value = parsed.options[-1] if parsed.options else ("", None)
         if parsed.unfinished is not None:
-            return OptionValue(option=parsed.unfinished, typed=typed)
+            return Position(typed, option=parsed.unfinished)
         if value is None and any(possible.startswith(typed) for possible in optional_values.get(last, ())):
-            return OptionValue(option=last, typed=typed)
+            return Position(typed, option=last)
         if (typed or is_cell) and _OPTION_BEGUN.fullmatch(typed):
-            return OptionName(typed=typed)
+            return Position(typed, option="")
     options = {option: value for option, value in parsed.options if value is not None}
-    return Statement(before=typed.lstrip("\n"), after=text[cursor:end], options=options)
+    return Position(typed.lstrip("\n"), after=text[cursor:end], options=options)
 
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")

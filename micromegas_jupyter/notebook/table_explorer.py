@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anywidget
 import traitlets
 
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name, start_thread
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
-from micromegas_jupyter.notebook.shell import printable, start_thread
+from micromegas_jupyter.notebook.shell import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,9 +14,7 @@ from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.schema import SchemaCache, ServerSchema
 from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.shell import (
-    OptionName,
-    OptionValue,
-    Statement,
+    Position,
     completion_matcher,
     find_position,
     flags,
@@ -318,23 +316,23 @@ class SqlCompleter:
             )
             if position is None:
                 continue
-            match position:
-                case Statement():
-                    typed, found = complete(position)
-                case OptionName(typed):
-                    typed, found = _fitting(typed, _offered((*options_with_value(magic), *flags(magic)), "option"))
-                case OptionValue(option, typed):
-                    is_name = option == "--connection"
-                    values = self._connections.all() if is_name else option_values(magic, option)
-                    typed, found = _fitting(typed, _offered(values, "value"))
+            if position.option is None:
+                typed, found = complete(position)
+            elif position.option == "":
+                names = (*options_with_value(magic), *flags(magic))
+                typed, found = _fitting(position.before, _offered(names, "option"))
+            else:
+                is_name = position.option == "--connection"
+                values = self._connections.all() if is_name else option_values(magic, position.option)
+                typed, found = _fitting(position.before, _offered(values, "value"))
             return {"completions": found, "matched_fragment": typed, "suppress": True, "ordered": True}
         return {"completions": []}
 
-    def _complete_sql(self, statement: Statement) -> tuple[str, list[SimpleCompletion]]:
+    def _complete_sql(self, statement: Position) -> tuple[str, list[SimpleCompletion]]:
         schema = self._schema(statement.options)
         return complete_sql(statement.before, statement.after, schema, variables=self._variables)
 
-    def _complete_pattern(self, statement: Statement) -> tuple[str, list[SimpleCompletion]]:
+    def _complete_pattern(self, statement: Position) -> tuple[str, list[SimpleCompletion]]:
         # Names that need quotes on the magic's line are left out.
         tables = (name for name in self._schema(statement.options).tables if shlex.quote(name) == name)
         return _fitting(statement.before, _offered(tables, "table"))

@@ -260,13 +260,9 @@ class Connections:
                 f"Not signed in{where}: you signed out here.",
                 remedy=f"Run %micromegas_login to sign in through {through} again.",
             )
-        return self._open(settings, provider, is_newer=False)
+        return self.put(settings, provider, is_newer=False)
 
-    def put(self, settings: ClientSettings, provider: AuthProvider | None) -> Connection:
-        """Open a connection with this provider, in place of one for the same settings."""
-        return self._open(settings, provider, is_newer=True)
-
-    def _open(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool) -> Connection:
+    def put(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool = True) -> Connection:
         """Open a connection; one that was opened meanwhile may be in use and stays, unless this provider is newer."""
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context = contextvars.copy_context()

@@ -19,25 +19,22 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.system import Clock, process_variables
+from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
     IdentityAction,
     IdentityState,
     IdentityStatus,
     NotebookSession,
-    accepted_actions,
     offered_actions,
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
     Handle,
-    display,
     error_lines,
     has_kernel,
     is_attended,
     new_display_handle,
-    start_thread,
     time_text,
     where_text,
 )
@@ -64,11 +61,9 @@ _QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, secti
 _MAX_CACHED = 8
 
 
-def build_view(state: IdentityState, *, now: datetime, since: datetime, note: str = "", working: str = "") -> View:
-    """Return what the card shows: `since` is when the status changed, `note` what became of the last button."""
-    # The time since the end counts up.
-    counts_to = since if state.status is IdentityStatus.EXPIRED else state.ends_at
-    seconds = None if counts_to is None else (counts_to - now).total_seconds()
+def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
+    """Return what the card shows: `note` is what became of the last button."""
+    seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()  # negative after the end
     words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
     return {**_state_view(state), **words, "seconds": seconds, "awaited": state.is_awaited}
 
@@ -214,10 +209,10 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     return [line for line in timed if "{left}" not in line]
 
 
-def lines_as_html(lines: Sequence[str], state: IdentityState | None = None) -> str:
+def lines_as_html(lines: Sequence[str], state: IdentityState) -> str:
     """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
     parts = [html.escape(line) for line in lines]
-    if state is not None and state.address:
+    if state.address:
         label = "Open the page" if state.user_code else "Sign in"
         parts.append(f'<a href="{html.escape(state.address)}" target="_blank" rel="noopener noreferrer">{label}</a>')
     return f"<p>{'<br>'.join(parts)}</p>"
@@ -244,15 +239,12 @@ class IdentityCard(anywidget.AnyWidget):
         self._on_press = on_press
         self._lock = Lock()
         self._state: IdentityState | None = None
-        self._since = clock.now()
         self._note = self._working = ""
         super().__init__()
         self.on_msg(self._take_message)
 
     def apply(self, state: IdentityState) -> None:
         """Show `state` from now on; any thread."""
-        if self._state is None or self._state.status is not state.status:
-            self._since = self._clock.now()
         before, self._state = self._state, state
         self._note = ""
         if _address(before) != _address(state):
@@ -286,8 +278,7 @@ class IdentityCard(anywidget.AnyWidget):
     def _build(self) -> View:
         if self._state is None:
             return {}
-        now = self._clock.now()
-        return build_view(self._state, now=now, since=self._since, note=self._note, working=self._working)
+        return build_view(self._state, now=self._clock.now(), note=self._note, working=self._working)
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
         """Pass a button on, or send a page that was loaded the address; anything else comes from no page of ours."""
@@ -301,10 +292,9 @@ class IdentityCard(anywidget.AnyWidget):
         shown = super()._repr_mimebundle_(**options)
         if shown is None or self._state is None:
             return shown
-        bundle, metadata = shown
         lines = build_lines(self._state, now=self._clock.now())
-        markup = lines_as_html(lines, self._state)
-        return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
+        text = {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines, self._state)}
+        return shown[0] | text, shown[1]
 
 
 def _address(state: IdentityState | None) -> str:
@@ -347,7 +337,14 @@ class IdentityDisplay:
     def press(self, action: IdentityAction, card: IdentityCard) -> None:
         """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
         shown = self._session.shown
-        if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
+        # A page whose countdown has ended offers a new sign-in.
+        is_offered = shown is not None and (
+            action in offered_actions(shown[1])
+            or (
+                action is IdentityAction.SIGN_IN and (shown[1].is_personal or shown[1].status is IdentityStatus.WAITING)
+            )
+        )
+        if shown is None or not is_offered or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
         elif action is IdentityAction.SIGN_IN and self._session.sign_in.current(shown[0]) is not None:
             self._busy.release()
@@ -400,12 +397,10 @@ class IdentityDisplay:
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
         lines = build_lines(state, now=self._session.dependencies.clock.now())
-        if not has_kernel(self._shell):
-            picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
-            print("\n".join([*lines, *picture]))  # noqa: T201 - a terminal
-        elif not is_attended(self._shell):
+        if not (has_kernel(self._shell) and is_attended(self._shell)):
             # A saved notebook that nobody watched would keep a countdown that ended long ago.
-            display(_text_bundle(lines), raw=True)
+            picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
+            print("\n".join([*lines, *picture]))  # noqa: T201 - the magic's output
         else:
             card, handle = self._current_card(state), new_display_handle()
             handle.display(card)
@@ -429,7 +424,7 @@ class IdentityDisplay:
             now = self._session.dependencies.clock.now()
             lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
-                handle.update(_text_bundle(lines), raw=True)
+                handle.update({"text/plain": "\n".join(lines)}, raw=True)
         card.close()
 
     def _current_card(self, state: IdentityState) -> IdentityCard:
@@ -449,7 +444,3 @@ class IdentityDisplay:
             offers, self._offers = self._offers, []
             for handle in offers:
                 handle.update(self._card)
-
-
-def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
-    return {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
@@ -27,7 +28,6 @@ from micromegas_jupyter.notebook.shell import (
     printable,
     provider_text,
     shown_name,
-    start_thread,
 )
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ class IdentityState:
     """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
 
     `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
-    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say,
-    `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell waits for one. While
-    it waits there is an `address` to open (a path where it is the Jupyter server's own), and perhaps a `user_code` to
-    enter there; `scan_address` holds the code, for another device's camera, and is never opened here.
+    `ends_at` is the end of the token, of the sign-in, or of the time to sign in (aware UTC). `detail` is what the
+    status does not say, `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell
+    waits for one. Meanwhile there is an `address` to open (a path where it is the Jupyter server's own), and perhaps a
+    `user_code` to enter there; `scan_address` holds it, for another device's camera, and is never opened here.
     """
 
     status: IdentityStatus
@@ -198,13 +198,13 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
     )
 
 
-def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
+def after_failure(state: IdentityState, error: MicromegasError, *, now: datetime) -> IdentityState:
     """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
     if not state.has_token:
         return state
     match error:
         case LoginRequired():
-            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=None, renews=False, renews_at=None)
+            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=now, renews=False, renews_at=None)
             detail = shown_detail(error.what)
             return replace(ended, detail=detail, is_admin=False, groups=(), group_count=0, server_line="")
         case ProviderUnavailable():
@@ -261,12 +261,6 @@ def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
         return (IdentityAction.REFRESH,)
     is_renewed = state.renews or state.ends_at is None
     return (*(() if is_renewed else (IdentityAction.SIGN_IN,)), IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
-
-
-def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
-    """Return the actions that are accepted in this state: a page whose countdown has ended offers a new sign-in."""
-    is_renewable = state.is_personal or state.status is IdentityStatus.WAITING
-    return frozenset((*offered_actions(state), *((IdentityAction.SIGN_IN,) if is_renewable else ())))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -372,12 +366,6 @@ class PendingSignIn:
         if attempt is not None and self._end(attempt):
             attempt.login.cancel()
             self._session.show(attempt.settings, signed_out_state(attempt.settings))
-
-    def leave(self, settings: ClientSettings) -> None:
-        """End the sign-in of these settings, if there is one: the person is signed in without it, which stays shown."""
-        attempt = self.current(settings)
-        if attempt is not None and self._end(attempt):
-            attempt.login.cancel()
 
     def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
         """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
@@ -585,7 +573,7 @@ class NotebookSession:
         """Update the shown state after a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
             self.connections.drop(lambda other: other == settings)
-        self.change(settings, lambda state: after_failure(state, error))
+        self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the shown state after a call that worked: the token may have been renewed."""
@@ -622,4 +610,4 @@ class NotebookSession:
             self.note_success(settings, provider)
         else:
             # The client stays open: a query that began with a valid token runs to its end.
-            self.change(settings, lambda state: after_failure(state, error))
+            self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))

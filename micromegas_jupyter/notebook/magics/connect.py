@@ -100,13 +100,11 @@ class ServerMagics(Magics):
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
             return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
-        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+        if ":" in server or "." in server:  # which no name has
+            from micromegas_jupyter.client.transport import parse_address  # with pyarrow
 
-        if "://" in server:
             parse_address(server)
             return self._session.choice.with_server(server, profile=profile)
-        if server not in self._named.all() and (":" in server or "." in server):
-            parse_address(server)
         if profile is not None:
             raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
         return self._named.choice(server)

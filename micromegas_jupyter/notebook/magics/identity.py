@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
@@ -56,20 +57,18 @@ class IdentityMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._session = session
-        self._display: IdentityDisplay | None = None
 
+    @cached_property
     def display(self) -> IdentityDisplay:
-        """Return what shows the state of the sign-in."""
-        if self._display is None:
-            from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+        """What shows the state of the sign-in."""
+        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
 
-            self._display = IdentityDisplay(self._shell, self._session)
-        return self._display
+        return IdentityDisplay(self._shell, self._session)
 
     def close(self) -> None:
         """Put text in place of the card."""
-        if self._display is not None:
-            self._display.close()
+        if "display" in vars(self):
+            self.display.close()
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
@@ -102,6 +101,7 @@ class IdentityMagics(Magics):
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
         session.connections.signed_out.discard(settings.profile)
+        session.sign_in.cancel()
         reason = session.why_not_signed_in(settings)
         if reason is not None:
             self._sign_in(settings, arguments.flow, reason=reason)
@@ -110,7 +110,6 @@ class IdentityMagics(Magics):
         if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs:
             self._sign_in(settings, arguments.flow)
             return
-        session.sign_in.leave(settings)
         self._show()
         if has_kernel(self._shell) and is_attended(self._shell):
             session.fetch_identity_later(settings)
@@ -194,7 +193,7 @@ class IdentityMagics(Magics):
 
     def _show(self) -> None:
         if self._session.state is not None:
-            self.display().show(self._session.state)
+            self.display.show(self._session.state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""

@@ -63,7 +63,11 @@ STATES = {
         ends_at=_NOW + timedelta(seconds=723),
     ),
     "expired": replace(
-        _NOBODY, status=IdentityStatus.EXPIRED, name="Alice Martin", detail="The provider ended the session."
+        _NOBODY,
+        status=IdentityStatus.EXPIRED,
+        name="Alice Martin",
+        detail="The provider ended the session.",
+        ends_at=_NOW,
     ),
     "offline": replace(
         _ALICE,

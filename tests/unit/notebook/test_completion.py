@@ -17,7 +17,7 @@ from micromegas_jupyter.notebook.completion.schema import (
 )
 from micromegas_jupyter.notebook.completion.sql import MAX_CHARACTERS, MAX_COMPLETIONS, complete_sql
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.shell import OptionName, OptionValue, SqlLine, Statement, find_position, split_sql_line
+from micromegas_jupyter.notebook.shell import Position, SqlLine, find_position, split_sql_line
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider
 
 
@@ -204,7 +204,7 @@ def test_a_line_that_cannot_be_understood_says_why(line, cell, what):
 
 
 def in_sql(before, after):
-    return Statement(before=before, after=after, options=ANY)
+    return Position(before, after, options=ANY)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def in_sql(before, after):
         ("%%sql SEL|\nFROM t", in_sql("SEL", "\nFROM t")),
         ("x = 1\nrows = %sql --begin=1h SELECT |\ny = 2", in_sql("SELECT ", "")),
         ("%sql SELECT a| FROM t", in_sql("SELECT a", " FROM t")),
-        ("%%sql |\nSELECT 1", OptionName(typed="")),
-        ("%%sql --be|\nSELECT 1", OptionName(typed="--be")),
-        ("%%sql rows << -|", OptionName(typed="-")),
-        ("%sql --begin 1h --|", OptionName(typed="--")),
-        ("%%sql --profile pr|\n", OptionValue(option="--profile", typed="pr")),
-        ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
-        ("%%sql --plot |\nSELECT 1", OptionValue(option="--plot", typed="")),
-        ("%sql --plot b|", OptionValue(option="--plot", typed="b")),
+        ("%%sql |\nSELECT 1", Position("", option="")),
+        ("%%sql --be|\nSELECT 1", Position("--be", option="")),
+        ("%%sql rows << -|", Position("-", option="")),
+        ("%sql --begin 1h --|", Position("--", option="")),
+        ("%%sql --profile pr|\n", Position("pr", option="--profile")),
+        ("%%sql --profile=|", Position("", option="--profile")),
+        ("%%sql --plot |\nSELECT 1", Position("", option="--plot")),
+        ("%sql --plot b|", Position("b", option="--plot")),
         ("%sql --plot S|", in_sql("S", "")),
         ("%%sql --plot\nSELECT |", in_sql("SELECT ", "")),
         ("x = |", None),
