@@ -116,15 +116,6 @@ def load_libraries(*names: str) -> None:
         system.run_interruptibly(lambda: [import_module(name) for name in missing])
 
 
-def parse_line(magic: Callable[..., Any], line: str) -> argparse.Namespace:
-    """Return the options on a line that holds nothing else."""
-    try:
-        arguments = shlex.split(line)
-    except ValueError:
-        raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
-    return parse_options(magic, arguments)
-
-
 def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options as the parser of `@with_arguments` reads them."""
     options = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
@@ -178,7 +169,11 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
             print(help_text(magic))  # noqa: T201 - the magic's output
             return None
         with errors_as_lines(traceback="--traceback" in line.split()):
-            return magic(magics, parse_line(magic, line))
+            try:
+                arguments = shlex.split(line)
+            except ValueError:
+                raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
+            return magic(magics, parse_options(magic, arguments))
 
     return _line_magic(run)
 

@@ -156,7 +156,7 @@ class FakeLogin:
     def done(self):
         return self._ended.is_set()
 
-    def result(self, timeout_seconds):
+    def result(self, timeout_seconds=60.0):
         self.waited_for.set()
         if not self._ended.wait(timeout_seconds):
             raise LoginTimedOut("Nobody signed in.")

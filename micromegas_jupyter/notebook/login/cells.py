@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.connections import Connection, SettingsChoice
     from micromegas_jupyter.notebook.login.session import NotebookSession
 
-MAX_NAMES = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 
 
@@ -45,8 +44,6 @@ class CellConnections:
                 remedy="Use letters, digits, _ and -, at most 63.",
             )
         known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= MAX_NAMES:
-            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
         self._by_name[name] = replace(choice, settings=settings)
         return known is not None and known.settings != settings
 

@@ -22,7 +22,6 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
-    IdentityAction,
     IdentityState,
     IdentityStatus,
     NotebookSession,
@@ -50,11 +49,11 @@ _LABEL = "Micromegas sign-in"
 _BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
 _WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
 _ACTIONS = {
-    IdentityAction.SIGN_IN: ("Sign in", "Starting the sign-in…"),
-    IdentityAction.SHOW_CODE: ("Show a code", "Asking for a code…"),
-    IdentityAction.CANCEL: ("Cancel", "Ending the sign-in…"),
-    IdentityAction.REFRESH: ("Refresh", "Renewing the token, and asking the server…"),
-    IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
+    "sign_in": ("Sign in", "Starting the sign-in…"),
+    "show_code": ("Show a code", "Asking for a code…"),
+    "cancel": ("Cancel", "Ending the sign-in…"),
+    "refresh": ("Refresh", "Renewing the token, and asking the server…"),
+    "sign_out": ("Sign out", "Signing out…"),
 }
 MAX_SHOWN_GROUPS = 32
 _QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
@@ -101,15 +100,15 @@ _LOST = _view(
 )
 
 
-def _button(action: IdentityAction, text: str = "", **more: object) -> View:
+def _button(action: str, text: str = "", **more: object) -> View:
     shown, working = _ACTIONS[action]
-    opens = action is IdentityAction.SIGN_IN
-    if action is IdentityAction.SIGN_OUT and not more:
+    opens = action == "sign_in"
+    if action == "sign_out" and not more:
         line = "This also signs out your other notebooks and terminals on this machine."
         stay = {"action": "", "text": "Stay signed in", "opens": False}
         out = _button(action, "Sign out everywhere", asks=None)
         more = {"asks": _view("signed_in", "●", "Sign out?", line, more=[out, stay])}
-    return {"action": action.value, "text": text or shown, "working": working, "opens": opens, **more}
+    return {"action": action, "text": text or shown, "working": working, "opens": opens, **more}
 
 
 def _ended(state: IdentityState) -> str:
@@ -117,7 +116,7 @@ def _ended(state: IdentityState) -> str:
 
 
 def _waiting(state: IdentityState, actions: View) -> View:
-    sign_in, shown = _button(IdentityAction.SIGN_IN), partial(_view, state.status, "○")
+    sign_in, shown = _button("sign_in"), partial(_view, state.status, "○")
     title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
     if state.is_awaited:
         title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
@@ -129,7 +128,7 @@ def _waiting(state: IdentityState, actions: View) -> View:
             f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type",
             f"Only type it if you started this. {state.detail}".strip(),
             line,
-            button=_button(IdentityAction.SIGN_IN, "Open the page"),
+            button=_button("sign_in", "Open the page"),
             more=actions["more"],
             code=state.user_code,
             qr=build_qr_code(state.scan_address),
@@ -139,7 +138,7 @@ def _waiting(state: IdentityState, actions: View) -> View:
     if state.flow is Flow.PASTE:
         line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
         return shown(f"Sign in to {state.issuer}, then paste the address below", line, state.detail, **actions)
-    again = {**actions, "button": _button(IdentityAction.SIGN_IN, "Open it again"), "help": state.help}
+    again = {**actions, "button": _button("sign_in", "Open it again"), "help": state.help}
     line_after = f"Link valid for {{left}} · this {what} continues by itself"
     opened = shown("Waiting for you to sign in in the other tab.", line_after, **again)
     return shown(title, line, state.detail, **actions, opened=opened)
@@ -150,7 +149,7 @@ def _signed_in(state: IdentityState, actions: View, server_line: str) -> View:
     title = f"{who} ({state.email})" if state.email else who
     where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
     if actions["button"]:
-        actions["button"] = _button(IdentityAction.SIGN_IN, "Sign in again")
+        actions["button"] = _button("sign_in", "Sign in again")
     shared = {**actions, **_facts(state)}
 
     def view(clock: str, status: str = state.status, mark: str = "●", **more: object) -> View:
@@ -168,7 +167,7 @@ def _signed_in(state: IdentityState, actions: View, server_line: str) -> View:
         return view("expires in {left}")
     if not state.renews:
         clock = "expires in {left}, does not renew by itself"
-        over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
+        over = _view("expired", _TROUBLE, _ended(state), button=_button("sign_in"))
         ending = view(clock, "ending", _TROUBLE, over=over)
         return view(clock, over=ending, over_at=_ENDING_SOON.total_seconds())
     clock = "expires in {left}, renews by itself"
@@ -232,9 +231,7 @@ class IdentityCard(anywidget.AnyWidget):
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
 
-    def __init__(
-        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityCard], None]" = lambda *_: None
-    ) -> None:
+    def __init__(self, *, clock: Clock, on_press: "Callable[[str, IdentityCard], None]" = lambda *_: None) -> None:
         self._clock = clock
         self._on_press = on_press
         self._lock = Lock()
@@ -251,7 +248,7 @@ class IdentityCard(anywidget.AnyWidget):
             self.send_address()
         self._draw()
 
-    def begin_action(self, action: IdentityAction) -> None:
+    def begin_action(self, action: str) -> None:
         """Show that something is being done; any thread."""
         self._note, self._working = "", _ACTIONS[action][1]
         self._draw()
@@ -285,8 +282,8 @@ class IdentityCard(anywidget.AnyWidget):
         pressed = content.get("action") if isinstance(content, dict) else None
         if pressed == "":
             self.send_address()
-        elif isinstance(pressed, str) and pressed in set(IdentityAction):
-            self._on_press(IdentityAction(pressed), self)
+        elif isinstance(pressed, str) and pressed in _ACTIONS:
+            self._on_press(pressed, self)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)
@@ -334,19 +331,17 @@ class IdentityDisplay:
         self._offers: list[Handle] = []
         self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
-    def press(self, action: IdentityAction, card: IdentityCard) -> None:
+    def press(self, action: str, card: IdentityCard) -> None:
         """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
         shown = self._session.shown
         # A page whose countdown has ended offers a new sign-in.
         is_offered = shown is not None and (
             action in offered_actions(shown[1])
-            or (
-                action is IdentityAction.SIGN_IN and (shown[1].is_personal or shown[1].status is IdentityStatus.WAITING)
-            )
+            or (action == "sign_in" and (shown[1].is_personal or shown[1].status is IdentityStatus.WAITING))
         )
         if shown is None or not is_offered or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
-        elif action is IdentityAction.SIGN_IN and self._session.sign_in.current(shown[0]) is not None:
+        elif action == "sign_in" and self._session.sign_in.current(shown[0]) is not None:
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
         else:
@@ -354,7 +349,7 @@ class IdentityDisplay:
             # A card's message must not block the kernel.
             start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
 
-    def _run(self, action: IdentityAction, settings: ClientSettings, card: IdentityCard) -> None:
+    def _run(self, action: str, settings: ClientSettings, card: IdentityCard) -> None:
         error = news = ""
         try:
             news = self._do(action, settings)
@@ -367,10 +362,10 @@ class IdentityDisplay:
             self._busy.release()
             card.end_action(error=error, news=news)
 
-    def _do(self, action: IdentityAction, settings: ClientSettings) -> str:
+    def _do(self, action: str, settings: ClientSettings) -> str:
         session = self._session
         match action:
-            case IdentityAction.SIGN_IN:
+            case "sign_in":
                 session.connections.signed_out.discard(settings.profile)
                 has_token = session.state is not None and session.state.has_token
                 # Another notebook or a terminal may have signed in meanwhile.
@@ -378,17 +373,17 @@ class IdentityDisplay:
                     session.begin_sign_in(settings, _CLICKED_SHELL)
                 else:
                     session.fetch_identity(settings)
-            case IdentityAction.SHOW_CODE:
+            case "show_code":
                 session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
-            case IdentityAction.CANCEL:
+            case "cancel":
                 session.sign_in.cancel()
-            case IdentityAction.SIGN_OUT:
+            case "sign_out":
                 report = shown_detail(session.logout(settings))
                 session.change(
                     settings,
                     lambda state: replace(state, detail=report) if state.status is IdentityStatus.SIGNED_OUT else state,
                 )
-            case IdentityAction.REFRESH:
+            case "refresh":
                 is_new = session.renew(settings)
                 session.fetch_identity(settings)
                 return "Token renewed, and the server checked." if is_new else "Server checked."

@@ -45,8 +45,6 @@ CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
 _ATTEMPT_ENDED = "Run %micromegas_login to try again."
-# After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
-_COMPLETION_SECONDS = 90.0
 _NO_BROWSER = "No browser opened here."
 _SIGNED_OUT_LOCALLY = (
     "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
@@ -235,32 +233,21 @@ def shown_detail(text: str) -> str:
     return cut(printable(text), _MAX_DETAIL_CHARACTERS)
 
 
-class IdentityAction(enum.StrEnum):
-    """A button of the card."""
-
-    SIGN_IN = "sign_in"
-    SHOW_CODE = "show_code"
-    CANCEL = "cancel"
-    REFRESH = "refresh"
-    SIGN_OUT = "sign_out"
-
-
-def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
+def offered_actions(state: IdentityState) -> tuple[str, ...]:
     """Return the card's buttons in this state, in their order."""
     match state.status:
         case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
-            return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
+            return ("sign_in",) if state.issuer or state.through else ()
         case IdentityStatus.WAITING:
             if state.flow is Flow.PASTE:
                 return ()  # the cell below asks for the address and ends it
-            is_code = state.flow is Flow.DEVICE
-            return (IdentityAction.CANCEL,) if is_code else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
+            return ("cancel",) if state.flow is Flow.DEVICE else ("show_code", "cancel")
         case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
-            return (IdentityAction.REFRESH,)
+            return ("refresh",)
     if not state.is_personal or state.through:
-        return (IdentityAction.REFRESH,)
+        return ("refresh",)
     is_renewed = state.renews or state.ends_at is None
-    return (*(() if is_renewed else (IdentityAction.SIGN_IN,)), IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+    return ("refresh", "sign_out") if is_renewed else ("sign_in", "refresh", "sign_out")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -329,7 +316,7 @@ class PendingSignIn:
     def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[], None]) -> None:
         """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
         while (attempt := self.current(settings)) is not None:
-            self._note_awaited(attempt, is_awaited=True)
+            self._change_waiting(attempt, is_awaited=True)
             on_wait()
             try:
                 self.finish(attempt)
@@ -338,14 +325,13 @@ class PendingSignIn:
                     if self.current(settings) is None:
                         raise
             finally:
-                self._note_awaited(attempt, is_awaited=False)
+                self._change_waiting(attempt, is_awaited=False)
 
     def finish(self, attempt: Attempt) -> None:
         """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
         session, settings = self._session, attempt.settings
-        remaining_seconds = (attempt.login.expires_at - self._dependencies.clock.now()).total_seconds()
         try:
-            provider = attempt.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
+            provider = attempt.login.result()
         except MicromegasError as error:
             if self._end(attempt):
                 session.show(settings, signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}"))
@@ -388,9 +374,6 @@ class PendingSignIn:
             "sign in with a code."
         )
         self._change_waiting(attempt, help=shown_detail(text))
-
-    def _note_awaited(self, attempt: Attempt, *, is_awaited: bool) -> None:
-        self._change_waiting(attempt, is_awaited=is_awaited)
 
     def _change_waiting(self, attempt: Attempt, **changes: Any) -> None:
         if not attempt.over.is_set():

@@ -24,6 +24,7 @@ from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF
 from micromegas_jupyter.notebook.shell import (
     PlainText,
     argument,
+    check_exclusive,
     clear_output,
     error_lines,
     has_kernel,
@@ -84,11 +85,7 @@ class IdentityMagics(Magics):
         In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
         Where an address must be pasted, it asks for it.
         """
-        if arguments.service_account and arguments.flow is not None:
-            raise UsageError(
-                "--flow is for people, so it cannot be combined with --service-account.",
-                remedy="Leave one of them out.",
-            )
+        check_exclusive(arguments, "flow", "service_account")  # flows are for people
         session = self._session
         choice = session.choice.with_options(
             profile=arguments.profile,

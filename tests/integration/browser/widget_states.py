@@ -8,7 +8,7 @@ from IPython.display import display
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.notebook.login.display import IdentityCard
-from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityState, IdentityStatus
+from micromegas_jupyter.notebook.login.session import IdentityState, IdentityStatus
 
 _NOW = SYSTEM_CLOCK.now()
 _NOBODY = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com:50051", issuer="id.example.com")
@@ -83,7 +83,7 @@ def show(name):
     card = IdentityCard(clock=SYSTEM_CLOCK)
     card.apply(STATES[name])
     if name == "working":
-        card.begin_action(IdentityAction.REFRESH)
+        card.begin_action("refresh")
     if name == "action failed":
         card.end_action(error="✗ The identity provider id.example.com did not answer. Try again later. · AVAIL002")
     display(card)

@@ -86,4 +86,4 @@ def test_doctor_says_what_is_wrong_in_lines_or_in_json(monkeypatch, tmp_path):
     assert "✗ token: " in lines
     assert "✗ server: " in lines
     assert [json.loads(document)["ok"], json.loads(document)["checks"][-1]["check"]] == [False, "server"]
-    assert "Unrecognized arguments: --jsn. Did you mean --json?" in str(run.outputs(3))
+    assert "--jsn is not an option. Did you mean --json?" in str(run.outputs(3))

@@ -10,7 +10,6 @@ import pytest
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityCard, IdentityDisplay, build_view
 from micromegas_jupyter.notebook.login.session import (
-    IdentityAction,
     IdentityState,
     IdentityStatus,
     offered_actions,
@@ -30,7 +29,7 @@ from tests.fakes.notebook_world import (
 
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
 ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
-SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction
+SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = "sign_in", "show_code", "cancel", "refresh", "sign_out"
 
 
 def login(flow=Flow.BROWSER):
@@ -150,7 +149,7 @@ def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
     for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
         card._handle_custom_msg(content, [])
 
-    assert pressed == [IdentityAction.SIGN_OUT]
+    assert pressed == [SIGN_OUT]
 
 
 def followed(view):
@@ -249,11 +248,11 @@ def press(buttons, action, board):
 
 
 def test_a_button_that_came_too_late_does_nothing_and_is_answered(world, session, buttons, board):
-    buttons.press(IdentityAction.REFRESH, board)
+    buttons.press(REFRESH, board)
     session.logout(SETTINGS)
     world.logouts.clear()
 
-    buttons.press(IdentityAction.SIGN_OUT, board)
+    buttons.press(SIGN_OUT, board)
 
     assert (board.news, board.began, world.logouts) == ([TOO_LATE, TOO_LATE], [], [])
 
@@ -264,9 +263,9 @@ def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(world, se
 
     session.signed_in(SETTINGS)
     world.stored.renew = broken
-    press(buttons, IdentityAction.REFRESH, board)
+    press(buttons, REFRESH, board)
     board.ended.clear()
-    press(buttons, IdentityAction.SIGN_OUT, board)
+    press(buttons, SIGN_OUT, board)
 
     assert board.errors[0].startswith("✗ That did not work.")
     assert board.errors[1] == ""
