@@ -1,4 +1,4 @@
-"""A server's tables as text, as HTML and as a widget to search and look into, and a line about the rows of each."""
+"""A server's tables as text and as a widget to search and look into, and a line about the rows of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_t
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+    from micromegas_jupyter.notebook.completion.schema import ServerSchema, Table
     from micromegas_jupyter.notebook.login.connections import Client
 
 COUNT_SECONDS: Final = 20.0
@@ -57,7 +57,7 @@ def count_rows(client: Client, table: Table) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableListing:
-    """The tables to show, of `count` that the server has, and a line about the rows of each that was counted."""
+    """The tables to show, of `count` that the server has, and a line (by the shown name) about those counted."""
 
     server: str
     tables: Sequence[Table]
@@ -91,8 +91,8 @@ def listing_text(listing: TableListing) -> str:
 
     lines = [listing.title]
     for table in listing.tables:
-        head = (shown_name(table.name), listing.facts.get(table.name, ""), _short(table.remarks))
-        lines += ["", " · ".join(filter(None, head))]
+        name = shown_name(table.name)
+        lines += ["", " · ".join(filter(None, (name, listing.facts.get(name, ""), _short(table.remarks))))]
         columns = tabulate(_column_texts(table), tablefmt="plain", disable_numparse=True)
         lines += [f"  {line.rstrip()}" for line in columns.split("\n") if line]
     return "\n".join(lines)
@@ -108,12 +108,13 @@ def listing_traits(listing: TableListing) -> list[dict[str, object]]:
 
 def _column_texts(table: Table) -> list[list[str]]:
     return [
-        [shown_name(column.name), _type_text(column), _short(column.remarks)] for column in table.columns[:MAX_COLUMNS]
+        [
+            shown_name(column.name),
+            f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}",
+            _short(column.remarks),
+        ]
+        for column in table.columns[:MAX_COLUMNS]
     ]
-
-
-def _type_text(column: Column) -> str:
-    return f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}"
 
 
 def _short(text: str) -> str:
@@ -141,15 +142,13 @@ class TablesWidget(anywidget.AnyWidget):
         self._facts_lock = Lock()
         self._asked: set[str] = set()
         self._may_count = Semaphore(MAX_OPEN_COUNTS)
-        traits = listing_traits(listing)
-        # By the names in the browser, which are cut and printable.
-        self._tables = {str(shown["name"]): table for shown, table in zip(traits, listing.tables, strict=True)}
+        self._tables = {shown_name(table.name): table for table in listing.tables}
         super().__init__(
             server=listing.server,
             title=listing.title,
             search=search,
-            tables=traits,
-            facts={shown_name(name): line for name, line in shown.facts.items()},
+            tables=listing_traits(listing),
+            facts=dict(shown.facts),
         )
         self.on_msg(self._take_message)
 
@@ -174,7 +173,4 @@ class TablesWidget(anywidget.AnyWidget):
         shown = super()._repr_mimebundle_(**options)
         if shown is None:
             return shown
-        bundle, metadata = shown
-        facts = {table.name: str(self.facts[name]) for name, table in self._tables.items() if name in self.facts}
-        text = listing_text(replace(self._shown, facts={**self._shown.facts, **facts}))
-        return {**bundle, "text/plain": text}, metadata
+        return shown[0] | {"text/plain": listing_text(replace(self._shown, facts=self.facts))}, shown[1]

@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
@@ -118,49 +117,36 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 
 
 class SchemaCache:
-    """The schema of each server, which belongs to a connection: after another sign-in the tables may differ.
-
-    Any thread. Errors are silent.
-    """
+    """The schema of each connection: after another sign-in the tables may differ. Any thread; errors are silent."""
 
     def __init__(self, connections: Connections, dependencies: Dependencies) -> None:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = threading.Lock()
-        self._schemas: WeakKeyDictionary[Connection, ServerSchema] = WeakKeyDictionary()
-        self._due_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, threading.Event] = {}
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
         """Return what is known; fetches nothing or what is old, and waits only when it starts the first fetch."""
         connection = self._connections.current(settings)
-        known = self._known(connection)
+        if connection is None:
+            known, is_due = None, not self._dependencies.is_wrapped()  # whose client is not made on another thread
+        else:
+            known, is_due = connection.schema, self._dependencies.clock.monotonic() >= connection.schema_due_at
         with self._lock:
-            # A wrapper's client is not made on another thread.
-            is_due = (
-                not self._dependencies.is_wrapped()
-                if connection is None
-                else self._dependencies.clock.monotonic() >= self._due_at.get(connection, 0)
-            )
             if settings in self._fetching or not is_due:
                 return known or ServerSchema()
             answered = self._fetching[settings] = threading.Event()
         start_thread(self._fetch, settings, name="micromegas-schema")
         if known is None:
             answered.wait(wait_seconds)
-        return self._known(self._connections.current(settings)) or ServerSchema()
+        connection = self._connections.current(settings)
+        return (connection and connection.schema) or ServerSchema()
 
     def note(self, connection: Connection, schema: ServerSchema | None) -> None:
-        """Cache a server's answer; None when there was none, which leaves the one before it."""
-        with self._lock:
-            pause_seconds = RETRY_SECONDS if schema is None else FRESH_SECONDS
-            self._due_at[connection] = self._dependencies.clock.monotonic() + pause_seconds
-            if schema is not None:
-                self._schemas[connection] = schema
-
-    def _known(self, connection: Connection | None) -> ServerSchema | None:
-        with self._lock:
-            return None if connection is None else self._schemas.get(connection)
+        """Keep a server's answer; None when there was none, which leaves the one before it."""
+        pause_seconds = RETRY_SECONDS if schema is None else FRESH_SECONDS
+        connection.schema_due_at = self._dependencies.clock.monotonic() + pause_seconds
+        connection.schema = schema or connection.schema
 
     def _fetch(self, settings: ClientSettings) -> None:
         connection = None

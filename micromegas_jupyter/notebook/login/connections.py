@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
+    from micromegas_jupyter.notebook.completion.schema import ServerSchema
 
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin
@@ -210,14 +211,16 @@ class Notices:
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Connection:
-    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
+    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and what the server said."""
 
     provider: AuthProvider | None
     client: Client
     renewal: BackgroundRenewal | None = None
     notices: Notices = field(default_factory=Notices)
+    schema: ServerSchema | None = None
+    schema_due_at: float = 0.0  # when to fetch it again, by the monotonic clock
 
     def close(self) -> None:
         """Stop the renewal and close the client."""

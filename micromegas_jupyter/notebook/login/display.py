@@ -57,7 +57,6 @@ _ACTIONS = {
 }
 MAX_SHOWN_GROUPS = 32
 _QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
-_MAX_CACHED = 8
 
 
 def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
@@ -231,20 +230,23 @@ class IdentityCard(anywidget.AnyWidget):
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, *, clock: Clock, on_press: "Callable[[str, IdentityCard], None]" = lambda *_: None) -> None:
+    def __init__(
+        self, state: IdentityState, *, clock: Clock, on_press: "Callable[[str, IdentityCard], None]" = lambda *_: None
+    ) -> None:
         self._clock = clock
         self._on_press = on_press
         self._lock = Lock()
-        self._state: IdentityState | None = None
+        self._state = state
         self._note = self._working = ""
-        super().__init__()
+        super().__init__(view=self._build())
         self.on_msg(self._take_message)
+        self.send_address()
 
     def apply(self, state: IdentityState) -> None:
         """Show `state` from now on; any thread."""
         before, self._state = self._state, state
         self._note = ""
-        if _address(before) != _address(state):
+        if before.address != state.address:
             self.send_address()
         self._draw()
 
@@ -261,7 +263,7 @@ class IdentityCard(anywidget.AnyWidget):
 
     def send_address(self, news: str = "") -> None:
         """Send the open pages the address to sign in at, if there is one, and a sentence to show for a moment."""
-        self.send({"address": _address(self._state), "news": news})
+        self.send({"address": self._state.address, "news": news})
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
         """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
@@ -273,8 +275,6 @@ class IdentityCard(anywidget.AnyWidget):
             self.view = self._build()
 
     def _build(self) -> View:
-        if self._state is None:
-            return {}
         return build_view(self._state, now=self._clock.now(), note=self._note, working=self._working)
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
@@ -287,18 +287,14 @@ class IdentityCard(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)
-        if shown is None or self._state is None:
+        if shown is None:
             return shown
         lines = build_lines(self._state, now=self._clock.now())
         text = {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines, self._state)}
         return shown[0] | text, shown[1]
 
 
-def _address(state: IdentityState | None) -> str:
-    return "" if state is None else state.address
-
-
-@lru_cache(maxsize=_MAX_CACHED)
+@lru_cache(maxsize=8)
 def build_qr_code(address: str) -> View | None:
     """Return the QR code of an address, with its white frame: the side in modules, and the path of the dark ones.
 
@@ -425,7 +421,7 @@ class IdentityDisplay:
     def _current_card(self, state: IdentityState) -> IdentityCard:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
-            self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self.press)
+            self._card = IdentityCard(state, clock=self._session.dependencies.clock, on_press=self.press)
             self._session.listener, self._session.remind = self._follow, self._card.send_address
         self._card.apply(state)
         return self._card

@@ -22,13 +22,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.shell import (
-    cut,
-    host_text,
-    printable,
-    provider_text,
-    shown_name,
-)
+from micromegas_jupyter.notebook.shell import cut, host_text, printable, provider_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +38,6 @@ _MAX_DETAIL_CHARACTERS = 300
 CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
-_ATTEMPT_ENDED = "Run %micromegas_login to try again."
-_NO_BROWSER = "No browser opened here."
 _SIGNED_OUT_LOCALLY = (
     "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
     "Hub; %micromegas_login signs you in here again."
@@ -299,7 +291,7 @@ class PendingSignIn:
                 self._follow(attempt, reason)
             if on_begun(login) or not flows:
                 return attempt
-            reason = _NO_BROWSER
+            reason = "No browser opened here."
 
     def _follow(self, attempt: Attempt, reason: str) -> None:
         settings, login = attempt.settings, attempt.login
@@ -334,7 +326,9 @@ class PendingSignIn:
             provider = attempt.login.result()
         except MicromegasError as error:
             if self._end(attempt):
-                session.show(settings, signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}"))
+                session.show(
+                    settings, signed_out_state(settings, detail=f"{error.what} Run %micromegas_login to try again.")
+                )
             elif session.connections.current(settings) is not None:
                 return  # something else has signed the person in meanwhile
             raise

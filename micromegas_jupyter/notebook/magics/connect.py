@@ -190,7 +190,7 @@ class ServerMagics(Magics):
         shown = table_explorer.build_listing(schema, server=server, pattern=arguments.pattern)
         if arguments.count:
             counted = shown.tables[:MAX_COUNTED]
-            facts = {table.name: table_explorer.count_rows(connection.client, table) for table in counted}
+            facts = {shown_name(table.name): table_explorer.count_rows(connection.client, table) for table in counted}
             shown = replace(shown, facts=facts)
         if has_kernel(self._shell) and is_attended(self._shell):
             listing = table_explorer.build_listing(schema, server=server, pattern="")

@@ -80,8 +80,7 @@ STATES = {
 
 def show(name):
     """Show the state of this name in the running cell."""
-    card = IdentityCard(clock=SYSTEM_CLOCK)
-    card.apply(STATES[name])
+    card = IdentityCard(STATES[name], clock=SYSTEM_CLOCK)
     if name == "working":
         card.begin_action("refresh")
     if name == "action failed":

@@ -110,7 +110,7 @@ SIGNED_IN = state(IdentityStatus.SIGNED_IN, name="Alice Martin", ends_at=ENDS_AT
 
 @pytest.fixture
 def card(clock):
-    return IdentityCard(clock=clock)
+    return IdentityCard(SIGNED_IN, clock=clock)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_an_address_is_sent_to_the_pages_and_is_in_no_state(card, sent, waiting,
 
 def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
     pressed = []
-    card = IdentityCard(clock=clock, on_press=lambda action, _card: pressed.append(action))
+    card = IdentityCard(SIGNED_IN, clock=clock, on_press=lambda action, _card: pressed.append(action))
 
     for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
         card._handle_custom_msg(content, [])
